@@ -1,0 +1,1 @@
+"""The nouns of the project. Nothing here imports another secateur package."""

@@ -1,0 +1,52 @@
+"""Errors a user can cause: one line that says what is wrong and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class SecateurError(Exception):
+    """Base of every error a user can cause; the command prints it as one line and exits with `exit_code`."""
+
+    exit_code = 2
+
+
+class SourceError(SecateurError):
+    """A model cannot be read: missing, truncated, corrupt, or not finite."""
+
+
+class UnsupportedModelError(SecateurError):
+    """A model was read but its architecture does not fit any known family."""
+
+
+class PlanError(SecateurError):
+    """A plan is malformed, or was made for another model."""
+
+
+class TextError(SecateurError):
+    """A text is missing, empty or too short."""
+
+
+class OutputError(SecateurError):
+    """An output exists already, or cannot be written."""
+
+
+class UsageError(SecateurError):
+    """An option has a value that cannot work."""
+
+
+class MissingExtraError(SecateurError):
+    """An optional package is needed; the message holds the pip command."""
+
+
+class VerificationError(SecateurError):
+    """What was written is not what was meant; exit code 3."""
+
+    exit_code = 3
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return ` (did you mean X?)` for the closest of `known`, or an empty string."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {close[0]}?)" if close else ""

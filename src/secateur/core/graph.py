@@ -1,0 +1,101 @@
+"""What a model is made of: tensors, prunable linears per block, and groups of slices that live or die together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["ffn", "kv", "head", "hidden"]
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """Shape (as torch stores it: `[out_features, in_features]` for a linear) and stored type of one tensor."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def numel(self) -> int:
+        """Number of elements."""
+        total = 1
+        for size in self.shape:
+            total *= size
+        return total
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Unit `i` owns `[offset + i*block, offset + (i+1)*block)` of `tensor` along `dim`."""
+
+    tensor: str
+    dim: int
+    block: int = 1
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """`size` units that live or die together in every slice."""
+
+    name: str
+    kind: Kind
+    size: int
+    slices: tuple[Slice, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """A prunable weight: `stage` orders the linears of a block; those of one stage share their input."""
+
+    tensor: str
+    module: str
+    stage: int
+    out_features: int
+    in_features: int
+
+
+@dataclass(frozen=True, slots=True)
+class BlockShape:
+    """Widths of one decoder block; zero heads or a zero `intermediate_size` mean that sub-block is absent."""
+
+    n_heads: int
+    n_kv_heads: int
+    head_dim: int
+    intermediate_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One decoder block: its tensor names (full, as stored), its shape and its prunable linears in stage order."""
+
+    index: int
+    prefix: str
+    shape: BlockShape
+    tensors: tuple[str, ...]
+    linears: tuple[Linear, ...]
+    groups: tuple[Group, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """A model read off its real tensors."""
+
+    family: str
+    hidden_size: int
+    vocab_size: int
+    tied: bool
+    tensors: Mapping[str, TensorInfo]
+    blocks: tuple[Block, ...]
+    outside: tuple[str, ...]
+
+    @property
+    def linears(self) -> tuple[Linear, ...]:
+        """Every prunable linear, block by block."""
+        return tuple(linear for block in self.blocks for linear in block.linears)
+
+    @property
+    def parameters(self) -> int:
+        """Number of stored parameters (a tied head counts once)."""
+        return sum(info.numel for info in self.tensors.values())

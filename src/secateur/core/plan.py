@@ -1,0 +1,133 @@
+"""A plan is data: what survives, what drops, which sparsity each tensor gets, and who decided it from what."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from secateur.core.errors import PlanError, SecateurError, nearest
+from secateur.core.graph import Graph
+from secateur.core.pattern import Pattern
+
+VERSION = 1
+_FIELDS = {"version", "model", "keep", "drop", "sparsity", "made_by"}
+_MADE_BY = {"criterion", "repair", "allocation", "target", "calibration", "calibration_digest", "samples", "window", "seed", "order", "secateur"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What to do to one model.
+
+    model: digest of the source weights, as `Source.digest()` gives it.
+    keep: group name -> surviving unit indices, ascending; groups not named stay whole.
+    drop: removed blocks, such as `3.attn`, `7.ffn` or `12` (both).
+    sparsity: tensor name -> `0.5` or `2:4`; tensors not named stay dense.
+    made_by: criterion, repair, allocation, calibration and seed that decided, enough to replay the plan.
+    """
+
+    model: str
+    keep: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    drop: tuple[str, ...] = ()
+    sparsity: Mapping[str, str] = field(default_factory=dict)
+    made_by: Mapping[str, str] = field(default_factory=dict)
+    version: int = VERSION
+
+    def to_json(self) -> str:
+        """Return the plan as JSON with sorted keys and a final newline."""
+        body = {
+            "version": self.version,
+            "model": self.model,
+            "keep": {name: list(units) for name, units in self.keep.items()},
+            "drop": list(self.drop),
+            "sparsity": dict(self.sparsity),
+            "made_by": dict(self.made_by),
+        }
+        return json.dumps(body, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Plan:
+        """Parse a plan; raises PlanError with one line for anything malformed."""
+        body = _json_object(text)
+        for key in body:
+            if key not in _FIELDS:
+                raise PlanError(f"plan has an unknown key {key!r}{nearest(key, _FIELDS)}")
+        if body.get("version") != VERSION or isinstance(body.get("version"), bool):
+            raise PlanError(f"plan version is {body.get('version')!r}; this secateur reads version {VERSION}")
+        if not isinstance(body.get("model"), str):
+            raise PlanError("plan has no 'model' digest")
+        made_by = _strings(body, "made_by")
+        for key in made_by:
+            if key not in _MADE_BY:
+                raise PlanError(f"plan made_by has an unknown key {key!r}{nearest(key, _MADE_BY)}")
+        return cls(model=body["model"], keep=_keep(body), drop=_drop(body), sparsity=_strings(body, "sparsity"), made_by=made_by)
+
+    def digest(self) -> str:
+        """Return `sha256:<hex>` of the JSON form."""
+        return "sha256:" + hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    def validate(self, graph: Graph, model_digest: str) -> None:
+        """Raise PlanError unless every name and unit of the plan exists in `graph` and the digest is the model's."""
+        if self.model != model_digest:
+            raise PlanError(f"plan was made for {self.model[:19]}..., this model is {model_digest[:19]}...: make a new plan with `secateur plan`")
+        self._validate_sparsity(graph)
+        self._validate_keep(graph)
+        known = {f"{block.index}{part}" for block in graph.blocks for part in ("", ".attn", ".ffn")}
+        for name in self.drop:
+            if name not in known:
+                raise PlanError(f"plan drops {name!r}, which this model of {len(graph.blocks)} blocks does not have")
+
+    def _validate_sparsity(self, graph: Graph) -> None:
+        linears = {linear.tensor: linear for linear in graph.linears}
+        for tensor, pattern in self.sparsity.items():
+            if tensor not in linears:
+                raise PlanError(f"plan prunes {tensor!r}, which is not a prunable linear of this model{nearest(tensor, linears)}")
+            try:
+                Pattern.parse(pattern).check(tensor, linears[tensor].in_features)
+            except SecateurError as error:
+                raise PlanError(f"plan: {error}") from None
+
+    def _validate_keep(self, graph: Graph) -> None:
+        groups = {group.name: group for block in graph.blocks for group in block.groups}
+        for name, units in self.keep.items():
+            if name not in groups:
+                raise PlanError(f"plan keeps units of {name!r}, which this model does not have{nearest(name, groups)}")
+            if not units or units[-1] >= groups[name].size:
+                raise PlanError(f"plan keeps units of {name!r} out of range: it has {groups[name].size}, and at least one must survive")
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        body = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise PlanError(f"plan is not JSON: {error}") from None
+    if not isinstance(body, dict):
+        raise PlanError("plan is not a JSON object")
+    return body
+
+
+def _strings(body: dict[str, Any], key: str) -> dict[str, str]:
+    value = body.get(key, {})
+    if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
+        raise PlanError(f"plan {key!r} must map names to strings")
+    return value
+
+
+def _keep(body: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    value = body.get("keep", {})
+    if not isinstance(value, dict):
+        raise PlanError("plan 'keep' must map groups to lists of units")
+    for name, units in value.items():
+        whole = isinstance(units, list) and all(type(unit) is int and unit >= 0 for unit in units)
+        if not whole or any(later <= earlier for earlier, later in zip(units, units[1:], strict=False)):
+            raise PlanError(f"plan keep[{name!r}] must be an ascending list of unit indices")
+    return {name: tuple(units) for name, units in value.items()}
+
+
+def _drop(body: dict[str, Any]) -> tuple[str, ...]:
+    value = body.get("drop", [])
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise PlanError("plan 'drop' must be a list of block names such as '3.attn'")
+    return tuple(value)

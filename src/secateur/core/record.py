@@ -1,0 +1,42 @@
+"""Every number is a record: value, unit, and all that is needed to know where it came from."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+_PACKAGES = ("secateur", "torch", "transformers", "numpy")
+
+
+def software() -> dict[str, str]:
+    """Return the versions of the packages that decide a number."""
+    versions = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        versions[name] = importlib.metadata.version(name)
+    return versions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One measured number.
+
+    protocol: how it was measured, in words a stranger could follow.
+    model, plan: digests; `plan` is empty for an unpruned model.
+    """
+
+    name: str
+    value: float
+    unit: str
+    protocol: str
+    model: str
+    plan: str = ""
+    seed: int = 0
+    software: Mapping[str, str] = field(default_factory=software)
+    machine: str = field(default_factory=platform.machine)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the record as plain data for JSON."""
+        return asdict(self)

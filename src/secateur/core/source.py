@@ -1,0 +1,36 @@
+"""The seam between a stored model and everything that reads one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from secateur.core.graph import TensorInfo
+
+
+class Source(Protocol):
+    """A stored model, read tensor by tensor.
+
+    ref: what the user typed.
+    config: the Hugging Face `config.json` as a dict (made from the metadata for a GGUF file).
+    tensors: every stored tensor under its Hugging Face name; a tied head is not listed.
+    """
+
+    ref: str
+    config: dict[str, Any]
+    tensors: Mapping[str, TensorInfo]
+
+    def read(self, name: str) -> Tensor:
+        """Return one tensor in its stored type (float32 where it was dequantised), owned by the caller."""
+
+    def digest(self) -> str:
+        """Return `sha256:<hex>` over the stored weights."""
+
+    def tokenizer(self) -> Any:
+        """Return the Hugging Face tokenizer."""
+
+    def copy_companions(self, folder: Path) -> None:
+        """Write tokenizer, chat template and generation config into `folder`."""

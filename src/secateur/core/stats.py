@@ -1,0 +1,26 @@
+"""Running moments of the inputs of one linear."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(slots=True)
+class LinearStats:
+    """Moments over calibration tokens of the input `x` (`[tokens, in_features]`) of a linear.
+
+    input_sq: mean of x², `[in_features]`, float32.
+    input_mean: mean of x, `[in_features]`, float32.
+    gram: mean of x xᵀ, `[in_features, in_features]`, float32 (`None` unless asked for).
+    cross: mean of y_dense xᵀ, `[out_features, in_features]`, float32: the targets of an error-correcting solver
+        are the dense model's outputs, its inputs the pruned model's (`None` unless asked for).
+    tokens: number of tokens seen.
+    """
+
+    tokens: int
+    input_sq: Tensor
+    input_mean: Tensor
+    gram: Tensor | None = None
+    cross: Tensor | None = None
