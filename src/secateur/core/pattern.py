@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 from secateur.core.errors import UsageError
+
+Scope = Literal["row", "tensor"]
+"""Which weights compete: those of one output row, or all of one tensor."""
 
 _N_OF_M = re.compile(r"(\d{1,4}):(\d{1,4})")
 
@@ -33,6 +37,10 @@ class Pattern:
         """Raise UsageError if a row of `in_features` inputs cannot hold this pattern."""
         if self.m and in_features % self.m:
             raise UsageError(f"pattern {self} does not fit {tensor}: its width {in_features} is not a multiple of {self.m}")
+
+    def kept(self, numel: int) -> int:
+        """Number of survivors among `numel` weights."""
+        return numel // self.m * self.n if self.m else numel - round(numel * self.ratio)
 
     def __str__(self) -> str:
         return f"{self.n}:{self.m}" if self.m else f"{self.ratio:.6g}"

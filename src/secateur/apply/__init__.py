@@ -1,0 +1,1 @@
+"""Carrying out a decision: masks, weight repair and surgery."""

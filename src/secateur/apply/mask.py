@@ -1,0 +1,102 @@
+"""From saliency to a keep-mask with exactly the asked number of survivors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+
+from secateur.core.errors import SecateurError
+from secateur.core.pattern import Pattern, Scope
+from secateur.core.stats import LinearStats
+
+Scorer = Callable[[Tensor, LinearStats], Tensor]
+
+_BIN_SHIFT = 15
+_BINS = 1 << (31 - _BIN_SHIFT)
+
+
+def choose_mask(saliency: Tensor, pattern: Pattern, scope: Scope = "row") -> Tensor:
+    """Return the bool keep-mask of the most salient weights.
+
+    saliency, result: `[out_features, in_features]`; a higher score is kept. The number of survivors is exact: among equal
+    scores the lower index is kept, and where a ratio does not divide a row, neighbouring rows differ by one so that the
+    tensor's total is right. N:M patterns choose within `m` consecutive inputs whatever the scope.
+    Raises SecateurError if a score is not a number, UsageError if the width does not hold the pattern.
+    """
+    rows, width = saliency.shape
+    pattern.check("this weight", width)
+    score = saliency if saliency.dtype in (torch.float32, torch.float64) else saliency.float()
+    if score.isnan().any():
+        raise SecateurError("saliency is not a number somewhere: the weights or the calibration statistics hold NaN or infinity")
+    if pattern.m:
+        return _keep_top(score.reshape(-1, pattern.m), pattern.n).view(rows, width)
+    if scope == "tensor":
+        return _keep_top(score.reshape(1, -1), pattern.kept(score.numel())).view(rows, width)
+    return _keep_rows(score, pattern.kept(score.numel()))
+
+
+def _keep_rows(score: Tensor, total: int) -> Tensor:
+    """Keep `total` weights, the same number in each row, or one more in evenly spread rows."""
+    rows = score.shape[0]
+    if total % rows == 0:
+        return _keep_top(score, total // rows)
+    steps = torch.arange(rows + 1, device=score.device) * total // rows
+    longer = steps.diff() > total // rows
+    mask = torch.empty_like(score, dtype=torch.bool)
+    mask[longer] = _keep_top(score[longer], total // rows + 1)
+    mask[~longer] = _keep_top(score[~longer], total // rows)
+    return mask
+
+
+def _keep_top(score: Tensor, count: int) -> Tensor:
+    """Keep the `count` highest of each row, the first ones among equals."""
+    width = score.shape[1]
+    if count <= 0 or count >= width:
+        return torch.full_like(score, count >= width, dtype=torch.bool)
+    threshold = score.kthvalue(width - count + 1, dim=1, keepdim=True).values
+    mask = score >= threshold
+    crowded = (mask.sum(dim=1) > count).nonzero().squeeze(1)
+    if len(crowded):
+        mask[crowded] = _first_among_equals(score[crowded], threshold[crowded], count)
+    return mask
+
+
+def _first_among_equals(score: Tensor, threshold: Tensor, count: int) -> Tensor:
+    above = score > threshold
+    equal = score == threshold
+    room = count - above.sum(dim=1, keepdim=True)
+    return above | (equal & (equal.cumsum(dim=1) <= room))
+
+
+def global_ratios(saliencies: Iterable[tuple[str, Tensor]], ratio: float) -> dict[str, float]:
+    """Return each tensor's ratio of zeros when the weights of all tensors compete.
+
+    saliencies: name and non-negative score `[out_features, in_features]` of each tensor; only a histogram of each is held.
+    ratio: zeros wanted over all tensors together. Scores that fall into the bin of the threshold (bins are 0.4 % wide) are
+    shared out in proportion, so the total is exact; no tensor loses its last weight.
+    Raises SecateurError if a score is negative or not a number.
+    """
+    counts = {name: _histogram(name, saliency) for name, saliency in saliencies}
+    total = torch.stack(list(counts.values())).sum(dim=0)
+    wanted = ratio * float(total.sum())
+    below = total.cumsum(dim=0)
+    cut = int((below < wanted).sum().clamp_max(_BINS - 1))
+    share = (wanted - float(below[cut] - total[cut])) / max(float(total[cut]), 1.0)
+    ratios = {}
+    for name, count in counts.items():
+        numel = float(count.sum())
+        pruned = float(count[:cut].sum()) + share * float(count[cut])
+        ratios[name] = min(pruned, numel - 1) / numel
+    return ratios
+
+
+def _histogram(name: str, saliency: Tensor) -> Tensor:
+    """Count scores by the leading bits of their float32 form, which order like the scores."""
+    score = saliency.float().contiguous()
+    if not bool((score >= 0).all()):
+        raise SecateurError(f"saliency of {name} is negative or not a number somewhere")
+    # adding zero turns -0.0, whose bits order last, into 0.0
+    bits = (score + 0.0).view(torch.int32) >> _BIN_SHIFT
+    return torch.bincount(bits.flatten(), minlength=_BINS)

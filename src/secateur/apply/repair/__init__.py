@@ -1,0 +1,26 @@
+"""Repairs, one solver per file: choose what survives in a weight and make the survivors answer for the rest.
+
+Every solver lowers the same objective, the mean squared change of the linear's output over the calibration tokens:
+`tr((W - W0) H (W - W0)ᵀ)` with `H = stats.gram`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from secateur.apply.mask import Scorer
+from secateur.core.pattern import Pattern, Scope
+from secateur.core.registry import Registry
+from secateur.core.stats import LinearStats
+
+Repair = Callable[[Tensor, LinearStats, Pattern, Scorer | None, Scope], Tensor]
+"""`(weight, stats, pattern, scorer, scope) -> weight`: shapes `[out_features, in_features]`, float32, input left as it was.
+
+Pruned entries of the result are exactly 0 and meet the pattern exactly. `scorer` is the function of a criterion, or None
+for a solver that chooses for itself.
+"""
+
+REPAIRS: Registry[Repair] = Registry("repair", "secateur.apply.repair")
+repair = REPAIRS.register

@@ -1,0 +1,20 @@
+"""No repair: zero what the criterion prunes, leave the rest."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from secateur.apply.mask import Scorer
+from secateur.apply.repair import repair
+from secateur.apply.repair.objective import chosen_mask
+from secateur.core.pattern import Pattern, Scope
+from secateur.core.stats import LinearStats
+
+
+@repair("none")
+def none(weight: Tensor, stats: LinearStats, pattern: Pattern, scorer: Scorer | None, scope: Scope) -> Tensor:
+    """Zero the pruned weights and leave the others as they are.
+
+    weight, result: `[out_features, in_features]`. Raises UsageError without a criterion.
+    """
+    return weight.masked_fill(~chosen_mask(weight, stats, pattern, scorer, scope), 0.0)

@@ -1,0 +1,87 @@
+"""What every repair minimises, and the factorisations it needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from secateur.apply.mask import Scorer, choose_mask
+from secateur.core.errors import SecateurError, UsageError
+from secateur.core.pattern import Pattern, Scope
+from secateur.core.stats import LinearStats
+
+DAMPING = 0.01
+"""Share of the mean diagonal of H added to it."""
+
+_ATTEMPTS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Minimise `tr((W - dense) gram (W - dense)ᵀ)` over sparse W.
+
+    dense: the best dense weight, `[out_features, in_features]`, float32.
+    gram: damped Gram matrix of the inputs, `[in_features, in_features]`, float64, positive definite.
+    factor: its lower Cholesky factor, float64.
+    """
+
+    dense: Tensor
+    gram: Tensor
+    factor: Tensor
+
+
+def problem(weight: Tensor, stats: LinearStats, damping: float = DAMPING) -> Problem:
+    """Return the damped least-squares problem of one linear.
+
+    With `stats.cross` the dense weight is the ridge solution that reproduces the dense model's outputs from the pruned
+    model's inputs, and the damping pulls towards `weight`; without, it is `weight`.
+    Raises SecateurError if the Gram matrix is missing, not finite, or cannot be factorised.
+    """
+    gram, factor = damped(stats, damping)
+    if stats.cross is None:
+        return Problem(weight.float(), gram, factor)
+    pull = (gram - _double(stats)).diagonal()
+    target = stats.cross.double() + weight.double() * pull
+    return Problem(torch.cholesky_solve(target.T, factor).T.float().contiguous(), gram, factor)
+
+
+def damped(stats: LinearStats, damping: float = DAMPING) -> tuple[Tensor, Tensor]:
+    """Return the damped Gram matrix and its lower Cholesky factor, both float64.
+
+    The damping grows tenfold until the factorisation succeeds. Raises SecateurError if it never does.
+    """
+    gram = _double(stats)
+    scale = gram.diagonal().mean()
+    shift = damping * scale if scale > 0 else torch.ones_like(scale)
+    for _ in range(_ATTEMPTS):
+        shifted = gram + torch.diag_embed(shift.expand(gram.shape[0]))
+        factor, info = torch.linalg.cholesky_ex(shifted)
+        if not info:
+            return shifted, factor
+        shift = shift * 10
+    raise SecateurError("the calibration statistics of a linear are not positive semi-definite; collect them again")
+
+
+def chosen_mask(weight: Tensor, stats: LinearStats, pattern: Pattern, scorer: Scorer | None, scope: Scope) -> Tensor:
+    """Return the keep-mask of a criterion; raises UsageError if there is none."""
+    if scorer is None:
+        raise UsageError("this repair does not choose what to prune: name a criterion, such as wanda")
+    return choose_mask(scorer(weight, stats), pattern, scope)
+
+
+def reconstruction_error(weight: Tensor, original: Tensor, gram: Tensor) -> float:
+    """Return the squared change of the outputs relative to the outputs, `tr(D H Dᵀ) / tr(W0 H W0ᵀ)` with `D = W - W0`."""
+    wide, base = gram.double(), original.double()
+    change = weight.double() - base
+    return float((change @ wide * change).sum() / (base @ wide * base).sum())
+
+
+def _double(stats: LinearStats) -> Tensor:
+    if stats.gram is None:
+        raise SecateurError("this repair needs the Gram matrix of the inputs, which was not collected")
+    gram = stats.gram.double()
+    if not bool(gram.isfinite().all()):
+        raise SecateurError("the calibration activations of a linear are not finite")
+    return gram

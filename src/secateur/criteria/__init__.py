@@ -1,0 +1,31 @@
+"""Saliency criteria, one pure function per file: a weight and the statistics of its inputs in, a score per weight out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from secateur.core.pattern import Scope
+from secateur.core.registry import Registry
+from secateur.core.stats import LinearStats
+
+Criterion = Callable[[Tensor, LinearStats], Tensor]
+
+CRITERIA: Registry[Criterion] = Registry("criterion", "secateur.criteria")
+_SCOPES: dict[str, Scope] = {}
+
+
+def criterion(name: str, *, scope: Scope = "row", needs: frozenset[str] | set[str] = frozenset(), paper: str = "") -> Callable[[Criterion], Criterion]:
+    """Return a decorator that registers a criterion.
+
+    scope: which weights its scores are compared with unless the user says otherwise.
+    needs: fields of `LinearStats` it reads, of those that are optional or need calibration.
+    """
+    _SCOPES[name] = scope
+    return CRITERIA.register(name, needs=needs, paper=paper)
+
+
+def default_scope(name: str) -> Scope:
+    """Return the comparison group `name` was registered with; raises UsageError for an unknown criterion."""
+    return _SCOPES[CRITERIA[name].name]

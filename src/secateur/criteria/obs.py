@@ -1,0 +1,33 @@
+"""OBS: what removing a weight costs when all the others may move."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from secateur.core.stats import LinearStats
+from secateur.criteria import criterion
+
+DAMPING = 0.01
+
+
+@criterion("obs", scope="row", needs={"gram"}, paper="arXiv:2301.00774")
+def obs(weight: Tensor, stats: LinearStats) -> Tensor:
+    """Squared weight over the diagonal of the inverse Gram matrix of its inputs.
+
+    weight, result: `[out_features, in_features]`; the unit is that of the output's mean square. Hassibi and Stork, 1993;
+    Frantar and Alistarh, 2023. Raises ValueError if `stats.gram` was not collected.
+    """
+    if stats.gram is None:
+        raise ValueError("the obs criterion needs stats.gram")
+    gram = stats.gram.double()
+    scale = gram.diagonal().mean()
+    shift = DAMPING * scale if scale > 0 else torch.ones_like(scale)
+    eye = torch.eye(gram.shape[0], dtype=gram.dtype, device=gram.device)
+    factor, info = torch.linalg.cholesky_ex(gram + shift * eye)
+    # rounding in a float32 sum can leave an eigenvalue below -shift
+    while info:
+        shift = shift * 10
+        factor, info = torch.linalg.cholesky_ex(gram + shift * eye)
+    inverse_diagonal = torch.cholesky_inverse(factor).diagonal()
+    return weight.square() / inverse_diagonal.to(weight.dtype)
