@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tests.problems import make_problem, make_stats
 from torch import Tensor
 
 from secateur.apply.mask import Scorer, choose_mask
@@ -15,22 +16,6 @@ from secateur.criteria import CRITERIA, default_scope
 RATIOS = ("0", "0.5", "0.3")
 GROUPED = ("2:4", "4:8", "8:16")
 SOLVERS = [(repair, name) for repair in REPAIRS for name in (None, *CRITERIA) if name or repair in ("obs", "admm")]
-
-
-def make_stats(inputs: Tensor, outputs: int = 0) -> LinearStats:
-    """Return the moments of `inputs` (`[tokens, in_features]`)."""
-    tokens = len(inputs)
-    cross = torch.randn(outputs, inputs.shape[1], generator=torch.Generator().manual_seed(9)) if outputs else None
-    return LinearStats(tokens, inputs.square().mean(0), inputs.mean(0), inputs.T @ inputs / tokens, cross)
-
-
-def make_problem(rows: int, width: int, seed: int = 0) -> tuple[Tensor, LinearStats]:
-    """Return a weight and the statistics of correlated inputs, some features much larger than the rest."""
-    generator = torch.Generator().manual_seed(seed)
-    mixing = torch.randn(width, width, generator=generator) / width**0.5 + 0.3 * torch.eye(width)
-    inputs = torch.randn(4 * width, width, generator=generator) @ mixing
-    inputs[:, :: max(width // 3, 1)] *= 8
-    return torch.randn(rows, width, generator=generator), make_stats(inputs)
 
 
 def scorer_of(name: str | None) -> Scorer | None:
