@@ -1,0 +1,104 @@
+"""A GGUF file as a Source: tensors under Hugging Face names, dequantised one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor
+
+from secateur.core.errors import SourceError, UnsupportedModelError
+from secateur.core.graph import TensorInfo
+from secateur.model.files import digest_files, read_into
+from secateur.model.gguf_config import arch_of, gguf_config
+from secateur.model.gguf_header import GgufTensor, read_header
+from secateur.model.gguf_names import huggingface_names, undo_permutation
+
+_PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+# Dequantising makes several copies of what it is given; slabs keep them small next to the result.
+_SLAB_BYTES = 1 << 20
+
+
+class GgufSource:
+    """A Source over one GGUF file; floats keep their stored type, quantised tensors come back as float32."""
+
+    def __init__(self, path: Path, ref: str) -> None:
+        self.ref = ref
+        self.path = path
+        self._header = read_header(path)
+        self._arch = arch_of(self._header)
+        self._stored = huggingface_names(self._header.tensors, self._arch.family)
+        self._digest = ""
+        self.config: dict[str, Any] = gguf_config(self._header, self._numbers)
+        self.tensors: Mapping[str, TensorInfo] = {name: TensorInfo(stored.shape, stored.type_name) for name, stored in self._stored.items()}
+
+    def read(self, name: str) -> Tensor:
+        """Return one tensor laid out as transformers holds it, owned by the caller; raises SourceError if the file changed."""
+        tensor = _read(self.path, self._stored[name])
+        if self._arch.norm_offset and name.endswith("norm.weight"):
+            return tensor - self._arch.norm_offset
+        heads = self._permuted_heads(name)
+        return undo_permutation(tensor, heads) if heads else tensor
+
+    def digest(self) -> str:
+        """Return `sha256:<hex>` of the file."""
+        self._digest = self._digest or digest_files([self.path])
+        return self._digest
+
+    def tokenizer(self) -> Any:
+        """Return the tokenizer that the metadata describes; raises SourceError where there is none."""
+        from secateur.model.tokenizer import gguf_tokenizer
+
+        return gguf_tokenizer(self._header)
+
+    def copy_companions(self, folder: Path) -> None:
+        """Write tokenizer, chat template and generation config into `folder`."""
+        from secateur.model.tokenizer import write_generation_config
+
+        self.tokenizer().save_pretrained(folder)
+        write_generation_config(self._header, folder)
+
+    def _permuted_heads(self, name: str) -> int:
+        """Return the number of heads whose rows the converter interleaved in `name`, or 0."""
+        if not self._arch.permuted:
+            return 0
+        for part, key in ((".q_proj.", "num_attention_heads"), (".k_proj.", "num_key_value_heads")):
+            if part in name:
+                heads = int(self.config[key])
+                if self.tensors[name].shape[0] % (2 * heads):
+                    raise UnsupportedModelError(f"not supported because {name} has {self.tensors[name].shape[0]} rows for {heads} heads")
+                return heads
+        return 0
+
+    def _numbers(self, gguf_name: str) -> list[float]:
+        return [float(item) for item in _read(self.path, self._header.tensors[gguf_name]).flatten().tolist()]
+
+
+def _read(path: Path, stored: GgufTensor) -> Tensor:
+    try:
+        with path.open("rb") as file:
+            if stored.type_name not in _PLAIN:
+                return _dequantised(file, path, stored)
+            tensor = torch.empty(stored.shape, dtype=_PLAIN[stored.type_name])
+            read_into(file, path, stored.offset, tensor)
+            return tensor
+    except OSError as error:
+        raise SourceError(f"cannot read {path}: {error.strerror or error}") from None
+
+
+def _dequantised(file: BinaryIO, path: Path, stored: GgufTensor) -> Tensor:
+    from gguf import GGMLQuantizationType, quants
+
+    rows, columns = prod(stored.shape[:-1]), stored.shape[-1]
+    row_bytes = stored.nbytes // rows
+    tensor = torch.empty((rows, columns), dtype=torch.float32)
+    kind = GGMLQuantizationType(stored.type_id)
+    step = max(1, _SLAB_BYTES // row_bytes)
+    for start in range(0, rows, step):
+        packed = torch.empty((min(step, rows - start), row_bytes), dtype=torch.uint8)
+        read_into(file, path, stored.offset + start * row_bytes, packed)
+        tensor[start : start + step] = torch.from_numpy(quants.dequantize(packed.numpy(), kind))
+    return tensor.reshape(stored.shape)

@@ -1,0 +1,42 @@
+"""Open a model by what the user typed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from secateur.core.errors import SourceError, nearest
+from secateur.core.source import Source
+from secateur.model.builtin import BUILTINS, builtin_path
+from secateur.model.folder import FolderSource
+from secateur.model.gguf_file import GgufSource
+from secateur.model.hub import download
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def open_source(ref: str) -> Source:
+    """Open a folder, a `.gguf` file, a built-in name or a hub id, in that order.
+
+    Raises:
+        SourceError: it is missing, damaged or cut short.
+        UnsupportedModelError: a GGUF file of an unknown architecture.
+    """
+    path = Path(ref).expanduser()
+    if path.is_dir():
+        return FolderSource(path, ref)
+    if path.is_file():
+        return _open_file(path, ref)
+    if ref in BUILTINS:
+        return GgufSource(builtin_path(ref), ref)
+    if _HUB_ID.fullmatch(ref) and path.suffix != ".gguf":
+        return FolderSource(download(ref), ref)
+    raise SourceError(f"{ref} does not exist{nearest(ref, BUILTINS)}: give a model folder, a .gguf file, a hub id such as org/name, or {', '.join(BUILTINS)}")
+
+
+def _open_file(path: Path, ref: str) -> Source:
+    if path.suffix.lower() == ".gguf":
+        return GgufSource(path, ref)
+    if path.suffix == ".safetensors":
+        raise SourceError(f"{ref} is one file of a model: give the folder that holds it and its config.json")
+    raise SourceError(f"{ref} is neither a model folder nor a .gguf file")
