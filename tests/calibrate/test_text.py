@@ -1,0 +1,167 @@
+"""Reading text files and cutting text into windows of tokens."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from secateur.calibrate.text import Text, calibration_digest, read_text, windows
+from secateur.core.errors import TextError, UsageError
+
+WORDS = ["a", "b", "c", "d"]
+
+
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    """One token per word; a model length of 8, so that every longer text is over it; special tokens that must not appear."""
+    vocabulary = {word: index for index, word in enumerate([*WORDS, "[UNK]", "[BOS]"])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="[BOS]", model_max_length=8)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerFast:
+    return make_tokenizer()
+
+
+def made(words: list[str]) -> Text:
+    return Text(" ".join(words), "spec.txt", "spec.txt")
+
+
+@contextmanager
+def one_line(error: type[Exception], *parts: str) -> Iterator[None]:
+    with pytest.raises(error) as caught:
+        yield
+    message = str(caught.value)
+    assert "\n" not in message
+    for part in parts:
+        assert part in message
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".raw", ".TXT"])
+def test_plain_file_is_read_byte_for_byte(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"text{suffix}"
+    path.write_bytes("one\r\ntwo\n\nthrée\n".encode())
+    text = read_text(str(path))
+    assert text == Text("one\r\ntwo\n\nthrée\n", str(path), path.name)
+    assert text.digest == "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=1).filter(lambda texts: "".join(texts).strip()), st.booleans())
+def test_json_lines_are_joined_by_blank_lines(tmp_path_factory: pytest.TempPathFactory, texts: list[str], ascii_only: bool) -> None:
+    path = tmp_path_factory.mktemp("text") / "text.jsonl"
+    path.write_bytes("\n".join(json.dumps({"text": text}, ensure_ascii=ascii_only) for text in texts).encode())
+    assert read_text(str(path)).text == "\n\n".join(texts)
+
+
+def test_json_lines_may_have_blank_lines_and_other_keys(tmp_path: Path) -> None:
+    path = tmp_path / "text.jsonl"
+    path.write_text('\n{"text": "a", "id": 1}\r\n\n{"text": "b"}\n')
+    assert read_text(str(path)).text == "a\n\nb"
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ('{"text": "b"', "not JSON"),
+        ("\ufeff{}", "BOM"),
+        ("1" * 5000, "not JSON"),
+        ("[" * 100_000, "not JSON"),
+        ('{"body": "b"}', "'text'"),
+        ('{"text": 1}', "'text'"),
+        ('["text"]', "'text'"),
+        ('{"text": "\\ud800"}', "surrogate"),
+    ],
+)
+def test_bad_json_line_is_named(tmp_path: Path, line: str, reason: str) -> None:
+    path = tmp_path / "text.jsonl"
+    path.write_text(f'{{"text": "a"}}\n\n{line}\n', encoding="utf-8")
+    with one_line(TextError, f"{path}, line 3", reason):
+        read_text(str(path))
+
+
+def test_not_utf8_names_the_line(tmp_path: Path) -> None:
+    path = tmp_path / "text.txt"
+    path.write_bytes(b"one\ntwo\nthr\xe9e\n")
+    with one_line(TextError, f"{path}, line 3", "0xe9"):
+        read_text(str(path))
+
+
+@pytest.mark.parametrize("content", ["", " \n\t\n"])
+@pytest.mark.parametrize("name", ["text.txt", "text.jsonl"])
+def test_empty_file(tmp_path: Path, name: str, content: str) -> None:
+    path = tmp_path / name
+    path.write_text(content)
+    with one_line(TextError, str(path), "no text"):
+        read_text(str(path))
+
+
+def test_missing_file_folder_and_unknown_suffix(tmp_path: Path) -> None:
+    with one_line(TextError, "missing.txt", "No such file"):
+        read_text(str(tmp_path / "missing.txt"))
+    (tmp_path / "folder.txt").mkdir()
+    with one_line(TextError, "folder.txt", "directory"):
+        read_text(str(tmp_path / "folder.txt"))
+    with one_line(TextError, str(tmp_path), "is a folder"):
+        read_text(str(tmp_path))
+    with one_line(TextError, "text.csv", ".jsonl"):
+        read_text(str(tmp_path / "text.csv"))
+
+
+def test_self_needs_a_model() -> None:
+    with one_line(UsageError, "self", "model"):
+        read_text("self")
+
+
+@given(
+    words=st.lists(st.sampled_from(WORDS), min_size=1, max_size=60),
+    length=st.integers(1, 12),
+    count=st.none() | st.integers(1, 8),
+)
+def test_windows_are_the_first_tokens_in_order(words: list[str], length: int, count: int | None) -> None:
+    whole = len(words) // length
+    tokenizer = make_tokenizer()
+    if whole < (count or 1):
+        with one_line(TextError, "spec.txt", f"{len(words)} tokens", f"{whole} windows of {length}"):
+            windows(made(words), tokenizer, length, count)
+        return
+    tokens = windows(made(words), tokenizer, length, count)
+    taken = count or whole
+    assert tokens.dtype == torch.int64
+    assert tokens.shape == (taken, length)
+    assert tokens.flatten().tolist() == [WORDS.index(word) for word in words[: taken * length]]
+
+
+@pytest.mark.parametrize(("length", "count"), [(0, None), (-1, 1), (4, 0), (4, -2)])
+def test_windows_below_one(tokenizer: Any, length: int, count: int | None) -> None:
+    with one_line(UsageError, "at least 1"):
+        windows(made(WORDS), tokenizer, length, count)
+
+
+def test_text_longer_than_the_model_is_no_warning(tokenizer: Any, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> None:
+    with caplog.at_level(logging.WARNING):
+        assert windows(made(WORDS * 10), tokenizer, 20).shape == (2, 20)
+    assert not caplog.records
+    assert capfd.readouterr() == ("", "")
+
+
+def test_digest_is_of_the_ids_alone() -> None:
+    ids = [1, 2, 3, 70_000]
+    expected = "sha256:" + hashlib.sha256(b"".join(i.to_bytes(8, "little") for i in ids)).hexdigest()
+    tokens = torch.tensor(ids)
+    assert calibration_digest(tokens) == expected
+    assert calibration_digest(tokens.to(torch.int32).reshape(2, 2)) == expected
+    assert calibration_digest(tokens.reshape(2, 2).t().contiguous().t()) == expected
+    assert calibration_digest(tokens.flip(0)) != expected
