@@ -156,18 +156,24 @@ def missing_docstring(module: Module) -> Iterator[str]:
 
 def catch_all(module: Module) -> Iterator[str]:
     for node in ast.walk(module.tree):
-        if isinstance(node, ast.ExceptHandler):
-            # a handler that ends in a bare raise cleans up and catches nothing
-            again = isinstance(node.body[-1], ast.Raise) and node.body[-1].exc is None
-            caught = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
-        elif isinstance(node, ast.Call) and called(node).endswith("suppress"):
-            again, caught = False, node.args
-        else:
-            continue
-        for kind in caught:
-            name = "everything" if kind is None else ast.unparse(kind)
-            if not again and name in {"everything", "Exception", "BaseException"}:
-                yield module.at(node.lineno, f"catches {name}")
+        if isinstance(node, ast.Try):
+            for handler in node.handlers:
+                caught = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
+                if any(is_everything(kind) for kind in caught) and not may_catch_all(module, node, handler):
+                    yield module.at(handler.lineno, "catches everything")
+        elif isinstance(node, ast.Call) and called(node).endswith("suppress") and any(map(is_everything, node.args)):
+            yield module.at(node.lineno, "suppresses everything")
+
+
+def is_everything(kind: ast.expr | None) -> bool:
+    return kind is None or ast.unparse(kind) in {"Exception", "BaseException"}
+
+
+def may_catch_all(module: Module, tried: ast.Try, handler: ast.ExceptHandler) -> bool:
+    """A handler that cleans up and raises again; or one call of a library that raises bare Exception, marked, with the reason above."""
+    last, (above, line) = handler.body[-1], module.text.split("\n")[handler.lineno - 2 : handler.lineno]
+    again = isinstance(last, ast.Raise) and last.exc is None
+    return again or (len(tried.body) == 1 and "noqa: BLE001" in line and above.lstrip().startswith("# "))
 
 
 def called(node: ast.Call) -> str:
@@ -256,6 +262,8 @@ BROKEN: list[tuple[Rule, str, str]] = [
     (catch_all, "secateur.core.plan", "try: f()\nexcept: pass"),
     (catch_all, "secateur.core.plan", "try: f()\nexcept Exception as e: print(e)"),
     (catch_all, "secateur.core.plan", "try: f()\nexcept (OSError, BaseException): raise ValueError"),
+    (catch_all, "secateur.core.plan", "try: f()\nexcept Exception: pass  # noqa: BLE001"),
+    (catch_all, "secateur.core.plan", "try:\n    f()\n    g()\n# Reason.\nexcept Exception: pass  # noqa: BLE001"),
     (catch_all, "secateur.core.plan", "with contextlib.suppress(Exception): f()"),
     (unfinished, "secateur.core.plan", "raise NotImplementedError"),
     (unfinished, "secateur.core.plan", "x = 1  # TODO: two"),
@@ -276,6 +284,7 @@ SOUND: list[tuple[Rule, str, str]] = [
     (missing_annotation, "secateur.core.plan", "class A:\n    @classmethod\n    def f(cls, a: int) -> None: ..."),
     (missing_docstring, "secateur.core.plan", "'''Doc.'''\ndef _f(): ...\nclass _A:\n    def f(self): ..."),
     (catch_all, "secateur.core.plan", "try: f()\nexcept BaseException:\n    clean()\n    raise"),
+    (catch_all, "secateur.core.plan", "try: f()\n# The library raises nothing narrower.\nexcept Exception as e:  # noqa: BLE001\n    raise ValueError"),
     (heavy_cli, "secateur.cli.prune", "if TYPE_CHECKING:\n    import torch\ndef f():\n    import torch"),
 ]
 

@@ -33,7 +33,11 @@ def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder that holds the data set `org/set`, as the working directory."""
     pytest.importorskip("datasets", reason="needs the datasets extra")
     folder = tmp_path / "org" / "set"
-    for config, rows in {"plain": [{"text": "one"}, {"text": ""}, {"text": "two"}], "other": [{"body": "one", "id": 1}]}.items():
+    sets: dict[str, list[dict[str, object]]] = {
+        "plain": [{"text": "one"}, {"text": ""}, {"text": "two"}],
+        "other": [{"body": "one", "id": 1}],
+    }
+    for config, rows in sets.items():
         (folder / config).mkdir(parents=True)
         (folder / config / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "README.md").write_text(CARD)
