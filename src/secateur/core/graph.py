@@ -77,6 +77,12 @@ class Block:
     linears: tuple[Linear, ...]
     groups: tuple[Group, ...]
 
+    @property
+    def stages(self) -> tuple[tuple[Linear, ...], ...]:
+        """The linears in the order in which a forward pass meets them; those of one stage share their input."""
+        numbers = sorted({linear.stage for linear in self.linears})
+        return tuple(tuple(linear for linear in self.linears if linear.stage == number) for number in numbers)
+
 
 @dataclass(frozen=True, slots=True)
 class Graph:

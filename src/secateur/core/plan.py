@@ -14,7 +14,7 @@ from secateur.core.pattern import Pattern
 
 VERSION = 1
 _FIELDS = {"version", "model", "keep", "drop", "sparsity", "made_by"}
-_MADE_BY = {"criterion", "repair", "allocation", "target", "calibration", "calibration_digest", "samples", "window", "seed", "order", "secateur"}
+_MADE_BY = {"criterion", "repair", "scope", "allocation", "target", "protect", "calibration", "calibration_digest", "samples", "window", "seed", "secateur"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@ class LinearStats:
     cross: mean of y_dense xᵀ, `[out_features, in_features]`, float32: the targets of an error-correcting solver
         are the dense model's outputs, its inputs the pruned model's (`None` unless asked for).
     tokens: number of tokens seen.
+    seed: what a random choice depends on.
     """
 
     tokens: int
@@ -24,3 +25,4 @@ class LinearStats:
     input_mean: Tensor
     gram: Tensor | None = None
     cross: Tensor | None = None
+    seed: int = 0

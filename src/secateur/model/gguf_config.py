@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from secateur.core.errors import SourceError, UnsupportedModelError
 from secateur.model.families import FAMILIES
 from secateur.model.gguf_header import GgufHeader
-
-ReadFactors = Callable[[str], list[float]]
+from secateur.model.gguf_rope import ReadFactors, rope_config
 
 _COMMON = {
     "context_length": "max_position_embeddings",
@@ -74,6 +73,8 @@ def arch_of(header: GgufHeader) -> Arch:
         raise UnsupportedModelError(f"not supported because GGUF architecture {name!r} is not a known one; known: {', '.join(sorted(ARCHS))}")
     if header.get(f"{name}.expert_count"):
         raise UnsupportedModelError(f"not supported because this {name} model is a mixture of experts")
+    if header.get("split.count", 1) > 1:
+        raise SourceError(f"{header.path} is one part of a split model: join the parts with llama.cpp's `llama-gguf-split --merge`")
     return ARCHS[name]
 
 
@@ -86,14 +87,13 @@ def gguf_config(header: GgufHeader, read_factors: ReadFactors) -> dict[str, Any]
     heads = config["num_attention_heads"]
     config["num_key_value_heads"] = _number(header, f"{name}.attention.head_count_kv", heads)
     default = header.get(f"{name}.rope.dimension_count") if arch.permuted else None
-    config["head_dim"] = _number(header, f"{name}.attention.key_length", default or config["hidden_size"] // max(heads, 1))
+    config["head_dim"] = _number(header, f"{name}.attention.key_length", default or config["hidden_size"] // heads)
     config["vocab_size"] = header.tensors["token_embd.weight"].shape[0] if "token_embd.weight" in header.tensors else 0
     config["tie_word_embeddings"] = "output.weight" not in header.tensors
     config["dtype"] = _dtype(header)
     config |= {target: header.get(f"tokenizer.ggml.{key}") for key, target in _TOKENS.items() if f"tokenizer.ggml.{key}" in header}
     config |= _biases(header, arch) | dict(arch.extra or {}) | _attention(header, name, arch, config)
-    config["rope_parameters"] = _rope(header, name, config, read_factors)
-    return config
+    return config | rope_config(header, name, config, read_factors)
 
 
 def _number(header: GgufHeader, key: str, default: Any = None) -> Any:
@@ -141,5 +141,3 @@ def _block_types(header: GgufHeader, name: str, period: int, blocks: int) -> lis
     return ["sliding_attention" if item else "full_attention" for item in sliding]
 
 
-def _rope(header: GgufHeader, name: str, config: Mapping[str, Any], read_factors: ReadFactors) -> dict[str, Any]:
-    return {"rope_type": "default", "rope_theta": header.get(f"{name}.rope.freq_base", 10000.0)}

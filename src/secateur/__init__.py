@@ -1,0 +1,19 @@
+"""Secateur prunes language models for the device they must run on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from secateur.pipeline import Calibration, Plan, Pruned, Quality, Settings, Verified, apply, evaluate, plan, prune, verify
+
+__all__ = ["Calibration", "Plan", "Pruned", "Quality", "Settings", "Verified", "apply", "evaluate", "plan", "prune", "verify"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the pipeline when a public name is first used, so that `import secateur` is instant."""
+    if name not in __all__:
+        raise AttributeError(f"module 'secateur' has no attribute {name!r}")
+    from secateur import pipeline
+
+    return getattr(pipeline, name)

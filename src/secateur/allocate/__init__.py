@@ -1,0 +1,46 @@
+"""How a sparsity budget is spread over the tensors of a model: one way per file.
+
+A way is built for a budget, shown every prunable block of the dense model once, and then asked for each tensor's ratio.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from torch import Tensor
+
+from secateur.core.graph import Linear
+from secateur.core.registry import Registry
+from secateur.core.stats import LinearStats
+from secateur.core.stream import LiveBlock
+
+Scorer = Callable[[Tensor, LinearStats], Tensor]
+
+
+class Allocation(Protocol):
+    """Spreads one budget over tensors."""
+
+    def observe(self, block: LiveBlock, linears: tuple[Linear, ...], stats: Mapping[str, LinearStats], hidden: Tensor) -> None:
+        """Look at one dense block: its prunable `linears`, their input `stats`, and one batch of its input `hidden`."""
+
+    def ratios(self) -> dict[str, float]:
+        """Return tensor name -> ratio of zeros; the mean over all weights is the budget."""
+
+
+ALLOCATIONS: Registry[Callable[[float, Scorer], Allocation]] = Registry("allocation", "secateur.allocate")
+allocation = ALLOCATIONS.register
+
+
+def settle(wanted: Mapping[str, float], sizes: Mapping[str, int], budget: float, most: float = 0.99) -> dict[str, float]:
+    """Shift `wanted` ratios by one constant, within [0, `most`], so that their mean over all weights is `budget`.
+
+    Raises nothing: for a budget up to `most` a shift always exists.
+    """
+    low, high = -1.0, 1.0
+    total = sum(sizes.values())
+    for _ in range(60):
+        shift = (low + high) / 2
+        mean = sum(sizes[name] * min(max(ratio + shift, 0.0), most) for name, ratio in wanted.items()) / total
+        low, high = (shift, high) if mean < budget else (low, shift)
+    return {name: min(max(ratio + high, 0.0), most) for name, ratio in wanted.items()}

@@ -1,0 +1,81 @@
+"""Gather running moments of the inputs of a block's linears, one batch of calibration windows at a time."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from secateur.core.graph import Linear
+from secateur.core.stats import LinearStats
+from secateur.core.stream import LayerStream, LiveBlock
+
+BATCH_TOKENS = 4096
+
+
+class HiddenStates:
+    """The calibration hidden states at one depth, `[windows, tokens, hidden_size]` float32, advanced in place.
+
+    They stay in memory up to `budget` bytes; beyond it they live in a memory-mapped scratch file in `folder`.
+    """
+
+    def __init__(self, stream: LayerStream, tokens: Tensor, *, budget: int = 1 << 30, folder: Path | None = None) -> None:
+        self._step = max(1, BATCH_TOKENS // tokens.shape[1])
+        first = stream.embed(tokens[:1])
+        shape = (*tokens.shape, first.shape[-1])
+        if first.nbytes * tokens.shape[0] <= budget:
+            self._states = torch.empty(shape)
+        else:
+            # The file has no name any more, so nothing is left behind however the run ends.
+            with tempfile.TemporaryFile(dir=folder) as file:
+                self._states = torch.from_numpy(np.memmap(file, np.float32, "w+", shape=shape))
+        for batch, ids in zip(self.batches(), tokens.split(self._step), strict=True):
+            batch.copy_(stream.embed(ids))
+
+    def batches(self) -> Iterator[Tensor]:
+        """Yield views `[windows, tokens, hidden_size]` of about 4,096 tokens each."""
+        yield from self._states.split(self._step)
+
+    def advance(self, block: LiveBlock) -> None:
+        """Replace every state by the block's output for it."""
+        for batch in self.batches():
+            batch.copy_(block(batch))
+
+
+class _Moments:
+    """Sums over tokens; float64 where sums are long, float32 for the products of a batch."""
+
+    def __init__(self, in_features: int, needs: Collection[str]) -> None:
+        self.tokens = 0
+        self.total = torch.zeros(in_features, dtype=torch.float64)
+        self.square = torch.zeros(in_features, dtype=torch.float64)
+        self.gram = torch.zeros(in_features, in_features) if "gram" in needs else None
+
+    def add(self, x: Tensor) -> None:
+        flat = x.reshape(-1, x.shape[-1])
+        self.tokens += flat.shape[0]
+        self.total += flat.sum(0)
+        self.square += flat.square().sum(0)
+        if self.gram is not None:
+            self.gram.addmm_(flat.T, flat)
+
+    def stats(self, seed: int) -> LinearStats:
+        gram = None if self.gram is None else self.gram.div_(self.tokens)
+        return LinearStats(self.tokens, (self.square / max(self.tokens, 1)).float(), (self.total / max(self.tokens, 1)).float(), gram, seed=seed)
+
+
+def collect(block: LiveBlock, linears: Collection[Linear], hidden: HiddenStates, needs: Collection[str], seed: int = 0) -> dict[str, LinearStats]:
+    """Return the input moments of `linears` over all calibration states; linears of one stage share one object.
+
+    needs: `gram` asks for the Gram matrix beside the moments of single inputs; nothing at all skips the forward passes.
+    """
+    leaders = {linear.stage: linear for linear in reversed(list(linears))}
+    moments = {leader.tensor: _Moments(leader.in_features, needs) for leader in leaders.values()}
+    for batch in hidden.batches() if needs else ():
+        block.tap(tuple(moments), batch, lambda tensor, x: moments[tensor].add(x))
+    by_stage = {stage: moments[leader.tensor].stats(seed) for stage, leader in leaders.items()}
+    return {linear.tensor: by_stage[linear.stage] for linear in linears}

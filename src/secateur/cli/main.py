@@ -1,0 +1,38 @@
+"""Entry point of the `secateur` command."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from secateur.cli import apply, evaluate, inspect, plan, prune, verify
+from secateur.core.errors import SecateurError
+
+app = typer.Typer(
+    help="Prune a language model to fit the device it must run on.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+app.command("prune")(prune.prune)
+app.command("plan")(plan.plan)
+app.command("apply")(apply.apply)
+app.command("eval")(evaluate.evaluate)
+app.command("inspect")(inspect.inspect)
+app.command("verify")(verify.verify)
+
+
+def main() -> None:
+    """Run the command; an error a user can cause is one line on stderr and its exit code."""
+    try:
+        app()
+    except SecateurError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted: finished blocks are kept, the same command goes on from there", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(141)

@@ -1,0 +1,60 @@
+"""`secateur prune`: decide, do and prove in one go."""
+
+from __future__ import annotations
+
+import time
+
+from secateur.cli import options, show
+from secateur.cli.apply import changes, settings_of
+from secateur.cli.plan import sparsity_of, summary
+
+
+def prune(
+    model: options.Model,
+    output: options.Out,
+    method: options.Method = "auto",
+    sparsity: options.Sparsity = None,
+    pattern: options.Pattern = None,
+    criterion: options.Criterion = None,
+    repair: options.Repair = None,
+    scope: options.Scope = None,
+    allocation: options.Allocation = None,
+    calib: options.Calib = "builtin",
+    samples: options.Samples = 64,
+    calib_window: options.CalibWindow = 512,
+    protect: options.Protect = None,
+    seed: options.Seed = 0,
+    dtype: options.Dtype = "auto",
+    compute: options.Compute = "bfloat16",
+    memory: options.Memory = 1024,
+    dry_run: options.DryRun = False,
+    overwrite: options.Overwrite = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Prune a model and write a Hugging Face folder that was reloaded and compared."""
+    amount = sparsity_of(sparsity, pattern)
+    from secateur import pipeline
+
+    settings = settings_of(dtype, compute, memory, overwrite=overwrite)
+    started = time.perf_counter()
+    with show.progress(quiet=quiet or as_json) as progress:
+        plan = pipeline.plan(
+            model,
+            sparsity=amount,
+            method=method,
+            criterion=criterion,
+            repair=repair,
+            scope=scope,
+            allocation=allocation,
+            calibration=pipeline.Calibration(text=calib, samples=samples, window=calib_window),
+            protect=protect or (),
+            seed=seed,
+            progress=progress,
+        )
+        if dry_run:
+            show.result(summary(plan), as_json=as_json, title=f"would write {output}")
+            return
+        pruned = pipeline.apply(plan, model, output, settings=settings, progress=progress)
+    body = summary(plan) | changes(pruned) | {"seconds": round(time.perf_counter() - started, 1)}
+    show.result(body, as_json=as_json, title=f"wrote {output}")

@@ -1,0 +1,42 @@
+"""The seam between a model streamed block by block and the stages that calibrate, prune and evaluate it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from torch import Tensor
+
+from secateur.core.graph import Block
+
+
+class LiveBlock(Protocol):
+    """One decoder block with its weights in memory."""
+
+    block: Block
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        """Return the block's output, `[batch, tokens, hidden_size]`, for an input of the same shape."""
+
+    def tap(self, tensors: tuple[str, ...], hidden: Tensor, see: Callable[[str, Tensor], None]) -> None:
+        """Run `hidden` as far as the last of the linears named, calling `see(tensor, input)` for each on the way."""
+
+    def weight(self, tensor: str) -> Tensor:
+        """Return a weight of this block, float32; changing it in place changes the block."""
+
+
+class LayerStream(Protocol):
+    """A causal language model of which one block at a time is in memory."""
+
+    def __len__(self) -> int:
+        """Number of decoder blocks."""
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Return the input of block 0, `[batch, tokens, hidden_size]` float32, for token ids `[batch, tokens]`."""
+
+    def open(self, index: int) -> AbstractContextManager[LiveBlock]:
+        """Load block `index`; its memory is given back on exit."""
+
+    def logits(self, hidden: Tensor) -> Iterator[Tensor]:
+        """Yield the logits `[positions, vocab_size]` of `hidden` `[tokens, hidden_size]` in consecutive chunks of positions."""

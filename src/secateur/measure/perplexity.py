@@ -1,0 +1,88 @@
+"""Perplexity over fixed windows, and the divergence from a reference model, one block in memory at a time."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, kl_div, log_softmax
+
+from secateur.core.progress import Progress
+from secateur.core.stream import LayerStream
+
+_BATCH_TOKENS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """Figures over all predicted tokens.
+
+    nll: mean negative log likelihood, nats per token; nll_windows: the same per window.
+    kl: mean KL(reference || model), nats per token; agreement: share of tokens with the same best next token
+        (both `None` without a reference).
+    """
+
+    nll: float
+    nll_windows: tuple[float, ...]
+    tokens: int
+    kl: float | None = None
+    agreement: float | None = None
+
+    @property
+    def perplexity(self) -> float:
+        """Exponent of the mean negative log likelihood."""
+        return math.exp(self.nll) if self.nll < 700 else math.inf
+
+    @property
+    def standard_error(self) -> float | None:
+        """Standard error of `nll` over windows; `None` for a single one."""
+        if len(self.nll_windows) < 2:
+            return None
+        return statistics.stdev(self.nll_windows) / math.sqrt(len(self.nll_windows))
+
+
+def measure(stream: LayerStream, windows: Tensor, progress: Progress, reference: LayerStream | None = None) -> Quality:
+    """Return the quality of a model on `windows` `[n, length]` of token ids; each predicts its last `length - 1` tokens."""
+    progress.start("evaluate", len(stream) + (len(reference) if reference else 0))
+    logits = stream.logits(_final_states(stream, windows, progress))
+    dense = reference.logits(_final_states(reference, windows, progress)) if reference else None
+    columns = _per_token(logits, windows[:, 1:].flatten(), dense)
+    nll = columns[0].view(len(windows), -1).mean(1)
+    return Quality(
+        nll=float(nll.mean()),
+        nll_windows=tuple(nll.tolist()),
+        tokens=columns.shape[1],
+        kl=float(columns[1].mean()) if reference else None,
+        agreement=float(columns[2].mean()) if reference else None,
+    )
+
+
+def _final_states(stream: LayerStream, windows: Tensor, progress: Progress) -> Tensor:
+    step = max(1, _BATCH_TOKENS // windows.shape[1])
+    states = torch.cat([stream.embed(ids) for ids in windows.split(step)])
+    for index in range(len(stream)):
+        with stream.open(index) as block:
+            for batch in states.split(step):
+                batch.copy_(block(batch))
+        progress.step(f"block {index}")
+    return states[:, :-1].flatten(0, 1)
+
+
+def _per_token(chunks: Iterator[Tensor], targets: Tensor, dense: Iterator[Tensor] | None) -> Tensor:
+    """Return `[3, tokens]` float64: negative log likelihood, KL divergence and agreement (the latter zero without `dense`)."""
+    columns = torch.zeros(3, len(targets), dtype=torch.float64)
+    start = 0
+    for logits in chunks:
+        here = slice(start, start + len(logits))
+        start += len(logits)
+        columns[0, here] = cross_entropy(logits, targets[here], reduction="none").double()
+        if dense is not None:
+            expected = next(dense)
+            divergence = kl_div(log_softmax(logits, -1), log_softmax(expected, -1), reduction="none", log_target=True)
+            columns[1, here] = divergence.sum(-1).double()
+            columns[2, here] = (logits.argmax(-1) == expected.argmax(-1)).double()
+    return columns

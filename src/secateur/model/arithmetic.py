@@ -1,0 +1,25 @@
+"""In which arithmetic matrix products run: float32, or bfloat16 products summed in float32 where the CPU has them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+
+Arithmetic = Literal["float32", "bfloat16"]
+
+
+@contextmanager
+def arithmetic(kind: Arithmetic) -> Iterator[None]:
+    """Run matrix products of float32 tensors in `kind` until exit; inputs and results stay float32.
+
+    oneDNN ignores `bfloat16` on a CPU that has no such instructions and computes in float32 there.
+    """
+    before = torch.backends.mkldnn.matmul.fp32_precision
+    torch.backends.mkldnn.matmul.fp32_precision = "bf16" if kind == "bfloat16" else "ieee"
+    try:
+        yield
+    finally:
+        torch.backends.mkldnn.matmul.fp32_precision = before

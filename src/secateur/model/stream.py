@@ -1,0 +1,198 @@
+"""Run a stored model one decoder block at a time, on transformers' own modules.
+
+The model is built without weights. Its decoder layers are replaced by taps, so one weightless pass records the
+arguments (mask, rotary embedding, ...) that transformers would give each layer; a block is then loaded, called with
+them, and dropped. This holds for every family whose forward pass is a loop over `layers`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from secateur.core.errors import SourceError
+from secateur.core.graph import Block, Graph
+from secateur.core.source import Source
+
+_POSITIONS = 256
+
+
+class _StopForward(Exception):
+    """Raised by a tap to leave a forward pass early."""
+
+
+class StreamedBlock:
+    """One decoder block with its weights in memory (see `core.stream.LiveBlock`)."""
+
+    def __init__(self, block: Block, layer: nn.Module, call: Callable[[Tensor], Tensor]) -> None:
+        self.block = block
+        self._layer = layer
+        self._call = call
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        """Return the block's output for `hidden` `[batch, tokens, hidden_size]`."""
+        return self._call(hidden)
+
+    def tap(self, tensors: tuple[str, ...], hidden: Tensor, see: Callable[[str, Tensor], None]) -> None:
+        """Run as far as the last of the linears `tensors`, calling `see(tensor, input)` for each on the way."""
+        waiting = set(tensors)
+        modules = {linear.tensor: self._layer.get_submodule(linear.module) for linear in self.block.linears if linear.tensor in waiting}
+        handles = [module.register_forward_pre_hook(_tap(tensor, waiting, see)) for tensor, module in modules.items()]
+        try:
+            self._call(hidden)
+        except _StopForward:
+            pass
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def weight(self, tensor: str) -> Tensor:
+        """Return a weight of this block, float32; changing it in place changes the block."""
+        return self._layer.get_parameter(tensor.removeprefix(self.block.prefix)).data
+
+
+def _tap(tensor: str, waiting: set[str], see: Callable[[str, Tensor], None]) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+    def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        see(tensor, inputs[0])
+        waiting.discard(tensor)
+        if not waiting:
+            raise _StopForward
+
+    return hook
+
+
+class ModelStream:
+    """A stored causal language model of which one block at a time is in memory (see `core.stream.LayerStream`).
+
+    outside: the type that weights outside the blocks are rounded to, for a model about to be stored in that type.
+    """
+
+    def __init__(self, source: Source, graph: Graph, outside: torch.dtype = torch.float32) -> None:
+        self._source = source
+        self._rounding = outside
+        self.graph = graph
+        self._model = _without_weights(source.config)
+        self._decoder = self._model.get_decoder()
+        self._layers: list[nn.Module] = list(self._decoder.layers)
+        self._outside = {name: self._source_name(name) for name, _ in self._model.named_parameters() if not self._in_a_block(name)}
+        self._calls: dict[int, list[dict[str, Any]]] = {}
+
+    def __len__(self) -> int:
+        """Number of decoder blocks."""
+        return len(self._layers)
+
+    @torch.no_grad()
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Return the input of block 0, `[batch, tokens, hidden_size]` float32, for token ids `[batch, tokens]`."""
+        with self._materialised(self._model.get_input_embeddings()):
+            hidden = self._record(input_ids=tokens)[0]["hidden"]
+            assert isinstance(hidden, Tensor)
+            return hidden
+
+    @contextmanager
+    def open(self, index: int) -> Iterator[StreamedBlock]:
+        """Load block `index`; raises SourceError if a weight is not finite. Its memory is given back on exit."""
+        block, layer = self.graph.blocks[index], self._layers[index]
+        state = {name.removeprefix(block.prefix): self._read(name) for name in block.tensors}
+        layer.load_state_dict(state, assign=True)
+        forward = type(layer).forward
+
+        @torch.no_grad()
+        def call(hidden: Tensor) -> Tensor:
+            output = forward(layer, hidden, **self._arguments(hidden.shape[1])[index])
+            return output[0] if isinstance(output, tuple) else output
+
+        try:
+            yield StreamedBlock(block, layer, call)
+        finally:
+            layer.to("meta")
+
+    @torch.no_grad()
+    def logits(self, hidden: Tensor) -> Iterator[Tensor]:
+        """Yield the logits `[positions, vocab_size]` of `hidden` `[tokens, hidden_size]`, a chunk of positions at a time."""
+        with self._materialised(self._model):
+            for chunk in hidden.split(_POSITIONS):
+                with self._taps(lambda index, given, _kwargs, chunk=chunk: chunk[None] if index == 0 else given):
+                    yield self._model(inputs_embeds=chunk[None], use_cache=False).logits[0]
+
+    def _arguments(self, length: int) -> list[dict[str, Any]]:
+        if length not in self._calls:
+            recorded = self._record(inputs_embeds=torch.zeros(1, length, self.graph.hidden_size))
+            self._calls = {length: [{key: value for key, value in call.items() if key != "hidden"} for call in recorded]}
+        return self._calls[length]
+
+    def _record(self, **inputs: Tensor) -> list[dict[str, Any]]:
+        calls: list[dict[str, Any]] = []
+
+        def record(index: int, hidden: Tensor, kwargs: dict[str, Any]) -> Tensor:
+            calls.append({"hidden": hidden, **kwargs})
+            if index == len(self._layers) - 1:
+                raise _StopForward
+            return hidden
+
+        with self._taps(record):
+            try:
+                self._decoder(**inputs, use_cache=False)
+            except _StopForward:
+                pass
+        return calls
+
+    @contextmanager
+    def _taps(self, see: Callable[[int, Tensor, dict[str, Any]], Tensor]) -> Iterator[None]:
+        for index, layer in enumerate(self._layers):
+            layer.forward = lambda hidden, index=index, **kwargs: see(index, hidden, kwargs)  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            for layer in self._layers:
+                del layer.forward
+
+    @contextmanager
+    def _materialised(self, module: nn.Module) -> Iterator[None]:
+        """Give the parameters of `module` that lie outside the blocks their weights, until exit."""
+        ours = {id(parameter) for parameter in module.parameters()}
+        names = [name for name, parameter in self._model.named_parameters() if name in self._outside and id(parameter) in ours]
+        owners = [(self._model.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2], name) for name in names]
+        empty = [getattr(owner, leaf) for owner, leaf, _ in owners]
+        for owner, leaf, name in owners:
+            setattr(owner, leaf, nn.Parameter(self._read(self._outside[name]).to(self._rounding).float(), requires_grad=False))
+        self._model.tie_weights()
+        try:
+            yield
+        finally:
+            for (owner, leaf, _), parameter in zip(owners, empty, strict=True):
+                setattr(owner, leaf, parameter)
+            self._model.tie_weights()
+
+    def _read(self, name: str) -> Tensor:
+        tensor = self._source.read(name)
+        if not torch.isfinite(tensor).all():
+            raise SourceError(f"{self._source.ref}: {name} holds NaN or infinite weights; get the model again")
+        return tensor.float()
+
+    def _in_a_block(self, name: str) -> bool:
+        return any(name.startswith(block.prefix) for block in self.graph.blocks)
+
+    def _source_name(self, name: str) -> str:
+        if name not in self._source.tensors:
+            raise SourceError(f"{self._source.ref}: {name} is missing; get the model again")
+        return name
+
+
+def _without_weights(config: dict[str, Any]) -> Any:
+    """Build the model on the meta device, its position tables (which are not weights) on the CPU."""
+    parsed = AutoConfig.for_model(**config)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(parsed, dtype=torch.float32)
+    for module in model.modules():
+        own = [name for name, buffer in module.named_buffers(recurse=False) if buffer.is_meta]
+        for name in own:
+            setattr(module, name, torch.empty_like(getattr(module, name), device="cpu"))
+        if own:
+            model._init_weights(module)
+    return model.eval()

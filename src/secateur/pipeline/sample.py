@@ -1,0 +1,47 @@
+"""Calibration text sampled from the model itself, for when there is no data."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from torch import Tensor
+
+from secateur.core.errors import UsageError
+from secateur.model.opened import Opened
+from secateur.model.whole import load_whole
+
+_BATCH = 32
+_BYTES_PER_PARAMETER = 4
+
+
+def sample_windows(model: Opened, samples: int, window: int, seed: int) -> Tensor:
+    """Return token ids `[samples, window]` drawn at temperature 1, each window from a random first token.
+
+    Raises UsageError if the model does not fit in memory whole, which sampling needs.
+    """
+    needed, free = model.graph.parameters * _BYTES_PER_PARAMETER, _free_memory()
+    if needed > free:
+        raise UsageError(f"--calib self needs the whole model in memory ({needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB free): name a text instead")
+    whole = load_whole(model)
+    torch.manual_seed(seed)
+    first = torch.randint(model.graph.vocab_size, (samples, 1))
+    drawn = [
+        whole.generate(
+            input_ids=start,
+            attention_mask=torch.ones_like(start),
+            do_sample=True,
+            temperature=1.0,
+            top_k=0,
+            top_p=1.0,
+            min_new_tokens=window - 1,
+            max_new_tokens=window - 1,
+            pad_token_id=0,
+        )
+        for start in first.split(_BATCH)
+    ]
+    return torch.cat(drawn)
+
+
+def _free_memory() -> int:
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
