@@ -139,5 +139,3 @@ def _block_types(header: GgufHeader, name: str, period: int, blocks: int) -> lis
     pattern = header.get(f"{name}.attention.sliding_window_pattern", period)
     sliding = pattern if isinstance(pattern, list) else [(index + 1) % pattern for index in range(blocks)]
     return ["sliding_attention" if item else "full_attention" for item in sliding]
-
-

