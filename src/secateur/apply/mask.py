@@ -57,9 +57,10 @@ def _keep_top(score: Tensor, count: int) -> Tensor:
         return torch.full_like(score, count >= width, dtype=torch.bool)
     threshold = score.kthvalue(width - count + 1, dim=1, keepdim=True).values
     mask = score >= threshold
+    if int(mask.count_nonzero()) == count * len(mask):
+        return mask
     crowded = (mask.sum(dim=1) > count).nonzero().squeeze(1)
-    if len(crowded):
-        mask[crowded] = _first_among_equals(score[crowded], threshold[crowded], count)
+    mask[crowded] = _first_among_equals(score[crowded], threshold[crowded], count)
     return mask
 
 

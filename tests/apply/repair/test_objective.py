@@ -37,7 +37,7 @@ def test_a_target_that_says_nothing_leaves_the_weight() -> None:
 
 def test_damping_grows_until_the_matrix_factorises() -> None:
     gram = torch.tensor([[1.0, 1.5], [1.5, 1.0]])
-    shifted, factor = damped(LinearStats(1, torch.ones(2), torch.zeros(2), gram))
+    shifted, factor = damped(LinearStats(1000, torch.ones(2), torch.zeros(2), gram))
     torch.testing.assert_close(factor @ factor.T, shifted)
     assert float(shifted[0, 0]) == pytest.approx(2.0)
 
@@ -45,4 +45,4 @@ def test_damping_grows_until_the_matrix_factorises() -> None:
 def test_hopeless_statistics_are_refused() -> None:
     for gram in (torch.tensor([[1.0, 1e9], [1e9, 1.0]]), torch.full((2, 2), torch.nan), None):
         with pytest.raises(SecateurError):
-            damped(LinearStats(1, torch.ones(2), torch.zeros(2), gram))
+            damped(LinearStats(1000, torch.ones(2), torch.zeros(2), gram))

@@ -13,7 +13,11 @@ from secateur.core.pattern import Pattern, Scope
 from secateur.core.stats import LinearStats
 
 DAMPING = 0.01
-"""Share of the mean diagonal of H added to it."""
+"""Least share of each diagonal entry of H added to it.
+
+Relative to the entry, not to the mean diagonal: a few features of a language model are a thousand times larger than the
+rest, and a mean they dominate would drown the others.
+"""
 
 _ATTEMPTS = 8
 
@@ -32,7 +36,7 @@ class Problem:
     factor: Tensor
 
 
-def problem(weight: Tensor, stats: LinearStats, damping: float = DAMPING) -> Problem:
+def problem(weight: Tensor, stats: LinearStats, damping: float | None = None) -> Problem:
     """Return the damped least-squares problem of one linear.
 
     With `stats.cross` the dense weight is the ridge solution that reproduces the dense model's outputs from the pruned
@@ -47,21 +51,27 @@ def problem(weight: Tensor, stats: LinearStats, damping: float = DAMPING) -> Pro
     return Problem(torch.cholesky_solve(target.T, factor).T.float().contiguous(), gram, factor)
 
 
-def damped(stats: LinearStats, damping: float = DAMPING) -> tuple[Tensor, Tensor]:
+def damped(stats: LinearStats, damping: float | None = None) -> tuple[Tensor, Tensor]:
     """Return the damped Gram matrix and its lower Cholesky factor, both float64.
 
-    The damping grows tenfold until the factorisation succeeds. Raises SecateurError if it never does.
+    damping: share of each diagonal entry added to it; by default the sampling error of the correlations, inputs over
+    tokens, but at least `DAMPING`. It grows tenfold until the factorisation succeeds. Raises SecateurError if it never does.
     """
     gram = _double(stats)
+    share = _default_damping(stats) if damping is None else damping
     scale = gram.diagonal().mean()
-    shift = damping * scale if scale > 0 else torch.ones_like(scale)
+    floor = scale * 1e-6 if scale > 0 else torch.ones_like(scale)
     for _ in range(_ATTEMPTS):
-        shifted = gram + torch.diag_embed(shift.expand(gram.shape[0]))
+        shifted = gram + torch.diag_embed(gram.diagonal().clamp_min(floor) * share)
         factor, info = torch.linalg.cholesky_ex(shifted)
         if not info:
             return shifted, factor
-        shift = shift * 10
+        share *= 10
     raise SecateurError("the calibration statistics of a linear are not positive semi-definite; collect them again")
+
+
+def _default_damping(stats: LinearStats) -> float:
+    return min(max(DAMPING, len(stats.input_sq) / max(stats.tokens, 1)), 1.0)
 
 
 def chosen_mask(weight: Tensor, stats: LinearStats, pattern: Pattern, scorer: Scorer | None, scope: Scope) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from secateur.apply.mask import Scorer, choose_mask
 from secateur.apply.repair import repair
-from secateur.apply.repair.objective import DAMPING, chosen_mask, problem
+from secateur.apply.repair.objective import chosen_mask, problem
 from secateur.core.pattern import Pattern, Scope
 from secateur.core.stats import LinearStats
 
@@ -25,7 +25,7 @@ def obs(weight: Tensor, stats: LinearStats, pattern: Pattern, scorer: Scorer | N
     Raises SecateurError if the Gram matrix cannot be factorised. Frantar and Alistarh, 2023.
     """
     pattern.check("this weight", weight.shape[1])
-    task = problem(weight, stats, DAMPING)
+    task = problem(weight, stats)
     fixed = None if scorer is None else chosen_mask(task.dense, stats, pattern, scorer, scope)
     upper = _inverse_factor(task.factor).to(weight.dtype)
     return _Sweep(task.dense.T.contiguous(), upper, pattern, scope).run(fixed)
