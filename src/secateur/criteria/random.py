@@ -22,7 +22,7 @@ def random(weight: Tensor, stats: LinearStats) -> Tensor:
     """
     # integer sums do not depend on the order in which threads add
     fingerprint = int(weight.float().contiguous().view(torch.int32).sum(dtype=torch.int64))
-    salt = _mix(torch.tensor([fingerprint, getattr(stats, "seed", 0)], dtype=torch.int64))
+    salt = _mix(torch.tensor([fingerprint, stats.seed], dtype=torch.int64))
     position = torch.arange(weight.numel(), dtype=torch.int64, device=weight.device).view(weight.shape)
     mixed = _mix(position * _GOLDEN + (salt[0] * 3 + salt[1]).to(weight.device))
     return _shift(mixed, 40).to(torch.float32) / (1 << 24)
