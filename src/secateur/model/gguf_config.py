@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,9 +17,13 @@ _COMMON = {
     "embedding_length": "hidden_size",
     "feed_forward_length": "intermediate_size",
     "attention.head_count": "num_attention_heads",
-    "attention.layer_norm_rms_epsilon": "rms_norm_eps",
 }
-_TOKENS = {"bos_token_id": "bos_token_id", "eos_token_id": "eos_token_id", "padding_token_id": "pad_token_id"}
+# Config key -> where a GGUF file keeps it.
+TOKEN_IDS = {
+    "bos_token_id": "tokenizer.ggml.bos_token_id",
+    "eos_token_id": "tokenizer.ggml.eos_token_id",
+    "pad_token_id": "tokenizer.ggml.padding_token_id",
+}
 _PLAIN_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
@@ -32,6 +35,7 @@ class Arch:
     permuted: the converter interleaved the rows of each q and k head.
     norm_offset: the converter added this to every norm weight.
     window: the attention window is stored and matters.
+    typed: the config lists a type per block though all are of full attention.
     period: every `period`-th block is the odd one out (full attention after sliding ones, or no rope).
     softcaps: defaults of the soft caps the family has.
     scalar_from_hidden: number of blocks of the one size whose attention scale is taken from hidden_size, not head_dim.
@@ -42,6 +46,7 @@ class Arch:
     permuted: bool = False
     norm_offset: float = 0.0
     window: bool = False
+    typed: bool = False
     period: int = 0
     softcaps: Mapping[str, float] | None = None
     scalar_from_hidden: int = 0
@@ -50,9 +55,9 @@ class Arch:
 
 ARCHS: Mapping[str, Arch] = {
     "llama": Arch(family="llama", permuted=True),
-    "smollm3": Arch(family="smollm3", permuted=True, extra={"no_rope_layer_interval": 4, "use_sliding_window": False}),
-    "qwen2": Arch(family="qwen2", extra={"use_sliding_window": False}),
-    "qwen3": Arch(family="qwen3", extra={"use_sliding_window": False}),
+    "smollm3": Arch(family="smollm3", permuted=True, typed=True, extra={"no_rope_layer_interval": 4, "use_sliding_window": False}),
+    "qwen2": Arch(family="qwen2", typed=True, extra={"use_sliding_window": False}),
+    "qwen3": Arch(family="qwen3", typed=True, extra={"use_sliding_window": False}),
     "gemma2": Arch(
         family="gemma2",
         norm_offset=1.0,
@@ -68,43 +73,36 @@ ARCHS: Mapping[str, Arch] = {
 
 def arch_of(header: GgufHeader) -> Arch:
     """Return how this file was converted; raises UnsupportedModelError for an architecture that is not known."""
-    name = header.require("general.architecture")
+    name = header.word("general.architecture")
     if name not in ARCHS:
         raise UnsupportedModelError(f"not supported because GGUF architecture {name!r} is not a known one; known: {', '.join(sorted(ARCHS))}")
     if header.get(f"{name}.expert_count"):
         raise UnsupportedModelError(f"not supported because this {name} model is a mixture of experts")
-    if header.get("split.count", 1) > 1:
+    if header.integer("split.count", 1, least=0) > 1:
         raise SourceError(f"{header.path} is one part of a split model: join the parts with llama.cpp's `llama-gguf-split --merge`")
     return ARCHS[name]
 
 
 def gguf_config(header: GgufHeader, read_factors: ReadFactors) -> dict[str, Any]:
     """Return the config dict of a GGUF file; `read_factors` reads a small tensor as numbers. Raises SourceError, UnsupportedModelError."""
-    arch, name = arch_of(header), str(header.require("general.architecture"))
+    arch, name = arch_of(header), header.word("general.architecture")
     config: dict[str, Any] = {"model_type": arch.family, "architectures": [FAMILIES[arch.family].architecture]}
-    for key, target in _COMMON.items():
-        config[target] = _number(header, f"{name}.{key}")
+    config |= {target: header.integer(f"{name}.{key}") for key, target in _COMMON.items()}
+    if config["num_hidden_layers"] > len(header.tensors):
+        raise SourceError(f"{header.path} announces {config['num_hidden_layers']} blocks and holds {len(header.tensors)} tensors; get the file again")
     heads = config["num_attention_heads"]
-    config["num_key_value_heads"] = _number(header, f"{name}.attention.head_count_kv", heads)
-    default = header.get(f"{name}.rope.dimension_count") if arch.permuted else None
-    config["head_dim"] = _number(header, f"{name}.attention.key_length", default or config["hidden_size"] // heads)
+    config["num_key_value_heads"] = header.integer(f"{name}.attention.head_count_kv", heads)
+    rotary = f"{name}.rope.dimension_count"
+    default = header.integer(rotary) if arch.permuted and rotary in header else config["hidden_size"] // heads
+    config["head_dim"] = header.integer(f"{name}.attention.key_length", default)
+    config["rms_norm_eps"] = header.number(f"{name}.attention.layer_norm_rms_epsilon")
     config["vocab_size"] = header.tensors["token_embd.weight"].shape[0] if "token_embd.weight" in header.tensors else 0
     config["tie_word_embeddings"] = "output.weight" not in header.tensors
     config["dtype"] = _dtype(header)
-    config |= {target: header.get(f"tokenizer.ggml.{key}") for key, target in _TOKENS.items() if f"tokenizer.ggml.{key}" in header}
+    # Said even where the file does not: the class's default would be an id of another vocabulary.
+    config |= {key: header.integer(stored, least=0) if stored in header else None for key, stored in TOKEN_IDS.items()}
     config |= _biases(header, arch) | dict(arch.extra or {}) | _attention(header, name, arch, config)
     return config | rope_config(header, name, config, read_factors)
-
-
-def _number(header: GgufHeader, key: str, default: Any = None) -> Any:
-    value = header.get(key, default)
-    if isinstance(value, list):
-        if not value or any(item != value[0] for item in value):
-            raise UnsupportedModelError(f"not supported because {key!r} differs between blocks: prune from the original model instead")
-        value = value[0]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
-        raise SourceError(f"{header.path} is not a usable GGUF model: {key!r} is {value!r}; get the file again")
-    return value
 
 
 def _dtype(header: GgufHeader) -> str:
@@ -122,20 +120,26 @@ def _attention(header: GgufHeader, name: str, arch: Arch, config: Mapping[str, A
     """Return window, block types, soft caps and attention scale."""
     found: dict[str, Any] = {}
     blocks = config["num_hidden_layers"]
-    if arch.window and header.get(f"{name}.attention.sliding_window"):
-        found["sliding_window"] = header.get(f"{name}.attention.sliding_window")
+    window = header.integer(f"{name}.attention.sliding_window", 0, least=0) if arch.window else 0
+    if window:
+        found["sliding_window"] = window
     if arch.period:
         found["layer_types"] = _block_types(header, name, arch.period, blocks)
         wide = blocks == arch.scalar_from_hidden
         found["query_pre_attn_scalar"] = config["hidden_size"] // config["num_attention_heads"] if wide else config["head_dim"]
-    elif FAMILIES[arch.family].name in ("qwen2", "qwen3", "smollm3"):
+    elif arch.typed:
         found["layer_types"] = ["full_attention"] * blocks
     for key, default in (arch.softcaps or {}).items():
-        found[key] = header.get(f"{name}.{key}", default)
+        found[key] = header.number(f"{name}.{key}", default)
     return found
 
 
 def _block_types(header: GgufHeader, name: str, period: int, blocks: int) -> list[str]:
-    pattern = header.get(f"{name}.attention.sliding_window_pattern", period)
-    sliding = pattern if isinstance(pattern, list) else [(index + 1) % pattern for index in range(blocks)]
-    return ["sliding_attention" if item else "full_attention" for item in sliding]
+    key = f"{name}.attention.sliding_window_pattern"
+    pattern = header.get(key)
+    if not isinstance(pattern, list):
+        step = header.integer(key, period)
+        pattern = [(index + 1) % step for index in range(blocks)]
+    elif len(pattern) != blocks:
+        raise SourceError(f"{header.path} is not a usable GGUF model: {key!r} does not list {blocks} blocks; get the file again")
+    return ["sliding_attention" if item else "full_attention" for item in pattern]

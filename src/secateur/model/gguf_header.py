@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 import mmap
 import struct
 from dataclasses import dataclass
@@ -14,12 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from secateur.core.errors import SourceError
+from secateur.core.errors import SourceError, UnsupportedModelError
 
 _SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 _FLOAT32, _STRING, _ARRAY = 6, 8, 9
 # Far above any real file; a bound keeps a damaged count from walking gigabytes of zeros.
 _MAX_ITEMS = 1 << 24
+_MAX_INTEGER = 1 << 31
 _MAX_DIMS = 4
 _MAX_NAME = 1 << 16
 
@@ -58,11 +60,50 @@ class GgufHeader:
         cursor = _Cursor(data, len(data), str(self.path))
         return cursor.array() if kind == _ARRAY else cursor.value(kind)
 
-    def require(self, key: str) -> Any:
-        """Return the value of `key`; raises SourceError where the file lacks it."""
-        if key not in self.spans:
-            raise SourceError(f"{self.path} is not a usable GGUF model: it has no {key!r}; get the file again")
-        return self.get(key)
+    def word(self, key: str) -> str:
+        """Return the text under `key`; raises SourceError where there is none."""
+        value = self.get(key)
+        if not isinstance(value, str):
+            raise self._unusable(key, value)
+        return value
+
+    def integer(self, key: str, default: int | None = None, *, least: int = 1) -> int:
+        """Return the whole number of at least `least` under `key`, or of every block where the file has one per block.
+
+        Raises:
+            SourceError: it is missing without a default, or not such a number.
+            UnsupportedModelError: it differs between blocks.
+        """
+        value = self._single(key, default)
+        if type(value) is not int or not least <= value < _MAX_INTEGER:
+            raise self._unusable(key, value)
+        return value
+
+    def number(self, key: str, default: float | None = None) -> float:
+        """Return the positive number under `key`; raises SourceError as `integer` does."""
+        value = self._single(key, default)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+            raise self._unusable(key, value)
+        return float(value)
+
+    def words(self, key: str) -> list[str]:
+        """Return the list of texts under `key`; raises SourceError where there is none."""
+        value = self.get(key)
+        if not isinstance(value, list) or not value or not isinstance(value[0], str):
+            raise self._unusable(key, value)
+        return value
+
+    def _single(self, key: str, default: float | None) -> Any:
+        value = self.get(key, default)
+        if not isinstance(value, list) or not value:
+            return value
+        if any(item != value[0] for item in value):
+            raise UnsupportedModelError(f"not supported because {key!r} differs between blocks: prune the original model instead")
+        return value[0]
+
+    def _unusable(self, key: str, value: object) -> SourceError:
+        shown = "missing" if value is None else repr(value)[:40]
+        return SourceError(f"{self.path} is not a usable GGUF model: {key!r} is {shown}; get the file again")
 
 
 def read_header(path: Path) -> GgufHeader:

@@ -19,18 +19,18 @@ _LONG, _SHORT = "rope_factors_long.weight", "rope_factors_short.weight"
 
 def rope_config(header: GgufHeader, name: str, config: Mapping[str, Any], read_factors: ReadFactors) -> dict[str, Any]:
     """Return `rope_parameters` and what goes with them; raises UnsupportedModelError for a scaling that is not known."""
-    rope: dict[str, Any] = {"rope_type": "default", "rope_theta": float(header.get(f"{name}.rope.freq_base", 10000.0))}
+    rope: dict[str, Any] = {"rope_type": "default", "rope_theta": header.number(f"{name}.rope.freq_base", 10000.0)}
     rope |= _scaling(header, name)
     found: dict[str, Any] = {}
     if "rope_freqs.weight" in header.tensors:
         rope |= _llama3(rope["rope_theta"], config["head_dim"], read_factors("rope_freqs.weight"))
     if name == "phi3":
-        found["original_max_position_embeddings"] = header.get(f"{name}.rope.scaling.original_context_length", config["max_position_embeddings"])
-        rope["partial_rotary_factor"] = header.get(f"{name}.rope.dimension_count", config["head_dim"]) / config["head_dim"]
+        found["original_max_position_embeddings"] = header.integer(f"{name}.rope.scaling.original_context_length", config["max_position_embeddings"])
+        rope["partial_rotary_factor"] = header.integer(f"{name}.rope.dimension_count", config["head_dim"]) / config["head_dim"]
         if _LONG in header.tensors and _SHORT in header.tensors:
             rope |= {"rope_type": "longrope", "long_factor": read_factors(_LONG), "short_factor": read_factors(_SHORT)}
     if "sliding_attention" in config.get("layer_types", ()) and name == "gemma3":
-        local = float(header.get(f"{name}.rope.freq_base_swa", _LOCAL_THETA))
+        local = header.number(f"{name}.rope.freq_base_swa", _LOCAL_THETA)
         rope = {"full_attention": rope, "sliding_attention": {"rope_type": "default", "rope_theta": local}}
     return found | {"rope_parameters": rope}
 
@@ -62,9 +62,8 @@ def _scaling(header: GgufHeader, name: str) -> dict[str, Any]:
     # A longrope is described by its factor tensors.
     if kind in ("none", "longrope"):
         return {}
-    factor = header.get(f"{name}.rope.scaling.factor")
-    if kind not in ("linear", "yarn") or not isinstance(factor, float) or factor <= 0:
-        raise UnsupportedModelError(f"not supported because its rotary scaling is {kind!r} by {factor!r}: prune the original model instead")
-    length = header.get(f"{name}.rope.scaling.original_context_length")
-    found = {"rope_type": kind, "factor": factor}
-    return found | {"original_max_position_embeddings": length} if kind == "yarn" and length else found
+    if kind not in ("linear", "yarn"):
+        raise UnsupportedModelError(f"not supported because its rotary scaling is {kind!r}: prune the original model instead")
+    found: dict[str, Any] = {"rope_type": kind, "factor": header.number(f"{name}.rope.scaling.factor")}
+    length = f"{name}.rope.scaling.original_context_length"
+    return found | {"original_max_position_embeddings": header.integer(length)} if kind == "yarn" and length in header else found

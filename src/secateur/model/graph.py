@@ -26,6 +26,9 @@ def read_graph(source: Source) -> Graph:
     if EMBED not in tensors or len(tensors[EMBED].shape) != 2:
         raise UnsupportedModelError(f"not supported because {EMBED} is missing or not a matrix")
     vocab_size, hidden_size = tensors[EMBED].shape
+    # Before anything is made per block: a damaged count must not cost memory.
+    if _positive(config, "num_hidden_layers") > len(tensors):
+        raise UnsupportedModelError(f"not supported because config.json says {config['num_hidden_layers']} blocks and there are {len(tensors)} tensors")
     shapes = block_shapes(config)
     _agree(config, "hidden_size", hidden_size, EMBED)
     _agree(config, "vocab_size", vocab_size, EMBED)

@@ -14,6 +14,7 @@ from typing import Any
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from secateur.core.errors import SourceError
+from secateur.model.gguf_config import TOKEN_IDS
 from secateur.model.gguf_header import GgufHeader
 
 _CONTROL, _USER_DEFINED = 3, 4
@@ -30,7 +31,7 @@ _GPT4O = (
     rf"|\p{{N}}{{1,3}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{_TAIL}"
 )
 # How text is cut before merging, by `tokenizer.ggml.pre`; an empty pattern is GPT-2's own, a digit flag cuts digits singly first.
-_SPLITS: Mapping[str, tuple[str, bool]] = {
+SPLITS: Mapping[str, tuple[str, bool]] = {
     "gpt-2": ("", False),
     "smollm": ("", True),
     "llama-bpe": (_LLAMA3, False),
@@ -50,12 +51,11 @@ def gguf_tokenizer(header: GgufHeader) -> Any:
     """Return a transformers tokenizer; raises SourceError where the file describes none, or one of an unknown kind."""
     from transformers import PreTrainedTokenizerFast
 
-    tokens = _strings(header, "tokenizer.ggml.tokens")
+    tokens, model = header.words("tokenizer.ggml.tokens"), header.word("tokenizer.ggml.model")
     kinds = header.get("tokenizer.ggml.token_type") or [1] * len(tokens)
-    model = header.require("tokenizer.ggml.model")
     if model not in ("gpt2", "llama"):
         raise SourceError(f"{header.path} has a tokenizer of kind {model!r}, which cannot be rebuilt: prune the original model instead")
-    if len(kinds) != len(tokens) or len(set(tokens)) != len(tokens):
+    if not isinstance(kinds, list) or len(kinds) != len(tokens) or len(set(tokens)) != len(tokens):
         raise SourceError(f"{header.path} is damaged: its vocabulary has repeated or untyped tokens; get the file again")
     backend = _byte_level(header, tokens) if model == "gpt2" else _sentencepiece(header, tokens, kinds)
     _add_whole_tokens(backend, tokens, kinds)
@@ -65,7 +65,7 @@ def gguf_tokenizer(header: GgufHeader) -> Any:
         add_bos_token=bool(header.get("tokenizer.ggml.add_bos_token", model == "llama")) and "bos_token" in named,
         add_eos_token=bool(header.get("tokenizer.ggml.add_eos_token", False)) and "eos_token" in named,
         clean_up_tokenization_spaces=False,
-        model_max_length=int(header.get(f"{header.require('general.architecture')}.context_length", 2048)),
+        model_max_length=header.integer(f"{header.word('general.architecture')}.context_length"),
         **named,
     )
     template = header.get("tokenizer.chat_template")
@@ -76,19 +76,11 @@ def gguf_tokenizer(header: GgufHeader) -> Any:
 
 def write_generation_config(header: GgufHeader, folder: Path) -> None:
     """Write `generation_config.json`, with the end-of-turn token among the ends where the file names one."""
-    ids = {key: header.get(f"tokenizer.ggml.{key}") for key in ("bos_token_id", "eos_token_id", "padding_token_id", "eot_token_id")}
-    ends = sorted({ids[key] for key in ("eos_token_id", "eot_token_id") if ids[key] is not None})
-    body: dict[str, Any] = {"bos_token_id": ids["bos_token_id"], "eos_token_id": ends if len(ends) > 1 else ids["eos_token_id"]}
-    body["pad_token_id"] = ids["padding_token_id"]
-    kept = {key: value for key, value in body.items() if value is not None}
-    (folder / "generation_config.json").write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
-
-
-def _strings(header: GgufHeader, key: str) -> list[str]:
-    value = header.require(key)
-    if not isinstance(value, list) or not value or not isinstance(value[0], str):
-        raise SourceError(f"{header.path} is damaged: {key!r} is not a list of words; get the file again")
-    return value
+    body: dict[str, Any] = {key: header.integer(stored, least=0) for key, stored in TOKEN_IDS.items() if stored in header}
+    if "tokenizer.ggml.eot_token_id" in header and "eos_token_id" in body:
+        ends = {body["eos_token_id"], header.integer("tokenizer.ggml.eot_token_id", least=0)}
+        body["eos_token_id"] = sorted(ends) if len(ends) > 1 else body["eos_token_id"]
+    (folder / "generation_config.json").write_text(json.dumps(body, indent=2) + "\n", encoding="utf-8")
 
 
 def _named(header: GgufHeader, tokens: list[str]) -> dict[str, str]:
@@ -101,11 +93,11 @@ def _named(header: GgufHeader, tokens: list[str]) -> dict[str, str]:
 
 
 def _byte_level(header: GgufHeader, tokens: list[str]) -> Tokenizer:
-    kind = header.get("tokenizer.ggml.pre")
-    if kind not in _SPLITS:
+    kind = header.word("tokenizer.ggml.pre") if "tokenizer.ggml.pre" in header else "default"
+    if kind not in SPLITS:
         raise SourceError(f"{header.path} cuts text in a way that is not known ({kind!r}): prune the original model instead")
-    pattern, digits = _SPLITS[kind]
-    merges = [_pair(header, merge) for merge in _strings(header, "tokenizer.ggml.merges")]
+    pattern, digits = SPLITS[kind]
+    merges = [_pair(header, merge) for merge in header.words("tokenizer.ggml.merges")]
     vocabulary = {token: index for index, token in enumerate(tokens)}
     backend = Tokenizer(_bpe(header, vocab=vocabulary, merges=merges))
     steps: list[pre_tokenizers.PreTokenizer] = [pre_tokenizers.Digits(individual_digits=True)] if digits else []
