@@ -62,7 +62,7 @@ class Error:
 
     def _at(self, price: float) -> dict[str, float]:
         """Return the best ratios where each pruned weight earns `price`."""
-        ratios = {}
+        ratios: dict[str, float] = {}
         candidates = [self._grid[0] + (self._grid[-1] - self._grid[0]) * step / _STEPS for step in range(_STEPS + 1)]
         for names, errors in self._curves.items():
             size = sum(self._sizes[name] for name in names) / 1e6

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from secateur.core.graph import Linear
 from secateur.core.stats import LinearStats
 from secateur.core.stream import LayerStream, LiveBlock
 
-BATCH_TOKENS = 4096
+BATCH_TOKENS = 2048
 
 
 class HiddenStates:
@@ -25,19 +26,18 @@ class HiddenStates:
 
     def __init__(self, stream: LayerStream, tokens: Tensor, *, budget: int = 1 << 30, folder: Path | None = None) -> None:
         self._step = max(1, BATCH_TOKENS // tokens.shape[1])
-        first = stream.embed(tokens[:1])
-        shape = (*tokens.shape, first.shape[-1])
-        if first.nbytes * tokens.shape[0] <= budget:
+        shape = (*tokens.shape, stream.hidden_size)
+        if 4 * math.prod(shape) <= budget:
             self._states = torch.empty(shape)
         else:
             # The file has no name any more, so nothing is left behind however the run ends.
             with tempfile.TemporaryFile(dir=folder) as file:
                 self._states = torch.from_numpy(np.memmap(file, np.float32, "w+", shape=shape))
-        for batch, ids in zip(self.batches(), tokens.split(self._step), strict=True):
-            batch.copy_(stream.embed(ids))
+        for batch, embedded in zip(self.batches(), stream.embed(tokens.split(self._step)), strict=True):
+            batch.copy_(embedded)
 
     def batches(self) -> Iterator[Tensor]:
-        """Yield views `[windows, tokens, hidden_size]` of about 4,096 tokens each."""
+        """Yield views `[windows, tokens, hidden_size]` of about 2,048 tokens each."""
         yield from self._states.split(self._step)
 
     def advance(self, block: LiveBlock) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -29,11 +29,15 @@ class LiveBlock(Protocol):
 class LayerStream(Protocol):
     """A causal language model of which one block at a time is in memory."""
 
+    @property
+    def hidden_size(self) -> int:
+        """Width of the states that pass from block to block."""
+
     def __len__(self) -> int:
         """Number of decoder blocks."""
 
-    def embed(self, tokens: Tensor) -> Tensor:
-        """Return the input of block 0, `[batch, tokens, hidden_size]` float32, for token ids `[batch, tokens]`."""
+    def embed(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Yield the input of block 0, `[batch, tokens, hidden_size]` float32, for each batch of token ids `[batch, tokens]`."""
 
     def open(self, index: int) -> AbstractContextManager[LiveBlock]:
         """Load block `index`; its memory is given back on exit."""

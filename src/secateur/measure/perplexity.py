@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy, kl_div, log_softmax
 from secateur.core.progress import Progress
 from secateur.core.stream import LayerStream
 
-_BATCH_TOKENS = 4096
+_BATCH_TOKENS = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ def measure(stream: LayerStream, windows: Tensor, progress: Progress, reference:
 
 def _final_states(stream: LayerStream, windows: Tensor, progress: Progress) -> Tensor:
     step = max(1, _BATCH_TOKENS // windows.shape[1])
-    states = torch.cat([stream.embed(ids) for ids in windows.split(step)])
+    states = torch.cat(list(stream.embed(windows.split(step))))
     for index in range(len(stream)):
         with stream.open(index) as block:
             for batch in states.split(step):

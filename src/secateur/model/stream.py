@@ -7,8 +7,8 @@ them, and dropped. This holds for every family whose forward pass is a loop over
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from secateur.core.graph import Block, Graph
 from secateur.core.source import Source
 
 _POSITIONS = 256
+_PIECE = 1 << 20
 
 
 class _StopForward(Exception):
@@ -44,9 +45,8 @@ class StreamedBlock:
         modules = {linear.tensor: self._layer.get_submodule(linear.module) for linear in self.block.linears if linear.tensor in waiting}
         handles = [module.register_forward_pre_hook(_tap(tensor, waiting, see)) for tensor, module in modules.items()]
         try:
-            self._call(hidden)
-        except _StopForward:
-            pass
+            with suppress(_StopForward):
+                self._call(hidden)
         finally:
             for handle in handles:
                 handle.remove()
@@ -86,13 +86,17 @@ class ModelStream:
         """Number of decoder blocks."""
         return len(self._layers)
 
+    @property
+    def hidden_size(self) -> int:
+        """Width of the states that pass from block to block."""
+        return self.graph.hidden_size
+
     @torch.no_grad()
-    def embed(self, tokens: Tensor) -> Tensor:
-        """Return the input of block 0, `[batch, tokens, hidden_size]` float32, for token ids `[batch, tokens]`."""
+    def embed(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Yield the input of block 0, `[batch, tokens, hidden_size]` float32, for each batch of token ids `[batch, tokens]`."""
         with self._materialised(self._model.get_input_embeddings()):
-            hidden = self._record(input_ids=tokens)[0]["hidden"]
-            assert isinstance(hidden, Tensor)
-            return hidden
+            for tokens in batches:
+                yield self._record(input_ids=tokens)[0]["hidden"]
 
     @contextmanager
     def open(self, index: int) -> Iterator[StreamedBlock]:
@@ -104,7 +108,7 @@ class ModelStream:
 
         @torch.no_grad()
         def call(hidden: Tensor) -> Tensor:
-            output = forward(layer, hidden, **self._arguments(hidden.shape[1])[index])
+            output: Tensor | tuple[Tensor, ...] = forward(layer, hidden, **self._arguments(hidden.shape[1])[index])
             return output[0] if isinstance(output, tuple) else output
 
         try:
@@ -117,7 +121,7 @@ class ModelStream:
         """Yield the logits `[positions, vocab_size]` of `hidden` `[tokens, hidden_size]`, a chunk of positions at a time."""
         with self._materialised(self._model):
             for chunk in hidden.split(_POSITIONS):
-                with self._taps(lambda index, given, _kwargs, chunk=chunk: chunk[None] if index == 0 else given):
+                with self._taps(_replay(chunk[None])):
                     yield self._model(inputs_embeds=chunk[None], use_cache=False).logits[0]
 
     def _arguments(self, length: int) -> list[dict[str, Any]]:
@@ -136,16 +140,14 @@ class ModelStream:
             return hidden
 
         with self._taps(record):
-            try:
+            with suppress(_StopForward):
                 self._decoder(**inputs, use_cache=False)
-            except _StopForward:
-                pass
         return calls
 
     @contextmanager
     def _taps(self, see: Callable[[int, Tensor, dict[str, Any]], Tensor]) -> Iterator[None]:
         for index, layer in enumerate(self._layers):
-            layer.forward = lambda hidden, index=index, **kwargs: see(index, hidden, kwargs)  # type: ignore[method-assign]
+            layer.forward = lambda hidden, index=index, **kwargs: see(index, hidden, kwargs)
         try:
             yield
         finally:
@@ -171,7 +173,8 @@ class ModelStream:
 
     def _read(self, name: str) -> Tensor:
         tensor = self._source.read(name)
-        if not torch.isfinite(tensor).all():
+        # In pieces, because the check makes copies of what it is given.
+        if not all(bool(torch.isfinite(piece).all()) for piece in tensor.flatten().split(_PIECE)):
             raise SourceError(f"{self._source.ref}: {name} holds NaN or infinite weights; get the model again")
         return tensor.float()
 
@@ -182,6 +185,11 @@ class ModelStream:
         if name not in self._source.tensors:
             raise SourceError(f"{self._source.ref}: {name} is missing; get the model again")
         return name
+
+
+def _replay(states: Tensor) -> Callable[[int, Tensor, dict[str, Any]], Tensor]:
+    """Return a tap that lets block 0 give `states`, and every later block what it is given."""
+    return lambda index, given, _arguments: states if index == 0 else given
 
 
 def _without_weights(config: dict[str, Any]) -> Any:

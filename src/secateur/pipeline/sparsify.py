@@ -100,7 +100,7 @@ class _Run:
     def prune_blocks(self, hidden: HiddenStates) -> None:
         """Prune, write and run every block; blocks that a killed run finished are read back instead of pruned."""
         self._progress.start("prune", len(self.stream), self.resumed)
-        for index, block in enumerate(self._model.graph.blocks):
+        for index in range(len(self.stream)):
             with self.stream.open(index) as live:
                 if index < self.resumed:
                     self._restore(index, live)
@@ -162,7 +162,7 @@ def _reload(folder: Path, tokens: Tensor, hidden: HiddenStates) -> float:
     """Reload the folder block by block in transformers' modules and compare the first batch; return the relative difference."""
     stream = open_model(str(folder)).stream()
     meant = next(hidden.batches())
-    states = stream.embed(tokens[: len(meant)])
+    (states,) = stream.embed([tokens[: len(meant)]])
     for index in range(len(stream)):
         with stream.open(index) as live:
             states = live(states)

@@ -111,7 +111,7 @@ def _against_stock(model: Opened, folder: Path, tokens: Tensor) -> float:
 
 def _logits(model: Opened, tokens: Tensor) -> Iterator[Tensor]:
     stream = model.stream()
-    states = stream.embed(tokens)
+    (states,) = stream.embed([tokens])
     for index in range(len(stream)):
         with stream.open(index) as live:
             states = live(states)
