@@ -15,7 +15,9 @@ from secateur.criteria import CRITERIA, default_scope
 
 RATIOS = ("0", "0.5", "0.3")
 GROUPED = ("2:4", "4:8", "8:16")
-SOLVERS = [(repair, name) for repair in REPAIRS for name in (None, *CRITERIA) if name or repair in ("obs", "admm")]
+SELF_CHOOSING = ("obs", "admm")
+SOLVERS = [(repair, name) for repair in REPAIRS for name in (None, "random", "wanda") if name or repair in SELF_CHOOSING]
+PAIRS = [(repair, name) for repair in REPAIRS for name in CRITERIA]
 
 
 def scorer_of(name: str | None) -> Scorer | None:
@@ -117,6 +119,13 @@ class TestRepair:
         weight, stats = make_problem(6, 16)
         result = REPAIRS[repair].function(weight, stats, Pattern.parse("0"), scorer_of(name), "row")
         torch.testing.assert_close(result, weight, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("repair", "name"), PAIRS)
+def test_every_criterion_works_with_every_repair(repair: str, name: str) -> None:
+    weight, stats = make_problem(5, 16)
+    for text in ("0.3", "2:4"):
+        assert_meets(REPAIRS[repair].function(weight, stats, Pattern.parse(text), scorer_of(name), default_scope(name)), Pattern.parse(text))
 
 
 @pytest.mark.parametrize("repair", list(REPAIRS))

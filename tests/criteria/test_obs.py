@@ -13,7 +13,7 @@ def test_is_the_cost_of_removal_with_all_others_free() -> None:
     inputs = torch.randn(50, 6, generator=generator) @ torch.randn(6, 6, generator=generator)
     gram = (inputs.T @ inputs / 50).double()
     saliency = obs(weight, LinearStats(50, gram.diagonal().float(), inputs.mean(0), gram.float()))
-    damped = gram + DAMPING * gram.diagonal().mean() * torch.eye(6)
+    damped = gram + DAMPING * gram.diagonal().diag()
     for column in range(6):
         others = [index for index in range(6) if index != column]
         # least squares of the removed column on the others leaves the Schur complement

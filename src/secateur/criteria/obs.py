@@ -9,6 +9,7 @@ from secateur.core.stats import LinearStats
 from secateur.criteria import criterion
 
 DAMPING = 0.01
+"""Share of each diagonal entry of the Gram matrix added to it."""
 
 
 @criterion("obs", scope="row", needs={"gram"}, paper="arXiv:2301.00774")
@@ -22,12 +23,12 @@ def obs(weight: Tensor, stats: LinearStats) -> Tensor:
         raise ValueError("the obs criterion needs stats.gram")
     gram = stats.gram.double()
     scale = gram.diagonal().mean()
-    shift = DAMPING * scale if scale > 0 else torch.ones_like(scale)
-    eye = torch.eye(gram.shape[0], dtype=gram.dtype, device=gram.device)
-    factor, info = torch.linalg.cholesky_ex(gram + shift * eye)
-    # rounding in a float32 sum can leave an eigenvalue below -shift
+    floor = scale * 1e-6 if scale > 0 else torch.ones_like(scale)
+    shift = torch.diag_embed(gram.diagonal().clamp_min(floor) * DAMPING)
+    factor, info = torch.linalg.cholesky_ex(gram + shift)
+    # rounding in a float32 sum can leave an eigenvalue below zero
     while info:
-        shift = shift * 10
-        factor, info = torch.linalg.cholesky_ex(gram + shift * eye)
+        shift *= 10
+        factor, info = torch.linalg.cholesky_ex(gram + shift)
     inverse_diagonal = torch.cholesky_inverse(factor).diagonal()
     return weight.square() / inverse_diagonal.to(weight.dtype)
