@@ -14,7 +14,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from secateur.calibrate.text import Text, calibration_digest, read_text, windows
@@ -142,6 +142,41 @@ def test_windows_are_the_first_tokens_in_order(words: list[str], length: int, co
     assert tokens.dtype == torch.int64
     assert tokens.shape == (taken, length)
     assert tokens.flatten().tolist() == [WORDS.index(word) for word in words[: taken * length]]
+
+
+def byte_level_tokenizer(splitting: bool) -> PreTrainedTokenizerFast:
+    """The kind of tokenizer that real models have, trained on little; `splitting`: whether it splits text into words."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=splitting)
+    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=["<|begin_of_text|>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    tokenizer.train_from_iterator([*read_text("builtin").text[:20_000].split("\n\n"), "aaaa bbbb  \n\n 1234 aaab"], trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+
+
+BYTE_LEVEL = {splitting: byte_level_tokenizer(splitting) for splitting in (True, False)}
+PIECES = ["a", "b", "aaab", " the", " function", " ", "  ", "\n\n", "12", "don't", "é", "\u0301", "日本語", "🙂", "<|begin_of_text|>", ".", "_"]
+
+
+@given(
+    text=st.lists(st.sampled_from(PIECES), min_size=1, max_size=60).map(lambda pieces: ("".join(pieces) * 2000)[:2000]),
+    splitting=st.booleans(),
+    length=st.integers(1, 16),
+    count=st.integers(1, 8),
+)
+def test_tokenising_a_part_gives_the_ids_of_the_whole(text: str, splitting: bool, length: int, count: int) -> None:
+    tokenizer = BYTE_LEVEL[splitting]
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    if len(ids) >= length * count:
+        assert windows(Text(text, "spec", "spec"), tokenizer, length, count).flatten().tolist() == ids[: length * count]
+
+
+def test_a_part_is_enough(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long text costs what its first windows cost."""
+    sizes: list[int] = []
+    encode = PreTrainedTokenizerFast.__call__
+    monkeypatch.setattr(PreTrainedTokenizerFast, "__call__", lambda self, text, **options: sizes.append(len(text)) or encode(self, text, **options))
+    windows(made(WORDS * 10_000), tokenizer, 4, 8)
+    assert max(sizes) < 1000
 
 
 @pytest.mark.parametrize(("length", "count"), [(0, None), (-1, 1), (4, 0), (4, -2)])

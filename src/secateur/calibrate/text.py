@@ -19,7 +19,7 @@ from secateur.core.errors import TextError, UsageError
 _JOIN = "\n\n"
 
 _CHARACTERS_PER_TOKEN = 5
-_UNSURE_WORDS = -1
+_UNSURE_WORDS = 64
 """Words before a cut that might be split otherwise if the text went on: a special token cut in two is the longest case."""
 
 
