@@ -13,17 +13,27 @@ from secateur.core.pattern import Pattern, Scope
 from secateur.core.stats import LinearStats
 
 PENALTY = 0.1
+"""First weight of the two copies' difference, in units of an input's power."""
+
 PERIOD = 3
-ITERATIONS = 300
+"""Iterations between two changes of the penalty."""
+
+GROWTH = ((0.1, 1.3), (0.005, 1.2), (0.0, 1.1))
+"""How the penalty grows: by the second number while more than the first, as a share, of the support changed."""
+
 SETTLED = 3e-4
+"""Stop when less than this share of the support changed in a period, after at least `LEAST` iterations."""
+
+LEAST = 30
+MOST = 300
 
 
 @repair("admm", needs={"gram"}, paper="arXiv:2406.07831")
 def admm(weight: Tensor, stats: LinearStats, pattern: Pattern, scorer: Scorer | None, scope: Scope) -> Tensor:
     """Let a dense and a sparse copy of the weight pull at each other until they agree, then solve on the support.
 
-    weight, result: `[out_features, in_features]`, float32. A criterion gives the support to start from; without one the
-    start is the dense weight. Raises SecateurError if the Gram matrix cannot be factorised. Meng et al., 2024.
+    weight, result: `[out_features, in_features]`, float32. A criterion gives the support to start from; without one it is
+    that of the largest weights in units of their inputs. Raises SecateurError if the Gram matrix cannot be factorised. Meng et al., 2024.
     """
     pattern.check("this weight", weight.shape[1])
     whole = problem(weight, stats)
@@ -34,31 +44,32 @@ def admm(weight: Tensor, stats: LinearStats, pattern: Pattern, scorer: Scorer | 
 
 
 def _select(task: Scaled, pattern: Pattern, scope: Scope, start: Tensor | None) -> Tensor:
-    values, vectors = torch.linalg.eigh(task.gram.double())
+    """Return a sparse weight whose support ADMM settled on."""
+    # float32 will do: this only steers the choice, and the solve that follows does not use it
+    values, vectors = torch.linalg.eigh(task.gram)
     penalty = PENALTY
-    mask = choose_mask(task.dense.abs(), pattern, scope) if start is None else start
+    pull = _pull(values, vectors, penalty)
+    mask = reference = choose_mask(task.dense.abs(), pattern, scope) if start is None else start
     sparse = task.dense * mask
     dual = torch.zeros_like(sparse)
-    pull = _pull(values, vectors, penalty)
-    reference = mask
-    for step in range(1, ITERATIONS + 1):
-        dense = task.dense + (sparse - dual - task.dense) @ pull
-        shifted = dense + dual
+    for step in range(1, MOST + 1):
+        shifted = torch.addmm(task.dense, sparse - dual - task.dense, pull).add_(dual)
         mask = choose_mask(shifted.abs(), pattern, scope)
         sparse = shifted * mask
         dual = shifted - sparse
-        if step % PERIOD == 0:
-            changed = float((mask ^ reference).sum()) / float(mask.sum())
-            reference = mask
-            factor = 1.3 if changed > 0.1 else 1.2 if changed > 0.005 else 1.1
-            if changed < SETTLED and step > 30:
-                break
-            penalty *= factor
-            dual /= factor
-            pull = _pull(values, vectors, penalty)
+        if step % PERIOD:
+            continue
+        changed = float((mask ^ reference).count_nonzero()) / max(float(mask.count_nonzero()), 1.0)
+        if changed < SETTLED and step > LEAST:
+            break
+        reference = mask
+        factor = next(growth for bound, growth in GROWTH if changed >= bound)
+        penalty *= factor
+        dual /= factor
+        pull = _pull(values, vectors, penalty)
     return sparse
 
 
 def _pull(values: Tensor, vectors: Tensor, penalty: float) -> Tensor:
-    scaled = vectors * (penalty / (values + penalty))
-    return (scaled @ vectors.T).float()
+    """Return `penalty (H + penalty I)⁻¹`: how far the dense copy follows the sparse one."""
+    return (vectors * (penalty / (values + penalty))) @ vectors.T
