@@ -29,7 +29,7 @@ def plan(
     calib_window: options.CalibWindow = 512,
     protect: options.Protect = None,
     seed: options.Seed = 0,
-    explain: Annotated[bool, typer.Option("--explain", help="Print the sparsity of every tensor.")] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Print what the plan does to every tensor.")] = False,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -56,7 +56,7 @@ def plan(
         )
     _write(output, made.to_json())
     if explain and not as_json:
-        show.table(list(made.sparsity.items()), header=("tensor", "sparsity"))
+        print(made.explain())
     show.result(summary(made), as_json=as_json, title=f"wrote {output}")
 
 

@@ -64,6 +64,14 @@ class Plan:
                 raise PlanError(f"plan made_by has an unknown key {key!r}{nearest(key, _MADE_BY)}")
         return cls(model=body["model"], keep=_keep(body), drop=_drop(body), sparsity=_strings(body, "sparsity"), made_by=made_by)
 
+    def explain(self) -> str:
+        """Return, for people, what the plan does and who decided it, a line each."""
+        lines = [f"made by: {', '.join(f'{key} {value}' for key, value in self.made_by.items() if value)}"]
+        lines += [f"{name}: sparsity {pattern}" for name, pattern in self.sparsity.items()]
+        lines += [f"{name}: keep {len(units)} units" for name, units in self.keep.items()]
+        lines += [f"{name}: drop" for name in self.drop]
+        return "\n".join(lines)
+
     def digest(self) -> str:
         """Return `sha256:<hex>` of the JSON form."""
         return "sha256:" + hashlib.sha256(self.to_json().encode()).hexdigest()

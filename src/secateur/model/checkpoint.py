@@ -7,17 +7,21 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from secateur.core.errors import OutputError
 
 MANIFEST = "secateur.json"
+# safetensors reports what the system said in words only.
+_OS_ERROR = re.compile(r"os error (\d+)")
 
 
 class Checkpoint:
@@ -41,7 +45,11 @@ class Checkpoint:
     def write(self, index: int, tensors: Mapping[str, Tensor]) -> None:
         """Write one shard so that it exists whole or not at all."""
         scratch = self.shard(index).with_suffix(".tmp")
-        save_file(dict(tensors), scratch, metadata={"format": "pt"})
+        try:
+            save_file(dict(tensors), scratch, metadata={"format": "pt"})
+        except SafetensorError as error:
+            code = _OS_ERROR.search(str(error))
+            raise OSError(int(code[1]), os.strerror(int(code[1]))) if code else OSError(str(error)) from error
         with scratch.open("rb") as handle:
             os.fsync(handle.fileno())
         scratch.rename(self.shard(index))

@@ -162,7 +162,7 @@ class ModelStream:
         owners = [(self._model.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2], name) for name in names]
         empty = [getattr(owner, leaf) for owner, leaf, _ in owners]
         for owner, leaf, name in owners:
-            setattr(owner, leaf, nn.Parameter(self._read(self._outside[name]).to(self._rounding).float(), requires_grad=False))
+            setattr(owner, leaf, nn.Parameter(self._read(self._outside[name], self._rounding), requires_grad=False))
         self._model.tie_weights()
         try:
             yield
@@ -171,12 +171,14 @@ class ModelStream:
                 setattr(owner, leaf, parameter)
             self._model.tie_weights()
 
-    def _read(self, name: str) -> Tensor:
-        tensor = self._source.read(name)
-        # In pieces, because the check makes copies of what it is given.
-        if not all(bool(torch.isfinite(piece).all()) for piece in tensor.flatten().split(_PIECE)):
-            raise SourceError(f"{self._source.ref}: {name} holds NaN or infinite weights; get the model again")
-        return tensor.float()
+    def _read(self, name: str, rounding: torch.dtype = torch.float32) -> Tensor:
+        """Return a finite float32 weight, rounded; in pieces, because each step copies what it is given."""
+        tensor = self._source.read(name).float().contiguous()
+        for piece in tensor.view(-1).split(_PIECE):
+            if not torch.isfinite(piece).all():
+                raise SourceError(f"{self._source.ref}: {name} holds NaN or infinite weights; get the model again")
+            piece.copy_(piece.to(rounding))
+        return tensor
 
     def _in_a_block(self, name: str) -> bool:
         return any(name.startswith(block.prefix) for block in self.graph.blocks)

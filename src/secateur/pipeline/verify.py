@@ -98,7 +98,9 @@ def _holds(weight: Tensor, pattern: Pattern) -> bool:
 def _against_stock(model: Opened, folder: Path, tokens: Tensor) -> float:
     """Load the folder the way any user of transformers would and compare logits, `[tokens, vocab_size]`."""
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     stock = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     with torch.no_grad():
         expected = stock(tokens).logits[0]

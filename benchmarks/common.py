@@ -1,0 +1,61 @@
+"""What the benchmark scripts share: run a command, read its JSON, its wall time and its peak memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = Path(os.environ.get("SECATEUR_SHARED") or ROOT.parent / "shared")
+CALIBRATION = SHARED / "data" / "c4" / "calibration.jsonl"
+TEST_TEXT = SHARED / "data" / "wikitext-2" / "wiki.test.raw"
+SECATEUR = str(Path(sys.executable).with_name("secateur"))
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A finished command: what it printed as JSON, seconds of wall time, peak resident memory in MB (10^6 bytes)."""
+
+    body: dict[str, Any]
+    seconds: float
+    peak_mb: float
+
+
+def run(command: list[str]) -> Run:
+    """Run a command that ends by printing one JSON object; raises RuntimeError with its stderr if it fails."""
+    print("$", shlex.join(command), file=sys.stderr, flush=True)
+    started = time.perf_counter()
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(command, stdout=output, stderr=errors)
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - started
+        output.seek(0)
+        errors.seek(0)
+        if os.waitstatus_to_exitcode(status):
+            raise RuntimeError(f"{shlex.join(command)} failed: {errors.read()[-2000:]}")
+        text = output.read()
+    return Run(json.loads(text[text.index("{") :]), seconds, usage.ru_maxrss * 1024 / 1e6)
+
+
+def prune(out: Path, *options: str, model: str = "smollm2-135m", calibration: str = str(CALIBRATION)) -> Run:
+    """Prune with the calibration of the protocol unless another is named."""
+    return run([SECATEUR, "prune", model, "-o", str(out), "--calib", calibration, "--overwrite", "--json", *options])
+
+
+def perplexity(model: str | Path) -> float:
+    """Return the perplexity by the protocol: WikiText-2 test, 20 windows of 2,048 tokens, float32."""
+    return float(run([SECATEUR, "eval", str(model), "--text", str(TEST_TEXT), "--window", "2048", "-n", "20", "--json"]).body["perplexity"])
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """Return a Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

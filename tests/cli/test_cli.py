@@ -1,0 +1,218 @@
+"""The command as a user meets it: JSON out, one line for every mistake, nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.conftest import Maker
+
+from secateur.cli.main import main
+
+SMALL = ["--samples", "4", "--calib-window", "64"]
+
+
+@pytest.fixture
+def secateur(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run the command in this process; returns exit code, stdout and stderr."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["secateur", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+            sys.exit(0)
+        output = capsys.readouterr()
+        return int(stopped.value.code or 0), output.out, output.err
+
+    return run
+
+
+Secateur = Callable[..., tuple[int, str, str]]
+
+
+def _json(result: tuple[int, str, str]) -> dict[str, Any]:
+    code, out, err = result
+    assert code == 0, err
+    body: dict[str, Any] = json.loads(out)
+    return body
+
+
+def test_prune_eval_verify_inspect(secateur: Secateur, tiny: Maker, tmp_path: Path) -> None:
+    model, out = tiny("llama"), tmp_path / "out"
+    pruned = _json(secateur("prune", model, "-o", out, "--method", "wanda", "--sparsity", "0.5", *SMALL, "--json"))
+    assert (pruned["sparsity"], pruned["criterion"], pruned["target"]) == (0.5, "wanda", "0.5")
+    quality = _json(secateur("eval", out, "--window", 64, "-n", 2, "--reference", model, "--json"))
+    assert quality["kl"] > 0
+    assert quality["tokens"] == 2 * 63
+    assert _json(secateur("verify", out, "--reference", model, "--json"))["verdict"] == "ok"
+    assert _json(secateur("inspect", out, "--json"))["sparsity_of_prunable"] == 0.5
+
+
+def test_tables_for_people(secateur: Secateur, tiny: Maker, tmp_path: Path) -> None:
+    model = tiny("phi3")
+    code, out, _ = secateur("inspect", model, "--tensors")
+    assert code == 0
+    assert "qkv_proj" in out
+    code, out, _ = secateur("plan", model, "-o", tmp_path / "plan.json", "--method", "magnitude", "--pattern", "2:4", "--explain")
+    assert code == 0
+    assert "gate_up_proj" in out
+    assert "2:4" in out
+
+
+def test_plan_then_apply_equals_prune(secateur: Secateur, tiny: Maker, tmp_path: Path) -> None:
+    model, options = tiny("llama"), ["--method", "sparsegpt", "--pattern", "2:4", *SMALL]
+    _json(secateur("prune", model, "-o", tmp_path / "a", *options, "--json"))
+    _json(secateur("plan", model, "-o", tmp_path / "plan.json", *options, "--json"))
+    _json(secateur("apply", model, "--plan", tmp_path / "plan.json", "-o", tmp_path / "b", "--json"))
+    for file in (tmp_path / "a").iterdir():
+        assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes(), file.name
+
+
+def test_dry_run_writes_nothing(secateur: Secateur, tiny: Maker, tmp_path: Path) -> None:
+    assert _json(secateur("prune", tiny("llama"), "-o", tmp_path / "out", "--sparsity", "0.5", *SMALL, "--dry-run", "--json"))["pruned_tensors"] == 21
+    assert not list(tmp_path.iterdir())
+
+
+def _no_tokenizer(model: Path) -> list[object]:
+    for file in model.glob("tokenizer*"):
+        file.unlink()
+    return ["prune", model, "--sparsity", "0.5", "--method", "wanda"]
+
+
+def _truncated(model: Path) -> list[object]:
+    weights = model / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    return ["prune", model, "--sparsity", "0.5"]
+
+
+def _damaged_header(model: Path) -> list[object]:
+    weights = model / "model.safetensors"
+    weights.write_bytes(b"\xff" * 8 + weights.read_bytes()[8:])
+    return ["prune", model, "--sparsity", "0.5"]
+
+
+def _unknown_family(model: Path) -> list[object]:
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"model_type": "mamba"}))
+    return ["prune", model, "--sparsity", "0.5"]
+
+
+def _short_text(model: Path) -> list[object]:
+    (model / "short.txt").write_text("too short")
+    return ["prune", model, "--sparsity", "0.5", "--method", "wanda", "--calib", model / "short.txt"]
+
+
+def _empty_text(model: Path) -> list[object]:
+    (model / "empty.txt").write_text("")
+    return ["prune", model, "--sparsity", "0.5", "--method", "wanda", "--calib", model / "empty.txt"]
+
+
+def _damaged_gguf(model: Path) -> list[object]:
+    (model / "model.gguf").write_bytes(b"GGUF\x03\x00\x00\x00" + b"\xff" * 32)
+    return ["prune", model / "model.gguf", "--sparsity", "0.5"]
+
+
+BAD: list[tuple[Callable[[Path], list[object]], str]] = [
+    (lambda model: ["prune", model / "nothing", "--sparsity", "0.5"], "does not exist"),
+    (lambda model: ["prune", "smollm2-136m", "--sparsity", "0.5"], "did you mean smollm2-135m"),
+    (lambda model: ["prune", model, "--sparsity", "1.5"], "outside"),
+    (lambda model: ["prune", model, "--sparsity", "nan"], "outside"),
+    (lambda model: ["prune", model, "--sparsity", "half"], "neither a ratio"),
+    (lambda model: ["prune", model, "--pattern", "4:2"], "less than M"),
+    (lambda model: ["prune", model, "--pattern", "3:7"], "not a multiple of 7"),
+    (lambda model: ["prune", model], "either --sparsity"),
+    (lambda model: ["prune", model, "--sparsity", "0.5", "--pattern", "2:4"], "either --sparsity"),
+    (lambda model: ["prune", model, "--sparsity", "0.5", "--method", "wnada"], "did you mean wanda"),
+    (lambda model: ["prune", model, "--sparsity", "0.5", "--dtype", "bfloat61"], "did you mean bfloat16"),
+    (lambda model: ["prune", model, "--sparsity", "0.5", "--compute", "int8"], "unknown --compute"),
+    (lambda model: ["prune", model, "--sparsity", "0.5", "--calib", "none.txt", "--method", "wanda"], "none.txt"),
+    (_no_tokenizer, "tokenizer"),
+    (_truncated, "safetensors"),
+    (_damaged_header, "safetensors"),
+    (_unknown_family, "not supported because"),
+    (_short_text, "tokens"),
+    (_empty_text, "holds no text"),
+    (_damaged_gguf, "gguf"),
+]
+
+
+@pytest.mark.parametrize(("make", "message"), BAD)
+def test_a_mistake_is_one_line_and_leaves_nothing(
+    secateur: Secateur, tiny: Maker, tmp_path: Path, make: Callable[[Path], list[object]], message: str
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(tiny("llama"), model)
+    arguments = make(model)
+    before = sorted(path.name for path in tmp_path.rglob("*"))
+    code, out, err = secateur(*arguments, "-o", tmp_path / "out")
+    assert code == 2
+    assert not out
+    assert err.startswith("error: ")
+    assert len(err.splitlines()) == 1, err
+    assert message in err
+    assert sorted(path.name for path in tmp_path.rglob("*")) == before
+
+
+def test_an_existing_output_is_kept(secateur: Secateur, tiny: Maker, tmp_path: Path) -> None:
+    arguments = ["prune", tiny("llama"), "-o", tmp_path / "out", "--sparsity", "0.5", "--method", "magnitude", "--json"]
+    first = _json(secateur(*arguments))
+    code, _, err = secateur(*arguments)
+    assert (code, "--overwrite" in err) == (2, True)
+    assert _json(secateur(*arguments, "--overwrite"))["plan"] == first["plan"]
+
+
+def test_a_wrong_plan_is_one_line(secateur: Secateur, tiny: Maker, tmp_path: Path) -> None:
+    _json(secateur("plan", tiny("qwen2"), "-o", tmp_path / "plan.json", "--method", "magnitude", "--sparsity", "0.5", "--json"))
+    for text, message in ((None, "plan was made for"), ("{", "not JSON"), ('{"version": 1, "model": "", "x": 1}', "unknown key")):
+        if text is not None:
+            (tmp_path / "plan.json").write_text(text)
+        code, _, err = secateur("apply", tiny("llama"), "--plan", tmp_path / "plan.json", "-o", tmp_path / "out")
+        assert (code, len(err.splitlines())) == (2, 1)
+        assert message in err
+    assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]
+
+
+@pytest.mark.parametrize("damage", ["bytes", "zeros", "missing"])
+def test_verify_finds_what_was_changed_after_writing(secateur: Secateur, tiny: Maker, tmp_path: Path, damage: str) -> None:
+    from safetensors.torch import load_file, save_file
+
+    out = tmp_path / "out"
+    _json(secateur("prune", tiny("llama"), "-o", out, "--sparsity", "0.5", "--method", "magnitude", "--json"))
+    shard = out / "model-00002-of-00004.safetensors"
+    if damage == "missing":
+        (out / "secateur.json").write_text("{}")
+    if damage == "bytes":
+        shard.write_bytes(shard.read_bytes()[:-1] + b"\x01")
+    if damage == "zeros":
+        save_file({name: tensor + 1 for name, tensor in load_file(shard).items()}, shard, metadata={"format": "pt"})
+        (out / "secateur.json").unlink()
+    code, _, err = secateur("verify", out)
+    assert (code, len(err.splitlines())) == (2 if damage == "missing" else 3, 1)
+
+
+def test_max_kl_is_a_gate(secateur: Secateur, tiny: Maker, tmp_path: Path) -> None:
+    _json(secateur("prune", tiny("llama"), "-o", tmp_path / "out", "--sparsity", "0.9", "--method", "random", "--json"))
+    code, _, err = secateur("verify", tmp_path / "out", "--reference", tiny("llama"), "--max-kl", "1e-9")
+    assert (code, len(err.splitlines())) == (3, 1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a tmpfs")
+def test_a_full_disk_is_one_line_and_leaves_nothing(tiny: Maker, tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", str(small)], capture_output=True).returncode:
+        pytest.skip("cannot mount a tmpfs here")
+    try:
+        command = [sys.executable, "-m", "secateur", "prune", str(tiny("llama")), "-o", str(small / "out"), "--sparsity", "0.5", "--method", "magnitude"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 2
+        assert done.stderr == f"error: cannot write {small / 'out'}: No space left on device\n"
+        assert not list(small.iterdir())
+    finally:
+        subprocess.run(["umount", str(small)], check=True)

@@ -1,0 +1,90 @@
+"""A plan survives its own JSON, and nothing malformed gets through."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.conftest import Maker
+
+from secateur.core.errors import PlanError
+from secateur.core.plan import Plan
+from secateur.model.opened import open_model
+
+names = st.text(max_size=20)
+units = st.sets(st.integers(0, 10**6), max_size=20).map(lambda found: tuple(sorted(found)))
+plans = st.builds(
+    Plan,
+    model=names,
+    keep=st.dictionaries(names, units, max_size=4),
+    drop=st.lists(names, max_size=4).map(tuple),
+    sparsity=st.dictionaries(names, names, max_size=4),
+    made_by=st.dictionaries(st.sampled_from(["criterion", "seed", "calibration"]), names),
+)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["version", "model", "keep", "drop", "sparsity", "made_by", "x"]), inner),
+)
+
+
+@given(plans)
+def test_a_plan_survives_its_json(plan: Plan) -> None:
+    again = Plan.from_json(plan.to_json())
+    assert again.to_json() == plan.to_json()
+    assert again.digest() == plan.digest()
+
+
+@given(json_values)
+def test_any_other_json_is_refused_in_one_line_or_is_a_plan(value: object) -> None:
+    try:
+        plan = Plan.from_json(json.dumps(value))
+    except PlanError as error:
+        assert "\n" not in str(error)
+    else:
+        assert Plan.from_json(plan.to_json()) == plan
+
+
+@given(st.text(max_size=60))
+def test_any_other_text_is_refused(text: str) -> None:
+    with pytest.raises(PlanError):
+        Plan.from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sparsty": {}}, "did you mean sparsity"),
+        ({"version": 2}, "reads version 1"),
+        ({"version": True}, "reads version 1"),
+        ({"made_by": {"sede": "1"}}, "did you mean seed"),
+        ({"keep": {"0.ffn": [3, 2]}}, "ascending"),
+        ({"keep": {"0.ffn": [-1]}}, "ascending"),
+        ({"keep": {"0.ffn": [True]}}, "ascending"),
+        ({"sparsity": {"w": 0.5}}, "strings"),
+    ],
+)
+def test_malformed_fields_are_named(change: dict[str, object], message: str) -> None:
+    body = {"version": 1, "model": "sha256:0"} | change
+    with pytest.raises(PlanError, match=message):
+        Plan.from_json(json.dumps(body))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"sparsity": {"model.layers.0.mlp.up_porj.weight": "0.5"}}, "did you mean model.layers.0.mlp.up_proj.weight"),
+        ({"sparsity": {"model.layers.0.mlp.up_proj.weight": "2:5"}}, "not a multiple of 5"),
+        ({"sparsity": {"model.layers.0.mlp.up_proj.weight": "1.5"}}, "outside"),
+        ({"sparsity": {"model.embed_tokens.weight": "0.5"}}, "not a prunable linear"),
+        ({"keep": {"0.ffn": (0, 10**6)}}, "out of range"),
+        ({"keep": {"0.fnn": (0,)}}, "did you mean 0.ffn"),
+        ({"keep": {"0.ffn": ()}}, "at least one"),
+        ({"drop": ("99.attn",)}, "does not have"),
+    ],
+)
+def test_what_the_model_does_not_have_is_refused(tiny: Maker, fields: dict[str, object], message: str) -> None:
+    graph = open_model(str(tiny("llama"))).graph
+    with pytest.raises(PlanError, match=message):
+        Plan(model="sha256:0", **fields).validate(graph, "sha256:0")  # type: ignore[arg-type]
