@@ -25,6 +25,7 @@ STAGES = {
     *("evaluate", "export", "runtime", "sparse", "device", "report"),
 }
 FLOWS = {"pipeline", "adapt", "serve"}
+TOP = {"cli", "__main__"}
 BACKEND_USERS = {"evaluate", "measure", "export"}
 """Stages that may take a `runtime.Backend` as an argument."""
 
@@ -93,7 +94,7 @@ def import_direction(module: Module) -> Iterator[str]:
         if source.startswith("."):
             yield module.at(line, "relative import")
         elif first == "secateur":
-            target = rest[0] if rest else name if name in STAGES | FLOWS | {"core", "cli"} else ""
+            target = rest[0] if rest else name if name in STAGES | FLOWS | TOP | {"core"} else ""
             if not may_import(module.part, target, name):
                 yield module.at(line, f"{module.part or 'the package'} may not import {target or 'the package'}")
 
@@ -105,11 +106,11 @@ def may_import(part: str, target: str, name: str) -> bool:
         return part in BACKEND_USERS and target == "runtime" and name == "Backend"
     if part in FLOWS or not part:
         return target in STAGES | FLOWS
-    return part == "cli"
+    return part in TOP
 
 
 def known_part(module: Module) -> Iterator[str]:
-    if module.part and module.part not in STAGES | FLOWS | {"core", "cli"}:
+    if module.part and module.part not in STAGES | FLOWS | TOP | {"core"}:
         yield module.at(1, f"{module.part} is no part of the house: give it a layer in this test, with a reason")
 
 

@@ -155,10 +155,14 @@ def byte_level_tokenizer(splitting: bool) -> PreTrainedTokenizerFast:
 
 BYTE_LEVEL = {splitting: byte_level_tokenizer(splitting) for splitting in (True, False)}
 PIECES = ["a", "b", "aaab", " the", " function", " ", "  ", "\n\n", "12", "don't", "é", "\u0301", "日本語", "🙂", "<|begin_of_text|>", ".", "_"]
+LONG = [" function", "<|begin_of_text|>"]
+"""Single tokens of many characters, so that the ids asked for lie close to the cut."""
 
 
 @given(
-    text=st.lists(st.sampled_from(PIECES), min_size=1, max_size=60).map(lambda pieces: ("".join(pieces) * 2000)[:2000]),
+    text=(st.lists(st.sampled_from(PIECES), min_size=1, max_size=60) | st.lists(st.sampled_from(LONG), min_size=1, max_size=60)).map(
+        lambda pieces: ("".join(pieces) * 2000)[:2000]
+    ),
     splitting=st.booleans(),
     length=st.integers(1, 16),
     count=st.integers(1, 8),
