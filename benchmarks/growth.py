@@ -1,6 +1,6 @@
 """Does memory grow with depth? Prune synthetic Llamas of 15, 30 and 60 blocks of SmolLM2-135M's width.
 
-    python benchmarks/growth.py [--repeat 3]
+python benchmarks/growth.py [--repeat 3]
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Does a killed run end with the same bytes? `kill -9` at random moments, resume, compare with an uninterrupted run.
 
-    python benchmarks/kill.py [--kills 20] [--seed 0]
+python benchmarks/kill.py [--kills 20] [--seed 0]
 """
 
 from __future__ import annotations

@@ -21,12 +21,12 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "secateur"
 
 STAGES = {
-    *("model", "calibrate", "criteria", "allocate", "apply", "recover", "quantize", "measure"),
-    *("evaluate", "export", "runtime", "sparse", "device", "report"),
+    *("model", "calibrate", "criteria", "allocate", "transform", "recover", "quantize", "measure"),
+    *("export", "runtime", "sparse", "device", "report"),
 }
 FLOWS = {"pipeline", "adapt", "serve"}
 TOP = {"cli", "__main__"}
-BACKEND_USERS = {"evaluate", "measure", "export"}
+BACKEND_USERS = {"measure", "export"}
 """Stages that may take a `runtime.Backend` as an argument."""
 
 HEAVY = ("torch", "transformers", "numpy", "scipy")
@@ -247,7 +247,7 @@ BROKEN: list[tuple[Rule, str, str]] = [
     (import_direction, "secateur.criteria.wanda", "def f():\n    from secateur.model.stream import Stream"),
     (import_direction, "secateur.criteria.wanda", "from secateur.runtime import Backend"),
     (import_direction, "secateur.export.gguf", "from secateur.runtime import Torch"),
-    (import_direction, "secateur.apply.mask", "import secateur"),
+    (import_direction, "secateur.transform.mask", "import secateur"),
     (import_direction, "secateur.pipeline", "from secateur.cli import show"),
     (import_direction, "secateur", "from secateur.cli.main import main"),
     (known_part, "secateur.utils", ""),

@@ -7,11 +7,11 @@ import torch
 from tests.problems import make_problem, make_stats
 from torch import Tensor
 
-from secateur.apply.mask import Scorer, choose_mask
-from secateur.apply.repair import REPAIRS
 from secateur.core.pattern import Pattern, Scope
 from secateur.core.stats import LinearStats
 from secateur.criteria import CRITERIA, default_scope
+from secateur.transform.mask import Scorer, choose_mask
+from secateur.transform.repair import REPAIRS
 
 RATIOS = ("0", "0.5", "0.3")
 GROUPED = ("2:4", "4:8", "8:16")

@@ -143,9 +143,7 @@ BAD: list[tuple[Callable[[Path], list[object]], str]] = [
 
 
 @pytest.mark.parametrize(("make", "message"), BAD)
-def test_a_mistake_is_one_line_and_leaves_nothing(
-    secateur: Secateur, tiny: Maker, tmp_path: Path, make: Callable[[Path], list[object]], message: str
-) -> None:
+def test_a_mistake_is_one_line_and_leaves_nothing(secateur: Secateur, tiny: Maker, tmp_path: Path, make: Callable[[Path], list[object]], message: str) -> None:
     model = tmp_path / "model"
     shutil.copytree(tiny("llama"), model)
     arguments = make(model)

@@ -17,7 +17,8 @@ from secateur.model.opened import open_model
 def _log_probabilities(folder: str, windows: torch.Tensor) -> torch.Tensor:
     whole = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     with torch.no_grad():
-        return whole(windows).logits[:, :-1].double().log_softmax(-1)
+        logits: torch.Tensor = whole(windows).logits
+    return logits[:, :-1].double().log_softmax(-1)
 
 
 def test_figures_equal_the_float64_formula(tiny: Maker) -> None:

@@ -17,9 +17,10 @@ from transformers import AutoModelForCausalLM
 
 from secateur import pipeline
 from secateur.core.errors import PlanError, UsageError, VerificationError
+from secateur.model.checkpoint import Checkpoint
 from secateur.model.opened import open_model
-from secateur.pipeline import sparsify
-from secateur.transform.methods import METHODS
+from secateur.pipeline.calibration import calibration_tokens
+from secateur.pipeline.methods import METHODS
 
 CALIBRATION = pipeline.Calibration(samples=6, window=64)
 EXACT = pipeline.Settings(dtype="float32", arithmetic="float32")
@@ -62,7 +63,7 @@ def test_wanda_equals_pruning_the_whole_model_block_after_block(tiny: Maker, tmp
     source = tiny("llama")
     made = pipeline.prune(str(source), tmp_path / "out", sparsity=0.5, method="wanda", calibration=CALIBRATION, settings=EXACT)
     model = open_model(str(source))
-    tokens = pipeline.decide.calibration_tokens(model, CALIBRATION, 0)
+    tokens = calibration_tokens(model, CALIBRATION, 0)
     whole = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32).eval()
     ours = _weights(tmp_path / "out")
     for block in model.graph.blocks:
@@ -102,19 +103,20 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_bytes(tiny: Maker, tmp_pa
     settings = pipeline.Settings(memory=memory)
     plan = pipeline.plan(source, sparsity=0.5, method="sparsegpt", calibration=CALIBRATION)
     pipeline.apply(plan, source, tmp_path / "whole", settings=settings)
-    write, written = sparsify.Checkpoint.write, []
+    write = Checkpoint.write
+    written: list[int] = []
 
-    def stop_after_two(self: sparsify.Checkpoint, index: int, tensors: dict[str, torch.Tensor]) -> None:
+    def stop_after_two(self: Checkpoint, index: int, tensors: dict[str, torch.Tensor]) -> None:
         if len(written) == 2:
             raise KeyboardInterrupt
         written.append(index)
         write(self, index, tensors)
 
-    monkeypatch.setattr(sparsify.Checkpoint, "write", stop_after_two)
+    monkeypatch.setattr(Checkpoint, "write", stop_after_two)
     with pytest.raises(KeyboardInterrupt):
         pipeline.apply(plan, source, tmp_path / "out", settings=settings)
     assert not (tmp_path / "out").exists()
-    monkeypatch.setattr(sparsify.Checkpoint, "write", write)
+    monkeypatch.setattr(Checkpoint, "write", write)
     resumed = pipeline.apply(plan, source, tmp_path / "out", settings=settings)
     assert resumed.resumed_blocks == 1
     assert _bytes(tmp_path / "out") == _bytes(tmp_path / "whole")
@@ -152,12 +154,12 @@ def test_calibration_text_that_changed_is_refused(tiny: Maker, tmp_path: Path) -
 
 
 def test_a_folder_that_computes_something_else_is_not_kept(tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write = sparsify.Checkpoint.write
+    write = Checkpoint.write
 
-    def corrupt(self: sparsify.Checkpoint, index: int, tensors: dict[str, torch.Tensor]) -> None:
+    def corrupt(self: Checkpoint, index: int, tensors: dict[str, torch.Tensor]) -> None:
         write(self, index, {name: tensor * (1.01 if "down_proj" in name else 1) for name, tensor in tensors.items()})
 
-    monkeypatch.setattr(sparsify.Checkpoint, "write", corrupt)
+    monkeypatch.setattr(Checkpoint, "write", corrupt)
     with pytest.raises(VerificationError, match="does not compute what was meant"):
         pipeline.prune(str(tiny("llama")), tmp_path / "out", sparsity=0.5, method="magnitude")
     assert not list(tmp_path.iterdir())
@@ -166,16 +168,17 @@ def test_a_folder_that_computes_something_else_is_not_kept(tiny: Maker, tmp_path
 def test_self_calibration_is_sampled_from_the_model_and_depends_on_the_seed(tiny: Maker) -> None:
     model = open_model(str(tiny("llama")))
     calibration = pipeline.Calibration(text="self", samples=3, window=32)
-    tokens = pipeline.decide.calibration_tokens(model, calibration, 0)
+    tokens = calibration_tokens(model, calibration, 0)
     assert tokens.shape == (3, 32)
-    assert torch.equal(tokens, pipeline.decide.calibration_tokens(model, calibration, 0))
-    assert not torch.equal(tokens, pipeline.decide.calibration_tokens(model, calibration, 1))
+    assert torch.equal(tokens, calibration_tokens(model, calibration, 0))
+    assert not torch.equal(tokens, calibration_tokens(model, calibration, 1))
 
 
 def test_protected_blocks_stay_dense(tiny: Maker, tmp_path: Path) -> None:
     plan = pipeline.plan(str(tiny("llama")), sparsity=0.5, method="magnitude", protect=["first=1,last=1", "*.k_proj.weight"])
     assert plan.sparsity.keys() == {
-        f"model.layers.1.{name}.weight" for name in ("self_attn.q_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
+        f"model.layers.1.{name}.weight"
+        for name in ("self_attn.q_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
     }
 
 

@@ -68,7 +68,13 @@ class BlockShape:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One decoder block: its tensor names (full, as stored), its shape and its prunable linears in stage order."""
+    """One decoder block.
+
+    tensors: full names, as stored.
+    linears: prunable ones, in stage order.
+    groups: `kv` before `ffn`; the last slice of each is the input side of the half's last linear.
+    halves: the tensors of the halves `attn` and `ffn`, norms included.
+    """
 
     index: int
     prefix: str
@@ -76,6 +82,7 @@ class Block:
     tensors: tuple[str, ...]
     linears: tuple[Linear, ...]
     groups: tuple[Group, ...]
+    halves: Mapping[str, tuple[str, ...]]
 
     @property
     def stages(self) -> tuple[tuple[Linear, ...], ...]:

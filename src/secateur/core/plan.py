@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from secateur.core.errors import PlanError, SecateurError, nearest
@@ -14,7 +15,21 @@ from secateur.core.pattern import Pattern
 
 VERSION = 1
 _FIELDS = {"version", "model", "keep", "drop", "sparsity", "made_by"}
-_MADE_BY = {"criterion", "repair", "scope", "allocation", "target", "protect", "calibration", "calibration_digest", "samples", "window", "seed", "secateur"}
+_MADE_BY = {
+    "units",
+    "criterion",
+    "repair",
+    "scope",
+    "allocation",
+    "target",
+    "protect",
+    "calibration",
+    "calibration_digest",
+    "samples",
+    "window",
+    "seed",
+    "secateur",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +144,7 @@ def _keep(body: dict[str, Any]) -> dict[str, tuple[int, ...]]:
         raise PlanError("plan 'keep' must map groups to lists of units")
     for name, units in value.items():
         whole = isinstance(units, list) and all(type(unit) is int and unit >= 0 for unit in units)
-        if not whole or any(later <= earlier for earlier, later in zip(units, units[1:], strict=False)):
+        if not whole or any(later <= earlier for earlier, later in pairwise(units)):
             raise PlanError(f"plan keep[{name!r}] must be an ascending list of unit indices")
     return {name: tuple(units) for name, units in value.items()}
 

@@ -22,6 +22,9 @@ class LiveBlock(Protocol):
     def tap(self, tensors: tuple[str, ...], hidden: Tensor, see: Callable[[str, Tensor], None]) -> None:
         """Run `hidden` as far as the last of the linears named, calling `see(tensor, input)` for each on the way."""
 
+    def without(self, part: str) -> AbstractContextManager[None]:
+        """Run the block without its `attn` or its `ffn` until exit."""
+
     def weight(self, tensor: str) -> Tensor:
         """Return a weight of this block, float32; changing it in place changes the block."""
 

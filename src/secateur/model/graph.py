@@ -136,7 +136,9 @@ def _block(family: Family, index: int, shape: BlockShape, own: Shapes) -> Block:
         for module in modules
         if f"{prefix}{module}.weight" in own
     )
-    return Block(index, prefix, shape, tuple(own), linears, block_groups(family, index, shape, own))
+    attn = tuple(name for name in own if name.startswith((f"{prefix}self_attn.", *(prefix + norm for norm in family.attn_norms))))
+    halves = {"attn": attn, "ffn": tuple(name for name in own if name not in attn)}
+    return Block(index, prefix, shape, tuple(own), linears, block_groups(family, index, shape, own), halves)
 
 
 def _matrix(shape: tuple[int, ...]) -> tuple[int, int]:

@@ -18,6 +18,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from secateur.core.errors import SourceError
 from secateur.core.graph import Block, Graph
 from secateur.core.source import Source
+from secateur.model.families import BASE_KEY, SHAPES_KEY, family_of
+from secateur.model.reshape import Nothing, reshape_blocks
 
 _POSITIONS = 256
 _PIECE = 1 << 20
@@ -50,6 +52,17 @@ class StreamedBlock:
         finally:
             for handle in handles:
                 handle.remove()
+
+    @contextmanager
+    def without(self, part: str) -> Iterator[None]:
+        """Run the block without its `attn` or its `ffn` until exit."""
+        name, attention = ("self_attn", True) if part == "attn" else ("mlp", False)
+        whole = getattr(self._layer, name)
+        setattr(self._layer, name, Nothing(attention=attention))
+        try:
+            yield
+        finally:
+            setattr(self._layer, name, whole)
 
     def weight(self, tensor: str) -> Tensor:
         """Return a weight of this block, float32; changing it in place changes the block."""
@@ -139,9 +152,8 @@ class ModelStream:
                 raise _StopForward
             return hidden
 
-        with self._taps(record):
-            with suppress(_StopForward):
-                self._decoder(**inputs, use_cache=False)
+        with self._taps(record), suppress(_StopForward):
+            self._decoder(**inputs, use_cache=False)
         return calls
 
     @contextmanager
@@ -196,9 +208,14 @@ def _replay(states: Tensor) -> Callable[[int, Tensor, dict[str, Any]], Tensor]:
 
 def _without_weights(config: dict[str, Any]) -> Any:
     """Build the model on the meta device, its position tables (which are not weights) on the CPU."""
-    parsed = AutoConfig.for_model(**config)
+    stock = {key: value for key, value in config.items() if key not in ("per_layer_config", "auto_map")}
+    if BASE_KEY in config:
+        stock["model_type"] = config[BASE_KEY]
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(parsed, dtype=torch.float32)
+        model: Any = AutoModelForCausalLM.from_config(AutoConfig.for_model(**stock), dtype=torch.float32)
+        if SHAPES_KEY in config:
+            family = family_of(config)
+            reshape_blocks(model, config[SHAPES_KEY], {"attn": family.attn_norms, "ffn": family.ffn_norms})
     for module in model.modules():
         own = [name for name, buffer in module.named_buffers(recurse=False) if buffer.is_meta]
         for name in own:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from secateur.apply.methods import method_named
 from secateur.calibrate.text import read_text, windows
 from secateur.core.errors import UsageError
 from secateur.core.pattern import Pattern
@@ -14,8 +13,10 @@ from secateur.core.progress import Progress, Silent
 from secateur.measure.perplexity import Quality, measure
 from secateur.model.arithmetic import Arithmetic, arithmetic
 from secateur.model.opened import open_model
-from secateur.pipeline.decide import Calibration, decide
-from secateur.pipeline.sparsify import Pruned, Settings, sparsify
+from secateur.pipeline.calibration import Calibration
+from secateur.pipeline.methods import method_named
+from secateur.pipeline.run import Pruned, Settings, execute
+from secateur.pipeline.sparsity import decide_sparsity
 from secateur.pipeline.verify import Verified, verify
 
 __all__ = ["Calibration", "Plan", "Pruned", "Quality", "Settings", "Verified", "apply", "evaluate", "plan", "prune", "verify"]
@@ -38,7 +39,7 @@ def plan(
     """Decide which linears of the model `src` get which sparsity.
 
     sparsity: a ratio of zeros (`0.5`) or a pattern (`"2:4"`: two of every four survive).
-    method: a row of `secateur.apply.methods.METHODS` or `auto`; `criterion`, `repair`, `scope` and `allocation` replace
+    method: a row of `secateur.pipeline.methods.METHODS` or `auto`; `criterion`, `repair`, `scope` and `allocation` replace
         parts of it.
     protect: rules of `secateur.allocate.protect.protected`.
     Raises SecateurError for a model, a text or options that cannot work.
@@ -46,7 +47,7 @@ def plan(
     pattern = Pattern.parse(str(sparsity))
     chosen = method_named(method).replaced(criterion, repair, scope)
     spread = allocation or ("uniform" if pattern.m else chosen.allocation)
-    return decide(open_model(src), pattern, chosen, spread, calibration or Calibration(), protect, seed, progress or Silent())
+    return decide_sparsity(open_model(src), pattern, chosen, spread, calibration or Calibration(), protect, seed, progress or Silent())
 
 
 def apply(plan: Plan, src: str, out: str | Path, *, settings: Settings | None = None, progress: Progress | None = None) -> Pruned:
@@ -55,7 +56,7 @@ def apply(plan: Plan, src: str, out: str | Path, *, settings: Settings | None = 
     Raises PlanError if the plan is for another model, OutputError if `out` cannot be written, VerificationError if the
     reloaded folder does not compute what was meant.
     """
-    return sparsify(open_model(src), plan, Path(out), settings or Settings(), progress or Silent())
+    return execute(open_model(src), plan, Path(out), settings or Settings(), progress or Silent())
 
 
 def prune(

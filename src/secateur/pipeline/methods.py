@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from secateur.apply.mask import Scorer
-from secateur.apply.repair import REPAIRS, Repair
 from secateur.core.errors import UsageError, nearest
 from secateur.core.pattern import Scope
 from secateur.criteria import CRITERIA, default_scope
+from secateur.transform.mask import Scorer
+from secateur.transform.repair import REPAIRS, Repair
 
 SCOPES: Mapping[str, Scope] = {"row": "row", "tensor": "tensor"}
 
@@ -34,6 +34,11 @@ class Method:
     def needs(self) -> frozenset[str]:
         """Which statistics of `LinearStats` criterion and repair read."""
         return REPAIRS[self.repair].needs | (CRITERIA[self.criterion].needs if self.criterion else frozenset())
+
+    @property
+    def refits(self) -> bool:
+        """Whether the survivors of a cut answer for what left; only `--repair none` says no."""
+        return self.repair != "none"
 
     @property
     def scorer(self) -> Scorer | None:

@@ -6,12 +6,12 @@ import pytest
 import torch
 from tests.problems import make_problem
 
-from secateur.apply.mask import Scorer
-from secateur.apply.repair import REPAIRS
-from secateur.apply.repair.admm import admm
-from secateur.apply.repair.objective import problem, reconstruction_error
 from secateur.core.pattern import Pattern, Scope
 from secateur.criteria.wanda import wanda
+from secateur.transform.mask import Scorer
+from secateur.transform.repair import REPAIRS
+from secateur.transform.repair.admm import admm
+from secateur.transform.repair.objective import problem, reconstruction_error
 
 
 def test_is_near_the_best_of_all_supports() -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from secateur.apply.mask import Scorer
-from secateur.apply.repair import repair
-from secateur.apply.repair.objective import chosen_mask
 from secateur.core.pattern import Pattern, Scope
 from secateur.core.stats import LinearStats
+from secateur.transform.mask import Scorer
+from secateur.transform.repair import repair
+from secateur.transform.repair.objective import chosen_mask
 
 CYCLES = 50
 

@@ -3,11 +3,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from secateur.apply.mask import choose_mask
-from secateur.apply.repair.dsnot import dsnot
 from secateur.core.pattern import Pattern
 from secateur.core.stats import LinearStats
 from secateur.criteria.wanda import wanda
+from secateur.transform.mask import choose_mask
+from secateur.transform.repair.dsnot import dsnot
 
 
 @pytest.mark.parametrize("text", ["0.5", "2:4", "0.75"])

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from secateur.apply.mask import Scorer
-from secateur.apply.repair import repair
-from secateur.apply.repair.cg import Scaled, solve_on_support
-from secateur.apply.repair.objective import chosen_mask, problem
 from secateur.core.pattern import Pattern, Scope
 from secateur.core.stats import LinearStats
+from secateur.transform.mask import Scorer
+from secateur.transform.repair import repair
+from secateur.transform.repair.cg import Scaled, solve_on_support
+from secateur.transform.repair.objective import chosen_mask, problem
 
 
 @repair("lsq", needs={"gram"}, paper="arXiv:2406.07831, section 3.3")

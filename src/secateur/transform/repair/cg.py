@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from secateur.apply.repair.objective import Problem
+from secateur.transform.repair.objective import Problem
 
 TOLERANCE = 1e-5
 """Stop when an iteration lowers the error by less than this share of it."""

@@ -5,10 +5,10 @@ import torch
 from tests.problems import make_problem
 from torch import Tensor
 
-from secateur.apply.repair.objective import problem
-from secateur.apply.repair.obs import obs
 from secateur.core.pattern import Pattern
 from secateur.criteria.wanda import wanda
+from secateur.transform.repair.objective import problem
+from secateur.transform.repair.obs import obs
 
 
 def sweep(weight: Tensor, gram: Tensor, mask: Tensor) -> Tensor:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from secateur.apply.mask import Scorer, choose_mask
 from secateur.core.errors import SecateurError, UsageError
 from secateur.core.pattern import Pattern, Scope
 from secateur.core.stats import LinearStats
+from secateur.transform.mask import Scorer, choose_mask
 
 DAMPING = 0.01
 """Least share of each diagonal entry of H added to it.

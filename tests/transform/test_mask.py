@@ -5,9 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from secateur.apply.mask import choose_mask, global_ratios
 from secateur.core.errors import SecateurError, UsageError
 from secateur.core.pattern import Pattern, Scope
+from secateur.transform.mask import choose_mask, global_ratios
 
 HALF = Pattern.parse("0.5")
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from secateur.apply.mask import Scorer, choose_mask
-from secateur.apply.repair import repair
-from secateur.apply.repair.cg import Scaled, solve_on_support
-from secateur.apply.repair.objective import chosen_mask, problem
 from secateur.core.pattern import Pattern, Scope
 from secateur.core.stats import LinearStats
+from secateur.transform.mask import Scorer, choose_mask
+from secateur.transform.repair import repair
+from secateur.transform.repair.cg import Scaled, solve_on_support
+from secateur.transform.repair.objective import chosen_mask, problem
 
 PENALTY = 0.1
 """First weight of the two copies' difference, in units of an input's power."""

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from secateur.apply.mask import Scorer, choose_mask
-from secateur.apply.repair import repair
-from secateur.apply.repair.objective import chosen_mask, problem
 from secateur.core.pattern import Pattern, Scope
 from secateur.core.stats import LinearStats
+from secateur.transform.mask import Scorer, choose_mask
+from secateur.transform.repair import repair
+from secateur.transform.repair.objective import chosen_mask, problem
 
 BLOCK = 128
 

@@ -10,10 +10,10 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from secateur.apply.mask import Scorer
 from secateur.core.pattern import Pattern, Scope
 from secateur.core.registry import Registry
 from secateur.core.stats import LinearStats
+from secateur.transform.mask import Scorer
 
 Repair = Callable[[Tensor, LinearStats, Pattern, Scorer | None, Scope], Tensor]
 """`(weight, stats, pattern, scorer, scope) -> weight`: shapes `[out_features, in_features]`, float32, input left as it was.
@@ -22,5 +22,5 @@ Pruned entries of the result are exactly 0 and meet the pattern exactly. `scorer
 for a solver that chooses for itself.
 """
 
-REPAIRS: Registry[Repair] = Registry("repair", "secateur.apply.repair")
+REPAIRS: Registry[Repair] = Registry("repair", "secateur.transform.repair")
 repair = REPAIRS.register

@@ -1,0 +1,271 @@
+"""From a plan to a written, reloaded and compared folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from secateur.calibrate.collect import HiddenStates, collect
+from secateur.core.errors import VerificationError
+from secateur.core.graph import Block, BlockShape, Group
+from secateur.core.pattern import Pattern
+from secateur.core.plan import Plan
+from secateur.core.progress import Progress
+from secateur.core.stream import LiveBlock
+from secateur.model.arithmetic import Arithmetic, arithmetic
+from secateur.model.checkpoint import MANIFEST, Checkpoint, writing
+from secateur.model.families import family_of
+from secateur.model.nonuniform import MODULE, modeling_source, pruned_config
+from secateur.model.opened import Opened, open_model
+from secateur.pipeline.calibration import replay_calibration
+from secateur.pipeline.methods import Method, method_of
+from secateur.transform.refit import refit
+from secateur.transform.rounding import storage_type
+from secateur.transform.surgery import cut, uncut
+
+_PROBE = (8, 64)
+_TOLERANCE = 1e-4
+"""Cutting a matrix changes the order in which its products are summed, nothing else."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """What a run made.
+
+    parameters: stored parameters of the result (a tied head counts once).
+    sparsity: share of zeros over the tensors the plan prunes weight by weight.
+    reload_difference: largest difference between the reloaded folder's last hidden states and those of the run, relative
+        to their largest value.
+    """
+
+    out: Path
+    plan: Plan
+    parameters: int
+    sparsity: float
+    bytes: int
+    resumed_blocks: int
+    reload_difference: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How to write.
+
+    dtype: storage type, `auto` or a name of `DTYPES`.
+    arithmetic: of matrix products; `None` takes bfloat16, or float32 where units are cut.
+    memory: bytes of hidden states held in memory before a scratch file is used.
+    """
+
+    dtype: str = "auto"
+    arithmetic: Arithmetic | None = None
+    memory: int = 1 << 30
+    overwrite: bool = False
+
+
+def execute(model: Opened, plan: Plan, out: Path, settings: Settings, progress: Progress) -> Pruned:
+    """Prune `model` by `plan` into the folder `out`, going on where the same run was killed.
+
+    Raises PlanError if the plan is not for this model, OutputError if nothing can be written, VerificationError if the
+    reloaded folder does not compute what the run computed; then nothing is left in place.
+    """
+    plan.validate(model.graph, model.digest)
+    method = method_of(plan.made_by)
+    tokens = replay_calibration(model, plan) if "calibration" in plan.made_by else _probe(model)
+    dtype = storage_type(settings.dtype, model.graph.tensors)
+    kind: Arithmetic = settings.arithmetic or ("float32" if plan.keep or plan.drop else "bfloat16")
+    job = {"plan": plan.digest(), "dtype": str(dtype), "arithmetic": kind, "secateur": version("secateur")}
+    alive = _alive(model, plan)
+    with arithmetic(kind), writing(out, job, len(alive) + 1, overwrite=settings.overwrite) as checkpoint:
+        run = _Run(model, plan, method, dtype, checkpoint, progress)
+        run.write_outside()
+        hidden = HiddenStates(run.stream, tokens, budget=settings.memory, folder=checkpoint.partial)
+        run.prune_blocks(alive, hidden)
+        run.write_description(alive)
+        difference = _reload(checkpoint.partial, tokens, hidden)
+        size = sum(path.stat().st_size for path in checkpoint.partial.glob("*.safetensors"))
+        checkpoint.publish()
+    return Pruned(out, plan, run.parameters, run.zeros / max(run.weights, 1), size, run.resumed, difference)
+
+
+class _Run:
+    """One pass over the blocks."""
+
+    def __init__(self, model: Opened, plan: Plan, method: Method, dtype: torch.dtype, checkpoint: Checkpoint, progress: Progress) -> None:
+        self.stream = model.stream(outside=dtype)
+        self.zeros = self.weights = self.parameters = 0
+        self.resumed = max(checkpoint.finished() - 1, 0)
+        self._model, self._plan, self._method, self._dtype = model, plan, method, dtype
+        self._checkpoint, self._progress = checkpoint, progress
+        self._patterns = {name: Pattern.parse(text) for name, text in plan.sparsity.items()}
+        self._seed = int(plan.made_by.get("seed", "0"))
+
+    def write_outside(self) -> None:
+        """Write embeddings, final norm and head, which are never pruned."""
+        tensors = {name: self._model.source.read(name).to(self._dtype) for name in self._model.graph.outside}
+        if self._checkpoint.finished() == 0:
+            self._checkpoint.write(0, tensors)
+        self._enter(0, tensors)
+
+    def prune_blocks(self, alive: tuple[int, ...], hidden: HiddenStates) -> None:
+        """Prune, write and run every surviving block; those that a killed run finished are read back instead."""
+        self._progress.start("prune", len(alive), self.resumed)
+        for place, index in enumerate(alive):
+            with self.stream.open(index) as live, _without(live, self._plan):
+                if place < self.resumed:
+                    self._restore(place, live)
+                else:
+                    self._carve(live, hidden)
+                    self._sparsify(live, hidden)
+                    self._round(live)
+                tensors = self._stored(place, live)
+                if place >= self.resumed:
+                    self._checkpoint.write(place + 1, tensors)
+                self._enter(place + 1, tensors)
+                self._count(live)
+                hidden.advance(live)
+            if place >= self.resumed:
+                self._progress.step(f"block {index}")
+
+    def write_description(self, alive: tuple[int, ...]) -> None:
+        """Write everything in the folder that is not weights."""
+        folder = self._checkpoint.partial
+        self._checkpoint.write_index()
+        config = pruned_config(self._model.source.config, [_shape(self._model.graph.blocks[index], self._plan) for index in alive], alive)
+        config["dtype"] = str(self._dtype).removeprefix("torch.")
+        self._checkpoint.write_json("config.json", config)
+        if "auto_map" in config:
+            (folder / f"{MODULE}.py").write_text(modeling_source(family_of(config)), encoding="utf-8")
+        self._model.source.copy_companions(folder)
+        (folder / "plan.json").write_text(self._plan.to_json(), encoding="utf-8")
+        manifest = {"plan": self._plan.digest(), "source": self._model.digest, "shards": self._checkpoint.digests(), "secateur": version("secateur")}
+        self._checkpoint.write_json(MANIFEST, manifest)
+
+    def _carve(self, live: LiveBlock, hidden: HiddenStates) -> None:
+        """Zero the inputs of o and down that belong to dropped units, and let the others answer for them."""
+        for group in live.block.groups:
+            if group.name not in self._plan.keep:
+                continue
+            output = group.slices[-1]
+            kept = (torch.tensor(self._plan.keep[group.name])[:, None] * output.block + torch.arange(output.block)).flatten()
+            weight = live.weight(output.tensor)
+            if self._method.refits:
+                (linear,) = (linear for linear in live.block.linears if linear.tensor == output.tensor)
+                stats = collect(live, [linear], hidden, {"gram"}, self._seed)[linear.tensor]
+                weight.copy_(refit(weight, stats, kept))
+            else:
+                gone = torch.ones(weight.shape[1], dtype=torch.bool)
+                gone[kept] = False
+                weight[:, gone] = 0
+
+    def _sparsify(self, live: LiveBlock, hidden: HiddenStates) -> None:
+        """Prune weight by weight, stage by stage: each linear sees inputs that the pruned linears before it made."""
+        for stage in live.block.stages:
+            linears = [linear for linear in stage if linear.tensor in self._patterns]
+            if not linears:
+                continue
+            stats = collect(live, linears, hidden, self._method.needs, self._seed)
+            for linear in linears:
+                weight = live.weight(linear.tensor)
+                pattern = self._patterns[linear.tensor]
+                weight.copy_(self._method.solver(weight, stats[linear.tensor], pattern, self._method.scorer, self._method.scope))
+
+    def _round(self, live: LiveBlock) -> None:
+        for name in _present(live.block, self._plan):
+            weight = live.weight(name)
+            weight.copy_(weight.to(self._dtype))
+
+    def _stored(self, place: int, live: LiveBlock) -> dict[str, Tensor]:
+        """Return the tensors of a block as they are stored: cut, rounded, numbered by their new place."""
+        block = live.block
+        whole = {name: live.weight(name).to(self._dtype) for name in _present(block, self._plan)}
+        return {_renamed(name, block, place): tensor for name, tensor in cut(whole, _groups(block, self._plan), self._plan.keep).items()}
+
+    def _restore(self, place: int, live: LiveBlock) -> None:
+        block = live.block
+        names = {_renamed(name, block, place): name for name in _present(block, self._plan)}
+        stored = {names[name]: tensor for name, tensor in load_file(self._checkpoint.shard(place + 1)).items()}
+        shapes = {name: self._model.graph.tensors[name].shape for name in stored}
+        for name, tensor in uncut(stored, shapes, _groups(block, self._plan), self._plan.keep).items():
+            live.weight(name).copy_(tensor)
+
+    def _enter(self, shard: int, tensors: dict[str, Tensor]) -> None:
+        self._checkpoint.add(shard, {name: tensor.nbytes for name, tensor in tensors.items()})
+        self.parameters += sum(tensor.numel() for tensor in tensors.values())
+
+    def _count(self, live: LiveBlock) -> None:
+        for name in _present(live.block, self._plan):
+            if name in self._patterns:
+                weight = live.weight(name)
+                self.weights += weight.numel()
+                self.zeros += int((weight == 0).sum())
+
+
+def _dropped(block: Block, plan: Plan) -> frozenset[str]:
+    """Return which halves of a block the plan drops: `attn`, `ffn`."""
+    both = str(block.index) in plan.drop
+    return frozenset(part for part in ("attn", "ffn") if both or f"{block.index}.{part}" in plan.drop)
+
+
+def _alive(model: Opened, plan: Plan) -> tuple[int, ...]:
+    """Return the blocks of which something survives."""
+    return tuple(block.index for block in model.graph.blocks if len(_dropped(block, plan)) < 2)
+
+
+@contextmanager
+def _without(live: LiveBlock, plan: Plan) -> Iterator[None]:
+    with ExitStack() as stack:
+        for part in _dropped(live.block, plan):
+            stack.enter_context(live.without(part))
+        yield
+
+
+def _present(block: Block, plan: Plan) -> list[str]:
+    """Return the tensors of a block that are not in a dropped half."""
+    gone = {name for part in _dropped(block, plan) for name in block.halves[part]}
+    return [name for name in block.tensors if name not in gone]
+
+
+def _groups(block: Block, plan: Plan) -> list[Group]:
+    gone = _dropped(block, plan)
+    return [group for group in block.groups if {"kv": "attn", "ffn": "ffn"}[group.kind] not in gone]
+
+
+def _renamed(name: str, block: Block, place: int) -> str:
+    return block.prefix.replace(f".{block.index}.", f".{place}.") + name.removeprefix(block.prefix)
+
+
+def _shape(block: Block, plan: Plan) -> BlockShape:
+    """Return the widths that a block has after the plan."""
+    shape, gone = block.shape, _dropped(block, plan)
+    kept = {group.kind: len(plan.keep.get(group.name, range(group.size))) for group in block.groups}
+    if "attn" in gone or not shape.n_heads:
+        shape = replace(shape, n_heads=0, n_kv_heads=0)
+    else:
+        shape = replace(shape, n_heads=shape.n_heads // shape.n_kv_heads * kept["kv"], n_kv_heads=kept["kv"])
+    return replace(shape, intermediate_size=0 if "ffn" in gone else kept.get("ffn", 0))
+
+
+def _probe(model: Opened) -> Tensor:
+    """Return token ids for a run that needs no calibration text, so that its output can be compared all the same."""
+    return torch.randint(model.graph.vocab_size, _PROBE, generator=torch.Generator().manual_seed(0))
+
+
+def _reload(folder: Path, tokens: Tensor, hidden: HiddenStates) -> float:
+    """Reload the folder block by block in transformers' modules and compare the first batch; return the relative difference."""
+    stream = open_model(str(folder)).stream()
+    meant = next(hidden.batches())
+    (states,) = stream.embed([tokens[: len(meant)]])
+    for index in range(len(stream)):
+        with stream.open(index) as live:
+            states = live(states)
+    difference = float((states - meant).abs().max() / meant.abs().max())
+    if not difference <= _TOLERANCE:
+        raise VerificationError(f"the written model does not compute what was meant (relative difference {difference:.1e}); nothing was kept")
+    return difference

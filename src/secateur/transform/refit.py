@@ -1,0 +1,23 @@
+"""Make the surviving inputs of a linear answer for those that leave: ridge least squares in closed form."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from secateur.core.stats import LinearStats
+from secateur.transform.repair.objective import damped
+
+
+def refit(weight: Tensor, stats: LinearStats, kept: Tensor) -> Tensor:
+    """Return the weight that reproduces its own outputs best from the inputs `kept`, the others zero.
+
+    weight, result: `[out_features, in_features]`, float32; kept: input indices. The minimiser of
+    `E |W' x - W x|²` with ridge damping is `W H[:, K] (H_KK)⁻¹`. Raises SecateurError without a usable Gram matrix.
+    """
+    gram, _ = damped(stats)
+    across = weight.double() @ gram[:, kept]
+    solved = torch.linalg.solve(gram[kept][:, kept], across.T).T
+    result = torch.zeros_like(weight)
+    result[:, kept] = solved.float()
+    return result
