@@ -5,9 +5,41 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from secateur.pipeline import Calibration, Plan, Pruned, Quality, Settings, Verified, apply, evaluate, plan, prune, verify
+    from secateur.pipeline import (
+        Calibration,
+        Depth,
+        Plan,
+        Pruned,
+        Quality,
+        Settings,
+        Verified,
+        Width,
+        apply,
+        evaluate,
+        plan,
+        plan_depth,
+        plan_width,
+        prune,
+        verify,
+    )
 
-__all__ = ["Calibration", "Plan", "Pruned", "Quality", "Settings", "Verified", "apply", "evaluate", "plan", "prune", "verify"]
+__all__ = [
+    "Calibration",
+    "Depth",
+    "Plan",
+    "Pruned",
+    "Quality",
+    "Settings",
+    "Verified",
+    "Width",
+    "apply",
+    "evaluate",
+    "plan",
+    "plan_depth",
+    "plan_width",
+    "prune",
+    "verify",
+]
 
 
 def __getattr__(name: str) -> Any:

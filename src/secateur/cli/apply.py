@@ -21,7 +21,7 @@ def apply(
     output: options.Out,
     plan: Annotated[Path, typer.Option("--plan", help="JSON file that `secateur plan` wrote.")] = Path("plan.json"),
     dtype: options.Dtype = "auto",
-    compute: options.Compute = "bfloat16",
+    compute: options.RunCompute = None,
     memory: options.Memory = 1024,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
@@ -39,11 +39,11 @@ def apply(
     show.result(body, as_json=as_json, title=f"wrote {output}")
 
 
-def settings_of(dtype: str, compute: str, memory: int, *, overwrite: bool) -> Settings:
+def settings_of(dtype: str, compute: str | None, memory: int, *, overwrite: bool) -> Settings:
     """Return the settings of a run; raises UsageError for an unknown arithmetic."""
     from secateur.pipeline import Settings
 
-    return Settings(dtype=dtype, arithmetic=arithmetic_of(compute), memory=memory << 20, overwrite=overwrite)
+    return Settings(dtype=dtype, arithmetic=arithmetic_of(compute) if compute else None, memory=memory << 20, overwrite=overwrite)
 
 
 def arithmetic_of(compute: str) -> Any:

@@ -9,13 +9,18 @@ import typer
 
 Model = Annotated[str, typer.Argument(help="Model folder, .gguf file, hub id (org/name) or smollm2-135m.", metavar="MODEL")]
 Out = Annotated[Path, typer.Option("--output", "-o", help="Folder to write; appears only when it is finished and checked.")]
-Method = Annotated[str, typer.Option("--method", help="magnitude, wanda, sparsegpt, ria, alps, random, or auto (the best by measurement).")]
+Method = Annotated[str, typer.Option("--method", help="magnitude, wanda, sparsegpt, ria, alps, random, auto (best by measurement); width or depth.")]
 Sparsity = Annotated[Optional[str], typer.Option("--sparsity", help="Share of zeros: 0.5 or 50%.")]  # noqa: UP045
 Pattern = Annotated[Optional[str], typer.Option("--pattern", help="N:M pattern: 2:4 keeps two of every four.")]  # noqa: UP045
+Units = Annotated[str, typer.Option("--units", help="width: what is narrowed, ffn or ffn,kv.")]
+Ratio = Annotated[Optional[float], typer.Option("--ratio", help="width: share of the units' parameters that goes; depth: share of all blocks.")]  # noqa: UP045
+DropLayers = Annotated[Optional[int], typer.Option("--drop-layers", min=1, help="depth: so many blocks' worth of parameters go.")]  # noqa: UP045
+SubBlocks = Annotated[bool, typer.Option("--sub-blocks", help="depth: attention and FFN may go on their own.")]
+Align = Annotated[int, typer.Option("--align", min=1, help="width: FFN widths are multiples of it.")]
 Criterion = Annotated[Optional[str], typer.Option("--criterion", help="Replace the method's criterion.")]  # noqa: UP045
 Repair = Annotated[Optional[str], typer.Option("--repair", help="Replace the method's repair: none, obs, dsnot, lsq, admm.")]  # noqa: UP045
 Scope = Annotated[Optional[str], typer.Option("--scope", help="Which weights compete: row or tensor.")]  # noqa: UP045
-Allocation = Annotated[Optional[str], typer.Option("--allocation", help="Spread of the ratio: uniform, owl, error, global.")]  # noqa: UP045
+Allocation = Annotated[Optional[str], typer.Option("--allocation", help="Spread: uniform, owl, error, global; for width: uniform, knapsack.")]  # noqa: UP045
 Calib = Annotated[str, typer.Option("--calib", help="Text file (.txt, .raw, .jsonl), hf:DATASET:CONFIG:SPLIT, builtin, or self.")]
 Samples = Annotated[int, typer.Option("--samples", min=1, help="Windows of calibration text.")]
 CalibWindow = Annotated[int, typer.Option("--calib-window", min=2, help="Tokens per calibration window.")]
@@ -23,6 +28,7 @@ Protect = Annotated[Optional[list[str]], typer.Option("--protect", help="first=N
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")]
 Dtype = Annotated[str, typer.Option("--dtype", help="Storage: auto, float32, bfloat16, float16.")]
 Compute = Annotated[str, typer.Option("--compute", help="Matrix products in float32 or bfloat16 (summed in float32).")]
+RunCompute = Annotated[str | None, typer.Option("--compute", help="Matrix products: bfloat16, or float32 (default where units are cut).")]
 Memory = Annotated[int, typer.Option("--memory", min=0, help="MiB of hidden states held in memory before a scratch file is used.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Decide, print, and write nothing.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")]

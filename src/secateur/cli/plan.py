@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from secateur.cli import options, show
-from secateur.core.errors import OutputError, UsageError
+from secateur.cli.choose import Choice
+from secateur.core.errors import OutputError
 
 if TYPE_CHECKING:
     from secateur.core.plan import Plan
@@ -20,6 +21,11 @@ def plan(
     method: options.Method = "auto",
     sparsity: options.Sparsity = None,
     pattern: options.Pattern = None,
+    units: options.Units = "ffn",
+    ratio: options.Ratio = None,
+    drop_layers: options.DropLayers = None,
+    sub_blocks: options.SubBlocks = False,
+    align: options.Align = 32,
     criterion: options.Criterion = None,
     repair: options.Repair = None,
     scope: options.Scope = None,
@@ -35,45 +41,46 @@ def plan(
     quiet: options.Quiet = False,
 ) -> None:
     """Decide what to prune and write plan.json; `secateur apply` does it."""
-    amount = sparsity_of(sparsity, pattern)
+    choice = Choice(
+        method=method,
+        sparsity=sparsity,
+        pattern=pattern,
+        units=units,
+        ratio=ratio,
+        drop_layers=drop_layers,
+        sub_blocks=sub_blocks,
+        align=align,
+        criterion=criterion,
+        repair=repair,
+        scope=scope,
+        allocation=allocation,
+        calib=calib,
+        samples=samples,
+        calib_window=calib_window,
+        protect=protect or (),
+        seed=seed,
+    )
+    choice.check()
     if output.exists() and not overwrite:
         raise OutputError(f"{output} exists: choose another --output, or pass --overwrite")
-    from secateur import pipeline
-
     with show.progress(quiet=quiet or as_json) as progress:
-        made = pipeline.plan(
-            model,
-            sparsity=amount,
-            method=method,
-            criterion=criterion,
-            repair=repair,
-            scope=scope,
-            allocation=allocation,
-            calibration=pipeline.Calibration(text=calib, samples=samples, window=calib_window),
-            protect=protect or (),
-            seed=seed,
-            progress=progress,
-        )
+        made = choice.plan(model, progress)
     _write(output, made.to_json())
     if explain and not as_json:
         print(made.explain())
     show.result(summary(made), as_json=as_json, title=f"wrote {output}")
 
 
-def sparsity_of(sparsity: str | None, pattern: str | None) -> str:
-    """Return the one of the two that was given; raises UsageError for both, neither, or each in the other's place."""
-    if (sparsity is None) == (pattern is None):
-        raise UsageError("say how much to prune: either --sparsity 0.5 or --pattern 2:4")
-    if pattern is not None and ":" not in pattern:
-        raise UsageError(f"pattern {pattern!r} is not N:M such as 2:4; a ratio goes to --sparsity")
-    if sparsity is not None and ":" in sparsity:
-        raise UsageError(f"sparsity {sparsity!r} is a pattern: give it to --pattern")
-    return sparsity or pattern or ""
-
-
 def summary(plan: Plan) -> dict[str, Any]:
     """Return what a plan decided, for people."""
-    return {"model": plan.model, "plan": plan.digest(), "pruned_tensors": len(plan.sparsity), **plan.made_by}
+    return {
+        "model": plan.model,
+        "plan": plan.digest(),
+        "pruned_tensors": len(plan.sparsity),
+        "narrowed": len(plan.keep),
+        "dropped": " ".join(plan.drop),
+        **plan.made_by,
+    }
 
 
 def _write(path: Path, text: str) -> None:

@@ -6,7 +6,8 @@ import time
 
 from secateur.cli import options, show
 from secateur.cli.apply import changes, settings_of
-from secateur.cli.plan import sparsity_of, summary
+from secateur.cli.choose import Choice
+from secateur.cli.plan import summary
 
 
 def prune(
@@ -15,6 +16,11 @@ def prune(
     method: options.Method = "auto",
     sparsity: options.Sparsity = None,
     pattern: options.Pattern = None,
+    units: options.Units = "ffn",
+    ratio: options.Ratio = None,
+    drop_layers: options.DropLayers = None,
+    sub_blocks: options.SubBlocks = False,
+    align: options.Align = 32,
     criterion: options.Criterion = None,
     repair: options.Repair = None,
     scope: options.Scope = None,
@@ -25,7 +31,7 @@ def prune(
     protect: options.Protect = None,
     seed: options.Seed = 0,
     dtype: options.Dtype = "auto",
-    compute: options.Compute = "bfloat16",
+    compute: options.RunCompute = None,
     memory: options.Memory = 1024,
     dry_run: options.DryRun = False,
     overwrite: options.Overwrite = False,
@@ -33,25 +39,32 @@ def prune(
     quiet: options.Quiet = False,
 ) -> None:
     """Prune a model and write a Hugging Face folder that was reloaded and compared."""
-    amount = sparsity_of(sparsity, pattern)
+    choice = Choice(
+        method=method,
+        sparsity=sparsity,
+        pattern=pattern,
+        units=units,
+        ratio=ratio,
+        drop_layers=drop_layers,
+        sub_blocks=sub_blocks,
+        align=align,
+        criterion=criterion,
+        repair=repair,
+        scope=scope,
+        allocation=allocation,
+        calib=calib,
+        samples=samples,
+        calib_window=calib_window,
+        protect=protect or (),
+        seed=seed,
+    )
+    choice.check()
     from secateur import pipeline
 
     settings = settings_of(dtype, compute, memory, overwrite=overwrite)
     started = time.perf_counter()
     with show.progress(quiet=quiet or as_json) as progress:
-        plan = pipeline.plan(
-            model,
-            sparsity=amount,
-            method=method,
-            criterion=criterion,
-            repair=repair,
-            scope=scope,
-            allocation=allocation,
-            calibration=pipeline.Calibration(text=calib, samples=samples, window=calib_window),
-            protect=protect or (),
-            seed=seed,
-            progress=progress,
-        )
+        plan = choice.plan(model, progress)
         if dry_run:
             show.result(summary(plan), as_json=as_json, title=f"would write {output}")
             return

@@ -14,12 +14,31 @@ from secateur.measure.perplexity import Quality, measure
 from secateur.model.arithmetic import Arithmetic, arithmetic
 from secateur.model.opened import open_model
 from secateur.pipeline.calibration import Calibration
+from secateur.pipeline.depth import Depth, decide_depth
 from secateur.pipeline.methods import method_named
 from secateur.pipeline.run import Pruned, Settings, execute
 from secateur.pipeline.sparsity import decide_sparsity
 from secateur.pipeline.verify import Verified, verify
+from secateur.pipeline.width import Width, decide_width
+from secateur.transform.repair import REPAIRS
 
-__all__ = ["Calibration", "Plan", "Pruned", "Quality", "Settings", "Verified", "apply", "evaluate", "plan", "prune", "verify"]
+__all__ = [
+    "Calibration",
+    "Depth",
+    "Plan",
+    "Pruned",
+    "Quality",
+    "Settings",
+    "Verified",
+    "Width",
+    "apply",
+    "evaluate",
+    "plan",
+    "plan_depth",
+    "plan_width",
+    "prune",
+    "verify",
+]
 
 
 def plan(
@@ -48,6 +67,23 @@ def plan(
     chosen = method_named(method).replaced(criterion, repair, scope)
     spread = allocation or ("uniform" if pattern.m else chosen.allocation)
     return decide_sparsity(open_model(src), pattern, chosen, spread, calibration or Calibration(), protect, seed, progress or Silent())
+
+
+def plan_width(src: str, width: Width, *, calibration: Calibration | None = None, repair: str = "lsq", seed: int = 0, progress: Progress | None = None) -> Plan:
+    """Decide which FFN neurons and KV groups the model `src` keeps; see `Width`.
+
+    repair: `lsq` makes the surviving inputs of each half's last linear answer for those that left; `none` does not.
+    Raises SecateurError for a model, a text or options that cannot work.
+    """
+    return decide_width(open_model(src), width, calibration or Calibration(), REPAIRS[repair].name, seed, progress or Silent())
+
+
+def plan_depth(src: str, depth: Depth, *, calibration: Calibration | None = None, seed: int = 0, progress: Progress | None = None) -> Plan:
+    """Decide which blocks, or halves of blocks, the model `src` does without; see `Depth`.
+
+    Raises SecateurError for a model, a text or options that cannot work.
+    """
+    return decide_depth(open_model(src), depth, calibration or Calibration(), seed, progress or Silent())
 
 
 def apply(plan: Plan, src: str, out: str | Path, *, settings: Settings | None = None, progress: Progress | None = None) -> Pruned:

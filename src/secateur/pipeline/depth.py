@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from importlib.metadata import version
 
 from torch import Tensor
@@ -19,22 +20,34 @@ RECHECKED = 8
 """Candidates measured anew at each step; the others keep their last known loss."""
 
 
-def decide_depth(
-    model: Opened, *, layers: int | None, ratio: float | None, sub_blocks: bool, calibration: Calibration, repair: str, seed: int, progress: Progress
-) -> Plan:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Depth:
+    """How much depth goes.
+
+    layers: so many blocks' worth of parameters; or ratio: that share of all block parameters.
+    sub_blocks: attention and FFN halves may go on their own.
+    """
+
+    layers: int | None = None
+    ratio: float | None = None
+    sub_blocks: bool = False
+
+
+def decide_depth(model: Opened, depth: Depth, calibration: Calibration, seed: int, progress: Progress) -> Plan:
     """Return the plan that drops blocks one after another, each time the one whose loss costs least per parameter.
 
-    layers: how many blocks' worth of parameters go; or ratio: which share of all block parameters.
-    sub_blocks: drop attention and FFN halves on their own too.
-    The first and the last block always stay. Raises UsageError if so much cannot go.
+    The first and the last block always stay. Raises UsageError if so much cannot go. The greedy search with measurement
+    after every removal is that of BlockPruner (arXiv:2406.10594).
     """
+    if (depth.layers is None) == (depth.ratio is None):
+        raise UsageError("say how much depth goes: either --drop-layers 8 or --ratio 0.25")
     tokens = calibration_tokens(model, calibration, seed)
-    search = _Search(model, tokens[:PROBE_WINDOWS], sub_blocks, progress)
-    budget = layers * search.whole if layers is not None else round((ratio or 0.0) * search.whole * len(model.graph.blocks))
+    search = _Search(model, tokens[:PROBE_WINDOWS], depth.sub_blocks, progress)
+    blocks = depth.layers if depth.layers is not None else (depth.ratio or 0.0) * len(model.graph.blocks)
     with arithmetic("bfloat16"):
-        dropped = search.run(budget)
-    made_by = {"target": f"layers={layers}" if layers is not None else f"ratio={ratio:g}", "units": "sub-blocks" if sub_blocks else "blocks"}
-    made_by |= {"criterion": "", "repair": repair, "scope": "row", "seed": str(seed), "secateur": version("secateur"), **provenance(calibration, tokens)}
+        dropped = search.run(round(blocks * search.whole))
+    made_by = {"target": f"layers={blocks:g}", "units": "sub-blocks" if depth.sub_blocks else "blocks", "criterion": "", "repair": "none"}
+    made_by |= {"scope": "row", "seed": str(seed), "secateur": version("secateur"), **provenance(calibration, tokens)}
     return Plan(model=model.digest, drop=tuple(dropped), made_by=made_by)
 
 
@@ -58,7 +71,7 @@ class _Search:
 
     def run(self, budget: int) -> list[str]:
         """Return what to drop so that at least `budget` parameters go."""
-        if budget > sum(self._prices.values()):
+        if not 0 < budget <= sum(self._prices.values()):
             raise UsageError(f"that much cannot go: at most {sum(self._prices.values()):,} parameters lie between the first and the last block")
         self._progress.start("search depth", budget)
         base = self._advance_from(0)
