@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
 
 from secateur.core.errors import UsageError
 
@@ -32,8 +32,15 @@ class Choice:
     calib: str
     samples: int
     calib_window: int
-    protect: Sequence[str]
+    protect: Sequence[str] | None
     seed: int
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Choice:
+        """Return the choice among the options of a verb, by name; raises UsageError if they contradict each other."""
+        choice = cls(**{field.name: options[field.name] for field in fields(cls)})
+        choice.check()
+        return choice
 
     def check(self) -> None:
         """Raise UsageError for options that contradict each other, before anything heavy is imported."""
@@ -71,7 +78,7 @@ class Choice:
             scope=self.scope,
             allocation=self.allocation,
             calibration=calibration,
-            protect=self.protect,
+            protect=self.protect or (),
             seed=self.seed,
             progress=progress,
         )

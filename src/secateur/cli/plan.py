@@ -41,26 +41,7 @@ def plan(
     quiet: options.Quiet = False,
 ) -> None:
     """Decide what to prune and write plan.json; `secateur apply` does it."""
-    choice = Choice(
-        method=method,
-        sparsity=sparsity,
-        pattern=pattern,
-        units=units,
-        ratio=ratio,
-        drop_layers=drop_layers,
-        sub_blocks=sub_blocks,
-        align=align,
-        criterion=criterion,
-        repair=repair,
-        scope=scope,
-        allocation=allocation,
-        calib=calib,
-        samples=samples,
-        calib_window=calib_window,
-        protect=protect or (),
-        seed=seed,
-    )
-    choice.check()
+    choice = Choice.of(locals())
     if output.exists() and not overwrite:
         raise OutputError(f"{output} exists: choose another --output, or pass --overwrite")
     with show.progress(quiet=quiet or as_json) as progress:

@@ -39,26 +39,7 @@ def prune(
     quiet: options.Quiet = False,
 ) -> None:
     """Prune a model and write a Hugging Face folder that was reloaded and compared."""
-    choice = Choice(
-        method=method,
-        sparsity=sparsity,
-        pattern=pattern,
-        units=units,
-        ratio=ratio,
-        drop_layers=drop_layers,
-        sub_blocks=sub_blocks,
-        align=align,
-        criterion=criterion,
-        repair=repair,
-        scope=scope,
-        allocation=allocation,
-        calib=calib,
-        samples=samples,
-        calib_window=calib_window,
-        protect=protect or (),
-        seed=seed,
-    )
-    choice.check()
+    choice = Choice.of(locals())
     from secateur import pipeline
 
     settings = settings_of(dtype, compute, memory, overwrite=overwrite)
