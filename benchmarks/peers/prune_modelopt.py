@@ -28,6 +28,7 @@ def main() -> None:
         with torch.inference_mode():
             model = mts.sparsify(model, mode="sparsegpt", config=config)
         exported: PreTrainedModel = mts.export(model)  # folds the masks into plain Linear weights
+        exported.tie_weights()  # the export clones every weight, the tied head included
         return exported
 
     run("modelopt", version("nvidia-modelopt"), args, prune, STARTED)

@@ -158,7 +158,8 @@ class _Run:
             if self._method.refits:
                 (linear,) = (linear for linear in live.block.linears if linear.tensor == output.tensor)
                 stats = collect(live, [linear], hidden, {"gram"}, self._seed)[linear.tensor]
-                weight.copy_(refit(weight, stats, kept))
+                with arithmetic("float32"):
+                    weight.copy_(refit(weight, stats, kept))
             else:
                 gone = torch.ones(weight.shape[1], dtype=torch.bool)
                 gone[kept] = False
@@ -171,10 +172,12 @@ class _Run:
             if not linears:
                 continue
             stats = collect(live, linears, hidden, self._method.needs, self._seed)
-            for linear in linears:
-                weight = live.weight(linear.tensor)
-                pattern = self._patterns[linear.tensor]
-                weight.copy_(self._method.solver(weight, stats[linear.tensor], pattern, self._method.scorer, self._method.scope))
+            # Bfloat16 products are good enough for activations; a solver would keep their error in the weights.
+            with arithmetic("float32"):
+                for linear in linears:
+                    weight = live.weight(linear.tensor)
+                    pattern = self._patterns[linear.tensor]
+                    weight.copy_(self._method.solver(weight, stats[linear.tensor], pattern, self._method.scorer, self._method.scope))
 
     def _round(self, live: LiveBlock) -> None:
         for name in _present(live.block, self._plan):

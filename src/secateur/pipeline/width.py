@@ -97,7 +97,9 @@ def _eliminations(model: Opened, width: Width, hidden: HiddenStates, progress: P
 def _eliminate(live: LiveBlock, block: Block, group: Group, hidden: HiddenStates) -> Elimination:
     output = group.slices[-1]
     (linear,) = (linear for linear in block.linears if linear.tensor == output.tensor)
-    return eliminate(live.weight(linear.tensor), collect(live, [linear], hidden, {"gram"})[linear.tensor], output.block)
+    stats = collect(live, [linear], hidden, {"gram"})[linear.tensor]
+    with arithmetic("float32"):
+        return eliminate(live.weight(linear.tensor), stats, output.block)
 
 
 def _price(model: Opened, group: Group) -> int:

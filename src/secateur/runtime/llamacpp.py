@@ -1,0 +1,99 @@
+"""GGUF files in llama.cpp, through xllamacpp."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from secateur.core.errors import MissingExtraError, SourceError
+from secateur.runtime import Generated, Memory
+from secateur.runtime.process import process_memory
+
+_ERRORS_ONLY = 1
+_ALL = 1 << 20
+_SURELY = 1e4
+# The server listens on this machine only; a proxy has no business there.
+_LOCAL = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+def require_llamacpp(purpose: str) -> None:
+    """Raise MissingExtraError unless xllamacpp is installed."""
+    if importlib.util.find_spec("xllamacpp") is None:
+        raise MissingExtraError(f"{purpose} needs llama.cpp: pip install 'secateur[llamacpp]'")
+
+
+class LlamaCpp:
+    """A GGUF file loaded in llama.cpp on the CPU.
+
+    context: most tokens of prompt and answer together. exact: keep the KV cache in float32 and attention unfused, so that
+    logits can be compared. Raises SourceError if llama.cpp cannot load the file.
+    """
+
+    name = "llama.cpp"
+
+    def __init__(self, path: str, *, context: int, threads: int = 1, exact: bool = False) -> None:
+        import xllamacpp
+
+        params = xllamacpp.CommonParams()
+        params.model.path = path
+        params.n_ctx, params.n_parallel, params.n_gpu_layers = context, 1, 0
+        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
+        params.warmup, params.verbosity = False, _ERRORS_ONLY
+        if exact:
+            params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
+            params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        try:
+            self._server: Any = xllamacpp.Server(params)
+        # Its message says nothing; what llama.cpp printed does.
+        except RuntimeError:
+            raise SourceError(f"llama.cpp cannot load {Path(path).name}") from None
+        self._letter = self.tokenize("a", special=False)[-1]
+
+    def logprobs(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+        """Return the natural logarithm of the probability of each next token, `[vocab_size]`, after `tokens`."""
+        # The server tells nothing of a token that begins a character without ending it, so it is made to choose a letter;
+        # what it tells are the probabilities before that.
+        bias = [[self._letter, _SURELY]]
+        # More than there are: the server gives all.
+        rows = self._complete(tokens, n_predict=1, n_probs=_ALL, logit_bias=bias)["completion_probabilities"][0]["top_logprobs"]
+        found = np.full(max(row["id"] for row in rows) + 1, -np.inf)
+        for row in rows:
+            found[row["id"]] = -math.inf if row["logprob"] is None else row["logprob"]
+        # llama.cpp adds up the probabilities in float32, which is off by 1e-4 for a large vocabulary.
+        return (found - np.logaddexp.reduce(found)).astype(np.float32)
+
+    def generate(self, prompt: Sequence[int], max_tokens: int) -> Generated:
+        """Return the `max_tokens` likeliest tokens after `prompt`, with llama.cpp's own timings."""
+        answer = self._complete(prompt, n_predict=max_tokens, return_tokens=True)
+        timings = answer["timings"]
+        return Generated(tuple(answer["tokens"]), timings["prompt_ms"] / 1000, timings["predicted_ms"] / 1000)
+
+    def tokenize(self, text: str, *, special: bool = True) -> list[int]:
+        """Return the ids of `text` as plain text, with the tokens that llama.cpp puts around it if `special`."""
+        answer = self._ask("tokenize", {"content": text, "add_special": special, "parse_special": False})
+        return [int(token) for token in answer["tokens"]]
+
+    def memory(self) -> Memory:
+        """Return what the process holds; the weights are pages of the file."""
+        return process_memory()
+
+    def _complete(self, prompt: Sequence[int], **options: Any) -> dict[str, Any]:
+        return self._ask("completion", {"prompt": [int(token) for token in prompt], "temperature": 0, "cache_prompt": False, "ignore_eos": True, **options})
+
+    def _ask(self, what: str, body: dict[str, Any]) -> dict[str, Any]:
+        request = urllib.request.Request(f"{self._server.listening_address}/{what}", json.dumps(body).encode(), {"Content-Type": "application/json"})
+        try:
+            with _LOCAL.open(request) as response:
+                answer: dict[str, Any] = json.load(response)
+        except urllib.error.HTTPError as error:
+            raise SourceError(f"llama.cpp refuses to run the model: {json.load(error)['error']['message']}") from None
+        return answer
