@@ -41,7 +41,9 @@ def rope_of(arch: str, settings: Mapping[str, Any], head_dim: int) -> Rope:
     if kind == "yarn":
         return Rope(fields | _yarn(main, settings))
     if kind == "longrope" and arch == "phi3":
-        return Rope(fields | _longrope(main, settings), {f"rope_factors_{name}.weight": [float(x) for x in main[f"{name}_factor"]] for name in ("long", "short")})
+        return Rope(
+            fields | _longrope(main, settings), {f"rope_factors_{name}.weight": [float(x) for x in main[f"{name}_factor"]] for name in ("long", "short")}
+        )
     raise UnsupportedModelError(f"not supported because llama.cpp's {arch} loader has no rotary scaling of the kind {kind!r}")
 
 

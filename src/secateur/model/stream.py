@@ -18,6 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from secateur.core.errors import SourceError
 from secateur.core.graph import Block, Graph
 from secateur.core.source import Source
+from secateur.model.memory import give_back
 from secateur.model.families import BASE_KEY, SHAPES_KEY, family_of
 from secateur.model.reshape import Nothing, reshape_blocks
 
@@ -182,6 +183,7 @@ class ModelStream:
             for (owner, leaf, _), parameter in zip(owners, empty, strict=True):
                 setattr(owner, leaf, parameter)
             self._model.tie_weights()
+            give_back()
 
     def _read(self, name: str, rounding: torch.dtype = torch.float32) -> Tensor:
         """Return a finite float32 weight, rounded; in pieces, because each step copies what it is given."""

@@ -18,10 +18,9 @@ from numpy.typing import NDArray
 from transformers import AutoConfig
 
 from secateur.calibrate.text import read_text, windows
-from secateur.core.errors import OutputError, UsageError, VerificationError
+from secateur.core.errors import OutputError, SourceError, UsageError, VerificationError
 from secateur.core.progress import Progress, Silent
-from secateur.core.source import Source
-from secateur.export.check import TOLERANCE, TOLERANCES, largest_divergence
+from secateur.export.check import ask, inputs_rounded, largest_divergence, limit
 from secateur.export.gguf import GgufExport, Typed
 from secateur.export.layout import Layout, Naming, lay_out
 from secateur.export.rope import rope_of
@@ -85,7 +84,10 @@ def export(src: str, out: str | Path, *, kind: str = "f16", verify: bool = True,
         if quantizer:
             _quantize(quantizer, partial, kind)
         context = context_length(layout.arch, _settings(model))
-        kl = _check(model, open_model(str(partial)).stream() if quantizer else _stream(plan.rounded(), model), partial, kind, context, progress) if verify else None
+        kl = None
+        if verify:
+            stored = open_model(str(partial)).stream() if quantizer else ModelStream(plan.rounded(), model.graph)
+            kl = _check(model, stored, partial, kind, context, progress)
     return Exported(out, layout.arch, kind, out.stat().st_size, len(layout.shapes), context, kl)
 
 
@@ -107,9 +109,7 @@ def _naming(model: Opened) -> Naming:
     family = family_of(model.source.config)
     # A GGUF file does not tell Mistral from Llama.
     arch = next((name for name, row in ARCHS.items() if row.family == family.name), "llama")
-    return Naming(
-        arch=arch, outside=_OUTSIDE, inside=block_names(family), permuted=ARCHS[arch].permuted, norm_offset=ARCHS[arch].norm_offset
-    )
+    return Naming(arch=arch, outside=_OUTSIDE, inside=block_names(family), permuted=ARCHS[arch].permuted, norm_offset=ARCHS[arch].norm_offset)
 
 
 def _words(model: Opened, settings: dict[str, Any]) -> dict[str, Any]:
@@ -177,34 +177,43 @@ def _quantize(program: str, path: Path, kind: str) -> None:
         raise OutputError(f"{QUANTIZER} failed (exit {done.returncode}): {reason}")
 
 
-def _stream(source: Source, model: Opened) -> ModelStream:
-    return ModelStream(source, model.graph)
-
-
 def _check(model: Opened, stream: ModelStream, path: Path, kind: str, context: int, progress: Progress) -> float:
     """Return the largest divergence of llama.cpp from `stream`; raises VerificationError if it is too large or text is cut otherwise."""
     length = min(_PROMPT_TOKENS, context - 1)
     tokenizer = model.source.tokenizer()
     tokens = windows(read_text("builtin"), tokenizer, length, _PROMPTS)
-    expected = _logprobs(stream, tokens)
-    prompts = [(row, end) for row in range(len(tokens)) for end in (length, length // 2)]
-    options = {"path": str(path), "context": length + 1, "exact": True}
-    with Isolated("llama.cpp", "secateur.runtime.llamacpp:LlamaCpp", options) as backend:
-        if backend.tokenize(PROBE) != list(tokenizer(PROBE)["input_ids"]):
-            raise VerificationError(f"llama.cpp cuts text into other tokens than the tokenizer of {model.source.ref}")
-        kl = largest_divergence(backend, [tokens[row, :end].tolist() for row, end in prompts], [expected[row, end - 1] for row, end in prompts], progress)
-    limit = TOLERANCES.get(kind, TOLERANCE)
-    if not kl <= limit:
-        raise VerificationError(f"llama.cpp computes other probabilities from the file than the model gives (KL {kl:.1e} nats, at most {limit:g} is rounding)")
+    progress.start("check", 2 + (kind != "f32"))
+    expected = _predictions(stream, tokens)
+    progress.step("secateur")
+    allowed = limit(0.0)
+    if kind != "f32":
+        with inputs_rounded(kind):
+            allowed = limit(largest_divergence(expected, _predictions(stream, tokens)))
+        progress.step("rounding")
+    try:
+        with Isolated("llama.cpp", "secateur.runtime.llamacpp:LlamaCpp", {"path": str(path), "context": length + 1, "exact": True}) as backend:
+            if backend.tokenize(PROBE) != list(tokenizer(PROBE)["input_ids"]):
+                raise VerificationError(f"llama.cpp cuts text into other tokens than the tokenizer of {model.source.ref}")
+            kl = largest_divergence(expected, ask(backend, [row[:end].tolist() for row in tokens for end in _ends(length)]))
+    except SourceError as error:
+        raise VerificationError(str(error)) from None
+    progress.step("llama.cpp")
+    if not kl <= allowed:
+        raise VerificationError(f"llama.cpp computes other probabilities from the file than the model gives (KL {kl:.1e} nats, {allowed:.1e} allowed)")
     return kl
 
 
+def _ends(length: int) -> tuple[int, ...]:
+    return (length // 2, length)
+
+
 @torch.no_grad()
-def _logprobs(stream: ModelStream, tokens: torch.Tensor) -> NDArray[np.float64]:
-    """Return the natural logarithms of all next-token probabilities, `[prompts, length, vocab_size]`."""
+def _predictions(stream: ModelStream, tokens: torch.Tensor) -> list[NDArray[np.float64]]:
+    """Return the natural logarithms of the next-token probabilities after half and after all of each row of `tokens`."""
     (states,) = stream.embed([tokens])
     for index in range(len(stream)):
         with stream.open(index) as block:
             states = block(states)
-    logits = torch.cat(list(stream.logits(states.flatten(0, 1)))).double()
-    return torch.log_softmax(logits, -1).reshape(*tokens.shape, -1).numpy()
+    ends = torch.tensor(_ends(tokens.shape[1])) - 1
+    logits = torch.cat(list(stream.logits(states[:, ends].flatten(0, 1)))).double()
+    return list(torch.log_softmax(logits, -1).numpy())

@@ -78,7 +78,7 @@ METHODS: Mapping[str, Method] = {
 }
 """`auto` is the best of these by measurement; LOG.md holds the table."""
 
-AUTO = "sparsegpt"
+AUTO = "alps"
 
 
 def method_named(name: str) -> Method:

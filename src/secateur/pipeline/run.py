@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -117,21 +117,31 @@ class _Run:
         """Prune, write and run every surviving block; those that a killed run finished are read back instead."""
         self._progress.start("prune", len(alive), self.resumed)
         for place, index in enumerate(alive):
-            with self.stream.open(index) as live, _without(live, self._plan):
+            with self.stream.open(index) as live, _without(live, _dropped(live.block, self._plan)):
                 if place < self.resumed:
                     self._restore(place, live)
+                    hidden.advance(live)
                 else:
-                    self._carve(live, hidden)
-                    self._sparsify(live, hidden)
-                    self._round(live)
+                    self._prune_halves(live, hidden)
                 tensors = self._stored(place, live)
                 if place >= self.resumed:
                     self._checkpoint.write(place + 1, tensors)
                 self._enter(place + 1, tensors)
                 self._count(live)
-                hidden.advance(live)
             if place >= self.resumed:
                 self._progress.step(f"block {index}")
+
+    def _prune_halves(self, live: LiveBlock, hidden: HiddenStates) -> None:
+        """Prune attention, run it, then prune the FFN on what came out: no half runs more often than it must."""
+        for part, other in (("attn", "ffn"), ("ffn", "attn")):
+            tensors = frozenset(live.block.halves[part])
+            if part not in _dropped(live.block, self._plan) and tensors:
+                with _without(live, [other]):
+                    self._carve(live, hidden, tensors)
+                    self._sparsify(live, hidden, tensors)
+                    for name in tensors:
+                        live.weight(name).copy_(live.weight(name).to(self._dtype))
+                    hidden.advance(live)
 
     def write_description(self, alive: tuple[int, ...]) -> None:
         """Write everything in the folder that is not weights."""
@@ -147,12 +157,12 @@ class _Run:
         manifest = {"plan": self._plan.digest(), "source": self._model.digest, "shards": self._checkpoint.digests(), "secateur": version("secateur")}
         self._checkpoint.write_json(MANIFEST, manifest)
 
-    def _carve(self, live: LiveBlock, hidden: HiddenStates) -> None:
+    def _carve(self, live: LiveBlock, hidden: HiddenStates, tensors: frozenset[str]) -> None:
         """Zero the inputs of o and down that belong to dropped units, and let the others answer for them."""
         for group in live.block.groups:
-            if group.name not in self._plan.keep:
-                continue
             output = group.slices[-1]
+            if group.name not in self._plan.keep or output.tensor not in tensors:
+                continue
             kept = (torch.tensor(self._plan.keep[group.name])[:, None] * output.block + torch.arange(output.block)).flatten()
             weight = live.weight(output.tensor)
             if self._method.refits:
@@ -165,10 +175,10 @@ class _Run:
                 gone[kept] = False
                 weight[:, gone] = 0
 
-    def _sparsify(self, live: LiveBlock, hidden: HiddenStates) -> None:
+    def _sparsify(self, live: LiveBlock, hidden: HiddenStates, tensors: frozenset[str]) -> None:
         """Prune weight by weight, stage by stage: each linear sees inputs that the pruned linears before it made."""
         for stage in live.block.stages:
-            linears = [linear for linear in stage if linear.tensor in self._patterns]
+            linears = [linear for linear in stage if linear.tensor in self._patterns and linear.tensor in tensors]
             if not linears:
                 continue
             stats = collect(live, linears, hidden, self._method.needs, self._seed)
@@ -178,11 +188,6 @@ class _Run:
                     weight = live.weight(linear.tensor)
                     pattern = self._patterns[linear.tensor]
                     weight.copy_(self._method.solver(weight, stats[linear.tensor], pattern, self._method.scorer, self._method.scope))
-
-    def _round(self, live: LiveBlock) -> None:
-        for name in _present(live.block, self._plan):
-            weight = live.weight(name)
-            weight.copy_(weight.to(self._dtype))
 
     def _stored(self, place: int, live: LiveBlock) -> dict[str, Tensor]:
         """Return the tensors of a block as they are stored: cut, rounded, numbered by their new place."""
@@ -222,9 +227,9 @@ def _alive(model: Opened, plan: Plan) -> tuple[int, ...]:
 
 
 @contextmanager
-def _without(live: LiveBlock, plan: Plan) -> Iterator[None]:
+def _without(live: LiveBlock, parts: Iterable[str]) -> Iterator[None]:
     with ExitStack() as stack:
-        for part in _dropped(live.block, plan):
+        for part in parts:
             stack.enter_context(live.without(part))
         yield
 
