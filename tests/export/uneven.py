@@ -43,5 +43,5 @@ def save_uneven(whole: Path, folder: Path, shapes: Sequence[BlockShape]) -> Path
 def _random(name: str, size: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
     noise = torch.randn(size, generator=generator)
     if len(size) > 1:
-        return noise / size[1] ** 0.5
+        return noise.div(size[1] ** 0.5)
     return noise * 0.1 + (1.0 if name.endswith("norm.weight") else 0.0)

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from secateur.cli import apply, evaluate, inspect, plan, prune, verify
+from secateur.cli import apply, bench, evaluate, export, inspect, plan, prune, verify
 from secateur.core.errors import SecateurError
 
 app = typer.Typer(
@@ -23,6 +23,8 @@ app.command("apply")(apply.apply)
 app.command("eval")(evaluate.evaluate)
 app.command("inspect")(inspect.inspect)
 app.command("verify")(verify.verify)
+app.command("export")(export.export)
+app.command("bench")(bench.bench)
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,7 +51,8 @@ def limit(rounding: float) -> float:
 @contextmanager
 def inputs_rounded(kind: str) -> Iterator[None]:
     """Round the inputs of all matrix products of this process as llama.cpp does for weights of the type `kind`, until exit."""
-    rounding = torch.nn.modules.module.register_module_forward_pre_hook(
+    hooks: Any = nn.modules.module
+    rounding = hooks.register_module_forward_pre_hook(
         lambda module, inputs: (_rounded(inputs[0], kind), *inputs[1:]) if isinstance(module, nn.Linear) else None
     )
     try:

@@ -14,6 +14,8 @@ from secateur.core.errors import UnsupportedModelError
 from secateur.core.graph import Block, BlockShape, Graph
 
 PER_BLOCK = {"llama": "deci", "mistral": "deci", "qwen2": "deci", "qwen3": "openelm"}
+# Their own loaders take the query heads to be as wide together as the hidden states.
+_WHOLE_HEADS = ("qwen2", "phi3")
 _ONLY_TIED = ("openelm",)
 # A removed half that a loader cannot do without is written as a narrow one of zeros, which adds nothing.
 _ZERO_WIDTH = 32
@@ -84,9 +86,12 @@ def _route(graph: Graph, naming: Naming, alive: tuple[Block, ...]) -> str:
         raise UnsupportedModelError("not supported because llama.cpp loads no model without attention")
     first = alive[0].shape
     if len(shapes) == 1 and first.n_heads and first.intermediate_size:
-        if graph.family == "phi3" and first.n_heads * first.head_dim != graph.hidden_size:
-            raise UnsupportedModelError("not supported because llama.cpp loads Phi 3 only with all its query heads: prune its FFN or its layers instead")
-        return naming.arch
+        if graph.family not in _WHOLE_HEADS or first.n_heads * first.head_dim == graph.hidden_size:
+            return naming.arch
+        if graph.family not in PER_BLOCK:
+            raise UnsupportedModelError(
+                f"not supported because llama.cpp loads {graph.family} only with all its query heads: prune its FFN or its layers instead"
+            )
     route = PER_BLOCK.get(graph.family)
     if route is None:
         raise UnsupportedModelError(

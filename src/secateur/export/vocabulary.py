@@ -60,7 +60,7 @@ def model_name(name: str, tokenizer: Any) -> str:
     It drops white space after special tokens, or does not, by whether the name has `phi-3` in it, and then needs the tokens of that family.
     """
     wanted = any(token.rstrip and token.special for token in tokenizer.added_tokens_decoder.values())
-    if wanted and _PHI3_TOKENS <= set(tokenizer.get_vocab()):
+    if wanted and set(tokenizer.get_vocab()) >= _PHI3_TOKENS:
         return name if _PHI3.search(name) else f"{name} (Phi-3)"
     return _PHI3.sub("phi", name)
 

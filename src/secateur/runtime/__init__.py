@@ -37,7 +37,7 @@ class Backend(Protocol):
         """Return the natural logarithm of the probability of each next token, `[vocab_size]`, after `tokens`."""
 
     def generate(self, prompt: Sequence[int], max_tokens: int) -> Generated:
-        """Return the `max_tokens` likeliest tokens after `prompt`, one after the other, going on past an end token."""
+        """Return `max_tokens` tokens after `prompt`, each the likeliest; an end token does not end them (llama.cpp leaves those out)."""
 
     def memory(self) -> Memory:
         """Return what the process holds."""

@@ -29,17 +29,18 @@ class Isolated:
     def __init__(self, name: str, factory: str, options: Mapping[str, Any]) -> None:
         self.name = name
         ours, theirs = socket.socketpair()
-        self._log = tempfile.TemporaryFile()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115
         with theirs:
             command = [sys.executable, "-m", CHILD, str(theirs.fileno())]
             self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdout=self._log, stderr=self._log, stdin=subprocess.DEVNULL)
         self._connection = Connection(ours.detach())
         try:
             self._call(factory, dict(options))
-        except SourceError as error:
-            raise SourceError(f"{error}: {self._printed()}") from None
-        except BaseException:
+        except BaseException as error:
+            printed = self._printed()
             self.__exit__()
+            if isinstance(error, SourceError):
+                raise SourceError(f"{error}: {printed}") from None
             raise
 
     def __enter__(self) -> Isolated:

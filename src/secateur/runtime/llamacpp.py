@@ -69,7 +69,8 @@ class LlamaCpp:
         for row in rows:
             found[row["id"]] = -math.inf if row["logprob"] is None else row["logprob"]
         # llama.cpp adds up the probabilities in float32, which is off by 1e-4 for a large vocabulary.
-        return (found - np.logaddexp.reduce(found)).astype(np.float32)
+        exact: NDArray[np.float32] = (found - np.logaddexp.reduce(found)).astype(np.float32)
+        return exact
 
     def generate(self, prompt: Sequence[int], max_tokens: int) -> Generated:
         """Return the `max_tokens` likeliest tokens after `prompt`, with llama.cpp's own timings."""

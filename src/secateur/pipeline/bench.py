@@ -1,0 +1,138 @@
+"""Measure how fast a model runs, and how much memory it takes, beside a baseline in the same run."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from secateur.core.errors import UsageError, nearest
+from secateur.core.progress import Progress, Silent
+from secateur.core.record import Record
+from secateur.model.gguf_file import GgufSource
+from secateur.model.opened import Opened
+from secateur.model.whole import load_whole
+from secateur.pipeline.export import export
+from secateur.pipeline.export_gguf import open_registered
+from secateur.runtime import Backend
+from secateur.runtime.bench import Speed, Spread, ratios, take_turns
+from secateur.runtime.isolated import Isolated
+from secateur.runtime.llamacpp import require_llamacpp
+from secateur.runtime.torch import TorchBackend
+
+BACKENDS = ("torch", "llamacpp")
+_TORCH_TYPES = {"f32": torch.float32, "bf16": torch.bfloat16}
+_UNITS = {"prompt": "tokens/s", "decode": "tokens/s", "first": "s"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How to measure.
+
+    backend: of `BACKENDS`. kind: type of the weights; empty for float32 in torch, and for the file as it is or f16 in llama.cpp.
+    prompt, tokens: lengths of prompt and answer. repeat: counted runs after one that warms up.
+    """
+
+    backend: str = "torch"
+    threads: int = 1
+    prompt: int = 256
+    tokens: int = 64
+    repeat: int = 5
+    kind: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Benched:
+    """Figures of one model: speeds by name (of `prompt`, `decode`, `first`), peak bytes of the process while it ran, bytes of the file.
+
+    ratio: this model's figures by the baseline's, where there was one.
+    """
+
+    model: str
+    digest: str
+    speeds: dict[str, Spread]
+    peak_memory: int
+    file_bytes: int
+    ratio: dict[str, Spread] | None = None
+
+    def records(self, settings: Settings) -> list[Record]:
+        """Return the medians as records."""
+        protocol = f"{settings.backend}, {settings.threads} threads, {settings.prompt} tokens of prompt, {settings.tokens} of answer"
+        protocol += f", one warm-up, median of {settings.repeat}" + (", in turns with a baseline" if self.ratio else "")
+        values = [(name, spread.median, _UNITS[name]) for name, spread in self.speeds.items()]
+        values += [("peak_memory", float(self.peak_memory), "bytes"), ("file", float(self.file_bytes), "bytes")]
+        return [Record(name=name, value=value, unit=unit, protocol=protocol, model=self.digest) for name, value, unit in values]
+
+
+def bench(src: str, against: str | None = None, settings: Settings | None = None, progress: Progress | None = None) -> list[Benched]:
+    """Return the figures of the model `src`, and after them those of the baseline `against`.
+
+    Raises UsageError for settings that cannot work, MissingExtraError without xllamacpp, and what `export` raises.
+    """
+    settings, progress = settings or Settings(), progress or Silent()
+    _check(settings)
+    models = [open_registered(ref) for ref in (src, against) if ref]
+    for model in models:
+        longest = int(model.source.config.get("max_position_embeddings", 0))
+        if settings.prompt + settings.tokens > longest:
+            raise UsageError(f"{model.source.ref} has a context of {longest} tokens: lower --prompt or --tokens")
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="secateur-bench-")))
+        files = [_file(model, settings, folder / f"{index}.gguf", progress) for index, model in enumerate(models)]
+        backends = [stack.enter_context(_backend(path, settings)) for path in files]
+        # What is answered does not change how long it takes.
+        prompts = [np.random.default_rng(0).integers(model.graph.vocab_size, size=settings.prompt).tolist() for model in models]
+        speeds = take_turns(backends, prompts, settings.tokens, settings.repeat, progress)
+        found = [_benched(*row) for row in zip(models, speeds, files, backends, strict=True)]
+    return [replace(found[0], ratio=_ratio(speeds)), *found[1:]] if against else found
+
+
+def torch_backend(model: str, kind: str, threads: int) -> TorchBackend:
+    """Return the whole model `model` in memory, for a process of its own."""
+    torch.set_num_threads(threads)
+    return TorchBackend(load_whole(open_registered(model)).to(_TORCH_TYPES[kind]))
+
+
+def _check(settings: Settings) -> None:
+    if settings.backend not in BACKENDS:
+        raise UsageError(f"unknown --backend {settings.backend!r}{nearest(settings.backend, BACKENDS)}; known: {', '.join(BACKENDS)}")
+    if settings.backend == "torch" and settings.kind and settings.kind not in _TORCH_TYPES:
+        raise UsageError(f"--type {settings.kind} is not one that torch computes in: use {' or '.join(_TORCH_TYPES)}, or --backend llamacpp")
+    if settings.tokens < 2:
+        raise UsageError("--tokens must be at least 2: the first one counts as the end of the prompt")
+    if settings.backend == "llamacpp":
+        require_llamacpp("--backend llamacpp")
+
+
+def _file(model: Opened, settings: Settings, scratch: Path, progress: Progress) -> Path:
+    """Return what the backend loads, made first where it cannot load the model itself."""
+    path = model.source.path if isinstance(model.source, GgufSource) else None
+    if settings.backend == "torch":
+        return path or Path(model.source.ref)
+    if path and not settings.kind:
+        return path
+    return export(model.source.ref, scratch, kind=settings.kind or "f16", progress=progress).out
+
+
+def _backend(path: Path, settings: Settings) -> Isolated:
+    if settings.backend == "llamacpp":
+        options: dict[str, Any] = {"path": str(path), "context": settings.prompt + settings.tokens, "threads": settings.threads}
+        return Isolated("llama.cpp", "secateur.runtime.llamacpp:LlamaCpp", options)
+    return Isolated("torch", "secateur.pipeline.bench:torch_backend", {"model": str(path), "kind": settings.kind or "f32", "threads": settings.threads})
+
+
+def _benched(model: Opened, speed: Speed, path: Path, backend: Backend) -> Benched:
+    files = [path] if path.is_file() else list(path.glob("*.safetensors"))
+    speeds = {name: Spread.of(getattr(speed, name)) for name in _UNITS}
+    return Benched(model.source.ref, model.digest, speeds, backend.memory().peak, sum(file.stat().st_size for file in files))
+
+
+def _ratio(speeds: Sequence[Speed]) -> dict[str, Spread]:
+    ours, theirs = speeds
+    return {name: ratios(getattr(ours, name), getattr(theirs, name)) for name in _UNITS}

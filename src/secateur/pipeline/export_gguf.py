@@ -1,0 +1,84 @@
+"""A model in GGUF terms: what llama.cpp is told about it, and which tensors it gets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from gguf import GGUFValueType
+from transformers import AutoConfig
+
+from secateur.export.gguf import GgufExport, Typed
+from secateur.export.layout import Layout, Naming
+from secateur.export.rope import rope_of
+from secateur.export.settings import model_fields
+from secateur.export.types import type_named
+from secateur.export.vocabulary import model_name, tokenizer_fields
+from secateur.model.families import BASE_KEY, EMBED, FINAL_NORM, HEAD, SHAPES_KEY, family_of
+from secateur.model.gguf_config import ARCHS
+from secateur.model.gguf_file import GgufSource
+from secateur.model.gguf_header import GgufHeader, read_header
+from secateur.model.gguf_names import block_names
+from secateur.model.nonuniform import register
+from secateur.model.opened import Opened, open_model
+from secateur.model.tokenizer import SPLITS
+
+_COPIED = ("tokenizer.", "general.name", "general.license", "general.languages")
+_OUTSIDE = {"token_embd.weight": EMBED, "output_norm.weight": FINAL_NORM, "output.weight": HEAD}
+
+
+def open_registered(src: str) -> Opened:
+    """Open a model; one with blocks of unequal width can then be loaded whole, and its tokenizer too. Raises as `open_model` does."""
+    model = open_model(src)
+    if SHAPES_KEY in model.source.config:
+        register()
+    return model
+
+
+def describe(model: Opened, layout: Layout, kind: str) -> GgufExport:
+    """Return `model` ready to be written with most weights of the type `kind`.
+
+    Raises UnsupportedModelError for settings or a tokenizer that GGUF or llama.cpp cannot hold, UsageError for widths that do not fit the type.
+    """
+    settings = whole_settings(model)
+    rope = rope_of(layout.arch, settings, max(shape.head_dim for shape in layout.shapes))
+    fields = {"general.type": "model", **model_fields(layout, settings, rope), **_words(model, settings)}
+    return GgufExport(model.source, layout, fields, rope.factors, type_named(kind), EMBED if model.graph.tied else HEAD)
+
+
+def whole_settings(model: Opened) -> dict[str, Any]:
+    """Return the whole config, with what its class fills in."""
+    config = {key: value for key, value in model.source.config.items() if key not in ("per_layer_config", "auto_map")}
+    whole: dict[str, Any] = AutoConfig.for_model(**config | {"model_type": config.get(BASE_KEY, config["model_type"])}).to_dict()
+    return whole
+
+
+def naming_of(model: Opened) -> Naming:
+    """Return how the family of `model` is named and laid out in GGUF."""
+    family = family_of(model.source.config)
+    # A GGUF file does not tell Mistral from Llama.
+    arch = next((name for name, row in ARCHS.items() if row.family == family.name), "llama")
+    return Naming(arch=arch, outside=_OUTSIDE, inside=block_names(family), permuted=ARCHS[arch].permuted, norm_offset=ARCHS[arch].norm_offset)
+
+
+def _words(model: Opened, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the name and the tokenizer; those of a GGUF file as they are."""
+    if isinstance(model.source, GgufSource):
+        return _copied(read_header(model.source.path))
+    tokenizer = model.source.tokenizer()
+    name = model_name(Path(model.source.ref).resolve().name, tokenizer)
+    return {"general.name": name, **tokenizer_fields(tokenizer, settings, SPLITS)}
+
+
+def _copied(header: GgufHeader) -> dict[str, Typed]:
+    """Return what a GGUF file says of itself in words."""
+    found = {}
+    with header.path.open("rb") as file:
+        for key, (kind, start, _) in header.spans.items():
+            if key.startswith(_COPIED):
+                file.seek(start)
+                item = GGUFValueType(int.from_bytes(file.read(4), "little")) if kind == GGUFValueType.ARRAY else None
+                value = header.get(key)
+                if value != []:
+                    found[key] = Typed(value, GGUFValueType(kind), item)
+    return found
