@@ -15,7 +15,7 @@ from pathlib import Path
 
 from common import CALIBRATION, SECATEUR
 
-COMMAND = [SECATEUR, "prune", "smollm2-135m", "--method", "sparsegpt", "--sparsity", "0.5", "--calib", str(CALIBRATION), "--samples", "2", "--quiet"]
+COMMAND = [SECATEUR, "prune", "smollm2-135m", "--method", "wanda", "--sparsity", "0.5", "--calib", str(CALIBRATION), "--samples", "2", "--quiet"]
 
 
 def digests(folder: Path) -> dict[str, str]:

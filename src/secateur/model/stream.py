@@ -18,8 +18,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from secateur.core.errors import SourceError
 from secateur.core.graph import Block, Graph
 from secateur.core.source import Source
-from secateur.model.memory import give_back
 from secateur.model.families import BASE_KEY, SHAPES_KEY, family_of
+from secateur.model.memory import give_back
 from secateur.model.reshape import Nothing, reshape_blocks
 
 _POSITIONS = 256

@@ -41,7 +41,7 @@ def check_file(model: Opened, stream: ModelStream, path: Path, kind: str, contex
         progress.step("rounding")
     try:
         with Isolated("llama.cpp", "secateur.runtime.llamacpp:LlamaCpp", {"path": str(path), "context": length + 1, "exact": True}) as backend:
-            if any(backend.tokenize(sample) != list(tokenizer(sample)["input_ids"]) for sample in (PROBE, text.text[:_CHARACTERS])):
+            if any(backend.tokenize(sample) != list(tokenizer(sample, verbose=False)["input_ids"]) for sample in (PROBE, text.text[:_CHARACTERS])):
                 raise VerificationError(f"llama.cpp cuts text into other tokens than the tokenizer of {model.source.ref}")
             kl = largest_divergence(expected, ask(backend, [row[:end].tolist() for row in tokens for end in _ends(length)]))
     except SourceError as error:
