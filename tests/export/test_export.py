@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from tests.conftest import Maker
 from tests.tiny_models import FAMILIES
 
-from secateur.core.errors import MissingExtraError, OutputError, SecateurError, UnsupportedModelError, UsageError, VerificationError
+from secateur.core.errors import MissingExtraError, OutputError, SecateurError, SourceError, UnsupportedModelError, UsageError, VerificationError
 from secateur.export.rope import Rope, rope_of
 from secateur.export.types import TYPES
 from secateur.export.vocabulary import tokenizer_fields
@@ -133,17 +134,22 @@ def test_what_cannot_work(
     assert not list(tmp_path.iterdir())
 
 
-def test_weights_beyond_the_range_of_f16(tiny: Maker, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("value", "error", "message"),
+    [
+        (1e5, UsageError, "output.weight has weights beyond the range of f16: use --type bf16 or f32"),
+        (float("nan"), SourceError, "lm_head.weight holds NaN or infinite weights"),
+    ],
+)
+def test_weights_that_cannot_be_stored(tiny: Maker, tmp_path: Path, value: float, error: type[SecateurError], message: str) -> None:
     from safetensors.torch import load_file, save_file
 
-    folder = tmp_path / "large"
-    folder.mkdir()
-    for file in tiny("qwen2").iterdir():
-        (folder / file.name).write_bytes(file.read_bytes())
+    folder = tmp_path / "odd"
+    shutil.copytree(tiny("qwen2"), folder)
     weights = load_file(folder / "model.safetensors")
-    weights["lm_head.weight"][0, 0] = 1e5
+    weights["lm_head.weight"][0, 0] = value
     save_file(weights, folder / "model.safetensors")
-    with pytest.raises(UsageError, match=r"output.weight has weights beyond the range of f16: use --type bf16 or f32"):
+    with pytest.raises(error, match=message):
         export(str(folder), tmp_path / "a.gguf", kind="f16")
     assert list(tmp_path.iterdir()) == [folder]
 

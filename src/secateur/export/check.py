@@ -22,8 +22,8 @@ Logprobs = Sequence[NDArray[np.float64]]
 """Natural logarithms of next-token probabilities, `[vocab_size]` for each prompt."""
 
 EXACT = 1e-5
-# Rounding is not done in the same order everywhere; measured ratios lie between 0.5 and 2.
-_MARGIN = 5
+# Rounding is not done in the same order everywhere; measured ratios lie between 0.5 and 3.
+_MARGIN = 10
 _HALF = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 _BLOCK, _LEVELS = 32, 127
 

@@ -17,7 +17,7 @@ from secateur.core.graph import TensorInfo
 from secateur.core.progress import Progress
 from secateur.core.source import Source
 from secateur.export.layout import Layout, Stored
-from secateur.export.types import check_width, kind_of, nbytes, pack, rounded
+from secateur.export.types import check_width, finite, kind_of, nbytes, pack, rounded
 
 _QUANTIZATION_VERSION = 2
 
@@ -84,7 +84,7 @@ class GgufExport:
             return torch.full(stored.shape, stored.add)
         parts = [self._source.read(part).float() for part in stored.parts]
         tensor = torch.cat(parts) if len(parts) > 1 else parts[0]
-        if not torch.isfinite(tensor).all():
+        if not finite(tensor):
             raise SourceError(f"{self._source.ref}: {stored.parts[0]} holds NaN or infinite weights; get the model again")
         if stored.heads:
             halves = tensor.reshape(stored.heads, 2, tensor.shape[0] // stored.heads // 2, *tensor.shape[1:])

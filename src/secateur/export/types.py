@@ -67,10 +67,15 @@ def pack(name: str, tensor: Tensor, kind: Kind) -> NDArray[Any]:
     """Return the bytes of a float32 tensor as `kind`, flat; raises UsageError where a weight does not fit it."""
     if kind in _PLAIN:
         plain = tensor.to(_PLAIN[kind])
-        if not torch.isfinite(plain).all():
+        if plain.dtype != tensor.dtype and not finite(plain):
             raise UsageError(f"{name} has weights beyond the range of {kind.name.lower()}: use --type bf16 or f32")
         return plain.contiguous().reshape(-1).view(torch.uint8).numpy()
     return _slabs(tensor.numpy(), _SLAB, lambda slab: gguf.quants.quantize(slab, kind))
+
+
+def finite(tensor: Tensor) -> bool:
+    """Return whether no element is infinite or NaN, in one pass without a copy."""
+    return bool(torch.isfinite(torch.stack(torch.aminmax(tensor))).all())
 
 
 def rounded(name: str, tensor: Tensor, kind: Kind) -> Tensor:
