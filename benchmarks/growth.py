@@ -6,6 +6,7 @@ python benchmarks/growth.py [--repeat 3]
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import statistics
 import tempfile
 from pathlib import Path
@@ -29,6 +30,14 @@ def synthetic(folder: Path, blocks: int) -> Path:
     return folder
 
 
+def made_apart(folder: Path, blocks: int) -> Path:
+    """Make the model in a process of its own: Linux counts the peak of a process that starts another against the other."""
+    maker = multiprocessing.get_context("spawn").Process(target=synthetic, args=(folder, blocks))
+    maker.start()
+    maker.join()
+    return folder
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser()
@@ -36,7 +45,7 @@ def main() -> None:
     options = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
-        models = {blocks: str(synthetic(Path(scratch) / f"synthetic-{blocks}", blocks)) for blocks in (15, 30, 60)}
+        models = {blocks: str(made_apart(Path(scratch) / f"synthetic-{blocks}", blocks)) for blocks in (15, 30, 60)}
         runs: dict[int, list[tuple[float, float]]] = {blocks: [] for blocks in models}
         for _ in range(options.repeat):
             for blocks, model in models.items():
