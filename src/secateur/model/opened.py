@@ -9,7 +9,9 @@ import torch
 
 from secateur.core.graph import Graph
 from secateur.core.source import Source
+from secateur.model.families import BASE_KEY
 from secateur.model.graph import read_graph
+from secateur.model.nonuniform import register
 from secateur.model.source import open_source
 from secateur.model.stream import ModelStream
 
@@ -34,4 +36,7 @@ class Opened:
 def open_model(ref: str) -> Opened:
     """Open a folder, a hub id, a GGUF file or a built-in name; raises SourceError or UnsupportedModelError."""
     source = open_source(ref)
+    if BASE_KEY in source.config:
+        # transformers would ask to run the folder's own code, which says the same as ours.
+        register()
     return Opened(source, read_graph(source))
