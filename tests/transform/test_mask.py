@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from secateur.core.errors import SecateurError, UsageError
 from secateur.core.pattern import Pattern, Scope
-from secateur.transform.mask import choose_mask, global_ratios
+from secateur.transform.mask import choose_mask
 
 HALF = Pattern.parse("0.5")
 
@@ -60,27 +60,3 @@ def test_refuses_nan_and_widths_that_do_not_fit() -> None:
         choose_mask(torch.tensor([[1.0, torch.nan]]), HALF)
     with pytest.raises(UsageError, match="multiple of 4"):
         choose_mask(torch.ones(1, 6), Pattern.parse("2:4"))
-
-
-@pytest.mark.parametrize("ratio", [0.0, 0.3, 0.5, 0.9])
-def test_global_ratios_agree_with_one_sort_over_all(ratio: float) -> None:
-    generator = torch.Generator().manual_seed(0)
-    scores = {name: torch.rand(rows, 50, generator=generator).square() * scale for name, rows, scale in (("a", 80, 1.0), ("b", 40, 3.0), ("c", 120, 0.2))}
-    ratios = global_ratios(scores.items(), ratio)
-    everything = torch.cat([score.flatten() for score in scores.values()])
-    threshold = everything.sort().values[round(ratio * len(everything))]
-    for name, score in scores.items():
-        assert abs(ratios[name] - float((score < threshold).float().mean())) < 5e-3
-    total = sum(ratios[name] * score.numel() for name, score in scores.items())
-    assert abs(total / len(everything) - ratio) < 1e-4
-
-
-def test_global_ratios_share_out_ties_and_never_empty_a_tensor() -> None:
-    ratios = global_ratios([("a", torch.ones(4, 10)), ("b", torch.ones(2, 10)), ("c", torch.full((1, 10), -0.0))], 0.5)
-    assert ratios["a"] == pytest.approx(ratios["b"])
-    assert ratios["c"] == pytest.approx(0.9)
-
-
-def test_global_ratios_refuse_nan() -> None:
-    with pytest.raises(SecateurError, match="of b is"):
-        global_ratios([("a", torch.ones(1, 2)), ("b", torch.tensor([[torch.nan, 1.0]]))], 0.5)

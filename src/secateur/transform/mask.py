@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -12,9 +12,6 @@ from secateur.core.pattern import Pattern, Scope
 from secateur.core.stats import LinearStats
 
 Scorer = Callable[[Tensor, LinearStats], Tensor]
-
-_BIN_SHIFT = 15
-_BINS = 1 << (31 - _BIN_SHIFT)
 
 
 def choose_mask(saliency: Tensor, pattern: Pattern, scope: Scope = "row") -> Tensor:
@@ -69,35 +66,3 @@ def _first_among_equals(score: Tensor, threshold: Tensor, count: int) -> Tensor:
     equal = score == threshold
     room = count - above.sum(dim=1, keepdim=True)
     return above | (equal & (equal.cumsum(dim=1) <= room))
-
-
-def global_ratios(saliencies: Iterable[tuple[str, Tensor]], ratio: float) -> dict[str, float]:
-    """Return each tensor's ratio of zeros when the weights of all tensors compete.
-
-    saliencies: name and non-negative score `[out_features, in_features]` of each tensor; only a histogram of each is held.
-    ratio: zeros wanted over all tensors together. Scores that fall into the bin of the threshold (bins are 0.4 % wide) are
-    shared out in proportion, so the total is exact; no tensor loses its last weight.
-    Raises SecateurError if a score is negative or not a number.
-    """
-    counts = {name: _histogram(name, saliency) for name, saliency in saliencies}
-    total = torch.stack(list(counts.values())).sum(dim=0)
-    wanted = ratio * float(total.sum())
-    below = total.cumsum(dim=0)
-    cut = int((below < wanted).sum().clamp_max(_BINS - 1))
-    share = (wanted - float(below[cut] - total[cut])) / max(float(total[cut]), 1.0)
-    ratios = {}
-    for name, count in counts.items():
-        numel = float(count.sum())
-        pruned = float(count[:cut].sum()) + share * float(count[cut])
-        ratios[name] = min(pruned, numel - 1) / numel
-    return ratios
-
-
-def _histogram(name: str, saliency: Tensor) -> Tensor:
-    """Count scores by the leading bits of their float32 form, which order like the scores."""
-    score = saliency.float().contiguous()
-    if not bool((score >= 0).all()):
-        raise SecateurError(f"saliency of {name} is negative or not a number somewhere")
-    # adding zero turns -0.0, whose bits order last, into 0.0
-    bits = (score + 0.0).view(torch.int32) >> _BIN_SHIFT
-    return torch.bincount(bits.flatten(), minlength=_BINS)
