@@ -36,6 +36,10 @@ class UsageError(SecateurError):
     """An option has a value that cannot work."""
 
 
+class TargetError(UsageError):
+    """A budget is malformed, or no model within reach meets it."""
+
+
 class MissingExtraError(SecateurError):
     """An optional package is needed; the message holds the pip command."""
 

@@ -1,0 +1,84 @@
+"""What a pruned model will take, counted from its plan before a byte is written."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from secateur.core.graph import Block, Graph, Group, Slice
+
+Keep = Mapping[str, Collection[int]]
+Along = dict[tuple[str, int], list[tuple[Slice, Group]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """Sizes of a model.
+
+    parameters: stored ones (a tied head counts once); block_parameters: those of the decoder blocks.
+    weight_bytes: of the stored weights, headers of files not counted.
+    kv_values: numbers that the KV cache holds for each token, every block keeping the whole context.
+    """
+
+    parameters: int
+    block_parameters: int
+    weight_bytes: int
+    kv_values: int
+
+    def kv_bytes_per_token(self, width: int = 2) -> int:
+        """Return the bytes of KV cache for a token whose numbers take `width` bytes each."""
+        return self.kv_values * width
+
+
+def footprint(graph: Graph, keep: Keep, drop: Collection[str], width: int) -> Footprint:
+    """Return what the model of `graph` takes once a plan has cut it.
+
+    keep, drop: as in `Plan`; width: bytes that a stored weight takes.
+    """
+    gone = {name for block in graph.blocks for part in dropped_halves(block, drop) for name in block.halves[part]}
+    lost = _lost(group for block in graph.blocks for group in block.groups if group.name in keep)
+    inside = {name for block in graph.blocks for name in block.tensors}
+    total = blocks = 0
+    for name, info in graph.tensors.items():
+        if name not in gone:
+            count = 1
+            for dim, size in enumerate(info.shape):
+                count *= size - _missing(lost.get((name, dim), []), keep)
+            total += count
+            blocks += count if name in inside else 0
+    return Footprint(total, blocks, total * width, sum(_kv_values(block, keep, drop) for block in graph.blocks))
+
+
+def dropped_halves(block: Block, drop: Collection[str]) -> frozenset[str]:
+    """Return which halves of a block a plan drops: `attn`, `ffn`."""
+    both = str(block.index) in drop
+    return frozenset(part for part in ("attn", "ffn") if both or f"{block.index}.{part}" in drop)
+
+
+def _kv_values(block: Block, keep: Keep, drop: Collection[str]) -> int:
+    if "attn" in dropped_halves(block, drop):
+        return 0
+    heads = sum(len(keep.get(group.name, range(group.size))) for group in block.groups if group.kind == "kv")
+    return 2 * heads * block.shape.head_dim
+
+
+def _lost(groups: Iterable[Group]) -> Along:
+    """Return, for each dimension of each tensor, the slices along which something leaves."""
+    found: Along = {}
+    for group in groups:
+        for part in group.slices:
+            found.setdefault((part.tensor, part.dim), []).append((part, group))
+    return found
+
+
+def _missing(parts: list[tuple[Slice, Group]], keep: Keep) -> int:
+    """Count the indices that leave along one dimension; slices of two groups may lie on the same ones, which leave once."""
+    if len({group.name for _, group in parts}) < 2:
+        return sum((group.size - len(keep[group.name])) * part.block for part, group in parts)
+    return len({index for part, group in parts for index in _indices(part, group, keep)})
+
+
+def _indices(part: Slice, group: Group, keep: Keep) -> Iterator[int]:
+    for unit in set(range(group.size)).difference(keep[group.name]):
+        start = part.offset + unit * part.block
+        yield from range(start, start + part.block)
