@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.problems import make_problem, make_stats
+from tests.problems import GROUPS, make_problem, make_stats, make_view, reorder
 from torch import Tensor
 
+from secateur.core.errors import UsageError
+from secateur.core.graph import Kind
 from secateur.core.pattern import Pattern, Scope
 from secateur.core.stats import LinearStats
+from secateur.core.units import UnitView
 from secateur.criteria import CRITERIA, default_scope
+from secateur.criteria.units import ALL_KINDS, UNIT_CRITERIA, kinds_of, unit_criterion_for
 from secateur.transform.mask import Scorer, choose_mask
 from secateur.transform.repair import REPAIRS
 
@@ -18,6 +22,9 @@ GROUPED = ("2:4", "4:8", "8:16")
 SELF_CHOOSING = ("obs", "admm")
 SOLVERS = [(repair, name) for repair in REPAIRS for name in (None, "random", "wanda") if name or repair in SELF_CHOOSING]
 PAIRS = [(repair, name) for repair in REPAIRS for name in CRITERIA]
+
+UNIT_CASES = [(name, layout) for name in UNIT_CRITERIA for layout, group in GROUPS.items() if group.kind in kinds_of(name)]
+UNABLE: list[tuple[str, Kind]] = [(name, kind) for name in UNIT_CRITERIA for kind in ALL_KINDS if kind not in kinds_of(name)]
 
 
 def scorer_of(name: str | None) -> Scorer | None:
@@ -131,3 +138,50 @@ def test_every_criterion_works_with_every_repair(repair: str, name: str) -> None
 @pytest.mark.parametrize("repair", list(REPAIRS))
 def test_repair_is_documented(repair: str) -> None:
     assert REPAIRS[repair].summary
+
+
+@pytest.mark.parametrize(("name", "layout"), UNIT_CASES)
+class TestUnitCriterion:
+    def test_shape_type_and_range(self, name: str, layout: str) -> None:
+        view = make_view(layout)
+        scores = UNIT_CRITERIA[name].function(view)
+        assert scores.shape == (view.group.size,)
+        assert scores.dtype == torch.float32
+        assert bool(scores.isfinite().all())
+        assert len(scores.unique()) == view.group.size, "units that differ have the same score"
+
+    def test_is_pure(self, name: str, layout: str) -> None:
+        view, again = make_view(layout), make_view(layout)
+        first = UNIT_CRITERIA[name].function(view)
+        assert torch.equal(first, UNIT_CRITERIA[name].function(view))
+        for before, after in ((again.weights, view.weights), (again.gradients, view.gradients)):
+            assert all(torch.equal(before[key], after[key]) for key in before)
+        for key, moments in again.stats.items():
+            assert all(torch.equal(a, b) for a, b in zip(copy_of(moments), copy_of(view.stats[key]), strict=True))
+
+    def test_the_order_of_units_does_not_matter(self, name: str, layout: str) -> None:
+        if name == "random":
+            pytest.skip("scores places, not what stands there")
+        view = make_view(layout, seed=3)
+        order = torch.randperm(view.group.size, generator=torch.Generator().manual_seed(5))
+        scores = UNIT_CRITERIA[name].function
+        torch.testing.assert_close(scores(reorder(view, order)), scores(view)[order], rtol=1e-4, atol=1e-5)
+
+    def test_finite_on_degenerate_inputs(self, name: str, layout: str) -> None:
+        view = make_view(layout)
+        dead = {key: make_stats(torch.zeros(8, len(moments.input_sq))) for key, moments in view.stats.items()}
+        holed = {key: weight.clone().zero_() for key, weight in view.weights.items()}
+        for case in (UnitView(view.group, view.weights, dead, view.gradients), UnitView(view.group, holed, view.stats, view.gradients)):
+            assert bool(UNIT_CRITERIA[name].function(case).isfinite().all())
+
+
+@pytest.mark.parametrize(("name", "kind"), UNABLE)
+def test_a_unit_criterion_refuses_other_kinds_and_names_those_that_work(name: str, kind: Kind) -> None:
+    with pytest.raises(UsageError, match=rf"{name}.* cannot score {kind} units; these can: .*magnitude"):
+        unit_criterion_for(name, kind)
+
+
+@pytest.mark.parametrize("name", list(UNIT_CRITERIA))
+def test_unit_criterion_is_documented(name: str) -> None:
+    assert UNIT_CRITERIA[name].summary
+    assert all(unit_criterion_for(name, kind).name == name for kind in kinds_of(name))

@@ -54,6 +54,8 @@ class _Moments:
         self.total = torch.zeros(in_features, dtype=torch.float64)
         self.square = torch.zeros(in_features, dtype=torch.float64)
         self.gram = torch.zeros(in_features, in_features) if "gram" in needs else None
+        self.windows = 0
+        self.size_square = torch.zeros(in_features, dtype=torch.float64) if "input_abs" in needs else None
 
     def add(self, x: Tensor) -> None:
         flat = x.reshape(-1, x.shape[-1])
@@ -62,16 +64,21 @@ class _Moments:
         self.square += flat.square().sum(0)
         if self.gram is not None:
             self.gram.addmm_(flat.T, flat)
+        if self.size_square is not None:
+            self.windows += x.shape[0]
+            self.size_square += x.abs().mean(1).square().sum(0)
 
     def stats(self, seed: int) -> LinearStats:
         gram = None if self.gram is None else self.gram.div_(self.tokens)
-        return LinearStats(self.tokens, (self.square / max(self.tokens, 1)).float(), (self.total / max(self.tokens, 1)).float(), gram, seed=seed)
+        size = None if self.size_square is None else (self.size_square / max(self.windows, 1)).sqrt().float()
+        mean_square, mean = (self.square / max(self.tokens, 1)).float(), (self.total / max(self.tokens, 1)).float()
+        return LinearStats(self.tokens, mean_square, mean, gram, seed=seed, input_abs=size)
 
 
 def collect(block: LiveBlock, linears: Collection[Linear], hidden: HiddenStates, needs: Collection[str], seed: int = 0) -> dict[str, LinearStats]:
     """Return the input moments of `linears` over all calibration states; linears of one stage share one object.
 
-    needs: `gram` asks for the Gram matrix beside the moments of single inputs; nothing at all skips the forward passes.
+    needs: `gram` and `input_abs` ask for these beside the moments of single inputs; nothing at all skips the forward passes.
     """
     leaders = {linear.stage: linear for linear in reversed(list(linears))}
     moments = {leader.tensor: _Moments(leader.in_features, needs) for leader in leaders.values()}

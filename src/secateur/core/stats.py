@@ -16,6 +16,7 @@ class LinearStats:
     gram: mean of x xᵀ, `[in_features, in_features]`, float32 (`None` unless asked for).
     cross: mean of y_dense xᵀ, `[out_features, in_features]`, float32: the targets of an error-correcting solver
         are the dense model's outputs, its inputs the pruned model's (`None` unless asked for).
+    input_abs: root mean square over windows of a window's mean |x|, `[in_features]`, float32 (`None` unless asked for).
     tokens: number of tokens seen.
     seed: what a random choice depends on.
     """
@@ -26,3 +27,4 @@ class LinearStats:
     gram: Tensor | None = None
     cross: Tensor | None = None
     seed: int = 0
+    input_abs: Tensor | None = None

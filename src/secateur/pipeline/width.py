@@ -7,7 +7,9 @@ from importlib.metadata import version
 
 import torch
 
-from secateur.allocate.knapsack import Curve, cheapest_cuts, uniform_cuts
+from secateur.allocate.units import Curve
+from secateur.allocate.units.knapsack import cheapest_cuts
+from secateur.allocate.units.uniform import uniform_cuts
 from secateur.calibrate.collect import HiddenStates, collect
 from secateur.core.errors import UsageError, nearest
 from secateur.core.graph import Block, Group, Kind

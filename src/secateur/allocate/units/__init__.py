@@ -1,0 +1,102 @@
+"""How a budget of units is spread over groups: one way per file.
+
+A spread is told what each group can lose and at what cost, and answers how many units each group loses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from secateur.core.errors import UsageError
+from secateur.core.progress import Progress, Silent
+from secateur.core.registry import Registry
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """What it costs a group to lose units.
+
+    errors: cumulative relative output error after 0, 1, ... units have left; one more entry than there are units.
+    price: parameters that one unit holds.
+    scores: the units' scores in the order in which they leave, ascending.
+    align: the number of units that stay is a multiple of it.
+    least: at least so many units stay.
+    """
+
+    errors: tuple[float, ...]
+    price: int
+    scores: tuple[float, ...] = ()
+    align: int = 1
+    least: int = 1
+
+    @property
+    def size(self) -> int:
+        """Number of units."""
+        return len(self.errors) - 1
+
+    @property
+    def cuts(self) -> range:
+        """How many units may leave, ascending; empty if no number that may stay exists."""
+        fewest = -(-max(self.least, 1) // self.align) * self.align
+        return range(self.size % self.align, self.size - fewest + 1, self.align)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A model with some units gone, measured.
+
+    kl: mean divergence from the dense model, nats per token.
+    influence: group name -> 1 - cos(x_in, x_out) of the half or block it lies in.
+    """
+
+    kl: float
+    influence: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpreadContext:
+    """What a spread may know beside the curves.
+
+    influence: group name -> 1 - cos(x_in, x_out) of the half or block it lies in, of the dense model.
+    measure: measures the model that has lost the given number of units of each group.
+    """
+
+    influence: Mapping[str, float] = field(default_factory=dict)
+    measure: Callable[[Mapping[str, int]], Measured] | None = None
+    seed: int = 0
+    progress: Progress = field(default_factory=Silent)
+
+
+Spread = Callable[[Mapping[str, Curve], float, SpreadContext], dict[str, int]]
+"""Group name -> number of units to lose, one of the group's `cuts`; together at least that ratio of all parameters goes."""
+
+SPREADS: Registry[Spread] = Registry("spread", "secateur.allocate.units")
+spread = SPREADS.register
+
+
+def parameters_gone(curves: Mapping[str, Curve], cuts: Mapping[str, int]) -> int:
+    """Return how many parameters leave with `cuts`."""
+    return sum(count * curves[name].price for name, count in cuts.items())
+
+
+def budget_of(curves: Mapping[str, Curve], ratio: float) -> int:
+    """Return how many parameters `ratio` of all units holds; raises UsageError if so many cannot leave."""
+    budget = round(ratio * sum(curve.size * curve.price for curve in curves.values()))
+    check_budget(curves, budget)
+    return budget
+
+
+def check_budget(curves: Mapping[str, Curve], budget: int) -> None:
+    """Raise UsageError, naming the most that can, if `budget` parameters cannot leave."""
+    check_cuts(curves)
+    most = sum(curve.cuts[-1] * curve.price for curve in curves.values())
+    if budget > most:
+        raise UsageError(f"{budget:,} parameters cannot go: at most {most:,} of these units can; keep more, protect less or name more --units")
+
+
+def check_cuts(curves: Mapping[str, Curve]) -> None:
+    """Raise UsageError for a group that no allowed number of units can stay of."""
+    for name, curve in curves.items():
+        if not curve.cuts:
+            raise UsageError(f"{name} has {curve.size} units, which leaves no multiple of --align {curve.align} of at least {curve.least}")

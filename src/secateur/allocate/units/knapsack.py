@@ -1,0 +1,60 @@
+"""Knapsack: the units go whose measured errors add up to the least."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import pairwise
+
+from secateur.allocate.units import Curve, SpreadContext, budget_of, check_budget, parameters_gone, spread
+
+_WORST = 1e30
+"""Stands for an infinite error, of which no slope can be taken."""
+
+
+@spread("knapsack")
+def knapsack(curves: Mapping[str, Curve], ratio: float, context: SpreadContext) -> dict[str, int]:
+    """Spend the budget where one more parameter costs least, along the lower convex hull of each group's errors.
+
+    Optimal but for the last step, which ends at the first cut within its hull segment that meets the budget. Raises
+    UsageError if the budget cannot be met.
+    """
+    return _cheapest(curves, budget_of(curves, ratio))
+
+
+def cheapest_cuts(curves: Mapping[str, Curve], budget: int, align: int, most: float = 0.75) -> dict[str, int]:
+    """Return the cuts that lose at least `budget` parameters at the least error, no group more than `most` of its units.
+
+    Raises UsageError if the budget cannot be met.
+    """
+    bounded = {name: replace(curve, align=align, least=math.ceil(curve.size * (1 - most))) for name, curve in curves.items()}
+    able = {name: curve for name, curve in bounded.items() if curve.cuts}
+    check_budget(able, budget)
+    return dict.fromkeys(curves, 0) | _cheapest(able, budget)
+
+
+def _cheapest(curves: Mapping[str, Curve], budget: int) -> dict[str, int]:
+    cuts = {name: curve.cuts[0] for name, curve in curves.items()}
+    missing = budget - parameters_gone(curves, cuts)
+    segments = [segment for name, curve in curves.items() for segment in _hull(name, curve)]
+    # slopes rise along a hull, so every group's segments come in order
+    for _, name, start, end in sorted(segments):
+        if missing <= 0:
+            break
+        curve = curves[name]
+        enough = math.ceil(missing / curve.price / curve.align) * curve.align
+        cuts[name] = min(end, start + enough)
+        missing -= (cuts[name] - start) * curve.price
+    return cuts
+
+
+def _hull(name: str, curve: Curve) -> list[tuple[float, str, int, int]]:
+    """Return the (error per parameter, group, cut before, cut after) segments of the lower convex hull, in order."""
+    points = [(cut, min(curve.errors[cut], _WORST)) for cut in curve.cuts]
+    hull: list[tuple[int, float]] = []
+    for cut, error in points:
+        while len(hull) > 1 and (hull[-1][1] - hull[-2][1]) * (cut - hull[-2][0]) >= (error - hull[-2][1]) * (hull[-1][0] - hull[-2][0]):
+            hull.pop()
+        hull.append((cut, error))
+    return [((after[1] - before[1]) / (after[0] - before[0]) / curve.price, name, before[0], after[0]) for before, after in pairwise(hull)]

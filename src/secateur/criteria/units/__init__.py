@@ -1,0 +1,49 @@
+"""Criteria for units, one pure function per file: what is known of a group's units in, a score per unit out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import get_args
+
+from torch import Tensor
+
+from secateur.core.errors import UsageError
+from secateur.core.graph import Kind
+from secateur.core.registry import Entry, Registry
+from secateur.core.units import UnitView
+
+UnitCriterion = Callable[[UnitView], Tensor]
+"""Returns `[group.size]` float32; the higher, the more worth keeping."""
+
+ALL_KINDS: tuple[Kind, ...] = get_args(Kind)
+HALVES: tuple[Kind, ...] = ("ffn", "kv", "head")
+"""Kinds whose last slice is the input side of their half's last linear."""
+
+UNIT_CRITERIA: Registry[UnitCriterion] = Registry("unit criterion", "secateur.criteria.units")
+_KINDS: dict[str, frozenset[Kind]] = {}
+
+
+def unit_criterion(
+    name: str, *, kinds: Sequence[Kind], needs: frozenset[str] | set[str] = frozenset(), paper: str = ""
+) -> Callable[[UnitCriterion], UnitCriterion]:
+    """Return a decorator that registers a unit criterion.
+
+    kinds: kinds of groups it can score.
+    needs: of `input_sq`, `input_abs` and `gram` the fields of `LinearStats` it reads; `gradient` for `UnitView.gradients`.
+    """
+    _KINDS[name] = frozenset(kinds)
+    return UNIT_CRITERIA.register(name, needs=needs, paper=paper)
+
+
+def kinds_of(name: str) -> frozenset[Kind]:
+    """Return the kinds of groups a criterion can score; raises UsageError for an unknown criterion."""
+    return _KINDS[UNIT_CRITERIA[name].name]
+
+
+def unit_criterion_for(name: str, kind: Kind) -> Entry[UnitCriterion]:
+    """Return the criterion called `name`; raises UsageError, naming those that work, if it cannot score units of `kind`."""
+    entry = UNIT_CRITERIA[name]
+    if kind not in _KINDS[name]:
+        able = ", ".join(other for other in UNIT_CRITERIA if kind in _KINDS[other])
+        raise UsageError(f"criterion {name!r} cannot score {kind} units; these can: {able}")
+    return entry
