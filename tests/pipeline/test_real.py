@@ -34,7 +34,7 @@ def test_the_protocol_gives_the_published_dense_perplexity(smollm2: str, shared:
 @pytest.mark.slow
 @pytest.mark.ci
 def test_smollm2_narrowed_and_shortened_loads_in_stock_transformers(smollm2: str, tmp_path: Path) -> None:
-    width = pipeline.plan_width(smollm2, pipeline.Width(ratio=0.2), calibration=CALIBRATION)
+    width = pipeline.plan(smollm2, pipeline.Width(ratio=0.2), calibration=CALIBRATION)
     plan = pipeline.Plan(model=width.model, keep=width.keep, drop=("17",), made_by=width.made_by)
     made = pipeline.apply(plan, smollm2, tmp_path / "out")
     assert made.parameters < 0.87 * 134_515_008

@@ -1,61 +1,72 @@
-"""From the options of `plan` and `prune` to a plan."""
+"""The options that decide what goes, which `plan` and `prune` share, and how they become a plan."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
+from secateur.cli import options
 from secateur.core.errors import UsageError
 
 if TYPE_CHECKING:
     from secateur.core.plan import Plan
     from secateur.core.progress import Progress
+    from secateur.pipeline import Goal
+
+_BELONGS = {
+    **dict.fromkeys(("sparsity", "pattern", "scope", "criterion", "protect"), ("weights",)),
+    **dict.fromkeys(("units", "align"), ("width",)),
+    **dict.fromkeys(("drop_layers", "sub_blocks"), ("depth",)),
+    **dict.fromkeys(("repair", "allocation"), ("weights", "width")),
+    "ratio": ("width", "depth"),
+}
+"""Options that only some kinds of pruning know."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
     """The options that decide what goes."""
 
-    method: str
-    sparsity: str | None
-    pattern: str | None
-    units: str
-    ratio: float | None
-    drop_layers: int | None
-    sub_blocks: bool
-    align: int
-    criterion: str | None
-    repair: str | None
-    scope: str | None
-    allocation: str | None
-    calib: str
-    samples: int
-    calib_window: int
-    protect: Sequence[str] | None
-    seed: int
+    method: options.Method = "auto"
+    sparsity: options.Sparsity = None
+    pattern: options.Pattern = None
+    units: options.Units = "ffn"
+    ratio: options.Ratio = None
+    drop_layers: options.DropLayers = None
+    sub_blocks: options.SubBlocks = False
+    align: options.Align = 32
+    criterion: options.Criterion = None
+    repair: options.Repair = None
+    scope: options.Scope = None
+    allocation: options.Allocation = None
+    calib: options.Calib = "builtin"
+    samples: options.Samples = 64
+    calib_window: options.CalibWindow = 512
+    protect: options.Protect = None
+    seed: options.Seed = 0
 
-    @classmethod
-    def of(cls, options: Mapping[str, Any]) -> Choice:
-        """Return the choice among the options of a verb, by name; raises UsageError if they contradict each other."""
-        choice = cls(**{field.name: options[field.name] for field in fields(cls)})
-        choice.check()
-        return choice
+    @property
+    def kind(self) -> str:
+        """What goes: `weights`, or units by `width` or `depth`."""
+        return self.method if self.method in ("width", "depth") else "weights"
 
     def check(self) -> None:
         """Raise UsageError for options that contradict each other, before anything heavy is imported."""
-        weights = self.method not in ("width", "depth")
-        if weights and (self.sparsity is None) == (self.pattern is None):
+        for field in fields(self):
+            kinds = _BELONGS.get(field.name, (self.kind,))
+            if self.kind not in kinds and getattr(self, field.name) != field.default:
+                name, methods = field.name.replace("_", "-"), " and ".join("of weights" if kind == "weights" else f"--method {kind}" for kind in kinds)
+                raise UsageError(f"--{name} belongs to pruning {methods}, not to --method {self.method}: leave it out")
+        if self.kind == "weights" and (self.sparsity is None) == (self.pattern is None):
             raise UsageError("say how much to prune: either --sparsity 0.5 or --pattern 2:4")
-        if not weights and (self.sparsity or self.pattern):
-            raise UsageError(f"--method {self.method} removes whole units: give --ratio instead of --sparsity or --pattern")
-        if weights and (self.ratio is not None or self.drop_layers is not None):
-            raise UsageError("--ratio and --drop-layers belong to --method width and depth: give --sparsity or --pattern")
         if self.pattern is not None and ":" not in self.pattern:
             raise UsageError(f"pattern {self.pattern!r} is not N:M such as 2:4; a ratio goes to --sparsity")
         if self.sparsity is not None and ":" in self.sparsity:
             raise UsageError(f"sparsity {self.sparsity!r} is a pattern: give it to --pattern")
-        if self.method == "width" and self.ratio is None:
+        if self.kind == "width" and self.ratio is None:
             raise UsageError("say how much to narrow: --ratio 0.2")
 
     def plan(self, model: str, progress: Progress) -> Plan:
@@ -63,22 +74,39 @@ class Choice:
         from secateur import pipeline
 
         calibration = pipeline.Calibration(text=self.calib, samples=self.samples, window=self.calib_window)
-        if self.method == "width":
-            width = pipeline.Width(units=tuple(self.units.split(",")), ratio=self.ratio or 0.0, allocation=self.allocation or "uniform", align=self.align)
-            return pipeline.plan_width(model, width, calibration=calibration, repair=self.repair or "lsq", seed=self.seed, progress=progress)
-        if self.method == "depth":
-            depth = pipeline.Depth(layers=self.drop_layers, ratio=self.ratio, sub_blocks=self.sub_blocks)
-            return pipeline.plan_depth(model, depth, calibration=calibration, seed=self.seed, progress=progress)
-        return pipeline.plan(
-            model,
-            sparsity=self.sparsity or self.pattern or "",
-            method=self.method,
-            criterion=self.criterion,
-            repair=self.repair,
-            scope=self.scope,
-            allocation=self.allocation,
-            calibration=calibration,
-            protect=self.protect or (),
-            seed=self.seed,
-            progress=progress,
-        )
+        return pipeline.plan(model, self._goal(), calibration=calibration, seed=self.seed, progress=progress)
+
+    def _goal(self) -> Goal:
+        from secateur import pipeline
+
+        if self.kind == "depth":
+            return pipeline.Depth(layers=self.drop_layers, ratio=self.ratio, sub_blocks=self.sub_blocks)
+        parts = {name: getattr(self, name) for name in ("criterion", "repair", "allocation") if getattr(self, name) is not None}
+        if self.kind == "width":
+            return pipeline.Width(units=tuple(self.units.split(",")), ratio=self.ratio or 0.0, align=self.align, **parts)
+        amount = self.sparsity or self.pattern or ""
+        return pipeline.Sparsity(sparsity=amount, method=self.method, scope=self.scope, protect=self.protect or (), **parts)
+
+
+def deciding(verb: Callable[..., None]) -> Callable[..., None]:
+    """Return a verb that takes the fields of `Choice` as options and gets them, checked, as its argument `choice`."""
+    hints = get_type_hints(verb, include_extras=True)
+    taken = get_type_hints(Choice, include_extras=True)
+    parameters: list[inspect.Parameter] = []
+    for parameter in inspect.signature(verb).parameters.values():
+        if parameter.name == "choice":
+            parameters += [
+                inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=taken[field.name]) for field in fields(Choice)
+            ]
+        else:
+            parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[parameter.name]))
+
+    @functools.wraps(verb)
+    def whole(**given: Any) -> None:
+        choice = Choice(**{field.name: given.pop(field.name) for field in fields(Choice)})
+        choice.check()
+        verb(choice=choice, **given)
+
+    whole.__dict__["__signature__"] = inspect.Signature(parameters)
+    whole.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return whole

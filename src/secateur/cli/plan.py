@@ -8,40 +8,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from secateur.cli import options, show
-from secateur.cli.choose import Choice
+from secateur.cli.choose import Choice, deciding
 from secateur.core.errors import OutputError
 
 if TYPE_CHECKING:
     from secateur.core.plan import Plan
 
 
+@deciding
 def plan(
     model: options.Model,
+    choice: Choice,
     output: Annotated[Path, typer.Option("--output", "-o", help="JSON file to write.")] = Path("plan.json"),
-    method: options.Method = "auto",
-    sparsity: options.Sparsity = None,
-    pattern: options.Pattern = None,
-    units: options.Units = "ffn",
-    ratio: options.Ratio = None,
-    drop_layers: options.DropLayers = None,
-    sub_blocks: options.SubBlocks = False,
-    align: options.Align = 32,
-    criterion: options.Criterion = None,
-    repair: options.Repair = None,
-    scope: options.Scope = None,
-    allocation: options.Allocation = None,
-    calib: options.Calib = "builtin",
-    samples: options.Samples = 64,
-    calib_window: options.CalibWindow = 512,
-    protect: options.Protect = None,
-    seed: options.Seed = 0,
     explain: Annotated[bool, typer.Option("--explain", help="Print what the plan does to every tensor.")] = False,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Decide what to prune and write plan.json; `secateur apply` does it."""
-    choice = Choice.of(locals())
     if output.exists() and not overwrite:
         raise OutputError(f"{output} exists: choose another --output, or pass --overwrite")
     with show.progress(quiet=quiet or as_json) as progress:

@@ -6,30 +6,15 @@ import time
 
 from secateur.cli import options, show
 from secateur.cli.apply import changes, settings_of
-from secateur.cli.choose import Choice
+from secateur.cli.choose import Choice, deciding
 from secateur.cli.plan import summary
 
 
+@deciding
 def prune(
     model: options.Model,
     output: options.Out,
-    method: options.Method = "auto",
-    sparsity: options.Sparsity = None,
-    pattern: options.Pattern = None,
-    units: options.Units = "ffn",
-    ratio: options.Ratio = None,
-    drop_layers: options.DropLayers = None,
-    sub_blocks: options.SubBlocks = False,
-    align: options.Align = 32,
-    criterion: options.Criterion = None,
-    repair: options.Repair = None,
-    scope: options.Scope = None,
-    allocation: options.Allocation = None,
-    calib: options.Calib = "builtin",
-    samples: options.Samples = 64,
-    calib_window: options.CalibWindow = 512,
-    protect: options.Protect = None,
-    seed: options.Seed = 0,
+    choice: Choice,
     dtype: options.Dtype = "auto",
     compute: options.RunCompute = None,
     memory: options.Memory = 1024,
@@ -39,7 +24,6 @@ def prune(
     quiet: options.Quiet = False,
 ) -> None:
     """Prune a model and write a Hugging Face folder that was reloaded and compared."""
-    choice = Choice.of(locals())
     from secateur import pipeline
 
     settings = settings_of(dtype, compute, memory, overwrite=overwrite)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from secateur.calibrate.text import read_text, windows
 from secateur.core.errors import UsageError
-from secateur.core.pattern import Pattern
 from secateur.core.plan import Plan
 from secateur.core.progress import Progress, Silent
 from secateur.measure.perplexity import Quality, measure
@@ -15,12 +14,10 @@ from secateur.model.arithmetic import Arithmetic, arithmetic
 from secateur.model.opened import open_model
 from secateur.pipeline.calibration import Calibration
 from secateur.pipeline.depth import Depth, decide_depth
-from secateur.pipeline.methods import method_named
 from secateur.pipeline.run import Pruned, Settings, execute
-from secateur.pipeline.sparsity import decide_sparsity
+from secateur.pipeline.sparsity import Sparsity, decide_sparsity
 from secateur.pipeline.verify import Verified, verify
 from secateur.pipeline.width import Width, decide_width
-from secateur.transform.repair import REPAIRS
 
 __all__ = [
     "Calibration",
@@ -29,61 +26,39 @@ __all__ = [
     "Pruned",
     "Quality",
     "Settings",
+    "Sparsity",
     "Verified",
     "Width",
     "apply",
     "evaluate",
     "plan",
-    "plan_depth",
-    "plan_width",
     "prune",
     "verify",
 ]
 
+Goal = Sparsity | Width | Depth
+"""What should go: weights, units, or blocks."""
+
 
 def plan(
-    src: str,
-    *,
-    sparsity: str | float,
-    method: str = "auto",
-    criterion: str | None = None,
-    repair: str | None = None,
-    scope: str | None = None,
-    allocation: str | None = None,
-    calibration: Calibration | None = None,
-    protect: Sequence[str] = (),
-    seed: int = 0,
-    progress: Progress | None = None,
+    src: str, goal: Goal | None = None, *, calibration: Calibration | None = None, seed: int = 0, progress: Progress | None = None, **weights: Any
 ) -> Plan:
-    """Decide which linears of the model `src` get which sparsity.
+    """Decide what goes from the model `src`.
 
-    sparsity: a ratio of zeros (`0.5`) or a pattern (`"2:4"`: two of every four survive).
-    method: a row of `secateur.pipeline.methods.METHODS` or `auto`; `criterion`, `repair`, `scope` and `allocation` replace
-        parts of it.
-    protect: rules of `secateur.allocate.protect.protected`.
+    goal: a `Sparsity`, a `Width` or a `Depth`; left out, `weights` are the fields of a `Sparsity`:
+        `plan("model", sparsity=0.5, method="wanda")`.
     Raises SecateurError for a model, a text or options that cannot work.
     """
-    pattern = Pattern.parse(str(sparsity))
-    chosen = method_named(method).replaced(criterion, repair, scope)
-    spread = allocation or ("uniform" if pattern.m else chosen.allocation)
-    return decide_sparsity(open_model(src), pattern, chosen, spread, calibration or Calibration(), protect, seed, progress or Silent())
-
-
-def plan_width(src: str, width: Width, *, calibration: Calibration | None = None, repair: str = "lsq", seed: int = 0, progress: Progress | None = None) -> Plan:
-    """Decide which FFN neurons and KV groups the model `src` keeps; see `Width`.
-
-    repair: `lsq` makes the surviving inputs of each half's last linear answer for those that left; `none` does not.
-    Raises SecateurError for a model, a text or options that cannot work.
-    """
-    return decide_width(open_model(src), width, calibration or Calibration(), REPAIRS[repair].name, seed, progress or Silent())
-
-
-def plan_depth(src: str, depth: Depth, *, calibration: Calibration | None = None, seed: int = 0, progress: Progress | None = None) -> Plan:
-    """Decide which blocks, or halves of blocks, the model `src` does without; see `Depth`.
-
-    Raises SecateurError for a model, a text or options that cannot work.
-    """
-    return decide_depth(open_model(src), depth, calibration or Calibration(), seed, progress or Silent())
+    if goal is not None and weights:
+        raise UsageError(f"{', '.join(weights)} would be ignored beside a {type(goal).__name__}: put them into it")
+    model, text, shown = open_model(src), calibration or Calibration(), progress or Silent()
+    match goal or Sparsity(**weights):
+        case Sparsity() as sparsity:
+            return decide_sparsity(model, sparsity, text, seed, shown)
+        case Width() as width:
+            return decide_width(model, width, text, seed, shown)
+        case Depth() as depth:
+            return decide_depth(model, depth, text, seed, shown)
 
 
 def apply(plan: Plan, src: str, out: str | Path, *, settings: Settings | None = None, progress: Progress | None = None) -> Pruned:
@@ -98,33 +73,16 @@ def apply(plan: Plan, src: str, out: str | Path, *, settings: Settings | None = 
 def prune(
     src: str,
     out: str | Path,
+    goal: Goal | None = None,
     *,
-    sparsity: str | float,
-    method: str = "auto",
-    criterion: str | None = None,
-    repair: str | None = None,
-    scope: str | None = None,
-    allocation: str | None = None,
     calibration: Calibration | None = None,
-    protect: Sequence[str] = (),
     seed: int = 0,
     settings: Settings | None = None,
     progress: Progress | None = None,
+    **weights: Any,
 ) -> Pruned:
     """Plan and apply in one call; see `plan` and `apply`."""
-    made = plan(
-        src,
-        sparsity=sparsity,
-        method=method,
-        criterion=criterion,
-        repair=repair,
-        scope=scope,
-        allocation=allocation,
-        calibration=calibration,
-        protect=protect,
-        seed=seed,
-        progress=progress,
-    )
+    made = plan(src, goal, calibration=calibration, seed=seed, progress=progress, **weights)
     return apply(made, src, out, settings=settings, progress=progress)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 
 from torch import Tensor
@@ -18,21 +19,42 @@ from secateur.criteria import CRITERIA
 from secateur.model.arithmetic import arithmetic
 from secateur.model.opened import Opened
 from secateur.pipeline.calibration import Calibration, calibration_tokens, provenance
-from secateur.pipeline.methods import Method
+from secateur.pipeline.methods import Method, method_named
 
 
-def decide_sparsity(
-    model: Opened, pattern: Pattern, method: Method, spread: str, calibration: Calibration, protect: Sequence[str], seed: int, progress: Progress
-) -> Plan:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sparsity:
+    """How many weights become zero, and which.
+
+    sparsity: a ratio of zeros (`0.5`) or a pattern (`"2:4"`: two of every four survive).
+    method: a row of `secateur.pipeline.methods.METHODS` or `auto`; `criterion`, `repair`, `scope` and `allocation` replace
+        parts of it.
+    protect: rules of `secateur.allocate.protect.protected`.
+    """
+
+    sparsity: str | float
+    method: str = "auto"
+    criterion: str | None = None
+    repair: str | None = None
+    scope: str | None = None
+    allocation: str | None = None
+    protect: Sequence[str] = ()
+
+
+def decide_sparsity(model: Opened, sparsity: Sparsity, calibration: Calibration, seed: int, progress: Progress) -> Plan:
     """Return the plan that gives every unprotected linear its sparsity.
 
-    spread: name of an allocation; a pattern is the same everywhere, so only `uniform` fits one.
     Raises SecateurError for options that cannot work with this model.
     """
-    names = _prunable(model, pattern, protect)
+    pattern = Pattern.parse(str(sparsity.sparsity))
+    named = method_named(sparsity.method)
+    method = named.replaced(sparsity.criterion, sparsity.repair, sparsity.scope)
+    # A pattern is the same everywhere, so there is nothing to spread.
+    spread = sparsity.allocation or ("uniform" if pattern.m else named.allocation)
+    names = _prunable(model, pattern, sparsity.protect)
     made_by = {"target": str(pattern), "allocation": spread, "seed": str(seed), "secateur": version("secateur"), **method.as_strings()}
-    if protect:
-        made_by["protect"] = ",".join(protect)
+    if sparsity.protect:
+        made_by["protect"] = ",".join(sparsity.protect)
     if pattern.m and spread != "uniform":
         raise UsageError(f"--allocation {spread} cannot spread the pattern {pattern}, which is the same everywhere: leave it out")
     ratios = dict.fromkeys(names, pattern.ratio)
@@ -41,8 +63,8 @@ def decide_sparsity(
         made_by |= provenance(calibration, tokens)
         if spread != "uniform":
             ratios = _spread(model, pattern.ratio, method, spread, names, tokens, progress)
-    sparsity = {name: str(pattern if pattern.m else Pattern(ratio)) for name, ratio in ratios.items()}
-    return Plan(model=model.digest, sparsity=sparsity, made_by=made_by)
+    plan = {name: str(pattern if pattern.m else Pattern(ratio)) for name, ratio in ratios.items()}
+    return Plan(model=model.digest, sparsity=plan, made_by=made_by)
 
 
 def _prunable(model: Opened, pattern: Pattern, protect: Sequence[str]) -> list[str]:

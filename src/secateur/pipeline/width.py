@@ -20,6 +20,7 @@ from secateur.model.arithmetic import arithmetic
 from secateur.model.opened import Opened
 from secateur.pipeline.calibration import Calibration, calibration_tokens, provenance
 from secateur.transform.eliminate import Elimination, eliminate
+from secateur.transform.repair import REPAIRS
 
 KINDS: tuple[Kind, ...] = ("ffn", "kv")
 
@@ -33,6 +34,7 @@ class Width:
     allocation: `uniform` (the same width everywhere, a stock checkpoint) or `knapsack` (least summed error).
     align: FFN widths that stay are multiples of it.
     spare: blocks left whole at either end.
+    repair: `lsq` makes the surviving inputs of each half's last linear answer for those that left; `none` does not.
     """
 
     units: tuple[str, ...] = ("ffn",)
@@ -40,9 +42,10 @@ class Width:
     allocation: str = "uniform"
     align: int = 32
     spare: tuple[int, int] = (0, 0)
+    repair: str = "lsq"
 
 
-def decide_width(model: Opened, width: Width, calibration: Calibration, repair: str, seed: int, progress: Progress) -> Plan:
+def decide_width(model: Opened, width: Width, calibration: Calibration, seed: int, progress: Progress) -> Plan:
     """Return the plan that keeps, in every block, the units whose loss the others can answer for least.
 
     Raises UsageError for options that cannot work, TextError if the calibration text is too short.
@@ -56,7 +59,7 @@ def decide_width(model: Opened, width: Width, calibration: Calibration, repair: 
         budget = round(width.ratio * sum(curve.size * curve.price for curve in curves.values()))
         cuts = cheapest_cuts(curves, budget, width.align)
     keep = {name: tuple(sorted(found[name].order[count:])) for name, count in cuts.items() if count}
-    made_by = {"target": f"ratio={width.ratio:g}", "units": ",".join(width.units), "allocation": width.allocation, "criterion": "", "repair": repair}
+    made_by = {"target": f"ratio={width.ratio:g}", "units": ",".join(width.units), "allocation": width.allocation, "criterion": "", "repair": REPAIRS[width.repair].name}
     made_by |= {"scope": "row", "seed": str(seed), "secateur": version("secateur"), **provenance(calibration, tokens)}
     return Plan(model=model.digest, keep=keep, made_by=made_by)
 
