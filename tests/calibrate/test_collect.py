@@ -38,6 +38,22 @@ def test_moments_equal_the_direct_formula(tiny: Maker) -> None:
             torch.testing.assert_close(found.gram.double(), x.T @ x / len(x), rtol=1e-4, atol=1e-6)
 
 
+def test_mean_sizes_are_those_of_whole_windows(tiny: Maker) -> None:
+    folder = str(tiny("llama"))
+    tokens = torch.randint(200, (60, 100), generator=torch.Generator().manual_seed(4))
+    stream = open_model(folder).stream()
+    hidden = HiddenStates(stream, tokens)
+    with stream.open(0) as block:
+        stats = collect(block, block.block.linears, hidden, {"input_abs"})
+        for linear in block.block.linears:
+            windows = _inputs(folder, tokens, linear.tensor).unflatten(0, (60, 100))
+            expected = (sum(window.abs().mean(0).square() for window in windows) / 60) ** 0.5
+            found = stats[linear.tensor]
+            assert found.input_abs is not None
+            assert found.gram is None
+            torch.testing.assert_close(found.input_abs.double(), expected, rtol=1e-5, atol=1e-9)
+
+
 def test_states_beyond_the_budget_live_in_a_file_and_are_the_same(tiny: Maker, tmp_path: Path) -> None:
     stream = open_model(str(tiny("llama"))).stream()
     tokens = torch.randint(200, (5, 64), generator=torch.Generator().manual_seed(6))

@@ -1,0 +1,89 @@
+"""SlimLLM: heads by the correlation of the output without them, neurons in the feature space of the output."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import torch
+from torch import Tensor
+
+from secateur.core.stats import LinearStats
+from secateur.core.units import UnitView
+from secateur.criteria.units import HALVES, unit_criterion
+
+_TINY = 1e-30
+
+
+@unit_criterion("slimllm", kinds=HALVES, needs={"gram"}, paper="arXiv:2505.22689")
+def slimllm(view: UnitView) -> Tensor:
+    """Score neurons by their weights in the feature space of the output, heads by what the output loses without them.
+
+    result: `[size]`. A head's score is the number of output channels less the sum of their `|Pearson(y - y_h, y)|`, from
+    the covariance of the inputs instead of the activations. Guo et al., 2025. Raises ValueError if the Gram matrix was not
+    collected.
+    """
+    return _neurons(view) if view.group.kind == "ffn" else _heads(view)
+
+
+def swap_by_correlation(view: UnitView, keep: Collection[int]) -> tuple[int, ...]:
+    """Return `keep` after exchanging units with ones outside it wherever that raises the correlation with the whole output.
+
+    The second step of SlimLLM's choice of heads, once the scores have chosen: `Σ_c |Pearson(Σ_kept y_h, y)|` never falls.
+    """
+    between = _covariances(view)
+    kept = torch.zeros(view.group.size, dtype=torch.bool)
+    kept[list(keep)] = True
+    best = _correlation(between, kept)
+    for outside in (~kept).nonzero().flatten().tolist():
+        for inside in kept.nonzero().flatten().tolist():
+            trial = kept.clone()
+            trial[outside], trial[inside] = True, False
+            found = _correlation(between, trial)
+            if found > best:
+                kept, best = trial, found
+                break
+    return tuple(kept.nonzero().flatten().tolist())
+
+
+def _neurons(view: UnitView) -> Tensor:
+    """Norms of gate and up rows weighted by their inputs, plus that of the output column weighted by the output's spectrum."""
+    stats = view.stats[view.last.tensor]
+    down = view.values(view.last)[:, 0].double()
+    values, vectors = torch.linalg.eigh(down.T @ _covariance(stats) @ down)
+    weight = torch.sigmoid(values / values.mean().clamp_min(_TINY))
+    score: Tensor = ((down @ vectors).abs() * weight).norm(dim=1) * stats.input_sq.double().sqrt()
+    for part in view.group.slices[:-1]:
+        if view.weights[part.tensor].dim() == 2:
+            score += (view.values(part)[:, 0].double() * view.stats[part.tensor].input_sq.double().sqrt()).norm(dim=1)
+    return score.float()
+
+
+def _heads(view: UnitView) -> Tensor:
+    between = _covariances(view)
+    everyone = torch.ones(view.group.size, dtype=torch.bool)
+    without = [_correlation(between, everyone & (torch.arange(view.group.size) != unit)) for unit in range(view.group.size)]
+    return (len(between) - torch.tensor(without, dtype=torch.float64)).float()
+
+
+def _covariances(view: UnitView) -> Tensor:
+    """Return `[out_features, size, size]`: the covariances of what the units add to each output channel."""
+    columns = view.values(view.last).double()
+    size, block, _ = columns.shape
+    covariance = _covariance(view.stats[view.last.tensor]).view(size, block, size, block)
+    return torch.einsum("hac,hakb,kbc->chk", columns, covariance, columns)
+
+
+def _covariance(stats: LinearStats) -> Tensor:
+    if stats.gram is None:
+        raise ValueError("the slimllm criterion needs stats.gram")
+    mean = stats.input_mean.double()
+    return stats.gram.double() - mean[:, None] * mean
+
+
+def _correlation(between: Tensor, kept: Tensor) -> float:
+    """Return the sum over channels of `|Pearson|` of what the kept units add and what all do; a constant part correlates with nothing."""
+    share = kept.double()
+    whole = between.sum((1, 2))
+    partly = torch.einsum("chk,h->c", between, share)
+    alone = torch.einsum("chk,h,k->c", between, share, share)
+    return float((partly.abs() / (whole * alone).clamp_min(_TINY).sqrt()).sum())

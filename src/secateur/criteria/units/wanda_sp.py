@@ -1,0 +1,18 @@
+"""Wanda-sp: Wanda's scores, summed over what a unit feeds into its half's output."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from secateur.core.units import UnitView
+from secateur.criteria.units import HALVES, unit_criterion
+
+
+@unit_criterion("wanda-sp", kinds=HALVES, needs={"input_sq"}, paper="arXiv:2312.11983")
+def wanda_sp(view: UnitView) -> Tensor:
+    """Mean over outputs of `|W_ij|` times the root mean square of input j, summed over the unit's inputs.
+
+    result: `[size]`. The structured form of Wanda that FLAP (An et al., 2024) compares with.
+    """
+    size = view.inputs(view.last, view.stats[view.last.tensor].input_sq).sqrt()
+    return (view.values(view.last).abs().mean(2) * size).sum(1)
