@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from secateur.core.errors import UsageError
 from secateur.core.progress import Progress, Silent
@@ -72,7 +73,17 @@ Spread = Callable[[Mapping[str, Curve], float, SpreadContext], dict[str, int]]
 """Group name -> number of units to lose, one of the group's `cuts`; together at least that ratio of all parameters goes."""
 
 SPREADS: Registry[Spread] = Registry("spread", "secateur.allocate.units")
-spread = SPREADS.register
+F = TypeVar("F", bound=Spread)
+
+
+def spread(name: str, *, paper: str = "") -> Callable[[F], F]:
+    """Return a decorator that registers a spread; what it takes beside the three arguments must have defaults."""
+
+    def record(function: F) -> F:
+        SPREADS.register(name, paper=paper)(function)
+        return function
+
+    return record
 
 
 def parameters_gone(curves: Mapping[str, Curve], cuts: Mapping[str, int]) -> int:

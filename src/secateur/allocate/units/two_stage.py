@@ -1,0 +1,49 @@
+"""2SSP: a few whole attention halves go, the rest of the budget comes off the FFN of every layer alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from secateur.allocate.units import Curve, SpreadContext, budget_of, parameters_gone, spread
+
+ALPHA = 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """What goes in each stage: so many attention halves, and `ffn_ratio` of the neurons."""
+
+    attention: int
+    ffn_ratio: float
+
+
+def stages(blocks: int, ratio: float, ffn: int, attention: int) -> Stages:
+    """Return how 2SSP divides the budget `ratio` of all block parameters between the two stages.
+
+    ffn, attention: parameters of one half. `blocks · ratio^(ffn / attention / ALPHA)` attention halves go, rounded. Sandri et
+    al., 2025.
+    """
+    count = round(blocks * ratio ** (ffn / attention / ALPHA))
+    return Stages(count, max(ratio * blocks * (ffn + attention) - count * attention, 0) / (blocks * ffn))
+
+
+@spread("2ssp", paper="arXiv:2501.17771")
+def two_stage(curves: Mapping[str, Curve], ratio: float, context: SpreadContext) -> dict[str, int]:
+    """Cut every group by the least common share that meets the budget; a group at its limit stays there.
+
+    The second stage, the removal of attention halves, is a choice of depth; `stages` divides the budget. Raises UsageError
+    if the budget cannot be met.
+    """
+    budget = budget_of(curves, ratio)
+    candidates = sorted({cut / curve.size for curve in curves.values() for cut in curve.cuts})
+    low, high = 0, len(candidates) - 1
+    while low < high:
+        middle = (low + high) // 2
+        enough = parameters_gone(curves, _common(curves, candidates[middle])) >= budget
+        low, high = (low, middle) if enough else (middle + 1, high)
+    return _common(curves, candidates[low])
+
+
+def _common(curves: Mapping[str, Curve], share: float) -> dict[str, int]:
+    return {name: next((cut for cut in curve.cuts if cut / curve.size >= share), curve.cuts[-1]) for name, curve in curves.items()}
