@@ -4,11 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
 
 from secateur.core.graph import Block
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """Gradients of a loss, pulled back through one block.
+
+    hidden, middle: at the block's input and between its halves, `[batch, tokens, hidden_size]`.
+    weights: tensor name -> gradient of the weight's shape.
+    """
+
+    hidden: Tensor
+    middle: Tensor
+    weights: dict[str, Tensor]
 
 
 class LiveBlock(Protocol):
@@ -21,6 +35,9 @@ class LiveBlock(Protocol):
 
     def tap(self, tensors: tuple[str, ...], hidden: Tensor, see: Callable[[str, Tensor], None]) -> None:
         """Run `hidden` as far as the last of the linears named, calling `see(tensor, input)` for each on the way."""
+
+    def pull(self, hidden: Tensor, gradient: Tensor, tensors: tuple[str, ...]) -> Pulled:
+        """Run the block on `hidden` and return the gradients of the loss whose gradient at its output is `gradient`."""
 
     def without(self, part: str) -> AbstractContextManager[None]:
         """Run the block without its `attn` or its `ffn` until exit."""
@@ -47,3 +64,9 @@ class LayerStream(Protocol):
 
     def logits(self, hidden: Tensor) -> Iterator[Tensor]:
         """Yield the logits `[positions, vocab_size]` of `hidden` `[tokens, hidden_size]` in consecutive chunks of positions."""
+
+    def pull_nll(self, batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[Tensor]:
+        """Yield the gradient of the summed negative log likelihood with respect to the last block's output.
+
+        batches: states `[tokens, hidden_size]` with the token ids `[tokens]` that they should predict.
+        """

@@ -13,11 +13,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from secateur.core.errors import SourceError
 from secateur.core.graph import Block, Graph
 from secateur.core.source import Source
+from secateur.core.stream import Pulled
 from secateur.model.families import BASE_KEY, SHAPES_KEY, family_of
 from secateur.model.memory import give_back
 from secateur.model.reshape import Nothing, reshape_blocks
@@ -33,15 +35,18 @@ class _StopForward(Exception):
 class StreamedBlock:
     """One decoder block with its weights in memory (see `core.stream.LiveBlock`)."""
 
-    def __init__(self, block: Block, layer: nn.Module, call: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, block: Block, layer: nn.Module, second_half: str, call: Callable[[Tensor], Tensor]) -> None:
         self.block = block
         self._layer = layer
+        self._second_half = second_half
         self._call = call
 
+    @torch.no_grad()
     def __call__(self, hidden: Tensor) -> Tensor:
         """Return the block's output for `hidden` `[batch, tokens, hidden_size]`."""
         return self._call(hidden)
 
+    @torch.no_grad()
     def tap(self, tensors: tuple[str, ...], hidden: Tensor, see: Callable[[str, Tensor], None]) -> None:
         """Run as far as the last of the linears `tensors`, calling `see(tensor, input)` for each on the way."""
         waiting = set(tensors)
@@ -53,6 +58,20 @@ class StreamedBlock:
         finally:
             for handle in handles:
                 handle.remove()
+
+    @torch.enable_grad()
+    def pull(self, hidden: Tensor, gradient: Tensor, tensors: tuple[str, ...]) -> Pulled:
+        """Run the block on `hidden` and return the gradients of the loss whose gradient at its output is `gradient`."""
+        given = hidden.detach().requires_grad_()
+        weights = [self._layer.get_parameter(tensor.removeprefix(self.block.prefix)).requires_grad_() for tensor in tensors]
+        middle: list[Tensor] = []
+        handle = self._layer.get_submodule(self._second_half).register_forward_pre_hook(lambda _module, inputs: middle.append(inputs[0]))
+        try:
+            found = torch.autograd.grad(self._call(given), [given, *middle, *weights], gradient)
+        finally:
+            handle.remove()
+            self._layer.requires_grad_(False)
+        return Pulled(found[0], found[1], dict(zip(tensors, found[2:], strict=True)))
 
     @contextmanager
     def without(self, part: str) -> Iterator[None]:
@@ -94,6 +113,7 @@ class ModelStream:
         self._decoder = self._model.get_decoder()
         self._layers: list[nn.Module] = list(self._decoder.layers)
         self._outside = {name: self._source_name(name) for name, _ in self._model.named_parameters() if not self._in_a_block(name)}
+        self._second_half = family_of(source.config).ffn_norms[0]
         self._calls: dict[int, list[dict[str, Any]]] = {}
 
     def __len__(self) -> int:
@@ -118,15 +138,15 @@ class ModelStream:
         block, layer = self.graph.blocks[index], self._layers[index]
         state = {name.removeprefix(block.prefix): self._read(name) for name in block.tensors}
         layer.load_state_dict(state, assign=True)
+        layer.requires_grad_(False)
         forward = type(layer).forward
 
-        @torch.no_grad()
         def call(hidden: Tensor) -> Tensor:
             output: Tensor | tuple[Tensor, ...] = forward(layer, hidden, **self._arguments(hidden.shape[1])[index])
             return output[0] if isinstance(output, tuple) else output
 
         try:
-            yield StreamedBlock(block, layer, call)
+            yield StreamedBlock(block, layer, self._second_half, call)
         finally:
             layer.to("meta")
 
@@ -138,6 +158,25 @@ class ModelStream:
                 with self._taps(_replay(chunk[None])):
                     yield self._model(inputs_embeds=chunk[None], use_cache=False).logits[0]
 
+    def pull_nll(self, batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[Tensor]:
+        """Yield the gradient of the summed negative log likelihood with respect to the last block's output.
+
+        batches: states `[tokens, hidden_size]` with the token ids `[tokens]` that they should predict.
+        """
+        with self._materialised(self._model):
+            for hidden, targets in batches:
+                pieces = [self._pull_nll(*piece) for piece in zip(hidden.split(_POSITIONS), targets.split(_POSITIONS), strict=True)]
+                yield torch.cat(pieces)
+
+    @torch.enable_grad()
+    def _pull_nll(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        given = hidden.detach().requires_grad_()
+        with self._taps(_replay(given[None])):
+            logits = self._model(inputs_embeds=hidden[None], use_cache=False).logits[0]
+        (gradient,) = torch.autograd.grad(cross_entropy(logits, targets, reduction="sum"), given)
+        return gradient
+
+    @torch.no_grad()
     def _arguments(self, length: int) -> list[dict[str, Any]]:
         if length not in self._calls:
             recorded = self._record(inputs_embeds=torch.zeros(1, length, self.graph.hidden_size))

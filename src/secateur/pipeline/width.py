@@ -59,7 +59,13 @@ def decide_width(model: Opened, width: Width, calibration: Calibration, seed: in
         budget = round(width.ratio * sum(curve.size * curve.price for curve in curves.values()))
         cuts = cheapest_cuts(curves, budget, width.align)
     keep = {name: tuple(sorted(found[name].order[count:])) for name, count in cuts.items() if count}
-    made_by = {"target": f"ratio={width.ratio:g}", "units": ",".join(width.units), "allocation": width.allocation, "criterion": "", "repair": REPAIRS[width.repair].name}
+    made_by = {
+        "target": f"ratio={width.ratio:g}",
+        "units": ",".join(width.units),
+        "allocation": width.allocation,
+        "criterion": "",
+        "repair": REPAIRS[width.repair].name,
+    }
     made_by |= {"scope": "row", "seed": str(seed), "secateur": version("secateur"), **provenance(calibration, tokens)}
     return Plan(model=model.digest, keep=keep, made_by=made_by)
 
