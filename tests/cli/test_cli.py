@@ -79,6 +79,30 @@ def test_dry_run_writes_nothing(secateur: Secateur, tiny: Maker, tmp_path: Path)
     assert not list(tmp_path.iterdir())
 
 
+def test_a_budget_is_met_and_explained(secateur: Secateur, tiny: Maker, tmp_path: Path) -> None:
+    model, out = tiny("llama"), tmp_path / "out"
+    options = ["--method", "width", "--units", "ffn,kv", "--target", "params=85%", "--target", "size=500kB", *SMALL]
+    made = _json(secateur("prune", model, "-o", out, *options, "--json"))
+    whole = _json(secateur("inspect", model, "--json"))["parameters"]
+    assert made["parameters"] <= min(0.85 * whole, 125_000)
+    assert made["target"] == "params=85%,size=500kB"
+    assert made["widths"].startswith("the same in every block")
+    code, text, _ = secateur("plan", model, "-o", tmp_path / "plan.json", *options, "--protect", "first=1", "--explain")
+    assert code == 0
+    assert "all ffn units: keep" in text
+    assert "parameters: " in text
+    assert "differ by block" in text
+
+
+def test_a_type_that_bytes_were_reckoned_with_is_the_type_that_is_stored(secateur: Secateur, tiny: Maker, tmp_path: Path) -> None:
+    options = ["--method", "width", "--target", "size=240kB", "--dtype", "bfloat16", *SMALL]
+    _json(secateur("plan", tiny("llama"), "-o", tmp_path / "plan.json", *options, "--json"))
+    applied = _json(secateur("apply", tiny("llama"), "--plan", tmp_path / "plan.json", "-o", tmp_path / "a", "--json"))
+    pruned = _json(secateur("prune", tiny("llama"), "-o", tmp_path / "b", *options, "--json"))
+    assert applied["bytes"] == pruned["bytes"]
+    assert 2 * applied["parameters"] <= 240_000
+
+
 def _no_tokenizer(model: Path) -> list[object]:
     for file in model.glob("tokenizer*"):
         file.unlink()
@@ -118,6 +142,10 @@ def _damaged_gguf(model: Path) -> list[object]:
     return ["prune", model / "model.gguf", "--sparsity", "0.5"]
 
 
+def _width(*options: str) -> Callable[[Path], list[object]]:
+    return lambda model: ["prune", model, "--method", "width", *SMALL, *options]
+
+
 BAD: list[tuple[Callable[[Path], list[object]], str]] = [
     (lambda model: ["prune", model / "nothing", "--sparsity", "0.5"], "does not exist"),
     (lambda model: ["prune", "smollm2-136m", "--sparsity", "0.5"], "did you mean smollm2-135m"),
@@ -132,6 +160,22 @@ BAD: list[tuple[Callable[[Path], list[object]], str]] = [
     (lambda model: ["prune", model, "--sparsity", "0.5", "--dtype", "bfloat61"], "did you mean bfloat16"),
     (lambda model: ["prune", model, "--sparsity", "0.5", "--compute", "int8"], "unknown --compute"),
     (lambda model: ["prune", model, "--sparsity", "0.5", "--calib", "none.txt", "--method", "wanda"], "none.txt"),
+    (_width("--ratio", "0.2", "--target", "params=80%"), "either --ratio"),
+    (_width(), "either --ratio"),
+    (_width("--target", "parms=80%"), "did you mean params"),
+    (_width("--target", "params=1%"), "the nearest is params="),
+    (_width("--target", "params=60%", "--protect", "first=2"), "the nearest is params="),
+    (_width("--target", "ram=1GB"), "needs a context"),
+    (_width("--ratio", "0.2", "--align", "256"), "no multiple of --align 256"),
+    (_width("--ratio", "0.2", "--units", "ffn,neurons"), "unknown units 'neurons'"),
+    (_width("--ratio", "0.2", "--units", "kv", "--keep-heads", "3"), "has only 2"),
+    (_width("--ratio", "0.2", "--criterion", "ppm", "--units", "kv"), "cannot score kv"),
+    (_width("--ratio", "0.2", "--uniform", "--allocation", "knapsack"), "contradict"),
+    (_width("--ratio", "0.2", "--layers", "1-7"), "has 0-2"),
+    (_width("--sparsity", "0.5"), "--sparsity belongs"),
+    (_width("--ratio", "0.2", "--drop-layers", "1"), "--drop-layers belongs"),
+    (lambda model: ["prune", model, "--sparsity", "0.5", "--target", "params=80%"], "--target belongs"),
+    (lambda model: ["prune", model, "--method", "depth", "--ratio", "0.3", "--uniform"], "--uniform belongs"),
     (_no_tokenizer, "tokenizer"),
     (_truncated, "safetensors"),
     (_damaged_header, "safetensors"),

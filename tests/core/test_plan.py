@@ -88,3 +88,26 @@ def test_what_the_model_does_not_have_is_refused(tiny: Maker, fields: dict[str, 
     graph = open_model(str(tiny("llama"))).graph
     with pytest.raises(PlanError, match=message):
         Plan(model="sha256:0", **fields).validate(graph, "sha256:0")  # type: ignore[arg-type]
+
+
+def test_units_are_explained_as_shares_and_totals(tiny: Maker) -> None:
+    graph = open_model(str(tiny("llama"))).graph
+    lines = Plan(model="", keep={"0.ffn": tuple(range(24)), "1.kv": (1,)}, drop=("2.attn",)).explain(graph).splitlines()
+    assert "0.ffn: keep 24 of 96 (25.0%)" in lines
+    assert "1.kv: keep 1 of 2 (50.0%)" in lines
+    assert "all ffn units: keep 216 of 288 (75.0%)" in lines
+    assert lines[-1].startswith("parameters: ")
+
+
+def test_blocks_are_even_only_if_all_that_survive_have_one_width(tiny: Maker) -> None:
+    graph = open_model(str(tiny("llama"))).graph
+    half = tuple(range(48))
+    for keep, drop, even in (
+        ({}, (), True),
+        ({f"{index}.ffn": half for index in range(3)}, (), True),
+        ({"0.ffn": half}, (), False),
+        ({"0.ffn": half}, ("1", "2"), True),
+        ({}, ("1",), True),
+        ({}, ("1.attn",), False),
+    ):
+        assert Plan(model="", keep=keep, drop=drop).even(graph) == even

@@ -35,7 +35,7 @@ def apply(
     started = time.perf_counter()
     with show.progress(quiet=quiet or as_json) as progress:
         pruned = pipeline.apply(made, model, output, settings=settings, progress=progress)
-    body = summary(made) | changes(pruned) | {"seconds": round(time.perf_counter() - started, 1)}
+    body = summary(made, model) | changes(pruned) | {"seconds": round(time.perf_counter() - started, 1)}
     show.result(body, as_json=as_json, title=f"wrote {output}")
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 
 from secateur.cli import options
 from secateur.core.errors import UsageError
+from secateur.core.target import Target
 
 if TYPE_CHECKING:
     from secateur.core.plan import Plan
@@ -17,10 +18,10 @@ if TYPE_CHECKING:
     from secateur.pipeline import Goal
 
 _BELONGS = {
-    **dict.fromkeys(("sparsity", "pattern", "scope", "criterion", "protect"), ("weights",)),
-    **dict.fromkeys(("units", "align"), ("width",)),
+    **dict.fromkeys(("sparsity", "pattern", "scope"), ("weights",)),
+    **dict.fromkeys(("units", "target", "align", "uniform", "layers", "keep_heads"), ("width",)),
     **dict.fromkeys(("drop_layers", "sub_blocks"), ("depth",)),
-    **dict.fromkeys(("repair", "allocation"), ("weights", "width")),
+    **dict.fromkeys(("criterion", "repair", "allocation", "protect"), ("weights", "width")),
     "ratio": ("width", "depth"),
 }
 """Options that only some kinds of pruning know."""
@@ -35,9 +36,13 @@ class Choice:
     pattern: options.Pattern = None
     units: options.Units = "ffn"
     ratio: options.Ratio = None
+    target: options.Target = None
     drop_layers: options.DropLayers = None
     sub_blocks: options.SubBlocks = False
     align: options.Align = 32
+    uniform: options.Uniform = False
+    layers: options.Layers = None
+    keep_heads: options.KeepHeads = 1
     criterion: options.Criterion = None
     repair: options.Repair = None
     scope: options.Scope = None
@@ -47,6 +52,7 @@ class Choice:
     calib_window: options.CalibWindow = 512
     protect: options.Protect = None
     seed: options.Seed = 0
+    dtype: options.Dtype = "auto"
 
     @property
     def kind(self) -> str:
@@ -66,8 +72,10 @@ class Choice:
             raise UsageError(f"pattern {self.pattern!r} is not N:M such as 2:4; a ratio goes to --sparsity")
         if self.sparsity is not None and ":" in self.sparsity:
             raise UsageError(f"sparsity {self.sparsity!r} is a pattern: give it to --pattern")
-        if self.kind == "width" and self.ratio is None:
-            raise UsageError("say how much to narrow: --ratio 0.2")
+        if self.kind == "width" and (self.ratio is None) == (self.target is None):
+            raise UsageError("say how much to narrow: either --ratio 0.2 or --target params=80%")
+        if self.target is not None:
+            Target.parse(self.target)
 
     def plan(self, model: str, progress: Progress) -> Plan:
         """Return the plan for `model`."""
@@ -81,11 +89,12 @@ class Choice:
 
         if self.kind == "depth":
             return pipeline.Depth(layers=self.drop_layers, ratio=self.ratio, sub_blocks=self.sub_blocks)
-        parts = {name: getattr(self, name) for name in ("criterion", "repair", "allocation") if getattr(self, name) is not None}
-        if self.kind == "width":
-            return pipeline.Width(units=tuple(self.units.split(",")), ratio=self.ratio or 0.0, align=self.align, **parts)
-        amount = self.sparsity or self.pattern or ""
-        return pipeline.Sparsity(sparsity=amount, method=self.method, scope=self.scope, protect=self.protect or (), **parts)
+        parts: dict[str, Any] = {name: getattr(self, name) for name in ("criterion", "repair", "allocation", "protect") if getattr(self, name) is not None}
+        if self.kind == "weights":
+            return pipeline.Sparsity(sparsity=self.sparsity or self.pattern or "", method=self.method, scope=self.scope, **parts)
+        parts |= {name: getattr(self, name) for name in ("ratio", "align", "uniform", "layers", "keep_heads", "dtype")}
+        units = tuple(unit.strip() for unit in self.units.split(","))
+        return pipeline.Width(units=units, target=",".join(self.target) if self.target else None, **parts)
 
 
 def deciding(verb: Callable[..., None]) -> Callable[..., None]:

@@ -12,6 +12,7 @@ from secateur.cli.choose import Choice, deciding
 from secateur.core.errors import OutputError
 
 if TYPE_CHECKING:
+    from secateur.core.graph import Graph
     from secateur.core.plan import Plan
 
 
@@ -32,20 +33,23 @@ def plan(
         made = choice.plan(model, progress)
     _write(output, made.to_json())
     if explain and not as_json:
-        print(made.explain())
-    show.result(summary(made), as_json=as_json, title=f"wrote {output}")
+        print(made.explain(_graph(model)))
+    show.result(summary(made, model), as_json=as_json, title=f"wrote {output}")
 
 
-def summary(plan: Plan) -> dict[str, Any]:
-    """Return what a plan decided, for people."""
-    return {
-        "model": plan.model,
-        "plan": plan.digest(),
-        "pruned_tensors": len(plan.sparsity),
-        "narrowed": len(plan.keep),
-        "dropped": " ".join(plan.drop),
-        **plan.made_by,
-    }
+def summary(plan: Plan, model: str) -> dict[str, Any]:
+    """Return what a plan for `model` decided, for people."""
+    said: dict[str, Any] = {"model": plan.model, "plan": plan.digest(), "pruned_tensors": len(plan.sparsity), "narrowed": len(plan.keep)}
+    said["dropped"] = " ".join(plan.drop)
+    if plan.keep or plan.drop:
+        said["widths"] = "the same in every block: loads everywhere" if plan.even(_graph(model)) else "differ by block: loads through the code beside it"
+    return said | dict(plan.made_by)
+
+
+def _graph(model: str) -> Graph:
+    from secateur.model.opened import open_model
+
+    return open_model(model).graph
 
 
 def _write(path: Path, text: str) -> None:

@@ -15,7 +15,6 @@ def prune(
     model: options.Model,
     output: options.Out,
     choice: Choice,
-    dtype: options.Dtype = "auto",
     compute: options.RunCompute = None,
     memory: options.Memory = 1024,
     dry_run: options.DryRun = False,
@@ -26,13 +25,13 @@ def prune(
     """Prune a model and write a Hugging Face folder that was reloaded and compared."""
     from secateur import pipeline
 
-    settings = settings_of(dtype, compute, memory, overwrite=overwrite)
+    settings = settings_of(choice.dtype, compute, memory, overwrite=overwrite)
     started = time.perf_counter()
     with show.progress(quiet=quiet or as_json) as progress:
         plan = choice.plan(model, progress)
         if dry_run:
-            show.result(summary(plan), as_json=as_json, title=f"would write {output}")
+            show.result(summary(plan, model), as_json=as_json, title=f"would write {output}")
             return
         pruned = pipeline.apply(plan, model, output, settings=settings, progress=progress)
-    body = summary(plan) | changes(pruned) | {"seconds": round(time.perf_counter() - started, 1)}
+    body = summary(plan, model) | changes(pruned) | {"seconds": round(time.perf_counter() - started, 1)}
     show.result(body, as_json=as_json, title=f"wrote {output}")

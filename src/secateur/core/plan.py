@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 from secateur.core.errors import PlanError, SecateurError, nearest
+from secateur.core.footprint import dropped_halves, footprint
 from secateur.core.graph import Graph
 from secateur.core.pattern import Pattern
 
@@ -18,11 +19,16 @@ _FIELDS = {"version", "model", "keep", "drop", "sparsity", "made_by"}
 _MADE_BY = {
     "units",
     "criterion",
+    "unit_criterion",
     "repair",
     "scope",
     "allocation",
     "target",
     "protect",
+    "layers",
+    "align",
+    "keep_heads",
+    "dtype",
     "calibration",
     "calibration_digest",
     "samples",
@@ -79,13 +85,32 @@ class Plan:
                 raise PlanError(f"plan made_by has an unknown key {key!r}{nearest(key, _MADE_BY)}")
         return cls(model=body["model"], keep=_keep(body), drop=_drop(body), sparsity=_strings(body, "sparsity"), made_by=made_by)
 
-    def explain(self) -> str:
-        """Return, for people, what the plan does and who decided it, a line each."""
+    def explain(self, graph: Graph) -> str:
+        """Return, for people, what the plan does to the model of `graph` and who decided it, a line each."""
         lines = [f"made by: {', '.join(f'{key} {value}' for key, value in self.made_by.items() if value)}"]
         lines += [f"{name}: sparsity {pattern}" for name, pattern in self.sparsity.items()]
-        lines += [f"{name}: keep {len(units)} units" for name, units in self.keep.items()]
+        lines += self._explained_units(graph)
         lines += [f"{name}: drop" for name in self.drop]
+        if self.keep or self.drop:
+            left = footprint(graph, self.keep, self.drop, 1).parameters
+            lines.append(f"parameters: {left:,} of {graph.parameters:,} ({left / graph.parameters:.1%})")
         return "\n".join(lines)
+
+    def even(self, graph: Graph) -> bool:
+        """Whether the blocks that survive have one width, which any loader knows how to read."""
+        alive = [(block, dropped_halves(block, self.drop)) for block in graph.blocks if len(dropped_halves(block, self.drop)) < 2]
+        widths = {(block.shape, gone, *(len(self.keep.get(group.name, range(group.size))) for group in block.groups)) for block, gone in alive}
+        return len(widths) == 1 and not any(gone for _, gone in alive)
+
+    def _explained_units(self, graph: Graph) -> list[str]:
+        lines, totals = list[str](), dict[str, tuple[int, int]]()
+        for group in (group for block in graph.blocks for group in block.groups):
+            kept = len(self.keep.get(group.name, range(group.size)))
+            before = totals.get(group.kind, (0, 0))
+            totals[group.kind] = (before[0] + kept, before[1] + group.size)
+            if group.name in self.keep:
+                lines.append(f"{group.name}: keep {_of(kept, group.size)}")
+        return lines + [f"all {kind} units: keep {_of(kept, size)}" for kind, (kept, size) in totals.items() if kept < size]
 
     def digest(self) -> str:
         """Return `sha256:<hex>` of the JSON form."""
@@ -119,6 +144,10 @@ class Plan:
                 raise PlanError(f"plan keeps units of {name!r}, which this model does not have{nearest(name, groups)}")
             if not units or units[-1] >= groups[name].size:
                 raise PlanError(f"plan keeps units of {name!r} out of range: it has {groups[name].size}, and at least one must survive")
+
+
+def _of(kept: int, size: int) -> str:
+    return f"{kept:,} of {size:,} ({kept / size:.1%})"
 
 
 def _json_object(text: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,11 @@ def apply(plan: Plan, src: str, out: str | Path, *, settings: Settings | None = 
     Raises PlanError if the plan is for another model, OutputError if `out` cannot be written, VerificationError if the
     reloaded folder does not compute what was meant.
     """
-    return execute(open_model(src), plan, Path(out), settings or Settings(), progress or Silent())
+    wanted = settings or Settings()
+    if wanted.dtype == "auto":
+        # A budget in bytes reckoned with this type.
+        wanted = replace(wanted, dtype=plan.made_by.get("dtype", "auto"))
+    return execute(open_model(src), plan, Path(out), wanted, progress or Silent())
 
 
 def prune(

@@ -2,121 +2,207 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 
 import torch
+from torch import Tensor
 
-from secateur.allocate.units import Curve
-from secateur.allocate.units.knapsack import cheapest_cuts
-from secateur.allocate.units.uniform import uniform_cuts
-from secateur.calibrate.collect import HiddenStates, collect
+from secateur.allocate.protect import layers_named, protected_groups
+from secateur.allocate.units import SPREADS, Curve, SpreadContext, check_cuts, parameters_gone
+from secateur.calibrate.collect import HiddenStates
+from secateur.calibrate.gradients import gradients
 from secateur.core.errors import UsageError, nearest
-from secateur.core.graph import Block, Group, Kind
+from secateur.core.footprint import Footprint, footprint
+from secateur.core.graph import Graph, Group, Kind
 from secateur.core.plan import Plan
 from secateur.core.progress import Progress
-from secateur.core.stream import LiveBlock
+from secateur.core.target import Target
 from secateur.model.arithmetic import arithmetic
 from secateur.model.opened import Opened
 from secateur.pipeline.calibration import Calibration, calibration_tokens, provenance
-from secateur.transform.eliminate import Elimination, eliminate
+from secateur.pipeline.meet import meet
+from secateur.pipeline.probe import Probe
+from secateur.pipeline.rank import Ranked, Ranking, Scorer, scorer_for
 from secateur.transform.repair import REPAIRS
+from secateur.transform.rounding import storage_type
 
 KINDS: tuple[Kind, ...] = ("ffn", "kv")
+MOST = 0.75
+"""No group loses more of its units than this, unless all lose the same share."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Width:
-    """What to narrow.
+    """What to narrow, and by how much: either `ratio` or `target`.
 
     units: kinds of groups, of `KINDS`.
     ratio: share of the parameters of those groups that goes.
-    allocation: `uniform` (the same width everywhere, a stock checkpoint) or `knapsack` (least summed error).
-    align: FFN widths that stay are multiples of it.
-    spare: blocks left whole at either end.
+    target: budgets, as `Target.parse` reads them, all of which must hold; the widest model that meets them is taken.
+    criterion: how units are ranked, as `scorer_for` takes it; None for the default of each kind.
+    allocation: a name of `SPREADS`; `uniform` gives the same width everywhere, a stock checkpoint.
     repair: `lsq` makes the surviving inputs of each half's last linear answer for those that left; `none` does not.
+    align: widths of FFNs and of the residual stream are multiples of it.
+    uniform: insist on one width for all blocks.
+    protect, layers: groups left whole and blocks narrowed, as `protected_groups` and `layers_named` read them.
+    keep_heads: heads that stay in every block, at least.
+    dtype: in which type the model will be stored, for budgets in bytes.
     """
 
     units: tuple[str, ...] = ("ffn",)
-    ratio: float = 0.2
+    ratio: float | None = None
+    target: str | None = None
+    criterion: str | None = None
     allocation: str = "uniform"
-    align: int = 32
-    spare: tuple[int, int] = (0, 0)
     repair: str = "lsq"
+    align: int = 32
+    uniform: bool = False
+    protect: Sequence[str] = ()
+    layers: str | None = None
+    keep_heads: int = 1
+    dtype: str = "auto"
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """The kinds of units; raises UsageError for an unknown one."""
+        for name in self.units:
+            if name not in KINDS:
+                raise UsageError(f"unknown units {name!r}{nearest(name, KINDS)}; known: {', '.join(KINDS)}")
+        return tuple(kind for kind in KINDS if kind in self.units)
+
+    @property
+    def budgets(self) -> Target | None:
+        """The target; raises TargetError for text that is none."""
+        return None if self.target is None else Target.parse([self.target])
+
+    def check(self) -> None:
+        """Raise UsageError for options that cannot work, or not together, with any model."""
+        if (self.ratio is None) == (self.target is None):
+            raise UsageError("say how much to narrow: either --ratio 0.2 or --target params=80%")
+        if self.ratio is not None and not 0 < self.ratio < 1:
+            raise UsageError(f"--ratio {self.ratio} is outside (0, 1)")
+        if self.uniform and SPREADS[self.allocation].name != "uniform":
+            raise UsageError(f"--uniform and --allocation {self.allocation} contradict each other: leave one out")
+        if self.uniform and (self.protect or self.layers):
+            raise UsageError("--uniform narrows every block alike: leave out --protect and --layers, or --uniform")
+        if self.keep_heads > 1 and not {"kv", "head"} & set(self.units):
+            raise UsageError(f"--keep-heads keeps heads, and --units {','.join(self.units)} cuts none: leave it out")
+        if "hidden" in self.units and (self.protect or self.layers):
+            raise UsageError("--units hidden narrows every block at once: leave out --protect and --layers")
+        if "hidden" in self.units and self.allocation != "uniform":
+            raise UsageError(
+                f"--allocation {self.allocation} spreads units over blocks, and hidden channels run through all: only uniform can do --units hidden"
+            )
+
+    def made_by(self) -> dict[str, str]:
+        """Return what a plan records of it."""
+        said = {
+            "target": str(self.budgets or f"ratio={self.ratio:g}"),
+            "units": ",".join(self.kinds),
+            "unit_criterion": "+".join(dict.fromkeys(scorer.name for scorer in scorers(self).values())),
+            "allocation": self.allocation,
+            "repair": REPAIRS[self.repair].name,
+            "align": str(self.align),
+            "dtype": self.dtype if self.dtype != "auto" else "",
+            "protect": ",".join(self.protect),
+            "layers": self.layers or "",
+            "keep_heads": str(self.keep_heads) if self.keep_heads > 1 else "",
+        }
+        return {key: value for key, value in said.items() if value}
 
 
 def decide_width(model: Opened, width: Width, calibration: Calibration, seed: int, progress: Progress) -> Plan:
-    """Return the plan that keeps, in every block, the units whose loss the others can answer for least.
+    """Return the plan that keeps, in every block, the units that matter most, as many as the budget allows.
 
-    Raises UsageError for options that cannot work, TextError if the calibration text is too short.
+    Raises UsageError for options that cannot work, TargetError naming the nearest target if the one asked for is out of
+    reach, TextError if the calibration text is too short.
     """
-    _check(width)
-    tokens = calibration_tokens(model, calibration, seed)
-    found, curves = _eliminations(model, width, HiddenStates(model.stream(), tokens), progress)
-    if width.allocation == "uniform":
-        cuts = {name: uniform_cuts({name: curve}, width.ratio, _align(name, width))[name] for name, curve in curves.items()}
-    else:
-        budget = round(width.ratio * sum(curve.size * curve.price for curve in curves.values()))
-        cuts = cheapest_cuts(curves, budget, width.align)
-    keep = {name: tuple(sorted(found[name].order[count:])) for name, count in cuts.items() if count}
-    made_by = {
-        "target": f"ratio={width.ratio:g}",
-        "units": ",".join(width.units),
-        "allocation": width.allocation,
-        "criterion": "",
-        "repair": REPAIRS[width.repair].name,
-    }
-    made_by |= {"scope": "row", "seed": str(seed), "secateur": version("secateur"), **provenance(calibration, tokens)}
-    return Plan(model=model.digest, keep=keep, made_by=made_by)
+    width.check()
+    made_by = width.made_by() | {"seed": str(seed), "secateur": version("secateur")}
+    groups, needs, tokens = chosen_groups(model.graph, width), _needs(width), None
+    if needs or width.repair != "none":
+        tokens = calibration_tokens(model, calibration, seed)
+        made_by |= provenance(calibration, tokens)
+    ranked = rank_units(model, groups, width, tokens if needs else None, seed, progress)
+    cuts = _cuts(model, width, ranked, tokens, seed, progress)
+    return Plan(model=model.digest, keep={name: ranked[name].keep(cut) for name, cut in cuts.items() if cut}, made_by=made_by)
 
 
-def _check(width: Width) -> None:
-    for kind in width.units:
-        if kind not in KINDS:
-            raise UsageError(f"unknown units {kind!r}{nearest(kind, KINDS)}; known: {', '.join(KINDS)}")
-    if not 0 < width.ratio < 1:
-        raise UsageError(f"--ratio {width.ratio} is outside (0, 1)")
-    if width.allocation not in ("uniform", "knapsack"):
-        raise UsageError(f"unknown --allocation {width.allocation!r} for width{nearest(width.allocation, ('uniform', 'knapsack'))}: uniform or knapsack")
+def scorers(width: Width) -> dict[Kind, Scorer]:
+    """Return the criterion for each kind of units; hidden channels beside others get their own where theirs cannot score them."""
+    found: dict[Kind, Scorer] = {kind: scorer_for(width.criterion, kind) for kind in width.kinds if kind != "hidden"}
+    if "hidden" in width.kinds:
+        found["hidden"] = scorer_for(None if found else width.criterion, "hidden")
+    return found
 
 
-def _align(name: str, width: Width) -> int:
-    return width.align if name.endswith(".ffn") else 1
+def chosen_groups(graph: Graph, width: Width) -> list[Group]:
+    """Return the groups to narrow; raises UsageError if there are none."""
+    spared = protected_groups(graph, width.protect)
+    layers = layers_named(graph, width.layers) if width.layers else range(len(graph.blocks))
+    inside = [group for block in graph.blocks if block.index in layers for group in block.groups]
+    for kind in width.kinds:
+        if all(group.kind != kind for group in inside):
+            raise UsageError(f"--units {kind}: the blocks to narrow have none")
+    found = [group for group in inside if group.kind in width.kinds and group.name not in spared]
+    if not found:
+        raise UsageError("--protect and --layers leave nothing to narrow")
+    return found
 
 
-def _eliminations(model: Opened, width: Width, hidden: HiddenStates, progress: Progress) -> tuple[dict[str, Elimination], dict[str, Curve]]:
-    """Eliminate the units of every group of the dense model; errors are relative to the median squared state."""
-    stream, last = model.stream(), len(model.graph.blocks) - width.spare[1]
-    found: dict[str, Elimination] = {}
-    curves: dict[str, Curve] = {}
+def _needs(width: Width) -> frozenset[str]:
+    return frozenset[str]().union(SPREADS[width.allocation].needs, *(scorer.needs for scorer in scorers(width).values()))
+
+
+def rank_units(model: Opened, groups: Sequence[Group], width: Width, tokens: Tensor | None, seed: int, progress: Progress) -> dict[str, Ranked]:
+    """Show every block of the dense model to a ranking; without `tokens` no state passes through them."""
+    ranking = Ranking(model.graph, groups, scorers(width), errors="errors" in SPREADS[width.allocation].needs, seed=seed)
+    stream = model.stream()
+    hidden = HiddenStates(stream, torch.zeros(1, 1, dtype=torch.long) if tokens is None else tokens)
+    if tokens is not None and ranking.graded:
+        for found in gradients(stream, tokens, weights=ranking.graded, progress=progress):
+            with stream.open(found.index) as live:
+                ranking.grade(live, found.weights)
     progress.start("rank units", len(stream))
     with arithmetic("bfloat16"):
         for block in model.graph.blocks:
             with stream.open(block.index) as live:
-                for group in block.groups if width.spare[0] <= block.index < last else ():
-                    if group.kind in width.units:
-                        found[group.name] = _eliminate(live, block, group, hidden)
-                hidden.advance(live)
-            norm = float(torch.stack([batch.square().sum(-1).median() for batch in hidden.batches()]).median())
-            for group in block.groups:
-                if group.name in found:
-                    curves[group.name] = Curve(tuple(error / norm for error in found[group.name].errors), _price(model, group))
+                ranking.look(live, hidden)
+                if tokens is not None:
+                    hidden.advance(live)
+                    ranking.scale(block, hidden)
             progress.step(f"block {block.index}")
-    return found, curves
+    return {name: replace(ranked, curve=_bounded(ranked, model.graph, width)) for name, ranked in ranking.results().items()}
 
 
-def _eliminate(live: LiveBlock, block: Block, group: Group, hidden: HiddenStates) -> Elimination:
-    output = group.slices[-1]
-    (linear,) = (linear for linear in block.linears if linear.tensor == output.tensor)
-    stats = collect(live, [linear], hidden, {"gram"})[linear.tensor]
-    with arithmetic("float32"):
-        return eliminate(live.weight(linear.tensor), stats, output.block)
+def _bounded(ranked: Ranked, graph: Graph, width: Width) -> Curve:
+    """Return the curve with what must stay; raises UsageError for more heads than there are."""
+    group, curve = ranked.group, ranked.curve
+    least = 1 if width.allocation == "uniform" else math.ceil(curve.size * (1 - MOST))
+    if group.kind in ("ffn", "hidden"):
+        return replace(curve, align=width.align, least=least)
+    if width.keep_heads > group.size:
+        raise UsageError(f"--keep-heads {width.keep_heads}: {group.name} has only {group.size}")
+    return replace(curve, least=max(least, math.ceil(width.keep_heads * curve.size / group.size)))
 
 
-def _price(model: Opened, group: Group) -> int:
-    """Return the parameters that one unit of a group holds."""
-    total = 0
-    for part in group.slices:
-        shape = model.graph.tensors[part.tensor].shape
-        total += part.block * (model.graph.tensors[part.tensor].numel // shape[part.dim])
-    return total
+def _cuts(model: Opened, width: Width, ranked: Mapping[str, Ranked], tokens: Tensor | None, seed: int, progress: Progress) -> dict[str, int]:
+    """Spread the budget: how many steps of every group go."""
+    entry = SPREADS[width.allocation]
+    curves = {name: one.curve for name, one in ranked.items()}
+    probe = Probe(model.stream(), ranked, tokens) if tokens is not None and entry.needs & {"influence", "measure"} else None
+    context = SpreadContext(influence=probe.influence if probe else {}, measure=probe, seed=seed, progress=progress)
+    check_cuts(curves)
+    target = width.budgets
+    if target is None:
+        return entry.function(curves, width.ratio or 0.0, context)
+    bytes_each = storage_type(width.dtype, model.graph.tensors).itemsize
+
+    def size(cuts: Mapping[str, int]) -> Footprint:
+        return footprint(model.graph, {name: ranked[name].keep(cut) for name, cut in cuts.items() if cut}, (), bytes_each)
+
+    most = parameters_gone(curves, {name: curve.cuts[-1] for name, curve in curves.items()})
+    highest = 1.0 if entry.name == "uniform" else most / sum(curve.size * curve.price for curve in curves.values())
+    return meet(target, curves, lambda ratio: entry.function(curves, ratio, context), size, highest=highest, costly="measure" in entry.needs)

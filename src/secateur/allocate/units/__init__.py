@@ -76,11 +76,14 @@ SPREADS: Registry[Spread] = Registry("spread", "secateur.allocate.units")
 F = TypeVar("F", bound=Spread)
 
 
-def spread(name: str, *, paper: str = "") -> Callable[[F], F]:
-    """Return a decorator that registers a spread; what it takes beside the three arguments must have defaults."""
+def spread(name: str, *, needs: frozenset[str] | set[str] = frozenset(), paper: str = "") -> Callable[[F], F]:
+    """Return a decorator that registers a spread; what it takes beside the three arguments must have defaults.
+
+    needs: `errors`: of curves, measured output errors rather than summed scores; `influence`, `measure`: of the context.
+    """
 
     def record(function: F) -> F:
-        SPREADS.register(name, paper=paper)(function)
+        SPREADS.register(name, needs=needs, paper=paper)(function)
         return function
 
     return record

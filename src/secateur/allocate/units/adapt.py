@@ -11,7 +11,7 @@ AMPLITUDE = 2.0
 """How far apart the most and the least important layer move in a step, in units of the mean; the paper's at 50 % in 50 steps."""
 
 
-@spread("adapt", paper="arXiv:2502.03460")
+@spread("adapt", needs={"influence", "measure"}, paper="arXiv:2502.03460")
 def adapt(curves: Mapping[str, Curve], ratio: float, context: SpreadContext, steps: int = 8) -> dict[str, int]:
     """Raise each group's share by the mean step less `AMPLITUDE` times its importance, `steps` times over.
 

@@ -14,7 +14,7 @@ LEVELS = 16
 _MOST_SWAPS = 3
 
 
-@spread("evolve", paper="arXiv:2410.14649")
+@spread("evolve", needs={"errors", "measure"}, paper="arXiv:2410.14649")
 def evolve(curves: Mapping[str, Curve], ratio: float, context: SpreadContext, generations: int = 16, offspring: int = 6) -> dict[str, int]:
     """Let the fittest of one parent and its `offspring` live, `generations` times over.
 

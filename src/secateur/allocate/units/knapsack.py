@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from itertools import pairwise
 
-from secateur.allocate.units import Curve, SpreadContext, budget_of, check_budget, parameters_gone, spread
+from secateur.allocate.units import Curve, SpreadContext, budget_of, parameters_gone, spread
 
 _WORST = 1e30
 """Stands for an infinite error, of which no slope can be taken."""
 
 
-@spread("knapsack")
+@spread("knapsack", needs={"errors"})
 def knapsack(curves: Mapping[str, Curve], ratio: float, context: SpreadContext) -> dict[str, int]:
     """Spend the budget where one more parameter costs least, along the lower convex hull of each group's errors.
 
@@ -21,17 +20,6 @@ def knapsack(curves: Mapping[str, Curve], ratio: float, context: SpreadContext) 
     UsageError if the budget cannot be met.
     """
     return _cheapest(curves, budget_of(curves, ratio))
-
-
-def cheapest_cuts(curves: Mapping[str, Curve], budget: int, align: int, most: float = 0.75) -> dict[str, int]:
-    """Return the cuts that lose at least `budget` parameters at the least error, no group more than `most` of its units.
-
-    Raises UsageError if the budget cannot be met.
-    """
-    bounded = {name: replace(curve, align=align, least=math.ceil(curve.size * (1 - most))) for name, curve in curves.items()}
-    able = {name: curve for name, curve in bounded.items() if curve.cuts}
-    check_budget(able, budget)
-    return dict.fromkeys(curves, 0) | _cheapest(able, budget)
 
 
 def _cheapest(curves: Mapping[str, Curve], budget: int) -> dict[str, int]:

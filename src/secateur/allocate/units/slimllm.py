@@ -12,7 +12,7 @@ ALPHA = 10.0
 """Sharpness; the paper's value for 20 %, 7 for 50 %."""
 
 
-@spread("slimllm", paper="arXiv:2505.22689")
+@spread("slimllm", needs={"influence"}, paper="arXiv:2505.22689")
 def slimllm(curves: Mapping[str, Curve], ratio: float, context: SpreadContext) -> dict[str, int]:
     """Give each of n groups the share `r · n · softmax(ALPHA · cos(x_in, x_out))`, no more than it can lose.
 

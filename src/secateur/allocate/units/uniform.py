@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from secateur.allocate.units import Curve, SpreadContext, check_cuts, spread
 
@@ -16,11 +15,6 @@ def uniform(curves: Mapping[str, Curve], ratio: float, context: SpreadContext) -
     """
     check_cuts(curves)
     return {name: _nearest(curve, ratio * curve.size) for name, curve in curves.items()}
-
-
-def uniform_cuts(curves: Mapping[str, Curve], ratio: float, align: int) -> dict[str, int]:
-    """Return the uniform cuts with one alignment for all groups; raises UsageError as `uniform` does."""
-    return uniform({name: replace(curve, align=align) for name, curve in curves.items()}, ratio, SpreadContext())
 
 
 def _nearest(curve: Curve, wanted: float) -> int:

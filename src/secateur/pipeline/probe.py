@@ -1,0 +1,67 @@
+"""Measure what a model would predict without some of its units, which are silenced in place, one streamed block at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cosine_similarity, log_softmax
+
+from secateur.allocate.units import Measured
+from secateur.core.stream import LayerStream, LiveBlock
+from secateur.model.arithmetic import arithmetic
+from secateur.pipeline.rank import Ranked
+
+WINDOWS = 4
+POSITIONS = 256
+"""Predictions compared: spread evenly over the windows, so that the dense ones stay small enough to keep."""
+
+
+class Probe:
+    """The dense model's predictions on a few windows, and how far they move when units leave; one pass over the blocks a call.
+
+    tokens: `[windows, tokens]`, of which the first `WINDOWS` are read.
+    """
+
+    def __init__(self, stream: LayerStream, ranked: Mapping[str, Ranked], tokens: Tensor) -> None:
+        self._stream, self._ranked = stream, ranked
+        (self._embedded,) = stream.embed([tokens[:WINDOWS]])
+        count = self._embedded.shape[0] * self._embedded.shape[1]
+        self._places = torch.linspace(0, count - 1, min(POSITIONS, count)).long()
+        states, self.influence = self._run({})
+        # Half precision keeps the large probabilities, which weigh most, to three figures.
+        self._dense = [log_softmax(logits, -1).half() for logits in stream.logits(states)]
+
+    def __call__(self, cuts: Mapping[str, int]) -> Measured:
+        """Return the divergence of the model that has lost so many steps of each group, and the influence of what is left."""
+        states, influence = self._run(cuts)
+        total = 0.0
+        for logits, dense in zip(self._stream.logits(states), self._dense, strict=True):
+            meant = dense.float()
+            total += float((meant.exp() * (meant - log_softmax(logits, -1))).sum())
+        return Measured(max(total / len(self._places), 0.0), influence)
+
+    def _run(self, cuts: Mapping[str, int]) -> tuple[Tensor, dict[str, float]]:
+        """Return the last hidden states at the places compared, and how far each group's half turns its input."""
+        states, influence = self._embedded, dict[str, float]()
+        with arithmetic("bfloat16"):
+            for index in range(len(self._stream)):
+                with self._stream.open(index) as live:
+                    self._silence(live, cuts)
+                    turned: dict[str, float] = {}
+                    for part, other in (("attn", "ffn"), ("ffn", "attn")):
+                        with live.without(other):
+                            after = live(states)
+                        turned[part] = 1 - float(cosine_similarity(states, after, dim=-1).mean())
+                        states = after
+                influence |= {group.name: turned["ffn" if group.kind == "ffn" else "attn"] for group in live.block.groups if group.name in self._ranked}
+        return states.flatten(0, 1)[self._places], influence
+
+    def _silence(self, live: LiveBlock, cuts: Mapping[str, int]) -> None:
+        """Zero the inputs of each half's last linear that belong to units that left."""
+        for group in live.block.groups:
+            ranked, output = self._ranked.get(group.name), group.slices[-1]
+            for step in ranked.steps[: cuts.get(group.name, 0)] if ranked else ():
+                for unit in step:
+                    live.weight(output.tensor)[:, unit * output.block : (unit + 1) * output.block] = 0
