@@ -72,19 +72,15 @@ class _Mutation:
         """Give one group a level back, take levels from others until the budget is met, and give back what is left over."""
         given = self._generator.choice(list(cuts))
         cuts[given] = max(cuts[given] - self._level[given], self._curves[given].cuts[0])
-        others = self._shuffled(cuts, given)
+        others = [name for name in cuts if name != given]
+        self._generator.shuffle(others)
         while parameters_gone(self._curves, cuts) < self._budget:
             able = [name for name in others if cuts[name] < self._curves[name].cuts[-1]] or [given]
             taken = self._generator.choice(able)
             cuts[taken] = min(cuts[taken] + self._level[taken], self._curves[taken].cuts[-1])
         surplus = parameters_gone(self._curves, cuts) - self._budget
-        for name in self._shuffled(cuts, given):
+        for name in (*others, given):
             curve = self._curves[name]
             steps = min(surplus // (curve.align * curve.price), (cuts[name] - curve.cuts[0]) // curve.align)
             cuts[name] -= steps * curve.align
             surplus -= steps * curve.align * curve.price
-
-    def _shuffled(self, cuts: Mapping[str, int], without: str) -> list[str]:
-        names = [name for name in cuts if name != without]
-        self._generator.shuffle(names)
-        return names

@@ -68,9 +68,12 @@ def _heads(view: UnitView) -> Tensor:
 def _covariances(view: UnitView) -> Tensor:
     """Return `[out_features, size, size]`: the covariances of what the units add to each output channel."""
     columns = view.values(view.last).double()
-    size, block, _ = columns.shape
-    covariance = _covariance(view.stats[view.last.tensor]).view(size, block, size, block)
-    return torch.einsum("hac,hakb,kbc->chk", columns, covariance, columns)
+    size, block, outputs = columns.shape
+    inputs = columns.flatten(0, 1)
+    covariance = _covariance(view.stats[view.last.tensor]).view(size, block, -1)
+    # a unit at a time: all at once would hold the outputs times the inputs times the units
+    rows = [(inputs * (covariance[unit].T @ columns[unit])).view(size, block, outputs).sum(1) for unit in range(size)]
+    return torch.stack(rows).movedim(2, 0)
 
 
 def _covariance(stats: LinearStats) -> Tensor:
