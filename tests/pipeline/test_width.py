@@ -119,8 +119,9 @@ def test_every_criterion_ranks_every_kind_it_can(tiny: Maker, tmp_path: Path, cr
 @pytest.mark.parametrize("spread", [*SPREADS])
 def test_every_spread_meets_a_target(tiny: Maker, tmp_path: Path, spread: str) -> None:
     model = open_model(str(tiny("llama")))
-    plan = _plan(tiny("llama"), units=("ffn", "kv"), target="ratio=0.3", allocation=spread, criterion="contribution", align=8, repair="none")
-    assert Target.parse(["ratio=0.3"]).met(footprint(model.graph, plan.keep, (), 2), footprint(model.graph, {}, (), 2))
+    units = ("ffn",) if spread == "2ssp" else ("ffn", "kv")
+    plan = _plan(tiny("llama"), units=units, target="ratio=0.3", allocation=spread, criterion="contribution", align=8, repair="none")
+    assert Target.parse(["ratio=0.3"]).met(footprint(model.graph, plan.keep, plan.drop, 2), footprint(model.graph, {}, (), 2))
     pipeline.apply(plan, str(tiny("llama")), tmp_path / "out")
 
 
@@ -199,6 +200,7 @@ def test_the_nearest_target_can_be_reached(tiny: Maker) -> None:
         ({"ratio": 0.2, "units": ("kv",), "keep_heads": 9}, "has only 2"),
         ({"ratio": 0.2, "align": 256}, "no multiple of --align 256"),
         ({"ratio": 0.2, "repair": "lqs"}, "did you mean lsq"),
+        ({"ratio": 0.2, "allocation": "2ssp", "units": ("ffn", "kv")}, "leave out --units"),
         ({"ratio": 0.2, "layers": "2-9"}, "has 0-2"),
         ({"ratio": 0.2, "layers": "x"}, "names no blocks"),
         ({"ratio": 0.2, "protect": ["*.ffm"]}, "matches no group"),

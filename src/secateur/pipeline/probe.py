@@ -48,7 +48,7 @@ class Probe:
         with arithmetic("bfloat16"):
             for index in range(len(self._stream)):
                 with self._stream.open(index) as live:
-                    self._silence(live, cuts)
+                    silence(live, self._ranked, cuts)
                     turned: dict[str, float] = {}
                     for part, other in (("attn", "ffn"), ("ffn", "attn")):
                         with live.without(other):
@@ -58,10 +58,11 @@ class Probe:
                 influence |= {group.name: turned["ffn" if group.kind == "ffn" else "attn"] for group in live.block.groups if group.name in self._ranked}
         return states.flatten(0, 1)[self._places], influence
 
-    def _silence(self, live: LiveBlock, cuts: Mapping[str, int]) -> None:
-        """Zero the inputs of each half's last linear that belong to units that left."""
-        for group in live.block.groups:
-            ranked, output = self._ranked.get(group.name), group.slices[-1]
-            for step in ranked.steps[: cuts.get(group.name, 0)] if ranked else ():
-                for unit in step:
-                    live.weight(output.tensor)[:, unit * output.block : (unit + 1) * output.block] = 0
+
+def silence(live: LiveBlock, ranked: Mapping[str, Ranked], cuts: Mapping[str, int]) -> None:
+    """Zero the inputs of each half's last linear that belong to units that have left after so many steps."""
+    for group in live.block.groups:
+        gone, output = ranked.get(group.name), group.slices[-1]
+        for step in gone.steps[: cuts.get(group.name, 0)] if gone else ():
+            for unit in step:
+                live.weight(output.tensor)[:, unit * output.block : (unit + 1) * output.block] = 0

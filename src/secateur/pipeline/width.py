@@ -26,6 +26,8 @@ from secateur.pipeline.calibration import Calibration, calibration_tokens, prove
 from secateur.pipeline.meet import meet
 from secateur.pipeline.probe import Probe
 from secateur.pipeline.rank import Ranked, Ranking, Scorer, scorer_for
+from secateur.pipeline.two_stage import NAME as TWO_STAGE
+from secateur.pipeline.two_stage import TwoStage
 from secateur.transform.repair import REPAIRS
 from secateur.transform.rounding import storage_type
 
@@ -89,6 +91,8 @@ class Width:
             raise UsageError("--uniform narrows every block alike: leave out --protect and --layers, or --uniform")
         if self.keep_heads > 1 and not {"kv", "head"} & set(self.units):
             raise UsageError(f"--keep-heads keeps heads, and --units {','.join(self.units)} cuts none: leave it out")
+        if self.allocation == TWO_STAGE and self.kinds != ("ffn",):
+            raise UsageError("--allocation 2ssp cuts FFNs, and drops attention halves by itself: leave out --units")
         if "hidden" in self.units and (self.protect or self.layers):
             raise UsageError("--units hidden narrows every block at once: leave out --protect and --layers")
         if "hidden" in self.units and self.allocation != "uniform":
@@ -126,8 +130,10 @@ def decide_width(model: Opened, width: Width, calibration: Calibration, seed: in
         tokens = calibration_tokens(model, calibration, seed)
         made_by |= provenance(calibration, tokens)
     ranked = rank_units(model, groups, width, tokens if needs else None, seed, progress)
-    cuts = _cuts(model, width, ranked, tokens, seed, progress)
-    return Plan(model=model.digest, keep={name: ranked[name].keep(cut) for name, cut in cuts.items() if cut}, made_by=made_by)
+    stages = TwoStage(model, ranked) if width.allocation == TWO_STAGE else None
+    cuts = _cuts(model, width, ranked, stages, tokens, seed, progress)
+    keep = {name: one.keep(cuts[name]) for name, one in ranked.items() if cuts[name]}
+    return Plan(model=model.digest, keep=keep, drop=stages.chosen(cuts, tokens, progress) if stages and tokens is not None else (), made_by=made_by)
 
 
 def scorers(width: Width) -> dict[Kind, Scorer]:
@@ -153,7 +159,8 @@ def chosen_groups(graph: Graph, width: Width) -> list[Group]:
 
 
 def _needs(width: Width) -> frozenset[str]:
-    return frozenset[str]().union(SPREADS[width.allocation].needs, *(scorer.needs for scorer in scorers(width).values()))
+    own = SPREADS[width.allocation].needs | ({"measure"} if width.allocation == TWO_STAGE else set())
+    return own.union(*(scorer.needs for scorer in scorers(width).values()))
 
 
 def rank_units(model: Opened, groups: Sequence[Group], width: Width, tokens: Tensor | None, seed: int, progress: Progress) -> dict[str, Ranked]:
@@ -188,21 +195,27 @@ def _bounded(ranked: Ranked, graph: Graph, width: Width) -> Curve:
     return replace(curve, least=max(least, math.ceil(width.keep_heads * curve.size / group.size)))
 
 
-def _cuts(model: Opened, width: Width, ranked: Mapping[str, Ranked], tokens: Tensor | None, seed: int, progress: Progress) -> dict[str, int]:
+def _cuts(
+    model: Opened, width: Width, ranked: Mapping[str, Ranked], stages: TwoStage | None, tokens: Tensor | None, seed: int, progress: Progress
+) -> dict[str, int]:
     """Spread the budget: how many steps of every group go."""
     entry = SPREADS[width.allocation]
-    curves = {name: one.curve for name, one in ranked.items()}
+    curves = stages.curves if stages else {name: one.curve for name, one in ranked.items()}
+    check_cuts(curves)
     probe = Probe(model.stream(), ranked, tokens) if tokens is not None and entry.needs & {"influence", "measure"} else None
     context = SpreadContext(influence=probe.influence if probe else {}, measure=probe, seed=seed, progress=progress)
-    check_cuts(curves)
-    target = width.budgets
-    if target is None:
-        return entry.function(curves, width.ratio or 0.0, context)
     bytes_each = storage_type(width.dtype, model.graph.tensors).itemsize
 
-    def size(cuts: Mapping[str, int]) -> Footprint:
-        return footprint(model.graph, {name: ranked[name].keep(cut) for name, cut in cuts.items() if cut}, (), bytes_each)
+    def spread(ratio: float) -> dict[str, int]:
+        return stages.cuts(ratio) if stages else entry.function(curves, ratio, context)
 
+    def size(cuts: Mapping[str, int]) -> Footprint:
+        keep = {name: one.keep(cuts[name]) for name, one in ranked.items() if cuts.get(name)}
+        return footprint(model.graph, keep, stages.foreseen(cuts) if stages else (), bytes_each)
+
+    target = width.budgets
+    if target is None:
+        return spread(width.ratio or 0.0)
     most = parameters_gone(curves, {name: curve.cuts[-1] for name, curve in curves.items()})
     highest = 1.0 if entry.name == "uniform" else most / sum(curve.size * curve.price for curve in curves.values())
-    return meet(target, curves, lambda ratio: entry.function(curves, ratio, context), size, highest=highest, costly="measure" in entry.needs)
+    return meet(target, curves, spread, size, highest=highest, costly="measure" in entry.needs)

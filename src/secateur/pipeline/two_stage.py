@@ -1,0 +1,102 @@
+"""2SSP: every FFN loses the same share of its neurons, then whole attention halves go, one after another."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from secateur.allocate.units import SPREADS, Curve, SpreadContext, parameters_gone
+from secateur.allocate.units.two_stage import stages
+from secateur.core.errors import UsageError
+from secateur.core.progress import Progress
+from secateur.model.arithmetic import arithmetic
+from secateur.model.opened import Opened
+from secateur.model.stream import ModelStream, StreamedBlock
+from secateur.pipeline.depth import PROBE_WINDOWS, _Search
+from secateur.pipeline.probe import silence
+from secateur.pipeline.rank import Ranked
+
+NAME = "2ssp"
+ATTENTION = "attention"
+"""Stands for a group whose units are the attention halves of the blocks that are narrowed."""
+
+
+class TwoStage:
+    """Both stages as one spread over the FFN groups `ranked`, whose ratio is a share of all parameters of their blocks.
+
+    Raises UsageError for blocks of unequal size.
+    """
+
+    def __init__(self, model: Opened, ranked: Mapping[str, Ranked]) -> None:
+        self._model, self._ranked = model, ranked
+        own = [block for block in model.graph.blocks if any(group.name in ranked for group in block.groups)]
+        sizes = {tuple(sum(model.graph.tensors[name].numel for name in block.halves[part]) for part in ("ffn", "attn")) for block in own}
+        if len(sizes) > 1:
+            raise UsageError("--allocation 2ssp weighs halves of equal blocks, and these differ: take another --allocation")
+        ((self._ffn, self._attention),) = sizes
+        # The first block makes the states that all others change; the last makes what the head reads.
+        self.candidates = tuple(f"{block.index}.attn" for block in own if 0 < block.index < len(model.graph.blocks) - 1)
+        self._curves = {name: one.curve for name, one in ranked.items()}
+        self.curves = self._curves | {ATTENTION: Curve((0.0,) * (len(self.candidates) + 2), self._attention)}
+
+    def cuts(self, ratio: float) -> dict[str, int]:
+        """Return how many neurons each FFN loses, and how many attention halves go; these give what FFNs cannot.
+
+        Raises UsageError if both together cannot lose so much.
+        """
+        total = sum(curve.size * curve.price for curve in self._curves.values())
+        most = parameters_gone(self._curves, {name: curve.cuts[-1] for name, curve in self._curves.items()})
+        wanted = ratio * len(self._curves) * (self._ffn + self._attention)
+        count = max(stages(len(self._curves), ratio, self._ffn, self._attention).attention, math.ceil((wanted - most) / self._attention))
+        count = min(count, len(self.candidates))
+        share = max(wanted - count * self._attention, 0.0) / total
+        return SPREADS[NAME].function(self._curves, share, SpreadContext()) | {ATTENTION: count}
+
+    def foreseen(self, cuts: Mapping[str, int]) -> tuple[str, ...]:
+        """Return attention halves of the size of those that will go."""
+        return self.candidates[: cuts.get(ATTENTION, 0)]
+
+    def chosen(self, cuts: Mapping[str, int], tokens: Tensor, progress: Progress) -> tuple[str, ...]:
+        """Return the attention halves that go, each time the one that the narrowed model misses least."""
+        if not cuts[ATTENTION]:
+            return ()
+        with arithmetic("bfloat16"):
+            search = _AttentionSearch(_Silenced(self._model.source, self._model.graph, self._ranked, cuts), tokens[:PROBE_WINDOWS], self.candidates, progress)
+            return tuple(search.run(cuts[ATTENTION] * self._attention))
+
+
+@dataclass(frozen=True)
+class _Silenced(Opened):
+    """A model some of whose units are silent."""
+
+    ranked: Mapping[str, Ranked]
+    cuts: Mapping[str, int]
+
+    def stream(self, *_arguments: object) -> ModelStream:
+        """Return a stream of blocks without those units."""
+        return _SilencedStream(self)
+
+
+class _SilencedStream(ModelStream):
+    def __init__(self, model: _Silenced) -> None:
+        super().__init__(model.source, model.graph)
+        self._silenced = model
+
+    @contextmanager
+    def open(self, index: int) -> Iterator[StreamedBlock]:
+        """Load a block and silence its units."""
+        with super().open(index) as live:
+            silence(live, self._silenced.ranked, self._silenced.cuts)
+            yield live
+
+
+class _AttentionSearch(_Search):
+    """The greedy search for depth, among some attention halves."""
+
+    def __init__(self, model: Opened, tokens: Tensor, candidates: tuple[str, ...], progress: Progress) -> None:
+        super().__init__(model, tokens, True, progress)
+        self._prices = {name: price for name, price in self._prices.items() if name in candidates}
