@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from secateur.model.announce import announce
+
 if TYPE_CHECKING:
     from secateur.pipeline import (
         Calibration,
@@ -38,6 +40,9 @@ __all__ = [
     "prune",
     "verify",
 ]
+
+
+announce()
 
 
 def __getattr__(name: str) -> Any:

@@ -15,10 +15,11 @@ from secateur.core.plan import Plan
 from secateur.model.opened import open_model
 
 KEEP = {"0.ffn": tuple(range(0, 96, 3)), "1.ffn": tuple(range(64)), "1.kv": (1,)}
+CHANNELS = KEEP | {"hidden": tuple(range(0, 64, 2)), "0.head": (0, 3), "1.head": (0, 2, 3)}
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "phi3", "gemma3_text"])
-@pytest.mark.parametrize(("keep", "drop"), [(KEEP, ()), ({}, ("1", "2.attn", "0.ffn")), (KEEP, ("0.attn", "2.ffn"))])
+@pytest.mark.parametrize(("keep", "drop"), [(KEEP, ()), ({}, ("1", "2.attn", "0.ffn")), (KEEP, ("0.attn", "2.ffn")), (CHANNELS, ("1.ffn",))])
 def test_the_written_model_has_the_predicted_size(tiny: Maker, tmp_path: Path, family: str, keep: dict[str, tuple[int, ...]], drop: tuple[str, ...]) -> None:
     model = open_model(str(tiny(family)))
     foreseen = footprint(model.graph, keep, drop, 2)
@@ -37,5 +38,5 @@ def test_the_written_model_has_the_predicted_size(tiny: Maker, tmp_path: Path, f
 def test_rows_that_two_groups_own_leave_once() -> None:
     groups = (Group("0.kv", "kv", 2, (Slice("q", 0, 4),)), Group("0.head", "head", 4, (Slice("q", 0, 2),)))
     block = Block(0, "", BlockShape(4, 2, 2, 0), ("q",), (), groups, {"attn": ("q",), "ffn": ()})
-    graph = Graph("", 3, 1, True, {"q": TensorInfo((8, 3), "F32")}, (block,), ())
+    graph = Graph("", 3, 1, True, {"q": TensorInfo((8, 3), "F32")}, (block,), (), Group("hidden", "hidden", 3, ()))
     assert footprint(graph, {"0.kv": (1,), "0.head": (0, 2)}, (), 4).parameters == 2 * 3

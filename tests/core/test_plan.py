@@ -82,6 +82,13 @@ def test_malformed_fields_are_named(change: dict[str, object], message: str) -> 
         ({"keep": {"0.fnn": (0,)}}, "did you mean 0.ffn"),
         ({"keep": {"0.ffn": ()}}, "at least one"),
         ({"drop": ("99.attn",)}, "does not have"),
+        ({"keep": {"0.head": (0, 1, 2)}}, r"unevenly \(2 of group 0, 1 of group 1\): every surviving key-value group needs equally many"),
+        ({"keep": {"0.head": (0, 1)}}, r"unevenly \(2 of group 0, 0 of group 1\)"),
+        ({"keep": {"0.head": (0, 1), "0.kv": (1,)}}, r"unevenly \(0 of group 1\)"),
+        ({"keep": {"hidden": ()}}, "at least one"),
+        ({"keep": {"hidden": (64,)}}, "out of range"),
+        ({"keep": {"hiden": (0,)}}, "did you mean hidden"),
+        ({"keep": {"hidden": (0,)}, "sparsity": {"model.layers.0.mlp.up_proj.weight": "0.5"}}, "cut first, then prune the result"),
     ],
 )
 def test_what_the_model_does_not_have_is_refused(tiny: Maker, fields: dict[str, object], message: str) -> None:
@@ -111,3 +118,21 @@ def test_blocks_are_even_only_if_all_that_survive_have_one_width(tiny: Maker) ->
         ({}, ("1.attn",), False),
     ):
         assert Plan(model="", keep=keep, drop=drop).even(graph) == even
+
+
+def _kept(size: int) -> st.SearchStrategy[tuple[int, ...]]:
+    return st.sets(st.integers(0, size - 1), min_size=1).map(lambda found: tuple(sorted(found)))
+
+
+@given(heads=_kept(6), groups=st.none() | _kept(2))
+def test_heads_must_stay_even(tiny: Maker, heads: tuple[int, ...], groups: tuple[int, ...] | None) -> None:
+    """A plan is taken exactly if every surviving key-value head serves equally many of the surviving query heads."""
+    graph = open_model(str(tiny("llama", hidden_size=96, num_attention_heads=6, num_key_value_heads=2))).graph
+    plan = Plan(model="sha256:0", keep={"1.head": heads} | ({"1.kv": groups} if groups else {}))
+    served = [len({3 * group, 3 * group + 1, 3 * group + 2} & set(heads)) for group in groups or (0, 1)]
+    if 0 in served or min(served) != max(served):
+        with pytest.raises(PlanError, match="unevenly") as caught:
+            plan.validate(graph, "sha256:0")
+        assert "\n" not in str(caught.value)
+    else:
+        plan.validate(graph, "sha256:0")

@@ -120,7 +120,7 @@ def test_a_window_that_llama_cpp_has_not_is_the_context(tiny: Maker, tmp_path: P
         ("smollm3", {"no_rope_layers": [1, 1, 0, 1]}, "f16", UnsupportedModelError, "remove layers in fours"),
         ("gemma3_text", {"layer_types": ["full_attention", "sliding_attention"] * 3}, "f16", UnsupportedModelError, "remove whole periods of layers"),
         ("gemma2", {"query_pre_attn_scalar": 64}, "f16", UnsupportedModelError, "scales the attention of this model by 32 and it needs 64"),
-        ("phi3", {"num_attention_heads": 2, "head_dim": 16}, "f16", UnsupportedModelError, "only with all its query heads"),
+        ("phi3", {"num_attention_heads": 2, "head_dim": 16}, "f16", UnsupportedModelError, "only where all its query heads are as wide as its hidden states"),
         ("qwen3", {"rope_parameters": LLAMA3}, "f16", UnsupportedModelError, "no rotary scaling of the kind 'llama3'"),
     ],
 )

@@ -76,7 +76,8 @@ def test_every_family_is_read(tiny: Maker, family: str) -> None:
         assert [linear.module for linear in block.linears] == (FUSED if family == "phi3" else ROLES)
         assert [linear.stage for linear in block.linears] == ([0, 1, 2, 3] if family == "phi3" else [0, 0, 0, 1, 2, 2, 3])
         assert block.shape == BlockShape(4, 2, source.config.get("head_dim", 16), 96)
-        assert [group.name for group in block.groups] == [f"{block.index}.kv", f"{block.index}.ffn"]
+        assert [group.name for group in block.groups] == [f"{block.index}.{kind}" for kind in ("kv", "head", "ffn")]
+        assert [group.half for group in block.groups] == ["attn", "attn", "ffn"]
     named = {name for block in graph.blocks for name in block.tensors} | set(graph.outside)
     assert named == set(source.tensors)
     assert (HEAD in graph.outside) is not graph.tied
@@ -123,25 +124,30 @@ def cover(groups: tuple[Group, ...], shapes: dict[str, tuple[int, ...]]) -> dict
 
 @given(st.sampled_from(sorted(FAMILIES)), widths, st.booleans())
 def test_units_tile_what_they_cut(family: str, shape: BlockShape, biased: bool) -> None:
-    """Every row of q, k, v, gate and up and every column of o and down belongs to exactly one unit; head norms to none."""
+    """Every row of q, k, v, gate and up and every column of o and down belongs to exactly one unit of `kv` or `ffn`; head norms to none."""
     config = {"attention_bias": biased, "mlp_bias": biased}
     shapes = tensor_shapes(FAMILIES[family], config, 3, shape, 16)
     groups = block_groups(FAMILIES[family], 3, shape, shapes)
-    seen = cover(groups, shapes)
+    heads = cover(tuple(group for group in groups if group.kind == "head"), shapes)
+    seen = cover(tuple(group for group in groups if group.kind != "head"), shapes)
+    assert all(set(counts) <= {0, 1} for counts in heads.values())
+    assert all(sum(counts) == shape.n_heads * shape.head_dim for counts in heads.values())
     assert all(set(counts) == {1} for counts in seen.values())
     inputs = ("o_proj.weight", "down_proj.weight")
     cut = {name for name in shapes if "_proj" in name and not name.endswith(("o_proj.bias", "down_proj.bias"))}
     assert set(seen) == {(name, 1 if name.endswith(inputs) else 0) for name in cut}
-    assert len(groups) == bool(shape.n_heads) + bool(shape.intermediate_size)
+    assert len(groups) == bool(shape.n_heads) + (shape.n_heads > shape.n_kv_heads) + bool(shape.intermediate_size)
 
 
 def test_a_unit_is_one_kv_head_with_its_query_heads() -> None:
     """Taking unit 1 of a fused block takes its rows of q, of k and of v."""
     shape = BlockShape(4, 2, 3, 5)
     shapes = tensor_shapes(FAMILIES["phi3"], {}, 0, shape, 16)
-    kv, ffn = block_groups(FAMILIES["phi3"], 0, shape, shapes)
+    kv, head, ffn = block_groups(FAMILIES["phi3"], 0, shape, shapes)
     spans = [(part.dim, part.offset + part.block, part.offset + 2 * part.block) for part in kv.slices]
     assert spans == [(0, 6, 12), (0, 15, 18), (0, 21, 24), (1, 6, 12)]
+    spans = [(part.dim, part.offset + part.block, part.offset + 2 * part.block) for part in head.slices]
+    assert spans == [(0, 3, 6), (1, 3, 6)]
     assert [(part.dim, part.offset) for part in ffn.slices] == [(0, 0), (0, 5), (1, 0)]
 
 
@@ -158,7 +164,7 @@ def test_blocks_of_unequal_width() -> None:
     for index, row in enumerate(rows):
         tensors |= tensor_shapes(FAMILIES["llama"], config, index, BlockShape(**row), 8)
     graph = read_graph(Shapes(config, tensors))
-    assert [[group.kind for group in block.groups] for block in graph.blocks] == [["kv"], ["ffn"]]
+    assert [[group.kind for group in block.groups] for block in graph.blocks] == [["kv", "head"], ["ffn"]]
     assert [len(block.tensors) for block in graph.blocks] == [5, 4]
 
 

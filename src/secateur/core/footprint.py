@@ -36,7 +36,7 @@ def footprint(graph: Graph, keep: Keep, drop: Collection[str], width: int) -> Fo
     keep, drop: as in `Plan`; width: bytes that a stored weight takes.
     """
     gone = {name for block in graph.blocks for part in dropped_halves(block, drop) for name in block.halves[part]}
-    lost = _lost(group for block in graph.blocks for group in block.groups if group.name in keep)
+    lost = _lost(group for group in graph.groups.values() if group.name in keep)
     inside = {name for block in graph.blocks for name in block.tensors}
     total = blocks = 0
     for name, info in graph.tensors.items():

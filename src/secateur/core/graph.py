@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Kind = Literal["ffn", "kv", "head", "hidden"]
+_HALVES: Mapping[Kind, str] = {"kv": "attn", "head": "attn", "ffn": "ffn", "hidden": ""}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,11 @@ class Group:
     size: int
     slices: tuple[Slice, ...]
 
+    @property
+    def half(self) -> str:
+        """The half of a block that it belongs to, `attn` or `ffn`; empty for one that runs through the whole model."""
+        return _HALVES[self.kind]
+
 
 @dataclass(frozen=True, slots=True)
 class Linear:
@@ -72,7 +78,8 @@ class Block:
 
     tensors: full names, as stored.
     linears: prunable ones, in stage order.
-    groups: `kv` before `ffn`; the last slice of each is the input side of the half's last linear.
+    groups: `kv`, `head` (only where a key-value head serves several query heads), `ffn`; the last slice of each is the input
+        side of the half's last linear.
     halves: the tensors of the halves `attn` and `ffn`, norms included.
     """
 
@@ -93,7 +100,10 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """A model read off its real tensors."""
+    """A model read off its real tensors.
+
+    hidden: the channels that run through the whole model, one selection for embeddings, norms, every linear and the head.
+    """
 
     family: str
     hidden_size: int
@@ -102,6 +112,12 @@ class Graph:
     tensors: Mapping[str, TensorInfo]
     blocks: tuple[Block, ...]
     outside: tuple[str, ...]
+    hidden: Group
+
+    @property
+    def groups(self) -> dict[str, Group]:
+        """Every group by name: those of the blocks, and `hidden`."""
+        return {group.name: group for group in (*(group for block in self.blocks for group in block.groups), self.hidden)}
 
     @property
     def linears(self) -> tuple[Linear, ...]:

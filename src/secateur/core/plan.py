@@ -11,7 +11,7 @@ from typing import Any
 
 from secateur.core.errors import PlanError, SecateurError, nearest
 from secateur.core.footprint import dropped_halves, footprint
-from secateur.core.graph import Graph
+from secateur.core.graph import Block, Graph
 from secateur.core.pattern import Pattern
 
 VERSION = 1
@@ -43,7 +43,8 @@ class Plan:
     """What to do to one model.
 
     model: digest of the source weights, as `Source.digest()` gives it.
-    keep: group name -> surviving unit indices, ascending; groups not named stay whole.
+    keep: group name (`3.ffn`, `3.kv`, `3.head`, `hidden`) -> surviving unit indices, ascending; groups not named stay whole.
+        Query heads of a key-value group that goes are gone anyway; every surviving one must keep equally many.
     drop: removed blocks, such as `3.attn`, `7.ffn` or `12` (both).
     sparsity: tensor name -> `0.5` or `2:4`; tensors not named stay dense.
     made_by: criterion, repair, allocation, calibration and seed that decided, enough to replay the plan.
@@ -117,7 +118,7 @@ class Plan:
         return "sha256:" + hashlib.sha256(self.to_json().encode()).hexdigest()
 
     def validate(self, graph: Graph, model_digest: str) -> None:
-        """Raise PlanError unless every name and unit of the plan exists in `graph` and the digest is the model's."""
+        """Raise PlanError unless every name and unit of the plan exists in `graph`, heads stay even and the digest is the model's."""
         if self.model != model_digest:
             raise PlanError(f"plan was made for {self.model[:19]}..., this model is {model_digest[:19]}...: make a new plan with `secateur plan`")
         self._validate_sparsity(graph)
@@ -138,12 +139,30 @@ class Plan:
                 raise PlanError(f"plan: {error}") from None
 
     def _validate_keep(self, graph: Graph) -> None:
-        groups = {group.name: group for block in graph.blocks for group in block.groups}
+        groups = graph.groups
         for name, units in self.keep.items():
             if name not in groups:
                 raise PlanError(f"plan keeps units of {name!r}, which this model does not have{nearest(name, groups)}")
             if not units or units[-1] >= groups[name].size:
                 raise PlanError(f"plan keeps units of {name!r} out of range: it has {groups[name].size}, and at least one must survive")
+        if graph.hidden.name in self.keep and self.sparsity:
+            raise PlanError("plan cuts hidden channels and prunes single weights: cut first, then prune the result")
+        for block in graph.blocks:
+            self._validate_heads(block)
+
+    def _validate_heads(self, block: Block) -> None:
+        """One key-value head serves as many query heads as any other: `repeat_interleave` knows no other layout."""
+        heads, groups = f"{block.index}.head", f"{block.index}.kv"
+        if heads not in self.keep:
+            return
+        counts = dict.fromkeys(self.keep.get(groups, range(block.shape.n_kv_heads)), 0)
+        for head in self.keep[heads]:
+            group = head // (block.shape.n_heads // block.shape.n_kv_heads)
+            if group in counts:
+                counts[group] += 1
+        if len(set(counts.values())) > 1 or 0 in counts.values():
+            each = ", ".join(f"{count} of group {group}" for group, count in counts.items())
+            raise PlanError(f"plan keeps query heads of {heads!r} unevenly ({each}): every surviving key-value group needs equally many, at least one")
 
 
 def _of(kept: int, size: int) -> str:

@@ -90,7 +90,7 @@ def _route(graph: Graph, naming: Naming, alive: tuple[Block, ...]) -> str:
             return naming.arch
         if graph.family not in PER_BLOCK:
             raise UnsupportedModelError(
-                f"not supported because llama.cpp loads {graph.family} only with all its query heads: prune its FFN or its layers instead"
+                f"not supported because llama.cpp loads {graph.family} only where all its query heads are as wide as its hidden states: prune FFN or layers"
             )
     route = PER_BLOCK.get(graph.family)
     if route is None:

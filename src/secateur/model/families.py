@@ -32,6 +32,8 @@ class Family:
     qkv: q, k, v, or one module whose rows are all of q, then k, then v.
     gate_up: gate, up, or one module whose rows are all of gate, then up.
     head_norms: norms of width `head_dim`, shared by all heads.
+    norm_offset: what a norm adds to its stored weight.
+    scaled_embeddings: the model multiplies its embeddings by the square root of `hidden_size`.
     biased: modules that always have a bias.
     bias_flags: config flag -> modules that have a bias when it is true.
     """
@@ -45,6 +47,8 @@ class Family:
     gate_up: tuple[str, ...] = ("mlp.gate_proj", "mlp.up_proj")
     down: str = "mlp.down_proj"
     head_norms: tuple[str, ...] = ()
+    norm_offset: float = 0.0
+    scaled_embeddings: bool = False
     biased: tuple[str, ...] = ()
     bias_flags: Mapping[str, tuple[str, ...]] | None = None
 
@@ -70,11 +74,21 @@ _ROWS = (
     Family(name="smollm3", architecture="SmolLM3ForCausalLM", bias_flags=_BOTH_BIASES),
     Family(name="qwen2", architecture="Qwen2ForCausalLM", biased=_QKV),
     Family(name="qwen3", architecture="Qwen3ForCausalLM", head_norms=_HEAD_NORMS, bias_flags=_ATTENTION_BIAS),
-    Family(name="gemma2", architecture="Gemma2ForCausalLM", bias_flags=_ATTENTION_BIAS, attn_norms=_SANDWICH_ATTN, ffn_norms=_SANDWICH_FFN),
+    Family(
+        name="gemma2",
+        architecture="Gemma2ForCausalLM",
+        norm_offset=1.0,
+        scaled_embeddings=True,
+        bias_flags=_ATTENTION_BIAS,
+        attn_norms=_SANDWICH_ATTN,
+        ffn_norms=_SANDWICH_FFN,
+    ),
     Family(
         name="gemma3_text",
         architecture="Gemma3ForCausalLM",
         head_norms=_HEAD_NORMS,
+        norm_offset=1.0,
+        scaled_embeddings=True,
         bias_flags=_ATTENTION_BIAS,
         attn_norms=_SANDWICH_ATTN,
         ffn_norms=_SANDWICH_FFN,

@@ -9,6 +9,7 @@ from secateur.core.errors import UnsupportedModelError
 from secateur.core.graph import Block, BlockShape, Graph, Group, Linear, Slice, TensorInfo
 from secateur.core.source import Source
 from secateur.model.families import EMBED, FINAL_NORM, HEAD, PREFIX, RECOMPUTED, SHAPES_KEY, Family, family_of
+from secateur.model.hidden import hidden_group
 
 _EXPERT_KEYS = ("num_experts", "num_local_experts", "n_routed_experts")
 _SHOWN = 4
@@ -41,7 +42,8 @@ def read_graph(source: Source) -> Graph:
         expected |= own
         blocks.append(_block(family, index, shape, own))
     _check(expected, tensors, family)
-    return Graph(family.name, hidden_size, vocab_size, tied, tensors, tuple(blocks), tuple(outside))
+    hidden = hidden_group(family, expected, len(shapes), hidden_size)
+    return Graph(family.name, hidden_size, vocab_size, tied, tensors, tuple(blocks), tuple(outside), hidden)
 
 
 def block_shapes(config: Mapping[str, Any]) -> tuple[BlockShape, ...]:
@@ -94,7 +96,7 @@ def linear_shapes(family: Family, shape: BlockShape, hidden_size: int) -> dict[s
 
 
 def block_groups(family: Family, index: int, shape: BlockShape, names: Iterable[str]) -> tuple[Group, ...]:
-    """Return the `{index}.kv` and `{index}.ffn` groups of a block whose tensors are `names`."""
+    """Return the groups `{index}.kv`, `{index}.head` and `{index}.ffn` of a block whose tensors are `names`, as far as it has them."""
     groups = []
     if shape.n_heads:
         queries, keys = shape.n_heads * shape.head_dim, shape.n_kv_heads * shape.head_dim
@@ -102,6 +104,10 @@ def block_groups(family: Family, index: int, shape: BlockShape, names: Iterable[
         parts = _parts(family.qkv, ((per_unit, queries), (shape.head_dim, keys), (shape.head_dim, keys)))
         slices = _slices(index, names, parts, Slice(f"{family.o}.weight", 1, per_unit))
         groups.append(Group(f"{index}.kv", "kv", shape.n_kv_heads, slices))
+        if shape.n_heads > shape.n_kv_heads:
+            query = _parts(family.qkv, ((shape.head_dim, queries), (shape.head_dim, keys), (shape.head_dim, keys)))[:1]
+            slices = _slices(index, names, query, Slice(f"{family.o}.weight", 1, shape.head_dim))
+            groups.append(Group(f"{index}.head", "head", shape.n_heads, slices))
     if shape.intermediate_size:
         inner = shape.intermediate_size
         parts = _parts(family.gate_up, ((1, inner), (1, inner)))

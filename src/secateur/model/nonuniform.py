@@ -12,6 +12,7 @@ from typing import Any
 
 from secateur.core.graph import BlockShape
 from secateur.model import reshape
+from secateur.model.build import transformers_config
 from secateur.model.families import BASE_KEY, FAMILIES, SHAPES_KEY, Family
 
 MODULE = "modeling_secateur"
@@ -25,9 +26,14 @@ class SecateurConfig({config}):
 
     model_type = "{model_type}"
 
-    def __init__(self, per_layer_config=None, **fields):
-        # A mirror of the widths for other tools; transformers itself would refuse to read a width that differs by layer.
-        super().__init__(**fields)
+    def __init__(self, per_layer_config=None, hidden_size=None, **fields):
+        # per_layer_config mirrors the widths for other tools; transformers itself would refuse to read one that differs by layer.
+        super().__init__(**fields, **plain_width(fields))
+        self.hidden_size = hidden_size or self.hidden_size
+
+    def validate(self):
+        with plain_widths(self):
+            super().validate()
 
 
 class SecateurForCausalLM({architecture}):
@@ -41,20 +47,46 @@ class SecateurForCausalLM({architecture}):
 '''
 
 
-def pruned_config(config: Mapping[str, Any], shapes: Sequence[BlockShape], alive: Sequence[int]) -> dict[str, Any]:
+def pruned_config(config: Mapping[str, Any], shapes: Sequence[BlockShape], alive: Sequence[int], hidden_size: int | None = None) -> dict[str, Any]:
     """Return the config of a model whose surviving blocks `alive` (old indices) have the widths `shapes`.
 
-    Equal widths give a stock config; unequal ones list the widths and name the module to load them with.
+    hidden_size: number of channels that survive; all of them if not given.
+    Equal widths give a stock config, unless transformers' own class refuses them (some want heads that divide `hidden_size`);
+    others list the widths and name the module to load them with.
     """
     changed = {key: value for key, value in config.items() if key not in (SHAPES_KEY, "per_layer_config", "auto_map")}
     changed["num_hidden_layers"] = len(shapes)
     for key in _PER_BLOCK:
         if isinstance(changed.get(key), list):
             changed[key] = [changed[key][index] for index in alive]
+    if hidden_size:
+        changed |= _fewer_channels(config, hidden_size)
+    # Never to be worked out from hidden_size again.
+    changed["head_dim"] = max(shape.head_dim for shape in shapes)
     family = FAMILIES[changed.pop(BASE_KEY, changed["model_type"])]
     if len(set(shapes)) == 1 and shapes[0].n_heads and shapes[0].intermediate_size:
-        return {**changed, **_widths(shapes[0]), "model_type": family.name, "architectures": [family.architecture]}
+        changed |= _widths(shapes[0])
+        stock = {**changed, "model_type": family.name, "architectures": [family.architecture]}
+        if _is_taken(stock):
+            return stock
     return {**changed, **_unequal(family, shapes)}
+
+
+def _fewer_channels(config: Mapping[str, Any], hidden_size: int) -> dict[str, Any]:
+    """Return what changes with the number of channels; see `secateur.model.hidden` for the epsilon."""
+    epsilon = transformers_config(config).rms_norm_eps
+    return {"hidden_size": hidden_size, "rms_norm_eps": epsilon * config["hidden_size"] / hidden_size}
+
+
+def _is_taken(stock: Mapping[str, Any]) -> bool:
+    from huggingface_hub.errors import StrictDataclassClassValidationError
+    from transformers import AutoConfig
+
+    try:
+        AutoConfig.for_model(**stock)
+    except StrictDataclassClassValidationError:
+        return False
+    return True
 
 
 def _widths(shape: BlockShape) -> dict[str, int]:
@@ -101,10 +133,16 @@ def register() -> None:
 
 
 def _config_class(base: Any, family: Family) -> Any:
-    def initialise(self: Any, per_layer_config: Any = None, **fields: Any) -> None:
-        base.__init__(self, **fields)
+    def initialise(self: Any, per_layer_config: Any = None, hidden_size: int | None = None, **fields: Any) -> None:
+        base.__init__(self, **fields, **reshape.plain_width(fields))
+        self.hidden_size = hidden_size or self.hidden_size
 
-    return type("SecateurConfig", (base,), {"model_type": _TYPE_PREFIX + family.name, "__init__": initialise, "__module__": __name__})
+    def validate(self: Any) -> None:
+        with reshape.plain_widths(self):
+            base.validate(self)
+
+    body = {"model_type": _TYPE_PREFIX + family.name, "__init__": initialise, "validate": validate, "__module__": __name__}
+    return type("SecateurConfig", (base,), body)
 
 
 def _model_class(base: Any, config: Any, family: Family) -> Any:

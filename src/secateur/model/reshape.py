@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
@@ -28,6 +29,22 @@ class Same(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         """Return what came in."""
         return hidden
+
+
+def plain_width(fields: Mapping[str, Any]) -> dict[str, int]:
+    """Return the `hidden_size` that a config class may insist on when it is made: as wide as all query heads together."""
+    return {"hidden_size": fields["num_attention_heads"] * fields["head_dim"]} if "head_dim" in fields else {}
+
+
+@contextmanager
+def plain_widths(config: Any) -> Iterator[None]:
+    """Give a config that `hidden_size` until exit."""
+    real = config.hidden_size
+    config.hidden_size = plain_width(vars(config))["hidden_size"]
+    try:
+        yield
+    finally:
+        config.hidden_size = real
 
 
 def reshape_blocks(model: Any, rows: Sequence[Mapping[str, int]], norms: Mapping[str, Sequence[str]]) -> None:

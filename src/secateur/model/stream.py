@@ -14,15 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from secateur.core.errors import SourceError
 from secateur.core.graph import Block, Graph
 from secateur.core.source import Source
 from secateur.core.stream import Pulled
-from secateur.model.families import BASE_KEY, SHAPES_KEY, family_of
+from secateur.model.build import build_model
 from secateur.model.memory import give_back
-from secateur.model.reshape import Nothing, reshape_blocks
+from secateur.model.reshape import Nothing
 
 _POSITIONS = 256
 _PIECE = 1 << 20
@@ -249,14 +248,8 @@ def _replay(states: Tensor) -> Callable[[int, Tensor, dict[str, Any]], Tensor]:
 
 def _without_weights(config: dict[str, Any]) -> Any:
     """Build the model on the meta device, its position tables (which are not weights) on the CPU."""
-    stock = {key: value for key, value in config.items() if key not in ("per_layer_config", "auto_map")}
-    if BASE_KEY in config:
-        stock["model_type"] = config[BASE_KEY]
     with torch.device("meta"):
-        model: Any = AutoModelForCausalLM.from_config(AutoConfig.for_model(**stock), dtype=torch.float32)
-        if SHAPES_KEY in config:
-            family = family_of(config)
-            reshape_blocks(model, config[SHAPES_KEY], {"attn": family.attn_norms, "ffn": family.ffn_norms})
+        model = build_model(config)
     for module in model.modules():
         own = [name for name, buffer in module.named_buffers(recurse=False) if buffer.is_meta]
         for name in own:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from gguf import GGUFValueType
-from transformers import AutoConfig
 
 from secateur.export.gguf import GgufExport, Typed
 from secateur.export.layout import Layout, Naming
@@ -14,7 +13,8 @@ from secateur.export.rope import rope_of
 from secateur.export.settings import model_fields
 from secateur.export.types import type_named
 from secateur.export.vocabulary import model_name, tokenizer_fields
-from secateur.model.families import BASE_KEY, EMBED, FINAL_NORM, HEAD, SHAPES_KEY, family_of
+from secateur.model.build import transformers_config
+from secateur.model.families import EMBED, FINAL_NORM, HEAD, SHAPES_KEY, family_of
 from secateur.model.gguf_config import ARCHS
 from secateur.model.gguf_file import GgufSource
 from secateur.model.gguf_header import GgufHeader, read_header
@@ -48,8 +48,7 @@ def describe(model: Opened, layout: Layout, kind: str) -> GgufExport:
 
 def whole_settings(model: Opened) -> dict[str, Any]:
     """Return the whole config, with what its class fills in."""
-    config = {key: value for key, value in model.source.config.items() if key not in ("per_layer_config", "auto_map")}
-    whole: dict[str, Any] = AutoConfig.for_model(**config | {"model_type": config.get(BASE_KEY, config["model_type"])}).to_dict()
+    whole: dict[str, Any] = transformers_config(model.source.config).to_dict()
     return whole
 
 

@@ -22,13 +22,15 @@ from secateur.core.stream import LiveBlock
 from secateur.model.arithmetic import Arithmetic, arithmetic
 from secateur.model.checkpoint import MANIFEST, Checkpoint, writing
 from secateur.model.families import family_of
+from secateur.model.hidden import Narrowed
 from secateur.model.nonuniform import MODULE, modeling_source, pruned_config
 from secateur.model.opened import Opened, open_model
+from secateur.model.stream import ModelStream
 from secateur.pipeline.calibration import replay_calibration
 from secateur.pipeline.methods import Method, method_of
 from secateur.transform.refit import refit
 from secateur.transform.rounding import storage_type
-from secateur.transform.surgery import cut, uncut
+from secateur.transform.surgery import cut, survivors, uncut
 
 _PROBE = (8, 64)
 _TOLERANCE = 1e-4
@@ -88,7 +90,7 @@ def execute(model: Opened, plan: Plan, out: Path, settings: Settings, progress: 
         hidden = HiddenStates(run.stream, tokens, budget=settings.memory, folder=checkpoint.partial)
         run.prune_blocks(alive, hidden)
         run.write_description(alive)
-        difference = _reload(checkpoint.partial, tokens, hidden)
+        difference = _reload(checkpoint.partial, tokens, hidden, run)
         size = sum(path.stat().st_size for path in checkpoint.partial.glob("*.safetensors"))
         checkpoint.publish()
     return Pruned(out, plan, run.parameters, run.zeros / max(run.weights, 1), size, run.resumed, difference)
@@ -98,7 +100,10 @@ class _Run:
     """One pass over the blocks."""
 
     def __init__(self, model: Opened, plan: Plan, method: Method, dtype: torch.dtype, checkpoint: Checkpoint, progress: Progress) -> None:
-        self.stream = model.stream(outside=dtype)
+        self.kept = plan.keep.get(model.graph.hidden.name, tuple(range(model.graph.hidden_size)))
+        self.cuts_channels = len(self.kept) < model.graph.hidden_size
+        self._source = Narrowed(model.source, model.graph, self.kept, dtype)
+        self.stream = ModelStream(self._source, model.graph) if self.cuts_channels else model.stream(outside=dtype)
         self.zeros = self.weights = self.parameters = 0
         self.resumed = max(checkpoint.finished() - 1, 0)
         self._model, self._plan, self._method, self._dtype = model, plan, method, dtype
@@ -107,8 +112,9 @@ class _Run:
         self._seed = int(plan.made_by.get("seed", "0"))
 
     def write_outside(self) -> None:
-        """Write embeddings, final norm and head, which are never pruned."""
-        tensors = {name: self._model.source.read(name).to(self._dtype) for name in self._model.graph.outside}
+        """Write embeddings, final norm and head, of which nothing but hidden channels is ever pruned."""
+        graph = self._model.graph
+        tensors = cut({name: self._source.stored(name) for name in graph.outside}, [graph.hidden], self._plan.keep)
         if self._checkpoint.finished() == 0:
             self._checkpoint.write(0, tensors)
         self._enter(0, tensors)
@@ -139,7 +145,7 @@ class _Run:
                 with _without(live, [other]):
                     self._carve(live, hidden, tensors)
                     self._sparsify(live, hidden, tensors)
-                    for name in tensors:
+                    for name in tensors - self._source.folds.keys():
                         live.weight(name).copy_(live.weight(name).to(self._dtype))
                     hidden.advance(live)
 
@@ -147,7 +153,8 @@ class _Run:
         """Write everything in the folder that is not weights."""
         folder = self._checkpoint.partial
         self._checkpoint.write_index()
-        config = pruned_config(self._model.source.config, [_shape(self._model.graph.blocks[index], self._plan) for index in alive], alive)
+        shapes = [_shape(self._model.graph.blocks[index], self._plan) for index in alive]
+        config = pruned_config(self._model.source.config, shapes, alive, len(self.kept) if self.cuts_channels else None)
         config["dtype"] = str(self._dtype).removeprefix("torch.")
         self._checkpoint.write_json("config.json", config)
         if "auto_map" in config:
@@ -159,15 +166,13 @@ class _Run:
 
     def _carve(self, live: LiveBlock, hidden: HiddenStates, tensors: frozenset[str]) -> None:
         """Zero the inputs of o and down that belong to dropped units, and let the others answer for them."""
-        for group in live.block.groups:
-            output = group.slices[-1]
-            if group.name not in self._plan.keep or output.tensor not in tensors:
-                continue
-            kept = (torch.tensor(self._plan.keep[group.name])[:, None] * output.block + torch.arange(output.block)).flatten()
-            weight = live.weight(output.tensor)
+        outputs = {group.slices[-1].tensor for group in live.block.groups} & tensors
+        alive = survivors({name: tuple(live.weight(name).shape) for name in outputs}, live.block.groups, self._plan.keep)
+        for name, (_, kept) in alive.items():
+            weight = live.weight(name)
             if self._method.refits:
-                (linear,) = (linear for linear in live.block.linears if linear.tensor == output.tensor)
-                stats = collect(live, [linear], hidden, {"gram"}, self._seed)[linear.tensor]
+                (linear,) = (linear for linear in live.block.linears if linear.tensor == name)
+                stats = collect(live, [linear], hidden, {"gram"}, self._seed)[name]
                 with arithmetic("float32"):
                     weight.copy_(refit(weight, stats, kept))
             else:
@@ -192,16 +197,23 @@ class _Run:
     def _stored(self, place: int, live: LiveBlock) -> dict[str, Tensor]:
         """Return the tensors of a block as they are stored: cut, rounded, numbered by their new place."""
         block = live.block
-        whole = {name: live.weight(name).to(self._dtype) for name in _present(block, self._plan)}
-        return {_renamed(name, block, place): tensor for name, tensor in cut(whole, _groups(block, self._plan), self._plan.keep).items()}
+        folds = self._source.folds
+        whole = {name: self._source.stored(name) if name in folds else live.weight(name).to(self._dtype) for name in _present(block, self._plan)}
+        return {_renamed(name, block, place): tensor for name, tensor in cut(whole, self._groups(block), self._plan.keep).items()}
 
     def _restore(self, place: int, live: LiveBlock) -> None:
         block = live.block
-        names = {_renamed(name, block, place): name for name in _present(block, self._plan)}
-        stored = {names[name]: tensor for name, tensor in load_file(self._checkpoint.shard(place + 1)).items()}
+        # What is rescaled is never pruned weight by weight, and is in its place already.
+        names = {_renamed(name, block, place): name for name in _present(block, self._plan) if name not in self._source.folds}
+        stored = {names[name]: tensor for name, tensor in load_file(self._checkpoint.shard(place + 1)).items() if name in names}
         shapes = {name: self._model.graph.tensors[name].shape for name in stored}
-        for name, tensor in uncut(stored, shapes, _groups(block, self._plan), self._plan.keep).items():
+        for name, tensor in uncut(stored, shapes, self._groups(block), self._plan.keep).items():
             live.weight(name).copy_(tensor)
+
+    def _groups(self, block: Block) -> list[Group]:
+        """Return the groups that cut the tensors which a block keeps."""
+        gone = _dropped(block, self._plan)
+        return [*(group for group in block.groups if group.half not in gone), self._model.graph.hidden]
 
     def _enter(self, shard: int, tensors: dict[str, Tensor]) -> None:
         self._checkpoint.add(shard, {name: tensor.nbytes for name, tensor in tensors.items()})
@@ -240,11 +252,6 @@ def _present(block: Block, plan: Plan) -> list[str]:
     return [name for name in block.tensors if name not in gone]
 
 
-def _groups(block: Block, plan: Plan) -> list[Group]:
-    gone = _dropped(block, plan)
-    return [group for group in block.groups if {"kv": "attn", "ffn": "ffn"}[group.kind] not in gone]
-
-
 def _renamed(name: str, block: Block, place: int) -> str:
     return block.prefix.replace(f".{block.index}.", f".{place}.") + name.removeprefix(block.prefix)
 
@@ -252,12 +259,14 @@ def _renamed(name: str, block: Block, place: int) -> str:
 def _shape(block: Block, plan: Plan) -> BlockShape:
     """Return the widths that a block has after the plan."""
     shape, gone = block.shape, _dropped(block, plan)
-    kept = {group.kind: len(plan.keep.get(group.name, range(group.size))) for group in block.groups}
     if "attn" in gone or not shape.n_heads:
         shape = replace(shape, n_heads=0, n_kv_heads=0)
     else:
-        shape = replace(shape, n_heads=shape.n_heads // shape.n_kv_heads * kept["kv"], n_kv_heads=kept["kv"])
-    return replace(shape, intermediate_size=0 if "ffn" in gone else kept.get("ffn", 0))
+        groups = plan.keep.get(f"{block.index}.kv", range(shape.n_kv_heads))
+        heads = plan.keep.get(f"{block.index}.head", range(shape.n_heads))
+        each = shape.n_heads // shape.n_kv_heads
+        shape = replace(shape, n_heads=sum(head // each in groups for head in heads), n_kv_heads=len(groups))
+    return replace(shape, intermediate_size=0 if "ffn" in gone else len(plan.keep.get(f"{block.index}.ffn", range(shape.intermediate_size))))
 
 
 def _probe(model: Opened) -> Tensor:
@@ -265,15 +274,25 @@ def _probe(model: Opened) -> Tensor:
     return torch.randint(model.graph.vocab_size, _PROBE, generator=torch.Generator().manual_seed(0))
 
 
-def _reload(folder: Path, tokens: Tensor, hidden: HiddenStates) -> float:
-    """Reload the folder block by block in transformers' modules and compare the first batch; return the relative difference."""
+def _reload(folder: Path, tokens: Tensor, hidden: HiddenStates, run: _Run) -> float:
+    """Reload the folder block by block in transformers' modules and compare the first batch; return the relative difference.
+
+    Where channels were cut, so were final norm and head, and the logits of each window's last position are compared too.
+    """
     stream = open_model(str(folder)).stream()
     meant = next(hidden.batches())
     (states,) = stream.embed([tokens[: len(meant)]])
     for index in range(len(stream)):
         with stream.open(index) as live:
             states = live(states)
-    difference = float((states - meant).abs().max() / meant.abs().max())
+    difference = _difference(states, meant[..., run.kept])
+    if run.cuts_channels:
+        logits = [torch.cat(list(model.logits(ends[:, -1]))) for model, ends in ((stream, states), (run.stream, meant))]
+        difference = max(difference, _difference(*logits))
     if not difference <= _TOLERANCE:
         raise VerificationError(f"the written model does not compute what was meant (relative difference {difference:.1e}); nothing was kept")
     return difference
+
+
+def _difference(found: Tensor, meant: Tensor) -> float:
+    return float((found - meant).abs().max() / meant.abs().max())

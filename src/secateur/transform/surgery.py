@@ -17,7 +17,7 @@ def cut(tensors: Mapping[str, Tensor], groups: Iterable[Group], keep: Mapping[st
 
     Every slice of a group is cut alike, so coupled rows and columns stay in step; what no slice owns stays.
     """
-    alive = _alive({name: tuple(tensor.shape) for name, tensor in tensors.items()}, groups, keep)
+    alive = survivors({name: tuple(tensor.shape) for name, tensor in tensors.items()}, groups, keep)
     result = dict(tensors)
     for name, indices in alive.items():
         for dim, index in enumerate(indices):
@@ -27,7 +27,7 @@ def cut(tensors: Mapping[str, Tensor], groups: Iterable[Group], keep: Mapping[st
 
 def uncut(tensors: Mapping[str, Tensor], shapes: Shapes, groups: Iterable[Group], keep: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
     """Return the tensors at their whole `shapes`, zero where `cut` took units away."""
-    alive = _alive(shapes, groups, keep)
+    alive = survivors(shapes, groups, keep)
     result = dict(tensors)
     for name, indices in alive.items():
         whole = torch.zeros(shapes[name], dtype=tensors[name].dtype)
@@ -36,15 +36,15 @@ def uncut(tensors: Mapping[str, Tensor], shapes: Shapes, groups: Iterable[Group]
     return result
 
 
-def _alive(shapes: Shapes, groups: Iterable[Group], keep: Mapping[str, tuple[int, ...]]) -> dict[str, list[Tensor]]:
-    """Return the surviving indices along every dimension of each tensor that loses some."""
+def survivors(shapes: Shapes, groups: Iterable[Group], keep: Mapping[str, tuple[int, ...]]) -> dict[str, list[Tensor]]:
+    """Return the surviving indices along every dimension of each tensor of `shapes` that loses some; what any group takes is gone."""
     masks: dict[str, list[Tensor]] = {}
     for group in groups:
         if group.name not in keep:
             continue
         units = torch.zeros(group.size, 1, dtype=torch.bool)
         units[list(keep[group.name])] = True
-        for part in group.slices:
+        for part in (part for part in group.slices if part.tensor in shapes):
             mask = masks.setdefault(part.tensor, [torch.ones(size, dtype=torch.bool) for size in shapes[part.tensor]])[part.dim]
-            mask[part.offset : part.offset + group.size * part.block] = units.expand(-1, part.block).flatten()
+            mask[part.offset : part.offset + group.size * part.block] &= units.expand(-1, part.block).flatten()
     return {name: [mask.nonzero().squeeze(1) for mask in dims] for name, dims in masks.items()}

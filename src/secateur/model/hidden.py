@@ -1,0 +1,106 @@
+"""Hidden channels: where they run, and how a model of fewer computes what the whole one does with the others silent.
+
+RMSNorm divides by the number of channels. With channels that are zero left out, n of them become n', and
+`x w / sqrt(S/n + eps) = x (w sqrt(n/n')) / sqrt(S/n' + eps n/n')`: weights and epsilon of every norm are rescaled. Norms of
+single heads share that epsilon; it is far below the mean square of a head, so their weights stay as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import sqrt
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from secateur.core.graph import Graph, Group, Slice, TensorInfo
+from secateur.core.source import Source
+from secateur.model.families import EMBED, FAMILIES, FINAL_NORM, HEAD, PREFIX, Family
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """A weight `w` that is stored as `(w + offset) * factor - offset`."""
+
+    factor: float
+    offset: float = 0.0
+
+    def stored(self, weight: Tensor) -> Tensor:
+        """Return what is stored, float32."""
+        return (weight.float() + self.offset) * self.factor - self.offset
+
+    def meant(self, stored: Tensor) -> Tensor:
+        """Return the weight that something stored stands for, float32."""
+        return (stored.float() + self.offset) / self.factor - self.offset
+
+
+def hidden_group(family: Family, shapes: Mapping[str, tuple[int, ...]], blocks: int, hidden_size: int) -> Group:
+    """Return the group `hidden` of a model of so many blocks whose tensors are `shapes`."""
+    slices = [Slice(EMBED, 1), Slice(FINAL_NORM, 0), Slice(HEAD, 1)]
+    for index in range(blocks):
+        prefix = PREFIX.format(index)
+        slices += [Slice(f"{prefix}{norm}.weight", 0) for norm in (*family.attn_norms, *family.ffn_norms)]
+        slices += [Slice(f"{prefix}{module}.weight", 1) for module in (*family.qkv, *family.gate_up)]
+        slices += [Slice(f"{prefix}{module}.{leaf}", 0) for module in (family.o, family.down) for leaf in ("weight", "bias")]
+    return Group("hidden", "hidden", hidden_size, tuple(part for part in slices if part.tensor in shapes))
+
+
+def hidden_folds(graph: Graph, kept: int) -> dict[str, Fold]:
+    """Return how the tensors that depend on the number of channels are stored once `kept` of them are left."""
+    family, factor = FAMILIES[graph.family], sqrt(graph.hidden_size / kept)
+    if factor == 1:
+        return {}
+    norms = [part.tensor for part in graph.hidden.slices if len(graph.tensors[part.tensor].shape) == 1 and part.tensor.endswith("norm.weight")]
+    folds = dict.fromkeys(norms, Fold(factor, family.norm_offset))
+    if family.scaled_embeddings:
+        folds[EMBED] = Fold(factor)
+        if graph.tied:
+            # The head is the rescaled embedding: it brings the factor that the norm before it would have had.
+            del folds[FINAL_NORM]
+    return folds
+
+
+class Narrowed:
+    """A Source seen as a model of fewer hidden channels will hold it: whole in shape, silent in the channels that go.
+
+    Weights outside the blocks, and those that are rescaled, are what their stored values stand for in the type `dtype`.
+    """
+
+    def __init__(self, source: Source, graph: Graph, kept: tuple[int, ...], dtype: torch.dtype) -> None:
+        self.ref, self.config = source.ref, source.config
+        self.tensors: Mapping[str, TensorInfo] = source.tensors
+        self.folds = hidden_folds(graph, len(kept))
+        self._source, self._dtype, self._outside = source, dtype, frozenset(graph.outside)
+        self._slices = {part.tensor: part for part in graph.hidden.slices}
+        alive = torch.zeros(graph.hidden_size, dtype=torch.bool)
+        alive[list(kept)] = True
+        self._gone = (~alive).nonzero().squeeze(1)
+
+    def stored(self, name: str) -> Tensor:
+        """Return a tensor as it is stored, but with every channel."""
+        weight = self._source.read(name)
+        return (self.folds[name].stored(weight) if name in self.folds else weight).to(self._dtype)
+
+    def read(self, name: str) -> Tensor:
+        """Return a tensor to compute with, owned by the caller."""
+        weight = self.stored(name) if name in self._outside or name in self.folds else self._source.read(name)
+        if name in self.folds:
+            weight = self.folds[name].meant(weight)
+        if name in self._slices:
+            weight.index_fill_(self._slices[name].dim, self._gone, 0)
+        return weight
+
+    def digest(self) -> str:
+        """Return the digest of the source."""
+        return self._source.digest()
+
+    def tokenizer(self) -> Any:
+        """Return the tokenizer of the source."""
+        return self._source.tokenizer()
+
+    def copy_companions(self, folder: Path) -> None:
+        """Copy those of the source."""
+        self._source.copy_companions(folder)
