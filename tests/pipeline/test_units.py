@@ -22,7 +22,7 @@ from secateur.model.opened import open_model
 
 WIDE = {"hidden_size": 96, "num_attention_heads": 6, "num_key_value_heads": 2}
 EXACT = pipeline.Settings(dtype="float32")
-CHANNELS = tuple(channel for channel in range(96) if channel % 3 or channel < 6)
+CHANNELS = tuple(channel for channel in range(96) if channel % 3 or not channel)
 EVEN = tuple(channel for channel in range(96) if channel % 8)
 # Their own config classes want a hidden size that the number of heads divides; that of Phi-3 with long rope, heads as wide as it together.
 PARTICULAR = ("llama", "gemma2", "gemma3_text")
