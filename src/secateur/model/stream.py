@@ -20,6 +20,7 @@ from secateur.core.graph import Block, Graph
 from secateur.core.source import Source
 from secateur.core.stream import Pulled
 from secateur.model.build import build_model
+from secateur.model.families import family_of
 from secateur.model.memory import give_back
 from secateur.model.reshape import Nothing
 
