@@ -99,9 +99,10 @@ def test_what_the_model_does_not_have_is_refused(tiny: Maker, fields: dict[str, 
 
 def test_units_are_explained_as_shares_and_totals(tiny: Maker) -> None:
     graph = open_model(str(tiny("llama"))).graph
-    lines = Plan(model="", keep={"0.ffn": tuple(range(24)), "1.kv": (1,)}, drop=("2.attn",)).explain(graph).splitlines()
+    lines = Plan(model="", keep={"0.ffn": tuple(range(24)), "1.kv": (1,), "hidden": tuple(range(48))}, drop=("2.attn",)).explain(graph).splitlines()
     assert "0.ffn: keep 24 of 96 (25.0%)" in lines
     assert "1.kv: keep 1 of 2 (50.0%)" in lines
+    assert "hidden channels: keep 48 of 64 (75.0%)" in lines
     assert "all ffn units: keep 216 of 288 (75.0%)" in lines
     assert lines[-1].startswith("parameters: ")
 
@@ -116,6 +117,10 @@ def test_blocks_are_even_only_if_all_that_survive_have_one_width(tiny: Maker) ->
         ({"0.ffn": half}, ("1", "2"), True),
         ({}, ("1",), True),
         ({}, ("1.attn",), False),
+        ({f"{index}.head": (0, 2) for index in range(3)}, (), True),
+        ({"0.head": (0, 2)}, (), False),
+        ({"0.kv": (0,), "0.head": (0, 2), "1.head": (0, 2), "1.kv": (1,), "2.kv": (0,), "2.head": (1,)}, (), True),
+        ({"hidden": half}, (), True),
     ):
         assert Plan(model="", keep=keep, drop=drop).even(graph) == even
 

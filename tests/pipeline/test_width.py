@@ -137,7 +137,7 @@ def test_the_probe_measures_what_the_cut_model_predicts(tiny: Maker, tmp_path: P
     model = open_model(str(source))
     width = pipeline.Width(units=("ffn", "kv"), ratio=0.4, repair="none", align=1)
     tokens = calibration_tokens(model, CALIBRATION, 0)
-    groups = [group for block in model.graph.blocks for group in block.groups]
+    groups = [group for block in model.graph.blocks for group in block.groups if group.kind in width.kinds]
     ranked = rank_units(model, groups, width, tokens, 0, Silent())
     cuts = {"0.ffn": 40, "1.kv": 1, "2.ffn": 60}
     probe = Probe(model.stream(), ranked, tokens)

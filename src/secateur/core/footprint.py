@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from secateur.core.graph import Block, Graph, Group, Slice
+from secateur.core.graph import Block, BlockShape, Graph, Group, Slice
 
 Keep = Mapping[str, Collection[int]]
 Along = dict[tuple[str, int], list[tuple[Slice, Group]]]
@@ -55,11 +55,21 @@ def dropped_halves(block: Block, drop: Collection[str]) -> frozenset[str]:
     return frozenset(part for part in ("attn", "ffn") if both or f"{block.index}.{part}" in drop)
 
 
+def kept_shape(block: Block, keep: Keep, drop: Collection[str]) -> BlockShape:
+    """Return the widths that a block has once a plan has cut it; query heads go with their key-value head."""
+    shape, gone = block.shape, dropped_halves(block, drop)
+    inner = 0 if "ffn" in gone else len(keep.get(f"{block.index}.ffn", range(shape.intermediate_size)))
+    if "attn" in gone or not shape.n_heads:
+        return replace(shape, n_heads=0, n_kv_heads=0, intermediate_size=inner)
+    groups = frozenset(keep.get(f"{block.index}.kv", range(shape.n_kv_heads)))
+    each = shape.n_heads // shape.n_kv_heads
+    heads = sum(head // each in groups for head in keep.get(f"{block.index}.head", range(shape.n_heads)))
+    return replace(shape, n_heads=heads, n_kv_heads=len(groups), intermediate_size=inner)
+
+
 def _kv_values(block: Block, keep: Keep, drop: Collection[str]) -> int:
-    if "attn" in dropped_halves(block, drop):
-        return 0
-    heads = sum(len(keep.get(group.name, range(group.size))) for group in block.groups if group.kind == "kv")
-    return 2 * heads * block.shape.head_dim
+    shape = kept_shape(block, keep, drop)
+    return 2 * shape.n_kv_heads * shape.head_dim
 
 
 def _lost(groups: Iterable[Group]) -> Along:

@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 from secateur.core.errors import PlanError, SecateurError, nearest
-from secateur.core.footprint import dropped_halves, footprint
+from secateur.core.footprint import dropped_halves, footprint, kept_shape
 from secateur.core.graph import Block, Graph
 from secateur.core.pattern import Pattern
 
@@ -99,9 +99,8 @@ class Plan:
 
     def even(self, graph: Graph) -> bool:
         """Whether the blocks that survive have one width, which any loader knows how to read."""
-        alive = [(block, dropped_halves(block, self.drop)) for block in graph.blocks if len(dropped_halves(block, self.drop)) < 2]
-        widths = {(block.shape, gone, *(len(self.keep.get(group.name, range(group.size))) for group in block.groups)) for block, gone in alive}
-        return len(widths) == 1 and not any(gone for _, gone in alive)
+        shapes = {kept_shape(block, self.keep, self.drop) for block in graph.blocks if len(dropped_halves(block, self.drop)) < 2}
+        return len(shapes) == 1 and all(shape.n_heads and shape.intermediate_size for shape in shapes)
 
     def _explained_units(self, graph: Graph) -> list[str]:
         lines, totals = list[str](), dict[str, tuple[int, int]]()
@@ -111,6 +110,8 @@ class Plan:
             totals[group.kind] = (before[0] + kept, before[1] + group.size)
             if group.name in self.keep:
                 lines.append(f"{group.name}: keep {_of(kept, group.size)}")
+        if graph.hidden.name in self.keep:
+            lines.append(f"hidden channels: keep {_of(len(self.keep[graph.hidden.name]), graph.hidden.size)}")
         return lines + [f"all {kind} units: keep {_of(kept, size)}" for kind, (kept, size) in totals.items() if kept < size]
 
     def digest(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,7 +14,8 @@ from torch import Tensor
 
 from secateur.calibrate.collect import HiddenStates, collect
 from secateur.core.errors import VerificationError
-from secateur.core.graph import Block, BlockShape, Group
+from secateur.core.footprint import dropped_halves, kept_shape
+from secateur.core.graph import Block, Group
 from secateur.core.pattern import Pattern
 from secateur.core.plan import Plan
 from secateur.core.progress import Progress
@@ -123,7 +124,7 @@ class _Run:
         """Prune, write and run every surviving block; those that a killed run finished are read back instead."""
         self._progress.start("prune", len(alive), self.resumed)
         for place, index in enumerate(alive):
-            with self.stream.open(index) as live, _without(live, _dropped(live.block, self._plan)):
+            with self.stream.open(index) as live, _without(live, dropped_halves(live.block, self._plan.drop)):
                 if place < self.resumed:
                     self._restore(place, live)
                     hidden.advance(live)
@@ -141,7 +142,7 @@ class _Run:
         """Prune attention, run it, then prune the FFN on what came out: no half runs more often than it must."""
         for part, other in (("attn", "ffn"), ("ffn", "attn")):
             tensors = frozenset(live.block.halves[part])
-            if part not in _dropped(live.block, self._plan) and tensors:
+            if part not in dropped_halves(live.block, self._plan.drop) and tensors:
                 with _without(live, [other]):
                     self._carve(live, hidden, tensors)
                     self._sparsify(live, hidden, tensors)
@@ -153,7 +154,7 @@ class _Run:
         """Write everything in the folder that is not weights."""
         folder = self._checkpoint.partial
         self._checkpoint.write_index()
-        shapes = [_shape(self._model.graph.blocks[index], self._plan) for index in alive]
+        shapes = [kept_shape(self._model.graph.blocks[index], self._plan.keep, self._plan.drop) for index in alive]
         config = pruned_config(self._model.source.config, shapes, alive, len(self.kept) if self.cuts_channels else None)
         config["dtype"] = str(self._dtype).removeprefix("torch.")
         self._checkpoint.write_json("config.json", config)
@@ -212,7 +213,7 @@ class _Run:
 
     def _groups(self, block: Block) -> list[Group]:
         """Return the groups that cut the tensors which a block keeps."""
-        gone = _dropped(block, self._plan)
+        gone = dropped_halves(block, self._plan.drop)
         return [*(group for group in block.groups if group.half not in gone), self._model.graph.hidden]
 
     def _enter(self, shard: int, tensors: dict[str, Tensor]) -> None:
@@ -227,15 +228,9 @@ class _Run:
                 self.zeros += int((weight == 0).sum())
 
 
-def _dropped(block: Block, plan: Plan) -> frozenset[str]:
-    """Return which halves of a block the plan drops: `attn`, `ffn`."""
-    both = str(block.index) in plan.drop
-    return frozenset(part for part in ("attn", "ffn") if both or f"{block.index}.{part}" in plan.drop)
-
-
 def _alive(model: Opened, plan: Plan) -> tuple[int, ...]:
     """Return the blocks of which something survives."""
-    return tuple(block.index for block in model.graph.blocks if len(_dropped(block, plan)) < 2)
+    return tuple(block.index for block in model.graph.blocks if len(dropped_halves(block, plan.drop)) < 2)
 
 
 @contextmanager
@@ -248,25 +243,12 @@ def _without(live: LiveBlock, parts: Iterable[str]) -> Iterator[None]:
 
 def _present(block: Block, plan: Plan) -> list[str]:
     """Return the tensors of a block that are not in a dropped half."""
-    gone = {name for part in _dropped(block, plan) for name in block.halves[part]}
+    gone = {name for part in dropped_halves(block, plan.drop) for name in block.halves[part]}
     return [name for name in block.tensors if name not in gone]
 
 
 def _renamed(name: str, block: Block, place: int) -> str:
     return block.prefix.replace(f".{block.index}.", f".{place}.") + name.removeprefix(block.prefix)
-
-
-def _shape(block: Block, plan: Plan) -> BlockShape:
-    """Return the widths that a block has after the plan."""
-    shape, gone = block.shape, _dropped(block, plan)
-    if "attn" in gone or not shape.n_heads:
-        shape = replace(shape, n_heads=0, n_kv_heads=0)
-    else:
-        groups = plan.keep.get(f"{block.index}.kv", range(shape.n_kv_heads))
-        heads = plan.keep.get(f"{block.index}.head", range(shape.n_heads))
-        each = shape.n_heads // shape.n_kv_heads
-        shape = replace(shape, n_heads=sum(head // each in groups for head in heads), n_kv_heads=len(groups))
-    return replace(shape, intermediate_size=0 if "ffn" in gone else len(plan.keep.get(f"{block.index}.ffn", range(shape.intermediate_size))))
 
 
 def _probe(model: Opened) -> Tensor:
