@@ -94,6 +94,15 @@ def test_a_budget_is_met_and_explained(secateur: Secateur, tiny: Maker, tmp_path
     assert "differ by block" in text
 
 
+def test_help_names_every_criterion_and_spread_of_units(secateur: Secateur) -> None:
+    from secateur.allocate.units import SPREADS
+    from secateur.criteria.units import UNIT_CRITERIA
+
+    code, text, _ = secateur("prune", "--help")
+    assert code == 0
+    assert [name for name in (*UNIT_CRITERIA, *SPREADS) if name not in "".join(text.split())] == []
+
+
 def test_a_type_that_bytes_were_reckoned_with_is_the_type_that_is_stored(secateur: Secateur, tiny: Maker, tmp_path: Path) -> None:
     options = ["--method", "width", "--target", "size=240kB", "--dtype", "bfloat16", *SMALL]
     _json(secateur("plan", tiny("llama"), "-o", tmp_path / "plan.json", *options, "--json"))

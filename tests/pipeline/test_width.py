@@ -91,6 +91,57 @@ def _seen(whole: torch.nn.Module, name: str, tokens: torch.Tensor) -> torch.Tens
     return seen[0]
 
 
+@pytest.mark.parametrize("family", ["llama", "qwen3", "phi3", "gemma2"])
+@pytest.mark.parametrize("units", [("head",), ("hidden",), ("ffn", "kv", "head", "hidden")])
+def test_heads_and_channels_meet_a_target_and_load_in_stock_transformers(tiny: Maker, tmp_path: Path, family: str, units: tuple[str, ...]) -> None:
+    source = tiny(family, num_attention_heads=8, num_key_value_heads=2, head_dim=16, dtype="bfloat16")
+    graph = open_model(str(source)).graph
+    target = "ratio=0.05" if units == ("head",) else "params=75%,ram=900kB@ctx256"
+    plan = _plan(source, units=units, target=target, align=8)
+    foreseen = footprint(graph, plan.keep, (), 2)
+    assert Target.parse([target]).met(foreseen, footprint(graph, {}, (), 2))
+    assert {name.rpartition(".")[2] for name in plan.keep} <= set(units)
+    made = pipeline.apply(plan, str(source), tmp_path / "out")
+    assert made.parameters == foreseen.parameters
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "out").config.hidden_size == len(plan.keep.get("hidden", range(64)))
+
+
+def test_heads_leave_every_group_alike_lowest_first(tiny: Maker) -> None:
+    source = tiny("llama", num_attention_heads=8, num_key_value_heads=2, head_dim=16)
+    plan = _plan(source, units=("head",), ratio=0.5, criterion="contribution", repair="none")
+    whole = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32).eval()
+    tokens = calibration_tokens(open_model(str(source)), CALIBRATION, 0)
+    for index in range(3):
+        name = f"model.layers.{index}.self_attn.o_proj"
+        power = _seen(whole, name, tokens).flatten(0, 1).square().mean(0) * whole.get_parameter(f"{name}.weight").detach().double().square().sum(0)
+        score = power.view(8, 16).sum(1)
+        best = sorted(score[:4].topk(2).indices.tolist()) + sorted((score[4:].topk(2).indices + 4).tolist())
+        assert list(plan.keep[f"{index}.head"]) == best
+
+
+def test_channels_that_stay_are_the_largest_after_every_norm(tiny: Maker) -> None:
+    source = tiny("qwen2")
+    plan = _plan(source, units=("hidden",), ratio=0.25, align=1, repair="none")
+    whole = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32).eval()
+    tokens = calibration_tokens(open_model(str(source)), CALIBRATION, 0)
+    total = torch.zeros(64, dtype=torch.float64)
+    for index in range(3):
+        for name in ("self_attn.q_proj", "mlp.gate_proj"):
+            total += _seen(whole, f"model.layers.{index}.{name}", tokens).abs().mean(1).square().mean(0).sqrt()
+    assert len(set(total.topk(48).indices.tolist()) ^ set(plan.keep["hidden"])) <= 2
+
+
+def test_heads_of_their_own_and_channels_of_some_blocks_are_refused(tiny: Maker) -> None:
+    with pytest.raises(UsageError, match="with --units kv"):
+        _plan(tiny("llama", num_key_value_heads=4), units=("head",), ratio=0.2)
+    with pytest.raises(UsageError, match="only uniform can do --units hidden"):
+        _plan(tiny("llama"), units=("ffn", "hidden"), ratio=0.2, allocation="knapsack")
+    with pytest.raises(UsageError, match="every block at once"):
+        _plan(tiny("llama"), units=("hidden",), ratio=0.2, layers="1")
+    with pytest.raises(UsageError, match="no --criterion 'obs' for hidden"):
+        _plan(tiny("llama"), units=("hidden",), ratio=0.2, criterion="obs")
+
+
 @pytest.mark.parametrize("criterion", ["wanda", "contribution"])
 def test_the_units_of_highest_score_stay(tiny: Maker, criterion: str) -> None:
     """Independent reference: hooks on the whole transformers model, float64 scores."""
@@ -109,17 +160,18 @@ def test_the_units_of_highest_score_stay(tiny: Maker, criterion: str) -> None:
 
 @pytest.mark.parametrize("criterion", [*UNIT_CRITERIA, "magnitude", "ria", "obs"])
 def test_every_criterion_ranks_every_kind_it_can(tiny: Maker, tmp_path: Path, criterion: str) -> None:
-    units = tuple(kind for kind in ("ffn", "kv") if criterion not in UNIT_CRITERIA or kind in kinds_of(criterion))
+    halves = ("ffn", "kv", "head")
+    units = tuple(kind for kind in (*halves, "hidden") if (kind in halves if criterion not in UNIT_CRITERIA else kind in kinds_of(criterion)))
     plan = _plan(tiny("qwen2"), units=units, ratio=0.4, criterion=criterion, align=8)
     assert plan.made_by["unit_criterion"] == criterion
-    assert {name.partition(".")[2] for name in plan.keep} == set(units)
+    assert {name.rpartition(".")[2] for name in plan.keep} == set(units)
     pipeline.apply(plan, str(tiny("qwen2")), tmp_path / "out")
 
 
 @pytest.mark.parametrize("spread", [*SPREADS])
 def test_every_spread_meets_a_target(tiny: Maker, tmp_path: Path, spread: str) -> None:
     model = open_model(str(tiny("llama")))
-    units = ("ffn",) if spread == "2ssp" else ("ffn", "kv")
+    units = ("ffn",) if spread == "2ssp" else ("ffn", "kv", "head")
     plan = _plan(tiny("llama"), units=units, target="ratio=0.3", allocation=spread, criterion="contribution", align=8, repair="none")
     assert Target.parse(["ratio=0.3"]).met(footprint(model.graph, plan.keep, plan.drop, 2), footprint(model.graph, {}, (), 2))
     pipeline.apply(plan, str(tiny("llama")), tmp_path / "out")

@@ -12,20 +12,22 @@ Out = Annotated[Path, typer.Option("--output", "-o", help="Folder to write; appe
 Method = Annotated[str, typer.Option("--method", help="magnitude, wanda, sparsegpt, ria, alps, random, auto (best by measurement); width or depth.")]
 Sparsity = Annotated[Optional[str], typer.Option("--sparsity", help="Share of zeros: 0.5 or 50%.")]  # noqa: UP045
 Pattern = Annotated[Optional[str], typer.Option("--pattern", help="N:M pattern: 2:4 keeps two of every four.")]  # noqa: UP045
-Units = Annotated[str, typer.Option("--units", help="width: what is narrowed, of ffn, kv; several parted by commas.")]
+Units = Annotated[str, typer.Option("--units", help="width: what is narrowed, of ffn, kv, head, hidden; several parted by commas.")]
 Ratio = Annotated[Optional[float], typer.Option("--ratio", help="width: share of those units' parameters that goes; depth: share of all blocks.")]  # noqa: UP045
 _BUDGETS = "params=110M, params=80%, size=200MB, ram=300MB@ctx2048 (weights and KV cache), ratio=0.2 (of all block parameters)"
 Target = Annotated[Optional[list[str]], typer.Option("--target", help=f"width: budgets, instead of --ratio: {_BUDGETS}. Repeatable: all hold.")]  # noqa: UP045
 DropLayers = Annotated[Optional[int], typer.Option("--drop-layers", min=1, help="depth: so many blocks' worth of parameters go.")]  # noqa: UP045
 SubBlocks = Annotated[bool, typer.Option("--sub-blocks", help="depth: attention and FFN may go on their own.")]
-Align = Annotated[int, typer.Option("--align", min=1, help="width: widths of FFNs are multiples of it: 32, 64, 256.")]
+Align = Annotated[int, typer.Option("--align", min=1, help="width: FFNs and hidden channels stay multiples of it: 32, 64, 256.")]
 Uniform = Annotated[bool, typer.Option("--uniform", help="width: insist on one width for all blocks, which loads everywhere.")]
 Layers = Annotated[Optional[str], typer.Option("--layers", help="width: only these blocks, such as 4-25 or 0-3,8.")]  # noqa: UP045
 KeepHeads = Annotated[int, typer.Option("--keep-heads", min=1, help="width: heads that stay in every block, at least.")]
-Criterion = Annotated[Optional[str], typer.Option("--criterion", help="Replace the method's criterion; for width: obs (default), or any criterion of units.")]  # noqa: UP045
+_SCORES = "contribution, flap, magnitude, minitron, ppm, random, slimllm, taylor, wanda-sp"
+Criterion = Annotated[Optional[str], typer.Option("--criterion", help=f"Replace the method's criterion; for width: obs (default), {_SCORES}.")]  # noqa: UP045
 Repair = Annotated[Optional[str], typer.Option("--repair", help="Replace the method's repair: none, obs, dsnot, lsq, admm; for width: none, lsq.")]  # noqa: UP045
 Scope = Annotated[Optional[str], typer.Option("--scope", help="Which weights compete: row or tensor.")]  # noqa: UP045
-Allocation = Annotated[Optional[str], typer.Option("--allocation", help="Spread over layers: uniform, owl, error, global; for width: uniform, knapsack.")]  # noqa: UP045
+_SPREADS = "uniform (default), knapsack, zscore, slimllm, adapt, evolve, 2ssp"
+Allocation = Annotated[Optional[str], typer.Option("--allocation", help=f"Spread over layers: uniform, owl, error, global; for width: {_SPREADS}.")]  # noqa: UP045
 Calib = Annotated[str, typer.Option("--calib", help="Text file (.txt, .raw, .jsonl), hf:DATASET:CONFIG:SPLIT, builtin, or self.")]
 Samples = Annotated[int, typer.Option("--samples", min=1, help="Windows of calibration text.")]
 CalibWindow = Annotated[int, typer.Option("--calib-window", min=2, help="Tokens per calibration window.")]

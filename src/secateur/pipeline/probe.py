@@ -55,7 +55,7 @@ class Probe:
                             after = live(states)
                         turned[part] = 1 - float(cosine_similarity(states, after, dim=-1).mean())
                         states = after
-                influence |= {group.name: turned["ffn" if group.kind == "ffn" else "attn"] for group in live.block.groups if group.name in self._ranked}
+                influence |= {group.name: turned[group.half] for group in live.block.groups if group.name in self._ranked}
         return states.flatten(0, 1)[self._places], influence
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ from secateur.core.graph import Graph, Group, Kind
 from secateur.core.plan import Plan
 from secateur.core.progress import Progress
 from secateur.core.target import Target
+from secateur.criteria.units import UNIT_CRITERIA, kinds_of
 from secateur.model.arithmetic import arithmetic
 from secateur.model.opened import Opened
 from secateur.pipeline.calibration import Calibration, calibration_tokens, provenance
@@ -31,7 +33,7 @@ from secateur.pipeline.two_stage import TwoStage
 from secateur.transform.repair import REPAIRS
 from secateur.transform.rounding import storage_type
 
-KINDS: tuple[Kind, ...] = ("ffn", "kv")
+KINDS: tuple[Kind, ...] = get_args(Kind)
 MOST = 0.75
 """No group loses more of its units than this, unless all lose the same share."""
 
@@ -140,7 +142,8 @@ def scorers(width: Width) -> dict[Kind, Scorer]:
     """Return the criterion for each kind of units; hidden channels beside others get their own where theirs cannot score them."""
     found: dict[Kind, Scorer] = {kind: scorer_for(width.criterion, kind) for kind in width.kinds if kind != "hidden"}
     if "hidden" in width.kinds:
-        found["hidden"] = scorer_for(None if found else width.criterion, "hidden")
+        able = width.criterion is not None and width.criterion in UNIT_CRITERIA and "hidden" in kinds_of(width.criterion)
+        found["hidden"] = scorer_for(width.criterion if able or not found else None, "hidden")
     return found
 
 
@@ -148,10 +151,11 @@ def chosen_groups(graph: Graph, width: Width) -> list[Group]:
     """Return the groups to narrow; raises UsageError if there are none."""
     spared = protected_groups(graph, width.protect)
     layers = layers_named(graph, width.layers) if width.layers else range(len(graph.blocks))
-    inside = [group for block in graph.blocks if block.index in layers for group in block.groups]
+    inside = [group for block in graph.blocks if block.index in layers for group in block.groups] + [graph.hidden]
     for kind in width.kinds:
         if all(group.kind != kind for group in inside):
-            raise UsageError(f"--units {kind}: the blocks to narrow have none")
+            hint = ": each query head has its own key-value head, so cut them together with --units kv" if kind == "head" else ""
+            raise UsageError(f"--units {kind}: the blocks to narrow have none{hint}")
     found = [group for group in inside if group.kind in width.kinds and group.name not in spared]
     if not found:
         raise UsageError("--protect and --layers leave nothing to narrow")
