@@ -34,6 +34,11 @@ def open_source(ref: str) -> Source:
     raise SourceError(f"{ref} does not exist{nearest(ref, BUILTINS)}: give a model folder, a .gguf file, a hub id such as org/name, or {', '.join(BUILTINS)}")
 
 
+def hub_name(ref: str) -> str:
+    """Return the hub id that `ref` names, or nothing where it names something on this machine."""
+    return ref if _HUB_ID.fullmatch(ref) and not Path(ref).expanduser().exists() and ref not in BUILTINS else ""
+
+
 def _open_file(path: Path, ref: str) -> Source:
     if path.suffix.lower() == ".gguf":
         return GgufSource(path, ref)

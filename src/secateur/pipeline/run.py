@@ -20,12 +20,14 @@ from secateur.core.pattern import Pattern
 from secateur.core.plan import Plan
 from secateur.core.progress import Progress
 from secateur.core.stream import LiveBlock
+from secateur.export.card import Facts, model_card
 from secateur.model.arithmetic import Arithmetic, arithmetic
 from secateur.model.checkpoint import MANIFEST, Checkpoint, writing
 from secateur.model.families import family_of
 from secateur.model.hidden import Narrowed
 from secateur.model.nonuniform import MODULE, modeling_source, pruned_config
 from secateur.model.opened import Opened, open_model
+from secateur.model.source import hub_name
 from secateur.model.stream import ModelStream
 from secateur.pipeline.calibration import replay_calibration
 from secateur.pipeline.methods import Method, method_of
@@ -93,8 +95,11 @@ def execute(model: Opened, plan: Plan, out: Path, settings: Settings, progress: 
         run.write_description(alive)
         difference = _reload(checkpoint.partial, tokens, hidden, run)
         size = sum(path.stat().st_size for path in checkpoint.partial.glob("*.safetensors"))
+        zeros = run.zeros / max(run.weights, 1)
+        made = Pruned(out, plan, run.parameters, zeros, size, run.resumed, difference)
+        _write_card(checkpoint.partial, model, made)
         checkpoint.publish()
-    return Pruned(out, plan, run.parameters, run.zeros / max(run.weights, 1), size, run.resumed, difference)
+    return made
 
 
 class _Run:
@@ -274,6 +279,19 @@ def _reload(folder: Path, tokens: Tensor, hidden: HiddenStates, run: _Run) -> fl
     if not difference <= _TOLERANCE:
         raise VerificationError(f"the written model does not compute what was meant (relative difference {difference:.1e}); nothing was kept")
     return difference
+
+
+def _write_card(folder: Path, model: Opened, made: Pruned) -> None:
+    facts = Facts(
+        name=Path(model.source.ref).name,
+        base=hub_name(model.source.ref),
+        parameters=made.parameters,
+        bytes=made.bytes,
+        zeros=made.sparsity,
+        difference=made.reload_difference,
+        stock=not (folder / f"{MODULE}.py").exists(),
+    )
+    (folder / "README.md").write_text(model_card(made.plan, model.graph, facts), encoding="utf-8")
 
 
 def _difference(found: Tensor, meant: Tensor) -> float:
