@@ -14,6 +14,7 @@ import pytest
 from tests.conftest import Maker
 
 from secateur.cli.main import main
+from secateur.model.opened import open_model
 
 SMALL = ["--samples", "4", "--calib-window", "64"]
 
@@ -220,7 +221,8 @@ def test_an_existing_output_is_kept(secateur: Secateur, tiny: Maker, tmp_path: P
 
 def test_a_wrong_plan_is_one_line(secateur: Secateur, tiny: Maker, tmp_path: Path) -> None:
     _json(secateur("plan", tiny("qwen2"), "-o", tmp_path / "plan.json", "--method", "magnitude", "--sparsity", "0.5", "--json"))
-    for text, message in ((None, "plan was made for"), ("{", "not JSON"), ('{"version": 1, "model": "", "x": 1}', "unknown key")):
+    uneven = json.dumps({"version": 1, "model": open_model(str(tiny("llama"))).digest, "keep": {"0.head": [0, 1, 2]}})
+    for text, message in ((None, "plan was made for"), ("{", "not JSON"), ('{"version": 1, "model": "", "x": 1}', "unknown key"), (uneven, "unevenly")):
         if text is not None:
             (tmp_path / "plan.json").write_text(text)
         code, _, err = secateur("apply", tiny("llama"), "--plan", tmp_path / "plan.json", "-o", tmp_path / "out")

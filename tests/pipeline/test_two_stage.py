@@ -5,14 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from tests.conftest import Maker
 
 from secateur import pipeline
+from secateur.allocate.units import Curve
 from secateur.core.errors import TargetError, UsageError
 from secateur.core.footprint import footprint
 from secateur.core.plan import Plan
 from secateur.core.target import Target
 from secateur.model.opened import open_model
+from secateur.pipeline.rank import Ranked
+from secateur.pipeline.two_stage import Silenced
 
 CALIBRATION = pipeline.Calibration(samples=4, window=64)
 DEEP = {"num_hidden_layers": 6, "intermediate_size": 128}
@@ -34,6 +38,31 @@ def test_both_stages_together_meet_a_target(tiny: Maker, tmp_path: Path, target:
     assert {len(units) for units in plan.keep.values()} == {len(plan.keep["0.ffn"])}
     assert len(plan.keep) == 6
     pipeline.apply(plan, str(source), tmp_path / "out")
+
+
+def test_attention_gives_what_ffns_cannot(tiny: Maker) -> None:
+    source = tiny("llama", **DEEP | {"intermediate_size": 512})
+    graph = open_model(str(source)).graph
+    plan = _plan(source, target="ratio=0.7")
+    assert Target.parse(["ratio=0.7"]).met(footprint(graph, plan.keep, plan.drop, 4), footprint(graph, {}, (), 4))
+    assert len(plan.drop) > 1
+    assert {len(units) for units in plan.keep.values()} == {128}
+
+
+def test_halves_are_measured_in_the_narrowed_model(tiny: Maker, tmp_path: Path) -> None:
+    source = tiny("llama")
+    model, tokens = open_model(str(source)), torch.arange(40)[None]
+    units = tuple((unit,) for unit in range(96))
+    ranked = {"1.ffn": Ranked(model.graph.groups["1.ffn"], units, Curve((0.0,) * 97, 1))}
+    pipeline.apply(Plan(model=model.digest, keep={"1.ffn": tuple(range(60, 96))}), str(source), tmp_path / "out")
+    states = []
+    for stream in (open_model(str(tmp_path / "out")).stream(), Silenced(model.source, model.graph, ranked, {"1.ffn": 60}).stream()):
+        (hidden,) = stream.embed([tokens])
+        for index in range(3):
+            with stream.open(index) as live:
+                hidden = live(hidden)
+        states.append(hidden)
+    assert torch.allclose(*states, atol=1e-5)
 
 
 def test_the_half_that_goes_is_the_one_the_narrowed_model_misses_least(tiny: Maker, tmp_path: Path) -> None:

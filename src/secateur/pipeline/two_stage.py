@@ -65,12 +65,12 @@ class TwoStage:
         if not cuts[ATTENTION]:
             return ()
         with arithmetic("bfloat16"):
-            search = _AttentionSearch(_Silenced(self._model.source, self._model.graph, self._ranked, cuts), tokens[:PROBE_WINDOWS], self.candidates, progress)
+            search = _AttentionSearch(Silenced(self._model.source, self._model.graph, self._ranked, cuts), tokens[:PROBE_WINDOWS], self.candidates, progress)
             return tuple(search.run(cuts[ATTENTION] * self._attention))
 
 
 @dataclass(frozen=True)
-class _Silenced(Opened):
+class Silenced(Opened):
     """A model some of whose units are silent."""
 
     ranked: Mapping[str, Ranked]
@@ -82,7 +82,7 @@ class _Silenced(Opened):
 
 
 class _SilencedStream(ModelStream):
-    def __init__(self, model: _Silenced) -> None:
+    def __init__(self, model: Silenced) -> None:
         super().__init__(model.source, model.graph)
         self._silenced = model
 

@@ -28,12 +28,12 @@ from secateur.pipeline.calibration import Calibration, calibration_tokens, prove
 from secateur.pipeline.meet import meet
 from secateur.pipeline.probe import Probe
 from secateur.pipeline.rank import Ranked, Ranking, Scorer, scorer_for
+from secateur.pipeline.two_stage import ATTENTION, TwoStage
 from secateur.pipeline.two_stage import NAME as TWO_STAGE
-from secateur.pipeline.two_stage import TwoStage
-from secateur.transform.repair import REPAIRS
 from secateur.transform.rounding import storage_type
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
+REPAIRS = ("lsq", "none")
 MOST = 0.75
 """No group loses more of its units than this, unless all lose the same share."""
 
@@ -87,6 +87,8 @@ class Width:
             raise UsageError("say how much to narrow: either --ratio 0.2 or --target params=80%")
         if self.ratio is not None and not 0 < self.ratio < 1:
             raise UsageError(f"--ratio {self.ratio} is outside (0, 1)")
+        if self.repair not in REPAIRS:
+            raise UsageError(f"--repair {self.repair!r} cannot repair a cut of units{nearest(self.repair, REPAIRS)}; these can: {', '.join(REPAIRS)}")
         if self.uniform and SPREADS[self.allocation].name != "uniform":
             raise UsageError(f"--uniform and --allocation {self.allocation} contradict each other: leave one out")
         if self.uniform and (self.protect or self.layers):
@@ -109,7 +111,7 @@ class Width:
             "units": ",".join(self.kinds),
             "unit_criterion": "+".join(dict.fromkeys(scorer.name for scorer in scorers(self).values())),
             "allocation": self.allocation,
-            "repair": REPAIRS[self.repair].name,
+            "repair": self.repair,
             "align": str(self.align),
             "dtype": self.dtype if self.dtype != "auto" else "",
             "protect": ",".join(self.protect),
@@ -135,6 +137,9 @@ def decide_width(model: Opened, width: Width, calibration: Calibration, seed: in
     stages = TwoStage(model, ranked) if width.allocation == TWO_STAGE else None
     cuts = _cuts(model, width, ranked, stages, tokens, seed, progress)
     keep = {name: one.keep(cuts[name]) for name, one in ranked.items() if cuts[name]}
+    if not keep and not cuts.get(ATTENTION):
+        first = min((cut / one.curve.size for one in ranked.values() for cut in one.curve.cuts if cut), default=None)
+        raise UsageError("nothing can go: keep fewer heads, or align less" if first is None else f"less than one step would go, which is --ratio {first:.3g}")
     return Plan(model=model.digest, keep=keep, drop=stages.chosen(cuts, tokens, progress) if stages and tokens is not None else (), made_by=made_by)
 
 
