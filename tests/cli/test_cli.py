@@ -87,12 +87,12 @@ def test_a_budget_is_met_and_explained(secateur: Secateur, tiny: Maker, tmp_path
     whole = _json(secateur("inspect", model, "--json"))["parameters"]
     assert made["parameters"] <= min(0.85 * whole, 125_000)
     assert made["target"] == "params=85%,size=500kB"
-    assert made["widths"].startswith("the same in every block")
+    assert made["loads"] == "in stock transformers"
     code, text, _ = secateur("plan", model, "-o", tmp_path / "plan.json", *options, "--protect", "first=1", "--explain")
     assert code == 0
     assert "all ffn units: keep" in text
     assert "parameters: " in text
-    assert "differ by block" in text
+    assert "through the code beside it" in text
 
 
 def test_help_names_every_criterion_and_spread_of_units(secateur: Secateur) -> None:

@@ -107,24 +107,6 @@ def test_units_are_explained_as_shares_and_totals(tiny: Maker) -> None:
     assert lines[-1].startswith("parameters: ")
 
 
-def test_blocks_are_even_only_if_all_that_survive_have_one_width(tiny: Maker) -> None:
-    graph = open_model(str(tiny("llama"))).graph
-    half = tuple(range(48))
-    for keep, drop, even in (
-        ({}, (), True),
-        ({f"{index}.ffn": half for index in range(3)}, (), True),
-        ({"0.ffn": half}, (), False),
-        ({"0.ffn": half}, ("1", "2"), True),
-        ({}, ("1",), True),
-        ({}, ("1.attn",), False),
-        ({f"{index}.head": (0, 2) for index in range(3)}, (), True),
-        ({"0.head": (0, 2)}, (), False),
-        ({"0.kv": (0,), "0.head": (0, 2), "1.head": (0, 2), "1.kv": (1,), "2.kv": (0,), "2.head": (1,)}, (), True),
-        ({"hidden": half}, (), True),
-    ):
-        assert Plan(model="", keep=keep, drop=drop).even(graph) == even
-
-
 def _kept(size: int) -> st.SearchStrategy[tuple[int, ...]]:
     return st.sets(st.integers(0, size - 1), min_size=1).map(lambda found: tuple(sorted(found)))
 

@@ -20,6 +20,7 @@ from secateur.core.target import Target
 from secateur.criteria.units import UNIT_CRITERIA, kinds_of
 from secateur.model.opened import open_model
 from secateur.pipeline.calibration import calibration_tokens
+from secateur.pipeline.outcome import is_stock
 from secateur.pipeline.probe import POSITIONS, Probe
 from secateur.pipeline.width import rank_units
 
@@ -58,13 +59,13 @@ def test_uniform_is_the_same_everywhere_and_loads_in_stock_transformers(tiny: Ma
     plan = _plan(tiny("llama"), units=("ffn", "kv"), ratio=0.5, uniform=True)
     assert set(_widths(plan).values()) == {64} or set(_widths(plan).values()) == {32}
     assert set(_widths(plan, "kv").values()) == {1}
-    assert plan.even(open_model(str(tiny("llama"))).graph)
+    assert is_stock(open_model(str(tiny("llama"))), plan)
     pipeline.apply(plan, str(tiny("llama")), tmp_path / "out")
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "out").config.num_key_value_heads == 1
 
 
 def test_protected_blocks_and_blocks_outside_layers_stay_whole(tiny: Maker) -> None:
-    graph = open_model(str(tiny("gemma3_text"))).graph
+    model = open_model(str(tiny("gemma3_text")))
     for fields, narrowed in (
         ({"protect": ["first=1,last=2"]}, {"1", "2", "3"}),
         ({"layers": "0-1,4"}, {"0", "1", "4"}),
@@ -72,7 +73,7 @@ def test_protected_blocks_and_blocks_outside_layers_stay_whole(tiny: Maker) -> N
     ):
         plan = _plan(tiny("gemma3_text"), ratio=0.5, **fields)
         assert {name.partition(".")[0] for name in plan.keep} == narrowed
-        assert not plan.even(graph)
+        assert not is_stock(model, plan)
 
 
 def test_heads_are_kept(tiny: Maker) -> None:
@@ -129,6 +130,15 @@ def test_channels_that_stay_are_the_largest_after_every_norm(tiny: Maker) -> Non
         for name in ("self_attn.q_proj", "mlp.gate_proj"):
             total += _seen(whole, f"model.layers.{index}.{name}", tokens).abs().mean(1).square().mean(0).sqrt()
     assert len(set(total.topk(48).indices.tolist()) ^ set(plan.keep["hidden"])) <= 2
+
+
+def test_uniform_refuses_what_stock_classes_refuse(tiny: Maker) -> None:
+    """Llama's class wants heads that divide the hidden size, whatever head_dim says."""
+    source = tiny("llama", num_attention_heads=8, num_key_value_heads=8, head_dim=16)
+    fields = {"units": ("kv",), "ratio": 0.37, "repair": "none", "criterion": "contribution"}
+    assert set(_widths(_plan(source, **fields), "kv").values()) == {5}
+    with pytest.raises(UsageError, match="leave out --uniform"):
+        _plan(source, uniform=True, **fields)
 
 
 def test_heads_of_their_own_and_channels_of_some_blocks_are_refused(tiny: Maker) -> None:

@@ -42,8 +42,15 @@ def summary(plan: Plan, model: str) -> dict[str, Any]:
     said: dict[str, Any] = {"model": plan.model, "plan": plan.digest(), "pruned_tensors": len(plan.sparsity), "narrowed": len(plan.keep)}
     said["dropped"] = " ".join(plan.drop)
     if plan.keep or plan.drop:
-        said["widths"] = "the same in every block: loads everywhere" if plan.even(_graph(model)) else "differ by block: loads through the code beside it"
+        said["loads"] = "in stock transformers" if _is_stock(model, plan) else "through the code beside it: no stock class has these widths"
     return said | dict(plan.made_by)
+
+
+def _is_stock(model: str, plan: Plan) -> bool:
+    from secateur.model.opened import open_model
+    from secateur.pipeline.outcome import is_stock
+
+    return is_stock(open_model(model), plan)
 
 
 def _graph(model: str) -> Graph:

@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 from secateur.core.errors import PlanError, SecateurError, nearest
-from secateur.core.footprint import dropped_halves, footprint, kept_shape
+from secateur.core.footprint import footprint
 from secateur.core.graph import Block, Graph
 from secateur.core.pattern import Pattern
 
@@ -96,11 +96,6 @@ class Plan:
             left = footprint(graph, self.keep, self.drop, 1).parameters
             lines.append(f"parameters: {left:,} of {graph.parameters:,} ({left / graph.parameters:.1%})")
         return "\n".join(lines)
-
-    def even(self, graph: Graph) -> bool:
-        """Whether the blocks that survive have one width, which any loader knows how to read."""
-        shapes = {kept_shape(block, self.keep, self.drop) for block in graph.blocks if len(dropped_halves(block, self.drop)) < 2}
-        return len(shapes) == 1 and all(shape.n_heads and shape.intermediate_size for shape in shapes)
 
     def _explained_units(self, graph: Graph) -> list[str]:
         lines, totals = list[str](), dict[str, tuple[int, int]]()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from secateur.calibrate.collect import HiddenStates, collect
 from secateur.core.errors import VerificationError
-from secateur.core.footprint import dropped_halves, kept_shape
+from secateur.core.footprint import dropped_halves
 from secateur.core.graph import Block, Group
 from secateur.core.pattern import Pattern
 from secateur.core.plan import Plan
@@ -25,12 +25,13 @@ from secateur.model.arithmetic import Arithmetic, arithmetic
 from secateur.model.checkpoint import MANIFEST, Checkpoint, writing
 from secateur.model.families import family_of
 from secateur.model.hidden import Narrowed
-from secateur.model.nonuniform import MODULE, modeling_source, pruned_config
+from secateur.model.nonuniform import MODULE, modeling_source
 from secateur.model.opened import Opened, open_model
 from secateur.model.source import hub_name
 from secateur.model.stream import ModelStream
 from secateur.pipeline.calibration import replay_calibration
 from secateur.pipeline.methods import Method, method_of
+from secateur.pipeline.outcome import planned_config, surviving_blocks
 from secateur.transform.refit import refit
 from secateur.transform.rounding import storage_type
 from secateur.transform.surgery import cut, survivors, uncut
@@ -86,13 +87,13 @@ def execute(model: Opened, plan: Plan, out: Path, settings: Settings, progress: 
     dtype = storage_type(settings.dtype, model.graph.tensors)
     kind: Arithmetic = settings.arithmetic or ("float32" if plan.keep or plan.drop else "bfloat16")
     job = {"plan": plan.digest(), "dtype": str(dtype), "arithmetic": kind, "secateur": version("secateur")}
-    alive = _alive(model, plan)
+    alive = surviving_blocks(model, plan)
     with arithmetic(kind), writing(out, job, len(alive) + 1, overwrite=settings.overwrite) as checkpoint:
         run = _Run(model, plan, method, dtype, checkpoint, progress)
         run.write_outside()
         hidden = HiddenStates(run.stream, tokens, budget=settings.memory, folder=checkpoint.partial)
         run.prune_blocks(alive, hidden)
-        run.write_description(alive)
+        run.write_description()
         difference = _reload(checkpoint.partial, tokens, hidden, run)
         size = sum(path.stat().st_size for path in checkpoint.partial.glob("*.safetensors"))
         zeros = run.zeros / max(run.weights, 1)
@@ -155,12 +156,11 @@ class _Run:
                         live.weight(name).copy_(live.weight(name).to(self._dtype))
                     hidden.advance(live)
 
-    def write_description(self, alive: tuple[int, ...]) -> None:
+    def write_description(self) -> None:
         """Write everything in the folder that is not weights."""
         folder = self._checkpoint.partial
         self._checkpoint.write_index()
-        shapes = [kept_shape(self._model.graph.blocks[index], self._plan.keep, self._plan.drop) for index in alive]
-        config = pruned_config(self._model.source.config, shapes, alive, len(self.kept) if self.cuts_channels else None)
+        config = planned_config(self._model, self._plan)
         config["dtype"] = str(self._dtype).removeprefix("torch.")
         self._checkpoint.write_json("config.json", config)
         if "auto_map" in config:
@@ -231,11 +231,6 @@ class _Run:
                 weight = live.weight(name)
                 self.weights += weight.numel()
                 self.zeros += int((weight == 0).sum())
-
-
-def _alive(model: Opened, plan: Plan) -> tuple[int, ...]:
-    """Return the blocks of which something survives."""
-    return tuple(block.index for block in model.graph.blocks if len(dropped_halves(block, plan.drop)) < 2)
 
 
 @contextmanager

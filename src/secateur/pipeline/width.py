@@ -26,6 +26,7 @@ from secateur.model.arithmetic import arithmetic
 from secateur.model.opened import Opened
 from secateur.pipeline.calibration import Calibration, calibration_tokens, provenance
 from secateur.pipeline.meet import meet
+from secateur.pipeline.outcome import is_stock
 from secateur.pipeline.probe import Probe
 from secateur.pipeline.rank import Ranked, Ranking, Scorer, scorer_for
 from secateur.pipeline.two_stage import ATTENTION, TwoStage
@@ -49,7 +50,7 @@ class Width:
     allocation: a name of `SPREADS`; `uniform` gives the same width everywhere, a stock checkpoint.
     repair: `lsq` makes the surviving inputs of each half's last linear answer for those that left; `none` does not.
     align: widths of FFNs and of the residual stream are multiples of it.
-    uniform: insist on one width for all blocks.
+    uniform: insist on what transformers' own classes load, so on one width for all blocks.
     protect, layers: groups left whole and blocks narrowed, as `protected_groups` and `layers_named` read them.
     keep_heads: heads that stay in every block, at least.
     dtype: in which type the model will be stored, for budgets in bytes.
@@ -107,7 +108,7 @@ class Width:
     def made_by(self) -> dict[str, str]:
         """Return what a plan records of it."""
         said = {
-            "target": str(self.budgets or f"ratio={self.ratio:g}"),
+            "target": str(self.budgets or f"{self.ratio:g} of {','.join(self.kinds)}"),
             "units": ",".join(self.kinds),
             "unit_criterion": "+".join(dict.fromkeys(scorer.name for scorer in scorers(self).values())),
             "allocation": self.allocation,
@@ -140,7 +141,13 @@ def decide_width(model: Opened, width: Width, calibration: Calibration, seed: in
     if not keep and not cuts.get(ATTENTION):
         first = min((cut / one.curve.size for one in ranked.values() for cut in one.curve.cuts if cut), default=None)
         raise UsageError("nothing can go: keep fewer heads, or align less" if first is None else f"less than one step would go, which is --ratio {first:.3g}")
-    return Plan(model=model.digest, keep=keep, drop=stages.chosen(cuts, tokens, progress) if stages and tokens is not None else (), made_by=made_by)
+    drop = stages.chosen(cuts, tokens, progress) if stages and tokens is not None else ()
+    plan = Plan(model=model.digest, keep=keep, drop=drop, made_by=made_by)
+    if width.uniform and not is_stock(model, plan):
+        raise UsageError(
+            "these widths are the same in every block, but transformers' own class takes none such: change --align or --units, or leave out --uniform"
+        )
+    return plan
 
 
 def scorers(width: Width) -> dict[Kind, Scorer]:
