@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from secateur.core.linalg import damped_cholesky
 from secateur.core.stats import LinearStats
 from secateur.criteria import criterion
 
@@ -17,18 +18,11 @@ def obs(weight: Tensor, stats: LinearStats) -> Tensor:
     """Squared weight over the diagonal of the inverse Gram matrix of its inputs.
 
     weight, result: `[out_features, in_features]`; the unit is that of the output's mean square. Hassibi and Stork, 1993;
-    Frantar and Alistarh, 2023. Raises ValueError if `stats.gram` was not collected.
+    Frantar and Alistarh, 2023. Raises ValueError if `stats.gram` was not collected, SecateurError if it cannot be
+    factorised.
     """
     if stats.gram is None:
         raise ValueError("the obs criterion needs stats.gram")
-    gram = stats.gram.double()
-    scale = gram.diagonal().mean()
-    floor = scale * 1e-6 if scale > 0 else torch.ones_like(scale)
-    shift = torch.diag_embed(gram.diagonal().clamp_min(floor) * DAMPING)
-    factor, info = torch.linalg.cholesky_ex(gram + shift)
-    # rounding in a float32 sum can leave an eigenvalue below zero
-    while info:
-        shift *= 10
-        factor, info = torch.linalg.cholesky_ex(gram + shift)
+    _, factor = damped_cholesky(stats.gram, DAMPING)
     inverse_diagonal = torch.cholesky_inverse(factor).diagonal()
     return weight.square() / inverse_diagonal.to(weight.dtype)

@@ -37,8 +37,10 @@ def admm(weight: Tensor, stats: LinearStats, pattern: Pattern, scorer: Scorer | 
     """
     pattern.check("this weight", weight.shape[1])
     whole = problem(weight, stats)
-    task = Scaled.of(whole)
     start = None if scorer is None else chosen_mask(whole.dense, stats, pattern, scorer, scope)
+    task = Scaled.of(whole)
+    # Two float64 matrices of the inputs' width, which nothing below needs.
+    del whole
     sparse = _select(task, pattern, scope, start)
     return task.unscale(solve_on_support(sparse, sparse != 0, task))
 

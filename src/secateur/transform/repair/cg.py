@@ -31,8 +31,8 @@ class Scaled:
     def of(cls, task: Problem) -> Scaled:
         """Scale a problem; its damping makes every norm positive."""
         norm = task.gram.diagonal().sqrt()
-        gram = (task.gram / norm / norm[:, None]).float()
-        return cls(task.dense * norm.float(), gram, norm.float())
+        gram = (task.gram / norm).div_(norm[:, None])
+        return cls(task.dense * norm.float(), gram.float(), norm.float())
 
     def unscale(self, weight: Tensor) -> Tensor:
         """Return the weight for the inputs as they are."""

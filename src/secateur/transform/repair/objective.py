@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from secateur.core.errors import SecateurError, UsageError
+from secateur.core.linalg import damped_cholesky
 from secateur.core.pattern import Pattern, Scope
 from secateur.core.stats import LinearStats
 from secateur.transform.mask import Scorer, choose_mask
@@ -18,8 +19,6 @@ DAMPING = 0.01
 Relative to the entry, not to the mean diagonal: a few features of a language model are a thousand times larger than the
 rest, and a mean they dominate would drown the others.
 """
-
-_ATTEMPTS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +45,7 @@ def problem(weight: Tensor, stats: LinearStats, damping: float | None = None) ->
     gram, factor = damped(stats, damping)
     if stats.cross is None:
         return Problem(weight.float(), gram, factor)
-    pull = (gram - _double(stats)).diagonal()
+    pull = gram.diagonal() - _finite_gram(stats).diagonal()
     target = stats.cross.double() + weight.double() * pull
     return Problem(torch.cholesky_solve(target.T, factor).T.float().contiguous(), gram, factor)
 
@@ -57,17 +56,7 @@ def damped(stats: LinearStats, damping: float | None = None) -> tuple[Tensor, Te
     damping: share of each diagonal entry added to it; by default the sampling error of the correlations, inputs over
     tokens, but at least `DAMPING`. It grows tenfold until the factorisation succeeds. Raises SecateurError if it never does.
     """
-    gram = _double(stats)
-    share = _default_damping(stats) if damping is None else damping
-    scale = gram.diagonal().mean()
-    floor = scale * 1e-6 if scale > 0 else torch.ones_like(scale)
-    for _ in range(_ATTEMPTS):
-        shifted = gram + torch.diag_embed(gram.diagonal().clamp_min(floor) * share)
-        factor, info = torch.linalg.cholesky_ex(shifted)
-        if not info:
-            return shifted, factor
-        share *= 10
-    raise SecateurError("the calibration statistics of a linear are not positive semi-definite; collect them again")
+    return damped_cholesky(_finite_gram(stats), _default_damping(stats) if damping is None else damping)
 
 
 def _default_damping(stats: LinearStats) -> float:
@@ -88,10 +77,9 @@ def reconstruction_error(weight: Tensor, original: Tensor, gram: Tensor) -> floa
     return float((change @ wide * change).sum() / (base @ wide * base).sum())
 
 
-def _double(stats: LinearStats) -> Tensor:
+def _finite_gram(stats: LinearStats) -> Tensor:
     if stats.gram is None:
         raise SecateurError("this repair needs the Gram matrix of the inputs, which was not collected")
-    gram = stats.gram.double()
-    if not bool(gram.isfinite().all()):
+    if not bool(stats.gram.isfinite().all()):
         raise SecateurError("the calibration activations of a linear are not finite")
-    return gram
+    return stats.gram

@@ -26,9 +26,13 @@ def obs(weight: Tensor, stats: LinearStats, pattern: Pattern, scorer: Scorer | N
     """
     pattern.check("this weight", weight.shape[1])
     task = problem(weight, stats)
-    fixed = None if scorer is None else chosen_mask(task.dense, stats, pattern, scorer, scope)
-    upper = _inverse_factor(task.factor).to(weight.dtype)
-    return _Sweep(task.dense.T.contiguous(), upper, pattern, scope).run(fixed)
+    dense, lower = task.dense, task.factor
+    # The Gram matrix in float64 would stay beside three more of its size.
+    del task
+    upper = _inverse_factor(lower).to(weight.dtype)
+    del lower
+    fixed = None if scorer is None else chosen_mask(dense, stats, pattern, scorer, scope)
+    return _Sweep(dense.T.contiguous(), upper, pattern, scope).run(fixed)
 
 
 def _inverse_factor(lower: Tensor) -> Tensor:
