@@ -60,6 +60,16 @@ def test_the_caller_owns_what_it_reads(folder: Path) -> None:
     assert open_source(str(folder)).digest() == before
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_pieces_are_the_tensor(tiny: Maker, monkeypatch: pytest.MonkeyPatch, dtype: str) -> None:
+    monkeypatch.setattr("secateur.model.files._PIECE_ELEMENTS", 1000)
+    source = open_source(str(tiny("qwen2", dtype=dtype)))
+    for name in source.tensors:
+        pieces = list(source.pieces(name))
+        assert torch.equal(torch.cat(pieces), source.read(name)), name
+        assert all(piece.numel() <= 1000 for piece in pieces)
+
+
 def test_shards_hold_what_one_file_holds(folder: Path, sharded: Path) -> None:
     one, many = open_source(str(folder)), open_source(str(sharded))
     assert len(list(sharded.glob("*.safetensors"))) > 1

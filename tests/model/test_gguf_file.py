@@ -100,6 +100,16 @@ def test_stored_types(tiny_gguf: Maker, kind: str) -> None:
     assert torch.equal(weight.float(), torch.from_numpy(expected.copy()).float())
 
 
+@pytest.mark.parametrize(("family", "kind"), [("llama", "F16"), ("gemma2", "BF16"), ("qwen2", "Q4_1"), ("llama", "Q8_0")])
+def test_pieces_are_the_tensor(tiny_gguf: Maker, monkeypatch: pytest.MonkeyPatch, family: str, kind: str) -> None:
+    """Also where a converter added to the norms, or interleaved the rows of a tensor."""
+    monkeypatch.setattr("secateur.model.files._PIECE_ELEMENTS", 1000)
+    source = open_source(str(tiny_gguf(family, kind=kind, hidden_size=128)))
+    for name in source.tensors:
+        assert torch.equal(torch.cat(list(source.pieces(name))), source.read(name)), name
+    assert len(list(source.pieces("model.embed_tokens.weight"))) > 10
+
+
 def test_a_tensor_longer_than_a_slab(tiny: Maker, tiny_gguf: Maker) -> None:
     config = {"hidden_size": 256, "intermediate_size": 512}
     source, original = open_source(str(tiny_gguf("qwen2", kind="Q8_0", **config))), open_source(str(tiny("qwen2", **config)))

@@ -36,6 +36,24 @@ def test_logits_equal_the_whole_model(tiny: Maker, family: str) -> None:
     torch.testing.assert_close(_streamed(open_model(str(folder)).stream(), tokens), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gemma3_text", "phi3"])
+def test_embedding_holds_the_rows_that_occur_and_no_others(tiny: Maker, monkeypatch: pytest.MonkeyPatch, family: str) -> None:
+    monkeypatch.setattr("secateur.model.files._PIECE_ELEMENTS", 640)
+    folder = tiny(family)
+    tokens = torch.tensor([[7, 150, 7, 1], [0, 2, 199, 150]])
+    whole = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    seen: list[torch.Tensor] = []
+    whole.model.layers[0].register_forward_pre_hook(lambda _layer, inputs: seen.append(inputs[0]))
+    with torch.no_grad():
+        whole(tokens)
+    stream = open_model(str(folder)).stream()
+    embedded = stream.embed(tokens.split(1))
+    states = [next(embedded)]
+    assert stream._model.get_input_embeddings().weight.shape[0] == 6
+    torch.testing.assert_close(torch.cat([*states, *embedded]), seen[0], rtol=1e-6, atol=1e-6)
+    assert stream._model.get_input_embeddings().weight.is_meta
+
+
 def test_tap_sees_the_inputs_that_hooks_on_the_whole_model_see(tiny: Maker) -> None:
     folder = tiny("llama")
     tokens = torch.randint(200, (2, LENGTH), generator=torch.Generator().manual_seed(2))

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from tests.conftest import Maker
 
-from secateur.cli.main import main
+from secateur.cli.main import run as main
 from secateur.core.errors import UsageError
 from secateur.core.progress import Silent
 from secateur.pipeline.bench import Settings, bench

@@ -72,7 +72,7 @@ class _Scratch:
         file.truncate(slots * self._bytes)
 
     def slot(self, index: int) -> list[Tensor]:
-        """Return views `[windows, tokens, hidden_size]` of about 2,048 tokens each."""
+        """Return views `[windows, tokens, hidden_size]` of about `BATCH_TOKENS` tokens each."""
         whole = torch.from_numpy(np.memmap(self._file, np.float32, "r+", index * self._bytes, self._shape))
         return list(whole.split(_windows(self._shape[1])))
 

@@ -9,6 +9,7 @@ import typer
 
 from secateur.cli import apply, bench, evaluate, export, inspect, plan, prune, verify
 from secateur.core.errors import SecateurError
+from secateur.model.memory import hold_little
 
 app = typer.Typer(
     help="Prune a language model to fit the device it must run on.",
@@ -28,10 +29,13 @@ app.command("bench")(bench.bench)
 
 
 def main() -> None:
-    """Run the command; an error a user can cause is one line on stderr and its exit code."""
-    # OpenMP threads that wait by spinning starve each other as soon as one core is busy with something else: pruning
-    # was measured three times slower then. Read when torch is first imported, so it must be set before any verb runs.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    """Run the command in a process of its own."""
+    _spare_the_machine()
+    run()
+
+
+def run() -> None:
+    """Run a verb; an error a user can cause is one line on stderr and its exit code."""
     try:
         app()
     except SecateurError as error:
@@ -42,3 +46,16 @@ def main() -> None:
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(141)
+
+
+def _spare_the_machine() -> None:
+    """Set, for the whole process, what must be set before a verb imports torch and transformers."""
+    # OpenMP threads that wait by spinning starve each other as soon as one core is busy with something else: pruning
+    # was measured three times slower then.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # MKL would keep the work space of every factorisation: 20 to 50 MB.
+    os.environ.setdefault("MKL_DISABLE_FAST_MM", "1")
+    # transformers imports these wherever they are installed, for losses and for training that no verb needs: 40 MB.
+    for name in ("accelerate", "scipy"):
+        sys.modules.setdefault(name, None)  # type: ignore[arg-type]
+    hold_little()

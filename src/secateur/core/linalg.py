@@ -10,22 +10,33 @@ from secateur.core.errors import SecateurError
 _ATTEMPTS = 8
 
 
-def damped_cholesky(gram: Tensor, damping: float) -> tuple[Tensor, Tensor]:
-    """Return a Gram matrix damped until it can be factorised, and its lower Cholesky factor, both float64.
+def with_damping(gram: Tensor, damping: float) -> Tensor:
+    """Return a copy of a Gram matrix `[n, n]`, float64, with the share `damping` of each diagonal entry added to it.
+
+    An input that is always zero gets a share of what little the others' mean diagonal leaves, or of one.
+    """
+    # Laid out by columns, as LAPACK wants it, so that it can be factorised where it lies.
+    damped = torch.empty(gram.shape, dtype=torch.float64).T.copy_(gram)
+    diagonal = damped.diagonal()
+    scale = diagonal.mean()
+    floor = scale * 1e-6 if scale > 0 else torch.ones_like(scale)
+    diagonal.add_(diagonal.clamp_min(floor) * damping)
+    return damped
+
+
+def damped_cholesky(gram: Tensor, damping: float) -> tuple[Tensor, float]:
+    """Return the lower Cholesky factor of `with_damping(gram, damping)`, float64, and the damping that it took.
 
     gram: `[n, n]`, symmetric, of any float type; left as it was.
-    damping: share of each diagonal entry added to it. Rounding in a float32 sum can leave an eigenvalue below zero, so it
-    grows tenfold until the factorisation succeeds. Raises SecateurError if it never does.
+    Rounding in a float32 sum can leave an eigenvalue below zero, so the damping grows tenfold until the factorisation
+    succeeds. Raises SecateurError if it never does.
     """
-    # One copy that is changed in place: for a wide linear each copy is the largest thing in memory.
-    damped = gram.to(torch.float64, copy=True)
-    diagonal = damped.diagonal()
-    own, scale = diagonal.clone(), diagonal.mean()
-    floor = scale * 1e-6 if scale > 0 else torch.ones_like(scale)
+    info = torch.empty((), dtype=torch.int32)
     for _ in range(_ATTEMPTS):
-        diagonal.copy_(own + own.clamp_min(floor) * damping)
-        factor, info = torch.linalg.cholesky_ex(damped)
+        damped = with_damping(gram, damping)
+        # In place: for a wide linear each copy is the largest thing in memory.
+        torch.linalg.cholesky_ex(damped, out=(damped, info))
         if not info:
-            return damped, factor
+            return damped, damping
         damping *= 10
     raise SecateurError("the calibration statistics of a linear are not positive semi-definite; collect them again")

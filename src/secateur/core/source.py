@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,6 +25,12 @@ class Source(Protocol):
 
     def read(self, name: str) -> Tensor:
         """Return one tensor in its stored type (float32 where it was dequantised), owned by the caller."""
+
+    def pieces(self, name: str) -> Iterator[Tensor]:
+        """Yield the rows of one tensor in order, a few at a time, so that a vocabulary never lies in memory whole.
+
+        A tensor that cannot be read in parts comes as one piece.
+        """
 
     def digest(self) -> str:
         """Return `sha256:<hex>` over the stored weights."""

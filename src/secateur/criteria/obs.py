@@ -23,6 +23,6 @@ def obs(weight: Tensor, stats: LinearStats) -> Tensor:
     """
     if stats.gram is None:
         raise ValueError("the obs criterion needs stats.gram")
-    _, factor = damped_cholesky(stats.gram, DAMPING)
+    factor, _ = damped_cholesky(stats.gram, DAMPING)
     inverse_diagonal = torch.cholesky_inverse(factor).diagonal()
     return weight.square() / inverse_diagonal.to(weight.dtype)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,10 @@ class _Rounded:
 
     def read(self, name: str) -> Tensor:
         return rounded(name, self._source.read(name).float(), self._kinds[name])
+
+    def pieces(self, name: str) -> Iterator[Tensor]:
+        for piece in self._source.pieces(name):
+            yield rounded(name, piece.float(), self._kinds[name])
 
     def digest(self) -> str:
         return self._source.digest()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from math import prod
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,6 +14,14 @@ from torch import Tensor
 from secateur.core.errors import SourceError
 
 _CHUNK = 1 << 20
+_PIECE_ELEMENTS = 1 << 20
+
+
+def row_spans(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+    """Yield `(start, stop)` over the rows of a shape, about a million elements at a time."""
+    step = max(1, _PIECE_ELEMENTS // max(1, prod(shape[1:])))
+    for start in range(0, shape[0], step):
+        yield start, min(start + step, shape[0])
 
 
 def read_into(file: BinaryIO, path: Path, offset: int, tensor: Tensor) -> None:

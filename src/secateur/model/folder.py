@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from torch import Tensor
 from secateur.core.errors import SourceError
 from secateur.core.graph import TensorInfo
 from secateur.model.families import HEAD
-from secateur.model.files import digest_files, read_into
+from secateur.model.files import digest_files, read_into, row_spans
 from secateur.model.safetensors_header import StoredTensor, read_safetensors
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -60,14 +62,14 @@ class FolderSource:
 
     def read(self, name: str) -> Tensor:
         """Return one tensor in its stored type, owned by the caller; raises SourceError if its file changed."""
+        return _read(self._stored[name])
+
+    def pieces(self, name: str) -> Iterator[Tensor]:
+        """Yield the rows of one tensor in order, a few at a time; raises SourceError if its file changed."""
         stored = self._stored[name]
-        tensor = torch.empty(stored.shape, dtype=_DTYPES[stored.dtype])
-        try:
-            with stored.path.open("rb") as file:
-                read_into(file, stored.path, stored.offset, tensor)
-        except OSError as error:
-            raise SourceError(f"cannot read {stored.path}: {error.strerror or error}") from None
-        return tensor
+        for start, stop in row_spans(stored.shape):
+            offset = stored.offset + start * prod(stored.shape[1:]) * _DTYPES[stored.dtype].itemsize
+            yield _read(replace(stored, shape=(stop - start, *stored.shape[1:]), offset=offset))
 
     def digest(self) -> str:
         """Return `sha256:<hex>` over the bytes of the shards in the order of their names."""
@@ -96,6 +98,16 @@ class FolderSource:
     def _require_tokenizer(self) -> None:
         if not any((self.path / name).is_file() for name in _VOCABULARIES):
             raise SourceError(f"{self.path} has no tokenizer: copy tokenizer.json and tokenizer_config.json of the model into it")
+
+
+def _read(stored: StoredTensor) -> Tensor:
+    tensor = torch.empty(stored.shape, dtype=_DTYPES[stored.dtype])
+    try:
+        with stored.path.open("rb") as file:
+            read_into(file, stored.path, stored.offset, tensor)
+    except OSError as error:
+        raise SourceError(f"cannot read {stored.path}: {error.strerror or error}") from None
+    return tensor
 
 
 def _read_json(path: Path, advice: str) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from secateur.core.errors import SourceError, UnsupportedModelError
 from secateur.core.graph import TensorInfo
-from secateur.model.files import digest_files, read_into
+from secateur.model.files import digest_files, read_into, row_spans
 from secateur.model.gguf_config import arch_of, gguf_config
 from secateur.model.gguf_header import GgufTensor, read_header
 from secateur.model.gguf_names import huggingface_names, undo_permutation
@@ -38,11 +39,16 @@ class GgufSource:
 
     def read(self, name: str) -> Tensor:
         """Return one tensor laid out as transformers holds it, owned by the caller; raises SourceError if the file changed."""
-        tensor = _read(self.path, self._stored[name])
-        if self._arch.norm_offset and name.endswith("norm.weight"):
-            return tensor - self._arch.norm_offset
-        heads = self._permuted_heads(name)
+        tensor, heads = self._as_norm(name, _read(self.path, self._stored[name])), self._permuted_heads(name)
         return undo_permutation(tensor, heads) if heads else tensor
+
+    def pieces(self, name: str) -> Iterator[Tensor]:
+        """Yield the rows of one tensor in order, a few at a time; raises SourceError if the file changed."""
+        if self._permuted_heads(name):
+            yield self.read(name)
+            return
+        for part in _parts(self._stored[name]):
+            yield self._as_norm(name, _read(self.path, part))
 
     def digest(self) -> str:
         """Return `sha256:<hex>` of the file."""
@@ -62,6 +68,9 @@ class GgufSource:
         self.tokenizer().save_pretrained(folder)
         write_generation_config(self._header, folder)
 
+    def _as_norm(self, name: str, tensor: Tensor) -> Tensor:
+        return tensor - self._arch.norm_offset if self._arch.norm_offset and name.endswith("norm.weight") else tensor
+
     def _permuted_heads(self, name: str) -> int:
         """Return the number of heads whose rows the converter interleaved in `name`, or 0."""
         if not self._arch.permuted:
@@ -76,6 +85,14 @@ class GgufSource:
 
     def _numbers(self, gguf_name: str) -> list[float]:
         return [float(item) for item in _read(self.path, self._header.tensors[gguf_name]).flatten().tolist()]
+
+
+def _parts(stored: GgufTensor) -> Iterator[GgufTensor]:
+    """Yield consecutive rows as tensors of their own; a row is a whole number of quantised blocks."""
+    row_bytes = stored.nbytes // stored.shape[0]
+    for start, stop in row_spans(stored.shape):
+        shape = (stop - start, *stored.shape[1:])
+        yield replace(stored, shape=shape, offset=stored.offset + start * row_bytes, nbytes=(stop - start) * row_bytes)
 
 
 def _read(path: Path, stored: GgufTensor) -> Tensor:

@@ -7,7 +7,7 @@ single heads share that epsilon; it is far below the mean square of a head, so t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
@@ -80,13 +80,31 @@ class Narrowed:
         self._gone = (~alive).nonzero().squeeze(1)
 
     def stored(self, name: str) -> Tensor:
-        """Return a tensor as it is stored, but with every channel."""
-        weight = self._source.read(name)
-        return (self.folds[name].stored(weight) if name in self.folds else weight).to(self._dtype)
+        """Return a tensor as it is stored, but with every channel; it never lies in memory whole in another type."""
+        tensor, start = torch.empty(self.tensors[name].shape, dtype=self._dtype), 0
+        for piece in self._source.pieces(name):
+            tensor[start : start + len(piece)] = self._as_stored(name, piece)
+            start += len(piece)
+        return tensor
 
     def read(self, name: str) -> Tensor:
         """Return a tensor to compute with, owned by the caller."""
-        weight = self.stored(name) if name in self._outside or name in self.folds else self._source.read(name)
+        return self._silenced(name, self._source.read(name))
+
+    def pieces(self, name: str) -> Iterator[Tensor]:
+        """Yield the rows of a tensor to compute with; whole where the rows are channels."""
+        if name in self._slices and self._slices[name].dim == 0:
+            yield self.read(name)
+            return
+        for piece in self._source.pieces(name):
+            yield self._silenced(name, piece)
+
+    def _as_stored(self, name: str, weight: Tensor) -> Tensor:
+        return (self.folds[name].stored(weight) if name in self.folds else weight).to(self._dtype)
+
+    def _silenced(self, name: str, weight: Tensor) -> Tensor:
+        if name in self._outside or name in self.folds:
+            weight = self._as_stored(name, weight)
         if name in self.folds:
             weight = self.folds[name].meant(weight)
         if name in self._slices:

@@ -7,8 +7,8 @@ them, and dropped. This holds for every family whose forward pass is a loop over
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
 import torch
@@ -25,7 +25,6 @@ from secateur.model.memory import give_back
 from secateur.model.reshape import Nothing
 
 _POSITIONS = 256
-_PIECE = 1 << 20
 
 
 class _StopForward(Exception):
@@ -127,10 +126,17 @@ class ModelStream:
 
     @torch.no_grad()
     def embed(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
-        """Yield the input of block 0, `[batch, tokens, hidden_size]` float32, for each batch of token ids `[batch, tokens]`."""
-        with self._materialised(self._model.get_input_embeddings()):
-            for tokens in batches:
-                yield self._record(input_ids=tokens)[0]["hidden"]
+        """Yield the input of block 0, `[batch, tokens, hidden_size]` float32, for each batch of token ids `[batch, tokens]`.
+
+        Of the embedding only the rows that occur are held.
+        """
+        every = list(batches)
+        used = torch.cat([tokens.flatten() for tokens in every]).unique()
+        module = self._model.get_input_embeddings()
+        (name,) = self._names_in(module)
+        with self._holding({name: self._rows(self._outside[name], used)}):
+            for tokens in every:
+                yield self._record(inputs_embeds=module(torch.searchsorted(used, tokens)))[0]["hidden"]
 
     @contextmanager
     def open(self, index: int) -> Iterator[StreamedBlock]:
@@ -149,11 +155,12 @@ class ModelStream:
             yield StreamedBlock(block, layer, self._second_half, call)
         finally:
             layer.to("meta")
+            give_back()
 
     @torch.no_grad()
     def logits(self, hidden: Tensor) -> Iterator[Tensor]:
         """Yield the logits `[positions, vocab_size]` of `hidden` `[tokens, hidden_size]`, a chunk of positions at a time."""
-        with self._materialised(self._model):
+        with self._materialised():
             for chunk in hidden.split(_POSITIONS):
                 with self._taps(_replay(chunk[None])):
                     yield self._model(inputs_embeds=chunk[None], use_cache=False).logits[0]
@@ -163,7 +170,7 @@ class ModelStream:
 
         batches: states `[tokens, hidden_size]` with the token ids `[tokens]` that they should predict.
         """
-        with self._materialised(self._model):
+        with self._materialised():
             for hidden, targets in batches:
                 pieces = [self._pull_nll(*piece) for piece in zip(hidden.split(_POSITIONS), targets.split(_POSITIONS), strict=True)]
                 yield torch.cat(pieces)
@@ -206,15 +213,22 @@ class ModelStream:
             for layer in self._layers:
                 del layer.forward
 
-    @contextmanager
-    def _materialised(self, module: nn.Module) -> Iterator[None]:
-        """Give the parameters of `module` that lie outside the blocks their weights, until exit."""
+    def _names_in(self, module: nn.Module) -> list[str]:
+        """Return the parameters of `module` that lie outside the blocks, by their names in the model."""
         ours = {id(parameter) for parameter in module.parameters()}
-        names = [name for name, parameter in self._model.named_parameters() if name in self._outside and id(parameter) in ours]
-        owners = [(self._model.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2], name) for name in names]
+        return [name for name, parameter in self._model.named_parameters() if name in self._outside and id(parameter) in ours]
+
+    def _materialised(self) -> AbstractContextManager[None]:
+        """Hold every weight outside the blocks until exit."""
+        return self._holding({name: self._read(stored, self._rounding) for name, stored in self._outside.items()})
+
+    @contextmanager
+    def _holding(self, weights: Mapping[str, Tensor]) -> Iterator[None]:
+        """Give parameters outside the blocks these weights, until exit."""
+        owners = [(self._model.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2], weight) for name, weight in weights.items()]
         empty = [getattr(owner, leaf) for owner, leaf, _ in owners]
-        for owner, leaf, name in owners:
-            setattr(owner, leaf, nn.Parameter(self._read(self._outside[name], self._rounding), requires_grad=False))
+        for owner, leaf, weight in owners:
+            setattr(owner, leaf, nn.Parameter(weight, requires_grad=False))
         self._model.tie_weights()
         try:
             yield
@@ -225,13 +239,27 @@ class ModelStream:
             give_back()
 
     def _read(self, name: str, rounding: torch.dtype = torch.float32) -> Tensor:
-        """Return a finite float32 weight, rounded; in pieces, because each step copies what it is given."""
-        tensor = self._source.read(name).float().contiguous()
-        for piece in tensor.view(-1).split(_PIECE):
+        """Return a finite float32 weight, rounded."""
+        tensor, start = torch.empty(self._source.tensors[name].shape), 0
+        for piece in self._pieces(name, rounding):
+            tensor[start : start + len(piece)] = piece
+            start += len(piece)
+        return tensor
+
+    def _rows(self, name: str, wanted: Tensor) -> Tensor:
+        """Return the rows `wanted` (ascending) of a weight outside the blocks."""
+        rows, start = torch.empty(len(wanted), *self._source.tensors[name].shape[1:]), 0
+        for piece in self._pieces(name, self._rounding):
+            first, last = torch.searchsorted(wanted, torch.tensor([start, start + len(piece)])).tolist()
+            rows[first:last] = piece[wanted[first:last] - start]
+            start += len(piece)
+        return rows
+
+    def _pieces(self, name: str, rounding: torch.dtype) -> Iterator[Tensor]:
+        for piece in self._source.pieces(name):
             if not torch.isfinite(piece).all():
                 raise SourceError(f"{self._source.ref}: {name} holds NaN or infinite weights; get the model again")
-            piece.copy_(piece.to(rounding))
-        return tensor
+            yield piece.to(rounding).float()
 
     def _in_a_block(self, name: str) -> bool:
         return any(name.startswith(block.prefix) for block in self.graph.blocks)
@@ -250,7 +278,8 @@ def _replay(states: Tensor) -> Callable[[int, Tensor, dict[str, Any]], Tensor]:
 def _without_weights(config: dict[str, Any]) -> Any:
     """Build the model on the meta device, its position tables (which are not weights) on the CPU."""
     with torch.device("meta"):
-        model = build_model(config)
+        # A padding id matters to gradients only, and would have to be a row of an embedding of which some rows are held.
+        model = build_model({**config, "pad_token_id": None})
     for module in model.modules():
         own = [name for name, buffer in module.named_buffers(recurse=False) if buffer.is_meta]
         for name in own:

@@ -10,6 +10,7 @@ from torch import Tensor
 from secateur.calibrate.text import calibration_digest, read_text, windows
 from secateur.core.errors import PlanError
 from secateur.core.plan import Plan
+from secateur.model.memory import give_back
 from secateur.model.opened import Opened
 from secateur.pipeline.sample import sample_windows
 
@@ -30,7 +31,9 @@ def calibration_tokens(model: Opened, calibration: Calibration, seed: int) -> Te
     """Return token ids `[samples, window]`; raises TextError if the text is too short."""
     if calibration.text == "self":
         return sample_windows(model, calibration.samples, calibration.window, seed)
-    return windows(read_text(calibration.text), model.source.tokenizer(), calibration.window, calibration.samples)
+    tokens = windows(read_text(calibration.text), model.source.tokenizer(), calibration.window, calibration.samples)
+    give_back()
+    return tokens
 
 
 def provenance(calibration: Calibration, tokens: Tensor) -> Mapping[str, str]:

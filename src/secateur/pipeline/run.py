@@ -25,6 +25,7 @@ from secateur.model.arithmetic import Arithmetic, arithmetic
 from secateur.model.checkpoint import MANIFEST, Checkpoint, writing
 from secateur.model.families import family_of
 from secateur.model.hidden import Narrowed
+from secateur.model.memory import give_back
 from secateur.model.nonuniform import MODULE, modeling_source
 from secateur.model.opened import Opened, open_model
 from secateur.model.source import hub_name
@@ -93,8 +94,10 @@ def execute(model: Opened, plan: Plan, out: Path, settings: Settings, progress: 
         run.write_outside()
         hidden = HiddenStates(run.stream, tokens, budget=settings.memory, folder=checkpoint.partial)
         run.prune_blocks(alive, hidden)
+        meant = next(hidden.batches()).clone()
+        del hidden
         run.write_description()
-        difference = _reload(checkpoint.partial, tokens, hidden, run)
+        difference = _reload(checkpoint.partial, tokens[: len(meant)], meant, run)
         size = sum(path.stat().st_size for path in checkpoint.partial.glob("*.safetensors"))
         zeros = run.zeros / max(run.weights, 1)
         made = Pruned(out, plan, run.parameters, zeros, size, run.resumed, difference)
@@ -125,6 +128,8 @@ class _Run:
         if self._checkpoint.finished() == 0:
             self._checkpoint.write(0, tensors)
         self._enter(0, tensors)
+        del tensors
+        give_back()
 
     def prune_blocks(self, alive: tuple[int, ...], hidden: HiddenStates) -> None:
         """Prune, write and run every surviving block; those that a killed run finished are read back instead."""
@@ -193,6 +198,7 @@ class _Run:
             if not linears:
                 continue
             stats = collect(live, linears, hidden, self._method.needs, self._seed)
+            give_back()
             # Bfloat16 products are good enough for activations; a solver would keep their error in the weights.
             with arithmetic("float32"):
                 for linear in linears:
@@ -256,14 +262,13 @@ def _probe(model: Opened) -> Tensor:
     return torch.randint(model.graph.vocab_size, _PROBE, generator=torch.Generator().manual_seed(0))
 
 
-def _reload(folder: Path, tokens: Tensor, hidden: HiddenStates, run: _Run) -> float:
-    """Reload the folder block by block in transformers' modules and compare the first batch; return the relative difference.
+def _reload(folder: Path, tokens: Tensor, meant: Tensor, run: _Run) -> float:
+    """Run `tokens` through the written folder, block by block in transformers' modules; return the relative difference.
 
     Where channels were cut, so were final norm and head, and the logits of each window's last position are compared too.
     """
     stream = open_model(str(folder)).stream()
-    meant = next(hidden.batches())
-    (states,) = stream.embed([tokens[: len(meant)]])
+    (states,) = stream.embed([tokens])
     for index in range(len(stream)):
         with stream.open(index) as live:
             states = live(states)

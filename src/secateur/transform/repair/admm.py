@@ -39,7 +39,7 @@ def admm(weight: Tensor, stats: LinearStats, pattern: Pattern, scorer: Scorer | 
     whole = problem(weight, stats)
     start = None if scorer is None else chosen_mask(whole.dense, stats, pattern, scorer, scope)
     task = Scaled.of(whole)
-    # Two float64 matrices of the inputs' width, which nothing below needs.
+    # Its factor is a float64 matrix of the inputs' width, which nothing below needs.
     del whole
     sparse = _select(task, pattern, scope, start)
     return task.unscale(solve_on_support(sparse, sparse != 0, task))

@@ -30,8 +30,9 @@ class Scaled:
     @classmethod
     def of(cls, task: Problem) -> Scaled:
         """Scale a problem; its damping makes every norm positive."""
-        norm = task.gram.diagonal().sqrt()
-        gram = (task.gram / norm).div_(norm[:, None])
+        gram = task.gram
+        norm = gram.diagonal().sqrt()
+        gram.div_(norm).div_(norm[:, None])
         return cls(task.dense * norm.float(), gram.float(), norm.float())
 
     def unscale(self, weight: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from secateur.core.errors import SecateurError, UsageError
-from secateur.core.linalg import damped_cholesky
+from secateur.core.linalg import damped_cholesky, with_damping
 from secateur.core.pattern import Pattern, Scope
 from secateur.core.stats import LinearStats
 from secateur.transform.mask import Scorer, choose_mask
@@ -26,13 +26,19 @@ class Problem:
     """Minimise `tr((W - dense) gram (W - dense)ᵀ)` over sparse W.
 
     dense: the best dense weight, `[out_features, in_features]`, float32.
-    gram: damped Gram matrix of the inputs, `[in_features, in_features]`, float64, positive definite.
-    factor: its lower Cholesky factor, float64.
+    raw: Gram matrix of the inputs as collected, `[in_features, in_features]`, float32; damping: share of its diagonal added.
+    factor: lower Cholesky factor of the damped matrix, float64.
     """
 
     dense: Tensor
-    gram: Tensor
+    raw: Tensor
+    damping: float
     factor: Tensor
+
+    @property
+    def gram(self) -> Tensor:
+        """Damped Gram matrix, `[in_features, in_features]`, float64, positive definite; made anew each time."""
+        return with_damping(self.raw, self.damping)
 
 
 def problem(weight: Tensor, stats: LinearStats, damping: float | None = None) -> Problem:
@@ -42,12 +48,13 @@ def problem(weight: Tensor, stats: LinearStats, damping: float | None = None) ->
     model's inputs, and the damping pulls towards `weight`; without, it is `weight`.
     Raises SecateurError if the Gram matrix is missing, not finite, or cannot be factorised.
     """
-    gram, factor = damped(stats, damping)
+    raw = _finite_gram(stats)
+    factor, share = damped_cholesky(raw, _default_damping(stats) if damping is None else damping)
     if stats.cross is None:
-        return Problem(weight.float(), gram, factor)
-    pull = gram.diagonal() - _finite_gram(stats).diagonal()
+        return Problem(weight.float(), raw, share, factor)
+    pull = with_damping(raw, share).diagonal() - raw.diagonal()
     target = stats.cross.double() + weight.double() * pull
-    return Problem(torch.cholesky_solve(target.T, factor).T.float().contiguous(), gram, factor)
+    return Problem(torch.cholesky_solve(target.T, factor).T.float().contiguous(), raw, share, factor)
 
 
 def damped(stats: LinearStats, damping: float | None = None) -> tuple[Tensor, Tensor]:
@@ -56,7 +63,9 @@ def damped(stats: LinearStats, damping: float | None = None) -> tuple[Tensor, Te
     damping: share of each diagonal entry added to it; by default the sampling error of the correlations, inputs over
     tokens, but at least `DAMPING`. It grows tenfold until the factorisation succeeds. Raises SecateurError if it never does.
     """
-    return damped_cholesky(_finite_gram(stats), _default_damping(stats) if damping is None else damping)
+    raw = _finite_gram(stats)
+    factor, share = damped_cholesky(raw, _default_damping(stats) if damping is None else damping)
+    return with_damping(raw, share), factor
 
 
 def _default_damping(stats: LinearStats) -> float:

@@ -26,18 +26,18 @@ def obs(weight: Tensor, stats: LinearStats, pattern: Pattern, scorer: Scorer | N
     """
     pattern.check("this weight", weight.shape[1])
     task = problem(weight, stats)
-    dense, lower = task.dense, task.factor
-    # The Gram matrix in float64 would stay beside three more of its size.
+    upper = _inverse_factor(task.factor).to(weight.dtype)
+    dense = task.dense
+    # For a wide linear its float64 factor is the largest thing in memory.
     del task
-    upper = _inverse_factor(lower).to(weight.dtype)
-    del lower
     fixed = None if scorer is None else chosen_mask(dense, stats, pattern, scorer, scope)
     return _Sweep(dense.T.contiguous(), upper, pattern, scope).run(fixed)
 
 
 def _inverse_factor(lower: Tensor) -> Tensor:
-    """Return the upper triangular U with `Uᵀ U` equal to the inverse of `L Lᵀ`."""
-    upper: Tensor = torch.linalg.cholesky(torch.cholesky_inverse(lower), upper=True)
+    """Return the upper triangular U with `Uᵀ U` equal to the inverse of `L Lᵀ`, in the memory of L."""
+    inverse = torch.cholesky_inverse(lower, out=lower)
+    upper: Tensor = torch.linalg.cholesky(inverse, upper=True, out=inverse)
     return upper
 
 
