@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from tests.conftest import Maker
 
-from secateur.cli.main import main
+from secateur.cli.main import run as main
 from secateur.model.opened import open_model
 
 SMALL = ["--samples", "4", "--calib-window", "64"]
@@ -269,3 +269,52 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tiny: Maker, tmp_path: Path)
         assert not list(small.iterdir())
     finally:
         subprocess.run(["umount", str(small)], check=True)
+
+
+PRINTS_IMPORTS = """
+import atexit, sys
+from secateur.cli.main import main
+atexit.register(lambda: print("\\n", *(name for name, module in sys.modules.items() if module)))
+main()
+"""
+
+
+def test_the_command_imports_nothing_for_training(tiny: Maker, tmp_path: Path) -> None:
+    options = ["prune", str(tiny("llama")), "-o", str(tmp_path / "out"), "--method", "magnitude", "--sparsity", "0.5"]
+    done = subprocess.run([sys.executable, "-c", PRINTS_IMPORTS, *options], check=True, capture_output=True, text=True)
+    imported = done.stdout.splitlines()[-1].split()
+    assert "transformers.modeling_utils" in imported
+    assert not {"scipy", "accelerate"} & set(imported)
+
+
+OBEYS_PERMISSIONS = """
+import ctypes, os, runpy, sys
+WRITE_ANYWHERE, DROP, CANNOT_DROP = 1, 24, 77
+if os.geteuid() == 0 and "DROPPED" not in os.environ:
+    if ctypes.CDLL(None).prctl(DROP, WRITE_ANYWHERE, 0, 0, 0):
+        sys.exit(CANNOT_DROP)
+    # A right that was dropped is lost when the next program starts.
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | {"DROPPED": "1"})
+runpy.run_module("secateur", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="drops a capability of root as Linux has it")
+@pytest.mark.parametrize("existing", [False, True])
+def test_no_permission_to_write_is_one_line_and_leaves_nothing(tiny: Maker, tmp_path: Path, existing: bool) -> None:
+    locked = tmp_path / "locked"
+    locked.mkdir()
+    if existing:
+        (locked / "out").mkdir()
+        (locked / "out" / "config.json").write_text("{}")
+    locked.chmod(0o555)
+    try:
+        options = ["prune", str(tiny("llama")), "-o", str(locked / "out"), "--sparsity", "0.5", "--method", "magnitude", "--overwrite"]
+        done = subprocess.run([sys.executable, "-c", OBEYS_PERMISSIONS, *options], capture_output=True, text=True)
+        if done.returncode == 77:
+            pytest.skip("cannot run without root's right to write anywhere")
+        assert done.stderr == f"error: cannot write {locked / 'out'}: Permission denied\n"
+        assert done.returncode == 2
+        assert sorted(path.name for path in locked.rglob("*")) == (["config.json", "out"] if existing else [])
+    finally:
+        locked.chmod(0o755)
