@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -17,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("SECATEUR_SHARED") or ROOT.parent / "shared")
 CALIBRATION = SHARED / "data" / "c4" / "calibration.jsonl"
 TEST_TEXT = SHARED / "data" / "wikitext-2" / "wiki.test.raw"
+_EVERY = 0.05
 SECATEUR = str(Path(sys.executable).with_name("secateur"))
 
 
@@ -35,14 +37,29 @@ def run(command: list[str]) -> Run:
     started = time.perf_counter()
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(command, stdout=output, stderr=errors)
-        _, status, usage = os.wait4(process.pid, 0)
+        peak = _watched_to_its_end(process)
         seconds = time.perf_counter() - started
         output.seek(0)
         errors.seek(0)
-        if os.waitstatus_to_exitcode(status):
+        if process.returncode:
             raise RuntimeError(f"{shlex.join(command)} failed: {errors.read()[-2000:]}")
         text = output.read()
-    return Run(json.loads(text[text.index("{") :]), seconds, usage.ru_maxrss * 1024 / 1e6)
+    return Run(json.loads(text[text.index("{") :]), seconds, peak)
+
+
+def _watched_to_its_end(process: subprocess.Popen[bytes]) -> float:
+    """Wait for a process and return its own peak resident memory in MB, as the kernel counted it until `_EVERY` before the end.
+
+    What `wait4` reports is no use here: Linux hands the peak of the process that starts another on to it.
+    """
+    peak = 0
+    while process.poll() is None:
+        # Gone between the two lines, or a zombie, which has no memory any more.
+        with contextlib.suppress(OSError, StopIteration):
+            lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+            peak = max(peak, int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]))
+        time.sleep(_EVERY)
+    return peak * 1024 / 1e6
 
 
 def prune(out: Path, *options: str, model: str = "smollm2-135m", calibration: str = str(CALIBRATION)) -> Run:

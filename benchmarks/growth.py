@@ -1,6 +1,6 @@
 """Does memory grow with depth? Prune synthetic Llamas of 15, 30 and 60 blocks of SmolLM2-135M's width.
 
-python benchmarks/growth.py [--repeat 3]
+python benchmarks/growth.py [--repeat 3] [--samples 64]
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def synthetic(folder: Path, blocks: int) -> Path:
 
 
 def made_apart(folder: Path, blocks: int) -> Path:
-    """Make the model in a process of its own: Linux counts the peak of a process that starts another against the other."""
+    """Make the model in a process of its own, so that this one stays small beside what it measures."""
     maker = multiprocessing.get_context("spawn").Process(target=synthetic, args=(folder, blocks))
     maker.start()
     maker.join()
@@ -42,6 +42,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--samples", type=int, default=64, help="windows of calibration text")
     options = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
@@ -49,7 +50,7 @@ def main() -> None:
         runs: dict[int, list[tuple[float, float]]] = {blocks: [] for blocks in models}
         for _ in range(options.repeat):
             for blocks, model in models.items():
-                done = prune(Path(scratch) / "out", "--method", "sparsegpt", "--sparsity", "0.5", model=model)
+                done = prune(Path(scratch) / "out", "--method", "sparsegpt", "--sparsity", "0.5", "--samples", str(options.samples), model=model)
                 runs[blocks].append((done.seconds, done.peak_mb))
         for blocks, values in runs.items():
             seconds, peak = zip(*values, strict=True)
