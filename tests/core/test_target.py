@@ -99,3 +99,8 @@ def test_the_nearest_target_is_met_and_only_what_failed_moves(texts: list[str], 
 def test_the_nearest_target_keeps_the_unit() -> None:
     assert str(Target.parse(["params=50%,size=1kB,ratio=0.5,ram=9MB@ctx4"]).nearest(CUT, WHOLE)) == "params=77.7%,size=1.554kB,ratio=0.2787,ram=9MB@ctx4"
     assert Target.parse(["size=1KiB"]).nearest(CUT, WHOLE).limits == (Limit("size", Decimal("1.518"), "KiB"),)
+
+
+def test_the_longest_cache_counts() -> None:
+    assert Target.parse(["ram=1MB@ctx100,ram=2MB@ctx300,kv=f32"]).cache_bytes(7) == 7 * 4 * 300
+    assert Target.parse(["params=80%"]).cache_bytes(7) == 0

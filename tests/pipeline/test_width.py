@@ -55,6 +55,15 @@ def test_a_target_is_met_and_not_by_more_than_a_step(tiny: Maker, tmp_path: Path
     assert any(not Target.parse([target]).met(footprint(model.graph, keep, (), 2), whole) for keep in back)
 
 
+def test_a_budget_of_memory_for_a_long_context_goes_for_the_cache(tiny: Maker) -> None:
+    source = tiny("llama", dtype="bfloat16")
+    graph = open_model(str(source)).graph
+    plan = _plan(source, units=("ffn", "kv"), target="ram=20MB@ctx65536", allocation="knapsack", align=8)
+    assert len(_widths(plan, "kv")) == 2
+    assert set(plan.keep) == set(_widths(plan, "kv"))
+    assert footprint(graph, plan.keep, (), 2).kv_values == footprint(graph, {}, (), 2).kv_values * 4 // 6
+
+
 def test_uniform_is_the_same_everywhere_and_loads_in_stock_transformers(tiny: Maker, tmp_path: Path) -> None:
     plan = _plan(tiny("llama"), units=("ffn", "kv"), ratio=0.5, uniform=True)
     assert set(_widths(plan).values()) == {64} or set(_widths(plan).values()) == {32}

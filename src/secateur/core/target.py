@@ -89,6 +89,10 @@ class Target:
         """Whether a model of footprint `cut`, made of one of footprint `whole`, meets every budget."""
         return all(self._is_met(limit, cut, whole) for limit in self.limits)
 
+    def cache_bytes(self, values: int) -> int:
+        """Return what `values` numbers for each token take in the longest cache that a budget counts; 0 where none does."""
+        return values * KV_WIDTHS[self.kv_type] * max((limit.context for limit in self.limits), default=0)
+
     def nearest(self, cut: Footprint, whole: Footprint) -> Target:
         """Return the target with each budget that `cut` misses moved to where `cut` meets it, rounded to a few digits."""
         return replace(self, limits=tuple(limit if self._is_met(limit, cut, whole) else self._moved(limit, cut, whole) for limit in self.limits))

@@ -206,6 +206,11 @@ def _bounded(ranked: Ranked, graph: Graph, width: Width) -> Curve:
     least = 1 if width.allocation == "uniform" else math.ceil(curve.size * (1 - MOST))
     if group.kind in ("ffn", "hidden"):
         return replace(curve, align=width.align, least=least)
+    target = width.budgets
+    if group.kind == "kv" and target:
+        # A budget of memory is met sooner by a head that takes its cache with it: what that holds counts as parameters.
+        values = 2 * graph.blocks[int(group.name.partition(".")[0])].shape.head_dim
+        curve = replace(curve, price=curve.price + target.cache_bytes(values) // storage_type(width.dtype, graph.tensors).itemsize)
     if width.keep_heads > group.size:
         raise UsageError(f"--keep-heads {width.keep_heads}: {group.name} has only {group.size}")
     return replace(curve, least=max(least, math.ceil(width.keep_heads * curve.size / group.size)))
