@@ -95,13 +95,34 @@ def test_a_budget_is_met_and_explained(secateur: Secateur, tiny: Maker, tmp_path
     assert "through the code beside it" in text
 
 
+def test_repairs_of_units(secateur: Secateur, tiny: Maker, tmp_path: Path) -> None:
+    options = ["--method", "width", "--units", "ffn,kv", "--ratio", "0.4", "--align", "8", *SMALL]
+    made = _json(secateur("prune", tiny("llama"), "-o", tmp_path / "out", *options, "--repair", "bias", "--json"))
+    assert (made["repair"], made["output_bias"]) == ("bias", "attn,ffn")
+    assert _json(secateur("verify", tmp_path / "out", "--json"))["verdict"] == "ok"
+    code, text, _ = secateur("plan", tiny("llama"), "-o", tmp_path / "plan.json", *options, "--repair", "bias", "--explain")
+    assert code == 0
+    assert f"parameters: {made['parameters']:,} of" in text
+    for family, repair, message in (
+        ("qwen3", "bias", "adds a bias to mlp.down_proj, which a stock qwen3 config cannot hold: use --repair lsq"),
+        ("phi3", "bias", "adds a bias to self_attn.o_proj, which a stock phi3 config cannot hold: use --repair lsq"),
+        ("llama", "dsnot", "--repair 'dsnot' cannot repair a cut of units; these can: affine, bias, lsq, none"),
+    ):
+        code, out, error = secateur("prune", tiny(family), "-o", tmp_path / "no", *options, "--repair", repair)
+        assert (code, out) == (2, "")
+        assert message in error
+        assert error.count("\n") == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"out", "plan.json"}
+
+
 def test_help_names_every_criterion_and_spread_of_units(secateur: Secateur) -> None:
     from secateur.allocate.units import SPREADS
     from secateur.criteria.units import UNIT_CRITERIA
+    from secateur.transform.unit_repair import UNIT_REPAIRS
 
     code, text, _ = secateur("prune", "--help")
     assert code == 0
-    assert [name for name in (*UNIT_CRITERIA, *SPREADS) if name not in "".join(text.split())] == []
+    assert [name for name in (*UNIT_CRITERIA, *SPREADS, *UNIT_REPAIRS) if name not in "".join(text.split())] == []
 
 
 def test_a_type_that_bytes_were_reckoned_with_is_the_type_that_is_stored(secateur: Secateur, tiny: Maker, tmp_path: Path) -> None:

@@ -121,6 +121,9 @@ def test_a_window_that_llama_cpp_has_not_is_the_context(tiny: Maker, tmp_path: P
         ("gemma3_text", {"layer_types": ["full_attention", "sliding_attention"] * 3}, "f16", UnsupportedModelError, "remove whole periods of layers"),
         ("gemma2", {"query_pre_attn_scalar": 64}, "f16", UnsupportedModelError, "scales the attention of this model by 32 and it needs 64"),
         ("phi3", {"num_attention_heads": 2, "head_dim": 16}, "f16", UnsupportedModelError, "only where all its query heads are as wide as its hidden states"),
+        ("qwen3", {"attention_bias": True}, "f16", UnsupportedModelError, "loader of qwen3 reads no model.layers.0.self_attn.o_proj.bias.*--repair lsq"),
+        ("gemma3_text", {"attention_bias": True}, "f16", UnsupportedModelError, "loader of gemma3 reads no model.layers.0.self_attn.o_proj.bias"),
+        ("smollm3", {"mlp_bias": True}, "f16", UnsupportedModelError, "loader of smollm3 reads no model.layers.0.mlp.gate_proj.bias"),
         ("qwen3", {"rope_parameters": LLAMA3}, "f16", UnsupportedModelError, "no rotary scaling of the kind 'llama3'"),
     ],
 )

@@ -24,8 +24,8 @@ HIDDEN = {"hidden": tuple(channel for channel in range(96) if channel % 3 or not
 TOKENS = torch.randint(200, (1, 12), generator=torch.Generator().manual_seed(3))
 
 
-def _cut(source: Path, out: Path, keep: dict[str, tuple[int, ...]], drop: tuple[str, ...] = ()) -> Opened:
-    plan = Plan(model=open_model(str(source)).digest, keep=keep, drop=drop, made_by={"repair": "none"})
+def _cut(source: Path, out: Path, keep: dict[str, tuple[int, ...]], drop: tuple[str, ...] = (), repair: str = "none") -> Opened:
+    plan = Plan(model=open_model(str(source)).digest, keep=keep, drop=drop, made_by={"repair": repair})
     pipeline.apply(plan, str(source), out, settings=pipeline.Settings(dtype="float32"))
     return open_model(str(out))
 
@@ -90,6 +90,29 @@ def test_unequal_blocks(tiny: Maker, tmp_path: Path, family: str, arch: str) -> 
     model = _cut(tiny(family, **WIDE), tmp_path / "cut", keep, ("1.ffn",))
     assert [block.shape.n_heads for block in model.graph.blocks][:3] == [4, 2, 2]
     assert _exported(model, tmp_path / "a.gguf") == arch
+
+
+@pytest.mark.parametrize("repair", ["bias", "affine"])
+@pytest.mark.parametrize(("drop", "arch"), [((), "llama"), (("1.ffn", "2.attn"), "deci")])
+def test_biases_that_a_repair_filled(tiny: Maker, tmp_path: Path, drop: tuple[str, ...], arch: str, repair: str) -> None:
+    source = tiny("llama")
+    keep = {f"{index}.{kind}": units for index in range(3) for kind, units in (("kv", (1,)), ("ffn", tuple(range(64))))}
+    model = _cut(source, tmp_path / "cut", keep, drop, repair)
+    assert float(model.source.read("model.layers.0.mlp.down_proj.bias").abs().max()) > 0
+    assert _exported(model, tmp_path / "a.gguf") == arch
+
+
+@pytest.mark.parametrize(("family", "drop", "loader"), [("smollm3", (), "smollm3"), ("qwen3", (), "qwen3"), ("qwen3", ("1.ffn",), "openelm")])
+def test_biases_that_no_loader_reads(tiny: Maker, tmp_path: Path, family: str, drop: tuple[str, ...], loader: str) -> None:
+    source, group = tiny(family), (1,)
+    keep: dict[str, tuple[int, ...]] = {f"{block.index}.kv": group for block in open_model(str(source)).graph.blocks}
+    model = _cut(source, tmp_path / "cut", keep, drop, "bias")
+    with pytest.raises(UnsupportedModelError, match=rf"loader of {loader} reads no model.layers.0.self_attn.\w+.bias: prune the original with --repair lsq"):
+        export(model.source.ref, tmp_path / "a.gguf")
+    assert [path.name for path in tmp_path.iterdir()] == ["cut"]
+    # An affine repair needs no bias where it may not have one, and this file can be written.
+    scaled = _cut(tiny("qwen2"), tmp_path / "scaled", {f"{index}.kv": group for index in range(3)}, (), "affine")
+    _exported(scaled, tmp_path / "b.gguf")
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2"])

@@ -43,7 +43,7 @@ def _meet(found: Mapping[str, Curve], target: Target, name: str, *, costly: bool
             calls.append(ratio)
         return SPREADS[name].function(found, ratio, SpreadContext())
 
-    return meet(target, found, spread, lambda cuts: _size(found, cuts), highest=highest, costly=costly)
+    return meet(target, found, spread, lambda cuts: _size(found, cuts), whole=_size(found, {}), highest=highest, costly=costly)
 
 
 @given(curves, st.integers(5, 95), st.sampled_from(["uniform", "knapsack", "zscore"]), st.booleans())

@@ -24,7 +24,7 @@ Layers = Annotated[Optional[str], typer.Option("--layers", help="width: only the
 KeepHeads = Annotated[int, typer.Option("--keep-heads", min=1, help="width: heads that stay in every block, at least.")]
 _SCORES = "contribution, flap, magnitude, minitron, ppm, random, slimllm, taylor, wanda-sp"
 Criterion = Annotated[Optional[str], typer.Option("--criterion", help=f"Replace the method's criterion; for width: obs (default), {_SCORES}.")]  # noqa: UP045
-Repair = Annotated[Optional[str], typer.Option("--repair", help="Replace the method's repair: none, obs, dsnot, lsq, admm; for width: none, lsq.")]  # noqa: UP045
+Repair = Annotated[Optional[str], typer.Option("--repair", help="Another repair: none, obs, dsnot, lsq, admm; for width: none, bias, affine, lsq.")]  # noqa: UP045
 Scope = Annotated[Optional[str], typer.Option("--scope", help="Which weights compete: row or tensor.")]  # noqa: UP045
 _SPREADS = "uniform (default), knapsack, zscore, slimllm, adapt, evolve, 2ssp"
 Allocation = Annotated[Optional[str], typer.Option("--allocation", help=f"Spread over layers: uniform, owl, error, global; for width: {_SPREADS}.")]  # noqa: UP045

@@ -33,7 +33,7 @@ def plan(
         made = choice.plan(model, progress)
     _write(output, made.to_json())
     if explain and not as_json:
-        print(made.explain(_graph(model)))
+        print(made.explain(_graph(model), _stored(made, model)))
     show.result(summary(made, model), as_json=as_json, title=f"wrote {output}")
 
 
@@ -57,6 +57,13 @@ def _graph(model: str) -> Graph:
     from secateur.model.opened import open_model
 
     return open_model(model).graph
+
+
+def _stored(plan: Plan, model: str) -> Graph:
+    from secateur.model.opened import open_model
+    from secateur.pipeline.unit_repair import repaired
+
+    return repaired(open_model(model), plan).graph
 
 
 def _write(path: Path, text: str) -> None:

@@ -21,6 +21,7 @@ _MADE_BY = {
     "criterion",
     "unit_criterion",
     "repair",
+    "output_bias",
     "scope",
     "allocation",
     "target",
@@ -86,14 +87,17 @@ class Plan:
                 raise PlanError(f"plan made_by has an unknown key {key!r}{nearest(key, _MADE_BY)}")
         return cls(model=body["model"], keep=_keep(body), drop=_drop(body), sparsity=_strings(body, "sparsity"), made_by=made_by)
 
-    def explain(self, graph: Graph) -> str:
-        """Return, for people, what the plan does to the model of `graph` and who decided it, a line each."""
+    def explain(self, graph: Graph, stored: Graph | None = None) -> str:
+        """Return, for people, what the plan does to the model of `graph` and who decided it, a line each.
+
+        stored: the model with the biases that the plan's repair adds, where it adds any.
+        """
         lines = [f"made by: {', '.join(f'{key} {value}' for key, value in self.made_by.items() if value)}"]
         lines += [f"{name}: sparsity {pattern}" for name, pattern in self.sparsity.items()]
         lines += self._explained_units(graph)
         lines += [f"{name}: drop" for name in self.drop]
         if self.keep or self.drop:
-            left = footprint(graph, self.keep, self.drop, 1).parameters
+            left = footprint(stored or graph, self.keep, self.drop, 1).parameters
             lines.append(f"parameters: {left:,} of {graph.parameters:,} ({left / graph.parameters:.1%})")
         return "\n".join(lines)
 

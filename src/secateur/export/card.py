@@ -18,6 +18,7 @@ _SAID = {
     "unit_criterion": "Criterion for units",
     "allocation": "Spread over blocks",
     "repair": "Repair",
+    "output_bias": "Outputs given a bias (others are only scaled)",
     "protect": "Protected",
     "layers": "Blocks",
     "seed": "Seed",

@@ -7,7 +7,7 @@ therefore go to a loader that takes them per block: `deci` (DeciLM, for models t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from secateur.core.errors import UnsupportedModelError
@@ -20,6 +20,7 @@ _ONLY_TIED = ("openelm",)
 # A removed half that a loader cannot do without is written as a narrow one of zeros, which adds nothing.
 _ZERO_WIDTH = 32
 _QKV = ("attn_q", "attn_k", "attn_v")
+_READS_ALL_BIASES = ("llama", "deci")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +78,7 @@ def lay_out(graph: Graph, naming: Naming) -> Layout:
         own = {stored.name: stored for stored in _own(graph, naming, index, block)}
         own |= {stored.name: stored for stored in _zeros(naming, index, block.shape, shape, graph.hidden_size)}
         tensors += _fused(own, index) if arch == "openelm" else own.values()
+    _check_biases(arch, tensors)
     return Layout(arch=arch, shapes=shapes, alive=tuple(block.index for block in alive), tensors=tuple(tensors))
 
 
@@ -104,6 +106,14 @@ def _route(graph: Graph, naming: Naming, alive: tuple[Block, ...]) -> str:
     if len({shape.head_dim for shape in shapes if shape.n_heads}) > 1:
         raise UnsupportedModelError("not supported because llama.cpp needs the same head width in every block")
     return route
+
+
+def _check_biases(arch: str, tensors: Iterable[Stored]) -> None:
+    """Raise UnsupportedModelError for a bias that the loader would not read; most read those of q, k and v alone."""
+    for stored in tensors:
+        read = arch in _READS_ALL_BIASES or (arch != "openelm" and stored.name.split(".")[-2] in _QKV)
+        if stored.name.endswith(".bias") and not read:
+            raise UnsupportedModelError(f"not supported because llama.cpp's loader of {arch} reads no {stored.parts[0]}: prune the original with --repair lsq")
 
 
 def _padded(arch: str, index: int, shape: BlockShape, alive: tuple[Block, ...]) -> BlockShape:

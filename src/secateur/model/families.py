@@ -62,6 +62,10 @@ class Family:
         flagged = (modules for flag, modules in (self.bias_flags or {}).items() if config.get(flag))
         return frozenset(self.biased).union(*flagged)
 
+    def bias_flag(self, module: str) -> str:
+        """Return the config flag that gives a module a bias; empty where there is none."""
+        return next((flag for flag, modules in (self.bias_flags or {}).items() if module in modules), "")
+
 
 _QKV = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
 _ATTENTION_BIAS = {"attention_bias": (*_QKV, "self_attn.o_proj")}

@@ -17,20 +17,19 @@ Cuts = dict[str, int]
 Size = Callable[[Mapping[str, int]], Footprint]
 
 
-def meet(target: Target, curves: Mapping[str, Curve], spread: Callable[[float], Cuts], size: Size, *, highest: float, costly: bool) -> Cuts:
+def meet(target: Target, curves: Mapping[str, Curve], spread: Callable[[float], Cuts], size: Size, *, whole: Footprint, highest: float, costly: bool) -> Cuts:
     """Return the cuts that `spread` makes for the least ratio at which the model meets `target`.
 
-    size: the footprint of the model with these cuts; highest: ratio beyond which `spread` has nothing to cut; costly: a call
+    size: the footprint of the model with these cuts; whole: of the model as it is; highest: ratio beyond which `spread` has nothing to cut; costly: a call
     of it takes minutes, so there are few, and a little more than needed may go. Raises UsageError if nothing has to go, TargetError naming the nearest target
     if not enough can.
     """
-    whole = size({})
     if target.met(whole, whole):
         raise UsageError(f"the model meets {target} as it is ({whole.parameters:,} parameters, {whole.weight_bytes:,} bytes): there is nothing to cut")
     most = {name: curve.cuts[-1] for name, curve in curves.items()}
     least = size(most)
     if not target.met(least, whole):
-        near = f"the nearest is {target.nearest(least, whole)}" if least != whole else "nothing can go"
+        near = f"the nearest is {target.nearest(least, whole)}" if least != size({}) else "nothing can go"
         raise TargetError(f"{target} is out of reach with these --units, --protect, --layers, --keep-heads and --align: {near}")
 
     def met(cuts: Mapping[str, int]) -> bool:

@@ -36,11 +36,6 @@ class Method:
         return REPAIRS[self.repair].needs | (CRITERIA[self.criterion].needs if self.criterion else frozenset())
 
     @property
-    def refits(self) -> bool:
-        """Whether the survivors of a cut answer for what left; only `--repair none` says no."""
-        return self.repair != "none"
-
-    @property
     def scorer(self) -> Scorer | None:
         """The function of the criterion."""
         return CRITERIA[self.criterion].function if self.criterion else None

@@ -33,9 +33,10 @@ from secateur.model.stream import ModelStream
 from secateur.pipeline.calibration import replay_calibration
 from secateur.pipeline.methods import Method, method_of
 from secateur.pipeline.outcome import planned_config, surviving_blocks
-from secateur.transform.refit import refit
+from secateur.pipeline.unit_repair import repaired, unit_repair_of
 from secateur.transform.rounding import storage_type
 from secateur.transform.surgery import cut, survivors, uncut
+from secateur.transform.unit_repair import Cut
 
 _PROBE = (8, 64)
 _TOLERANCE = 1e-4
@@ -83,7 +84,8 @@ def execute(model: Opened, plan: Plan, out: Path, settings: Settings, progress: 
     reloaded folder does not compute what the run computed; then nothing is left in place.
     """
     plan.validate(model.graph, model.digest)
-    method = method_of(plan.made_by)
+    method, given = method_of(plan.made_by if plan.sparsity else {}), model
+    model = repaired(given, plan)
     tokens = replay_calibration(model, plan) if "calibration" in plan.made_by else _probe(model)
     dtype = storage_type(settings.dtype, model.graph.tensors)
     kind: Arithmetic = settings.arithmetic or ("float32" if plan.keep or plan.drop else "bfloat16")
@@ -101,7 +103,7 @@ def execute(model: Opened, plan: Plan, out: Path, settings: Settings, progress: 
         size = sum(path.stat().st_size for path in checkpoint.partial.glob("*.safetensors"))
         zeros = run.zeros / max(run.weights, 1)
         made = Pruned(out, plan, run.parameters, zeros, size, run.resumed, difference)
-        _write_card(checkpoint.partial, model, made)
+        _write_card(checkpoint.partial, given, made)
         checkpoint.publish()
     return made
 
@@ -119,6 +121,7 @@ class _Run:
         self._model, self._plan, self._method, self._dtype = model, plan, method, dtype
         self._checkpoint, self._progress = checkpoint, progress
         self._patterns = {name: Pattern.parse(text) for name, text in plan.sparsity.items()}
+        self._repair = unit_repair_of(plan)
         self._seed = int(plan.made_by.get("seed", "0"))
 
     def write_outside(self) -> None:
@@ -180,16 +183,14 @@ class _Run:
         outputs = {group.slices[-1].tensor for group in live.block.groups} & tensors
         alive = survivors({name: tuple(live.weight(name).shape) for name in outputs}, live.block.groups, self._plan.keep)
         for name, (_, kept) in alive.items():
-            weight = live.weight(name)
-            if self._method.refits:
-                (linear,) = (linear for linear in live.block.linears if linear.tensor == name)
-                stats = collect(live, [linear], hidden, {"gram"}, self._seed)[name]
-                with arithmetic("float32"):
-                    weight.copy_(refit(weight, stats, kept))
-            else:
-                gone = torch.ones(weight.shape[1], dtype=torch.bool)
-                gone[kept] = False
-                weight[:, gone] = 0
+            weight, bias = live.weight(name), name.removesuffix("weight") + "bias"
+            (linear,) = (linear for linear in live.block.linears if linear.tensor == name)
+            stats = collect(live, [linear], hidden, self._repair.needs, self._seed)[name]
+            with arithmetic("float32"):
+                mended = self._repair.function(Cut(weight, stats, kept, bias in live.block.tensors))
+            weight.copy_(mended.weight)
+            if mended.shift is not None:
+                live.weight(bias).add_(mended.shift)
 
     def _sparsify(self, live: LiveBlock, hidden: HiddenStates, tensors: frozenset[str]) -> None:
         """Prune weight by weight, stage by stage: each linear sees inputs that the pruned linears before it made."""

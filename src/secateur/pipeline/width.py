@@ -31,10 +31,11 @@ from secateur.pipeline.probe import Probe
 from secateur.pipeline.rank import Ranked, Ranking, Scorer, scorer_for
 from secateur.pipeline.two_stage import ATTENTION, TwoStage
 from secateur.pipeline.two_stage import NAME as TWO_STAGE
+from secateur.pipeline.unit_repair import filled, prepared
 from secateur.transform.rounding import storage_type
+from secateur.transform.unit_repair import UNIT_REPAIRS
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
-REPAIRS = ("lsq", "none")
 MOST = 0.75
 """No group loses more of its units than this, unless all lose the same share."""
 
@@ -48,7 +49,7 @@ class Width:
     target: budgets, as `Target.parse` reads them, all of which must hold; the widest model that meets them is taken.
     criterion: how units are ranked, as `scorer_for` takes it; None for the default of each kind.
     allocation: a name of `SPREADS`; `uniform` gives the same width everywhere, a stock checkpoint.
-    repair: `lsq` makes the surviving inputs of each half's last linear answer for those that left; `none` does not.
+    repair: a name of `UNIT_REPAIRS`: how the surviving inputs of each half's last linear answer for those that left.
     align: widths of FFNs and of the residual stream are multiples of it.
     uniform: insist on what transformers' own classes load, so on one width for all blocks.
     protect, layers: groups left whole and blocks narrowed, as `protected_groups` and `layers_named` read them.
@@ -88,8 +89,8 @@ class Width:
             raise UsageError("say how much to narrow: either --ratio 0.2 or --target params=80%")
         if self.ratio is not None and not 0 < self.ratio < 1:
             raise UsageError(f"--ratio {self.ratio} is outside (0, 1)")
-        if self.repair not in REPAIRS:
-            raise UsageError(f"--repair {self.repair!r} cannot repair a cut of units{nearest(self.repair, REPAIRS)}; these can: {', '.join(REPAIRS)}")
+        if self.repair not in UNIT_REPAIRS:
+            raise UsageError(f"--repair {self.repair!r} cannot repair a cut of units{nearest(self.repair, UNIT_REPAIRS)}; these can: {', '.join(UNIT_REPAIRS)}")
         if self.uniform and SPREADS[self.allocation].name != "uniform":
             raise UsageError(f"--uniform and --allocation {self.allocation} contradict each other: leave one out")
         if self.uniform and (self.protect or self.layers):
@@ -98,6 +99,8 @@ class Width:
             raise UsageError(f"--keep-heads keeps heads, and --units {','.join(self.units)} cuts none: leave it out")
         if self.allocation == TWO_STAGE and self.kinds != ("ffn",):
             raise UsageError("--allocation 2ssp cuts FFNs, and drops attention halves by itself: leave out --units")
+        if set(self.units) == {"hidden"} and self.repair in ("bias", "affine"):
+            raise UsageError(f"--repair {self.repair} mends halves that lose neurons or heads, and --units hidden takes none: leave it out")
         if "hidden" in self.units and (self.protect or self.layers):
             raise UsageError("--units hidden narrows every block at once: leave out --protect and --layers")
         if "hidden" in self.units and self.allocation != "uniform":
@@ -131,12 +134,16 @@ def decide_width(model: Opened, width: Width, calibration: Calibration, seed: in
     width.check()
     made_by = width.made_by() | {"seed": str(seed), "secateur": version("secateur")}
     groups, needs, tokens = chosen_groups(model.graph, width), _needs(width), None
+    halves = {group.half for group in groups if group.half}
+    stored = prepared(model, width.repair, halves).graph
+    if bias := filled(model, width.repair, halves):
+        made_by["output_bias"] = bias
     if needs or width.repair != "none":
         tokens = calibration_tokens(model, calibration, seed)
         made_by |= provenance(calibration, tokens)
     ranked = rank_units(model, groups, width, tokens if needs else None, seed, progress)
     stages = TwoStage(model, ranked) if width.allocation == TWO_STAGE else None
-    cuts = _cuts(model, width, ranked, stages, tokens, seed, progress)
+    cuts = _cuts(model, stored, width, ranked, stages, tokens, seed, progress)
     keep = {name: one.keep(cuts[name]) for name, one in ranked.items() if cuts[name]}
     if not keep and not cuts.get(ATTENTION):
         first = min((cut / one.curve.size for one in ranked.values() for cut in one.curve.cuts if cut), default=None)
@@ -217,9 +224,9 @@ def _bounded(ranked: Ranked, graph: Graph, width: Width) -> Curve:
 
 
 def _cuts(
-    model: Opened, width: Width, ranked: Mapping[str, Ranked], stages: TwoStage | None, tokens: Tensor | None, seed: int, progress: Progress
+    model: Opened, stored: Graph, width: Width, ranked: Mapping[str, Ranked], stages: TwoStage | None, tokens: Tensor | None, seed: int, progress: Progress
 ) -> dict[str, int]:
-    """Spread the budget: how many steps of every group go."""
+    """Spread the budget: how many steps of every group go. `stored` has the biases that the repair adds."""
     entry = SPREADS[width.allocation]
     curves = stages.curves if stages else {name: one.curve for name, one in ranked.items()}
     check_cuts(curves)
@@ -232,11 +239,12 @@ def _cuts(
 
     def size(cuts: Mapping[str, int]) -> Footprint:
         keep = {name: one.keep(cuts[name]) for name, one in ranked.items() if cuts.get(name)}
-        return footprint(model.graph, keep, stages.foreseen(cuts) if stages else (), bytes_each)
+        return footprint(stored, keep, stages.foreseen(cuts) if stages else (), bytes_each)
 
     target = width.budgets
     if target is None:
         return spread(width.ratio or 0.0)
     most = parameters_gone(curves, {name: curve.cuts[-1] for name, curve in curves.items()})
     highest = 1.0 if entry.name == "uniform" else most / sum(curve.size * curve.price for curve in curves.values())
-    return meet(target, curves, spread, size, highest=highest, costly="measure" in entry.needs)
+    whole = footprint(model.graph, {}, (), bytes_each)
+    return meet(target, curves, spread, size, whole=whole, highest=highest, costly="measure" in entry.needs)

@@ -1,0 +1,65 @@
+"""Repairs of a linear that loses inputs, one per file: what stays answers for what leaves.
+
+Every repair lowers `E |W' x + b - W x|²` over the calibration tokens, where `W'` is zero at the inputs that leave.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from torch import Tensor
+
+from secateur.core.registry import Registry
+from secateur.core.stats import LinearStats
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A linear some of whose inputs leave.
+
+    weight: `[out_features, in_features]`, float32. stats: moments of its inputs. kept: indices of the inputs that stay.
+    biased: the linear can hold an output bias.
+    """
+
+    weight: Tensor
+    stats: LinearStats
+    kept: Tensor
+    biased: bool
+
+    def bare(self) -> Tensor:
+        """Return the weight with zeros at the inputs that leave."""
+        left = self.weight.new_zeros(self.weight.shape)
+        left[:, self.kept] = self.weight[:, self.kept]
+        return left
+
+
+class Repaired(NamedTuple):
+    """What a linear becomes: its weight, zero at the inputs that left, and what is added to its bias, `[out_features]`."""
+
+    weight: Tensor
+    shift: Tensor | None = None
+
+
+UnitRepair = Callable[[Cut], Repaired]
+"""Pure; raises SecateurError if a statistic it needs was not collected or is no use."""
+
+Bias = Literal["none", "may", "must"]
+
+UNIT_REPAIRS: Registry[UnitRepair] = Registry("repair of units", "secateur.transform.unit_repair")
+_BIAS: dict[str, Bias] = {}
+
+
+def unit_repair(name: str, *, bias: Bias = "none", needs: frozenset[str] | set[str] = frozenset(), paper: str = "") -> Callable[[UnitRepair], UnitRepair]:
+    """Return a decorator that registers a repair of units.
+
+    bias: whether it must have an output bias to fill, may use one, or uses none. needs: fields of `LinearStats` it reads.
+    """
+    _BIAS[name] = bias
+    return UNIT_REPAIRS.register(name, needs=needs, paper=paper)
+
+
+def bias_for(name: str) -> Bias:
+    """Return whether a repair fills an output bias; raises UsageError for an unknown repair."""
+    return _BIAS[UNIT_REPAIRS[name].name]

@@ -1,0 +1,31 @@
+"""SlimLLM's regression: each output is scaled and shifted towards what it was."""
+
+from __future__ import annotations
+
+import torch
+
+from secateur.core.errors import SecateurError
+from secateur.transform.unit_repair import Cut, Repaired, unit_repair
+
+_STILL = 1e-6
+"""Share of an output's mean square below which its variance is rounding of the statistics."""
+
+
+@unit_repair("affine", bias="may", needs={"gram", "input_mean"}, paper="arXiv:2505.22689")
+def affine(cut: Cut) -> Repaired:
+    """Fit scale and bias of every output by least squares of what is left against what was.
+
+    Where no bias can be held, the scale alone: least squares through the origin. An output that does not vary is only
+    shifted. Raises SecateurError without the Gram matrix. Guo et al., 2025.
+    """
+    if cut.stats.gram is None:
+        raise SecateurError("this repair needs the Gram matrix of the inputs, which was not collected")
+    whole, left, mean = cut.weight.double(), cut.bare().double(), cut.stats.input_mean.double()
+    image = left @ cut.stats.gram.double()
+    power, along = (image * left).sum(1), (image * whole).sum(1)
+    mean_left, mean_whole = left @ mean, whole @ mean
+    spread = power - mean_left.square() if cut.biased else power
+    shared = along - mean_left * mean_whole if cut.biased else along
+    scale = torch.where(spread > _STILL * power, shared / spread, 1.0)
+    shift = (mean_whole - scale * mean_left).float() if cut.biased else None
+    return Repaired((left * scale[:, None]).float(), shift)
