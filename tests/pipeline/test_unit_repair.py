@@ -130,6 +130,13 @@ def test_a_bias_that_cannot_be_held_is_refused(tiny: Maker, tmp_path: Path, fami
     assert not list(tmp_path.iterdir())
 
 
+def test_a_half_that_is_dropped_needs_no_bias(tiny: Maker, tmp_path: Path) -> None:
+    folder = tiny("qwen3")
+    plan = Plan(model=open_model(str(folder)).digest, keep={"1.ffn": INNER, "0.kv": HEADS}, drop=("1.ffn",), made_by=_made_by(folder, "bias"))
+    pipeline.apply(plan, str(folder), tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["attention_bias"] is True
+
+
 @pytest.mark.parametrize(("family", "said"), [("llama", "attn,ffn"), ("gemma2", "attn"), ("mistral", "none")])
 def test_the_plan_and_the_card_say_which_outputs_are_only_scaled(tiny: Maker, tmp_path: Path, family: str, said: str) -> None:
     plan = pipeline.plan(str(tiny(family)), pipeline.Width(units=("ffn", "kv"), ratio=0.4, repair="affine", align=8), calibration=CALIBRATION)

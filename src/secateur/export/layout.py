@@ -109,9 +109,9 @@ def _route(graph: Graph, naming: Naming, alive: tuple[Block, ...]) -> str:
 
 
 def _check_biases(arch: str, tensors: Iterable[Stored]) -> None:
-    """Raise UnsupportedModelError for a bias that the loader would not read; most read those of q, k and v alone."""
+    """Raise UnsupportedModelError for a bias that the loader would not read; the others read those of q, k and v at most."""
     for stored in tensors:
-        read = arch in _READS_ALL_BIASES or (arch != "openelm" and stored.name.split(".")[-2] in _QKV)
+        read = arch in _READS_ALL_BIASES or stored.name.split(".")[-2] in _QKV
         if stored.name.endswith(".bias") and not read:
             raise UnsupportedModelError(f"not supported because llama.cpp's loader of {arch} reads no {stored.parts[0]}: prune the original with --repair lsq")
 
