@@ -125,7 +125,8 @@ def test_the_name_tells_llama_cpp_of_white_space() -> None:
     from tokenizers import AddedToken
 
     plain = byte_level("gpt-2")
-    assert model_name("my-phi3", plain) == "my-phi"
+    for name in ("my-phi3", "my-phi33", "my-phi-3-3"):
+        assert model_name(name, plain) == "my-phi"
     assert model_name("pruned", plain) == "pruned"
     stripping = byte_level("gpt-2")
     stripping.add_tokens([AddedToken("<unk>", rstrip=True, special=True), AddedToken("<|endoftext|>", rstrip=True, special=True)], special_tokens=True)

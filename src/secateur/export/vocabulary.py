@@ -22,7 +22,7 @@ PROBE = (
 _UNMERGED = {"llama-bpe": "smaug-bpe", "tekken": ""}
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 _SPACE = "\u2581"
-_PHI3 = re.compile(r"phi-?3", re.IGNORECASE)
+_PHI3 = re.compile(r"phi(-?3)+", re.IGNORECASE)
 _PHI3_TOKENS = {"</s>", "<unk>", "<s>", "<|endoftext|>"}
 _IDS = {"bos": "bos_token_id", "eos": "eos_token_id", "unknown": "unk_token_id", "padding": "pad_token_id"}
 
