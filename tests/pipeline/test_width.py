@@ -230,6 +230,20 @@ def test_the_probe_measures_what_the_cut_model_predicts(tiny: Maker, tmp_path: P
     assert probe.influence["1.ffn"] == pytest.approx(1 - float(cosine_similarity(after, behind, dim=-1).mean()), rel=0.02)
 
 
+def test_sensitivity_is_divergence_for_an_error_nothing_answers_for(tiny: Maker) -> None:
+    model = open_model(str(tiny("llama")))
+    width = pipeline.Width(ratio=0.4, allocation="sensitivity", align=1)
+    tokens = calibration_tokens(model, CALIBRATION, 0)
+    groups = [group for block in model.graph.blocks[1:3] for group in block.groups if group.kind == "ffn"]
+    ranked = rank_units(model, groups, width, tokens, 0, Silent())
+    probe = Probe(model.stream(), ranked, tokens)
+    found = probe.sensitivity(Silent())
+    for name, one in ranked.items():
+        quarter = round(len(one.steps) / 4)
+        assert found[name] == pytest.approx(probe({name: quarter}).kl / one.curve.unanswered[quarter], rel=1e-6)
+        assert one.curve.unanswered[quarter] > one.curve.errors[quarter]
+
+
 def test_what_leaves_costs_what_the_output_loses(tiny: Maker) -> None:
     source = tiny("llama")
     model = open_model(str(source))

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity, log_softmax
 
 from secateur.allocate.units import Measured
+from secateur.core.progress import Progress
 from secateur.core.stream import LayerStream, LiveBlock
 from secateur.model.arithmetic import arithmetic
 from secateur.pipeline.rank import Ranked
@@ -16,6 +17,7 @@ from secateur.pipeline.rank import Ranked
 WINDOWS = 4
 POSITIONS = 256
 """Predictions compared: spread evenly over the windows, so that the dense ones stay small enough to keep."""
+_SHARE = 0.25
 
 
 class Probe:
@@ -41,6 +43,18 @@ class Probe:
             meant = dense.float()
             total += float((meant.exp() * (meant - log_softmax(logits, -1))).sum())
         return Measured(max(total / len(self._places), 0.0), influence)
+
+    def sensitivity(self, progress: Progress) -> dict[str, float]:
+        """Return, for each group, the divergence for one unit of output error: a quarter of its units leave, nothing answers for them."""
+        found = {}
+        progress.start("measure sensitivity", len(self._ranked))
+        for name, ranked in self._ranked.items():
+            curve = ranked.curve
+            cut = max(1, round(len(ranked.steps) * _SHARE))
+            error = (curve.unanswered or curve.errors)[cut]
+            found[name] = self({name: cut}).kl / error if error > 0 else 0.0
+            progress.step(name)
+        return found
 
     def _run(self, cuts: Mapping[str, int]) -> tuple[Tensor, dict[str, float]]:
         """Return the last hidden states at the places compared, and how far each group's half turns its input."""

@@ -138,7 +138,8 @@ class Ranking:
         norm = float(torch.stack([batch.square().sum(-1).median() for batch in hidden.batches()]).median())
         for name in (group.name for group in block.groups if group.name in self._found):
             curve = self._found[name].curve
-            self._found[name] = replace(self._found[name], curve=replace(curve, errors=tuple(error / norm for error in curve.errors)))
+            relative = replace(curve, errors=tuple(error / norm for error in curve.errors), unanswered=tuple(error / norm for error in curve.unanswered))
+            self._found[name] = replace(self._found[name], curve=relative)
 
     def results(self) -> dict[str, Ranked]:
         """Return what was found for every group."""
@@ -168,7 +169,9 @@ class Ranking:
             found = eliminate(live.weight(output.tensor), stats, output.block)
         added = list(accumulate((after - before for before, after in pairwise(found.errors[:-1])), max))
         scores = (*added, added[-1] if added else 0.0)
-        return Ranked(group, tuple((unit,) for unit in found.order), Curve(found.errors, price(self._graph, group), scores))
+        steps = tuple((unit,) for unit in found.order)
+        unanswered = _errors_of_leaving(live.weight(output.tensor), stats, steps, output.block) if self._errors else ()
+        return Ranked(group, steps, Curve(found.errors, price(self._graph, group), scores, unanswered=unanswered))
 
     def _by_scores(self, group: Group, scores: Tensor, alike: int) -> Ranked:
         """Rank by ascending score; `alike` equal parts of the group lose one unit each in every step."""

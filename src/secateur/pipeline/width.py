@@ -230,8 +230,9 @@ def _cuts(
     entry = SPREADS[width.allocation]
     curves = stages.curves if stages else {name: one.curve for name, one in ranked.items()}
     check_cuts(curves)
-    probe = Probe(model.stream(), ranked, tokens) if tokens is not None and entry.needs & {"influence", "measure"} else None
-    context = SpreadContext(influence=probe.influence if probe else {}, measure=probe, seed=seed, progress=progress)
+    probe = Probe(model.stream(), ranked, tokens) if tokens is not None and entry.needs & {"influence", "sensitivity", "measure"} else None
+    weighed = probe.sensitivity(progress) if probe and "sensitivity" in entry.needs else {}
+    context = SpreadContext(influence=probe.influence if probe else {}, sensitivity=weighed, measure=probe, seed=seed, progress=progress)
     bytes_each = storage_type(width.dtype, model.graph.tensors).itemsize
 
     def spread(ratio: float) -> dict[str, int]:

@@ -16,7 +16,8 @@ ROWS = st.lists(KINDS, min_size=1, max_size=5)
 
 def context_of(curves: dict[str, Curve], seed: int = 0) -> SpreadContext:
     measure = oracle(curves)
-    return SpreadContext(influence=measure(dict.fromkeys(curves, 0)).influence, measure=measure, seed=seed)
+    weights = {name: 1.0 + place for place, name in enumerate(curves)}
+    return SpreadContext(influence=measure(dict.fromkeys(curves, 0)).influence, sensitivity=weights, measure=measure, seed=seed)
 
 
 def total(curves: dict[str, Curve]) -> int:

@@ -23,6 +23,7 @@ class Curve:
     scores: the units' scores in the order in which they leave, ascending.
     align: the number of units that stay is a multiple of it.
     least: at least so many units stay.
+    unanswered: as `errors`, if nothing answers for the units that left; empty where that is what `errors` say.
     """
 
     errors: tuple[float, ...]
@@ -30,6 +31,7 @@ class Curve:
     scores: tuple[float, ...] = ()
     align: int = 1
     least: int = 1
+    unanswered: tuple[float, ...] = ()
 
     @property
     def size(self) -> int:
@@ -60,10 +62,12 @@ class SpreadContext:
     """What a spread may know beside the curves.
 
     influence: group name -> 1 - cos(x_in, x_out) of the half or block it lies in, of the dense model.
+    sensitivity: group name -> divergence of the predictions, nats per token, for one unit of output error there.
     measure: measures the model that has lost the given number of units of each group.
     """
 
     influence: Mapping[str, float] = field(default_factory=dict)
+    sensitivity: Mapping[str, float] = field(default_factory=dict)
     measure: Callable[[Mapping[str, int]], Measured] | None = None
     seed: int = 0
     progress: Progress = field(default_factory=Silent)
@@ -79,7 +83,8 @@ F = TypeVar("F", bound=Spread)
 def spread(name: str, *, needs: frozenset[str] | set[str] = frozenset(), paper: str = "") -> Callable[[F], F]:
     """Return a decorator that registers a spread; what it takes beside the three arguments must have defaults.
 
-    needs: `errors`: of curves, measured output errors rather than summed scores; `influence`, `measure`: of the context.
+    needs: `errors`: of curves, measured output errors rather than summed scores; `influence`, `sensitivity`, `measure`: of the
+        context.
     """
 
     def record(function: F) -> F:

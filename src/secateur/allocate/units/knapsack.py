@@ -19,10 +19,11 @@ def knapsack(curves: Mapping[str, Curve], ratio: float, context: SpreadContext) 
     Optimal but for the last step, which ends at the first cut within its hull segment that meets the budget. Raises
     UsageError if the budget cannot be met.
     """
-    return _cheapest(curves, budget_of(curves, ratio))
+    return cheapest(curves, budget_of(curves, ratio))
 
 
-def _cheapest(curves: Mapping[str, Curve], budget: int) -> dict[str, int]:
+def cheapest(curves: Mapping[str, Curve], budget: int) -> dict[str, int]:
+    """Return the cuts of least total error that let `budget` parameters go, which must be possible."""
     cuts = {name: curve.cuts[0] for name, curve in curves.items()}
     missing = budget - parameters_gone(curves, cuts)
     segments = [segment for name, curve in curves.items() for segment in _hull(name, curve)]

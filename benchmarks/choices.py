@@ -1,0 +1,55 @@
+"""Which criterion, repair, spread and calibration text should be the defaults? Perplexity of every choice on SmolLM2-135M.
+
+    python benchmarks/choices.py [--only spread] [--jsonl out/choices.jsonl]
+
+Cells that `--jsonl` already holds are not measured again, so a stopped run goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+
+from common import perplexity, prune, table
+
+AMOUNT = {"50": "--sparsity 0.5", "60": "--sparsity 0.6", "70": "--sparsity 0.7", "2:4": "--pattern 2:4"}
+CHOICES = {
+    "method": [f"--method {name} {AMOUNT[amount]}" for amount in ("60", "70") for name in ("wanda", "sparsegpt", "alps")] + [f"--method wanda {AMOUNT['2:4']}"],
+    "calibration": [f"--method sparsegpt {AMOUNT[amount]} --calib {text}" for amount in ("50", "2:4") for text in ("builtin", "self")],
+    "spread": [f"--method sparsegpt {AMOUNT['60']} --allocation {name}" for name in ("owl", "error", "global")],
+    "criterion": [f"--method {name} {AMOUNT['50']}" for name in ("magnitude", "ria")],
+    "repair": [f"--method wanda --repair {name} {AMOUNT['50']}" for name in ("dsnot", "lsq", "admm")],
+    "scope": [f"--method wanda --scope tensor {AMOUNT['50']}", f"--method sparsegpt --scope row {AMOUNT['50']}"],
+}
+
+
+def measured(path: Path | None) -> dict[str, dict[str, float]]:
+    """Return the cells of an earlier run by their options."""
+    if path is None or not path.exists():
+        return {}
+    return {cell["options"]: cell for cell in map(json.loads, path.read_text().splitlines())}
+
+
+def main() -> None:
+    """Measure every choice that has not been measured yet and print the table."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--only", action="append", choices=CHOICES)
+    parser.add_argument("--jsonl", type=Path, help="where every finished cell is added")
+    options = parser.parse_args()
+    cells = measured(options.jsonl)
+    with tempfile.TemporaryDirectory() as scratch:
+        for choice in (choice for question in options.only or CHOICES for choice in CHOICES[question]):
+            if choice not in cells:
+                done = prune(Path(scratch) / "out", *choice.split())
+                cells[choice] = {"options": choice, "perplexity": perplexity(Path(scratch) / "out"), "seconds": done.seconds, "peak_mb": done.peak_mb}
+                if options.jsonl:
+                    with options.jsonl.open("a") as file:
+                        file.write(json.dumps(cells[choice]) + "\n")
+    rows = [[name, f"{cell['perplexity']:.2f}", f"{cell['seconds']:.0f}", f"{cell['peak_mb']:.0f}"] for name, cell in cells.items()]
+    print(table(["options", "perplexity", "seconds", "peak MB"], rows))
+
+
+if __name__ == "__main__":
+    main()
