@@ -20,12 +20,15 @@ plans = st.builds(
     model=names,
     keep=st.dictionaries(names, units, max_size=4),
     drop=st.lists(names, max_size=4).map(tuple),
+    merge=st.dictionaries(names, st.lists(names, min_size=1, max_size=3).map(tuple), max_size=3),
     sparsity=st.dictionaries(names, names, max_size=4),
     made_by=st.dictionaries(st.sampled_from(["criterion", "seed", "calibration"]), names),
 )
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["version", "model", "keep", "drop", "sparsity", "made_by", "x"]), inner),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["version", "model", "keep", "drop", "merge", "sparsity", "made_by", "x"]), inner)
+    ),
 )
 
 
@@ -82,6 +85,10 @@ def test_malformed_fields_are_named(change: dict[str, object], message: str) -> 
         ({"keep": {"0.fnn": (0,)}}, "did you mean 0.ffn"),
         ({"keep": {"0.ffn": ()}}, "at least one"),
         ({"drop": ("99.attn",)}, "does not have"),
+        ({"drop": ("1",), "merge": {"0": ("9",)}}, "merges '9', which is no block"),
+        ({"drop": ("1", "0.ffn"), "merge": {"0": ("1",)}}, "of which it drops a part"),
+        ({"drop": ("1.ffn",), "merge": {"0": ("1",)}}, "without dropping it"),
+        ({"drop": ("1",), "merge": {"0": ("1",), "2": ("1",)}}, "more than once"),
         ({"keep": {"0.head": (0, 1, 2)}}, r"unevenly \(2 of group 0, 1 of group 1\): every surviving key-value group needs equally many"),
         ({"keep": {"0.head": (0, 1)}}, r"unevenly \(2 of group 0, 0 of group 1\)"),
         ({"keep": {"0.head": (0, 1), "0.kv": (1,)}}, r"unevenly \(0 of group 1\)"),

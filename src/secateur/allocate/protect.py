@@ -29,6 +29,16 @@ def protected_groups(graph: Graph, rules: Sequence[str]) -> frozenset[str]:
     return _matching(graph, owned, rules, "group of units", "*.kv")
 
 
+def protected_halves(graph: Graph, rules: Sequence[str]) -> frozenset[str]:
+    """Return the halves (`3.attn`) that `rules` protect, as `protected` does; a glob is over blocks (`3`), halves (`*.attn`) and tensors."""
+    owned = {
+        f"{block.index}.{part}": (block.index, (str(block.index), f"{block.index}.{part}", *names))
+        for block in graph.blocks
+        for part, names in block.halves.items()
+    }
+    return _matching(graph, owned, rules, "block or half of one", "*.attn")
+
+
 def layers_named(graph: Graph, text: str) -> frozenset[int]:
     """Return the blocks that `text` names, such as `4-25` or `0-3,8`; raises UsageError for blocks that are not there."""
     found: set[int] = set()

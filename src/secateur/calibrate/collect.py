@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Collection, Iterator
+from copy import copy
 from pathlib import Path
 
 import numpy as np
@@ -27,13 +28,8 @@ class HiddenStates:
 
     def __init__(self, stream: LayerStream, tokens: Tensor, *, budget: int = 1 << 30, folder: Path | None = None) -> None:
         self._step = max(1, BATCH_TOKENS // tokens.shape[1])
-        shape = (*tokens.shape, stream.hidden_size)
-        if 4 * math.prod(shape) <= budget:
-            self._states = torch.empty(shape)
-        else:
-            # The file has no name any more, so nothing is left behind however the run ends.
-            with tempfile.TemporaryFile(dir=folder) as file:
-                self._states = torch.from_numpy(np.memmap(file, np.float32, "w+", shape=shape))
+        self._budget, self._folder = budget, folder
+        self._states = self._room((*tokens.shape, stream.hidden_size))
         for batch, embedded in zip(self.batches(), stream.embed(tokens.split(self._step)), strict=True):
             batch.copy_(embedded)
 
@@ -45,6 +41,21 @@ class HiddenStates:
         """Replace every state by the block's output for it."""
         for batch in self.batches():
             batch.copy_(block(batch))
+
+    def twin(self) -> HiddenStates:
+        """Return the same states once more, to be advanced on their own."""
+        other = copy(self)
+        other._states = self._room(self._states.shape)
+        for mine, theirs in zip(self.batches(), other.batches(), strict=True):
+            theirs.copy_(mine)
+        return other
+
+    def _room(self, shape: tuple[int, ...]) -> Tensor:
+        if 4 * math.prod(shape) <= self._budget:
+            return torch.empty(shape)
+        # The file has no name any more, so nothing is left behind however the run ends.
+        with tempfile.TemporaryFile(dir=self._folder) as file:
+            return torch.from_numpy(np.memmap(file, np.float32, "w+", shape=tuple(shape)))
 
 
 class _Moments:

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 _BELONGS = {
     **dict.fromkeys(("sparsity", "pattern", "scope"), ("weights",)),
-    **dict.fromkeys(("units", "target", "align", "uniform", "layers", "keep_heads"), ("width",)),
+    **dict.fromkeys(("units", "align", "uniform", "keep_heads"), ("width",)),
     **dict.fromkeys(("drop_layers", "sub_blocks"), ("depth",)),
-    **dict.fromkeys(("criterion", "repair", "allocation", "protect"), ("weights", "width")),
-    "ratio": ("width", "depth"),
+    **dict.fromkeys(("ratio", "target", "layers"), ("width", "depth")),
+    "allocation": ("weights", "width"),
 }
 """Options that only some kinds of pruning know."""
 
@@ -87,14 +87,16 @@ class Choice:
     def _goal(self) -> Goal:
         from secateur import pipeline
 
-        if self.kind == "depth":
-            return pipeline.Depth(layers=self.drop_layers, ratio=self.ratio, sub_blocks=self.sub_blocks)
         parts: dict[str, Any] = {name: getattr(self, name) for name in ("criterion", "repair", "allocation", "protect") if getattr(self, name) is not None}
+        target = ",".join(self.target) if self.target else None
+        if self.kind == "depth":
+            parts |= {name: getattr(self, name) for name in ("drop_layers", "ratio", "sub_blocks", "layers", "dtype")}
+            return pipeline.Depth(target=target, **parts)
         if self.kind == "weights":
             return pipeline.Sparsity(sparsity=self.sparsity or self.pattern or "", method=self.method, scope=self.scope, **parts)
         parts |= {name: getattr(self, name) for name in ("ratio", "align", "uniform", "layers", "keep_heads", "dtype")}
         units = tuple(unit.strip() for unit in self.units.split(","))
-        return pipeline.Width(units=units, target=",".join(self.target) if self.target else None, **parts)
+        return pipeline.Width(units=units, target=target, **parts)
 
 
 def deciding(verb: Callable[..., None]) -> Callable[..., None]:

@@ -15,23 +15,30 @@ Pattern = Annotated[Optional[str], typer.Option("--pattern", help="N:M pattern: 
 Units = Annotated[str, typer.Option("--units", help="width: what is narrowed, of ffn, kv, head, hidden; several parted by commas.")]
 Ratio = Annotated[Optional[float], typer.Option("--ratio", help="width: share of those units' parameters that goes; depth: share of all blocks.")]  # noqa: UP045
 _BUDGETS = "params=110M, params=80%, size=200MB, ram=300MB@ctx2048 (weights and KV cache), ratio=0.2 (of all block parameters)"
-Target = Annotated[Optional[list[str]], typer.Option("--target", help=f"width: budgets, instead of --ratio: {_BUDGETS}. Repeatable: all hold.")]  # noqa: UP045
+Target = Annotated[Optional[list[str]], typer.Option("--target", help=f"width, depth: budgets, instead of --ratio: {_BUDGETS}. Repeatable: all hold.")]  # noqa: UP045
 DropLayers = Annotated[Optional[int], typer.Option("--drop-layers", min=1, help="depth: so many blocks' worth of parameters go.")]  # noqa: UP045
 SubBlocks = Annotated[bool, typer.Option("--sub-blocks", help="depth: attention and FFN may go on their own.")]
 Align = Annotated[int, typer.Option("--align", min=1, help="width: FFNs and hidden channels stay multiples of it: 32, 64, 256.")]
 Uniform = Annotated[bool, typer.Option("--uniform", help="width: insist on one width for all blocks, which loads everywhere.")]
-Layers = Annotated[Optional[str], typer.Option("--layers", help="width: only these blocks, such as 4-25 or 0-3,8.")]  # noqa: UP045
+Layers = Annotated[Optional[str], typer.Option("--layers", help="width, depth: only these blocks, such as 4-25 or 0-3,8.")]  # noqa: UP045
 KeepHeads = Annotated[int, typer.Option("--keep-heads", min=1, help="width: heads that stay in every block, at least.")]
+_DROPS = "kl (default), loss, influence, angular, laco"
 _SCORES = "contribution, flap, magnitude, minitron, ppm, random, slimllm, taylor, wanda-sp"
-Criterion = Annotated[Optional[str], typer.Option("--criterion", help=f"Replace the method's criterion; for width: obs (default), {_SCORES}.")]  # noqa: UP045
-Repair = Annotated[Optional[str], typer.Option("--repair", help="Another repair: none, obs, dsnot, lsq, admm; for width: none, bias, affine, lsq.")]  # noqa: UP045
+Criterion = Annotated[
+    Optional[str], typer.Option("--criterion", help=f"Replace the method's criterion; for width: obs (default), {_SCORES}; for depth: {_DROPS}.")
+]  # noqa: UP045
+Repair = Annotated[
+    Optional[str], typer.Option("--repair", help="Another repair: none, obs, dsnot, lsq, admm; for width: none, bias, affine, lsq; for depth: seam, none.")
+]  # noqa: UP045
 Scope = Annotated[Optional[str], typer.Option("--scope", help="Which weights compete: row or tensor.")]  # noqa: UP045
 _SPREADS = "uniform (default), knapsack, zscore, slimllm, adapt, evolve, 2ssp"
 Allocation = Annotated[Optional[str], typer.Option("--allocation", help=f"Spread over layers: uniform, owl, error, global; for width: {_SPREADS}.")]  # noqa: UP045
 Calib = Annotated[str, typer.Option("--calib", help="Text file (.txt, .raw, .jsonl), hf:DATASET:CONFIG:SPLIT, builtin, or self.")]
 Samples = Annotated[int, typer.Option("--samples", min=1, help="Windows of calibration text.")]
 CalibWindow = Annotated[int, typer.Option("--calib-window", min=2, help="Tokens per calibration window.")]
-Protect = Annotated[Optional[list[str]], typer.Option("--protect", help="first=N, last=N, or a glob over tensors (width: or groups); repeatable.")]  # noqa: UP045
+Protect = Annotated[
+    Optional[list[str]], typer.Option("--protect", help="first=N, last=N, or a glob over tensors (width: or groups; depth: or halves); repeatable.")
+]  # noqa: UP045
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")]
 Dtype = Annotated[str, typer.Option("--dtype", help="Storage: auto, float32, bfloat16, float16.")]
 Compute = Annotated[str, typer.Option("--compute", help="Matrix products in float32 or bfloat16 (summed in float32).")]

@@ -10,16 +10,17 @@ from itertools import pairwise
 from typing import Any
 
 from secateur.core.errors import PlanError, SecateurError, nearest
-from secateur.core.footprint import footprint
+from secateur.core.footprint import dropped_halves, footprint
 from secateur.core.graph import Block, Graph
 from secateur.core.pattern import Pattern
 
 VERSION = 1
-_FIELDS = {"version", "model", "keep", "drop", "sparsity", "made_by"}
+_FIELDS = {"version", "model", "keep", "drop", "merge", "sparsity", "made_by"}
 _MADE_BY = {
     "units",
     "criterion",
     "unit_criterion",
+    "depth_criterion",
     "repair",
     "output_bias",
     "scope",
@@ -47,6 +48,7 @@ class Plan:
     keep: group name (`3.ffn`, `3.kv`, `3.head`, `hidden`) -> surviving unit indices, ascending; groups not named stay whole.
         Query heads of a key-value group that goes are gone anyway; every surviving one must keep equally many.
     drop: removed blocks, such as `3.attn`, `7.ffn` or `12` (both).
+    merge: whole block -> dropped blocks whose differences from it are added to its weights; left out of the JSON if empty.
     sparsity: tensor name -> `0.5` or `2:4`; tensors not named stay dense.
     made_by: criterion, repair, allocation, calibration and seed that decided, enough to replay the plan.
     """
@@ -54,6 +56,7 @@ class Plan:
     model: str
     keep: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     drop: tuple[str, ...] = ()
+    merge: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     sparsity: Mapping[str, str] = field(default_factory=dict)
     made_by: Mapping[str, str] = field(default_factory=dict)
     version: int = VERSION
@@ -65,6 +68,7 @@ class Plan:
             "model": self.model,
             "keep": {name: list(units) for name, units in self.keep.items()},
             "drop": list(self.drop),
+            **({"merge": {name: list(others) for name, others in self.merge.items()}} if self.merge else {}),
             "sparsity": dict(self.sparsity),
             "made_by": dict(self.made_by),
         }
@@ -85,7 +89,8 @@ class Plan:
         for key in made_by:
             if key not in _MADE_BY:
                 raise PlanError(f"plan made_by has an unknown key {key!r}{nearest(key, _MADE_BY)}")
-        return cls(model=body["model"], keep=_keep(body), drop=_drop(body), sparsity=_strings(body, "sparsity"), made_by=made_by)
+        sparsity = _strings(body, "sparsity")
+        return cls(model=body["model"], keep=_keep(body), drop=_drop(body), merge=_merge(body), sparsity=sparsity, made_by=made_by)
 
     def explain(self, graph: Graph, stored: Graph | None = None) -> str:
         """Return, for people, what the plan does to the model of `graph` and who decided it, a line each.
@@ -96,6 +101,7 @@ class Plan:
         lines += [f"{name}: sparsity {pattern}" for name, pattern in self.sparsity.items()]
         lines += self._explained_units(graph)
         lines += [f"{name}: drop" for name in self.drop]
+        lines += [f"{name}: take in {', '.join(others)}" for name, others in self.merge.items()]
         if self.keep or self.drop:
             left = footprint(stored or graph, self.keep, self.drop, 1).parameters
             lines.append(f"parameters: {left:,} of {graph.parameters:,} ({left / graph.parameters:.1%})")
@@ -127,6 +133,7 @@ class Plan:
         for name in self.drop:
             if name not in known:
                 raise PlanError(f"plan drops {name!r}, which this model of {len(graph.blocks)} blocks does not have")
+        self._validate_merge(graph)
 
     def _validate_sparsity(self, graph: Graph) -> None:
         linears = {linear.tensor: linear for linear in graph.linears}
@@ -150,6 +157,24 @@ class Plan:
         for block in graph.blocks:
             self._validate_heads(block)
 
+    def _validate_merge(self, graph: Graph) -> None:
+        """What takes in others must stay whole, what is taken in must go whole, once, and have the same tensors."""
+        whole = {str(block.index): block for block in graph.blocks}
+        taken = [other for others in self.merge.values() for other in others]
+        for name in (*self.merge, *taken):
+            if name not in whole:
+                raise PlanError(f"plan merges {name!r}, which is no block of this model: they are 0-{len(whole) - 1}")
+        for name, others in self.merge.items():
+            if dropped_halves(whole[name], self.drop):
+                raise PlanError(f"plan merges blocks into {name}, of which it drops a part")
+            for other in others:
+                if len(dropped_halves(whole[other], self.drop)) < 2:
+                    raise PlanError(f"plan merges block {other} into {name} without dropping it")
+                if _shapes(graph, whole[other]) != _shapes(graph, whole[name]):
+                    raise PlanError(f"plan merges block {other} into {name}, whose tensors have other shapes")
+        if len(set(taken)) < len(taken):
+            raise PlanError("plan merges a block more than once")
+
     def _validate_heads(self, block: Block) -> None:
         """One key-value head serves as many query heads as any other: `repeat_interleave` knows no other layout."""
         heads, groups = f"{block.index}.head", f"{block.index}.kv"
@@ -163,6 +188,10 @@ class Plan:
         if len(set(counts.values())) > 1 or 0 in counts.values():
             each = ", ".join(f"{count} of group {group}" for group, count in counts.items())
             raise PlanError(f"plan keeps query heads of {heads!r} unevenly ({each}): every surviving key-value group needs equally many, at least one")
+
+
+def _shapes(graph: Graph, block: Block) -> dict[str, tuple[int, ...]]:
+    return {name.removeprefix(block.prefix): graph.tensors[name].shape for name in block.tensors}
 
 
 def _of(kept: int, size: int) -> str:
@@ -202,3 +231,13 @@ def _drop(body: dict[str, Any]) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise PlanError("plan 'drop' must be a list of block names such as '3.attn'")
     return tuple(value)
+
+
+def _merge(body: dict[str, Any]) -> dict[str, tuple[str, ...]]:
+    value = body.get("merge", {})
+    if not isinstance(value, dict):
+        raise PlanError("plan 'merge' must map blocks to lists of dropped blocks")
+    for name, others in value.items():
+        if not isinstance(others, list) or not others or not all(isinstance(other, str) for other in others):
+            raise PlanError(f"plan merge[{name!r}] must be a list of block names such as '9'")
+    return {name: tuple(others) for name, others in value.items()}

@@ -16,6 +16,7 @@ _SAID = {
     "units": "Units",
     "criterion": "Criterion for weights",
     "unit_criterion": "Criterion for units",
+    "depth_criterion": "Criterion for blocks",
     "allocation": "Spread over blocks",
     "repair": "Repair",
     "output_bias": "Outputs given a bias (others are only scaled)",
@@ -105,6 +106,8 @@ def _removed(plan: Plan, graph: Graph) -> Iterator[str]:
         indices = [str(index) for index, dropped in gone.items() if dropped == halves]
         if indices:
             yield f"{name} removed, of {len(graph.blocks)} blocks counted from 0: {', '.join(indices)}."
+    for index, others in plan.merge.items():
+        yield f"Block {index} took in the differences of {', '.join(others)}."
     for pattern, count in sorted(Counter(plan.sparsity.values()).items()):
         yield f"Single weights of {count} matrices, set to zero: {pattern}."
 

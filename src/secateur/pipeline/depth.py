@@ -2,132 +2,181 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
-from secateur.core.errors import UsageError
+from secateur.allocate.protect import layers_named, protected_halves
+from secateur.core.errors import TargetError, UsageError, nearest
+from secateur.core.footprint import Footprint, footprint
+from secateur.core.graph import Graph
 from secateur.core.plan import Plan
 from secateur.core.progress import Progress
+from secateur.core.target import Target
+from secateur.criteria.depth import DEPTH_CRITERIA, compared_by
 from secateur.model.arithmetic import arithmetic
+from secateur.model.families import FAMILIES
+from secateur.model.merged import Merged
 from secateur.model.opened import Opened
+from secateur.model.stream import ModelStream
 from secateur.pipeline.calibration import Calibration, calibration_tokens, provenance
+from secateur.pipeline.outcomes import Outcomes, Removal, passing
+from secateur.pipeline.removing import Goes, best_span, in_order, one_by_one
+from secateur.pipeline.seam import SEAM
+from secateur.transform.rounding import storage_type
 
-PROBE_WINDOWS = 8
-RECHECKED = 8
-"""Candidates measured anew at each step; the others keep their last known loss."""
+PROBE_TOKENS = 4096
+"""Calibration tokens on which removals are compared."""
+CRITERION = "kl"
+REPAIRS = (SEAM, "none")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Depth:
-    """How much depth goes.
+    """How much depth goes: one of `drop_layers`, `ratio` and `target`.
 
-    layers: so many blocks' worth of parameters; or ratio: that share of all block parameters.
+    drop_layers: so many blocks' worth of parameters; ratio: that share of all block parameters.
+    target: budgets, as `Target.parse` reads them, all of which must hold.
     sub_blocks: attention and FFN halves may go on their own.
+    criterion: a name of `DEPTH_CRITERIA`; None for the default.
+    repair: `seam` makes what stands before a gap answer for it, `none` does not; None for `seam` where that is possible.
+    protect, layers: halves left alone and blocks that may go, as `protected_halves` and `layers_named` read them.
+    dtype: in which type the model will be stored, for budgets in bytes.
     """
 
-    layers: int | None = None
+    drop_layers: int | None = None
     ratio: float | None = None
+    target: str | None = None
     sub_blocks: bool = False
+    criterion: str | None = None
+    repair: str | None = None
+    protect: Sequence[str] = ()
+    layers: str | None = None
+    dtype: str = "auto"
+
+    def check(self) -> None:
+        """Raise UsageError for options that cannot work, or not together, with any model."""
+        if sum(given is not None for given in (self.drop_layers, self.ratio, self.target)) != 1:
+            raise UsageError("say how much depth goes: one of --drop-layers 8, --ratio 0.25 and --target params=80%")
+        if self.ratio is not None and not 0 < self.ratio < 1:
+            raise UsageError(f"--ratio {self.ratio} is outside (0, 1)")
+        if self.drop_layers is not None and self.drop_layers < 1:
+            raise UsageError(f"--drop-layers {self.drop_layers} drops nothing")
+        if self.repair is not None and self.repair not in REPAIRS:
+            raise UsageError(f"--method depth knows no repair {self.repair!r}{nearest(self.repair, REPAIRS)}; known: {', '.join(REPAIRS)}")
+        if compared_by(self.criterion or CRITERION, halves=self.sub_blocks) == "last" and self.repair == SEAM:
+            raise UsageError("--criterion laco puts the blocks that go into those that stay: leave out --repair seam")
+
+    def repair_for(self, graph: Graph) -> str:
+        """Return the repair; raises UsageError for one that the family cannot have."""
+        able = len(FAMILIES[graph.family].ffn_norms) == 1
+        if self.repair == SEAM and not able:
+            raise UsageError(f"--repair seam needs halves that end in a linear, and {graph.family} has norms after them: use --repair none")
+        return self.repair or (SEAM if able and compared_by(self.criterion or CRITERION) != "last" else "none")
 
 
 def decide_depth(model: Opened, depth: Depth, calibration: Calibration, seed: int, progress: Progress) -> Plan:
-    """Return the plan that drops blocks one after another, each time the one whose loss costs least per parameter.
+    """Return the plan that drops the blocks, or halves, that the criterion misses least, until the budget is met.
 
-    The first and the last block always stay. Raises UsageError if so much cannot go. The greedy search with measurement
-    after every removal is that of BlockPruner (arXiv:2406.10594).
+    The first and the last block always stay. Raises UsageError for options that cannot work, TargetError naming the nearest
+    target if the one asked for is out of reach, TextError if the calibration text is too short.
     """
-    if (depth.layers is None) == (depth.ratio is None):
-        raise UsageError("say how much depth goes: either --drop-layers 8 or --ratio 0.25")
+    depth.check()
+    goes = _Budget(model.graph, depth).goes()
+    repair, name = depth.repair_for(model.graph), depth.criterion or CRITERION
     tokens = calibration_tokens(model, calibration, seed)
-    search = _Search(model, tokens[:PROBE_WINDOWS], depth.sub_blocks, progress)
-    blocks = depth.layers if depth.layers is not None else (depth.ratio or 0.0) * len(model.graph.blocks)
     with arithmetic("bfloat16"):
-        dropped = search.run(round(blocks * search.whole))
-    made_by = {"target": f"layers={blocks:g}", "units": "sub-blocks" if depth.sub_blocks else "blocks", "criterion": "", "repair": "none"}
-    made_by |= {"scope": "row", "seed": str(seed), "secateur": version("secateur"), **provenance(calibration, tokens)}
-    return Plan(model=model.digest, drop=tuple(dropped), made_by=made_by)
+        removal = _search(model, name, goes, tokens, progress)
+    said = {
+        "target": depth.target or (f"ratio={depth.ratio:g}" if depth.ratio else f"layers={depth.drop_layers}"),
+        "units": "sub-blocks" if depth.sub_blocks else "blocks",
+        "depth_criterion": name,
+        "repair": repair,
+        "dtype": depth.dtype if depth.dtype != "auto" else "",
+        "protect": ",".join(depth.protect),
+        "layers": depth.layers or "",
+        "seed": str(seed),
+        "secateur": version("secateur"),
+    }
+    made_by = {key: value for key, value in said.items() if value} | dict(provenance(calibration, tokens))
+    return Plan(model=model.digest, drop=removal.drop, merge=removal.merge, made_by=made_by)
 
 
-class _Search:
-    """Greedy removal with the states before every block kept, so that a candidate costs only the blocks after it."""
+def _search(model: Opened, name: str, goes: Goes, tokens: Tensor, progress: Progress) -> Removal:
+    criterion, compares = DEPTH_CRITERIA[name].function, compared_by(name)
+    blocks = model.graph.blocks
+    probe = tokens[: max(1, PROBE_TOKENS // tokens.shape[1])]
+    if compares == "block":
+        return in_order(goes, criterion, *passing(model.stream(), probe, last=False))
+    if compares == "span":
+        return best_span(goes, criterion, *passing(model.stream(), tokens, last=True))
+    if compares == "last":
+        merged = Merged(model.source, model.graph, {})
+        return one_by_one(goes, Outcomes(ModelStream(merged, model.graph), blocks, probe, criterion, merged=merged, last=True), progress, merging=True)
+    return one_by_one(goes, Outcomes(model.stream(), blocks, probe, criterion), progress)
 
-    def __init__(self, model: Opened, tokens: Tensor, sub_blocks: bool, progress: Progress) -> None:
-        self._stream = model.stream()
-        self._tokens, self._progress = tokens, progress
-        (embedded,) = self._stream.embed([tokens])
-        self._before: list[Tensor] = [embedded]
-        self._gone: list[str] = []
-        blocks = model.graph.blocks
-        halves = {(block.index, part): sum(model.graph.tensors[name].numel for name in block.halves[part]) for block in blocks for part in ("attn", "ffn")}
-        self.whole = halves[0, "attn"] + halves[0, "ffn"]
-        inner = range(1, len(blocks) - 1)
-        if sub_blocks:
-            self._prices = {f"{index}.{part}": halves[index, part] for index in inner for part in ("attn", "ffn")}
-        else:
-            self._prices = {str(index): halves[index, "attn"] + halves[index, "ffn"] for index in inner}
 
-    def run(self, budget: int) -> list[str]:
-        """Return what to drop so that at least `budget` parameters go."""
-        if not 0 < budget <= sum(self._prices.values()):
-            raise UsageError(f"that much cannot go: at most {sum(self._prices.values()):,} parameters lie between the first and the last block")
-        self._progress.start("search depth", budget)
-        base = self._advance_from(0)
-        losses: dict[str, float] = {}
-        removed = 0
-        while removed < budget:
-            best = self._cheapest(losses, base)
-            base = losses.pop(best)
-            self._gone.append(best)
-            removed += self._prices.pop(best)
-            self._advance_from(int(best.partition(".")[0]))
-            self._progress.note(f"drop {best}: loss {base:.4f}")
-        return self._gone
+class _Budget:
+    """What may go, and when enough has gone."""
 
-    def _cheapest(self, losses: dict[str, float], base: float) -> str:
-        """Measure candidates (all at first, then the most promising) and return the cheapest per parameter."""
+    def __init__(self, graph: Graph, depth: Depth) -> None:
+        self._graph, self._depth = graph, depth
+        self._bytes_each = storage_type(depth.dtype, graph.tensors).itemsize
+        self._target = Target.parse([depth.target or f"ratio={depth.ratio:.9f}"]) if depth.drop_layers is None else None
+        self._whole = self._size(())
+        self._context = max((limit.context for limit in self._target.limits), default=0) if self._target else 0
 
-        def cost(name: str) -> float:
-            return (losses[name] - base) / self._prices[name]
+    def goes(self) -> Goes:
+        """Return the candidates; raises UsageError if nothing has to go or may go, TargetError if not enough can."""
+        prices = {name: price for name in self._names() if (price := self._price(name)) > 0}
+        if not prices:
+            raise UsageError("--protect and --layers leave nothing to drop: the first and the last block always stay")
+        if self._enough(()):
+            raise UsageError(f"the model meets {self._target} as it is ({self._whole.parameters:,} parameters): there is nothing to drop")
+        if not self._enough(tuple(prices)):
+            raise self._unreachable(tuple(prices))
+        return Goes(prices, self._enough)
 
-        first = not losses
-        fresh: set[str] = set()
-        for name in list(self._prices) if first else sorted(losses, key=cost)[:RECHECKED]:
-            losses[name] = self._loss([*self._gone, name], int(name.partition(".")[0]))
-            fresh.add(name)
-        return min(fresh, key=cost)
+    def _names(self) -> list[str]:
+        """Return what may go: neither the first block, which makes the states all others change, nor the last, which the head reads."""
+        depth, graph = self._depth, self._graph
+        named = layers_named(graph, depth.layers) if depth.layers else range(len(graph.blocks))
+        spared = protected_halves(graph, depth.protect)
+        inner = [block for block in graph.blocks[1:-1] if block.index in named]
+        if depth.sub_blocks:
+            return [name for block in inner for part in ("attn", "ffn") if (name := f"{block.index}.{part}") not in spared]
+        return [str(block.index) for block in inner if not {f"{block.index}.attn", f"{block.index}.ffn"} & spared]
 
-    def _advance_from(self, index: int) -> float:
-        """Recompute the kept states after block `index`; return the loss."""
-        del self._before[index + 1 :]
-        states = self._before[index]
-        for later in range(index, len(self._stream)):
-            states = self._run(later, states, self._gone)
-            self._before.append(states)
-        return self._nll(states)
+    def _size(self, drop: Sequence[str]) -> Footprint:
+        return footprint(self._graph, {}, drop, self._bytes_each)
 
-    def _loss(self, gone: list[str], index: int) -> float:
-        states = self._before[index]
-        for later in range(index, len(self._stream)):
-            states = self._run(later, states, gone)
-        return self._nll(states)
+    def _price(self, name: str) -> int:
+        """Return the bytes that go with it: weights and, where a budget counts them, its share of the cache."""
+        left = self._size((name,))
+        return self._whole.weight_bytes - left.weight_bytes + (self._whole.kv_values - left.kv_values) * 2 * self._context
 
-    def _run(self, index: int, states: Tensor, gone: list[str]) -> Tensor:
-        parts = [part for part in ("attn", "ffn") if str(index) in gone or f"{index}.{part}" in gone]
-        if len(parts) == 2:
-            return states
-        with self._stream.open(index) as live:
-            if parts:
-                with live.without(parts[0]):
-                    return live(states)
-            return live(states)
+    def _enough(self, drop: Sequence[str]) -> bool:
+        left = self._size(drop)
+        if self._target is not None:
+            return self._target.met(left, self._whole)
+        wanted = self._depth.drop_layers or 0
+        if not self._depth.sub_blocks:
+            return len(drop) >= wanted
+        return (self._whole.block_parameters - left.block_parameters) * len(self._graph.blocks) >= wanted * self._whole.block_parameters
 
-    def _nll(self, states: Tensor) -> float:
-        total, start = 0.0, 0
-        targets = self._tokens[:, 1:].flatten()
-        for logits in self._stream.logits(states[:, :-1].flatten(0, 1)):
-            total += float(cross_entropy(logits, targets[start : start + len(logits)], reduction="sum"))
-            start += len(logits)
-        return total / len(targets)
+    def _unreachable(self, most: tuple[str, ...]) -> UsageError | TargetError:
+        if self._target is None:
+            count = next(index for index in range(len(self._graph.blocks), -1, -1) if self._fits(index, most))
+            return UsageError(
+                f"--drop-layers {self._depth.drop_layers}: that much cannot go, at most {count} blocks' worth (the first and the last always stay)"
+            )
+        near = self._target.nearest(self._size(most), self._whole)
+        return TargetError(f"{self._target} is out of reach with these --protect, --layers and --sub-blocks: the nearest is {near}")
+
+    def _fits(self, count: int, most: tuple[str, ...]) -> bool:
+        if not self._depth.sub_blocks:
+            return len(most) >= count
+        gone = self._whole.block_parameters - self._size(most).block_parameters
+        return gone * len(self._graph.blocks) >= count * self._whole.block_parameters

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -26,6 +24,7 @@ from secateur.model.checkpoint import MANIFEST, Checkpoint, writing
 from secateur.model.families import family_of
 from secateur.model.hidden import Narrowed
 from secateur.model.memory import give_back
+from secateur.model.merged import Merged
 from secateur.model.nonuniform import MODULE, modeling_source
 from secateur.model.opened import Opened, open_model
 from secateur.model.source import hub_name
@@ -33,6 +32,8 @@ from secateur.model.stream import ModelStream
 from secateur.pipeline.calibration import replay_calibration
 from secateur.pipeline.methods import Method, method_of
 from secateur.pipeline.outcome import planned_config, surviving_blocks
+from secateur.pipeline.outcomes import without
+from secateur.pipeline.seam import SEAM, close_gap, gaps
 from secateur.pipeline.unit_repair import repaired, unit_repair_of
 from secateur.transform.rounding import storage_type
 from secateur.transform.surgery import cut, survivors, uncut
@@ -85,7 +86,7 @@ def execute(model: Opened, plan: Plan, out: Path, settings: Settings, progress: 
     """
     plan.validate(model.graph, model.digest)
     method, given = method_of(plan.made_by if plan.sparsity else {}), model
-    model = repaired(given, plan)
+    model = repaired(Opened(Merged(given.source, given.graph, plan.merge), given.graph) if plan.merge else given, plan)
     tokens = replay_calibration(model, plan) if "calibration" in plan.made_by else _probe(model)
     dtype = storage_type(settings.dtype, model.graph.tensors)
     kind: Arithmetic = settings.arithmetic or ("bfloat16" if plan.sparsity and method.repair != "none" else "float32")
@@ -122,6 +123,7 @@ class _Run:
         self._checkpoint, self._progress = checkpoint, progress
         self._patterns = {name: Pattern.parse(text) for name, text in plan.sparsity.items()}
         self._repair = unit_repair_of(plan)
+        self._gaps = gaps(model.graph, plan.drop) if plan.made_by.get("repair") == SEAM else {}
         self._seed = int(plan.made_by.get("seed", "0"))
 
     def write_outside(self) -> None:
@@ -138,7 +140,7 @@ class _Run:
         """Prune, write and run every surviving block; those that a killed run finished are read back instead."""
         self._progress.start("prune", len(alive), self.resumed)
         for place, index in enumerate(alive):
-            with self.stream.open(index) as live, _without(live, dropped_halves(live.block, self._plan.drop)):
+            with self.stream.open(index) as live, without(live, dropped_halves(live.block, self._plan.drop)):
                 if place < self.resumed:
                     self._restore(place, live)
                     hidden.advance(live)
@@ -157,8 +159,10 @@ class _Run:
         for part, other in (("attn", "ffn"), ("ffn", "attn")):
             tensors = frozenset(live.block.halves[part])
             if part not in dropped_halves(live.block, self._plan.drop) and tensors:
-                with _without(live, [other]):
+                with without(live, [other]):
                     self._carve(live, hidden, tensors)
+                    if gap := self._gaps.get((live.block.index, part)):
+                        close_gap(live, part, hidden, ModelStream(self._source, self._model.graph), gap, self._inputs_kept(live))
                     self._sparsify(live, hidden, tensors)
                     for name in tensors - self._source.folds.keys():
                         live.weight(name).copy_(live.weight(name).to(self._dtype))
@@ -191,6 +195,11 @@ class _Run:
             weight.copy_(mended.weight)
             if mended.shift is not None:
                 live.weight(bias).add_(mended.shift)
+
+    def _inputs_kept(self, live: LiveBlock) -> dict[str, Tensor]:
+        """Return, for each linear of a block that loses inputs, those that stay."""
+        shapes = {linear.tensor: (linear.out_features, linear.in_features) for linear in live.block.linears}
+        return {name: kept for name, (_, kept) in survivors(shapes, live.block.groups, self._plan.keep).items()}
 
     def _sparsify(self, live: LiveBlock, hidden: HiddenStates, tensors: frozenset[str]) -> None:
         """Prune weight by weight, stage by stage: each linear sees inputs that the pruned linears before it made."""
@@ -238,14 +247,6 @@ class _Run:
                 weight = live.weight(name)
                 self.weights += weight.numel()
                 self.zeros += int((weight == 0).sum())
-
-
-@contextmanager
-def _without(live: LiveBlock, parts: Iterable[str]) -> Iterator[None]:
-    with ExitStack() as stack:
-        for part in parts:
-            stack.enter_context(live.without(part))
-        yield
 
 
 def _present(block: Block, plan: Plan) -> list[str]:

@@ -13,14 +13,17 @@ from secateur.allocate.units import SPREADS, Curve, SpreadContext, parameters_go
 from secateur.allocate.units.two_stage import stages
 from secateur.core.errors import UsageError
 from secateur.core.progress import Progress
+from secateur.criteria.depth import DEPTH_CRITERIA
 from secateur.model.arithmetic import arithmetic
 from secateur.model.opened import Opened
 from secateur.model.stream import ModelStream, StreamedBlock
-from secateur.pipeline.depth import PROBE_WINDOWS, _Search
+from secateur.pipeline.outcomes import Outcomes
 from secateur.pipeline.probe import silence
 from secateur.pipeline.rank import Ranked
+from secateur.pipeline.removing import Goes, one_by_one
 
 NAME = "2ssp"
+PROBE_WINDOWS = 8
 ATTENTION = "attention"
 """Stands for a group whose units are the attention halves of the blocks that are narrowed."""
 
@@ -65,8 +68,10 @@ class TwoStage:
         if not cuts[ATTENTION]:
             return ()
         with arithmetic("bfloat16"):
-            search = _AttentionSearch(Silenced(self._model.source, self._model.graph, self._ranked, cuts), tokens[:PROBE_WINDOWS], self.candidates, progress)
-            return tuple(search.run(cuts[ATTENTION] * self._attention))
+            silenced = Silenced(self._model.source, self._model.graph, self._ranked, cuts)
+            outcomes = Outcomes(silenced.stream(), silenced.graph.blocks, tokens[:PROBE_WINDOWS], DEPTH_CRITERIA["loss"].function)
+            goes = Goes(dict.fromkeys(self.candidates, self._attention), lambda drop: len(drop) >= cuts[ATTENTION])
+            return one_by_one(goes, outcomes, progress).drop
 
 
 @dataclass(frozen=True)
@@ -92,11 +97,3 @@ class _SilencedStream(ModelStream):
         with super().open(index) as live:
             silence(live, self._silenced.ranked, self._silenced.cuts)
             yield live
-
-
-class _AttentionSearch(_Search):
-    """The greedy search for depth, among some attention halves."""
-
-    def __init__(self, model: Opened, tokens: Tensor, candidates: tuple[str, ...], progress: Progress) -> None:
-        super().__init__(model, tokens, True, progress)
-        self._prices = {name: price for name, price in self._prices.items() if name in candidates}
