@@ -25,11 +25,11 @@ KeepHeads = Annotated[int, typer.Option("--keep-heads", min=1, help="width: head
 _DROPS = "kl (default), loss, influence, angular, laco"
 _SCORES = "contribution, flap, magnitude, minitron, ppm, random, slimllm, taylor, wanda-sp"
 Criterion = Annotated[
-    Optional[str], typer.Option("--criterion", help=f"Replace the method's criterion; for width: obs (default), {_SCORES}; for depth: {_DROPS}.")
-]  # noqa: UP045
+    str | None, typer.Option("--criterion", help=f"Replace the method's criterion; for width: obs (default), {_SCORES}; for depth: {_DROPS}.")
+]
 Repair = Annotated[
-    Optional[str], typer.Option("--repair", help="Another repair: none, obs, dsnot, lsq, admm; for width: none, bias, affine, lsq; for depth: seam, none.")
-]  # noqa: UP045
+    str | None, typer.Option("--repair", help="Another repair: none, obs, dsnot, lsq, admm; for width: none, bias, affine, lsq; for depth: seam, none.")
+]
 Scope = Annotated[Optional[str], typer.Option("--scope", help="Which weights compete: row or tensor.")]  # noqa: UP045
 _SPREADS = "uniform (default), knapsack, zscore, slimllm, adapt, evolve, 2ssp"
 Allocation = Annotated[Optional[str], typer.Option("--allocation", help=f"Spread over layers: uniform, owl, error, global; for width: {_SPREADS}.")]  # noqa: UP045
@@ -37,8 +37,8 @@ Calib = Annotated[str, typer.Option("--calib", help="Text file (.txt, .raw, .jso
 Samples = Annotated[int, typer.Option("--samples", min=1, help="Windows of calibration text.")]
 CalibWindow = Annotated[int, typer.Option("--calib-window", min=2, help="Tokens per calibration window.")]
 Protect = Annotated[
-    Optional[list[str]], typer.Option("--protect", help="first=N, last=N, or a glob over tensors (width: or groups; depth: or halves); repeatable.")
-]  # noqa: UP045
+    list[str] | None, typer.Option("--protect", help="first=N, last=N, or a glob over tensors (width: or groups; depth: or halves); repeatable.")
+]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")]
 Dtype = Annotated[str, typer.Option("--dtype", help="Storage: auto, float32, bfloat16, float16.")]
 Compute = Annotated[str, typer.Option("--compute", help="Matrix products in float32 or bfloat16 (summed in float32).")]
