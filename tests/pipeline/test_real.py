@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,9 +37,19 @@ def test_the_protocol_gives_the_published_dense_perplexity(smollm2: str, shared:
 
 @pytest.mark.slow
 @pytest.mark.ci
-def test_smollm2_narrowed_and_shortened_loads_in_stock_transformers(smollm2: str, tmp_path: Path) -> None:
-    width = pipeline.plan(smollm2, pipeline.Width(ratio=0.2), calibration=CALIBRATION)
-    plan = pipeline.Plan(model=width.model, keep=width.keep, drop=("17",), made_by=width.made_by)
-    made = pipeline.apply(plan, smollm2, tmp_path / "out")
-    assert made.parameters < 0.87 * 134_515_008
-    assert pipeline.verify(str(tmp_path / "out")).stock_difference < 1e-3
+def test_two_commands_lead_from_smollm2_to_a_pruned_file_that_llama_cpp_runs(smollm2: str, tmp_path: Path) -> None:
+    """What the README promises a newcomer: the export ends well only if llama.cpp predicts what the model predicts."""
+    folder, file = tmp_path / "narrow", tmp_path / "narrow.gguf"
+    _secateur("prune", smollm2, "-o", str(folder), "--method", "width", "--ratio", "0.2", "--samples", "8", "--calib-window", "256")
+    done = _secateur("export", str(folder), "-o", str(file), "--type", "q8_0")
+    assert done["verified"]
+    assert 0 <= done["kl"] < 0.01
+    assert file.stat().st_size < 0.9 * 134_515_008 * 34 / 32
+    assert pipeline.verify(str(folder)).stock_difference < 1e-3
+
+
+def _secateur(*arguments: str) -> dict[str, Any]:
+    done = subprocess.run([sys.executable, "-m", "secateur", *arguments, "--json"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    body: dict[str, Any] = json.loads(done.stdout)
+    return body
