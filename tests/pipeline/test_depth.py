@@ -121,9 +121,12 @@ def test_angular_drops_the_run_that_turns_the_last_positions_least(tiny: Maker) 
     assert _plan(source, drop_layers=2, criterion="angular").drop == (str(best), str(best + 1))
 
 
-def test_laco_merges_by_the_sum_of_differences(tiny: Maker, tmp_path: Path) -> None:
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_laco_merges_by_the_sum_of_differences(tiny: Maker, tmp_path: Path, by_hand: bool) -> None:
     source = tiny("llama", **DEEP)
     plan = _plan(source, drop_layers=2, criterion="laco")
+    if by_hand:
+        plan = Plan(model=plan.model, drop=("2", "3", "5"), merge={"1": ("2", "3"), "4": ("5",)})
     assert sorted(name for others in plan.merge.values() for name in others) == sorted(plan.drop)
     pipeline.apply(plan, str(source), tmp_path / "out")
     given = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32).state_dict()
