@@ -31,7 +31,7 @@ Repair = Annotated[
     str | None, typer.Option("--repair", help="Another repair: none, obs, dsnot, lsq, admm; for width: none, bias, affine, lsq; for depth: seam, none.")
 ]
 Scope = Annotated[Optional[str], typer.Option("--scope", help="Which weights compete: row or tensor.")]  # noqa: UP045
-_SPREADS = "uniform (default), knapsack, zscore, slimllm, adapt, evolve, 2ssp"
+_SPREADS = "uniform (default), sensitivity, knapsack, zscore, slimllm, adapt, evolve, 2ssp"
 Allocation = Annotated[Optional[str], typer.Option("--allocation", help=f"Spread over layers: uniform, owl, error, global; for width: {_SPREADS}.")]  # noqa: UP045
 Calib = Annotated[str, typer.Option("--calib", help="Text file (.txt, .raw, .jsonl), hf:DATASET:CONFIG:SPLIT, builtin, or self.")]
 Samples = Annotated[int, typer.Option("--samples", min=1, help="Windows of calibration text.")]
