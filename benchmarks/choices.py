@@ -16,7 +16,8 @@ from common import perplexity, prune, table
 
 AMOUNT = {"50": "--sparsity 0.5", "60": "--sparsity 0.6", "70": "--sparsity 0.7", "2:4": "--pattern 2:4"}
 CHOICES = {
-    "method": [f"--method {name} {AMOUNT[amount]}" for amount in ("60", "70") for name in ("wanda", "sparsegpt", "alps")] + [f"--method wanda {AMOUNT['2:4']}"],
+    "method": [f"--method {name} {AMOUNT[amount]}" for amount in ("60", "70") for name in ("wanda", "sparsegpt", "alps")],
+    "arithmetic": [f"--method wanda {AMOUNT[amount]}{kind}" for amount in ("50", "2:4") for kind in ("", " --dtype float32 --compute float32")],
     "calibration": [f"--method sparsegpt {AMOUNT[amount]} --calib {text}" for amount in ("50", "2:4") for text in ("builtin", "self")],
     "spread": [f"--method sparsegpt {AMOUNT['60']} --allocation {name}" for name in ("owl", "error", "global")],
     "criterion": [f"--method {name} {AMOUNT['50']}" for name in ("magnitude", "ria")],

@@ -22,6 +22,8 @@ from common import ROOT, Run, perplexity, prune, run, table
 PEERS = ROOT / "benchmarks" / "peers"
 PEER_PYTHON = ROOT / ".cache" / "peers-venv" / "bin" / "python"
 AMOUNT = {"50": ("--sparsity", "0.5"), "60": ("--sparsity", "0.6"), "70": ("--sparsity", "0.7"), "2:4": ("--pattern", "2:4")}
+# The peers calibrate and store in float32. Where nothing answers for a wrong choice, what a method gives hangs on that.
+SAME_ARITHMETIC = {"wanda": ("--dtype", "float32", "--compute", "float32")}
 OURS = ["wanda-50", "sparsegpt-50", "wanda-2:4", "sparsegpt-2:4", "magnitude-50", "ria-50", "alps-50", "alps-2:4", "sparsegpt-60", "sparsegpt-70"]
 THEIRS = {"llmcompressor": ["wanda-50", "sparsegpt-50", "wanda-2:4", "sparsegpt-2:4"], "modelopt": ["sparsegpt-2:4"]}
 
@@ -46,7 +48,7 @@ def one_run(cell: Cell, inputs: Path, out: Path) -> None:
     """Run one cell once; the first run is evaluated too."""
     name, _, amount = cell.method.rpartition("-")
     if cell.tool == "secateur":
-        cell.runs.append(prune(out, "--method", name, *AMOUNT[amount]))
+        cell.runs.append(prune(out, "--method", name, *AMOUNT[amount], *SAME_ARITHMETIC.get(name, ())))
     else:
         script = str(PEERS / f"prune_{cell.tool}.py")
         arguments = ["--model", str(inputs / "model"), "--tokens", str(inputs / "tokens.safetensors"), "--method", cell.method, "--out", str(out)]

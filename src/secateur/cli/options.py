@@ -42,7 +42,7 @@ Protect = Annotated[
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")]
 Dtype = Annotated[str, typer.Option("--dtype", help="Storage: auto, float32, bfloat16, float16.")]
 Compute = Annotated[str, typer.Option("--compute", help="Matrix products in float32 or bfloat16 (summed in float32).")]
-RunCompute = Annotated[str | None, typer.Option("--compute", help="Matrix products: bfloat16 (default where weights are repaired) or float32.")]
+RunCompute = Annotated[str | None, typer.Option("--compute", help="Matrix products: bfloat16, or float32 (default where units are cut).")]
 Memory = Annotated[int, typer.Option("--memory", min=0, help="MiB of hidden states held in memory before a scratch file is used.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Decide, print, and write nothing.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")]

@@ -68,7 +68,7 @@ class Settings:
     """How to write.
 
     dtype: storage type, `auto` or a name of `DTYPES`.
-    arithmetic: of matrix products; `None` takes bfloat16 where the survivors answer for what left (they answer for the rounding too), else float32.
+    arithmetic: of matrix products; `None` takes bfloat16, or float32 where units are cut.
     memory: bytes of hidden states held in memory before a scratch file is used.
     """
 
@@ -89,7 +89,7 @@ def execute(model: Opened, plan: Plan, out: Path, settings: Settings, progress: 
     model = repaired(Opened(Merged(given.source, given.graph, plan.merge), given.graph) if plan.merge else given, plan)
     tokens = replay_calibration(model, plan) if "calibration" in plan.made_by else _probe(model)
     dtype = storage_type(settings.dtype, model.graph.tensors)
-    kind: Arithmetic = settings.arithmetic or ("bfloat16" if plan.sparsity and method.repair != "none" else "float32")
+    kind: Arithmetic = settings.arithmetic or ("float32" if plan.keep or plan.drop else "bfloat16")
     job = {"plan": plan.digest(), "dtype": str(dtype), "arithmetic": kind, "secateur": version("secateur")}
     alive = surviving_blocks(model, plan)
     with arithmetic(kind), writing(out, job, len(alive) + 1, overwrite=settings.overwrite) as checkpoint:
