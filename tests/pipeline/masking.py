@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +31,7 @@ def _mask(size: int, kept: tuple[int, ...], block: int = 1) -> Tensor:
 
 def masked_model(folder: Path, plan: Plan) -> nn.Module:
     """Return the whole model whose removed heads, neurons, halves and channels give nothing; its norms have their full width."""
-    whole = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    whole: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     for name, kept in plan.keep.items():
         if name == "hidden":
             mask = _mask(whole.config.hidden_size, kept)
@@ -51,6 +52,7 @@ def masked_model(folder: Path, plan: Plan) -> nn.Module:
         for half in [part] if part else ["attn", "ffn"]:
             linear = layer.self_attn.o_proj if half == "attn" else layer.mlp.down_proj
             linear.register_forward_hook(_scaled(torch.zeros(())))
+    assert isinstance(whole, nn.Module)
     return whole
 
 

@@ -36,13 +36,14 @@ def _plan(folder: Path, keep: dict[str, tuple[int, ...]], drop: tuple[str, ...] 
 def _keep(case: str, blocks: int) -> tuple[dict[str, tuple[int, ...]], tuple[str, ...]]:
     heads = {f"{index}.head": ((0, 2, 4, 5), (1, 2, 3, 4))[index % 2] for index in range(blocks)}
     grouped = {f"{index}.kv": (index % 2,) for index in range(blocks)} | {f"{index}.head": (0, 2, 3, 5) for index in range(blocks)}
-    return {
+    cases: dict[str, tuple[dict[str, tuple[int, ...]], tuple[str, ...]]] = {
         "head": (heads, ()),
         "hidden": ({"hidden": CHANNELS}, ()),
         "kv+head": (grouped, ()),
         "hidden+ffn+drop": ({"hidden": EVEN, "0.ffn": tuple(range(0, 96, 2)), "1.head": (0, 5)}, ("1.ffn", f"{blocks - 1}.attn", "2")),
         "hidden+ffn+kv+block": ({"hidden": EVEN} | {f"{index}.ffn": tuple(range(30, 70)) for index in range(blocks)} | grouped, ("1",)),
-    }[case]
+    }
+    return cases[case]
 
 
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
@@ -117,11 +118,12 @@ def test_repair_answers_for_heads_and_groups_together(tiny: Maker, tmp_path: Pat
     folder = tiny("llama", **WIDE)
     calibration = pipeline.Calibration(samples=8, window=64)
     made_by = dict(pipeline.plan(str(folder), sparsity=0.5, method="wanda", calibration=calibration).made_by)
-    keep = {f"{index}.kv": (1,) for index in range(3)} | {f"{index}.head": (0, 3, 5) for index in range(3)}
+    keep: dict[str, tuple[int, ...]] = {f"{index}.kv": (1,) for index in range(3)}
+    keep |= {f"{index}.head": (0, 3, 5) for index in range(3)}
     whole = logits(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval())
     errors = {}
     for repair in ("none", "lsq"):
-        plan = _plan(folder, keep, **{**made_by, "criterion": "", "repair": repair})
+        plan = _plan(folder, keep, (), **{**made_by, "criterion": "", "repair": repair})
         made = pipeline.apply(plan, str(folder), tmp_path / repair, settings=EXACT)
         assert made.reload_difference < 1e-5
         pruned = AutoModelForCausalLM.from_pretrained(tmp_path / repair, dtype=torch.float32).eval()

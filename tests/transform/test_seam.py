@@ -37,7 +37,8 @@ def test_it_is_the_ridge_solution_with_the_damping_best_on_held_out_windows(kept
     def solution(windows: Tensor, damping: float) -> Tensor:
         a, b = x[windows].flatten(0, 1), y[windows].flatten(0, 1)
         extra = torch.diag((damping * a.square().sum(0)).sqrt())
-        return torch.linalg.lstsq(torch.cat([a, extra]), torch.cat([b, torch.zeros(len(used), 5).double()])).solution.T
+        found: Tensor = torch.linalg.lstsq(torch.cat([a, extra]), torch.cat([b, torch.zeros(len(used), 5).double()])).solution
+        return found.T
 
     errors = {damping: float((y[held] - x[held] @ solution(~held, damping).T).square().sum()) for damping in DAMPINGS}
     best = min(errors, key=lambda damping: errors[damping])

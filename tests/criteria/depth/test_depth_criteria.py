@@ -16,7 +16,8 @@ TARGETS = torch.tensor([0, 3, 10, 4, 4, 9, 1])
 
 
 def _cosine(a: Tensor, b: Tensor) -> float:
-    x, y = a.double().tolist(), b.double().tolist()
+    x: list[float] = a.double().tolist()
+    y: list[float] = b.double().tolist()
     return sum(p * q for p, q in zip(x, y, strict=True)) / math.sqrt(sum(p * p for p in x) * sum(q * q for q in y))
 
 
