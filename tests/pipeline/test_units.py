@@ -34,8 +34,9 @@ def _plan(folder: Path, keep: dict[str, tuple[int, ...]], drop: tuple[str, ...] 
 
 
 def _keep(case: str, blocks: int) -> tuple[dict[str, tuple[int, ...]], tuple[str, ...]]:
-    heads = {f"{index}.head": ((0, 2, 4, 5), (1, 2, 3, 4))[index % 2] for index in range(blocks)}
-    grouped = {f"{index}.kv": (index % 2,) for index in range(blocks)} | {f"{index}.head": (0, 2, 3, 5) for index in range(blocks)}
+    heads: dict[str, tuple[int, ...]] = {f"{index}.head": ((0, 2, 4, 5), (1, 2, 3, 4))[index % 2] for index in range(blocks)}
+    grouped: dict[str, tuple[int, ...]] = {f"{index}.kv": (index % 2,) for index in range(blocks)}
+    grouped |= {f"{index}.head": (0, 2, 3, 5) for index in range(blocks)}
     cases: dict[str, tuple[dict[str, tuple[int, ...]], tuple[str, ...]]] = {
         "head": (heads, ()),
         "hidden": ({"hidden": CHANNELS}, ()),
