@@ -19,9 +19,12 @@ if TYPE_CHECKING:
 
 _BELONGS = {
     **dict.fromkeys(("sparsity", "pattern", "scope"), ("weights",)),
-    **dict.fromkeys(("units", "align", "uniform", "keep_heads"), ("width",)),
+    **dict.fromkeys(("units", "align", "uniform"), ("width", "auto")),
+    "keep_heads": ("width",),
     **dict.fromkeys(("drop_layers", "sub_blocks"), ("depth",)),
-    **dict.fromkeys(("ratio", "target", "layers"), ("width", "depth")),
+    "ratio": ("width", "depth"),
+    **dict.fromkeys(("target", "layers"), ("width", "depth", "auto")),
+    "criterion": ("weights", "width", "depth"),
     "allocation": ("weights", "width"),
 }
 """Options that only some kinds of pruning know."""
@@ -34,7 +37,7 @@ class Choice:
     method: options.Method = "auto"
     sparsity: options.Sparsity = None
     pattern: options.Pattern = None
-    units: options.Units = "ffn"
+    units: options.Units = None
     ratio: options.Ratio = None
     target: options.Target = None
     drop_layers: options.DropLayers = None
@@ -56,7 +59,9 @@ class Choice:
 
     @property
     def kind(self) -> str:
-        """What goes: `weights`, or units by `width` or `depth`."""
+        """What goes: `weights`, or units by `width`, by `depth`, or by both (`auto`, which means weights unless there is a target)."""
+        if self.method == "auto" and self.target is not None:
+            return "auto"
         return self.method if self.method in ("width", "depth") else "weights"
 
     def check(self) -> None:
@@ -94,9 +99,12 @@ class Choice:
             return pipeline.Depth(target=target, **parts)
         if self.kind == "weights":
             return pipeline.Sparsity(sparsity=self.sparsity or self.pattern or "", method=self.method, scope=self.scope, **parts)
-        parts |= {name: getattr(self, name) for name in ("ratio", "align", "uniform", "layers", "keep_heads", "dtype")}
-        units = tuple(unit.strip() for unit in self.units.split(","))
-        return pipeline.Width(units=units, target=target, **parts)
+        parts |= {name: getattr(self, name) for name in ("align", "uniform", "layers", "dtype")}
+        if self.units is not None:
+            parts["units"] = tuple(unit.strip() for unit in self.units.split(","))
+        if self.kind == "auto":
+            return pipeline.Auto(target=target or "", **parts)
+        return pipeline.Width(target=target, ratio=self.ratio, keep_heads=self.keep_heads, **parts)
 
 
 def deciding(verb: Callable[..., None]) -> Callable[..., None]:

@@ -43,7 +43,8 @@ def summary(plan: Plan, model: str) -> dict[str, Any]:
     said["dropped"] = " ".join(plan.drop)
     if plan.keep or plan.drop:
         said["loads"] = "in stock transformers" if _is_stock(model, plan) else "through the code beside it: no stock class has these widths"
-    return said | dict(plan.made_by)
+    tried = plan.made_by.get("tried", "")
+    return said | dict(plan.made_by) | ({"tried": tried.split("; ")} if tried else {})
 
 
 def _is_stock(model: str, plan: Plan) -> bool:

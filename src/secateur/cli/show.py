@@ -85,4 +85,6 @@ def size(count: float) -> str:
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return "\n".join(map(_text, value))
     return f"{value:.6g}" if isinstance(value, float) else str(value)

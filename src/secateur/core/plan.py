@@ -26,6 +26,7 @@ _MADE_BY = {
     "scope",
     "allocation",
     "target",
+    "tried",
     "protect",
     "layers",
     "align",
@@ -97,7 +98,8 @@ class Plan:
 
         stored: the model with the biases that the plan's repair adds, where it adds any.
         """
-        lines = [f"made by: {', '.join(f'{key} {value}' for key, value in self.made_by.items() if value)}"]
+        lines = [f"made by: {', '.join(f'{key} {value}' for key, value in self.made_by.items() if value and key != 'tried')}"]
+        lines += [f"tried: {one}" for one in self.made_by.get("tried", "").split("; ") if one]
         lines += [f"{name}: sparsity {pattern}" for name, pattern in self.sparsity.items()]
         lines += self._explained_units(graph)
         lines += [f"{name}: drop" for name in self.drop]

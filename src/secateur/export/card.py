@@ -13,6 +13,7 @@ from secateur.core.plan import Plan
 _WIDTHS = {"intermediate_size": "FFN neurons", "n_kv_heads": "Key-value heads", "n_heads": "Query heads"}
 _SAID = {
     "target": "Asked for",
+    "tried": "Tried (divergence from the dense model, nats per token; the first was taken)",
     "units": "Units",
     "criterion": "Criterion for weights",
     "unit_criterion": "Criterion for units",

@@ -13,6 +13,7 @@ from secateur.core.progress import Progress, Silent
 from secateur.measure.perplexity import Quality, measure
 from secateur.model.arithmetic import Arithmetic, arithmetic
 from secateur.model.opened import open_model
+from secateur.pipeline.auto import Auto, decide_auto
 from secateur.pipeline.calibration import Calibration
 from secateur.pipeline.depth import Depth, decide_depth
 from secateur.pipeline.run import Pruned, Settings, execute
@@ -21,6 +22,7 @@ from secateur.pipeline.verify import Verified, verify
 from secateur.pipeline.width import Width, decide_width
 
 __all__ = [
+    "Auto",
     "Calibration",
     "Depth",
     "Plan",
@@ -37,8 +39,8 @@ __all__ = [
     "verify",
 ]
 
-Goal = Sparsity | Width | Depth
-"""What should go: weights, units, or blocks."""
+Goal = Sparsity | Width | Depth | Auto
+"""What should go: weights, units, blocks, or whatever of the last two serves a size best."""
 
 
 def plan(
@@ -46,7 +48,7 @@ def plan(
 ) -> Plan:
     """Decide what goes from the model `src`.
 
-    goal: a `Sparsity`, a `Width` or a `Depth`; left out, `weights` are the fields of a `Sparsity`:
+    goal: a `Sparsity`, a `Width`, a `Depth` or an `Auto`; left out, `weights` are the fields of a `Sparsity`:
         `plan("model", sparsity=0.5, method="wanda")`.
     Raises SecateurError for a model, a text or options that cannot work.
     """
@@ -60,6 +62,8 @@ def plan(
             return decide_width(model, width, text, seed, shown)
         case Depth() as depth:
             return decide_depth(model, depth, text, seed, shown)
+        case Auto() as auto:
+            return decide_auto(model, auto, text, seed, shown)
 
 
 def apply(plan: Plan, src: str, out: str | Path, *, settings: Settings | None = None, progress: Progress | None = None) -> Pruned:

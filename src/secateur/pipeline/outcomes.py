@@ -92,17 +92,25 @@ class Outcomes:
         return [float(self._criterion(self._dense, final, self._targets).mean()) for final in finals]
 
     def _predicted(self, finals: Sequence[Tensor]) -> list[float]:
-        """Compare logits as they come: those of one position, of the whole model and of every removal, next to each other."""
-        rows, models = torch.stack([self._dense, *finals], 1).flatten(0, 1), len(finals) + 1
-        totals, start = torch.zeros(len(finals), dtype=torch.float64), 0
-        pending: Tensor | None = None
-        for logits in self._stream.logits(rows):
-            pending = logits if pending is None else torch.cat([pending, logits])
-            whole = len(pending) // models
-            dense, *others = pending[: whole * models].view(whole, models, -1).unbind(1)
-            targets, pending, start = self._targets[start : start + whole], pending[whole * models :], start + whole
-            totals += torch.stack([self._criterion(dense, other, targets).double().sum() for other in others])
-        return (totals / len(self._places)).tolist()
+        return predicted(self._stream, self._criterion, self._dense, finals, self._targets)
+
+
+def predicted(stream: LayerStream, criterion: DepthCriterion, dense: Tensor, finals: Sequence[Tensor], targets: Tensor) -> list[float]:
+    """Return, for each of several models, the mean cost of what it predicts beside what the whole one predicts.
+
+    dense, finals: last states `[positions, hidden_size]`; targets: the token that follows each. Logits are compared as they come: those
+    of one position, of the whole model and of every other, next to each other.
+    """
+    rows, models = torch.stack([dense, *finals], 1).flatten(0, 1), len(finals) + 1
+    totals, start = torch.zeros(len(finals), dtype=torch.float64), 0
+    pending: Tensor | None = None
+    for logits in stream.logits(rows):
+        pending = logits if pending is None else torch.cat([pending, logits])
+        count = len(pending) // models
+        whole, *others = pending[: count * models].view(count, models, -1).unbind(1)
+        following, pending, start = targets[start : start + count], pending[count * models :], start + count
+        totals += torch.stack([criterion(whole, other, following).double().sum() for other in others])
+    return (totals / len(targets)).tolist()
 
 
 def passing(stream: LayerStream, tokens: Tensor, *, last: bool) -> tuple[list[Tensor], Callable[[int, str], tuple[int, int]]]:

@@ -30,14 +30,14 @@ from secateur.model.opened import Opened, open_model
 from secateur.model.source import hub_name
 from secateur.model.stream import ModelStream
 from secateur.pipeline.calibration import replay_calibration
+from secateur.pipeline.carve import carve, inputs_kept
 from secateur.pipeline.methods import Method, method_of
 from secateur.pipeline.outcome import planned_config, surviving_blocks
 from secateur.pipeline.outcomes import without
-from secateur.pipeline.seam import SEAM, close_gap, gaps
-from secateur.pipeline.unit_repair import repaired, unit_repair_of
+from secateur.pipeline.seam import close_gap, gaps
+from secateur.pipeline.unit_repair import closes_gaps, repaired, unit_repair_of
 from secateur.transform.rounding import storage_type
-from secateur.transform.surgery import cut, survivors, uncut
-from secateur.transform.unit_repair import Cut
+from secateur.transform.surgery import cut, uncut
 
 _PROBE = (8, 64)
 _TOLERANCE = 1e-4
@@ -123,7 +123,7 @@ class _Run:
         self._checkpoint, self._progress = checkpoint, progress
         self._patterns = {name: Pattern.parse(text) for name, text in plan.sparsity.items()}
         self._repair = unit_repair_of(plan)
-        self._gaps = gaps(model.graph, plan.drop) if plan.made_by.get("repair") == SEAM else {}
+        self._gaps = gaps(model.graph, plan.drop) if closes_gaps(plan) else {}
         self._seed = int(plan.made_by.get("seed", "0"))
 
     def write_outside(self) -> None:
@@ -160,9 +160,9 @@ class _Run:
             tensors = frozenset(live.block.halves[part])
             if part not in dropped_halves(live.block, self._plan.drop) and tensors:
                 with without(live, [other]):
-                    self._carve(live, hidden, tensors)
+                    carve(live, hidden, tensors, self._plan.keep, self._repair, self._seed)
                     if gap := self._gaps.get((live.block.index, part)):
-                        close_gap(live, part, hidden, ModelStream(self._source, self._model.graph), gap, self._inputs_kept(live))
+                        close_gap(live, part, hidden, ModelStream(self._source, self._model.graph), gap, inputs_kept(live, self._plan.keep))
                     self._sparsify(live, hidden, tensors)
                     for name in tensors - self._source.folds.keys():
                         live.weight(name).copy_(live.weight(name).to(self._dtype))
@@ -181,25 +181,6 @@ class _Run:
         (folder / "plan.json").write_text(self._plan.to_json(), encoding="utf-8")
         manifest = {"plan": self._plan.digest(), "source": self._model.digest, "shards": self._checkpoint.digests(), "secateur": version("secateur")}
         self._checkpoint.write_json(MANIFEST, manifest)
-
-    def _carve(self, live: LiveBlock, hidden: HiddenStates, tensors: frozenset[str]) -> None:
-        """Zero the inputs of o and down that belong to dropped units, and let the others answer for them."""
-        outputs = {group.slices[-1].tensor for group in live.block.groups} & tensors
-        alive = survivors({name: tuple(live.weight(name).shape) for name in outputs}, live.block.groups, self._plan.keep)
-        for name, (_, kept) in alive.items():
-            weight, bias = live.weight(name), name.removesuffix("weight") + "bias"
-            (linear,) = (linear for linear in live.block.linears if linear.tensor == name)
-            stats = collect(live, [linear], hidden, self._repair.needs, self._seed)[name]
-            with arithmetic("float32"):
-                mended = self._repair.function(Cut(weight, stats, kept, bias in live.block.tensors))
-            weight.copy_(mended.weight)
-            if mended.shift is not None:
-                live.weight(bias).add_(mended.shift)
-
-    def _inputs_kept(self, live: LiveBlock) -> dict[str, Tensor]:
-        """Return, for each linear of a block that loses inputs, those that stay."""
-        shapes = {linear.tensor: (linear.out_features, linear.in_features) for linear in live.block.linears}
-        return {name: kept for name, (_, kept) in survivors(shapes, live.block.groups, self._plan.keep).items()}
 
     def _sparsify(self, live: LiveBlock, hidden: HiddenStates, tensors: frozenset[str]) -> None:
         """Prune weight by weight, stage by stage: each linear sees inputs that the pruned linears before it made."""

@@ -11,6 +11,7 @@ from secateur.core.registry import Entry
 from secateur.model.biased import holds_output_bias, output_module, with_output_biases
 from secateur.model.families import family_of
 from secateur.model.opened import Opened
+from secateur.pipeline.seam import SEAM
 from secateur.transform.unit_repair import UNIT_REPAIRS, UnitRepair, bias_for
 
 
@@ -21,8 +22,13 @@ def unit_repair_of(plan: Plan) -> Entry[UnitRepair]:
     """
     if not plan.keep:
         return UNIT_REPAIRS["none"]
-    name = plan.made_by.get("repair", "none")
+    name = plan.made_by.get("repair", "none").removesuffix(f"+{SEAM}")
     return UNIT_REPAIRS["lsq" if plan.sparsity and name not in UNIT_REPAIRS else name]
+
+
+def closes_gaps(plan: Plan) -> bool:
+    """Whether what stands before a gap answers for what is gone; a plan that narrows too says it after the repair of units."""
+    return SEAM in plan.made_by.get("repair", "").split("+")
 
 
 def repaired(model: Opened, plan: Plan) -> Opened:
