@@ -205,7 +205,7 @@ BAD: list[tuple[Callable[[Path], list[object]], str]] = [
     (_width("--ratio", "0.2", "--layers", "1-7"), "has 0-2"),
     (_width("--sparsity", "0.5"), "--sparsity belongs"),
     (_width("--ratio", "0.2", "--drop-layers", "1"), "--drop-layers belongs"),
-    (lambda model: ["prune", model, "--sparsity", "0.5", "--target", "params=80%"], "--target belongs"),
+    (lambda model: ["prune", model, "--sparsity", "0.5", "--target", "params=80%"], "--sparsity belongs to pruning of weights"),
     (lambda model: ["prune", model, "--method", "depth", "--ratio", "0.3", "--uniform"], "--uniform belongs"),
     (lambda model: ["prune", model, "--method", "depth", *SMALL], "one of --drop-layers"),
     (lambda model: ["prune", model, "--method", "depth", "--drop-layers", "2", *SMALL], "at most 1 blocks' worth"),
