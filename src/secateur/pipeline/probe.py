@@ -38,39 +38,52 @@ class Probe:
     def __call__(self, cuts: Mapping[str, int]) -> Measured:
         """Return the divergence of the model that has lost so many steps of each group, and the influence of what is left."""
         states, influence = self._run(cuts)
+        return Measured(self._divergence(states), influence)
+
+    def sensitivity(self, progress: Progress) -> dict[str, float]:
+        """Return, for each group, the divergence for one unit of output error: a quarter of its units leave, nothing answers for them."""
+        found, before = dict[str, float](), self._embedded
+        progress.start("measure sensitivity", len(self._ranked))
+        for index in range(len(self._stream)):
+            for name in (name for name in self._ranked if name.partition(".")[0] == str(index)):
+                ranked = self._ranked[name]
+                cut = max(1, round(len(ranked.steps) * _SHARE))
+                error = (ranked.curve.unanswered or ranked.curve.errors)[cut]
+                # Up to its block, the model is the dense one.
+                found[name] = self._divergence(self._run({name: cut}, index, before)[0]) / error if error > 0 else 0.0
+                progress.step(name)
+            with arithmetic("bfloat16"), self._stream.open(index) as live:
+                before, _ = _halves(live, before)
+        return found
+
+    def _divergence(self, states: Tensor) -> float:
         total = 0.0
         for logits, dense in zip(self._stream.logits(states), self._dense, strict=True):
             meant = dense.float()
             total += float((meant.exp() * (meant - log_softmax(logits, -1))).sum())
-        return Measured(max(total / len(self._places), 0.0), influence)
+        return max(total / len(self._places), 0.0)
 
-    def sensitivity(self, progress: Progress) -> dict[str, float]:
-        """Return, for each group, the divergence for one unit of output error: a quarter of its units leave, nothing answers for them."""
-        found = {}
-        progress.start("measure sensitivity", len(self._ranked))
-        for name, ranked in self._ranked.items():
-            curve = ranked.curve
-            cut = max(1, round(len(ranked.steps) * _SHARE))
-            error = (curve.unanswered or curve.errors)[cut]
-            found[name] = self({name: cut}).kl / error if error > 0 else 0.0
-            progress.step(name)
-        return found
-
-    def _run(self, cuts: Mapping[str, int]) -> tuple[Tensor, dict[str, float]]:
-        """Return the last hidden states at the places compared, and how far each group's half turns its input."""
-        states, influence = self._embedded, dict[str, float]()
+    def _run(self, cuts: Mapping[str, int], start: int = 0, states: Tensor | None = None) -> tuple[Tensor, dict[str, float]]:
+        """Return the last hidden states at the places compared, and how far each group's half turns its input, from block `start` on."""
+        states, influence = self._embedded if states is None else states, dict[str, float]()
         with arithmetic("bfloat16"):
-            for index in range(len(self._stream)):
+            for index in range(start, len(self._stream)):
                 with self._stream.open(index) as live:
                     silence(live, self._ranked, cuts)
-                    turned: dict[str, float] = {}
-                    for part, other in (("attn", "ffn"), ("ffn", "attn")):
-                        with live.without(other):
-                            after = live(states)
-                        turned[part] = 1 - float(cosine_similarity(states, after, dim=-1).mean())
-                        states = after
+                    states, turned = _halves(live, states)
                 influence |= {group.name: turned[group.half] for group in live.block.groups if group.name in self._ranked}
         return states.flatten(0, 1)[self._places], influence
+
+
+def _halves(live: LiveBlock, states: Tensor) -> tuple[Tensor, dict[str, float]]:
+    """Return a block's output, and how far each half turns its input."""
+    turned: dict[str, float] = {}
+    for part, other in (("attn", "ffn"), ("ffn", "attn")):
+        with live.without(other):
+            after = live(states)
+        turned[part] = 1 - float(cosine_similarity(states, after, dim=-1).mean())
+        states = after
+    return states, turned
 
 
 def silence(live: LiveBlock, ranked: Mapping[str, Ranked], cuts: Mapping[str, int]) -> None:
