@@ -10,9 +10,11 @@ if TYPE_CHECKING:
     from secateur.pipeline import (
         Calibration,
         Depth,
+        Local,
         Plan,
         Pruned,
         Quality,
+        Recovered,
         Settings,
         Sparsity,
         Verified,
@@ -21,15 +23,18 @@ if TYPE_CHECKING:
         evaluate,
         plan,
         prune,
+        recover,
         verify,
     )
 
 __all__ = [
     "Calibration",
     "Depth",
+    "Local",
     "Plan",
     "Pruned",
     "Quality",
+    "Recovered",
     "Settings",
     "Sparsity",
     "Verified",
@@ -38,6 +43,7 @@ __all__ = [
     "evaluate",
     "plan",
     "prune",
+    "recover",
     "verify",
 ]
 

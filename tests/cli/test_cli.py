@@ -342,3 +342,15 @@ def test_no_permission_to_write_is_one_line_and_leaves_nothing(tiny: Maker, tmp_
         assert sorted(path.name for path in locked.rglob("*")) == (["config.json", "out"] if existing else [])
     finally:
         locked.chmod(0o755)
+
+
+def test_recover(secateur: Secateur, tiny: Maker, tmp_path: Path) -> None:
+    teacher, student, out = tiny("llama"), tmp_path / "student", tmp_path / "out"
+    _json(secateur("prune", teacher, "-o", student, "--method", "wanda", "--sparsity", "0.5", *SMALL, "--json"))
+    options = ["--teacher", teacher, "--samples", "16", "--calib-window", "64"]
+    made = _json(secateur("recover", student, "-o", out, *options, "--steps", "20", "--json"))
+    assert made["kl_after"] < made["kl_before"]
+    assert _json(secateur("verify", out, "--json"))["verdict"] == "ok"
+    code, printed, error = secateur("recover", student, "-o", tmp_path / "no", *options, "--method", "locl")
+    assert (code, printed) == (2, "")
+    assert "unknown --method 'locl' (did you mean local?)" in error

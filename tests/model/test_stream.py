@@ -104,3 +104,25 @@ def test_weights_that_are_not_finite_are_refused(tiny: Maker, tmp_path: Path, na
     stream = open_model(str(tmp_path)).stream()
     with pytest.raises(SourceError, match=f"{name} holds NaN"):
         _streamed(stream, torch.zeros(1, 4, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3_text", "phi3"])
+def test_slopes_are_those_of_the_whole_model(tiny: Maker, family: str) -> None:
+    """The gradient of a loss on one block's output, against autograd through transformers' own layer."""
+    folder = tiny(family)
+    opened = open_model(str(folder))
+    tokens = torch.randint(200, (2, LENGTH), generator=torch.Generator().manual_seed(1))
+    whole = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    outputs: list[torch.Tensor] = []
+    inputs: list[torch.Tensor] = []
+    layer = whole.model.layers[1]
+    layer.register_forward_pre_hook(lambda _layer, given: inputs.append(given[0]))
+    layer.register_forward_hook(lambda _layer, _given, output: outputs.append(output[0] if isinstance(output, tuple) else output))
+    whole(tokens)
+    outputs[0].square().sum().backward()
+    with opened.stream().open(1) as live:
+        names = tuple(name for name in live.block.tensors if "proj" in name)
+        value, slopes = live.slope(inputs[0].detach(), lambda output: output.square().sum(), names)
+    assert value == pytest.approx(float(outputs[0].detach().square().sum()), rel=1e-5)
+    for name, found in slopes.items():
+        torch.testing.assert_close(found, whole.get_parameter(name).grad, rtol=1e-3, atol=1e-2)

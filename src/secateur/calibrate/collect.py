@@ -50,6 +50,19 @@ class HiddenStates:
             theirs.copy_(mine)
         return other
 
+    def among(self, channels: Tensor, width: int) -> HiddenStates:
+        """Return the same states as `channels` of states of `width` channels, the others zero."""
+        other = copy(self)
+        other._states = self._room((*self._states.shape[:2], width))
+        for mine, theirs in zip(self.batches(), other.batches(), strict=True):
+            theirs.zero_().index_copy_(-1, channels, mine)
+        return other
+
+    @property
+    def states(self) -> Tensor:
+        """All of them, `[windows, tokens, hidden_size]`; changes when they are advanced."""
+        return self._states
+
     def _room(self, shape: tuple[int, ...]) -> Tensor:
         if 4 * math.prod(shape) <= self._budget:
             return torch.empty(shape)

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from secateur.cli import apply, bench, evaluate, export, inspect, plan, prune, verify
+from secateur.cli import apply, bench, evaluate, export, inspect, plan, prune, recover, verify
 from secateur.core.errors import SecateurError
 from secateur.model.memory import hold_little
 
@@ -19,6 +19,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("prune")(prune.prune)
+app.command("recover")(recover.recover)
 app.command("plan")(plan.plan)
 app.command("apply")(apply.apply)
 app.command("eval")(evaluate.evaluate)

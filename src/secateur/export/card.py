@@ -123,12 +123,15 @@ def _decided(plan: Plan) -> Iterator[str]:
         if made_by.get(key):
             yield f"{name}: {made_by[key]}"
     if "calibration" in made_by:
-        text = made_by["calibration"]
-        # A file is known by its name; where it lay is nobody's business.
-        known = text if text.startswith("hf:") else text.replace("\\", "/").rpartition("/")[2]
-        yield f"Calibration text: {known}, {made_by.get('samples')} windows of {made_by.get('window')} tokens, digest `{made_by.get('calibration_digest')}`"
+        size = f"{made_by.get('samples')} windows of {made_by.get('window')} tokens"
+        yield f"Calibration text: {origin(made_by['calibration'])}, {size}, digest `{made_by.get('calibration_digest')}`"
     yield f"Source weights: digest `{plan.model}`"
     yield f"Plan: digest `{plan.digest()}`"
+
+
+def origin(text: str) -> str:
+    """Return what a card says of a text: a file is known by its name; where it lay is nobody's business."""
+    return text if text.startswith("hf:") else text.replace("\\", "/").rpartition("/")[2]
 
 
 def _measured(plan: Plan, graph: Graph, facts: Facts) -> Iterator[str]:

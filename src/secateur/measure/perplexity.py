@@ -48,20 +48,26 @@ class Quality:
 def measure(stream: LayerStream, windows: Tensor, progress: Progress, reference: LayerStream | None = None) -> Quality:
     """Return the quality of a model on `windows` `[n, length]` of token ids; each predicts its last `length - 1` tokens."""
     progress.start("evaluate", len(stream) + (len(reference) if reference else 0))
-    logits = stream.logits(_final_states(stream, windows, progress))
-    dense = reference.logits(_final_states(reference, windows, progress)) if reference else None
+    logits = stream.logits(final_states(stream, windows, progress))
+    dense = reference.logits(final_states(reference, windows, progress)) if reference else None
+    return compare(logits, windows, dense)
+
+
+def compare(logits: Iterator[Tensor], windows: Tensor, dense: Iterator[Tensor] | None = None) -> Quality:
+    """Return the quality of logits that come in chunks `[positions, vocab_size]`, in the order of `windows`, and of `dense` beside them."""
     columns = _per_token(logits, windows[:, 1:].flatten(), dense)
     nll = columns[0].view(len(windows), -1).mean(1)
     return Quality(
         nll=float(nll.mean()),
         nll_windows=tuple(nll.tolist()),
         tokens=columns.shape[1],
-        kl=float(columns[1].mean()) if reference else None,
-        agreement=float(columns[2].mean()) if reference else None,
+        kl=None if dense is None else float(columns[1].mean()),
+        agreement=None if dense is None else float(columns[2].mean()),
     )
 
 
-def _final_states(stream: LayerStream, windows: Tensor, progress: Progress) -> Tensor:
+def final_states(stream: LayerStream, windows: Tensor, progress: Progress) -> Tensor:
+    """Return the last hidden states of every position but the last of each window, `[positions, hidden_size]`."""
     step = max(1, _BATCH_TOKENS // windows.shape[1])
     states = torch.cat(list(stream.embed(windows.split(step))))
     for index in range(len(stream)):

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from secateur.core.errors import SourceError, nearest
 from secateur.core.source import Source
 from secateur.model.builtin import BUILTINS, builtin_path
@@ -45,3 +48,12 @@ def _open_file(path: Path, ref: str) -> Source:
     if path.suffix == ".safetensors":
         raise SourceError(f"{ref} is one file of a model: give the folder that holds it and its config.json")
     raise SourceError(f"{ref} is neither a model folder nor a .gguf file")
+
+
+def read_as(source: Source, name: str, dtype: torch.dtype) -> Tensor:
+    """Return a tensor in another type; a large one never lies in memory whole in its own."""
+    tensor, start = torch.empty(source.tensors[name].shape, dtype=dtype), 0
+    for piece in source.pieces(name):
+        tensor[start : start + len(piece)] = piece
+        start += len(piece)
+    return tensor

@@ -19,6 +19,7 @@ from secateur.core.errors import SourceError
 from secateur.core.graph import Block, Graph
 from secateur.core.source import Source
 from secateur.core.stream import Pulled
+from secateur.model.arithmetic import mixed
 from secateur.model.build import build_model
 from secateur.model.families import family_of
 from secateur.model.memory import give_back
@@ -71,6 +72,19 @@ class StreamedBlock:
             handle.remove()
             self._layer.requires_grad_(False)
         return Pulled(found[0], found[1], dict(zip(tensors, found[2:], strict=True)))
+
+    @torch.enable_grad()
+    def slope(self, hidden: Tensor, loss: Callable[[Tensor], Tensor], tensors: tuple[str, ...]) -> tuple[float, dict[str, Tensor]]:
+        """Return `loss(output)` of the block's output for `hidden`, and its gradient with respect to each of `tensors`."""
+        weights = [self._layer.get_parameter(tensor.removeprefix(self.block.prefix)).requires_grad_() for tensor in tensors]
+        try:
+            with mixed():
+                output = self._call(hidden)
+            value = loss(output.float())
+            found = torch.autograd.grad(value, weights)
+        finally:
+            self._layer.requires_grad_(False)
+        return float(value.detach()), dict(zip(tensors, found, strict=True))
 
     @contextmanager
     def without(self, part: str) -> Iterator[None]:

@@ -16,6 +16,9 @@ from secateur.model.opened import open_model
 from secateur.pipeline.auto import Auto, decide_auto
 from secateur.pipeline.calibration import Calibration
 from secateur.pipeline.depth import Depth, decide_depth
+from secateur.pipeline.local import Local
+from secateur.pipeline.recovery import How, Recovered
+from secateur.pipeline.recovery import recover as recover_opened
 from secateur.pipeline.run import Pruned, Settings, execute
 from secateur.pipeline.sparsity import Sparsity, decide_sparsity
 from secateur.pipeline.verify import Verified, verify
@@ -25,9 +28,11 @@ __all__ = [
     "Auto",
     "Calibration",
     "Depth",
+    "Local",
     "Plan",
     "Pruned",
     "Quality",
+    "Recovered",
     "Settings",
     "Sparsity",
     "Verified",
@@ -36,6 +41,7 @@ __all__ = [
     "evaluate",
     "plan",
     "prune",
+    "recover",
     "verify",
 ]
 
@@ -93,6 +99,29 @@ def prune(
     """Plan and apply in one call; see `plan` and `apply`."""
     made = plan(src, goal, calibration=calibration, seed=seed, progress=progress, **weights)
     return apply(made, src, out, settings=settings, progress=progress)
+
+
+def recover(
+    src: str,
+    out: str | Path,
+    how: How | None = None,
+    *,
+    teacher: str,
+    calibration: Calibration | None = None,
+    seed: int = 0,
+    settings: Settings | None = None,
+    progress: Progress | None = None,
+) -> Recovered:
+    """Train the pruned model `src` towards the dense model `teacher` it was made from, and write the folder `out`.
+
+    how: a `Local` (the default). What is trained keeps its zeros; held-out windows of the calibration text decide
+    whether it is any better, and where it is not, the weights stay as they were.
+    Raises SecateurError for models, texts or options that cannot work, VerificationError if the reloaded folder does not
+    compute what was meant; nothing is left in place then.
+    """
+    pupil, model = open_model(src), open_model(teacher)
+    text = calibration or Calibration(samples=128)
+    return recover_opened(pupil, model, how or Local(), text, Path(out), seed=seed, settings=settings or Settings(), progress=progress or Silent())
 
 
 def evaluate(

@@ -83,13 +83,13 @@ def _check_plan(model: Opened, path: Path) -> int:
     for name, text in plan.sparsity.items():
         if name not in model.graph.tensors:
             raise VerificationError(f"{path} prunes {name}, which {model.source.ref} does not have")
-        if not _holds(model.source.read(name), Pattern.parse(text)):
+        if not holds(model.source.read(name), Pattern.parse(text)):
             raise VerificationError(f"{name} does not have the sparsity {text} that {path} gives it")
     return len(plan.sparsity)
 
 
-def _holds(weight: Tensor, pattern: Pattern) -> bool:
-    """Return whether a weight has at least the zeros of its pattern."""
+def holds(weight: Tensor, pattern: Pattern) -> bool:
+    """Return whether a weight `[out_features, in_features]` has at least the zeros of its pattern."""
     if pattern.m:
         return int((weight.reshape(-1, pattern.m) != 0).sum(1).max()) <= pattern.n
     return int((weight == 0).sum()) >= weight.numel() - pattern.kept(weight.numel())

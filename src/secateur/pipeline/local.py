@@ -1,0 +1,137 @@
+"""Local reconstruction of a pruned model, block by block beside its dense teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from secateur.calibrate.collect import HiddenStates
+from secateur.core.errors import TextError, UsageError
+from secateur.core.graph import Linear
+from secateur.core.plan import Plan
+from secateur.core.progress import Progress
+from secateur.core.stream import LiveBlock
+from secateur.model.opened import Opened
+from secateur.pipeline.pairing import mask_of, pair
+from secateur.pipeline.rewrite import Rewrite
+from secateur.pipeline.seam import Half
+from secateur.train.local import Course, reconstruct
+
+HALVES = (("attn", "ffn"), ("ffn", "attn"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Local:
+    """Train one half of a block at a time to give what the dense model's half gives.
+
+    steps: of Adam for each half; batch: tokens in each.
+    rate: highest learning rate, relative to the root mean square of the weights.
+    dense: what is aimed for: 0 is what the teacher's half makes of the student's own states, 1 the teacher's own states.
+    held: share of the calibration windows that nothing is learned from and that decide whether a change stays.
+    """
+
+    steps: int = 120
+    batch: int = 1024
+    rate: float = 0.0125
+    dense: float = 1.0
+    held: float = 0.125
+
+    def check(self) -> None:
+        """Raise UsageError for values that cannot work."""
+        if self.steps < 1 or self.batch < 1 or not self.rate > 0:
+            raise UsageError(f"--steps {self.steps}, --batch {self.batch} and --rate {self.rate} must all be above 0")
+        if not 0 <= self.dense <= 1 or not 0 < self.held < 1:
+            raise UsageError(f"dense {self.dense} must be from 0 to 1 and held {self.held} between them")
+
+    def course(self, windows: int, length: int) -> Course:
+        """Return how a half is trained on so many windows of so many tokens; raises TextError if none is left to hold out."""
+        held = max(1, round(self.held * windows))
+        if held >= windows:
+            raise TextError(f"{windows} window of calibration text is too little: some are learned from, others judge; ask for more --samples")
+        return Course(steps=self.steps, batch=max(1, self.batch // length), rate=self.rate, held=held)
+
+
+class LocalPass:
+    """One pass over the blocks; `changed` counts the halves that did not stay as they were."""
+
+    def __init__(self, student: Opened, teacher: Opened, plan: Plan | None, local: Local, rewrite: Rewrite) -> None:
+        self._student, self._plan, self._local, self._rewrite = student, plan, local, rewrite
+        self._pairing = pair(student, teacher, plan)
+        self._whole = teacher.stream()
+        self.changed = 0
+
+    def run(self, tokens: Tensor, *, seed: int, memory: int, progress: Progress) -> Tensor:
+        """Train, write and run every block; return the last states of the first windows, to compare with.
+
+        tokens: ids `[windows, length]`; the last of them are held out.
+        """
+        stream = self._student.stream(outside=self._rewrite.dtype)
+        embedded = partial(HiddenStates, tokens=tokens, budget=memory, folder=self._rewrite.folder)
+        if not self._rewrite.finished:
+            self._rewrite.write(0, {})
+        hidden = embedded(stream)
+        dense = embedded(self._whole) if self._local.dense else None
+        course = self._local.course(*tokens.shape)
+        progress.start("reconstruct", len(stream), self._rewrite.resumed)
+        for index in range(len(stream)):
+            with stream.open(index) as live:
+                if index < self._rewrite.resumed:
+                    self._restore(live)
+                for part, other in HALVES:
+                    with live.without(other):
+                        self._half(live, part, hidden, dense, course if index >= self._rewrite.resumed else None, seed)
+                if index >= self._rewrite.resumed:
+                    self._rewrite.write(index + 1, {name: live.weight(name) for name in live.block.tensors})
+                    progress.step(f"block {index}")
+        return next(hidden.batches()).clone()
+
+    def _half(self, live: LiveBlock, part: str, hidden: HiddenStates, dense: HiddenStates | None, course: Course | None, seed: int) -> None:
+        """Train a half, unless there is no course, and run it."""
+        behind = self._pairing.halves.get((live.block.index, part))
+        if behind is None:
+            return
+        if dense:
+            self._advance(dense, behind)
+        if course:
+            targets = self._targets(hidden, dense, behind)
+            masks = {linear.tensor: mask_of(linear.tensor, live.weight(linear.tensor), live.block, self._plan) for linear in _linears(live, part)}
+            masks |= {bias: None for name in list(masks) if (bias := name.removesuffix("weight") + "bias") in live.block.tensors}
+            for name in live.block.halves[part]:
+                live.weight(name).copy_(live.weight(name).to(self._rewrite.dtype))
+            fit = reconstruct(live, masks, hidden.states, targets, course, self._rewrite.dtype, seed)
+            self.changed += fit.kept
+        hidden.advance(live)
+
+    def _targets(self, hidden: HiddenStates, dense: HiddenStates | None, behind: Sequence[Half]) -> Tensor:
+        """Return what a half should give: what the teacher makes of the same states, mixed with what it has there itself."""
+        share, channels = self._local.dense, self._pairing.channels
+        if dense and share == 1:
+            return _narrowed(dense.states, channels)
+        reached = hidden.twin() if channels is None else hidden.among(channels, self._whole.hidden_size)
+        self._advance(reached, behind)
+        targets = _narrowed(reached.states, channels)
+        return targets.lerp_(_narrowed(dense.states, channels), share) if dense else targets
+
+    def _advance(self, states: HiddenStates, halves: Sequence[Half]) -> None:
+        for index, part in halves:
+            with self._whole.open(index) as live, live.without("ffn" if part == "attn" else "attn"):
+                states.advance(live)
+
+    def _restore(self, live: LiveBlock) -> None:
+        stored = self._rewrite.read(live.block.index + 1)
+        for names in live.block.halves.values():
+            self.changed += any(not torch.equal(stored[name], live.weight(name).to(self._rewrite.dtype)) for name in names)
+        for name, tensor in stored.items():
+            live.weight(name).copy_(tensor)
+
+
+def _linears(live: LiveBlock, part: str) -> list[Linear]:
+    return [linear for linear in live.block.linears if linear.tensor in live.block.halves[part]]
+
+
+def _narrowed(states: Tensor, channels: Tensor | None) -> Tensor:
+    return states if channels is None else states.index_select(-1, channels)

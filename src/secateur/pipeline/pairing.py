@@ -1,0 +1,118 @@
+"""Which part of a dense teacher each part of its pruned student stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from secateur.core.errors import PlanError, UsageError
+from secateur.core.graph import Block
+from secateur.core.pattern import Pattern
+from secateur.core.plan import Plan
+from secateur.model.opened import Opened
+from secateur.pipeline.outcome import surviving_blocks
+from secateur.pipeline.seam import Half, gaps
+from secateur.pipeline.verify import holds
+
+_PROBE = "The gardener cut 30 of 100 branches in 1990;\n\tDon't ask why — naïve, isn't it?"
+
+
+@dataclass(frozen=True, slots=True)
+class Pairing:
+    """The teacher's halves that each of the student's answers for: its own, then those that were dropped behind it.
+
+    channels: those of the teacher's hidden channels that the student has, in order; None for all of them.
+    """
+
+    halves: Mapping[Half, tuple[Half, ...]]
+    channels: Tensor | None
+
+
+def plan_beside(ref: str) -> Plan | None:
+    """Return the plan that lies beside a model's weights, or None; raises PlanError if it is damaged."""
+    path = Path(ref).expanduser() / "plan.json"
+    if not path.is_file():
+        return None
+    try:
+        return Plan.from_json(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise PlanError(f"cannot read {path}: {error}") from None
+
+
+def check_tokenizers(student: Opened, teacher: Opened) -> None:
+    """Raise UsageError unless both models read the same tokens."""
+    ours, theirs = student.source.tokenizer(), teacher.source.tokenizer()
+    same = student.graph.vocab_size == teacher.graph.vocab_size and ours.get_vocab() == theirs.get_vocab()
+    if not same or ours(_PROBE, add_special_tokens=False)["input_ids"] != theirs(_PROBE, add_special_tokens=False)["input_ids"]:
+        raise UsageError(f"{student.source.ref} and {teacher.source.ref} have different tokenizers: a teacher must read the same tokens as its student")
+
+
+def pair(student: Opened, teacher: Opened, plan: Plan | None) -> Pairing:
+    """Return which parts of `teacher` the parts of `student` stand for.
+
+    plan: what made the student, where that is known: it says which blocks and hidden channels are left. Without one made from this
+    teacher, both must have as many of them. Raises UsageError if the models cannot be teacher and student.
+    """
+    mine, whole = student.graph, teacher.graph
+    if mine.family != whole.family:
+        raise UsageError(
+            f"{student.source.ref} is a {mine.family} model and {teacher.source.ref} a {whole.family} model: give the model that it was pruned from"
+        )
+    known = plan if plan is not None and plan.model == teacher.digest else None
+    alive = surviving_blocks(teacher, known) if known else tuple(range(len(whole.blocks)))
+    channels = known.keep.get(whole.hidden.name) if known else None
+    for what, ours, theirs in (("blocks", len(mine.blocks), len(alive)), ("channels", mine.hidden_size, len(channels or range(whole.hidden_size)))):
+        if ours != theirs:
+            reason = "what its plan.json leaves of it" if known else "and no plan.json made from it says which are left"
+            raise UsageError(f"{student.source.ref} has {ours} {what}, {teacher.source.ref} {theirs}, {reason}: give the model that it was pruned from")
+    return Pairing(_halves(student, teacher, alive), None if channels is None else torch.tensor(channels))
+
+
+def _halves(student: Opened, teacher: Opened, alive: tuple[int, ...]) -> dict[Half, tuple[Half, ...]]:
+    places = {(alive[block.index], part): (block.index, part) for block in student.graph.blocks for part in block.halves if block.halves[part]}
+    whole = [(block.index, part) for block in teacher.graph.blocks for part in ("attn", "ffn") if block.halves[part]]
+    unknown = [half for half in places if half not in whole]
+    if unknown:
+        raise UsageError(
+            f"{student.source.ref} has {unknown[0][1]} where block {unknown[0][0]} of {teacher.source.ref} has none: give the model it was pruned from"
+        )
+    behind = gaps(teacher.graph, [f"{index}.{part}" for index, part in whole if (index, part) not in places])
+    return {ours: (half, *behind.get(half, ())) for half, ours in places.items()}
+
+
+def check_masks(student: Opened, plan: Plan | None) -> None:
+    """Raise PlanError where a weight has fewer zeros than its plan gives it: somebody changed it since it was pruned."""
+    if plan is None or plan.keep:
+        # Cut after it was masked, a matrix no longer has the zeros of the whole one.
+        return
+    for block in student.graph.blocks:
+        for linear in block.linears:
+            text = plan.sparsity.get(_planned(linear.tensor, block, plan))
+            if text and not holds(student.source.read(linear.tensor), Pattern.parse(text)):
+                raise PlanError(
+                    f"{linear.tensor} of {student.source.ref} does not have the sparsity {text} of its plan.json: prune it again, or remove plan.json"
+                )
+
+
+def mask_of(tensor: str, weight: Tensor, block: Block, plan: Plan | None) -> Tensor | None:
+    """Return which weights of a linear may change: those that are not zero, or None for all of them.
+
+    Of a model with a plan, only what it prunes weight by weight has a mask; of one without, whatever has zeros.
+    """
+    if plan is not None and _planned(tensor, block, plan) not in plan.sparsity:
+        return None
+    alive = weight != 0
+    return None if bool(alive.all()) else alive
+
+
+def _planned(tensor: str, block: Block, plan: Plan) -> str:
+    """Return the name that a tensor of a student has in its plan, which counts the blocks of the model it was made for."""
+    place, index = -1, -1
+    while place < block.index:
+        index += 1
+        place += str(index) not in plan.drop and not {f"{index}.attn", f"{index}.ffn"}.issubset(plan.drop)
+    return block.prefix.replace(f".{block.index}.", f".{index}.") + tensor.removeprefix(block.prefix)

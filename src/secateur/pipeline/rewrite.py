@@ -1,0 +1,83 @@
+"""Write a model of which weights changed but no shapes, shard by shard, and prove what was written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import version
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from secateur.model.checkpoint import MANIFEST, Checkpoint
+from secateur.model.families import family_of
+from secateur.model.nonuniform import MODULE, modeling_source
+from secateur.model.opened import Opened
+from secateur.model.source import read_as
+from secateur.pipeline.pairing import plan_beside
+
+
+class Rewrite:
+    """The folder of a model like `student`: what lies outside the blocks in shard 0, then a shard for each block."""
+
+    def __init__(self, student: Opened, checkpoint: Checkpoint, dtype: torch.dtype) -> None:
+        self.dtype, self.folder = dtype, checkpoint.partial
+        self._student, self._checkpoint = student, checkpoint
+        self._reverting = self.folder / "model-reverting.tmp"
+        self.resumed = max(self.finished - 1, 0)
+
+    @property
+    def reverting(self) -> bool:
+        """Whether a run that was killed had begun to put the student's own weights back."""
+        return self._reverting.exists()
+
+    @property
+    def finished(self) -> int:
+        """How many shards are there already."""
+        return self._checkpoint.finished()
+
+    def names(self, shard: int) -> tuple[str, ...]:
+        """Return the tensors of a shard."""
+        return self._student.graph.blocks[shard - 1].tensors if shard else self._student.graph.outside
+
+    def write(self, shard: int, changed: Mapping[str, Tensor]) -> None:
+        """Write a shard: the tensors in `changed`, and the student's own for all others."""
+        source = self._student.source
+        self._checkpoint.write(
+            shard, {name: changed[name].to(self.dtype) if name in changed else read_as(source, name, self.dtype) for name in self.names(shard)}
+        )
+
+    def read(self, shard: int) -> dict[str, Tensor]:
+        """Return the tensors of a finished shard."""
+        return load_file(self._checkpoint.shard(shard))
+
+    def revert(self) -> None:
+        """Write the student's own weights over what was trained."""
+        self._reverting.touch()
+        for shard in range(len(self._student.graph.blocks) + 1):
+            self.write(shard, {})
+
+    def finish(self, teacher: Opened, said: Mapping[str, str]) -> None:
+        """Write everything in the folder that is not weights; `said` is how they came about."""
+        for shard in range(len(self._student.graph.blocks) + 1):
+            self._checkpoint.add(shard, {name: self._student.graph.tensors[name].numel * self.dtype.itemsize for name in self.names(shard)})
+        self._checkpoint.write_index()
+        config = {**self._student.source.config, "dtype": str(self.dtype).removeprefix("torch.")}
+        self._checkpoint.write_json("config.json", config)
+        if "auto_map" in config:
+            (self.folder / f"{MODULE}.py").write_text(modeling_source(family_of(config)), encoding="utf-8")
+        self._student.source.copy_companions(self.folder)
+        plan = plan_beside(self._student.source.ref)
+        if plan is not None:
+            (self.folder / "plan.json").write_text(plan.to_json(), encoding="utf-8")
+        self._checkpoint.write_json(
+            MANIFEST,
+            {
+                "plan": plan.digest() if plan else "",
+                "source": self._student.digest,
+                "teacher": teacher.digest,
+                "recovery": dict(said),
+                "shards": self._checkpoint.digests(),
+                "secateur": version("secateur"),
+            },
+        )

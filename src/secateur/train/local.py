@@ -1,0 +1,110 @@
+"""Local reconstruction: train one half of a block until it gives what the dense model's half gives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from secateur.core.stream import LiveBlock
+from secateur.train.schedule import rate
+
+_BETAS = (0.9, 0.95)
+_TINY = 1e-12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Course:
+    """How one half is trained.
+
+    steps: of Adam; batch: windows in each.
+    rate: highest learning rate, as a share of the root mean square of a tensor's weights that are not zero.
+    warmup: steps over which the rate rises.
+    held: windows, the last ones, that nothing is learned from and that decide whether a change stays.
+    """
+
+    steps: int
+    batch: int
+    rate: float
+    warmup: int = 5
+    held: int = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Error on the held-out windows before and after: squared distance from the target, relative to the target, mean over tokens."""
+
+    before: float
+    after: float
+
+    @property
+    def kept(self) -> bool:
+        """Whether the change stayed; an error that is not a number is none."""
+        return self.after < self.before
+
+
+def reconstruct(live: LiveBlock, masks: Mapping[str, Tensor | None], inputs: Tensor, targets: Tensor, course: Course, dtype: torch.dtype, seed: int) -> Fit:
+    """Change weights of a block in place so that its output for `inputs` comes nearest to `targets`, or leave them alone.
+
+    live: runs the half that is trained, and nothing else. masks: tensor -> its weights that may change, or None for all.
+    inputs, targets: `[windows, tokens, hidden_size]`. dtype: the type that trained weights are rounded to.
+
+    One sub-module at a time, as "A Free Lunch in LLM Compression" (arXiv:2510.14444) finds best; each token counts by the
+    inverse square of its target, so that a few of massive activations do not decide alone.
+    """
+    held = slice(len(inputs) - course.held, None)
+    start = {name: live.weight(name).clone() for name in masks}
+    before = _error(live, inputs[held], targets[held], course.batch)
+    _train(live, masks, inputs[: held.start], targets, course, seed)
+    for name in masks:
+        live.weight(name).copy_(live.weight(name).to(dtype))
+    fit = Fit(before, _error(live, inputs[held], targets[held], course.batch))
+    if not fit.kept:
+        for name, weight in start.items():
+            live.weight(name).copy_(weight)
+    return fit
+
+
+def _train(live: LiveBlock, masks: Mapping[str, Tensor | None], inputs: Tensor, targets: Tensor, course: Course, seed: int) -> None:
+    # The optimizer's own parameters share their memory with the block's weights.
+    weights = {name: torch.nn.Parameter(live.weight(name)) for name in masks}
+    groups = [{"params": [weight], "lr": course.rate * _size(weight.detach())} for weight in weights.values()]
+    optimizer = torch.optim.Adam(groups, betas=_BETAS, fused=True)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate("cosine", step, course.steps, course.warmup))
+    for chosen in _batches(len(inputs), course, seed):
+        value, slopes = live.slope(inputs[chosen], partial(_distance, target=targets[chosen]), tuple(masks))
+        if not value < float("inf"):
+            return
+        for name, weight in weights.items():
+            mask = masks[name]
+            weight.grad = slopes[name] if mask is None else slopes[name].mul_(mask)
+        optimizer.step()
+        schedule.step()
+
+
+def _batches(windows: int, course: Course, seed: int) -> Iterator[Tensor]:
+    """Yield the windows of each step: every one once before any a second time."""
+    draw = torch.Generator().manual_seed(seed)
+    order = torch.empty(0, dtype=torch.int64)
+    for _ in range(course.steps):
+        if len(order) < course.batch:
+            order = torch.cat([order, torch.randperm(windows, generator=draw)])
+        yield order[: course.batch]
+        order = order[course.batch :]
+
+
+def _size(weight: Tensor) -> float:
+    alive = weight[weight != 0]
+    return float(alive.square().mean().sqrt()) if len(alive) else 0.0
+
+
+def _distance(output: Tensor, target: Tensor) -> Tensor:
+    return ((output - target).square().sum(-1) / target.square().sum(-1).clamp_min(_TINY)).mean()
+
+
+def _error(live: LiveBlock, inputs: Tensor, targets: Tensor, step: int) -> float:
+    parts = zip(inputs.split(step), targets.split(step), strict=True)
+    return sum(float(_distance(live(batch), target)) * len(batch) for batch, target in parts) / len(inputs)
