@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from tests.conftest import Maker
 
-from secateur.calibrate.collect import HiddenStates, collect
+from secateur.calibrate.collect import HiddenStates, collect, collect_passing
 from secateur.model.opened import open_model
 
 
@@ -71,3 +71,22 @@ def test_nothing_needed_means_nothing_run(tiny: Maker) -> None:
     hidden = HiddenStates(stream, torch.zeros(1, 8, dtype=torch.int64))
     with stream.open(0) as block:
         assert collect(block, block.block.linears, hidden, frozenset())[block.block.linears[0].tensor].tokens == 0
+
+
+def test_moments_gathered_while_passing_are_the_same_and_the_states_move_on(tiny: Maker) -> None:
+    stream = open_model(str(tiny("llama"))).stream()
+    hidden = HiddenStates(stream, torch.randint(200, (60, 100), generator=torch.Generator().manual_seed(4)))
+    passing = hidden.twin()
+    with stream.open(0) as block:
+        down, up = block.block.linears[-1].tensor, block.block.linears[-2].tensor
+        found = collect_passing(block, {down: {"gram"}, up: set()}, passing, seed=7)
+        apart = collect(block, block.block.linears, hidden, {"gram"}, seed=7)
+        hidden.advance(block)
+    assert found.keys() == {down, up}
+    assert found[up].gram is None
+    for name in found:
+        assert (found[name].tokens, found[name].seed) == (6000, 7)
+        torch.testing.assert_close(found[name].input_sq, apart[name].input_sq)
+    torch.testing.assert_close(found[down].gram, apart[down].gram)
+    for after, expected in zip(passing.batches(), hidden.batches(), strict=True):
+        assert torch.equal(after, expected)

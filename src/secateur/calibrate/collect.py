@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from copy import copy
 from pathlib import Path
 
@@ -105,9 +105,37 @@ def collect(block: LiveBlock, linears: Collection[Linear], hidden: HiddenStates,
 
     needs: `gram` and `input_abs` ask for these beside the moments of single inputs; nothing at all skips the forward passes.
     """
-    leaders = {linear.stage: linear for linear in reversed(list(linears))}
-    moments = {leader.tensor: _Moments(leader.in_features, needs) for leader in leaders.values()}
+    sums = _Sums(linears, dict.fromkeys((linear.tensor for linear in linears), needs))
     for batch in hidden.batches() if needs else ():
-        block.tap(tuple(moments), batch, lambda tensor, x: moments[tensor].add(x))
-    by_stage = {stage: moments[leader.tensor].stats(seed) for stage, leader in leaders.items()}
-    return {linear.tensor: by_stage[linear.stage] for linear in linears}
+        block.tap(sums.tensors, batch, sums.add)
+    return sums.stats(seed)
+
+
+def collect_passing(block: LiveBlock, needs: Mapping[str, Collection[str]], hidden: HiddenStates, seed: int = 0) -> dict[str, LinearStats]:
+    """Return the input moments of the linears that `needs` names, as `collect` does, and advance the states in the same pass."""
+    sums = _Sums([linear for linear in block.block.linears if linear.tensor in needs], needs)
+    for batch in hidden.batches():
+        batch.copy_(block.watch(sums.tensors, batch, sums.add))
+    return sums.stats(seed)
+
+
+class _Sums:
+    """Moments of several linears' inputs, gathered once for those of one stage."""
+
+    def __init__(self, linears: Collection[Linear], needs: Mapping[str, Collection[str]]) -> None:
+        leaders = {linear.stage: linear for linear in reversed(list(linears))}
+        shared = {stage: {need for linear in linears if linear.stage == stage for need in needs[linear.tensor]} for stage in leaders}
+        self._moments = {leader.tensor: _Moments(leader.in_features, shared[stage]) for stage, leader in leaders.items()}
+        self._leader = {linear.tensor: leaders[linear.stage].tensor for linear in linears}
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """The linears whose inputs must be seen."""
+        return tuple(self._moments)
+
+    def add(self, tensor: str, inputs: Tensor) -> None:
+        self._moments[tensor].add(inputs)
+
+    def stats(self, seed: int) -> dict[str, LinearStats]:
+        found = {tensor: moments.stats(seed) for tensor, moments in self._moments.items()}
+        return {tensor: found[leader] for tensor, leader in self._leader.items()}

@@ -36,6 +36,9 @@ class LiveBlock(Protocol):
     def tap(self, tensors: tuple[str, ...], hidden: Tensor, see: Callable[[str, Tensor], None]) -> None:
         """Run `hidden` as far as the last of the linears named, calling `see(tensor, input)` for each on the way."""
 
+    def watch(self, tensors: tuple[str, ...], hidden: Tensor, see: Callable[[str, Tensor], None]) -> Tensor:
+        """Return the block's output, calling `see(tensor, input)` for each of the linears named on the way."""
+
     def pull(self, hidden: Tensor, gradient: Tensor, tensors: tuple[str, ...]) -> Pulled:
         """Run the block on `hidden` and return the gradients of the loss whose gradient at its output is `gradient`."""
 

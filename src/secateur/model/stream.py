@@ -50,11 +50,23 @@ class StreamedBlock:
     def tap(self, tensors: tuple[str, ...], hidden: Tensor, see: Callable[[str, Tensor], None]) -> None:
         """Run as far as the last of the linears `tensors`, calling `see(tensor, input)` for each on the way."""
         waiting = set(tensors)
-        modules = {linear.tensor: self._layer.get_submodule(linear.module) for linear in self.block.linears if linear.tensor in waiting}
-        handles = [module.register_forward_pre_hook(_tap(tensor, waiting, see)) for tensor, module in modules.items()]
+
+        def stop(tensor: str, inputs: Tensor) -> None:
+            see(tensor, inputs)
+            waiting.discard(tensor)
+            if not waiting:
+                raise _StopForward
+
+        with suppress(_StopForward):
+            self.watch(tensors, hidden, stop)
+
+    @torch.no_grad()
+    def watch(self, tensors: tuple[str, ...], hidden: Tensor, see: Callable[[str, Tensor], None]) -> Tensor:
+        """Return the block's output, calling `see(tensor, input)` for each of the linears named on the way."""
+        modules = {linear.tensor: self._layer.get_submodule(linear.module) for linear in self.block.linears if linear.tensor in tensors}
+        handles = [module.register_forward_pre_hook(_seeing(tensor, see)) for tensor, module in modules.items()]
         try:
-            with suppress(_StopForward):
-                self._call(hidden)
+            return self._call(hidden)
         finally:
             for handle in handles:
                 handle.remove()
@@ -102,14 +114,8 @@ class StreamedBlock:
         return self._layer.get_parameter(tensor.removeprefix(self.block.prefix)).data
 
 
-def _tap(tensor: str, waiting: set[str], see: Callable[[str, Tensor], None]) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-    def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        see(tensor, inputs[0])
-        waiting.discard(tensor)
-        if not waiting:
-            raise _StopForward
-
-    return hook
+def _seeing(tensor: str, see: Callable[[str, Tensor], None]) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+    return lambda _module, inputs: see(tensor, inputs[0])
 
 
 class ModelStream:

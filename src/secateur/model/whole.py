@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+from transformers.initialization import no_init_weights
+
 from secateur.model.build import build_model
 from secateur.model.opened import Opened
 
 
-def load_whole(model: Opened) -> Any:
-    """Return the transformers model, float32, with every stored weight."""
-    built = build_model(model.source.config)
-    state = {name: model.source.read(name).float() for name in model.graph.tensors}
+def load_whole(model: Opened, dtype: torch.dtype = torch.float32) -> Any:
+    """Return the transformers model with every stored weight, all of them of one `dtype`."""
+    # Weights that are never set take no memory before those of the source replace them.
+    with no_init_weights():
+        built = build_model(model.source.config)
+    state = {name: model.source.read(name).to(dtype) for name in model.graph.tensors}
     built.load_state_dict(state, strict=False, assign=True)
     built.tie_weights()
     return built.eval()

@@ -96,7 +96,7 @@ def bench(src: str, against: str | None = None, settings: Settings | None = None
 def torch_backend(model: str, kind: str, threads: int) -> TorchBackend:
     """Return the whole model `model` in memory, for a process of its own."""
     torch.set_num_threads(threads)
-    return TorchBackend(load_whole(open_registered(model)).to(_TORCH_TYPES[kind]))
+    return TorchBackend(load_whole(open_registered(model), _TORCH_TYPES[kind]))
 
 
 def _check(settings: Settings) -> None:

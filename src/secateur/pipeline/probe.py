@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -14,7 +14,10 @@ from secateur.core.stream import LayerStream, LiveBlock
 from secateur.model.arithmetic import arithmetic
 from secateur.pipeline.rank import Ranked
 
-WINDOWS = 4
+TOKENS = 2048
+"""Tokens of the windows that are read; one window at least."""
+MEMORY = 192 << 20
+"""Bytes of states that groups measured together may take."""
 POSITIONS = 256
 """Predictions compared: spread evenly over the windows, so that the dense ones stay small enough to keep."""
 _SHARE = 0.25
@@ -23,12 +26,12 @@ _SHARE = 0.25
 class Probe:
     """The dense model's predictions on a few windows, and how far they move when units leave; one pass over the blocks a call.
 
-    tokens: `[windows, tokens]`, of which the first `WINDOWS` are read.
+    tokens: `[windows, tokens]`, of which the first `TOKENS` are read.
     """
 
     def __init__(self, stream: LayerStream, ranked: Mapping[str, Ranked], tokens: Tensor) -> None:
         self._stream, self._ranked = stream, ranked
-        (self._embedded,) = stream.embed([tokens[:WINDOWS]])
+        (self._embedded,) = stream.embed([tokens[: max(1, TOKENS // tokens.shape[1])]])
         count = self._embedded.shape[0] * self._embedded.shape[1]
         self._places = torch.linspace(0, count - 1, min(POSITIONS, count)).long()
         states, self.influence = self._run({})
@@ -42,19 +45,35 @@ class Probe:
 
     def sensitivity(self, progress: Progress) -> dict[str, float]:
         """Return, for each group, the divergence for one unit of output error: a quarter of its units leave, nothing answers for them."""
-        found, before = dict[str, float](), self._embedded
-        progress.start("measure sensitivity", len(self._ranked))
-        for index in range(len(self._stream)):
-            for name in (name for name in self._ranked if name.partition(".")[0] == str(index)):
-                ranked = self._ranked[name]
-                cut = max(1, round(len(ranked.steps) * _SHARE))
-                error = (ranked.curve.unanswered or ranked.curve.errors)[cut]
-                # Up to its block, the model is the dense one.
-                found[name] = self._divergence(self._run({name: cut}, index, before)[0]) / error if error > 0 else 0.0
-                progress.step(name)
-            with arithmetic("bfloat16"), self._stream.open(index) as live:
-                before, _ = _halves(live, before)
+        names = sorted(self._ranked, key=lambda name: int(name.partition(".")[0]))
+        together = max(1, MEMORY // self._embedded.nbytes)
+        progress.start("measure sensitivity", -(-len(names) // together) * len(self._stream))
+        found: dict[str, float] = {}
+        for start in range(0, len(names), together):
+            found |= self._felt(names[start : start + together], progress)
         return found
+
+    def _felt(self, names: Sequence[str], progress: Progress) -> dict[str, float]:
+        """Measure the sensitivity of some groups, each cut alone, in one pass over the blocks."""
+        cuts = {name: max(1, round(len(self._ranked[name].steps) * _SHARE)) for name in names}
+        dense, cut = self._embedded, dict[str, Tensor]()
+        with arithmetic("bfloat16"):
+            for index in range(len(self._stream)):
+                with self._stream.open(index) as live:
+                    cut = {name: live(states) for name, states in cut.items()}
+                    for group in (group for group in live.block.groups if group.name in cuts):
+                        weight = live.weight(group.slices[-1].tensor)
+                        whole = weight.clone()
+                        silence(live, self._ranked, {group.name: cuts[group.name]})
+                        cut[group.name] = live(dense)
+                        weight.copy_(whole)
+                    dense = live(dense)
+                progress.step(f"block {index}")
+            return {name: self._divergence(self._compared(cut[name])) / error if (error := self._error(name, cuts[name])) > 0 else 0.0 for name in names}
+
+    def _error(self, name: str, cut: int) -> float:
+        curve = self._ranked[name].curve
+        return (curve.unanswered or curve.errors)[cut]
 
     def _divergence(self, states: Tensor) -> float:
         total = 0.0
@@ -63,16 +82,19 @@ class Probe:
             total += float((meant.exp() * (meant - log_softmax(logits, -1))).sum())
         return max(total / len(self._places), 0.0)
 
-    def _run(self, cuts: Mapping[str, int], start: int = 0, states: Tensor | None = None) -> tuple[Tensor, dict[str, float]]:
-        """Return the last hidden states at the places compared, and how far each group's half turns its input, from block `start` on."""
-        states, influence = self._embedded if states is None else states, dict[str, float]()
+    def _run(self, cuts: Mapping[str, int]) -> tuple[Tensor, dict[str, float]]:
+        """Return the last hidden states at the places compared, and how far each group's half turns its input."""
+        states, influence = self._embedded, dict[str, float]()
         with arithmetic("bfloat16"):
-            for index in range(start, len(self._stream)):
+            for index in range(len(self._stream)):
                 with self._stream.open(index) as live:
                     silence(live, self._ranked, cuts)
                     states, turned = _halves(live, states)
                 influence |= {group.name: turned[group.half] for group in live.block.groups if group.name in self._ranked}
-        return states.flatten(0, 1)[self._places], influence
+        return self._compared(states), influence
+
+    def _compared(self, states: Tensor) -> Tensor:
+        return states.flatten(0, 1)[self._places]
 
 
 def _halves(live: LiveBlock, states: Tensor) -> tuple[Tensor, dict[str, float]]:

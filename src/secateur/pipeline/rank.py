@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from secateur.allocate.units import Curve
-from secateur.calibrate.collect import HiddenStates, collect
+from secateur.calibrate.collect import HiddenStates
 from secateur.core.errors import UsageError, nearest
 from secateur.core.graph import Block, Graph, Group, Kind
 from secateur.core.stats import LinearStats
@@ -118,13 +118,26 @@ class Ranking:
                 else:
                     self._graded[group.name] = scores
 
-    def look(self, live: LiveBlock, hidden: HiddenStates) -> None:
-        """Rank the groups of a dense block whose inputs are `hidden`."""
+    def needs(self, block: Block) -> dict[str, frozenset[str]]:
+        """Return which statistics of the inputs of which linears `look` reads."""
+        found: dict[str, frozenset[str]] = {}
+        linears = {linear.tensor for linear in block.linears}
+        for group in self._of(block):
+            scorer, last = self._scorers[group.kind], group.slices[-1].tensor
+            read = {last} if scorer.function is None else {part.tensor for part in group.slices} & linears
+            asked = dict.fromkeys(read, scorer.needs - {"gradient"})
+            if self._errors and group.kind != "hidden":
+                asked[last] = asked.get(last, frozenset()) | {"gram"}
+            found |= {tensor: found.get(tensor, frozenset()) | needs for tensor, needs in asked.items()}
+        return found
+
+    def look(self, live: LiveBlock, stats: Mapping[str, LinearStats]) -> None:
+        """Rank the groups of a dense block; stats: what `needs` asks for, by tensor."""
         for group in self._of(live.block):
             if group.kind != "hidden":
-                self._found[group.name] = self._rank(group, live, hidden)
+                self._found[group.name] = self._rank(group, live, stats)
             elif "gradient" not in self._scorers["hidden"].needs:
-                self._total += self._scores(group, live, hidden).double()
+                self._total += self._scores(group, live, stats).double()
 
     def _of(self, block: Block) -> list[Group]:
         """Return the groups wanted of a block, and its part of the one that runs through all."""
@@ -147,24 +160,23 @@ class Ranking:
             return dict(self._found)
         return self._found | {self._hidden.name: self._by_scores(self._hidden, self._total.float(), 1)}
 
-    def _rank(self, group: Group, live: LiveBlock, hidden: HiddenStates) -> Ranked:
+    def _rank(self, group: Group, live: LiveBlock, stats: Mapping[str, LinearStats]) -> Ranked:
         eliminates = self._scorers[group.kind].function is None
-        ranked = self._by_elimination(group, live, hidden) if eliminates else None
+        ranked = self._by_elimination(group, live, stats[group.slices[-1].tensor]) if eliminates else None
         if ranked and group.kind != "head":
             return ranked
-        scores = _places(ranked) if ranked else self._scores(group, live, hidden)
+        scores = _places(ranked) if ranked else self._scores(group, live, stats)
         # Equally many heads must stay in every key-value group, so one of each leaves at a time.
         ranked = self._by_scores(group, scores, live.block.shape.n_kv_heads if group.kind == "head" else 1)
         if not self._errors:
             return ranked
         output = group.slices[-1]
-        errors = _errors_of_leaving(live.weight(output.tensor), self._gram(group, live, hidden), ranked.steps, output.block)
+        errors = _errors_of_leaving(live.weight(output.tensor), stats[output.tensor], ranked.steps, output.block)
         return replace(ranked, curve=replace(ranked.curve, errors=errors))
 
-    def _by_elimination(self, group: Group, live: LiveBlock, hidden: HiddenStates) -> Ranked:
+    def _by_elimination(self, group: Group, live: LiveBlock, stats: LinearStats) -> Ranked:
         """Rank by what is lost when the others answer for a unit; the scores are what each unit adds to that."""
         output = group.slices[-1]
-        stats = self._gram(group, live, hidden)
         with arithmetic("float32"):
             found = eliminate(live.weight(output.tensor), stats, output.block)
         added = list(accumulate((after - before for before, after in pairwise(found.errors[:-1])), max))
@@ -181,21 +193,13 @@ class Ranking:
         each = scores[order].mean(0).tolist()
         return Ranked(group, steps, Curve(tuple(accumulate(each, initial=0.0)), price(self._graph, group) * alike, tuple(each)))
 
-    def _scores(self, group: Group, live: LiveBlock, hidden: HiddenStates) -> Tensor:
-        if group.name in self._graded:
-            return self._graded[group.name]
-        names = {part.tensor for part in group.slices}
-        linears = [linear for linear in live.block.linears if linear.tensor in names]
-        return self._viewed(group, live, collect(live, linears, hidden, self._scorers[group.kind].needs, self._seed), {})
+    def _scores(self, group: Group, live: LiveBlock, stats: Mapping[str, LinearStats]) -> Tensor:
+        return self._graded[group.name] if group.name in self._graded else self._viewed(group, live, stats, {})
 
     def _viewed(self, group: Group, live: LiveBlock, stats: Mapping[str, LinearStats], gradients: Mapping[str, Tensor]) -> Tensor:
         weights = {part.tensor: live.weight(part.tensor) for part in group.slices}
         with arithmetic("float32"):
             return self._scorers[group.kind].score(UnitView(group, weights, stats, gradients, self._seed))
-
-    def _gram(self, group: Group, live: LiveBlock, hidden: HiddenStates) -> LinearStats:
-        (linear,) = (linear for linear in live.block.linears if linear.tensor == group.slices[-1].tensor)
-        return collect(live, [linear], hidden, {"gram"}, self._seed)[linear.tensor]
 
 
 def _places(ranked: Ranked) -> Tensor:

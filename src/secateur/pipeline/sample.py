@@ -12,18 +12,18 @@ from secateur.model.opened import Opened
 from secateur.model.whole import load_whole
 
 _BATCH = 32
-_BYTES_PER_PARAMETER = 4
+_BYTES_PER_PARAMETER = 2
 
 
 def sample_windows(model: Opened, samples: int, window: int, seed: int) -> Tensor:
-    """Return token ids `[samples, window]` drawn at temperature 1, each window from a random first token.
+    """Return token ids `[samples, window]` drawn at temperature 1 in bfloat16, each window from a random first token.
 
     Raises UsageError if the model does not fit in memory whole, which sampling needs.
     """
     needed, free = model.graph.parameters * _BYTES_PER_PARAMETER, _free_memory()
     if needed > free:
         raise UsageError(f"--calib self needs the whole model in memory ({needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB free): name a text instead")
-    whole = load_whole(model)
+    whole = load_whole(model, torch.bfloat16)
     torch.manual_seed(seed)
     first = torch.randint(model.graph.vocab_size, (samples, 1))
     drawn = [

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from secateur.allocate.protect import layers_named, protected_groups
 from secateur.allocate.units import SPREADS, Curve, SpreadContext, check_cuts, parameters_gone
-from secateur.calibrate.collect import HiddenStates
+from secateur.calibrate.collect import HiddenStates, collect, collect_passing
 from secateur.calibrate.gradients import gradients
 from secateur.core.errors import UsageError, nearest
 from secateur.core.footprint import Footprint, footprint
@@ -199,9 +199,10 @@ def rank_units(model: Opened, groups: Sequence[Group], width: Width, tokens: Ten
     with arithmetic("bfloat16"):
         for block in model.graph.blocks:
             with stream.open(block.index) as live:
-                ranking.look(live, hidden)
-                if tokens is not None:
-                    hidden.advance(live)
+                if tokens is None:
+                    ranking.look(live, collect(live, block.linears, hidden, (), seed))
+                else:
+                    ranking.look(live, collect_passing(live, ranking.needs(block), hidden, seed))
                     ranking.scale(block, hidden)
             progress.step(f"block {block.index}")
     return {name: replace(ranked, curve=_bounded(ranked, model.graph, width)) for name, ranked in ranking.results().items()}
