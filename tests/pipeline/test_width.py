@@ -240,7 +240,7 @@ def test_sensitivity_is_divergence_for_an_error_nothing_answers_for(tiny: Maker)
     found = probe.sensitivity(Silent())
     for name, one in ranked.items():
         quarter = round(len(one.steps) / 4)
-        assert found[name] == pytest.approx(probe({name: quarter}).kl / one.curve.unanswered[quarter], rel=1e-3)
+        assert found[name] == pytest.approx(probe({name: quarter}).kl / one.curve.unanswered[quarter], rel=1e-2)
         assert one.curve.unanswered[quarter] > one.curve.errors[quarter]
 
 
