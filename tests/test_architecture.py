@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "secateur"
 
 STAGES = {
-    *("model", "calibrate", "criteria", "allocate", "transform", "train", "quantize", "measure"),
+    *("model", "calibrate", "criteria", "allocate", "transform", "train", "quantizers", "measure"),
     *("export", "runtime", "sparse", "device", "report"),
 }
 FLOWS = {"pipeline", "adapt", "serve"}

@@ -10,10 +10,12 @@ if TYPE_CHECKING:
     from secateur.pipeline import (
         Calibration,
         Depth,
+        Integers,
         Local,
         Plan,
         Pruned,
         Quality,
+        Quantized,
         Recovered,
         Settings,
         Sparsity,
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
         evaluate,
         plan,
         prune,
+        quantize,
         recover,
         verify,
     )
@@ -30,10 +33,12 @@ if TYPE_CHECKING:
 __all__ = [
     "Calibration",
     "Depth",
+    "Integers",
     "Local",
     "Plan",
     "Pruned",
     "Quality",
+    "Quantized",
     "Recovered",
     "Settings",
     "Sparsity",
@@ -43,6 +48,7 @@ __all__ = [
     "evaluate",
     "plan",
     "prune",
+    "quantize",
     "recover",
     "verify",
 ]

@@ -80,6 +80,17 @@ def test_dry_run_writes_nothing(secateur: Secateur, tiny: Maker, tmp_path: Path)
     assert not list(tmp_path.iterdir())
 
 
+def test_quantize_verify_export(secateur: Secateur, tiny: Maker, tmp_path: Path) -> None:
+    pytest.importorskip("compressed_tensors", reason="pip install 'secateur[quantize]'")
+    made = _json(secateur("quantize", tiny("llama"), "-o", tmp_path / "out", "--bits", 3, "--asymmetric", *SMALL, "--json"))
+    assert (made["grids"], made["bits_per_weight"], made["method"]) == ({"int3a-g32": 92160}, 3.5938, "gptq")
+    assert _json(secateur("verify", tmp_path / "out", "--json"))["verdict"] == "ok"
+    done = _json(secateur("export", tmp_path / "out", "-o", tmp_path / "out.gguf", "--no-verify", "--json"))
+    assert done["type"] == "packed"
+    code, _, error = secateur("quantize", tiny("llama"), "-o", tmp_path / "no", "--method", "gtpq")
+    assert (code, error) == (2, "error: unknown quantization method 'gtpq' (did you mean gptq?); known: gptq, imatrix, rtn\n")
+
+
 def test_a_budget_is_met_and_explained(secateur: Secateur, tiny: Maker, tmp_path: Path) -> None:
     model, out = tiny("llama"), tmp_path / "out"
     options = ["--method", "width", "--units", "ffn,kv", "--target", "params=85%", "--target", "size=500kB", *SMALL]

@@ -13,12 +13,13 @@ from secateur.cli import options, show
 from secateur.core.errors import UsageError, nearest
 
 FORMATS = ("gguf",)
+_TYPES = "f32, f16, bf16, q8_0, q5_1, q5_0, q4_1, q4_0, or a K-quant such as q4_k_m; auto: the codes of a quantised model as they are, f16 for another."
 
 
 def export(
     model: options.Model,
     output: Annotated[Path, typer.Option("--output", "-o", help="File to write; appears only when llama.cpp computes from it what the model computes.")],
-    kind: Annotated[str, typer.Option("--type", help="f32, f16, bf16, q8_0, q5_1, q5_0, q4_1, q4_0, or a K-quant such as q4_k_m.")] = "f16",
+    kind: Annotated[str, typer.Option("--type", help=_TYPES)] = "auto",
     form: Annotated[str, typer.Option("--format", help="gguf, for llama.cpp.")] = "gguf",
     verify: Annotated[bool, typer.Option("--verify/--no-verify", help="Load the file in llama.cpp and compare what it predicts.")] = True,
     overwrite: options.Overwrite = False,

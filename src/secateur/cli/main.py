@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from secateur.cli import apply, bench, evaluate, export, inspect, plan, prune, recover, verify
+from secateur.cli import apply, bench, evaluate, export, inspect, plan, prune, quantize, recover, verify
 from secateur.core.errors import SecateurError
 from secateur.model.memory import hold_little
 
@@ -25,6 +25,7 @@ app.command("apply")(apply.apply)
 app.command("eval")(evaluate.evaluate)
 app.command("inspect")(inspect.inspect)
 app.command("verify")(verify.verify)
+app.command("quantize")(quantize.quantize)
 app.command("export")(export.export)
 app.command("bench")(bench.bench)
 

@@ -6,8 +6,15 @@ import torch
 from torch import Tensor
 
 from secateur.core.errors import SecateurError
+from secateur.core.stats import LinearStats
 
 _ATTEMPTS = 8
+DAMPING = 0.01
+"""Least share of each diagonal entry of H added to it.
+
+Relative to the entry, not to the mean diagonal: a few features of a language model are a thousand times larger than the
+rest, and a mean they dominate would drown the others.
+"""
 
 
 def with_damping(gram: Tensor, damping: float) -> Tensor:
@@ -40,3 +47,25 @@ def damped_cholesky(gram: Tensor, damping: float) -> tuple[Tensor, float]:
             return damped, damping
         damping *= 10
     raise SecateurError("the calibration statistics of a linear are not positive semi-definite; collect them again")
+
+
+def default_damping(stats: LinearStats) -> float:
+    """Return the sampling error of the correlations, inputs over tokens, but at least `DAMPING`."""
+    return min(max(DAMPING, len(stats.input_sq) / max(stats.tokens, 1)), 1.0)
+
+
+def gram_factor(stats: LinearStats, damping: float | None = None) -> tuple[Tensor, float]:
+    """Return what `damped_cholesky` makes of the inputs of a linear, by default with `default_damping`.
+
+    Raises SecateurError if the Gram matrix is missing, not finite, or cannot be factorised.
+    """
+    return damped_cholesky(finite_gram(stats), default_damping(stats) if damping is None else damping)
+
+
+def finite_gram(stats: LinearStats) -> Tensor:
+    """Return the Gram matrix of the inputs; raises SecateurError if it is missing or not finite."""
+    if stats.gram is None:
+        raise SecateurError("this method needs the Gram matrix of the inputs, which was not collected")
+    if not bool(stats.gram.isfinite().all()):
+        raise SecateurError("the calibration activations of a linear are not finite")
+    return stats.gram

@@ -25,15 +25,19 @@ TYPES = {
     "q5_0": Kind.Q5_0,
     "q5_1": Kind.Q5_1,
 }
+PACKED = "packed"
+"""Option for a quantised model: every weight in the type that holds its grid."""
+PLAIN = ("f32", "f16", "bf16")
 K_QUANTS = ("q2_k", "q3_k_s", "q3_k_m", "q3_k_l", "q4_k_s", "q4_k_m", "q5_k_s", "q5_k_m", "q6_k")
 _PLAIN = {Kind.F32: torch.float32, Kind.F16: torch.float16, Kind.BF16: torch.bfloat16}
+_EXACT = {"": Kind.F16, "F16": Kind.F16, "BF16": Kind.BF16}
 # gguf's arithmetic makes several copies of its input; copies of 64 KiB are reused by malloc, larger ones mapped anew each time.
 _SLAB = 1 << 14
 
 
 def type_named(name: str) -> Kind:
     """Return the type of most weights under the option `name`; raises UsageError for one that is not known."""
-    known = (*TYPES, *K_QUANTS)
+    known = (*TYPES, *K_QUANTS, PACKED)
     if name not in known:
         raise UsageError(f"unknown --type {name!r}{nearest(name, known)}; known: {', '.join(known)}")
     # A quantizer program makes the K-quants out of 16-bit floats.
@@ -45,6 +49,11 @@ def kind_of(kind: Kind, shape: tuple[int, ...], *, output: bool) -> Kind:
     if len(shape) < 2:
         return Kind.F32
     return Kind.Q8_0 if output and kind not in _PLAIN else kind
+
+
+def exact_kind(shape: tuple[int, ...], dtype: str) -> Kind:
+    """Return the type that holds a tensor stored as `dtype` (safetensors' name, or empty for zeros) without rounding; vectors are float32."""
+    return _EXACT.get(dtype, Kind.F32) if len(shape) > 1 else Kind.F32
 
 
 def check_width(name: str, shape: tuple[int, ...], kind: Kind) -> None:

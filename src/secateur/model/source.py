@@ -11,9 +11,9 @@ from torch import Tensor
 from secateur.core.errors import SourceError, nearest
 from secateur.core.source import Source
 from secateur.model.builtin import BUILTINS, builtin_path
-from secateur.model.folder import FolderSource
 from secateur.model.gguf_file import GgufSource
 from secateur.model.hub import download
+from secateur.model.packed import open_folder
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -27,13 +27,13 @@ def open_source(ref: str) -> Source:
     """
     path = Path(ref).expanduser()
     if path.is_dir():
-        return FolderSource(path, ref)
+        return open_folder(path, ref)
     if path.is_file():
         return _open_file(path, ref)
     if ref in BUILTINS:
         return GgufSource(builtin_path(ref), ref)
     if _HUB_ID.fullmatch(ref) and path.suffix != ".gguf":
-        return FolderSource(download(ref), ref)
+        return open_folder(download(ref), ref)
     raise SourceError(f"{ref} does not exist{nearest(ref, BUILTINS)}: give a model folder, a .gguf file, a hub id such as org/name, or {', '.join(BUILTINS)}")
 
 

@@ -16,6 +16,7 @@ from secateur.model.opened import open_model
 from secateur.pipeline.auto import Auto, decide_auto
 from secateur.pipeline.calibration import Calibration
 from secateur.pipeline.depth import Depth, decide_depth
+from secateur.pipeline.integers import Integers, Quantized, quantize_opened
 from secateur.pipeline.local import Local
 from secateur.pipeline.recovery import How, Recovered
 from secateur.pipeline.recovery import recover as recover_opened
@@ -28,10 +29,12 @@ __all__ = [
     "Auto",
     "Calibration",
     "Depth",
+    "Integers",
     "Local",
     "Plan",
     "Pruned",
     "Quality",
+    "Quantized",
     "Recovered",
     "Settings",
     "Sparsity",
@@ -41,6 +44,7 @@ __all__ = [
     "evaluate",
     "plan",
     "prune",
+    "quantize",
     "recover",
     "verify",
 ]
@@ -122,6 +126,26 @@ def recover(
     pupil, model = open_model(src), open_model(teacher)
     text = calibration or Calibration(samples=128)
     return recover_opened(pupil, model, how or Local(), text, Path(out), seed=seed, settings=settings or Settings(), progress=progress or Silent())
+
+
+def quantize(
+    src: str,
+    out: str | Path,
+    how: Integers | None = None,
+    *,
+    calibration: Calibration | None = None,
+    seed: int = 0,
+    settings: Settings | None = None,
+    progress: Progress | None = None,
+) -> Quantized:
+    """Round the weights of the model `src` to integers and write the folder `out`, packed, reloaded and compared.
+
+    how: an `Integers`; 4 bits in groups of 32 by GPTQ if left out. Weights that are zero stay zero.
+    Raises SecateurError for a model, a text or options that cannot work, VerificationError if the reloaded folder does not
+    compute what was meant; nothing is left in place then.
+    """
+    text, wanted = calibration or Calibration(), settings or Settings()
+    return quantize_opened(open_model(src), how or Integers(), text, Path(out), seed=seed, settings=wanted, progress=progress or Silent())
 
 
 def evaluate(

@@ -35,7 +35,8 @@ _UNITS = {"prompt": "tokens/s", "decode": "tokens/s", "first": "s"}
 class Settings:
     """How to measure.
 
-    backend: of `BACKENDS`. kind: type of the weights; empty for float32 in torch, and for the file as it is or f16 in llama.cpp.
+    backend: of `BACKENDS`. kind: type of the weights; empty for float32 in torch, and in llama.cpp for the file as it is,
+    the codes of a quantised model, or f16.
     prompt, tokens: lengths of prompt and answer. repeat: counted runs after one that warms up.
     """
 
@@ -117,7 +118,7 @@ def _file(model: Opened, settings: Settings, scratch: Path, progress: Progress) 
         return path or Path(model.source.ref)
     if path and not settings.kind:
         return path
-    return export(model.source.ref, scratch, kind=settings.kind or "f16", progress=progress).out
+    return export(model.source.ref, scratch, kind=settings.kind or "auto", progress=progress).out
 
 
 def _backend(path: Path, settings: Settings) -> Isolated:

@@ -15,9 +15,10 @@ from secateur.core.errors import OutputError, UsageError
 from secateur.core.progress import Progress, Silent
 from secateur.export.layout import lay_out
 from secateur.export.settings import context_length
-from secateur.export.types import K_QUANTS, type_named
+from secateur.export.types import K_QUANTS, PACKED, PLAIN, type_named
 from secateur.model.gguf_config import ARCHS
-from secateur.model.opened import open_model
+from secateur.model.opened import Opened, open_model
+from secateur.model.packed import PackedSource
 from secateur.model.stream import ModelStream
 from secateur.pipeline.export_check import check_file
 from secateur.pipeline.export_gguf import describe, naming_of, open_registered, whole_settings
@@ -45,10 +46,11 @@ class Exported:
     notes: tuple[str, ...] = ()
 
 
-def export(src: str, out: str | Path, *, kind: str = "f16", verify: bool = True, overwrite: bool = False, progress: Progress | None = None) -> Exported:
+def export(src: str, out: str | Path, *, kind: str = "auto", verify: bool = True, overwrite: bool = False, progress: Progress | None = None) -> Exported:
     """Write the model `src` as the GGUF file `out`, which appears only once llama.cpp computes from it what the model computes.
 
-    kind: type of most weights, see `secateur.export.types`. verify: False leaves the comparison out.
+    kind: type of most weights, see `secateur.export.types`; `auto` keeps the codes of a quantised model, and takes f16 for another.
+    verify: False leaves the comparison out.
     Raises UsageError for a type that cannot hold the weights, UnsupportedModelError for a model llama.cpp cannot hold,
     MissingExtraError without xllamacpp, OutputError if `out` cannot be written, VerificationError if the file is not the model.
     """
@@ -59,6 +61,7 @@ def export(src: str, out: str | Path, *, kind: str = "f16", verify: bool = True,
     if verify:
         require_llamacpp("checking the file")
     model = open_registered(src)
+    kind = _kind(model, kind)
     layout = lay_out(model.graph, naming_of(model))
     if quantizer and layout.arch not in ARCHS:
         raise UsageError(f"--type {kind} cannot be checked in a model with blocks of unequal width: use q8_0 or q4_0")
@@ -100,9 +103,22 @@ def _writing(out: Path, *, overwrite: bool) -> Iterator[Path]:
             partial.unlink()
 
 
+def _kind(model: Opened, kind: str) -> str:
+    """Return the type to write; raises UsageError for one that would round a quantised model once more."""
+    packed = isinstance(model.source, PackedSource)
+    if kind == "auto":
+        return PACKED if packed else "f16"
+    if kind == PACKED and not packed:
+        raise UsageError(f"--type {PACKED} keeps the codes of a quantised model, and {model.source.ref} is none: quantise it first, or choose another type")
+    if packed and kind not in (PACKED, *PLAIN):
+        raise UsageError(f"{model.source.ref} is quantised already, and --type {kind} would round it once more: leave --type out")
+    return kind
+
+
 def _quantizer(kind: str) -> str:
     """Return the program that makes `kind`, or nothing where none is needed; raises UsageError where there is none."""
-    type_named(kind)
+    if kind != "auto":
+        type_named(kind)
     if kind not in K_QUANTS:
         return ""
     program = shutil.which(QUANTIZER)

@@ -7,11 +7,11 @@ from typing import Any
 
 from gguf import GGUFValueType
 
-from secateur.export.gguf import GgufExport, Typed
+from secateur.export.gguf import GgufExport, Packed, Typed
 from secateur.export.layout import Layout, Naming
 from secateur.export.rope import rope_of
 from secateur.export.settings import model_fields
-from secateur.export.types import type_named
+from secateur.export.types import PACKED, type_named
 from secateur.export.vocabulary import model_name, tokenizer_fields
 from secateur.model.build import transformers_config
 from secateur.model.families import EMBED, FINAL_NORM, HEAD, SHAPES_KEY, family_of
@@ -21,6 +21,7 @@ from secateur.model.gguf_header import GgufHeader, read_header
 from secateur.model.gguf_names import block_names
 from secateur.model.nonuniform import register
 from secateur.model.opened import Opened, open_model
+from secateur.model.packed import PackedSource
 from secateur.model.tokenizer import SPLITS
 
 _COPIED = ("tokenizer.", "general.name", "general.license", "general.languages")
@@ -43,7 +44,8 @@ def describe(model: Opened, layout: Layout, kind: str) -> GgufExport:
     settings = whole_settings(model)
     rope = rope_of(layout.arch, settings, max(shape.head_dim for shape in layout.shapes))
     fields = {"general.type": "model", **model_fields(layout, settings, rope), **_words(model, settings)}
-    return GgufExport(model.source, layout, fields, rope.factors, type_named(kind), EMBED if model.graph.tied else HEAD)
+    held = Packed(model.source.grids, model.source.codes) if isinstance(model.source, PackedSource) and kind == PACKED else type_named(kind)
+    return GgufExport(model.source, layout, fields, rope.factors, held, EMBED if model.graph.tied else HEAD)
 
 
 def whole_settings(model: Opened) -> dict[str, Any]:

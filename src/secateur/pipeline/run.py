@@ -85,7 +85,7 @@ def execute(model: Opened, plan: Plan, out: Path, settings: Settings, progress: 
     plan.validate(model.graph, model.digest)
     method, given = method_of(plan.made_by if plan.sparsity else {}), model
     model = repaired(Opened(Merged(given.source, given.graph, plan.merge), given.graph) if plan.merge else given, plan)
-    tokens = replay_calibration(model, plan) if "calibration" in plan.made_by else _probe(model)
+    tokens = replay_calibration(model, plan) if "calibration" in plan.made_by else probe(model)
     dtype = storage_type(settings.dtype, model.graph.tensors)
     kind: Arithmetic = settings.arithmetic or ("float32" if plan.keep or plan.drop else "bfloat16")
     job = {"plan": plan.digest(), "dtype": str(dtype), "arithmetic": kind, "secateur": version("secateur")}
@@ -238,7 +238,7 @@ def _renamed(name: str, block: Block, place: int) -> str:
     return block.prefix.replace(f".{block.index}.", f".{place}.") + name.removeprefix(block.prefix)
 
 
-def _probe(model: Opened) -> Tensor:
+def probe(model: Opened) -> Tensor:
     """Return token ids for a run that needs no calibration text, so that its output can be compared all the same."""
     return torch.randint(model.graph.vocab_size, _PROBE, generator=torch.Generator().manual_seed(0))
 

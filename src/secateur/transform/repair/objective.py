@@ -7,18 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from secateur.core.errors import SecateurError, UsageError
-from secateur.core.linalg import damped_cholesky, with_damping
+from secateur.core.errors import UsageError
+from secateur.core.linalg import finite_gram, gram_factor, with_damping
 from secateur.core.pattern import Pattern, Scope
 from secateur.core.stats import LinearStats
 from secateur.transform.mask import Scorer, choose_mask
-
-DAMPING = 0.01
-"""Least share of each diagonal entry of H added to it.
-
-Relative to the entry, not to the mean diagonal: a few features of a language model are a thousand times larger than the
-rest, and a mean they dominate would drown the others.
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +41,8 @@ def problem(weight: Tensor, stats: LinearStats, damping: float | None = None) ->
     model's inputs, and the damping pulls towards `weight`; without, it is `weight`.
     Raises SecateurError if the Gram matrix is missing, not finite, or cannot be factorised.
     """
-    raw = _finite_gram(stats)
-    factor, share = damped_cholesky(raw, _default_damping(stats) if damping is None else damping)
+    raw = finite_gram(stats)
+    factor, share = gram_factor(stats, damping)
     if stats.cross is None:
         return Problem(weight.float(), raw, share, factor)
     pull = with_damping(raw, share).diagonal() - raw.diagonal()
@@ -63,13 +56,8 @@ def damped(stats: LinearStats, damping: float | None = None) -> tuple[Tensor, Te
     damping: share of each diagonal entry added to it; by default the sampling error of the correlations, inputs over
     tokens, but at least `DAMPING`. It grows tenfold until the factorisation succeeds. Raises SecateurError if it never does.
     """
-    raw = _finite_gram(stats)
-    factor, share = damped_cholesky(raw, _default_damping(stats) if damping is None else damping)
-    return with_damping(raw, share), factor
-
-
-def _default_damping(stats: LinearStats) -> float:
-    return min(max(DAMPING, len(stats.input_sq) / max(stats.tokens, 1)), 1.0)
+    factor, share = gram_factor(stats, damping)
+    return with_damping(finite_gram(stats), share), factor
 
 
 def chosen_mask(weight: Tensor, stats: LinearStats, pattern: Pattern, scorer: Scorer | None, scope: Scope) -> Tensor:
@@ -84,11 +72,3 @@ def reconstruction_error(weight: Tensor, original: Tensor, gram: Tensor) -> floa
     wide, base = gram.double(), original.double()
     change = weight.double() - base
     return float((change @ wide * change).sum() / (base @ wide * base).sum())
-
-
-def _finite_gram(stats: LinearStats) -> Tensor:
-    if stats.gram is None:
-        raise SecateurError("this repair needs the Gram matrix of the inputs, which was not collected")
-    if not bool(stats.gram.isfinite().all()):
-        raise SecateurError("the calibration activations of a linear are not finite")
-    return stats.gram

@@ -1,0 +1,56 @@
+"""What the README.md of a quantised model says beyond the one of the model it was made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+_BARE = """---
+library_name: transformers
+pipeline_tag: text-generation
+tags:
+- secateur
+---
+
+# {name}, quantised
+"""
+_SAID = {"method": "Method", "calibration": "Calibration text", "samples": "Windows", "window": "Tokens per window", "calibration_digest": "Digest of the text"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quantization:
+    """What is known of a quantisation.
+
+    name: what the source is called; said: how it was done, in words. grids: grid -> number of weights on it.
+    difference: largest one between the reloaded folder and the run that wrote it, relative to the largest value.
+    stock: transformers loads it without further code.
+    """
+
+    name: str
+    said: Mapping[str, str]
+    grids: Mapping[str, int]
+    bits_per_weight: float
+    bytes: int
+    difference: float
+    stock: bool
+
+
+def quantized_card(card: str, facts: Quantization) -> str:
+    """Return `card`, the model card of the source (empty if it has none), with a section on its quantisation."""
+    said = {**facts.said, "calibration": facts.said.get("calibration", "").replace("\\", "/").rpartition("/")[2]}
+    remote = "" if facts.stock else " and the package secateur (or `trust_remote_code=True`)"
+    lines = [
+        (card or _BARE.format(name=facts.name)).rstrip(),
+        "",
+        "## How it was quantised",
+        "",
+        "Its linears hold integers in the format `pack-quantized` of compressed-tensors; embeddings, head and norms stay as they are.",
+        f"Transformers loads it with the package compressed-tensors{remote} installed; pass `dtype=torch.float32` for the exact weights.",
+        "",
+        *(f"- Grid {grid}: {count:,} weights" for grid, count in facts.grids.items()),
+        f"- {facts.bits_per_weight:.2f} bits for each of them, scales included; {facts.bytes:,} bytes of weight files in all",
+        *(f"- {name}: {said[key]}" for key, name in _SAID.items() if said.get(key)),
+        "",
+        f"The folder was loaded again and run: it differs from what was meant by {facts.difference:.1e} of the largest value at most.",
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,246 @@
+"""Quantise a model block by block into a packed folder that stock transformers loads, reloaded and compared."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from secateur.allocate.protect import protected
+from secateur.calibrate.collect import HiddenStates, collect
+from secateur.core.codes import Codes, Grid
+from secateur.core.errors import UsageError
+from secateur.core.graph import Graph
+from secateur.core.plan import Plan
+from secateur.core.progress import Progress
+from secateur.core.registry import Entry
+from secateur.core.stream import LiveBlock
+from secateur.export.quantized import Quantization, quantized_card
+from secateur.model.arithmetic import arithmetic
+from secateur.model.checkpoint import MANIFEST, Checkpoint, writing
+from secateur.model.families import family_of
+from secateur.model.memory import give_back
+from secateur.model.nonuniform import MODULE, modeling_source
+from secateur.model.opened import Opened, open_model
+from secateur.model.packed import CONFIG_KEY, PackedSource, packed_tensors, quantization_config, require_packing, unpacked
+from secateur.pipeline.calibration import Calibration, calibration_tokens, provenance
+from secateur.pipeline.outcome import planned_config
+from secateur.pipeline.outcomes import without
+from secateur.pipeline.reload import accept, difference, last_states
+from secateur.pipeline.run import Settings, probe
+from secateur.quantizers import QUANTIZERS, Quantizer
+from secateur.transform.rounding import storage_type
+
+CARD, PLAN = "README.md", "plan.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Integers:
+    """What the weights of a model become: integers of `bits` bits, a scale for every `group` inputs of a row.
+
+    method: a name of `QUANTIZERS`. protect: `first=N`, `last=N` or globs over tensors, which stay as they are.
+    """
+
+    bits: int = 4
+    group: int = 32
+    symmetric: bool = True
+    method: str = "gptq"
+    protect: tuple[str, ...] = ()
+
+    @property
+    def grid(self) -> Grid:
+        """The grid of most weights; raises UsageError for one there is not."""
+        return Grid(bits=self.bits, group=self.group, symmetric=self.symmetric)
+
+
+@dataclass(frozen=True, slots=True)
+class Quantized:
+    """What a run made.
+
+    grids: name of a grid -> how many weights lie on it. bits_per_weight: of those weights, their scales and zeros included.
+    sparsity: share of zeros among them. parameters, bytes: of the whole model.
+    reload_difference: largest difference between the reloaded folder's last hidden states and those of the run, relative.
+    """
+
+    out: Path
+    method: str
+    grids: Mapping[str, int]
+    bits_per_weight: float
+    sparsity: float
+    parameters: int
+    bytes: int
+    resumed_blocks: int
+    reload_difference: float
+
+
+def quantize_opened(model: Opened, how: Integers, calibration: Calibration, out: Path, *, seed: int, settings: Settings, progress: Progress) -> Quantized:
+    """Quantise `model` into the folder `out`, going on where the same run was killed.
+
+    Raises UsageError for options that cannot work, TextError if the text is too short, MissingExtraError without
+    compressed-tensors, VerificationError if the reloaded folder does not compute what the run computed; nothing is left then.
+    """
+    require_packing()
+    entry = QUANTIZERS[how.method]
+    if isinstance(model.source, PackedSource):
+        raise UsageError(f"{model.source.ref} is quantised already: quantise the model it was made from")
+    grids = grids_of(model.graph, how)
+    tokens = calibration_tokens(model, calibration, seed) if entry.needs else probe(model)
+    said = {**{name: str(value) for name, value in asdict(how).items()}, "seed": str(seed), **(provenance(calibration, tokens) if entry.needs else {})}
+    dtype, kind = storage_type(settings.dtype, model.graph.tensors), settings.arithmetic or "bfloat16"
+    job = {"model": model.digest, "dtype": str(dtype), "arithmetic": kind, "secateur": version("secateur"), "integers": said}
+    with arithmetic(kind), writing(out, job, len(model.graph.blocks) + 1, overwrite=settings.overwrite) as checkpoint:
+        run = _Run(model, entry, grids, dtype, checkpoint, seed)
+        run.write_outside()
+        hidden = HiddenStates(run.stream, tokens, budget=settings.memory, folder=checkpoint.partial)
+        run.quantize_blocks(hidden, progress)
+        meant = next(hidden.batches()).clone()
+        del hidden
+        run.write_description(said)
+        found = difference(last_states(open_model(str(checkpoint.partial)).stream(), tokens[: len(meant)]), meant)
+        accept(found)
+        made = run.made(out, how.method, found)
+        _write_card(model, checkpoint.partial, made, said)
+        checkpoint.publish()
+    return made
+
+
+def grids_of(graph: Graph, how: Integers) -> dict[str, Grid]:
+    """Return tensor name -> grid of all that is quantised; raises UsageError for a group that does not fit a width."""
+    spared, grid = protected(graph, how.protect), how.grid
+    linears = [linear for linear in graph.linears if linear.tensor not in spared]
+    if not linears:
+        raise UsageError("--protect leaves nothing to quantise")
+    for linear in linears:
+        grid.check(linear.tensor, linear.in_features)
+    return {linear.tensor: grid for linear in linears}
+
+
+class _Run:
+    """One pass over the blocks."""
+
+    def __init__(self, model: Opened, entry: Entry[Quantizer], grids: Mapping[str, Grid], dtype: torch.dtype, checkpoint: Checkpoint, seed: int) -> None:
+        self.stream = model.stream(outside=dtype)
+        self.resumed = max(checkpoint.finished() - 1, 0)
+        self._model, self._entry, self._grids, self._dtype, self._checkpoint, self._seed = model, entry, grids, dtype, checkpoint, seed
+        self._zeros = self._weights = self._bytes = 0
+
+    def write_outside(self) -> None:
+        """Write embeddings, final norm and head, which stay as they are."""
+        tensors = {name: self._model.source.read(name).to(self._dtype) for name in self._model.graph.outside}
+        if self._checkpoint.finished() == 0:
+            self._checkpoint.write(0, tensors)
+        self._enter(0, tensors)
+        del tensors
+        give_back()
+
+    def quantize_blocks(self, hidden: HiddenStates, progress: Progress) -> None:
+        """Quantise, write and run every block; those that a killed run finished are read back instead."""
+        progress.start("quantize", len(self.stream), self.resumed)
+        for index in range(len(self.stream)):
+            with self.stream.open(index) as live:
+                if index < self.resumed:
+                    tensors = load_file(self._checkpoint.shard(index + 1))
+                    self._restore(live, tensors)
+                    hidden.advance(live)
+                else:
+                    tensors = self._quantize_halves(live, hidden)
+                    self._checkpoint.write(index + 1, tensors)
+                    progress.step(f"block {index}")
+                self._enter(index + 1, tensors)
+
+    def _quantize_halves(self, live: LiveBlock, hidden: HiddenStates) -> dict[str, Tensor]:
+        """Quantise attention, run it, then the FFN on what came out; return the tensors of the block as they are stored."""
+        stored: dict[str, Tensor] = {}
+        for part, other in (("attn", "ffn"), ("ffn", "attn")):
+            tensors = frozenset(live.block.halves[part])
+            if not tensors:
+                continue
+            with without(live, [other]):
+                for name in tensors - self._grids.keys():
+                    stored[name] = live.weight(name).to(self._dtype)
+                    live.weight(name).copy_(stored[name])
+                for stage in live.block.stages:
+                    codes = self._quantized(live, [linear.tensor for linear in stage if linear.tensor in tensors], hidden)
+                    for name, code in codes.items():
+                        stored |= packed_tensors(name, code)
+                        self._count(code)
+                hidden.advance(live)
+        return stored
+
+    def _quantized(self, live: LiveBlock, names: list[str], hidden: HiddenStates) -> dict[str, Codes]:
+        """Quantise linears that share their input, which everything before them has made already."""
+        linears = [linear for linear in live.block.linears if linear.tensor in names and linear.tensor in self._grids]
+        if not linears:
+            return {}
+        stats, found = collect(live, linears, hidden, self._entry.needs, self._seed), {}
+        give_back()
+        # Bfloat16 products are good enough for activations; a solver would keep their error in the weights.
+        with arithmetic("float32"):
+            for linear in linears:
+                weight = live.weight(linear.tensor)
+                found[linear.tensor] = self._entry.function(weight, stats[linear.tensor], self._grids[linear.tensor])
+                weight.copy_(found[linear.tensor].dense())
+        return found
+
+    def _restore(self, live: LiveBlock, tensors: Mapping[str, Tensor]) -> None:
+        for name in live.block.tensors:
+            if name in self._grids:
+                codes = unpacked(name, self._grids[name], tensors)
+                live.weight(name).copy_(codes.dense())
+                self._count(codes)
+            else:
+                live.weight(name).copy_(tensors[name])
+
+    def _count(self, codes: Codes) -> None:
+        self._weights += codes.values.numel()
+        self._bytes += codes.nbytes
+        middle = torch.zeros(1, dtype=torch.int8) if codes.zeros is None else codes.zeros.repeat_interleave(codes.grid.group, 1)
+        self._zeros += int((codes.values == middle).sum())
+
+    def _enter(self, shard: int, tensors: Mapping[str, Tensor]) -> None:
+        self._checkpoint.add(shard, {name: tensor.nbytes for name, tensor in tensors.items()})
+
+    def write_description(self, said: Mapping[str, str]) -> None:
+        """Write everything in the folder that is not weights."""
+        folder, source, graph = self._checkpoint.partial, self._model.source, self._model.graph
+        self._checkpoint.write_index()
+        config = planned_config(self._model, Plan(model=""))
+        config["dtype"] = str(self._dtype).removeprefix("torch.")
+        config[CONFIG_KEY] = quantization_config(self._grids, [linear.tensor for linear in graph.linears if linear.tensor not in self._grids])
+        self._checkpoint.write_json("config.json", config)
+        if "auto_map" in config:
+            (folder / f"{MODULE}.py").write_text(modeling_source(family_of(config)), encoding="utf-8")
+        source.copy_companions(folder)
+        if (plan := Path(source.ref).expanduser() / PLAN).is_file():
+            shutil.copyfile(plan, folder / PLAN)
+        manifest = {"source": self._model.digest, "integers": dict(said), "shards": self._checkpoint.digests(), "secateur": version("secateur")}
+        self._checkpoint.write_json(MANIFEST, manifest)
+
+    def made(self, out: Path, method: str, found: float) -> Quantized:
+        """Return what the run made; `found` is how far the reloaded folder is from it."""
+        grids: dict[str, int] = {}
+        for name, grid in self._grids.items():
+            grids[str(grid)] = grids.get(str(grid), 0) + self._model.graph.tensors[name].numel
+        size = sum(path.stat().st_size for path in self._checkpoint.partial.glob("*.safetensors"))
+        bits, zeros = 8 * self._bytes / self._weights, self._zeros / self._weights
+        return Quantized(out, method, grids, bits, zeros, self._model.graph.parameters, size, self.resumed, found)
+
+
+def _write_card(model: Opened, folder: Path, made: Quantized, said: Mapping[str, str]) -> None:
+    card = Path(model.source.ref).expanduser() / CARD
+    facts = Quantization(
+        name=Path(model.source.ref).name,
+        said=said,
+        grids=made.grids,
+        bits_per_weight=made.bits_per_weight,
+        bytes=made.bytes,
+        difference=made.reload_difference,
+        stock=not (folder / f"{MODULE}.py").exists(),
+    )
+    (folder / CARD).write_text(quantized_card(card.read_text(encoding="utf-8") if card.is_file() else "", facts), encoding="utf-8")

@@ -1,0 +1,67 @@
+"""Which scale, and which zero, lose least of a group of weights."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from secateur.core.codes import Grid, exact_scales
+
+_SYMMETRIC = torch.linspace(0.65, 1.2, 23)
+"""Tried ends of the grid, as shares of the largest weight of the group."""
+_ASYMMETRIC = torch.linspace(0.65, 1.0, 15)
+_TINY = 6e-8
+"""The least positive float16."""
+
+
+def fit(groups: Tensor, importance: Tensor, grid: Grid) -> tuple[Tensor, Tensor | None]:
+    """Return scales (float16) and zeros (int8, None for a symmetric grid) that lose least, each of the shape `groups.shape[:-1]`.
+
+    groups: weights `[..., group]`, float32. importance: what the square of an error in each of them costs, broadcast to `groups`.
+    Ends of the grid are tried in turn; for a symmetric one the best scale for the codes that each gives is solved for.
+    """
+    return _symmetric(groups, importance, grid) if grid.symmetric else _asymmetric(groups, importance, grid)
+
+
+def round_to(groups: Tensor, scales: Tensor, zeros: Tensor | None, grid: Grid) -> Tensor:
+    """Return the nearest codes of weights `[..., group]` on grids of `scales` and `zeros` `[...]`, float32."""
+    step = scales.float()[..., None]
+    codes = torch.where(step == 0, 0.0, groups / step)
+    if zeros is not None:
+        codes = codes + zeros[..., None]
+    return codes.round_().clamp_(grid.lowest, grid.highest)
+
+
+def level(zeros: Tensor | None) -> Tensor:
+    """Return the codes that stand for zero, float32."""
+    return torch.zeros(1) if zeros is None else zeros.float()
+
+
+def _symmetric(groups: Tensor, importance: Tensor, grid: Grid) -> tuple[Tensor, None]:
+    place = groups.abs().argmax(-1, keepdim=True)
+    # The end of the grid that has one code more goes where the largest weight is.
+    largest = -groups.gather(-1, place).squeeze(-1)
+    weighed = groups * importance
+    best, gained = torch.zeros_like(largest), torch.full_like(largest, -1.0)
+    for share in _SYMMETRIC:
+        codes = round_to(groups, largest * (share / -grid.lowest), None, grid)
+        along, square = (weighed * codes).sum(-1), (importance * codes.square()).sum(-1)
+        gain = torch.where(square > 0, along.square() / square, 0.0)
+        better = gain > gained
+        best, gained = torch.where(square > 0, along / square, 0.0).where(better, best), gain.where(better, gained)
+    return best.half(), None
+
+
+def _asymmetric(groups: Tensor, importance: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+    # Zero is one of the values, so that a pruned weight stays one.
+    low, high = groups.amin(-1).clamp_max(0), groups.amax(-1).clamp_min(0)
+    best, zero = torch.zeros_like(low), torch.zeros_like(low)
+    lost = torch.full_like(low, torch.inf)
+    for share in _ASYMMETRIC:
+        scale = exact_scales((high - low) * (share / (grid.highest - grid.lowest)), grid.bits).clamp_min(_TINY)
+        zeros = (grid.lowest - (low * share / scale).round()).clamp(grid.lowest, grid.highest)
+        codes = round_to(groups, scale, zeros, grid) - zeros[..., None]
+        error = (importance * (codes * scale[..., None] - groups).square()).sum(-1)
+        better = error < lost
+        best, zero, lost = scale.where(better, best), zeros.where(better, zero), error.where(better, lost)
+    return best.half(), zero.to(torch.int8)

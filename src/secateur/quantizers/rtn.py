@@ -1,0 +1,32 @@
+"""Round to nearest: every weight by itself, on the grid that loses least of its group."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from secateur.core.codes import Codes, Grid
+from secateur.core.stats import LinearStats
+from secateur.quantizers import quantizer
+from secateur.quantizers.fit import fit, level, round_to
+
+
+@quantizer("rtn")
+def rtn(weight: Tensor, stats: LinearStats, grid: Grid) -> Codes:
+    """Round to the nearest value of the grid that loses least, all errors of a group weighed alike."""
+    return nearest(weight, torch.ones(weight.shape[1]), grid)
+
+
+@quantizer("imatrix", needs={"input_sq"})
+def imatrix(weight: Tensor, stats: LinearStats, grid: Grid) -> Codes:
+    """Round to the nearest value of the grid that loses least, errors weighed by their inputs' mean square, as llama.cpp does with an importance matrix."""
+    return nearest(weight, stats.input_sq.clamp_min(torch.finfo(torch.float32).tiny), grid)
+
+
+def nearest(weight: Tensor, importance: Tensor, grid: Grid) -> Codes:
+    """Return the nearest codes of `weight` `[out_features, in_features]`; `importance` `[in_features]` weighs errors when grids are fitted."""
+    groups = weight.view(len(weight), -1, grid.group)
+    scales, zeros = fit(groups, importance.view(-1, grid.group), grid)
+    # A weight of zero is one of the values of every grid: what was pruned stays so.
+    codes = round_to(groups, scales, zeros, grid).where(groups != 0, level(zeros)[..., None])
+    return Codes(grid, codes.view(weight.shape).to(torch.int8), scales, zeros)

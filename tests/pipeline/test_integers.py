@@ -1,0 +1,176 @@
+"""Quantised models: what transformers and llama.cpp load is what was meant, masks survive, a killed run ends with the same bytes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from tests.conftest import Maker
+from tests.export.uneven import save_uneven, widths
+from tests.tiny_models import FAMILIES
+
+from secateur import pipeline
+from secateur.core.codes import Grid
+from secateur.core.errors import SecateurError, UsageError, VerificationError
+from secateur.core.pattern import Pattern
+from secateur.model.checkpoint import Checkpoint
+from secateur.model.opened import open_model
+from secateur.model.packed import PackedSource
+from secateur.pipeline.export import export
+from secateur.pipeline.integers import Integers, Quantized
+from secateur.pipeline.verify import verify
+
+pytest.importorskip("compressed_tensors", reason="pip install 'secateur[quantize]'")
+
+SMALL = pipeline.Calibration(samples=4, window=64)
+
+
+def quantize(src: Path, out: Path, how: Integers | None = None) -> Quantized:
+    return pipeline.quantize(str(src), out, how, calibration=SMALL)
+
+
+def packed(path: Path) -> PackedSource:
+    source = open_model(str(path)).source
+    assert isinstance(source, PackedSource)
+    return source
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_reloads_in_stock_transformers(tiny: Maker, tmp_path: Path, family: str) -> None:
+    made = quantize(tiny(family), tmp_path / "out")
+    assert made.bits_per_weight == 4.5
+    assert made.reload_difference <= 1e-5
+    assert verify(str(tmp_path / "out")).stock_difference <= 1e-5
+    assert set(packed(tmp_path / "out").grids.values()) == {Grid(bits=4, group=32)}
+    assert made.bytes < sum(path.stat().st_size for path in tiny(family).glob("*.safetensors"))
+
+
+@pytest.mark.parametrize("name", ["int4-g32", "int4a-g32", "int3-g32", "int3a-g32", "int5-g32", "int5a-g32", "int8-g32"])
+def test_every_grid_reloads_and_goes_to_gguf_as_it_is(tiny: Maker, tmp_path: Path, name: str) -> None:
+    pytest.importorskip("xllamacpp", reason="pip install 'secateur[llamacpp]'")
+    grid = Grid.parse(name)
+    made = quantize(tiny("llama"), tmp_path / "out", Integers(bits=grid.bits, symmetric=grid.symmetric, method="imatrix"))
+    assert dict(made.grids) == {name: sum(linear.out_features * linear.in_features for linear in open_model(str(tiny("llama"))).graph.linears)}
+    assert verify(str(tmp_path / "out")).stock_difference <= 1e-5
+    done = export(str(tmp_path / "out"), tmp_path / "out.gguf")
+    assert done.type == "packed"
+    assert done.kl is not None
+    ours, theirs = packed(tmp_path / "out"), open_model(str(done.out)).source
+    for tensor in ours.grids:
+        assert torch.equal(ours.read(tensor), theirs.read(tensor)), tensor
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+def test_blocks_of_unequal_width(tiny: Maker, tmp_path: Path, family: str) -> None:
+    head_dim = 32 if family == "qwen3" else 16
+    shapes = widths([(4, 2, 96), (2, 1, 64), (4, 2, 0), (0, 0, 32)], head_dim)
+    whole = save_uneven(tiny(family), tmp_path / "uneven", shapes)
+    made = quantize(whole, tmp_path / "out")
+    assert made.reload_difference <= 1e-5
+    assert verify(str(tmp_path / "out")).stock_difference <= 1e-5
+    pytest.importorskip("xllamacpp", reason="pip install 'secateur[llamacpp]'")
+    done = export(str(tmp_path / "out"), tmp_path / "out.gguf")
+    assert done.arch == {"llama": "deci", "qwen3": "openelm"}[family]
+
+
+@pytest.mark.parametrize("pattern", ["2:4", "0.6"])
+@pytest.mark.parametrize("method", ["gptq", "rtn"])
+def test_masks_survive(tiny: Maker, tmp_path: Path, pattern: str, method: str) -> None:
+    pruned = pipeline.prune(str(tiny("llama")), tmp_path / "pruned", sparsity=pattern, method="wanda", calibration=SMALL)
+    made = quantize(tmp_path / "pruned", tmp_path / "out", Integers(method=method, symmetric=False))
+    assert made.sparsity >= pruned.sparsity
+    assert verify(str(tmp_path / "out")).pruned == len(pruned.plan.sparsity)
+    sparse, source = open_model(str(tmp_path / "pruned")).source, packed(tmp_path / "out")
+    for name in source.grids:
+        assert bool((source.read(name)[sparse.read(name) == 0] == 0).all())
+    assert Pattern.parse(pattern).ratio - 0.01 < made.sparsity < 0.9
+
+
+def test_gptq_is_nearer_to_the_model_than_rounding(tiny: Maker, tmp_path: Path) -> None:
+    kls = {}
+    for method in ("rtn", "imatrix", "gptq"):
+        quantize(tiny("llama"), tmp_path / method, Integers(bits=3, method=method))
+        kls[method] = pipeline.evaluate(str(tmp_path / method), window=64, count=4, reference=str(tiny("llama"))).kl or 0.0
+    assert 0 < kls["gptq"] < kls["imatrix"] < kls["rtn"]
+
+
+def test_what_is_protected_stays_as_it_is(tiny: Maker, tmp_path: Path) -> None:
+    quantize(tiny("llama"), tmp_path / "out", Integers(protect=("first=1", "*.down_proj.weight")))
+    source, whole = packed(tmp_path / "out"), open_model(str(tiny("llama"))).source
+    assert len(source.grids) == 2 * 6
+    for name in ("model.layers.0.self_attn.q_proj.weight", "model.layers.2.mlp.down_proj.weight"):
+        assert torch.equal(source.read(name), whole.read(name))
+    assert verify(str(tmp_path / "out")).stock_difference <= 1e-5
+
+
+def test_a_run_that_stopped_goes_on(tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    quantize(tiny("llama"), tmp_path / "whole")
+    write = Checkpoint.write
+
+    def stop(self: Checkpoint, index: int, tensors: dict[str, torch.Tensor]) -> None:
+        if index == 2:
+            raise KeyboardInterrupt
+        write(self, index, tensors)
+
+    monkeypatch.setattr(Checkpoint, "write", stop)
+    with pytest.raises(KeyboardInterrupt):
+        quantize(tiny("llama"), tmp_path / "out")
+    monkeypatch.setattr(Checkpoint, "write", write)
+    with pytest.raises(SecateurError, match="unfinished run with other settings"):
+        quantize(tiny("llama"), tmp_path / "out", Integers(bits=3))
+    assert quantize(tiny("llama"), tmp_path / "out").resumed_blocks == 1
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_a_folder_that_computes_something_else_is_not_kept(tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = PackedSource.read
+    monkeypatch.setattr(PackedSource, "read", lambda self, name: read(self, name) * 1.01)
+    with pytest.raises(VerificationError, match="does not compute what was meant"):
+        quantize(tiny("llama"), tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        (Integers(group=48), "which is not a multiple of the group of 48: choose another --group"),
+        (Integers(bits=9), "9 bits: a quantised weight has 2 to 8"),
+        (Integers(method="gtpq"), r"unknown quantization method 'gtpq' \(did you mean gptq\?\)"),
+        (Integers(protect=("*",)), "--protect leaves nothing to quantise"),
+    ],
+)
+def test_options_that_cannot_work(tiny: Maker, tmp_path: Path, how: Integers, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        quantize(tiny("llama"), tmp_path / "out", how)
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_rounded_twice(tiny: Maker, tmp_path: Path) -> None:
+    quantize(tiny("llama"), tmp_path / "out", Integers(method="rtn"))
+    with pytest.raises(UsageError, match="is quantised already: quantise the model it was made from"):
+        quantize(tmp_path / "out", tmp_path / "again")
+    with pytest.raises(UsageError, match="--type q8_0 would round it once more"):
+        export(str(tmp_path / "out"), tmp_path / "a.gguf", kind="q8_0", verify=False)
+    with pytest.raises(UsageError, match=r"keeps the codes of a quantised model, and .* is none"):
+        export(str(tiny("llama")), tmp_path / "a.gguf", kind="packed", verify=False)
+    assert {path.name for path in tmp_path.iterdir()} == {"out"}
+
+
+def test_the_card_and_the_manifest_say_how(tiny: Maker, tmp_path: Path) -> None:
+    shutil.copytree(tiny("llama"), tmp_path / "model")
+    (tmp_path / "model" / "README.md").write_text("# A model\n\nWith a past.\n")
+    quantize(tmp_path / "model", tmp_path / "out", Integers(bits=3))
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert card.startswith("# A model\n\nWith a past.\n")
+    assert "int3-g32: 92,160 weights" in card
+    assert "3.50 bits" in card
+    said = json.loads((tmp_path / "out" / "secateur.json").read_text())
+    assert said["integers"]["method"] == "gptq"
+    assert said["source"] == open_model(str(tmp_path / "model")).digest
