@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tests.conftest import Maker
 from tests.export.uneven import save_uneven, widths
 from tests.tiny_models import FAMILIES
@@ -174,3 +175,44 @@ def test_the_card_and_the_manifest_say_how(tiny: Maker, tmp_path: Path) -> None:
     said = json.loads((tmp_path / "out" / "secateur.json").read_text())
     assert said["integers"]["method"] == "gptq"
     assert said["source"] == open_model(str(tmp_path / "model")).digest
+
+
+def test_bits_of_each_layer_meet_a_budget_and_beat_one_width(tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many bytes as four bits everywhere would take; one block is made to matter more than the others."""
+    whole = tmp_path / "model"
+    shutil.copytree(tiny("llama"), whole)
+    weights = load_file(whole / "model.safetensors")
+    for name in weights:
+        if ".0." in name and name.endswith("proj.weight"):
+            weights[name] *= 3
+    save_file(weights, whole / "model.safetensors", metadata={"format": "pt"})
+    even = quantize(whole, tmp_path / "even", Integers(bits=4))
+    rest = even.parameters - sum(even.grids.values())
+    budget = Integers(target=f"size={4 * rest + sum(even.grids.values()) * 9 // 16}")
+    made = quantize(whole, tmp_path / "out", budget)
+    assert len(made.grids) > 1
+    assert made.bits_per_weight <= 4.5
+    grids = packed(tmp_path / "out").grids
+    assert all(grids[f"model.layers.{index}.self_attn.q_proj.weight"] == grids[f"model.layers.{index}.self_attn.v_proj.weight"] for index in range(3))
+    assert verify(str(tmp_path / "out")).stock_difference <= 1e-5
+    kls = [pipeline.evaluate(str(tmp_path / name), window=64, count=8, reference=str(whole)).kl or 0.0 for name in ("out", "even")]
+    assert kls[0] < kls[1]
+    write = Checkpoint.write
+    monkeypatch.setattr(
+        Checkpoint, "write", lambda self, index, tensors: write(self, index, tensors) if index < 2 else (_ for _ in ()).throw(KeyboardInterrupt)
+    )
+    with pytest.raises(KeyboardInterrupt):
+        quantize(whole, tmp_path / "again", budget)
+    monkeypatch.setattr(Checkpoint, "write", write)
+    monkeypatch.setattr("secateur.pipeline.integers.allocate_bits", None)
+    quantize(whole, tmp_path / "again", budget)
+    assert contents(tmp_path / "again") == contents(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [("size=100kB", r"out of reach: 3 bits everywhere take size=0\.2MB"), ("params=50%", "none that bits can meet"), ("size=x", "holds no amount")],
+)
+def test_budgets_that_cannot_be_met(tiny: Maker, tmp_path: Path, target: str, message: str) -> None:
+    with pytest.raises(SecateurError, match=message):
+        quantize(tiny("llama"), tmp_path / "out", Integers(target=target))

@@ -23,6 +23,7 @@ def quantize(
     group: Annotated[int, typer.Option("--group", min=1, help="Inputs of a row that share a scale; GGUF holds multiples of 32.")] = 32,
     asymmetric: Annotated[bool, typer.Option("--asymmetric", help="Each group also gets a zero point.")] = False,
     method: Annotated[str, typer.Option("--method", help=_METHODS)] = "gptq",
+    target: Annotated[str, typer.Option("--target", help="Budget, size=60MB or size=30%: each layer gets 3 to 8 bits of its own, instead of --bits.")] = "",
     protect: Annotated[list[str] | None, typer.Option("--protect", help="first=N, last=N, or a glob over tensors, which stay as they are; repeatable.")] = None,
     calib: options.Calib = "builtin",
     samples: options.Samples = 64,
@@ -38,7 +39,7 @@ def quantize(
     """Quantise a model and write a packed Hugging Face folder that was reloaded and compared."""
     from secateur import pipeline
 
-    how = pipeline.Integers(bits=bits, group=group, symmetric=not asymmetric, method=method, protect=tuple(protect or ()))
+    how = pipeline.Integers(bits=bits, group=group, symmetric=not asymmetric, method=method, target=target, protect=tuple(protect or ()))
     settings = settings_of(dtype, compute, memory, overwrite=overwrite)
     calibration = pipeline.Calibration(text=calib, samples=samples, window=calib_window)
     started = time.perf_counter()

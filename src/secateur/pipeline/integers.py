@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +22,7 @@ from secateur.core.plan import Plan
 from secateur.core.progress import Progress
 from secateur.core.registry import Entry
 from secateur.core.stream import LiveBlock
+from secateur.core.target import Target
 from secateur.export.quantized import Quantization, quantized_card
 from secateur.model.arithmetic import arithmetic
 from secateur.model.checkpoint import MANIFEST, Checkpoint, writing
@@ -29,6 +31,7 @@ from secateur.model.memory import give_back
 from secateur.model.nonuniform import MODULE, modeling_source
 from secateur.model.opened import Opened, open_model
 from secateur.model.packed import CONFIG_KEY, PackedSource, packed_tensors, quantization_config, require_packing, unpacked
+from secateur.pipeline.bits import allocate_bits, budget_of
 from secateur.pipeline.calibration import Calibration, calibration_tokens, provenance
 from secateur.pipeline.outcome import planned_config
 from secateur.pipeline.outcomes import without
@@ -38,12 +41,15 @@ from secateur.quantizers import QUANTIZERS, Quantizer
 from secateur.transform.rounding import storage_type
 
 CARD, PLAN = "README.md", "plan.json"
+GRIDS = "model-grids.tmp"
+"""Beside finished shards of a run with a budget; a checkpoint clears away what ends like it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Integers:
     """What the weights of a model become: integers of `bits` bits, a scale for every `group` inputs of a row.
 
+    target: a budget such as `size=60MB` for all stored weights; then every layer gets bits of its own and `bits` says nothing.
     method: a name of `QUANTIZERS`. protect: `first=N`, `last=N` or globs over tensors, which stay as they are.
     """
 
@@ -52,6 +58,7 @@ class Integers:
     symmetric: bool = True
     method: str = "gptq"
     protect: tuple[str, ...] = ()
+    target: str = ""
 
     @property
     def grid(self) -> Grid:
@@ -90,11 +97,15 @@ def quantize_opened(model: Opened, how: Integers, calibration: Calibration, out:
     if isinstance(model.source, PackedSource):
         raise UsageError(f"{model.source.ref} is quantised already: quantise the model it was made from")
     grids = grids_of(model.graph, how)
-    tokens = calibration_tokens(model, calibration, seed) if entry.needs else probe(model)
-    said = {**{name: str(value) for name, value in asdict(how).items()}, "seed": str(seed), **(provenance(calibration, tokens) if entry.needs else {})}
     dtype, kind = storage_type(settings.dtype, model.graph.tensors), settings.arithmetic or "bfloat16"
+    budget = budget_of(model.graph, Target.parse([how.target]), grids, dtype.itemsize) if how.target else 0
+    reads = bool(entry.needs or budget)
+    tokens = calibration_tokens(model, calibration, seed) if reads else probe(model)
+    said = {**{name: str(value) for name, value in asdict(how).items()}, "seed": str(seed), **(provenance(calibration, tokens) if reads else {})}
     job = {"model": model.digest, "dtype": str(dtype), "arithmetic": kind, "secateur": version("secateur"), "integers": said}
     with arithmetic(kind), writing(out, job, len(model.graph.blocks) + 1, overwrite=settings.overwrite) as checkpoint:
+        if budget:
+            grids = _kept(checkpoint.partial / GRIDS, lambda: allocate_bits(model.graph, model.stream(), grids, budget, tokens, progress))
         run = _Run(model, entry, grids, dtype, checkpoint, seed)
         run.write_outside()
         hidden = HiddenStates(run.stream, tokens, budget=settings.memory, folder=checkpoint.partial)
@@ -119,6 +130,15 @@ def grids_of(graph: Graph, how: Integers) -> dict[str, Grid]:
     for linear in linears:
         grid.check(linear.tensor, linear.in_features)
     return {linear.tensor: grid for linear in linears}
+
+
+def _kept(path: Path, make: Callable[[], dict[str, Grid]]) -> dict[str, Grid]:
+    """Return the grids that a killed run found and noted in `path`, or find them and note them."""
+    if not path.exists():
+        scratch = path.with_suffix(".new.tmp")
+        scratch.write_text(json.dumps({name: str(grid) for name, grid in make().items()}), encoding="utf-8")
+        scratch.rename(path)
+    return {name: Grid.parse(grid) for name, grid in json.loads(path.read_text(encoding="utf-8")).items()}
 
 
 class _Run:

@@ -1,0 +1,88 @@
+"""Quantised SmolLM2-135M: perplexity and size of every way and grid, beside the dense model and llama.cpp's own Q4_0.
+
+    python benchmarks/quantize.py [--only "GPTQ int4-g32"] [--jsonl out/quantize.jsonl] [--windows 20]
+
+Rows that `--jsonl` already holds are not measured again. Perplexity by the protocol, products in bfloat16. Q4_0 is what gguf, and llama.cpp without an
+importance matrix, make of the model; every other file is the GGUF export of the quantised folder, which is checked in llama.cpp before it appears.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from common import CALIBRATION, SECATEUR, TEST_TEXT, run, table
+
+MODEL = "smollm2-135m"
+ROWS = {
+    "dense": "",
+    "Q4_0": "export --type q4_0",
+    "GPTQ int4-g32": "quantize",
+    "GPTQ int4a-g32": "quantize --asymmetric",
+    "GPTQ int3-g32": "quantize --bits 3",
+    "imatrix int4-g32": "quantize --method imatrix",
+    "rtn int4-g32": "quantize --method rtn",
+    "GPTQ int4-g64": "quantize --group 64",
+    "GPTQ int4-g192": "quantize --group 192",
+    "GPTQ int8-g32": "quantize --bits 8",
+    "imatrix int3-g32": "quantize --bits 3 --method imatrix",
+    "GPTQ 3 to 8 bits, size of int4-g32": "quantize --target size=116.35MB",
+}
+
+
+def row(options: str, scratch: Path, windows: int) -> dict[str, Any]:
+    """Make one row's model and file, and measure them."""
+    made: dict[str, Any] = {}
+    model = MODEL
+    if options.startswith("quantize"):
+        model = str(scratch / "folder")
+        done = run([SECATEUR, *options.split(), MODEL, "-o", model, "--calib", str(CALIBRATION), "--json"])
+        made = {"seconds": done.seconds, "peak_mb": done.peak_mb, "bits_per_weight": done.body["bits_per_weight"], "folder_bytes": done.body["bytes"]}
+    if options:
+        kind = options.split() if options.startswith("export") else ["export"]
+        file = run([SECATEUR, *kind, model, "-o", str(scratch / "model.gguf"), "--json"]).body
+        made |= {"file_bytes": file["bytes"], "kl_in_llama_cpp": file["kl"]}
+    measured = str(scratch / "model.gguf") if options.startswith("export") else model
+    protocol = ["--text", str(TEST_TEXT), "--window", "2048", "-n", str(windows), "--compute", "bfloat16"]
+    return made | {"windows": windows, "perplexity": run([SECATEUR, "eval", measured, *protocol, "--json"]).body["perplexity"]}
+
+
+def main() -> None:
+    """Measure every row that has not been measured yet and print the table."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--only", action="append", choices=ROWS)
+    parser.add_argument("--jsonl", type=Path, help="where every finished row is added")
+    parser.add_argument("--windows", type=int, default=20)
+    options = parser.parse_args()
+    found = {line["name"]: line for line in map(json.loads, options.jsonl.read_text().splitlines())} if options.jsonl and options.jsonl.exists() else {}
+    for name in options.only or ROWS:
+        if name not in found:
+            with tempfile.TemporaryDirectory() as scratch:
+                found[name] = {"name": name, **row(ROWS[name], Path(scratch), options.windows)}
+            if options.jsonl:
+                with options.jsonl.open("a") as file:
+                    file.write(json.dumps(found[name]) + "\n")
+    print(
+        table(["weights", "bits", "GGUF MB", "perplexity", "windows", "seconds", "KL in llama.cpp"], [[name, *_figures(line)] for name, line in found.items()])
+    )
+
+
+def _figures(line: dict[str, Any]) -> list[str]:
+    def shown(key: str, form: str, scale: float = 1) -> str:
+        return f"{line[key] / scale:{form}}" if line.get(key) is not None else ""
+
+    return [
+        shown("bits_per_weight", ".3f"),
+        shown("file_bytes", ".1f", 1e6),
+        shown("perplexity", ".3f"),
+        str(line["windows"]),
+        shown("seconds", ".0f"),
+        shown("kl_in_llama_cpp", ".1e"),
+    ]
+
+
+if __name__ == "__main__":
+    main()
