@@ -25,6 +25,7 @@ class Record:
 
     protocol: how it was measured, in words a stranger could follow.
     model, plan: digests; `plan` is empty for an unpruned model.
+    standard_error: in the same unit, where it is known.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Record:
     protocol: str
     model: str
     plan: str = ""
+    standard_error: float | None = None
     seed: int = 0
     software: Mapping[str, str] = field(default_factory=software)
     machine: str = field(default_factory=platform.machine)

@@ -22,6 +22,7 @@ from secateur.pipeline.recovery import How, Recovered
 from secateur.pipeline.recovery import recover as recover_opened
 from secateur.pipeline.run import Pruned, Settings, execute
 from secateur.pipeline.sparsity import Sparsity, decide_sparsity
+from secateur.pipeline.tasks import Tasked, evaluate_tasks
 from secateur.pipeline.verify import Verified, verify
 from secateur.pipeline.width import Width, decide_width
 
@@ -38,10 +39,12 @@ __all__ = [
     "Recovered",
     "Settings",
     "Sparsity",
+    "Tasked",
     "Verified",
     "Width",
     "apply",
     "evaluate",
+    "evaluate_tasks",
     "plan",
     "prune",
     "quantize",
