@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from secateur.cli import apply, bench, evaluate, export, inspect, plan, prune, quantize, recover, verify
+from secateur.cli import advise, apply, bench, device, evaluate, export, inspect, plan, prune, quantize, recover, verify
 from secateur.core.errors import SecateurError
 from secateur.model.memory import hold_little
 
@@ -28,6 +28,8 @@ app.command("verify")(verify.verify)
 app.command("quantize")(quantize.quantize)
 app.command("export")(export.export)
 app.command("bench")(bench.bench)
+app.command("device")(device.device)
+app.command("advise")(advise.advise)
 
 
 def main() -> None:

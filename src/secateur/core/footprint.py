@@ -35,18 +35,23 @@ def footprint(graph: Graph, keep: Keep, drop: Collection[str], width: int) -> Fo
 
     keep, drop: as in `Plan`; width: bytes that a stored weight takes.
     """
+    inside = {name for block in graph.blocks for name in block.tensors}
+    counts = kept_counts(graph, keep, drop)
+    total, blocks = sum(counts.values()), sum(count for name, count in counts.items() if name in inside)
+    return Footprint(total, blocks, total * width, sum(_kv_values(block, keep, drop) for block in graph.blocks))
+
+
+def kept_counts(graph: Graph, keep: Keep, drop: Collection[str]) -> dict[str, int]:
+    """Return how many elements of each stored tensor a plan leaves; those that go whole are not listed."""
     gone = {name for block in graph.blocks for part in dropped_halves(block, drop) for name in block.halves[part]}
     lost = _lost(group for group in graph.groups.values() if group.name in keep)
-    inside = {name for block in graph.blocks for name in block.tensors}
-    total = blocks = 0
+    counts: dict[str, int] = {}
     for name, info in graph.tensors.items():
         if name not in gone:
-            count = 1
+            counts[name] = 1
             for dim, size in enumerate(info.shape):
-                count *= size - _missing(lost.get((name, dim), []), keep)
-            total += count
-            blocks += count if name in inside else 0
-    return Footprint(total, blocks, total * width, sum(_kv_values(block, keep, drop) for block in graph.blocks))
+                counts[name] *= size - _missing(lost.get((name, dim), []), keep)
+    return counts
 
 
 def dropped_halves(block: Block, drop: Collection[str]) -> frozenset[str]:

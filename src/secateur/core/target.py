@@ -19,7 +19,7 @@ EXAMPLES = "params=110M, params=80%, size=200MB, ram=300MB@ctx2048 or ratio=0.2"
 KV_WIDTHS = {"f16": 2, "bf16": 2, "f32": 4}
 
 _COUNTS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9}
-_BYTES = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+_BYTES = {"": 1, "b": 1, "k": 10**3, "kb": 10**3, "m": 10**6, "mb": 10**6, "g": 10**9, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 _AMOUNT = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,18})?) ?([A-Za-z]{0,3}|%)", re.ASCII)
 _CONTEXT = re.compile(r"(.*)@ctx([1-9][0-9]{0,8})", re.ASCII)
 _DIGITS = 4

@@ -13,6 +13,7 @@ from secateur.core.progress import Progress, Silent
 from secateur.measure.perplexity import Quality, measure
 from secateur.model.arithmetic import Arithmetic, arithmetic
 from secateur.model.opened import open_model
+from secateur.pipeline.advice import Advice, advise
 from secateur.pipeline.auto import Auto, decide_auto
 from secateur.pipeline.calibration import Calibration
 from secateur.pipeline.depth import Depth, decide_depth
@@ -27,6 +28,7 @@ from secateur.pipeline.verify import Verified, verify
 from secateur.pipeline.width import Width, decide_width
 
 __all__ = [
+    "Advice",
     "Auto",
     "Calibration",
     "Depth",
@@ -42,6 +44,7 @@ __all__ = [
     "Tasked",
     "Verified",
     "Width",
+    "advise",
     "apply",
     "evaluate",
     "evaluate_tasks",
