@@ -138,6 +138,11 @@ def test_training_is_advised_only_where_there_is_a_verb_for_it(tiny: Maker) -> N
     assert without == [verb for verb in with_it if verb != "recover"]
 
 
+def test_a_type_that_cannot_hold_the_widths_is_not_advised(tiny: Maker) -> None:
+    assert {one.type for one in _advise(tiny("llama", intermediate_size=100), "pi5").options} == {"f16"}
+    assert {one.type for one in _advise(tiny("llama"), "pi5").options} == {"f16", "q8_0", "q5_0", "q4_0"}
+
+
 def test_a_profile_file(tiny: Maker, tmp_path: Path) -> None:
     write_profile(load_profile("pi4"), tmp_path / "my.toml", overwrite=False)
     assert _advise(tiny("llama"), str(tmp_path / "my.toml")).options == _advise(tiny("llama"), "pi4").options

@@ -29,6 +29,7 @@ WIDTHS, DEPTHS = (0.1, 0.2, 0.3, 0.4), (0.1, 0.2, 0.3)
 ALIGN = 32
 _CONTEXT = 4096
 _NEARLY = 0.9
+_BITS = {"q4_0": 4, "q5_0": 5}
 _SHARE = {"microcontroller": 1.0, "phone": 0.4, "board": 0.75, "mini-pc": 0.75, "laptop": 0.5, "desktop": 0.9, "server": 0.9}
 """Of a device's memory, by kind: what a model may have where the user does not say."""
 
@@ -156,7 +157,7 @@ def _options(model: Opened, profile: Profile, clock: Clock, context: int, room: 
     flash = profile.figures.get("flash")
     found = []
     for cut in sizes.cuts(WIDTHS, DEPTHS, ALIGN):
-        for stored in TYPES if profile.processor != "mcu" else ("q8_0",):
+        for stored in filter(sizes.holds, TYPES if profile.processor != "mcu" else ("q8_0",)):
             taken = sizes.taken(cut, stored)
             perplexity, measured = factor(cut.kind, cut.share, stored)
             fits = taken.memory <= room and (flash is None or taken.file <= flash.value)
@@ -178,8 +179,12 @@ def _steps(model: Opened, src: str, best: Option, profile: Profile, verbs: Colle
             last = f"{name}-recovered"
     if profile.processor == "mcu":
         return tuple(steps)
+    if best.type in _BITS and "quantize" in verbs:
+        bits = _BITS[best.type]
+        steps.append(Step(("quantize", last, "-o", f"{name}-{bits}bit", "--bits", str(bits), "--group", "32"), "GPTQ loses less than rounding to nearest"))
+        last = f"{name}-{bits}bit"
     file = f"{name}-{best.type}.gguf"
-    steps.append(Step(("export", last, "-o", file, "--type", best.type), "rounding last: the file appears only when llama.cpp computes what the model does"))
+    steps.append(Step(("export", last, "-o", file, "--type", best.type), "rounded last: the file appears only when llama.cpp computes what the model does"))
     steps.append(Step(("eval", file, "--reference", src), "how much was really lost: ours are expectations from another model"))
     if profile.processor == "cpu":
         steps.append(Step(("bench", file, "--backend", "llamacpp", "--threads", str(profile.threads)), "on the device: what the prediction is worth"))

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from secateur.core.errors import UsageError
 from secateur.core.footprint import Footprint, footprint, kept_counts
 from secateur.core.graph import Graph
 from secateur.device.decode import Work
 from secateur.device.profile import Profile
-from secateur.export.types import kind_of, nbytes, type_named
+from secateur.export.types import check_width, kind_of, nbytes, type_named
 from secateur.export.vocabulary import tokenizer_fields
 from secateur.model.families import EMBED, HEAD
 from secateur.model.gguf_file import GgufSource
@@ -72,6 +73,16 @@ class Sizes:
         counts = sorted({round(share * len(graph.blocks)) for share in depths})
         found += [Cut("depth", count / len(graph.blocks), {}, tuple(map(str, inner[-count:]))) for count in counts if 0 < count <= len(inner)]
         return found
+
+    def holds(self, stored: str) -> bool:
+        """Whether rows of the model's matrices fill the blocks of a type."""
+        kind = type_named(stored)
+        try:
+            for name, info in self._model.graph.tensors.items():
+                check_width(name, info.shape, kind_of(kind, info.shape, output=False))
+        except UsageError:
+            return False
+        return True
 
     def taken(self, cut: Cut, stored: str) -> Taken:
         """Return what a cut takes with weights of the type `stored`."""
