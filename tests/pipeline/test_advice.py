@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.conftest import Maker
@@ -131,7 +132,7 @@ def test_reasons_follow_from_the_device(tiny: Maker, device: str) -> None:
 
 def test_training_is_advised_only_where_there_is_a_verb_for_it(tiny: Maker) -> None:
     model = str(tiny("llama", num_hidden_layers=20, intermediate_size=1024, vocab_size=512))
-    options = {"device": "pi5", "ram": "2G", "context": 16, "goal": "size"}
+    options: dict[str, Any] = {"device": "pi5", "ram": "2G", "context": 16, "goal": "size"}
     with_it = [step.command[0] for step in secateur.advise(model, verbs=("recover",), **options).steps]
     without = [step.command[0] for step in secateur.advise(model, **options).steps]
     assert with_it[:2] == ["prune", "recover"]
@@ -160,7 +161,7 @@ def test_a_profile_file(tiny: Maker, tmp_path: Path) -> None:
         ({"context": 257}, "1 to 256 tokens"),
     ],
 )
-def test_a_mistake_is_one_line(tiny: Maker, given: dict[str, str], message: str) -> None:
+def test_a_mistake_is_one_line(tiny: Maker, given: dict[str, Any], message: str) -> None:
     with pytest.raises(SecateurError, match=message) as raised:
         secateur.advise(str(tiny("llama")), **{"device": "pi5", **given})
     assert "\n" not in str(raised.value)

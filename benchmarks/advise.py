@@ -1,0 +1,109 @@
+"""Predicted against measured decode speed of SmolLM2-135M in llama.cpp on this machine: dense and pruned, three types, one thread.
+
+    python benchmarks/advise.py [--rounds 8] [--jsonl out/advise.jsonl]
+
+The predictions know only synthetic models, timed in the same turns as the real ones, as `secateur device` times them: what else the machine
+does falls on all alike. Prediction and measurement are compared by their fastest and by their median turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+from common import SECATEUR, run, table
+
+from secateur.core.progress import Silent
+from secateur.device.decode import clock_of
+from secateur.device.profile import load_profile
+from secateur.model.opened import open_model
+from secateur.pipeline.clocking import TOKENS, Clocking, Timed, rates, synthetics
+from secateur.pipeline.sizes import Cut, Sizes
+from secateur.runtime.bench import Speed, Spread, take_turns
+from secateur.runtime.isolated import Isolated
+
+MODEL = "smollm2-135m"
+CUTS = {
+    "dense": "",
+    "FFN -20 %": "--method width --ratio 0.2 --criterion magnitude --repair none",
+    "FFN -40 %": "--method width --ratio 0.4 --criterion magnitude --repair none",
+    "6 blocks": "--method depth --drop-layers 6 --criterion influence --repair none --samples 2 --calib-window 128",
+}
+"""What goes does not change how long the rest takes, so the cheapest criterion does."""
+CONFIGURATIONS = [(cut, kind) for cut in CUTS for kind in ("f16", "q8_0", "q4_0")]
+PROMPT = 8
+WITHIN = 0.2
+
+
+def files(folder: Path) -> dict[tuple[str, str], Path]:
+    """Prune and export every configuration."""
+    made = {}
+    for number, (cut, options) in enumerate(CUTS.items()):
+        source = MODEL
+        if options:
+            source = str(folder / f"{number}")
+            run([SECATEUR, "prune", MODEL, "-o", source, "--json", *options.split()])
+        for kind in ("f16", "q8_0", "q4_0"):
+            made[cut, kind] = folder / f"{number}-{kind}.gguf"
+            run([SECATEUR, "export", source, "-o", str(made[cut, kind]), "--type", kind, "--no-verify", "--json"])
+    return made
+
+
+def predicted(timed: dict[str, Timed], made: dict[tuple[str, str], Path]) -> dict[tuple[str, str], float]:
+    """Return seconds for each token that the rates of synthetic models give."""
+    profile = load_profile("pi5").model_copy(update={"rates": rates(timed, 1)})
+    clock, found = clock_of(profile), {}
+    for (cut, kind), path in made.items():
+        model = open_model(str(path))
+        work = Sizes(model, profile, PROMPT + TOKENS // 2).taken(Cut("dense", 0.0, {}, ()), kind).work
+        found[cut, kind] = clock.seconds(work)
+    return found
+
+
+def main() -> None:
+    """Measure and print the table."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--jsonl", type=Path)
+    options = parser.parse_args()
+    with ExitStack() as stack:
+        made = files(Path(stack.enter_context(tempfile.TemporaryDirectory())))
+        clocking = Clocking(synthetics(), 1, stack)
+        settings = {"context": PROMPT + TOKENS, "threads": 1}
+        real = [stack.enter_context(Isolated("llama.cpp", "secateur.runtime.llamacpp:LlamaCpp", {"path": str(path), **settings})) for path in made.values()]
+        prompts = [*clocking.prompts, *([list(range(1, PROMPT + 1))] * len(real))]
+        speeds = take_turns([*clocking.backends, *real], prompts, TOKENS, options.rounds, Silent())
+        count = len(clocking.backends)
+        fastest = clocking.timed(speeds[:count])
+        medians = {name: Timed(one.model, _at_median(one.seconds), one.cache, one.memory, one.file, one.context) for name, one in fastest.items()}
+        print(rates(fastest, 1))
+        report(predicted(fastest, made), predicted(medians, made), dict(zip(made, speeds[count:], strict=True)), options.jsonl)
+
+
+def _at_median(spread: Spread) -> Spread:
+    return Spread(spread.median, spread.median, spread.high)
+
+
+def report(best: dict[tuple[str, str], float], middle: dict[tuple[str, str], float], speeds: dict[tuple[str, str], Speed], jsonl: Path | None) -> None:
+    """Print the table, and how many predictions are near enough."""
+    rows, near = [], {"fastest": 0, "median": 0}
+    for key, speed in speeds.items():
+        real = {"fastest": max(speed.decode), "median": float(np.median(speed.decode))}
+        ours = {"fastest": 1 / best[key], "median": 1 / middle[key]}
+        errors = {name: ours[name] / real[name] - 1 for name in real}
+        for name, error in errors.items():
+            near[name] += abs(error) <= WITHIN
+        rows.append([*key, *(f"{value[name]:.1f}" for name in real for value in (ours, real)), *(f"{errors[name]:+.0%}" for name in real)])
+        if jsonl:
+            with jsonl.open("a") as file:
+                file.write(json.dumps({"cut": key[0], "type": key[1], "predicted": ours, "measured": real, "turns": speed.decode}) + "\n")
+    print(table(["goes", "type", "predicted, fastest", "measured, fastest", "predicted, median", "measured, median", "error, fastest", "error, median"], rows))
+    print(f"within {WITHIN:.0%}: {near['fastest']} of {len(rows)} by the fastest turns, {near['median']} of {len(rows)} by the median")
+
+
+if __name__ == "__main__":
+    main()
