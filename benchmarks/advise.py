@@ -15,8 +15,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
-from common import SECATEUR, run, table
 
+from common import SECATEUR, run, table
 from secateur.core.progress import Silent
 from secateur.device.decode import clock_of
 from secateur.device.profile import load_profile

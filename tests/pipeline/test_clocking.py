@@ -56,7 +56,8 @@ def test_rates_are_found_again(layer: float, entry: float, cache: float, weights
     assert (found.layer, found.entry, found.cache) == pytest.approx((layer, entry, cache), rel=1e-2)
     assert found.copied == ["q4_0"]
     assert found.base == pytest.approx(60e6)
-    assert (found.threads, found.spread) == (2, pytest.approx(0.25))
+    assert found.threads == 2
+    assert found.spread == pytest.approx(0.25)
 
 
 def test_synthetic_models_run_in_llama_cpp() -> None:
