@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from secateur.pipeline import (
         Calibration,
         Depth,
+        Distill,
         Integers,
         Local,
         Plan,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Calibration",
     "Depth",
+    "Distill",
     "Integers",
     "Local",
     "Plan",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,20 +14,36 @@ from secateur.cli.apply import settings_of
 from secateur.core.errors import UsageError, nearest
 
 if TYPE_CHECKING:
-    from secateur.pipeline import Recovered
+    from secateur.pipeline import How, Recovered
 
-METHODS = ("local",)
+METHODS = {"local": "", "distill": "all", "lora": "lora", "bias": "bias"}
+"""What each method trains of a whole model; `local` trains none whole."""
+_METHOD = "local: one half of a block at a time, one block in memory; distill: every weight of the whole model; lora: adapters, merged; bias: biases alone."
+_RATE = "Highest learning rate; local: relative to the size of the weights."
+_BATCH = "Tokens in each step; of all processes together."
+_LOSS = "Kullback-Leibler divergence: forward (default), reverse or both."
+_STATES = "Weight of the distance of the last hidden states."
+_STEPS = "Steps of training; local: for each half of a block."
 
 
 def recover(
     model: options.Model,
     output: options.Out,
     teacher: Annotated[str, typer.Option("--teacher", help="The dense model that MODEL was pruned from: folder, .gguf file, hub id or smollm2-135m.")],
-    method: Annotated[str, typer.Option("--method", help="local: one half of a block at a time towards what the dense half gives.")] = "local",
-    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Steps of training; local: for each half of a block.")] = None,
-    rate: Annotated[float | None, typer.Option("--rate", help="Highest learning rate; local: relative to the size of the weights.")] = None,
+    method: Annotated[str, typer.Option("--method", help=_METHOD)] = "local",
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help=_STEPS)] = None,
+    rate: Annotated[float | None, typer.Option("--rate", help=_RATE)] = None,
+    batch: Annotated[int | None, typer.Option("--batch", min=1, help=_BATCH)] = None,
+    micro: Annotated[int | None, typer.Option("--micro", min=1, help="Not local: windows run at once; the rest of a step is accumulated.")] = None,
+    loss: Annotated[str | None, typer.Option("--loss", help=f"Not local: {_LOSS}")] = None,
+    temperature: Annotated[float | None, typer.Option("--temperature", help="Not local: of both models' predictions.")] = None,
+    top: Annotated[int | None, typer.Option("--top", min=1, help="Not local: likeliest tokens of the teacher that are kept; all others count as one.")] = None,
+    states: Annotated[float | None, typer.Option("--states", min=0.0, help=f"Not local: {_STATES}")] = None,
+    schedule: Annotated[str | None, typer.Option("--schedule", help="Not local: cosine (default) or wsd (warm up, stay, decay).")] = None,
+    rank: Annotated[int | None, typer.Option("--rank", min=1, help="lora: rank of the adapters.")] = None,
+    checkpointing: Annotated[bool, typer.Option("--checkpointing", help="Not local: compute activations twice instead of keeping them.")] = False,
     calib: options.Calib = "builtin",
-    samples: options.Samples = 128,
+    samples: Annotated[int | None, typer.Option("--samples", min=2, help="Windows of text; 96 for local, 512 for the others.")] = None,
     calib_window: options.CalibWindow = 512,
     seed: options.Seed = 0,
     dtype: options.Dtype = "auto",
@@ -38,21 +56,41 @@ def recover(
     """Train what pruning left until it does more of what the dense model does; zeros stay zero."""
     if method not in METHODS:
         raise UsageError(f"unknown --method {method!r}{nearest(method, METHODS)}; known: {', '.join(METHODS)}")
+    whole = {"micro": micro, "loss": loss, "temperature": temperature, "top": top, "states": states, "schedule": schedule, "rank": rank}
+    given = {"steps": steps, "rate": rate, "batch": batch, **whole, "checkpointing": checkpointing or None}
+    how = _how(method, {name: value for name, value in given.items() if value is not None})
     from secateur import pipeline
 
-    given: dict[str, Any] = {name: value for name, value in (("steps", steps), ("rate", rate)) if value is not None}
-    how = pipeline.Local(**given)
-    calibration, settings = pipeline.Calibration(text=calib, samples=samples, window=calib_window), settings_of(dtype, compute, memory, overwrite=overwrite)
+    calibration = pipeline.Calibration(text=calib, samples=samples or how.samples, window=calib_window)
+    settings = settings_of(dtype, compute, memory, overwrite=overwrite)
+    first = os.environ.get("RANK", "0") == "0"
     started = time.perf_counter()
-    with show.progress(quiet=quiet or as_json) as progress:
+    with show.progress(quiet=quiet or as_json or not first) as progress:
         made = pipeline.recover(model, output, how, teacher=teacher, calibration=calibration, seed=seed, settings=settings, progress=progress)
     body = {"model": model, "teacher": teacher, **outcome(made), "seconds": round(time.perf_counter() - started, 1)}
-    show.result(body, as_json=as_json, title=f"wrote {output}")
+    if first:
+        show.result(body, as_json=as_json, title=f"wrote {output}")
+
+
+def _how(method: str, given: dict[str, Any]) -> How:
+    """Return the recovery that the options ask for; raises UsageError for those that belong to another method."""
+    belong = {"rank": ("lora",), **dict.fromkeys(("micro", "loss", "temperature", "top", "states", "schedule", "checkpointing"), ("distill", "lora", "bias"))}
+    for name in given:
+        if method not in belong.get(name, METHODS):
+            raise UsageError(f"--{name} belongs to --method {' or '.join(belong[name])}, not to {method}: leave it out")
+    if method != "local":
+        for name in ("accelerate", "scipy"):
+            # Kept out of verbs that do not train; see `cli.main`.
+            if name in sys.modules and sys.modules[name] is None:
+                del sys.modules[name]
+    from secateur import pipeline
+
+    return pipeline.Local(**given) if method == "local" else pipeline.Distill(trains=METHODS[method], **given)  # type: ignore[arg-type]
 
 
 def outcome(made: Recovered) -> dict[str, Any]:
     """Return what a recovery gave, for people."""
-    return {
+    body: dict[str, Any] = {
         "output": str(made.out),
         "method": made.method,
         "kl_before": made.before.kl,
@@ -65,3 +103,7 @@ def outcome(made: Recovered) -> dict[str, Any]:
         "resumed_blocks": made.resumed_blocks,
         "reload_difference": made.reload_difference,
     }
+    if made.trained:
+        body |= {"steps": made.trained.steps, "best_step": made.trained.best_step}
+        body["tokens_per_second"] = round(made.trained.tokens / made.trained.seconds, 1) if made.trained.seconds else 0.0
+    return body

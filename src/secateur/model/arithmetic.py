@@ -26,6 +26,11 @@ def arithmetic(kind: Arithmetic) -> Iterator[None]:
         products.fp32_precision = before
 
 
+def has_bfloat16() -> bool:
+    """Whether this CPU has instructions for bfloat16."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def mixed() -> AbstractContextManager[Any]:
     """Run a forward pass that gradients will follow: whole operations in bfloat16 where matrix products are.
 
@@ -33,5 +38,4 @@ def mixed() -> AbstractContextManager[Any]:
     Weights and their gradients stay float32. Without such instructions nothing changes.
     """
     products: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
-    able = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    return torch.autocast("cpu", torch.bfloat16, enabled=able and products.fp32_precision == "bf16")
+    return torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16() and products.fp32_precision == "bf16")

@@ -17,6 +17,7 @@ from secateur.pipeline.advice import Advice, advise
 from secateur.pipeline.auto import Auto, decide_auto
 from secateur.pipeline.calibration import Calibration
 from secateur.pipeline.depth import Depth, decide_depth
+from secateur.pipeline.distill import Distill
 from secateur.pipeline.integers import Integers, Quantized, quantize_opened
 from secateur.pipeline.local import Local
 from secateur.pipeline.recovery import How, Recovered
@@ -32,6 +33,8 @@ __all__ = [
     "Auto",
     "Calibration",
     "Depth",
+    "Distill",
+    "How",
     "Integers",
     "Local",
     "Plan",
@@ -124,14 +127,15 @@ def recover(
 ) -> Recovered:
     """Train the pruned model `src` towards the dense model `teacher` it was made from, and write the folder `out`.
 
-    how: a `Local` (the default). What is trained keeps its zeros; held-out windows of the calibration text decide
+    how: a `Local` (the default) or a `Distill`. What is trained keeps its zeros; held-out windows of the calibration text decide
     whether it is any better, and where it is not, the weights stay as they were.
     Raises SecateurError for models, texts or options that cannot work, VerificationError if the reloaded folder does not
     compute what was meant; nothing is left in place then.
     """
     pupil, model = open_model(src), open_model(teacher)
-    text = calibration or Calibration(samples=128)
-    return recover_opened(pupil, model, how or Local(), text, Path(out), seed=seed, settings=settings or Settings(), progress=progress or Silent())
+    wanted = how or Local()
+    text = calibration or Calibration(samples=wanted.samples)
+    return recover_opened(pupil, model, wanted, text, Path(out), seed=seed, settings=settings or Settings(), progress=progress or Silent())
 
 
 def quantize(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from secateur.calibrate.text import calibration_digest, read_text, windows
-from secateur.core.errors import PlanError
+from secateur.core.errors import PlanError, TextError
 from secateur.core.plan import Plan
 from secateur.model.memory import give_back
 from secateur.model.opened import Opened
@@ -34,6 +34,14 @@ def calibration_tokens(model: Opened, calibration: Calibration, seed: int) -> Te
     tokens = windows(read_text(calibration.text), model.source.tokenizer(), calibration.window, calibration.samples)
     give_back()
     return tokens
+
+
+def held_out(windows: int, share: float) -> int:
+    """Return how many of so many windows, the last ones, are held out; raises TextError if none is left to learn from."""
+    held = max(1, round(share * windows))
+    if held >= windows:
+        raise TextError(f"{windows} window of calibration text is too little: some are learned from, others judge; ask for more --samples")
+    return held
 
 
 def provenance(calibration: Calibration, tokens: Tensor) -> Mapping[str, str]:

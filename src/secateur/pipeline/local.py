@@ -10,13 +10,16 @@ import torch
 from torch import Tensor
 
 from secateur.calibrate.collect import HiddenStates
-from secateur.core.errors import TextError, UsageError
+from secateur.core.errors import UsageError
 from secateur.core.graph import Linear
 from secateur.core.plan import Plan
 from secateur.core.progress import Progress
 from secateur.core.stream import LiveBlock
-from secateur.model.opened import Opened
+from secateur.model.arithmetic import mixed
+from secateur.model.opened import Opened, open_model
+from secateur.pipeline.calibration import held_out
 from secateur.pipeline.pairing import mask_of, pair
+from secateur.pipeline.reload import difference, last_states
 from secateur.pipeline.rewrite import Rewrite
 from secateur.pipeline.seam import Half
 from secateur.train.local import Course, reconstruct
@@ -34,11 +37,21 @@ class Local:
     held: share of the calibration windows that nothing is learned from and that decide whether a change stays.
     """
 
-    steps: int = 120
+    steps: int = 100
     batch: int = 1024
     rate: float = 0.0125
     dense: float = 1.0
     held: float = 0.125
+
+    @property
+    def method(self) -> str:
+        """What it is called on the command line."""
+        return "local"
+
+    @property
+    def samples(self) -> int:
+        """Windows of text that it is made for."""
+        return 96
 
     def check(self) -> None:
         """Raise UsageError for values that cannot work."""
@@ -48,27 +61,21 @@ class Local:
             raise UsageError(f"dense {self.dense} must be from 0 to 1 and held {self.held} between them")
 
     def course(self, windows: int, length: int) -> Course:
-        """Return how a half is trained on so many windows of so many tokens; raises TextError if none is left to hold out."""
-        held = max(1, round(self.held * windows))
-        if held >= windows:
-            raise TextError(f"{windows} window of calibration text is too little: some are learned from, others judge; ask for more --samples")
-        return Course(steps=self.steps, batch=max(1, self.batch // length), rate=self.rate, held=held)
+        """Return how a half is trained on so many windows of so many tokens; raises TextError if none is left to learn from."""
+        return Course(steps=self.steps, batch=max(1, self.batch // length), rate=self.rate, held=held_out(windows, self.held))
 
 
 class LocalPass:
-    """One pass over the blocks; `changed` counts the halves that did not stay as they were."""
+    """One pass over the blocks."""
 
     def __init__(self, student: Opened, teacher: Opened, plan: Plan | None, local: Local, rewrite: Rewrite) -> None:
         self._student, self._plan, self._local, self._rewrite = student, plan, local, rewrite
         self._pairing = pair(student, teacher, plan)
         self._whole = teacher.stream()
-        self.changed = 0
+        self._meant = torch.empty(0)
 
-    def run(self, tokens: Tensor, *, seed: int, memory: int, progress: Progress) -> Tensor:
-        """Train, write and run every block; return the last states of the first windows, to compare with.
-
-        tokens: ids `[windows, length]`; the last of them are held out.
-        """
+    def run(self, tokens: Tensor, *, seed: int, memory: int, progress: Progress) -> None:
+        """Train, write and run every block on windows `[windows, length]` of token ids, the last of them held out."""
         stream = self._student.stream(outside=self._rewrite.dtype)
         embedded = partial(HiddenStates, tokens=tokens, budget=memory, folder=self._rewrite.folder)
         if not self._rewrite.finished:
@@ -87,7 +94,11 @@ class LocalPass:
                 if index >= self._rewrite.resumed:
                     self._rewrite.write(index + 1, {name: live.weight(name) for name in live.block.tensors})
                     progress.step(f"block {index}")
-        return next(hidden.batches()).clone()
+        self._meant = next(hidden.batches()).clone()
+
+    def compare(self, tokens: Tensor) -> float:
+        """Return how far the last states of the written folder are from those of the run."""
+        return difference(last_states(open_model(str(self._rewrite.folder)).stream(), tokens[: len(self._meant)]), self._meant)
 
     def _half(self, live: LiveBlock, part: str, hidden: HiddenStates, dense: HiddenStates | None, course: Course | None, seed: int) -> None:
         """Train a half, unless there is no course, and run it."""
@@ -102,8 +113,7 @@ class LocalPass:
             masks |= {bias: None for name in list(masks) if (bias := name.removesuffix("weight") + "bias") in live.block.tensors}
             for name in live.block.halves[part]:
                 live.weight(name).copy_(live.weight(name).to(self._rewrite.dtype))
-            fit = reconstruct(live, masks, hidden.states, targets, course, self._rewrite.dtype, seed)
-            self.changed += fit.kept
+            reconstruct(live, masks, hidden.states, targets, course, self._rewrite.dtype, seed)
         hidden.advance(live)
 
     def _targets(self, hidden: HiddenStates, dense: HiddenStates | None, behind: Sequence[Half]) -> Tensor:
@@ -118,14 +128,12 @@ class LocalPass:
 
     def _advance(self, states: HiddenStates, halves: Sequence[Half]) -> None:
         for index, part in halves:
-            with self._whole.open(index) as live, live.without("ffn" if part == "attn" else "attn"):
+            # What the teacher makes of a state is only aimed for, so it may cost as little as a step of training.
+            with self._whole.open(index) as live, live.without("ffn" if part == "attn" else "attn"), mixed():
                 states.advance(live)
 
     def _restore(self, live: LiveBlock) -> None:
-        stored = self._rewrite.read(live.block.index + 1)
-        for names in live.block.halves.values():
-            self.changed += any(not torch.equal(stored[name], live.weight(name).to(self._rewrite.dtype)) for name in names)
-        for name, tensor in stored.items():
+        for name, tensor in self._rewrite.read(live.block.index + 1).items():
             live.weight(name).copy_(tensor)
 
 

@@ -7,25 +7,30 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
-from secateur.core.progress import Progress
+from secateur.core.plan import Plan
+from secateur.core.progress import Progress, Silent
 from secateur.export.card import origin
 from secateur.export.recovered import CARD, Recovery, recovered_card
 from secateur.measure.perplexity import Quality
-from secateur.model.arithmetic import arithmetic
-from secateur.model.checkpoint import writing
+from secateur.model.arithmetic import Arithmetic, arithmetic
+from secateur.model.biased import with_output_biases
+from secateur.model.checkpoint import Checkpoint, writing
 from secateur.model.opened import Opened, open_model
-from secateur.pipeline.calibration import Calibration, calibration_tokens, provenance
+from secateur.pipeline.calibration import Calibration, calibration_tokens, held_out, provenance
+from secateur.pipeline.distill import Distill, WholeRun, is_first_process, share
 from secateur.pipeline.judge import Judge
 from secateur.pipeline.local import Local, LocalPass
 from secateur.pipeline.pairing import check_masks, check_tokenizers, plan_beside
-from secateur.pipeline.reload import accept, difference, last_states
+from secateur.pipeline.reload import accept
 from secateur.pipeline.rewrite import Rewrite
 from secateur.pipeline.run import Settings
+from secateur.train.trainer import Trained
 from secateur.transform.rounding import storage_type
 
-How = Local
+How = Local | Distill
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +39,8 @@ class Recovered:
 
     before, after: quality on held-out windows of the calibration text, divergence from the teacher included.
     changed: halves of blocks that are not as they were; none if the result was no better, and then the start was written.
-    resumed_blocks: how many a killed run had finished.
-    reload_difference: largest difference between the reloaded folder's last hidden states and those of the run, relative.
+    resumed_blocks: how many a killed run had finished. trained: how the training of a whole model went.
+    reload_difference: largest difference between what the reloaded folder computes and what was meant, relative to the largest value.
     """
 
     out: Path
@@ -47,6 +52,7 @@ class Recovered:
     bytes: int
     resumed_blocks: int
     reload_difference: float
+    trained: Trained | None = None
 
 
 def recover(student: Opened, teacher: Opened, how: How, calibration: Calibration, out: Path, *, seed: int, settings: Settings, progress: Progress) -> Recovered:
@@ -59,39 +65,91 @@ def recover(student: Opened, teacher: Opened, how: How, calibration: Calibration
     check_tokenizers(student, teacher)
     plan = plan_beside(student.source.ref)
     check_masks(student, plan)
+    if isinstance(how, Distill) and how.trains == "bias":
+        student = with_output_biases(student, ("attn", "ffn"))
     tokens = calibration_tokens(teacher, calibration, seed)
-    held = tokens[-how.course(*tokens.shape).held :]
-    dtype, kind = storage_type(settings.dtype, student.graph.tensors), settings.arithmetic or "bfloat16"
-    said = {"method": "local", **{name: str(value) for name, value in asdict(how).items()}, "seed": str(seed), **provenance(calibration, tokens)}
-    job = {"student": student.digest, "teacher": teacher.digest, "dtype": str(dtype), "arithmetic": kind, "secateur": version("secateur"), **said}
-    with arithmetic(kind), writing(out, job, len(student.graph.blocks) + 1, overwrite=settings.overwrite) as checkpoint:
-        rewrite = Rewrite(student, checkpoint, dtype)
+    held = tokens[-held_out(len(tokens), how.held) :]
+    job = _Job(student, teacher, how, plan, tokens, seed, settings, provenance(calibration, tokens))
+    if isinstance(how, Distill) and not is_first_process():
+        return job.follow(how, out)
+    with arithmetic(job.kind), writing(out, job.note(), len(student.graph.blocks) + 1, overwrite=settings.overwrite) as checkpoint:
+        rewrite = Rewrite(student, checkpoint, job.dtype)
         judge = Judge(teacher.stream(), held, progress)
-        before = judge(student.stream(outside=dtype))
-        after, changed, found = before, 0, 0.0
+        before = judge(student.stream(outside=job.dtype))
+        after, changed, found, trained = before, 0, 0.0, None
         if not rewrite.reverting:
-            run = LocalPass(student, teacher, plan, how, rewrite)
-            meant = run.run(tokens, seed=seed, memory=settings.memory, progress=progress)
-            rewrite.finish(teacher, said)
-            found, changed = _reload(rewrite.folder, tokens, meant), run.changed
-            after = judge(open_model(str(rewrite.folder)).stream())
+            found, trained = job.run(rewrite, progress)
+            after, changed = judge(open_model(str(rewrite.folder)).stream()), rewrite.changed()
         if not (after.kl or 0.0) < (before.kl or 0.0):
             progress.note("no better on held-out text: the weights stay as they were")
             rewrite.revert()
-            rewrite.finish(teacher, said)
+            rewrite.finish(teacher, job.said)
             after, changed, found = before, 0, 0.0
         size = sum(path.stat().st_size for path in rewrite.folder.glob("*.safetensors"))
-        made = Recovered(out, said["method"], before, after, changed, student.graph.parameters, size, rewrite.resumed, found)
-        _write_card(student, teacher, rewrite.folder, made, said)
+        made = Recovered(out, how.method, before, after, changed, student.graph.parameters, size, rewrite.resumed, found, trained)
+        _write_card(student, teacher, rewrite.folder, made, job.said)
         checkpoint.publish()
+    if isinstance(how, Distill):
+        share(made)
     return made
 
 
-def _reload(folder: Path, tokens: Tensor, meant: Tensor) -> float:
-    """Run `tokens` through the written folder; return how far its last states are from `meant`, relative to the largest value."""
-    found = difference(last_states(open_model(str(folder)).stream(), tokens[: len(meant)]), meant)
-    accept(found)
-    return found
+@dataclass(frozen=True)
+class _Job:
+    """Everything that decides what a recovery makes."""
+
+    student: Opened
+    teacher: Opened
+    how: How
+    plan: Plan | None
+    tokens: Tensor
+    seed: int
+    settings: Settings
+    text: Mapping[str, str]
+
+    @property
+    def kind(self) -> Arithmetic:
+        """In which arithmetic it runs."""
+        return self.settings.arithmetic or "bfloat16"
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type that weights are stored in."""
+        return storage_type(self.settings.dtype, self.student.graph.tensors)
+
+    @property
+    def said(self) -> dict[str, str]:
+        """What the folder says about how it came about."""
+        return {"method": self.how.method, **{name: str(value) for name, value in asdict(self.how).items()}, "seed": str(self.seed), **self.text}
+
+    def note(self) -> dict[str, str]:
+        """Return what two runs must have in common for one to go on where the other was killed."""
+        models = {"student": self.student.digest, "teacher": self.teacher.digest, "dtype": str(self.dtype), "arithmetic": self.kind}
+        return {**models, "secateur": version("secateur"), **self.said}
+
+    def run(self, rewrite: Rewrite, progress: Progress) -> tuple[float, Trained | None]:
+        """Train and write; return how far the reloaded folder is from what was meant, and how it went."""
+        if isinstance(self.how, Local):
+            local = LocalPass(self.student, self.teacher, self.plan, self.how, rewrite)
+            local.run(self.tokens, seed=self.seed, memory=self.settings.memory, progress=progress)
+            rewrite.finish(self.teacher, self.said)
+            found, trained = local.compare(self.tokens), None
+        else:
+            whole = WholeRun(self.student, self.teacher, self.plan, self.how, rewrite.folder, self.kind)
+            whole.run(self.tokens, seed=self.seed, progress=progress)
+            whole.write(rewrite)
+            rewrite.finish(self.teacher, self.said)
+            found, trained = whole.compare(rewrite, self.tokens), whole.trained
+        accept(found)
+        return found, trained
+
+    def follow(self, how: Distill, out: Path) -> Recovered:
+        """Take part in a training that the first process of several leads; return what that one made."""
+        with arithmetic(self.kind):
+            folder = Checkpoint(out, len(self.student.graph.blocks) + 1).partial
+            WholeRun(self.student, self.teacher, self.plan, how, folder, self.kind).run(self.tokens, seed=self.seed, progress=Silent())
+        made: Recovered = share(None)
+        return made
 
 
 def _write_card(student: Opened, teacher: Opened, folder: Path, made: Recovered, said: Mapping[str, str]) -> None:

@@ -51,6 +51,15 @@ class Rewrite:
         """Return the tensors of a finished shard."""
         return load_file(self._checkpoint.shard(shard))
 
+    def changed(self) -> int:
+        """Return how many halves of blocks are not as they were."""
+        count = 0
+        for block in self._student.graph.blocks:
+            now = self.read(block.index + 1)
+            for names in block.halves.values():
+                count += any(not torch.equal(now[name], read_as(self._student.source, name, self.dtype)) for name in names)
+        return count
+
     def revert(self) -> None:
         """Write the student's own weights over what was trained."""
         self._reverting.touch()

@@ -1,0 +1,65 @@
+"""What recovery gives back of SmolLM2-135M: perplexity and processor seconds of each method, after closed-form repair.
+
+    python benchmarks/recover.py [--only "FFN -20 %"] [--methods local distill] [--scratch out/recover]
+
+Students that `--scratch` already holds are not pruned again. The share closed is that of the gap in log perplexity between the
+student, repaired in closed form, and the dense model. Processor seconds are those of the whole `secateur recover`, all threads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import resource
+from pathlib import Path
+
+from common import CALIBRATION, SECATEUR, perplexity, prune, run, table
+
+MODEL = "smollm2-135m"
+STUDENTS = {"Wanda 50 %": "--method wanda --sparsity 0.5 --repair lsq", "FFN -20 %": "--method width --ratio 0.2"}
+METHODS = {
+    "local": "--method local",
+    "lora": "--method lora --steps 100",
+    "distill": "--method distill",
+}
+
+
+def recovered(student: Path, out: Path, options: str) -> tuple[dict[str, float], float]:
+    """Recover a student; return what the command printed and its processor seconds."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    body = run(
+        [SECATEUR, "recover", str(student), "-o", str(out), "--teacher", MODEL, "--calib", str(CALIBRATION), "--overwrite", "--json", *options.split()]
+    ).body
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return body, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def main() -> None:
+    """Prune, recover, measure, print the table."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--only", action="append", choices=STUDENTS)
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=["local"])
+    parser.add_argument("--options", default="", help="more options for every recovery")
+    parser.add_argument("--start", type=Path, help="recover this model instead of the pruned one, such as what another method gave")
+    parser.add_argument("--dense", type=float, help="perplexity of the whole model, where it was measured already")
+    parser.add_argument("--scratch", type=Path, default=Path("out/recover"))
+    given = parser.parse_args()
+    rows, dense = [], given.dense or perplexity(MODEL)
+    for name in given.only or STUDENTS:
+        student = given.start or given.scratch / name.replace(" ", "").replace("%", "")
+        if not student.exists():
+            prune(student, *STUDENTS[name].split())
+        start = perplexity(student)
+        rows.append([name, "closed form", f"{start:.2f}", "", "", ""])
+        for method in given.methods:
+            out = student.with_name(f"{student.name}-{method}")
+            body, seconds = recovered(student, out, f"{METHODS[method]} {given.options}")
+            found = perplexity(out)
+            closed = math.log(start / found) / math.log(start / dense)
+            rows.append([name, method, f"{found:.2f}", f"{closed:.1%}", f"{seconds:.0f}", str(body.get("tokens_per_second", ""))])
+            print(table(["student", "recovery", "perplexity", "gap closed", "processor seconds", "tokens/s"], rows), flush=True)
+    print(f"dense {dense:.3f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,210 @@
+"""Training of a whole pruned model towards what its dense teacher says: every weight, adapters, or biases."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from secateur.core.errors import MissingExtraError, UsageError, nearest
+from secateur.core.plan import Plan
+from secateur.core.progress import Progress
+from secateur.model.arithmetic import Arithmetic, arithmetic, has_bfloat16
+from secateur.model.memory import give_back
+from secateur.model.opened import Opened, open_model
+from secateur.model.whole import load_whole
+from secateur.pipeline.calibration import held_out
+from secateur.pipeline.pairing import mask_of, pair
+from secateur.pipeline.reload import difference, last_states
+from secateur.pipeline.rewrite import Rewrite
+from secateur.train import state
+from secateur.train.bias import biases
+from secateur.train.lora import adapters
+from secateur.train.losses import KINDS, Kind, Targets
+from secateur.train.schedule import SCHEDULES, Schedule
+from secateur.train.student import Learner, Loss, all_weights
+from secateur.train.teacher import teach
+from secateur.train.trainer import Regime, Trained, Trainer
+
+Trains = Literal["all", "lora", "bias"]
+_RATES: Mapping[Trains, float] = {"all": 3e-4, "lora": 1e-3, "bias": 1e-3}
+_WAIT = timedelta(days=7)
+"""How long processes wait for the first one, which runs the teacher alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Distill:
+    """Train a whole model to predict what its teacher predicts.
+
+    trains: `all` weights, adapters of `rank` (`lora`, scaled by `alpha` / `rank`), or each `bias`.
+    steps: of AdamW; batch: tokens in each, over all processes; micro: windows that a process runs at once, the rest is accumulated.
+    rate: highest learning rate; None for 3e-4, or 1e-3 where little learns. schedule: `cosine` or `wsd`; warmup: its share of the steps.
+    loss: `forward`, `reverse` or `both` Kullback-Leibler divergences at `temperature`, of the teacher's `top` likeliest tokens and all
+    others as one; states, text: weights of the distance of the last hidden states, and of the negative log likelihood of the text.
+    held: share of the windows that nothing is learned from. They are looked at `checks` times; `patience` looks in a row without gain
+    end the run, and the model is what it was at its best. checkpointing: less memory, a third more time.
+    """
+
+    trains: Trains = "all"
+    steps: int = 400
+    batch: int = 2048
+    micro: int = 4
+    rate: float | None = None
+    schedule: Schedule = "cosine"
+    warmup: float = 0.05
+    loss: Kind = "forward"
+    temperature: float = 1.0
+    top: int = 64
+    states: float = 0.0
+    text: float = 0.0
+    rank: int = 16
+    alpha: int = 32
+    held: float = 0.125
+    checks: int = 10
+    patience: int = 3
+    checkpointing: bool = False
+
+    @property
+    def method(self) -> str:
+        """What it is called on the command line."""
+        return "distill" if self.trains == "all" else self.trains
+
+    @property
+    def samples(self) -> int:
+        """Windows of text that it is made for."""
+        return 512
+
+    def check(self) -> None:
+        """Raise UsageError for values that cannot work."""
+        for name, value, known in (("--loss", self.loss, KINDS), ("--schedule", self.schedule, SCHEDULES)):
+            if value not in known:
+                raise UsageError(f"unknown {name} {value!r}{nearest(value, known)}; known: {', '.join(known)}")
+        for name in ("steps", "batch", "micro", "temperature", "top", "rank", "alpha", "checks"):
+            if not getattr(self, name) > 0:
+                raise UsageError(f"--{name} {getattr(self, name)} must be above 0")
+        if self.rate is not None and not self.rate > 0:
+            raise UsageError(f"--rate {self.rate} must be above 0")
+        if not 0 < self.held < 1 or min(self.states, self.text, self.warmup, self.patience) < 0:
+            raise UsageError("held must be between 0 and 1; states, text, warmup and patience not below 0")
+
+    def regime(self, length: int, processes: int, *, bfloat16: bool) -> Regime:
+        """Return how windows of `length` tokens are trained on by so many processes."""
+        return Regime(
+            steps=self.steps,
+            # Every process runs equally many windows, so that the mean of their gradients is that of the step.
+            batch=math.ceil(max(1, round(self.batch / length)) / processes) * processes,
+            micro=self.micro,
+            rate=self.rate or _RATES[self.trains],
+            schedule=self.schedule,
+            warmup=round(self.warmup * self.steps),
+            checks=self.checks,
+            patience=self.patience,
+            bfloat16=bfloat16,
+            checkpointing=self.checkpointing,
+        )
+
+
+class WholeRun:
+    """Training of a whole model beside the folder that it is written to; every process of `accelerate launch` takes part."""
+
+    def __init__(self, student: Opened, teacher: Opened, plan: Plan | None, how: Distill, folder: Path, kind: Arithmetic) -> None:
+        self._student, self._teacher, self._plan, self._how, self._folder = student, teacher, plan, how, folder
+        self._channels = pair(student, teacher, plan).channels if how.states else None
+        self.accelerator = _accelerator()
+        able = has_bfloat16() if self.accelerator.device.type == "cpu" else torch.cuda.is_bf16_supported()
+        self._bfloat16 = kind == "bfloat16" and able
+        self.changed: dict[str, Tensor] = {}
+        self.trained: Trained | None = None
+
+    def run(self, tokens: Tensor, *, seed: int, progress: Progress) -> None:
+        """Train on windows `[windows, length]`, the last of them held out; `changed` then holds the weights that came of it."""
+        targets = self._targets(tokens, progress)
+        learner = self._learner(seed)
+        learner.model.to(self.accelerator.device)
+        regime = self._how.regime(tokens.shape[1], self.accelerator.num_processes, bfloat16=self._bfloat16)
+        loss = Loss(kind=self._how.loss, temperature=self._how.temperature, states=self._how.states, text=self._how.text)
+        trainer = Trainer(self.accelerator, learner, loss, regime, self._folder, seed)
+        self.trained = trainer.run(tokens, targets, held_out(len(tokens), self._how.held), progress)
+        if self.trained.best_step:
+            self.changed = {name: tensor.cpu() for name, tensor in learner.tensors().items()}
+
+    def write(self, rewrite: Rewrite) -> None:
+        """Write every shard that is not there yet, and forget what a resume would have needed."""
+        for shard in range(rewrite.finished, len(self._student.graph.blocks) + 1):
+            rewrite.write(shard, self.changed)
+        for path in self._folder.glob("model-[!0-9]*.safetensors"):
+            path.unlink()
+
+    def compare(self, rewrite: Rewrite, tokens: Tensor) -> float:
+        """Return how far the written folder's logits are from those of the trained model as transformers runs it whole."""
+        whole = load_whole(self._student)
+        stored = {name: _rounded(self.changed.get(name, whole.get_parameter(name)), rewrite.dtype) for name in self._student.graph.tensors}
+        whole.load_state_dict(stored, strict=False)
+        with torch.no_grad(), arithmetic("float32"):
+            meant = whole(tokens[:1], use_cache=False).logits[0, -1:]
+            stream = open_model(str(rewrite.folder)).stream()
+            (found,) = stream.logits(last_states(stream, tokens[:1])[:, -1])
+        return difference(found, meant)
+
+    def _targets(self, tokens: Tensor, progress: Progress) -> Targets:
+        """Return what the teacher says, from a file where it has said it already."""
+        path = self._folder / "model-teacher.safetensors"
+        if self.accelerator.is_main_process and not path.exists():
+            whole, states = load_whole(self._teacher), bool(self._how.states)
+            device = self.accelerator.device
+            said = teach(whole, tokens, self._how.top, self._how.temperature, device=device, bfloat16=self._bfloat16, states=states, progress=progress)
+            kept = {} if said.states is None else {"states": said.states if self._channels is None else said.states[..., self._channels]}
+            state.save(path, {"tokens": said.tokens, "logs": said.logs, **kept}, {})
+            del whole
+            give_back()
+        self.accelerator.wait_for_everyone()
+        return Targets(**state.load(path)[0])
+
+    def _learner(self, seed: int) -> Learner:
+        graph, whole = self._student.graph, load_whole(self._student)
+        linears = [(linear, block) for block in graph.blocks for linear in block.linears]
+        found = {linear.tensor: mask_of(linear.tensor, whole.get_parameter(linear.tensor), block, self._plan) for linear, block in linears}
+        masks = {name: mask for name, mask in found.items() if mask is not None}
+        match self._how.trains:
+            case "all":
+                return all_weights(whole, masks, graph.tensors)
+            case "lora":
+                modules = [name.removesuffix(".weight") for name in found]
+                return adapters(whole, modules, masks, rank=self._how.rank, alpha=self._how.alpha, seed=seed)
+            case "bias":
+                return biases(whole, graph.tensors)
+
+
+def _rounded(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    return tensor.to(dtype).float()
+
+
+def _accelerator() -> Any:
+    try:
+        from accelerate import Accelerator
+        from accelerate.utils import InitProcessGroupKwargs
+    except ImportError:
+        raise MissingExtraError("training a whole model needs accelerate: pip install 'secateur[recover]', or use --method local") from None
+    return Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=_WAIT)])
+
+
+def is_first_process() -> bool:
+    """Whether this is the only process, or the first of those that `accelerate launch` started: the one that writes."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def share(made: Any) -> Any:
+    """Return what the first process made, in every process."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return made
+    from accelerate.utils import broadcast_object_list
+
+    (found,) = broadcast_object_list([made])
+    return found

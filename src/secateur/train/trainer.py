@@ -1,0 +1,231 @@
+"""The training loop: steps that can be repeated exactly, held-out loss that decides, and a state to go on from after a kill."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from secateur.core.errors import UsageError
+from secateur.core.progress import Progress
+from secateur.train import state
+from secateur.train.losses import Targets
+from secateur.train.schedule import Schedule, rate
+from secateur.train.student import Beside, Learner, Loss, apply_masks
+
+_BETAS = (0.9, 0.95)
+_DIVERGED = 4.0
+"""Held-out loss of so many times the best so far ends a run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Regime:
+    """How a model is trained.
+
+    batch: windows in a step, over all processes; micro: windows that one process runs at once; the rest is accumulated.
+    rate: highest learning rate; floor: share of it that is left at the end; clip: largest norm of a gradient.
+    checks: how often the held-out loss is looked at; patience: looks in a row that may bring nothing before the run ends.
+    bfloat16: run operations in bfloat16; weights, gradients and sums stay float32.
+    checkpointing: compute activations again instead of keeping them.
+    """
+
+    steps: int
+    batch: int
+    micro: int
+    rate: float
+    schedule: Schedule = "cosine"
+    warmup: int = 10
+    floor: float = 0.1
+    clip: float = 1.0
+    checks: int = 10
+    patience: int = 3
+    bfloat16: bool = True
+    checkpointing: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What came of a run.
+
+    start, best: held-out loss before it and at its best; best_step: 0 if nothing was better than the start.
+    tokens, seconds: trained on by this process since it started or went on, and how long that took, looks at held-out text left out.
+    """
+
+    start: float
+    best: float
+    best_step: int
+    steps: int
+    tokens: int
+    seconds: float
+
+
+@dataclass(slots=True)
+class _Course:
+    """Where a run is."""
+
+    step: int = 0
+    start: float = math.inf
+    best: float = math.inf
+    best_step: int = 0
+    idle: int = 0
+    ended: bool = False
+
+
+class Trainer:
+    """Trains `learner` on some windows of `tokens` and judges it by others."""
+
+    def __init__(self, accelerator: Any, learner: Learner, loss: Loss, regime: Regime, folder: Path, seed: int) -> None:
+        self._accelerator, self._learner, self._regime, self._seed = accelerator, learner, regime, seed
+        self._state, self._best = folder / "model-training.safetensors", folder / "model-best.safetensors"
+        if regime.checkpointing:
+            learner.model.activation_checkpointing_enable({"use_reentrant": False})
+        learner.model.train()
+        self._module = accelerator.prepare(Beside(learner.model, loss))
+        learner.masks = {name: mask.to(accelerator.device) for name, mask in learner.masks.items()}
+        self._optimizer = torch.optim.AdamW(list(learner.parameters.values()), lr=regime.rate, betas=_BETAS, weight_decay=0.0, fused=True)
+
+    def run(self, tokens: Tensor, targets: Targets, held: int, progress: Progress) -> Trained:
+        """Train on all windows `[windows, length]` but the last `held`, and leave the model as it was at its best.
+
+        Raises UsageError if memory does not suffice, naming how many windows at once do.
+        """
+        course = self._resume()
+        learned, judged = torch.arange(len(tokens) - held), torch.arange(len(tokens) - held, len(tokens))
+        progress.start("train", self._regime.steps, course.step)
+        if course.start == math.inf:
+            course.start = course.best = self._loss(tokens, targets, judged)
+            self._save(course, best=True)
+        seen, spent = 0, 0.0
+        for chosen in self._batches(len(learned), course.step):
+            if course.ended:
+                break
+            began = time.perf_counter()
+            finite = self._step(tokens, targets, chosen, course.step)
+            spent, seen = spent + time.perf_counter() - began, seen + chosen.numel() * tokens.shape[1]
+            course.step += 1
+            if not finite or course.step in self._looks():
+                self._look(course, self._loss(tokens, targets, judged) if finite else math.inf, progress)
+            progress.step(f"held-out loss {course.best:.4f}, {course.start:.4f} at the start")
+        self._restore_best()
+        return Trained(course.start, course.best, course.best_step, course.step, seen, spent)
+
+    def forget(self) -> None:
+        """Remove what was stored to go on from."""
+        for path in (self._state, self._best):
+            path.unlink(missing_ok=True)
+
+    def _looks(self) -> set[int]:
+        steps, checks = self._regime.steps, self._regime.checks
+        return {round(steps * look / checks) for look in range(1, checks + 1)} | {steps}
+
+    def _batches(self, windows: int, start: int) -> Iterator[Tensor]:
+        """Yield the windows of each step from `start` on: every one once before any a second time; the same after a resume."""
+        draw, order, batch = torch.Generator().manual_seed(self._seed), torch.empty(0, dtype=torch.int64), self._regime.batch
+        for step in range(self._regime.steps):
+            while len(order) < batch:
+                order = torch.cat([order, torch.randperm(windows, generator=draw)])
+            if step >= start:
+                yield order[:batch]
+            order = order[batch:]
+
+    def _step(self, tokens: Tensor, targets: Targets, chosen: Tensor, step: int) -> bool:
+        """Do one step; return whether its gradient was finite. If it was not, weights stay as they are."""
+        mine = chosen[self._accelerator.process_index :: self._accelerator.num_processes]
+        pieces = mine.split(self._regime.micro)
+        for place, piece in enumerate(pieces):
+            with nullcontext() if place == len(pieces) - 1 else self._accelerator.no_sync(self._module):
+                self._backward(tokens, targets, piece, len(piece) / len(mine))
+        apply_masks(self._learner)
+        norm = torch.nn.utils.clip_grad_norm_(self._learner.parameters.values(), self._regime.clip)
+        finite = bool(torch.isfinite(norm))
+        if finite:
+            share = rate(self._regime.schedule, step, self._regime.steps, self._regime.warmup, self._regime.floor)
+            for group in self._optimizer.param_groups:
+                group["lr"] = self._regime.rate * share
+            self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        return finite
+
+    def _backward(self, tokens: Tensor, targets: Targets, piece: Tensor, share: float) -> None:
+        try:
+            with self._autocast():
+                loss = self._module(tokens[piece].to(self._accelerator.device), targets.of(piece, self._accelerator.device))
+            self._accelerator.backward(loss * share)
+        except RuntimeError as error:
+            if not _is_memory(error):
+                raise
+            raise UsageError(self._smaller(tokens, targets, piece)) from None
+
+    def _smaller(self, tokens: Tensor, targets: Targets, piece: Tensor) -> str:
+        """Return what to say when `piece` did not fit: how many windows would."""
+        size, length = len(piece), tokens.shape[1]
+        while (size := size // 2) > 0:
+            self._optimizer.zero_grad(set_to_none=True)
+            try:
+                with self._autocast():
+                    self._module(tokens[piece[:size]].to(self._accelerator.device), targets.of(piece[:size], self._accelerator.device)).backward()
+            except RuntimeError as error:
+                if not _is_memory(error):
+                    raise
+                continue
+            return f"out of memory with {len(piece)} windows of {length} tokens at once: --micro {size} fits, and gives the same result"
+        return f"out of memory with one window of {length} tokens: pass --checkpointing, a smaller --calib-window, or --method lora"
+
+    @torch.no_grad()
+    def _loss(self, tokens: Tensor, targets: Targets, windows: Tensor) -> float:
+        """Return the loss of windows that nothing is learned from; every process gets that of the first."""
+        module, device = self._accelerator.unwrap_model(self._module), self._accelerator.device
+        module.eval()
+        total = torch.zeros((), dtype=torch.float64)
+        for piece in windows.split(self._regime.micro):
+            with self._autocast():
+                total += float(module(tokens[piece].to(device), targets.of(piece, device))) * len(piece) / len(windows)
+        module.train()
+        from accelerate.utils import broadcast
+
+        return float(broadcast(total.float().to(device)))
+
+    def _look(self, course: _Course, loss: float, progress: Progress) -> None:
+        better = loss < course.best
+        if loss > _DIVERGED * course.best or math.isnan(loss):
+            progress.note(f"diverged at step {course.step}: held-out loss {loss:.4f} after {course.best:.4f}; the best so far is kept")
+            course.ended = True
+        course.idle = 0 if better else course.idle + 1
+        course.ended = course.ended or course.idle > self._regime.patience
+        if better:
+            course.best, course.best_step = loss, course.step
+        self._save(course, best=better)
+
+    def _save(self, course: _Course, *, best: bool) -> None:
+        if self._accelerator.is_main_process:
+            if best:
+                state.save(self._best, self._learner.parameters, {})
+            facts = {name: getattr(course, name) for name in _Course.__slots__}
+            state.save(self._state, state.of_training(self._learner.parameters, self._optimizer), facts)
+
+    def _resume(self) -> _Course:
+        if not self._state.exists():
+            return _Course()
+        stored, facts = state.load(self._state)
+        state.restore(self._learner.parameters, self._optimizer, stored)
+        return _Course(**facts)
+
+    @torch.no_grad()
+    def _restore_best(self) -> None:
+        self._accelerator.wait_for_everyone()
+        for name, tensor in state.load(self._best)[0].items():
+            self._learner.parameters[name].copy_(tensor)
+
+    def _autocast(self) -> Any:
+        return torch.autocast(self._accelerator.device.type, torch.bfloat16, enabled=self._regime.bfloat16)
+
+
+def _is_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error) or "not enough memory" in str(error)
