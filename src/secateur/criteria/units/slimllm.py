@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 import torch
 from torch import Tensor
 
@@ -19,30 +17,10 @@ def slimllm(view: UnitView) -> Tensor:
     """Score neurons by their weights in the feature space of the output, heads by what the output loses without them.
 
     result: `[size]`. A head's score is the number of output channels less the sum of their `|Pearson(y - y_h, y)|`, from
-    the covariance of the inputs instead of the activations. Guo et al., 2025. Raises ValueError if the Gram matrix was not
-    collected.
+    the covariance of the inputs instead of the activations; their exchange of heads afterwards is left out, since one ranking
+    serves every width. Guo et al., 2025. Raises ValueError if the Gram matrix was not collected.
     """
     return _neurons(view) if view.group.kind == "ffn" else _heads(view)
-
-
-def swap_by_correlation(view: UnitView, keep: Collection[int]) -> tuple[int, ...]:
-    """Return `keep` after exchanging units with ones outside it wherever that raises the correlation with the whole output.
-
-    The second step of SlimLLM's choice of heads, once the scores have chosen: `Σ_c |Pearson(Σ_kept y_h, y)|` never falls.
-    """
-    between = _covariances(view)
-    kept = torch.zeros(view.group.size, dtype=torch.bool)
-    kept[list(keep)] = True
-    best = _correlation(between, kept)
-    for outside in (~kept).nonzero().flatten().tolist():
-        for inside in kept.nonzero().flatten().tolist():
-            trial = kept.clone()
-            trial[outside], trial[inside] = True, False
-            found = _correlation(between, trial)
-            if found > best:
-                kept, best = trial, found
-                break
-    return tuple(kept.nonzero().flatten().tolist())
 
 
 def _neurons(view: UnitView) -> Tensor:
