@@ -22,10 +22,14 @@ ROWS = {
     "FFN -10 %": "--method width --ratio 0.1 --allocation sensitivity",
     "FFN -20 %, one width": "--method width --ratio 0.2",
     "FFN -20 %": "--method width --ratio 0.2 --allocation sensitivity",
+    "FFN -20 %, four times the text": "--method width --ratio 0.2 --allocation sensitivity --samples 256",
     "3 blocks": "--method depth --drop-layers 3",
+    "8 blocks": "--method depth --drop-layers 8",
     "8 blocks' worth of halves": "--method depth --drop-layers 8 --sub-blocks",
-    "a quarter of the blocks": "--method depth --ratio 0.25",
-    "auto, -20 % of all blocks": "--method auto --target ratio=0.2",
+    "-20 % of all blocks: auto": "--method auto --target ratio=0.2",
+    "-20 % of all blocks: FFNs, no repair": "--method width --target ratio=0.2 --allocation sensitivity --repair none",
+    "-20 % of all blocks: FFNs and heads, no repair": "--method width --units ffn,kv --target ratio=0.2 --allocation sensitivity --repair none",
+    "-20 % of all blocks: depth, no repair": "--method depth --target ratio=0.2 --repair none",
 }
 
 

@@ -29,7 +29,7 @@ from secateur.transform.rounding import storage_type
 
 PROBE_TOKENS = 4096
 """Calibration tokens on which removals are compared."""
-CRITERION = "kl"
+CRITERION = "influence"
 REPAIRS = (SEAM, "none")
 
 
