@@ -23,7 +23,7 @@ Align = Annotated[int, typer.Option("--align", min=1, help="width, auto: FFNs an
 Uniform = Annotated[bool, typer.Option("--uniform", help="width, auto: insist on one width for all blocks, which loads everywhere.")]
 Layers = Annotated[Optional[str], typer.Option("--layers", help="width, depth, auto: only these blocks, such as 4-25 or 0-3,8.")]  # noqa: UP045
 KeepHeads = Annotated[int, typer.Option("--keep-heads", min=1, help="width: heads that stay in every block, at least.")]
-_DROPS = "kl (default), loss, influence, angular, laco"
+_DROPS = "influence (default), kl, loss, angular, laco"
 _SCORES = "contribution, flap, magnitude, minitron, ppm, random, slimllm, taylor, wanda-sp"
 Criterion = Annotated[
     str | None, typer.Option("--criterion", help=f"Replace the method's criterion; for width: obs (default), {_SCORES}; for depth: {_DROPS}.")

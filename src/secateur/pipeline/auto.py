@@ -22,10 +22,10 @@ from secateur.model.opened import Opened
 from secateur.pipeline.calibration import Calibration, calibration_tokens, provenance
 from secateur.pipeline.candidates import Budget, Candidate, Narrowing, distinct, narrowed, shallower, unreachable
 from secateur.pipeline.outcome import is_stock
-from secateur.pipeline.outcomes import Outcomes, passing
+from secateur.pipeline.outcomes import passing
 from secateur.pipeline.probe import Probe
 from secateur.pipeline.rehearse import Rehearsal
-from secateur.pipeline.removing import Goes, in_order, one_by_one
+from secateur.pipeline.removing import Goes, in_order
 from secateur.pipeline.seam import SEAM
 from secateur.pipeline.width import Width, rank_units
 from secateur.transform.rounding import storage_type
@@ -35,7 +35,7 @@ HELD_OUT = 8
 FIT = 16
 """Windows that the repairs of a rehearsal learn from; those of the run learn from all."""
 SEARCHED = 2048
-"""Tokens on which removals are compared."""
+"""Tokens whose states say how far blocks turn them."""
 UNITS = ("ffn", "kv")
 
 
@@ -103,7 +103,7 @@ def decide_auto(model: Opened, auto: Auto, calibration: Calibration, seed: int, 
     if len(tokens) < 2:
         raise UsageError("--samples 1: one part of the text finds candidates and the rest judges them, so at least 2 windows are needed")
     seen = tokens[: -min(HELD_OUT, len(tokens) // 2)]
-    narrowings, orders = _narrowings(model, auto, budget, groups, seen, seed, progress), _orders(model, auto, budget, halves, seen, progress)
+    narrowings, orders = _narrowings(model, auto, budget, groups, seen, seed, progress), _orders(model, auto, budget, halves, seen)
     mixed = (one for name, order in orders.items() for one in shallower(budget, narrowings, name, order))
     candidates = distinct([*narrowed(narrowings), *mixed])
     if not candidates:
@@ -177,21 +177,16 @@ def _narrowings(model: Opened, auto: Auto, budget: Budget, groups: list[Group], 
     return {",".join(kinds): whole.only(kinds) for kinds in ways if any(group.kind in kinds for group in groups)}
 
 
-def _orders(model: Opened, auto: Auto, budget: Budget, halves: list[str], tokens: Tensor, progress: Progress) -> dict[str, tuple[str, ...]]:
-    """Return what goes by depth, least missed first, until the budget is met or nothing is left.
-
-    Blocks are ordered by influence; unless all must stay alike, so are halves by divergence.
-    """
+def _orders(model: Opened, auto: Auto, budget: Budget, halves: list[str], tokens: Tensor) -> dict[str, tuple[str, ...]]:
+    """Return what goes by depth, least missed first, until the budget is met or nothing is left: blocks and, unless all must stay alike, halves."""
     whole = [index for name in halves if name.endswith(".attn") and f"{(index := name.partition('.')[0])}.ffn" in halves]
+    ways = {"blocks": whole} | ({} if auto.uniform else {"halves": halves})
     found: dict[str, tuple[str, ...]] = {}
-    probe = tokens[: max(1, SEARCHED // tokens.shape[1])]
     with arithmetic("bfloat16"):
-        if prices := {name: price for name in whole if (price := budget.price(name)) > 0}:
-            states, seams = passing(model.stream(), probe, last=False)
-            found["blocks"] = in_order(_goes(budget, prices), DEPTH_CRITERIA["influence"].function, states, seams).drop
-        if not auto.uniform and (prices := {name: price for name in halves if (price := budget.price(name)) > 0}):
-            outcomes = Outcomes(model.stream(), model.graph.blocks, probe, DEPTH_CRITERIA["kl"].function)
-            found["halves"] = one_by_one(_goes(budget, prices), outcomes, progress).drop
+        states, seams = passing(model.stream(), tokens[: max(1, SEARCHED // tokens.shape[1])], last=False)
+        for way, names in ways.items():
+            if prices := {name: price for name in names if (price := budget.price(name)) > 0}:
+                found[way] = in_order(_goes(budget, prices), DEPTH_CRITERIA["influence"].function, states, seams).drop
     return found
 
 
