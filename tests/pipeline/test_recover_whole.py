@@ -208,3 +208,38 @@ def test_two_processes_train_what_one_does(tiny: Maker, student: Path, tmp_path:
     one, two = _weights(tmp_path / "one"), _weights(tmp_path / "two")
     for name, weight in one.items():
         torch.testing.assert_close(two[name], weight, rtol=1e-2, atol=1e-3)
+
+
+def test_zeros_that_grow_while_it_is_trained(tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exactly the zeros asked for, nearer to the teacher than the same zeros at once, and the same bytes after a kill."""
+    model, step = tiny("llama"), Trainer._step
+    how: dict[str, Any] = {"sparsity": 0.5, "steps": 30, "checks": 6}
+    made = _recover(model, model, tmp_path / "whole", **how)
+    assert made.trained is not None
+    assert made.trained.best_step > 18
+    plan = pipeline.Plan.from_json((tmp_path / "whole" / "plan.json").read_text())
+    weights = _weights(tmp_path / "whole")
+    for name in plan.sparsity:
+        assert float((weights[name] == 0).float().mean()) == pytest.approx(0.5, abs=1e-3), name
+    pipeline.verify(str(tmp_path / "whole"))
+    at_once = pipeline.apply(plan, str(model), tmp_path / "once", settings=EXACT)
+    held = calibration_tokens(open_model(str(model)), TEXT, 0)[-3:]
+    assert at_once.sparsity == pytest.approx(0.5, abs=1e-3)
+    assert _divergence(tmp_path / "whole", model, held) < _divergence(tmp_path / "once", model, held)
+
+    def killed(self: Trainer, tokens: Tensor, targets: Any, chosen: Tensor, number: int) -> bool:
+        if number == 13:
+            raise _Killed
+        return step(self, tokens, targets, chosen, number)
+
+    monkeypatch.setattr(Trainer, "_step", killed)
+    with pytest.raises(_Killed):
+        _recover(model, model, tmp_path / "out", **how)
+    monkeypatch.undo()
+    _recover(model, model, tmp_path / "out", **how)
+    assert _bytes(tmp_path / "out") == _bytes(tmp_path / "whole")
+
+
+def test_zeros_grow_only_where_all_weights_are_trained(tiny: Maker, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="only where all are trained"):
+        _recover(tiny("llama"), tiny("llama"), tmp_path / "out", sparsity=0.5, trains="lora")

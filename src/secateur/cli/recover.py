@@ -40,6 +40,7 @@ def recover(
     top: Annotated[int | None, typer.Option("--top", min=1, help="Not local: likeliest tokens of the teacher that are kept; all others count as one.")] = None,
     states: Annotated[float | None, typer.Option("--states", min=0.0, help=f"Not local: {_STATES}")] = None,
     schedule: Annotated[str | None, typer.Option("--schedule", help="Not local: cosine (default) or wsd (warm up, stay, decay).")] = None,
+    sparsity: Annotated[float | None, typer.Option("--sparsity", help="distill: prune while training, by magnitude, to this share of zeros.")] = None,
     rank: Annotated[int | None, typer.Option("--rank", min=1, help="lora: rank of the adapters.")] = None,
     checkpointing: Annotated[bool, typer.Option("--checkpointing", help="Not local: compute activations twice instead of keeping them.")] = False,
     calib: options.Calib = "builtin",
@@ -56,7 +57,7 @@ def recover(
     """Train what pruning left until it does more of what the dense model does; zeros stay zero."""
     if method not in METHODS:
         raise UsageError(f"unknown --method {method!r}{nearest(method, METHODS)}; known: {', '.join(METHODS)}")
-    whole = {"micro": micro, "loss": loss, "temperature": temperature, "top": top, "states": states, "schedule": schedule, "rank": rank}
+    whole = {"micro": micro, "loss": loss, "temperature": temperature, "top": top, "states": states, "schedule": schedule, "rank": rank, "sparsity": sparsity}
     given = {"steps": steps, "rate": rate, "batch": batch, **whole, "checkpointing": checkpointing or None}
     how = _how(method, {name: value for name, value in given.items() if value is not None})
     from secateur import pipeline
@@ -74,7 +75,11 @@ def recover(
 
 def _how(method: str, given: dict[str, Any]) -> How:
     """Return the recovery that the options ask for; raises UsageError for those that belong to another method."""
-    belong = {"rank": ("lora",), **dict.fromkeys(("micro", "loss", "temperature", "top", "states", "schedule", "checkpointing"), ("distill", "lora", "bias"))}
+    belong = {
+        "rank": ("lora",),
+        "sparsity": ("distill",),
+        **dict.fromkeys(("micro", "loss", "temperature", "top", "states", "schedule", "checkpointing"), ("distill", "lora", "bias")),
+    }
     for name in given:
         if method not in belong.get(name, METHODS):
             raise UsageError(f"--{name} belongs to --method {' or '.join(belong[name])}, not to {method}: leave it out")

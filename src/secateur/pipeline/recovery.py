@@ -20,7 +20,7 @@ from secateur.model.biased import with_output_biases
 from secateur.model.checkpoint import Checkpoint, writing
 from secateur.model.opened import Opened, open_model
 from secateur.pipeline.calibration import Calibration, calibration_tokens, held_out, provenance
-from secateur.pipeline.distill import Distill, WholeRun, is_first_process, share
+from secateur.pipeline.distill import Distill, WholeRun, is_first_process, pruned_by, share
 from secateur.pipeline.judge import Judge
 from secateur.pipeline.local import Local, LocalPass
 from secateur.pipeline.pairing import check_masks, check_tokenizers, plan_beside
@@ -80,10 +80,11 @@ def recover(student: Opened, teacher: Opened, how: How, calibration: Calibration
         if not rewrite.reverting:
             found, trained = job.run(rewrite, progress)
             after, changed = judge(open_model(str(rewrite.folder)).stream()), rewrite.changed()
-        if not (after.kl or 0.0) < (before.kl or 0.0):
+        prunes = isinstance(how, Distill) and how.sparsity is not None
+        if not prunes and not (after.kl or 0.0) < (before.kl or 0.0):
             progress.note("no better on held-out text: the weights stay as they were")
             rewrite.revert()
-            rewrite.finish(teacher, job.said)
+            rewrite.finish(teacher, job.said, plan)
             after, changed, found = before, 0, 0.0
         size = sum(path.stat().st_size for path in rewrite.folder.glob("*.safetensors"))
         made = Recovered(out, how.method, before, after, changed, student.graph.parameters, size, rewrite.resumed, found, trained)
@@ -132,13 +133,13 @@ class _Job:
         if isinstance(self.how, Local):
             local = LocalPass(self.student, self.teacher, self.plan, self.how, rewrite)
             local.run(self.tokens, seed=self.seed, memory=self.settings.memory, progress=progress)
-            rewrite.finish(self.teacher, self.said)
+            rewrite.finish(self.teacher, self.said, self.plan)
             found, trained = local.compare(self.tokens), None
         else:
             whole = WholeRun(self.student, self.teacher, self.plan, self.how, rewrite.folder, self.kind)
             whole.run(self.tokens, seed=self.seed, progress=progress)
             whole.write(rewrite)
-            rewrite.finish(self.teacher, self.said)
+            rewrite.finish(self.teacher, self.said, pruned_by(self.how, self.student, self.seed) or self.plan)
             found, trained = whole.compare(rewrite, self.tokens), whole.trained
         accept(found)
         return found, trained

@@ -9,12 +9,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from secateur.core.plan import Plan
 from secateur.model.checkpoint import MANIFEST, Checkpoint
 from secateur.model.families import family_of
 from secateur.model.nonuniform import MODULE, modeling_source
 from secateur.model.opened import Opened
 from secateur.model.source import read_as
-from secateur.pipeline.pairing import plan_beside
 
 
 class Rewrite:
@@ -66,8 +66,8 @@ class Rewrite:
         for shard in range(len(self._student.graph.blocks) + 1):
             self.write(shard, {})
 
-    def finish(self, teacher: Opened, said: Mapping[str, str]) -> None:
-        """Write everything in the folder that is not weights; `said` is how they came about."""
+    def finish(self, teacher: Opened, said: Mapping[str, str], plan: Plan | None) -> None:
+        """Write everything in the folder that is not weights; `said` is how they came about, `plan` what made their zeros and shapes."""
         for shard in range(len(self._student.graph.blocks) + 1):
             self._checkpoint.add(shard, {name: self._student.graph.tensors[name].numel * self.dtype.itemsize for name in self.names(shard)})
         self._checkpoint.write_index()
@@ -76,7 +76,6 @@ class Rewrite:
         if "auto_map" in config:
             (self.folder / f"{MODULE}.py").write_text(modeling_source(family_of(config)), encoding="utf-8")
         self._student.source.copy_companions(self.folder)
-        plan = plan_beside(self._student.source.ref)
         if plan is not None:
             (self.folder / "plan.json").write_text(plan.to_json(), encoding="utf-8")
         self._checkpoint.write_json(

@@ -37,14 +37,14 @@ class Learner:
     model: Any
     parameters: dict[str, nn.Parameter]
     tensors: Callable[[], dict[str, Tensor]]
-    masks: Mapping[str, Tensor] = field(default_factory=dict)
+    masks: dict[str, Tensor] = field(default_factory=dict)
 
 
 def all_weights(model: Any, masks: Mapping[str, Tensor], names: Mapping[str, Any]) -> Learner:
     """Return a learner of every weight of `model` whose name is in `names`; zeros outside `masks` stay."""
     model.requires_grad_(False)
     parameters = {name: parameter.requires_grad_() for name, parameter in model.named_parameters() if name in names}
-    return Learner(model, parameters, lambda: {name: parameter.detach() for name, parameter in parameters.items()}, masks)
+    return Learner(model, parameters, lambda: {name: parameter.detach() for name, parameter in parameters.items()}, dict(masks))
 
 
 class Beside(nn.Module):

@@ -16,6 +16,7 @@ from torch import Tensor
 from secateur.core.errors import UsageError
 from secateur.core.progress import Progress
 from secateur.train import state
+from secateur.train.gradual import Gradual
 from secateur.train.losses import Targets
 from secateur.train.schedule import Schedule, rate
 from secateur.train.student import Beside, Learner, Loss, apply_masks
@@ -79,10 +80,10 @@ class _Course:
 
 
 class Trainer:
-    """Trains `learner` on some windows of `tokens` and judges it by others."""
+    """Trains a model on some windows of text and judges it by others; one that is pruned meanwhile from its last cut on."""
 
-    def __init__(self, accelerator: Any, learner: Learner, loss: Loss, regime: Regime, folder: Path, seed: int) -> None:
-        self._accelerator, self._learner, self._regime, self._seed = accelerator, learner, regime, seed
+    def __init__(self, accelerator: Any, learner: Learner, loss: Loss, regime: Regime, folder: Path, seed: int, gradual: Gradual | None = None) -> None:
+        self._accelerator, self._learner, self._regime, self._seed, self._gradual = accelerator, learner, regime, seed, gradual
         self._state, self._best = folder / "model-training.safetensors", folder / "model-best.safetensors"
         if regime.checkpointing:
             learner.model.activation_checkpointing_enable({"use_reentrant": False})
@@ -100,8 +101,9 @@ class Trainer:
         learned, judged = torch.arange(len(tokens) - held), torch.arange(len(tokens) - held, len(tokens))
         progress.start("train", self._regime.steps, course.step)
         if course.start == math.inf:
-            course.start = course.best = self._loss(tokens, targets, judged)
-            self._save(course, best=True)
+            course.start = self._loss(tokens, targets, judged)
+            course.best = math.inf if self._gradual else course.start
+            self._save(course, best=self._gradual is None)
         seen, spent = 0, 0.0
         for chosen in self._batches(len(learned), course.step):
             if course.ended:
@@ -115,11 +117,6 @@ class Trainer:
             progress.step(f"held-out loss {course.best:.4f}, {course.start:.4f} at the start")
         self._restore_best()
         return Trained(course.start, course.best, course.best_step, course.step, seen, spent)
-
-    def forget(self) -> None:
-        """Remove what was stored to go on from."""
-        for path in (self._state, self._best):
-            path.unlink(missing_ok=True)
 
     def _looks(self) -> set[int]:
         steps, checks = self._regime.steps, self._regime.checks
@@ -137,6 +134,8 @@ class Trainer:
 
     def _step(self, tokens: Tensor, targets: Targets, chosen: Tensor, step: int) -> bool:
         """Do one step; return whether its gradient was finite. If it was not, weights stay as they are."""
+        if self._gradual:
+            self._gradual.cut(self._learner, step)
         mine = chosen[self._accelerator.process_index :: self._accelerator.num_processes]
         pieces = mine.split(self._regime.micro)
         for place, piece in enumerate(pieces):
@@ -150,6 +149,8 @@ class Trainer:
             for group in self._optimizer.param_groups:
                 group["lr"] = self._regime.rate * share
             self._optimizer.step()
+            if self._gradual:
+                self._gradual.cut(self._learner, self._regime.steps)
         self._optimizer.zero_grad(set_to_none=True)
         return finite
 
@@ -193,11 +194,12 @@ class Trainer:
         return float(broadcast(total.float().to(device)))
 
     def _look(self, course: _Course, loss: float, progress: Progress) -> None:
-        better = loss < course.best
-        if loss > _DIVERGED * course.best or math.isnan(loss):
+        growing = self._gradual is not None and course.step <= self._gradual.stop
+        better = loss < course.best and not growing
+        if not loss < math.inf or loss > _DIVERGED * course.best:
             progress.note(f"diverged at step {course.step}: held-out loss {loss:.4f} after {course.best:.4f}; the best so far is kept")
             course.ended = True
-        course.idle = 0 if better else course.idle + 1
+        course.idle = 0 if better or growing else course.idle + 1
         course.ended = course.ended or course.idle > self._regime.patience
         if better:
             course.best, course.best_step = loss, course.step
@@ -220,6 +222,8 @@ class Trainer:
     @torch.no_grad()
     def _restore_best(self) -> None:
         self._accelerator.wait_for_everyone()
+        if not self._best.exists():
+            raise UsageError("the model diverged before it had the zeros asked for: lower --rate, or give it more --steps")
         for name, tensor in state.load(self._best)[0].items():
             self._learner.parameters[name].copy_(tensor)
 
