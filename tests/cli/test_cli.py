@@ -365,3 +365,16 @@ def test_recover(secateur: Secateur, tiny: Maker, tmp_path: Path) -> None:
     code, printed, error = secateur("recover", student, "-o", tmp_path / "no", *options, "--method", "locl")
     assert (code, printed) == (2, "")
     assert "unknown --method 'locl' (did you mean local?)" in error
+
+
+def test_recover_refuses_options_of_another_method(secateur: Secateur, tiny: Maker, tmp_path: Path) -> None:
+    for options, message in (
+        (["--rank", "4"], "--rank belongs to --method lora, not to local"),
+        (["--method", "lora", "--sparsity", "0.5"], "--sparsity belongs to --method distill, not to lora"),
+        (["--method", "distill", "--stages", "3"], "--stages needs --ratio"),
+        (["--method", "distill", "--loss", "backward"], "unknown --loss 'backward'"),
+    ):
+        code, printed, error = secateur("recover", tiny("llama"), "-o", tmp_path / "no", "--teacher", tiny("llama"), *options)
+        assert (code, printed) == (2, "")
+        assert message in error
+        assert error.count("\n") == 1

@@ -14,7 +14,7 @@ from secateur.cli.apply import settings_of
 from secateur.core.errors import UsageError, nearest
 
 if TYPE_CHECKING:
-    from secateur.pipeline import How, Recovered
+    from secateur.pipeline import How, Interleaved, Recovered
 
 METHODS = {"local": "", "distill": "all", "lora": "lora", "bias": "bias"}
 """What each method trains of a whole model; `local` trains none whole."""
@@ -41,6 +41,8 @@ def recover(
     states: Annotated[float | None, typer.Option("--states", min=0.0, help=f"Not local: {_STATES}")] = None,
     schedule: Annotated[str | None, typer.Option("--schedule", help="Not local: cosine (default) or wsd (warm up, stay, decay).")] = None,
     sparsity: Annotated[float | None, typer.Option("--sparsity", help="distill: prune while training, by magnitude, to this share of zeros.")] = None,
+    ratio: Annotated[float | None, typer.Option("--ratio", help="distill: narrow FFNs by this share in stages, training after each; MODEL is dense.")] = None,
+    stages: Annotated[int | None, typer.Option("--stages", min=2, help="distill with --ratio: how many (5).")] = None,
     rank: Annotated[int | None, typer.Option("--rank", min=1, help="lora: rank of the adapters.")] = None,
     checkpointing: Annotated[bool, typer.Option("--checkpointing", help="Not local: compute activations twice instead of keeping them.")] = False,
     calib: options.Calib = "builtin",
@@ -57,7 +59,18 @@ def recover(
     """Train what pruning left until it does more of what the dense model does; zeros stay zero."""
     if method not in METHODS:
         raise UsageError(f"unknown --method {method!r}{nearest(method, METHODS)}; known: {', '.join(METHODS)}")
-    whole = {"micro": micro, "loss": loss, "temperature": temperature, "top": top, "states": states, "schedule": schedule, "rank": rank, "sparsity": sparsity}
+    whole = {
+        "micro": micro,
+        "loss": loss,
+        "temperature": temperature,
+        "top": top,
+        "states": states,
+        "schedule": schedule,
+        "rank": rank,
+        "sparsity": sparsity,
+        "ratio": ratio,
+        "stages": stages,
+    }
     given = {"steps": steps, "rate": rate, "batch": batch, **whole, "checkpointing": checkpointing or None}
     how = _how(method, {name: value for name, value in given.items() if value is not None})
     from secateur import pipeline
@@ -73,11 +86,11 @@ def recover(
         show.result(body, as_json=as_json, title=f"wrote {output}")
 
 
-def _how(method: str, given: dict[str, Any]) -> How:
+def _how(method: str, given: dict[str, Any]) -> How | Interleaved:
     """Return the recovery that the options ask for; raises UsageError for those that belong to another method."""
     belong = {
         "rank": ("lora",),
-        "sparsity": ("distill",),
+        **dict.fromkeys(("sparsity", "ratio", "stages"), ("distill",)),
         **dict.fromkeys(("micro", "loss", "temperature", "top", "states", "schedule", "checkpointing"), ("distill", "lora", "bias")),
     }
     for name in given:
@@ -88,8 +101,14 @@ def _how(method: str, given: dict[str, Any]) -> How:
             # Kept out of verbs that do not train; see `cli.main`.
             if name in sys.modules and sys.modules[name] is None:
                 del sys.modules[name]
+    if "stages" in given and "ratio" not in given:
+        raise UsageError("--stages needs --ratio: the share of the FFNs that goes in all")
     from secateur import pipeline
 
+    ratio, stages = given.pop("ratio", None), given.pop("stages", 5)
+    if ratio is not None:
+        width = pipeline.Width(ratio=ratio, allocation="adapt")
+        return pipeline.Interleaved(width=width, distill=pipeline.Distill(**({"schedule": "wsd"} | given)), stages=stages)
     return pipeline.Local(**given) if method == "local" else pipeline.Distill(trains=METHODS[method], **given)  # type: ignore[arg-type]
 
 

@@ -19,6 +19,7 @@ from secateur.pipeline.calibration import Calibration
 from secateur.pipeline.depth import Depth, decide_depth
 from secateur.pipeline.distill import Distill
 from secateur.pipeline.integers import Integers, Quantized, quantize_opened
+from secateur.pipeline.interleave import Interleaved, interleave
 from secateur.pipeline.local import Local
 from secateur.pipeline.recovery import How, Recovered
 from secateur.pipeline.recovery import recover as recover_opened
@@ -36,6 +37,7 @@ __all__ = [
     "Distill",
     "How",
     "Integers",
+    "Interleaved",
     "Local",
     "Plan",
     "Pruned",
@@ -117,7 +119,7 @@ def prune(
 def recover(
     src: str,
     out: str | Path,
-    how: How | None = None,
+    how: How | Interleaved | None = None,
     *,
     teacher: str,
     calibration: Calibration | None = None,
@@ -127,15 +129,16 @@ def recover(
 ) -> Recovered:
     """Train the pruned model `src` towards the dense model `teacher` it was made from, and write the folder `out`.
 
-    how: a `Local` (the default) or a `Distill`. What is trained keeps its zeros; held-out windows of the calibration text decide
-    whether it is any better, and where it is not, the weights stay as they were.
+    how: a `Local` (the default), a `Distill`, or an `Interleaved`, for which `src` is the dense model. What is trained keeps its zeros;
+    held-out windows of the calibration text decide whether it is any better, and where it is not, the weights stay as they were.
     Raises SecateurError for models, texts or options that cannot work, VerificationError if the reloaded folder does not
     compute what was meant; nothing is left in place then.
     """
-    pupil, model = open_model(src), open_model(teacher)
-    wanted = how or Local()
+    wanted, shown, stored = how or Local(), progress or Silent(), settings or Settings()
     text = calibration or Calibration(samples=wanted.samples)
-    return recover_opened(pupil, model, wanted, text, Path(out), seed=seed, settings=settings or Settings(), progress=progress or Silent())
+    if isinstance(wanted, Interleaved):
+        return interleave(src, teacher, wanted, text, Path(out), seed=seed, settings=stored, progress=shown)
+    return recover_opened(open_model(src), open_model(teacher), wanted, text, Path(out), seed=seed, settings=stored, progress=shown)
 
 
 def quantize(
