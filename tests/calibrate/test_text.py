@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from secateur.calibrate.text import Text, calibration_digest, read_text, windows
+from secateur.calibrate.text import Text, calibration_digest, joined, read_text, windows
 from secateur.core.errors import TextError, UsageError
 
 WORDS = ["a", "b", "c", "d"]
@@ -209,3 +209,18 @@ def test_digest_is_of_the_ids_alone() -> None:
     assert calibration_digest(tokens.to(torch.int32).reshape(2, 2)) == expected
     assert calibration_digest(tokens.reshape(2, 2).t().contiguous().t()) == expected
     assert calibration_digest(tokens.flip(0)) != expected
+
+
+@given(st.integers(1, 12), st.integers(1, 9), st.integers(1, 60))
+def test_joined_windows_hold_the_same_tokens_in_order(count: int, window: int, length: int) -> None:
+    tokens = torch.arange(count * window).view(count, window)
+    longer = joined(tokens, length)
+    assert torch.equal(longer.flatten(), tokens.flatten())
+    assert longer.shape[1] <= max(length, window)
+    assert longer.shape[1] == window or longer.shape[1] % window == 0
+
+
+def test_four_windows_make_one_where_there_is_room() -> None:
+    assert joined(torch.zeros(8, 512), 2048).shape == (2, 2048)
+    assert joined(torch.zeros(3, 512), 2048).shape == (1, 1536)
+    assert joined(torch.zeros(2, 2048), 512).shape == (2, 2048)

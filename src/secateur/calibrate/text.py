@@ -87,6 +87,13 @@ def windows(text: Text, tokenizer: Any, length: int, count: int | None = None) -
     return torch.tensor(ids[: taken * length], dtype=torch.int64).reshape(taken, length)
 
 
+def joined(tokens: Tensor, length: int) -> Tensor:
+    """Return consecutive windows, `[windows, tokens]`, joined to longer ones of at most `length` tokens, as many to each as comes out even."""
+    count, window = tokens.shape
+    together = max((number for number in range(1, count + 1) if count % number == 0 and number * window <= length), default=1)
+    return tokens.reshape(count // together, together * window)
+
+
 def _ids(text: str, tokenizer: Any, enough: int | None) -> list[int]:
     """Return the token ids of the text, or at least its first `enough`.
 

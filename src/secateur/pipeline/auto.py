@@ -10,6 +10,7 @@ from torch import Tensor
 
 from secateur.allocate.protect import layers_named, protected_groups, protected_halves
 from secateur.allocate.units import check_cuts
+from secateur.calibrate.text import joined
 from secateur.core.errors import UsageError
 from secateur.core.graph import Graph, Group
 from secateur.core.plan import Plan
@@ -32,6 +33,8 @@ from secateur.transform.rounding import storage_type
 
 HELD_OUT = 8
 """Windows that judge, the last ones; half of all at most."""
+LONG = 2048
+"""Tokens to which the windows that judge are joined: attention heads are missed most far into a text."""
 FIT = 16
 """Windows that the repairs of a rehearsal learn from; those of the run learn from all."""
 SEARCHED = 2048
@@ -114,7 +117,8 @@ def decide_auto(model: Opened, auto: Auto, calibration: Calibration, seed: int, 
         plans = {name: plan for name, plan in plans.items() if is_stock(model, plan)}
     if not plans:
         raise UsageError(f"nothing that transformers' own classes load meets {budget.target}: change --align or --units, or leave out --uniform")
-    return _best(plans, Rehearsal(model, seen[:FIT], tokens[len(seen) :], seed), progress)
+    held_out = joined(tokens[len(seen) :], min(LONG, model.source.config["max_position_embeddings"]))
+    return _best(plans, Rehearsal(model, seen[:FIT], held_out, seed), progress)
 
 
 def _best(plans: Mapping[str, Plan], rehearse: Callable[[Plan], float], progress: Progress) -> Plan:
