@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         recover,
         verify,
     )
+    from secateur.pipeline.conduct import run
 
 __all__ = [
     "Calibration",
@@ -60,6 +61,7 @@ __all__ = [
     "prune",
     "quantize",
     "recover",
+    "run",
     "verify",
 ]
 
@@ -73,4 +75,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'secateur' has no attribute {name!r}")
     from secateur import pipeline
 
+    if name == "run":
+        from secateur.pipeline.conduct import run
+
+        return run
     return getattr(pipeline, name)

@@ -8,6 +8,7 @@ import sys
 import typer
 
 from secateur.cli import advise, apply, bench, device, evaluate, export, inspect, plan, prune, quantize, recover, verify
+from secateur.cli import run as recipes
 from secateur.core.errors import SecateurError
 from secateur.model.memory import hold_little
 
@@ -26,6 +27,7 @@ app.command("eval")(evaluate.evaluate)
 app.command("inspect")(inspect.inspect)
 app.command("verify")(verify.verify)
 app.command("quantize")(quantize.quantize)
+app.command("run")(recipes.run)
 app.command("export")(export.export)
 app.command("bench")(bench.bench)
 app.command("device")(device.device)

@@ -25,6 +25,8 @@ TYPES = {
     "q5_0": Kind.Q5_0,
     "q5_1": Kind.Q5_1,
 }
+BITS = {"f32": 32.0, "f16": 16.0, "bf16": 16.0, "q8_0": 8.5, "q4_0": 4.5, "q4_1": 5.0, "q5_0": 5.5, "q5_1": 6.0}
+"""Bits of a weight in each type, scales included."""
 PACKED = "packed"
 """Option for a quantised model: every weight in the type that holds its grid."""
 PLAIN = ("f32", "f16", "bf16")

@@ -1,0 +1,70 @@
+"""Does a recipe killed at random moments end with the artefacts of an uninterrupted one? `kill -9`, `--resume`, compare every file.
+
+    python benchmarks/recipes.py [--kills 10] [--seed 0]
+
+SmolLM2-135M at a small budget: Wanda 50 %, local recovery, 4-bit GPTQ, GGUF, one short evaluation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import random
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+from common import CALIBRATION, SECATEUR
+
+RECIPE = f"""
+model: smollm2-135m
+calibration: {{text: {CALIBRATION}, samples: 4, window: 128}}
+stages:
+  - prune: {{method: wanda, sparsity: 0.5}}
+  - recover: {{steps: 2}}
+  - quantize: {{bits: 4}}
+  - export
+  - eval: {{window: 128, count: 1}}
+"""
+
+
+def digests(out: Path) -> dict[str, str]:
+    """Return the digest of every file that a stage made; what was measured in seconds is in none of them."""
+    made = [path for entry in (out / "stages").iterdir() if entry.suffix != ".json" for path in (entry.iterdir() if entry.is_dir() else [entry])]
+    return {str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest() for path in made}
+
+
+def main() -> None:
+    """Kill one run again and again, each time resuming what is there or starting anew, and compare what the last resume made."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    draw = random.Random(options.seed)
+    with tempfile.TemporaryDirectory() as scratch:
+        recipe = Path(scratch) / "recipe.yaml"
+        recipe.write_text(RECIPE)
+        command = [SECATEUR, "run", str(recipe), "--resume", "--quiet", "-o"]
+        whole, out, kills = Path(scratch) / "whole", Path(scratch) / "out", 0
+        started = time.perf_counter()
+        subprocess.run([*command, str(whole)], check=True, stdout=subprocess.DEVNULL)
+        usual, expected = time.perf_counter() - started, digests(whole)
+        while kills < options.kills:
+            process = subprocess.Popen([*command, str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            moment = draw.uniform(0, usual / 3)
+            time.sleep(moment)
+            process.kill()
+            kills += 1
+            ended = process.wait() == 0
+            print(f"kill {kills}: after {moment:.1f} s of {usual:.1f}, {len(list(out.glob('stages/*.json')))} stages done", flush=True)
+            if ended:
+                break
+        subprocess.run([*command, str(out)], check=True, stdout=subprocess.DEVNULL)
+        found = digests(out)
+        same = sum(found.get(name) == digest for name, digest in expected.items())
+    print(f"after {kills} kills: {same} of {len(expected)} files are those of the uninterrupted run, {len(found.keys() - expected.keys())} others")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,195 @@
+"""Run a recipe: every stage's artefact is kept under the digest of all that made it, so only what changed runs again."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from secateur.calibrate.text import read_text
+from secateur.core.errors import OutputError
+from secateur.core.progress import Progress, Silent
+from secateur.model.checkpoint import file_digest
+from secateur.model.opened import open_model
+from secateur.pipeline.recipe import CHANGING, Recipe, Stage, read_recipe
+from secateur.pipeline.stages import Made, Place, perform
+
+STAGES, REPORT, LOCK = "stages", "report.json", "lock"
+_RECORD = ".json"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What became of one stage: its figures, the seconds it took when it ran, and whether that was in an earlier run."""
+
+    kind: str
+    artefact: Path | None
+    figures: Mapping[str, Any]
+    seconds: float
+    cached: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Conducted:
+    """A finished recipe: its steps in order, and what was made last (a folder, and the file it was exported to)."""
+
+    out: Path
+    steps: tuple[Step, ...]
+    model: Path | None
+    file: Path | None
+
+
+def run(
+    recipe: str | Path, out: str | Path, *, model: str = "", changes: Sequence[str] = (), resume: bool = False, progress: Progress | None = None
+) -> Conducted:
+    """Run the YAML file `recipe`; see `read_recipe` for `model` and `changes`, `conduct` for the rest."""
+    return conduct(read_recipe(Path(recipe), model=model, changes=changes), Path(out), resume=resume, progress=progress)
+
+
+def conduct(recipe: Recipe, out: Path, *, resume: bool = False, progress: Progress | None = None) -> Conducted:
+    """Run the stages of `recipe` into the folder `out`, which then holds `report.json`, and links to the last model and file.
+
+    resume: go on where a run was killed, or after the recipe was changed: what is there already and still fits is taken.
+    Raises OutputError if `out` exists and is not to be resumed, VerificationError if a gate does not hold, and what stages raise.
+    """
+    if out.exists() and not resume and any(out.iterdir() if out.is_dir() else [out]):
+        raise OutputError(f"{out} exists: pass --resume to go on with what is there, or choose another --output")
+    with _locked(out):
+        run = _Conducting(recipe, out, progress or Silent())
+        steps = tuple(run.steps())
+        return run.finish(steps)
+
+
+def keys(recipe: Recipe) -> list[str]:
+    """Return the key of each stage's artefact: a digest of its options, its text, the model, and all that changed it before."""
+    said: list[Any] = [version("secateur"), open_model(recipe.model).digest, recipe.seed]
+    found, texts = [], dict[str, str]()
+    for stage in recipe.stages:
+        here: list[Any] = [stage.kind, type(stage.options).__name__, asdict(stage.options)]
+        for text in _texts(stage):
+            texts[text] = texts.get(text) or (text if text == "self" else read_text(text).digest)
+            here.append(texts[text])
+        if stage.kind in CHANGING:
+            here.append({name: value for name, value in asdict(stage.calibration).items() if name != "text"})
+        key = hashlib.sha256(json.dumps([*said, here], sort_keys=True, default=str).encode()).hexdigest()[:16]
+        found.append(f"{key}-{stage.kind}")
+        # What only measures changes nothing for those that follow.
+        said += [here] if stage.kind in CHANGING else []
+    return found
+
+
+def record_of(out: Path, key: str) -> dict[str, Any] | None:
+    """Return what a finished stage noted under `key`, or None where it is not there or its files are not what it noted."""
+    path = out / STAGES / (key + _RECORD)
+    try:
+        noted = dict(json.loads(path.read_text(encoding="utf-8")))
+        whole = all(file_digest(out / STAGES / name) == digest for name, digest in dict(noted["files"]).items())
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return noted if whole else None
+
+
+class _Conducting:
+    """One run of a recipe."""
+
+    def __init__(self, recipe: Recipe, out: Path, progress: Progress) -> None:
+        self._recipe, self._out, self._progress = recipe, out, progress
+        self._model, self._file = recipe.model, Path()
+
+    def steps(self) -> Iterator[Step]:
+        """Run or reuse every stage in order."""
+        (self._out / STAGES).mkdir(exist_ok=True)
+        figures: dict[str, Any] = {}
+        for number, (stage, key) in enumerate(zip(self._recipe.stages, keys(self._recipe), strict=True), 1):
+            # A gate costs nothing, and what it judges may have changed.
+            noted = None if stage.kind == "gate" else record_of(self._out, key)
+            if noted is None:
+                self._progress.note(f"stage {number} of {len(self._recipe.stages)}: {stage.kind}")
+                started = time.perf_counter()
+                made = perform(stage, self._place(key, figures), self._progress)
+                noted = self._note(key, made, round(time.perf_counter() - started, 1))
+                cached = False
+            else:
+                self._progress.note(f"stage {number} of {len(self._recipe.stages)}: {stage.kind}, as it was made before")
+                cached = True
+            artefact = self._out / STAGES / noted["artefact"] if noted["artefact"] else None
+            if artefact and stage.kind in CHANGING:
+                self._model, self._file = str(artefact), Path()
+            elif artefact:
+                self._file = artefact
+            figures = figures | noted["figures"]
+            yield Step(stage.kind, artefact, noted["figures"], noted["seconds"], cached)
+
+    def _place(self, key: str, figures: Mapping[str, Any]) -> Place:
+        target = self._out / STAGES / key
+        for stray in (target, target.with_suffix(".gguf")):
+            _clear(stray)
+        return Place(self._model, self._recipe.model, target, self._recipe.seed, figures, self._file if self._file.name else None)
+
+    def _note(self, key: str, made: Made, seconds: float) -> dict[str, Any]:
+        files = sorted(made.artefact.iterdir()) if made.artefact and made.artefact.is_dir() else [made.artefact] if made.artefact else []
+        names = {str(path.relative_to(self._out / STAGES)): file_digest(path) for path in files}
+        noted = {"artefact": made.artefact.name if made.artefact else "", "figures": dict(made.figures), "seconds": seconds, "files": names}
+        _write(self._out / STAGES / (key + _RECORD), noted)
+        return noted
+
+    def finish(self, steps: tuple[Step, ...]) -> Conducted:
+        """Write the report and the links to what was made last."""
+        rows = [{"stage": step.kind, "seconds": step.seconds, "cached": step.cached, **step.figures} for step in steps]
+        model = self._link("model", next((step.artefact for step in reversed(steps) if step.kind in CHANGING), None))
+        file = self._link("model.gguf", self._file if self._file.name else None)
+        _write(self._out / REPORT, {"model": self._recipe.model, "seed": self._recipe.seed, "secateur": version("secateur"), "stages": rows})
+        return Conducted(self._out, steps, model, file)
+
+    def _link(self, name: str, target: Path | None) -> Path | None:
+        link = self._out / name
+        if target is None:
+            link.unlink(missing_ok=True)
+            return None
+        scratch = self._out / f".{name}"
+        scratch.unlink(missing_ok=True)
+        scratch.symlink_to(Path(STAGES) / target.name)
+        os.replace(scratch, link)
+        return link
+
+
+def _texts(stage: Stage) -> list[str]:
+    own = [stage.options.text] if hasattr(stage.options, "text") else []
+    return own + ([stage.calibration.text] if stage.kind in CHANGING else [])
+
+
+def _clear(path: Path) -> None:
+    """Remove what a run left that was killed before it could note what it had made."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
+
+
+def _write(path: Path, body: Mapping[str, Any]) -> None:
+    scratch = path.with_name(path.name + ".tmp")
+    scratch.write_text(json.dumps(body, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    os.replace(scratch, path)
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = (out / LOCK).open("w")
+    except OSError as error:
+        raise OutputError(f"cannot write {out}: {error.strerror or error}") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OutputError(f"another run is writing {out}: wait for it to end") from None
+        yield

@@ -1,0 +1,95 @@
+"""What each stage of a recipe does, and which figures it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from secateur import pipeline
+from secateur.core.errors import UsageError, VerificationError
+from secateur.core.progress import Progress
+from secateur.pipeline.export import export
+from secateur.pipeline.integers import Integers
+from secateur.pipeline.local import Local
+from secateur.pipeline.recipe import Eval, Export, Gate, Stage
+from secateur.pipeline.run import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a stage stands: the model it gets, the dense one, the path it may write, and what stages before it measured.
+
+    file: what was exported last.
+    """
+
+    model: str
+    dense: str
+    target: Path
+    seed: int
+    figures: Mapping[str, Any]
+    file: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A folder or a file, if the stage makes one, and figures by name."""
+
+    artefact: Path | None = None
+    figures: Mapping[str, Any] = field(default_factory=dict)
+
+
+def perform(stage: Stage, place: Place, progress: Progress) -> Made:
+    """Do one stage; a folder that a killed run began to write is gone on with."""
+    # What is in the way is of this very stage, or there would be a note of it.
+    settings, text = Settings(overwrite=True), stage.calibration
+    match stage.options:
+        case Local() as how:
+            recovered = pipeline.recover(
+                place.model, place.target, how, teacher=place.dense, calibration=text, seed=place.seed, settings=settings, progress=progress
+            )
+            gained = {"kl_before": recovered.before.kl, "kl_after": recovered.after.kl, "halves_changed": recovered.changed}
+            return Made(place.target, {"parameters": recovered.parameters, "bytes": recovered.bytes, **gained})
+        case Integers() as how:
+            quantized = pipeline.quantize(place.model, place.target, how, calibration=text, seed=place.seed, settings=settings, progress=progress)
+            figures = {"bits_per_weight": quantized.bits_per_weight, "grids": dict(quantized.grids)}
+            return Made(place.target, {"parameters": quantized.parameters, "bytes": quantized.bytes, **figures})
+        case Export(type=kind):
+            file = export(place.model, place.target.with_suffix(".gguf"), kind=kind, overwrite=True, progress=progress)
+            return Made(file.out, {"bytes": file.bytes, "type": file.type, "kl_in_llama_cpp": file.kl})
+        case Eval() as how:
+            return _evaluated(how, place, progress)
+        case Gate() as gate:
+            return _judged(gate, place)
+        case goal:
+            pruned = pipeline.prune(place.model, place.target, goal, calibration=text, seed=place.seed, settings=settings, progress=progress)
+            return Made(place.target, {"parameters": pruned.parameters, "bytes": pruned.bytes, "sparsity": pruned.sparsity})
+
+
+def _evaluated(how: Eval, place: Place, progress: Progress) -> Made:
+    options: Any = {"text": how.text, "window": how.window, "count": how.count, "compute": how.compute, "progress": progress}
+    found = pipeline.evaluate(place.model, reference=place.dense, **options)
+    dense = place.figures.get("dense_perplexity") if place.figures.get("measured_with") == _protocol(how) else None
+    dense = dense or pipeline.evaluate(place.dense, **options).perplexity
+    ratio = {"dense_perplexity": dense, "perplexity_ratio": found.perplexity / dense, "measured_with": _protocol(how)}
+    return Made(None, {"perplexity": found.perplexity, "kl": found.kl, "agreement": found.agreement, **ratio})
+
+
+def _protocol(how: Eval) -> str:
+    return f"{how.text}, {how.count} x {how.window}, {how.compute}"
+
+
+def _judged(gate: Gate, place: Place) -> Made:
+    limits: dict[str, float | None] = {"perplexity": gate.perplexity, "perplexity_ratio": gate.perplexity_ratio, "kl": gate.kl, "bytes": gate.bytes}
+    found: dict[str, float] = {}
+    for name, most in limits.items():
+        if most is None:
+            continue
+        value = place.figures.get(name)
+        if value is None:
+            raise UsageError(f"the gate asks for {name}, and no stage before it gave any: put a stage that does before it")
+        if not value <= most:
+            raise VerificationError(f"the gate does not hold: {name} is {value:.6g}, and at most {most:.6g} is allowed; what was made is kept for --resume")
+        found[f"allowed_{name}"] = most
+    return Made(None, found)
