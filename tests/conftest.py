@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.mirror import write_mirror
 from tests.tiny_gguf import write_gguf
 from tests.tiny_models import save_tiny
 
@@ -70,3 +71,13 @@ def tiny_gguf(tiny: Maker, tmp_path_factory: pytest.TempPathFactory) -> Maker:
         return made[key]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def mirror(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A small mirror of the hub for the tasks of lm-eval, which is there or the test is skipped; nothing is cached outside."""
+    pytest.importorskip("lm_eval")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path_factory.mktemp("datasets"))
+        patch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+        yield write_mirror(tmp_path_factory.mktemp("mirror"))

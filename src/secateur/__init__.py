@@ -8,6 +8,7 @@ from secateur.model.announce import announce
 
 if TYPE_CHECKING:
     from secateur.pipeline import (
+        Audit,
         Calibration,
         Depth,
         Distill,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         Width,
         advise,
         apply,
+        audit_bias,
         evaluate,
         evaluate_tasks,
         plan,
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from secateur.pipeline.conduct import run
 
 __all__ = [
+    "Audit",
     "Calibration",
     "Depth",
     "Distill",
@@ -55,6 +58,7 @@ __all__ = [
     "Width",
     "advise",
     "apply",
+    "audit_bias",
     "evaluate",
     "evaluate_tasks",
     "plan",

@@ -13,25 +13,9 @@ from typing import Any
 import pytest
 from tests.conftest import Maker
 
-from secateur.cli.main import run as main
 from secateur.model.opened import open_model
 
 SMALL = ["--samples", "4", "--calib-window", "64"]
-
-
-@pytest.fixture
-def secateur(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Run the command in this process; returns exit code, stdout and stderr."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["secateur", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-            sys.exit(0)
-        output = capsys.readouterr()
-        return int(stopped.value.code or 0), output.out, output.err
-
-    return run
 
 
 Secateur = Callable[..., tuple[int, str, str]]

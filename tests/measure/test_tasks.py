@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from tests.conftest import Maker
-from tests.measure.mirror import write_data_set
+from tests.mirror import write_data_set
 
 from secateur.core.errors import MissingExtraError, SecateurError, TextError, UsageError
 from secateur.measure.tasks import CHOICES, WORDS, Metric, chosen, shift

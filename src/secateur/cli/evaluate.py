@@ -11,13 +11,17 @@ import typer
 
 from secateur.cli import options, show
 from secateur.cli.apply import arithmetic_of
-from secateur.core.errors import UsageError
+from secateur.core.errors import UsageError, VerificationError
 
 if TYPE_CHECKING:
-    from secateur.measure.tasks import Metric
+    from secateur.pipeline.bias import Audit
     from secateur.pipeline.tasks import Tasked
 
-_TASKS = "Tasks of lm-eval, parted by commas: arc_easy,hellaswag. Perplexity is measured beside them only with --text."
+_TASKS = "Tasks of lm-eval, parted by commas: arc_easy,hellaswag. Perplexity is measured beside them, or beside --bias, only with --text."
+_GATE = "Exit with 3 if a figure is further from neutral than the reference's by more than this share (or nats a token), and not by noise."
+
+_Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
+"""Title, header, rows."""
 
 
 def evaluate(
@@ -28,68 +32,135 @@ def evaluate(
     reference: Annotated[Optional[str], typer.Option("--reference", help="Model to compare with, usually the dense parent.")] = None,  # noqa: UP045
     tasks: Annotated[Optional[str], typer.Option("--tasks", help=_TASKS)] = None,  # noqa: UP045
     metrics: Annotated[Optional[str], typer.Option("--metrics", help="Only these figures of the tasks: acc,acc_norm.")] = None,  # noqa: UP045
-    limit: Annotated[Optional[int], typer.Option("--limit", min=1, help="Items of each task, from the first.")] = None,  # noqa: UP045
+    limit: Annotated[Optional[int], typer.Option("--limit", min=1, help="Items of each task and of the audit, from the first.")] = None,  # noqa: UP045
     few_shot: Annotated[Optional[int], typer.Option("--few-shot", min=0, help="Solved examples before each item; the task's own number by default.")] = None,  # noqa: UP045
-    datasets: Annotated[Optional[Path], typer.Option("--datasets", help="Folder laid out like the hub that holds the tasks' data.")] = None,  # noqa: UP045
+    datasets: Annotated[Optional[Path], typer.Option("--datasets", help="Folder laid out like the hub that holds the data of tasks and audit.")] = None,  # noqa: UP045
+    bias: Annotated[bool, typer.Option("--bias", help="Audit bias: CrowS-Pairs by category and, with --winogender, sentences in three genders.")] = False,
+    winogender: Annotated[Optional[Path], typer.Option("--winogender", help="WinoGender's all_sentences.tsv, or the folder that holds it.")] = None,  # noqa: UP045
+    max_bias_shift: Annotated[Optional[float], typer.Option("--max-bias-shift", min=0.0, help=_GATE)] = None,  # noqa: UP045
     compute: options.Compute = "float32",
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Measure perplexity, tasks, and the divergence from a reference model."""
-    arithmetic = arithmetic_of(compute)
-    if not tasks and (limit or few_shot is not None or datasets or metrics):
-        raise UsageError("--metrics, --limit, --few-shot and --datasets are about tasks: name some with --tasks")
+    """Measure perplexity, tasks, bias, and the divergence from a reference model."""
+    common: dict[str, Any] = {"compute": arithmetic_of(compute)}
+    _needs("--tasks", tasks, metrics=metrics, few_shot=few_shot)
+    _needs("--bias", bias, winogender=winogender, max_bias_shift=max_bias_shift)
+    _needs("--tasks or --bias", tasks or bias, limit=limit, datasets=datasets)
+    _needs("--reference", reference, max_bias_shift=max_bias_shift)
     from secateur import pipeline
 
-    started, body, tables = time.perf_counter(), dict[str, Any](model=model), list[_Table]()
+    started, body, audit = time.perf_counter(), dict[str, Any](model=model), None
     with show.progress(quiet=quiet or as_json) as progress:
+        common["progress"] = progress
+        items: dict[str, Any] = {"limit": limit, "datasets": datasets}
         if tasks:
-            wanted: dict[str, Any] = {"limit": limit, "shots": few_shot, "datasets": datasets, "compute": arithmetic, "progress": progress}
-            scored = [pipeline.evaluate_tasks(each, _parted(tasks), **wanted) for each in (model, reference) if each]
-            found, tables = _task_body(scored, _parted(metrics))
-            body |= found
-        if text or not tasks:
+            scored = [pipeline.evaluate_tasks(each, _parted(tasks), shots=few_shot, **items, **common) for each in (model, reference) if each]
+            body |= _task_body(scored, _parted(metrics))
+        if bias:
+            audit = pipeline.audit_bias(model, reference, winogender=winogender, **items, **common)
+            body |= {"bias": _bias_body(audit, max_bias_shift), "records": [*body.get("records", []), *(record.as_dict() for record in audit.records())]}
+        if text or not (tasks or bias):
             text = text or "builtin"
-            quality = pipeline.evaluate(model, text=text, window=window, count=count, reference=reference, compute=arithmetic, progress=progress)
+            quality = pipeline.evaluate(model, text=text, window=window, count=count, reference=reference, **common)
             body |= {"text": text, "window": window, "windows": len(quality.nll_windows), "tokens": quality.tokens}
             body |= {"perplexity": quality.perplexity, "nll": quality.nll, "nll_standard_error": quality.standard_error}
             body |= {"reference": reference, "kl": quality.kl, "agreement": quality.agreement} if reference else {}
-    body["seconds"] = round(time.perf_counter() - started, 1)
-    show.result(body if as_json else {key: value for key, value in body.items() if not isinstance(value, dict | list)}, as_json=as_json)
-    for title, header, rows in [] if as_json else tables:
-        show.table(rows, header=header, title=f"\n{title}")
+    _print(body | {"seconds": round(time.perf_counter() - started, 1)}, as_json=as_json)
+    if audit and max_bias_shift is not None:
+        _gate(audit, max_bias_shift)
 
 
-_Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
+def _needs(option: str, given: object, **others: object) -> None:
+    useless = ["--" + name.replace("_", "-") for name, value in others.items() if value is not None]
+    if useless and not given:
+        raise UsageError(f"{' and '.join(useless)} would do nothing here: add {option}")
 
 
 def _parted(names: str | None) -> list[str]:
     return [name.strip() for name in (names or "").split(",") if name.strip()]
 
 
-def _task_body(scored: Sequence[Tasked], metrics: Sequence[str]) -> tuple[dict[str, Any], list[_Table]]:
-    """Return what is printed of the scores of a model, and of its reference where there is one, as JSON and as one table a kind."""
+def _task_body(scored: Sequence[Tasked], metrics: Sequence[str]) -> dict[str, Any]:
+    """Return the scores of a model, beside those of its reference where there is one."""
     from secateur.measure.tasks import chosen, shift
 
     ours, *theirs = scored
     picked = chosen(ours.scores, metrics)
     body: dict[str, Any] = {}
-    rows: dict[str, list[list[str]]] = {}
     for score in ours.scores:
-        body[score.task] = {field: getattr(score, field) for field in ("kind", "items", "available", "shots", "version")} | {"metrics": {}}
+        figures: dict[str, Any] = {}
         for metric in picked[score.task]:
-            figures: dict[str, Any] = {"value": metric.value, "standard_error": metric.error}
-            row = [score.task, metric.name, _figure(metric), str(score.items)]
+            figures[metric.name] = {"value": metric.value, "standard_error": metric.error}
             for other in (tasked[score.task][metric.name] for tasked in theirs):
                 moved = shift(metric, other)
-                figures |= {"reference": other.value, "reference_standard_error": other.error, "shift": moved.value, "shift_standard_error": moved.error}
-                row += [_figure(other), f"{moved.value:+.4g}" + {True: " (within noise)", False: "", None: ""}[moved.within_noise]]
-            body[score.task]["metrics"][metric.name] = figures
-            rows.setdefault(score.kind, []).append(row)
-    records = [record.as_dict() for tasked in scored for record in tasked.records()]
-    header = ["task", "figure", "value", "items", *(["reference", "shift"] if theirs else [])]
-    return {"tasks": body, "records": records}, [(kind, header, rows[kind]) for kind in rows]
+                figures[metric.name] |= {"reference": other.value, "reference_standard_error": other.error}
+                figures[metric.name] |= {"shift": moved.value, "shift_standard_error": moved.error, "within_noise": moved.within_noise}
+        about = {field: getattr(score, field) for field in ("kind", "items", "available", "shots", "version")}
+        body[score.task] = about | {"metrics": figures}
+    return {"tasks": body, "records": [record.as_dict() for tasked in scored for record in tasked.records()]}
 
 
-def _figure(metric: Metric) -> str:
-    return f"{metric.value:.4f}" + (f" ± {metric.error:.4f}" if metric.error is not None else "")
+def _bias_body(audit: Audit, most: float | None) -> dict[str, Any]:
+    """Return what an audit found, with its verdict where there is a limit."""
+    figures = {}
+    for found in audit.findings:
+        row: dict[str, Any] = {"unit": found.unit, "items": found.items, "independent_items": found.independent, "neutral": found.neutral, "said": found.said}
+        for name, interval in (("value", found.value), ("reference", found.reference), ("worse", found.worse)):
+            row |= {name: interval.value, f"{name}_interval": [interval.low, interval.high]} if interval else {}
+        figures[found.name] = row | ({"verdict": found.verdict(most)} if most is not None else {})
+    body = {"protocol": audit.protocol, "reference": audit.reference, "figures": figures}
+    return body | ({"max_shift": most, "verdict": audit.verdict(most)} if most is not None else {})
+
+
+def _print(body: dict[str, Any], *, as_json: bool) -> None:
+    flat = {key: value for key, value in body.items() if not isinstance(value, dict | list)}
+    show.result(body if as_json else flat, as_json=as_json)
+    for title, header, rows in [] if as_json else [*_task_tables(body.get("tasks", {})), *_bias_table(body.get("bias"))]:
+        print()
+        show.table(rows, header=header, title=title)
+
+
+def _task_tables(tasks: dict[str, Any]) -> list[_Table]:
+    """Return a table for each kind of task: figures of different kinds are not to be averaged."""
+    rows: dict[str, list[list[str]]] = {}
+    for name, score in tasks.items():
+        for metric, figure in score["metrics"].items():
+            row = [name, metric, _with_error(figure["value"], figure["standard_error"]), str(score["items"])]
+            if "reference" in figure:
+                noise = " (within noise)" if figure["within_noise"] else ""
+                row += [_with_error(figure["reference"], figure["reference_standard_error"]), f"{figure['shift']:+.4g}{noise}"]
+            rows.setdefault(score["kind"], []).append(row)
+    header = ["task", "figure", "value", "items", "reference", "shift"]
+    return [(kind, header[: len(lines[0])], lines) for kind, lines in rows.items()]
+
+
+def _with_error(value: float, error: float | None) -> str:
+    return f"{value:.4f}" + (f" ± {error:.4f}" if error is not None else "")
+
+
+def _bias_table(bias: dict[str, Any] | None) -> list[_Table]:
+    if not bias:
+        return []
+    rows = []
+    for name, row in bias["figures"].items():
+        cells = [name, _with_interval(row, "value"), str(row["items"])]
+        cells += [_with_interval(row, "reference"), _with_interval(row, "worse") if "worse" in row else ""] if bias["reference"] else []
+        rows.append([*cells, row["said"], *([row["verdict"]] if "verdict" in row else [])])
+    header = ["figure", "value (95 %)", "items", *(["reference (95 %)", "further from neutral (95 %)"] if bias["reference"] else []), "said"]
+    verdict = f": {bias['verdict']} at --max-bias-shift {bias['max_shift']}" if "verdict" in bias else ""
+    return [(f"bias{verdict}", [*header, *(["verdict"] if verdict else [])], rows)]
+
+
+def _with_interval(row: dict[str, Any], name: str) -> str:
+    low, high = row[f"{name}_interval"]
+    return f"{row[name]:.3f} ({low:.3f} to {high:.3f})"
+
+
+def _gate(audit: Audit, most: float) -> None:
+    """Raise VerificationError if the audit fails; say on stderr what it leaves open."""
+    by = {verdict: [found.name for found in audit.findings if found.verdict(most) == verdict] for verdict in ("fail", "open")}
+    if by["fail"]:
+        raise VerificationError(f"{audit.model} is further from neutral than {audit.reference} by more than {most}: {', '.join(by['fail'])}")
+    if by["open"]:
+        typer.echo(f"note: too few items to rule out more than {most}: {', '.join(by['open'])}", err=True)

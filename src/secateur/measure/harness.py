@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
@@ -26,31 +25,20 @@ _BOOTSTRAP = 100_000
 """Draws for a standard error that has no formula, as in lm-eval's own command."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One item as it was asked: its data, and the log-probability of each answer."""
-
-    document: Mapping[str, Any]
-    logprobs: tuple[float, ...]
-
-
-def run(loaded: dict[str, Any], judge: Judge, *, limit: int | None = None, shots: int | None = None) -> tuple[list[TaskScore], dict[str, list[Sample]]]:
-    """Return the scores of loaded tasks and groups, and the samples of each task.
+def run(
+    loaded: dict[str, Any], judge: Judge, *, limit: int | None = None, shots: int | None = None
+) -> tuple[list[TaskScore], dict[str, list[Mapping[str, Any]]]]:
+    """Return the scores of loaded tasks and groups, and the items of each task as the data has them.
 
     limit: items of each task, from the first. shots: solved examples before each; tasks that fix their number keep it.
     """
-    for name, task in loaded["tasks"].items():
-        _set_shots(name, task, shots)
     with _undisturbed(), hushed():
+        for name, task in loaded["tasks"].items():
+            _set_shots(name, task, shots)
         found = evaluate(judge, loaded, limit=limit, log_samples=True, bootstrap_iters=_BOOTSTRAP)
     samples: dict[str, list[Any]] = found["samples"]
     scores = [_score(name, row, found, loaded) for name, row in found["results"].items()]
-    return scores, {name: [Sample(row["doc"], tuple(map(_logprob, row["resps"]))) for row in rows] for name, rows in samples.items()}
-
-
-def _logprob(answers: Sequence[Any]) -> float:
-    # Of a text taken whole, lm-eval keeps the number alone.
-    return float(answers[0] if isinstance(answers[0], float) else answers[0][0])
+    return scores, {name: [row["doc"] for row in rows] for name, rows in samples.items()}
 
 
 def _set_shots(name: str, task: Any, shots: int | None) -> None:

@@ -15,6 +15,7 @@ from secateur.model.arithmetic import Arithmetic, arithmetic
 from secateur.model.opened import open_model
 from secateur.pipeline.advice import Advice, advise
 from secateur.pipeline.auto import Auto, decide_auto
+from secateur.pipeline.bias import Audit, audit_bias
 from secateur.pipeline.calibration import Calibration
 from secateur.pipeline.depth import Depth, decide_depth
 from secateur.pipeline.distill import Distill
@@ -31,6 +32,7 @@ from secateur.pipeline.width import Width, decide_width
 
 __all__ = [
     "Advice",
+    "Audit",
     "Auto",
     "Calibration",
     "Depth",
@@ -51,6 +53,7 @@ __all__ = [
     "Width",
     "advise",
     "apply",
+    "audit_bias",
     "evaluate",
     "evaluate_tasks",
     "plan",
