@@ -1,9 +1,10 @@
-"""Predicted against measured decode speed of SmolLM2-135M in llama.cpp on this machine: dense and pruned, three types, one thread.
+"""Predicted against measured decode speed of SmolLM2-135M in llama.cpp on this machine: dense and pruned, four types, one thread.
 
-    python benchmarks/advise.py [--rounds 8] [--jsonl out/advise.jsonl]
+    python benchmarks/advise.py [--rounds 8] [--jsonl out/advise.jsonl] [--files out/advise [--prepare]]
 
 The predictions know only synthetic models, timed in the same turns as the real ones, as `secateur device` times them: what else the machine
-does falls on all alike. Prediction and measurement are compared by their fastest and by their median turns.
+does falls on all alike. Prediction and measurement are compared by their fastest and by their median turns. `--processor-time` counts the time
+that the processor spent on them instead of the time that passed: on an idle machine the same for one thread, on a busy one the only steady figure.
 """
 
 from __future__ import annotations
@@ -11,18 +12,22 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
+import psutil
+from numpy.typing import NDArray
 
 from common import SECATEUR, run, table
 from secateur.core.progress import Silent
 from secateur.device.decode import clock_of
 from secateur.device.profile import load_profile
 from secateur.model.opened import open_model
-from secateur.pipeline.clocking import TOKENS, Clocking, Timed, rates, synthetics
+from secateur.pipeline.clocking import KINDS, TOKENS, Clocking, Timed, rates, synthetics
 from secateur.pipeline.sizes import Cut, Sizes
+from secateur.runtime import Generated, Memory
 from secateur.runtime.bench import Speed, Spread, take_turns
 from secateur.runtime.isolated import Isolated
 
@@ -34,21 +39,56 @@ CUTS = {
     "6 blocks": "--method depth --drop-layers 6 --criterion influence --repair none --samples 2 --calib-window 128",
 }
 """What goes does not change how long the rest takes, so the cheapest criterion does."""
-CONFIGURATIONS = [(cut, kind) for cut in CUTS for kind in ("f16", "q8_0", "q4_0")]
 PROMPT = 8
 WITHIN = 0.2
 
 
-def files(folder: Path) -> dict[tuple[str, str], Path]:
-    """Prune and export every configuration."""
+class Metered:
+    """A backend whose seconds are those that its process had a processor, prompt left out: a short answer is subtracted from a long one."""
+
+    def __init__(self, backend: Isolated, process: int) -> None:
+        self.name, self._backend, self._process = backend.name, backend, process
+
+    def generate(self, prompt: Sequence[int], max_tokens: int) -> Generated:
+        """Answer twice, and return the longer answer with the time of the difference."""
+        start = self._seconds()
+        short = self._backend.generate(prompt, 2)
+        middle = self._seconds()
+        found = self._backend.generate(prompt, max_tokens)
+        each = (self._seconds() - middle - (middle - start)) / (max_tokens - len(short.tokens))
+        return Generated(found.tokens, found.first, each * (max_tokens - 1))
+
+    def memory(self) -> Memory:
+        """Return what the process holds."""
+        return self._backend.memory()
+
+    def logprobs(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+        """Return the backend's own."""
+        return self._backend.logprobs(tokens)
+
+    def _seconds(self) -> float:
+        return sum(int(path.read_text().split()[0]) for path in Path(f"/proc/{self._process}/task").glob("*/schedstat")) / 1e9
+
+
+def metered(backends: list[Isolated]) -> list[Metered]:
+    """Return the backends, which must be all the children of this process, oldest first, with their processor time."""
+    children = sorted(psutil.Process().children(), key=lambda child: child.create_time())
+    return [Metered(backend, child.pid) for backend, child in zip(backends, children, strict=True)]
+
+
+def files(folder: Path, cuts: int) -> dict[tuple[str, str], Path]:
+    """Prune and export every configuration that is not in the folder yet."""
     made = {}
-    for number, (cut, options) in enumerate(CUTS.items()):
+    for number, (cut, options) in enumerate(list(CUTS.items())[:cuts]):
         source = MODEL
         if options:
             source = str(folder / f"{number}")
+        if options and not Path(source).exists():
             run([SECATEUR, "prune", MODEL, "-o", source, "--json", *options.split()])
-        for kind in ("f16", "q8_0", "q4_0"):
+        for kind in KINDS:
             made[cut, kind] = folder / f"{number}-{kind}.gguf"
+            if made[cut, kind].exists():
+                continue
             run([SECATEUR, "export", source, "-o", str(made[cut, kind]), "--type", kind, "--no-verify", "--json"])
     return made
 
@@ -68,15 +108,26 @@ def main() -> None:
     """Measure and print the table."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--cuts", type=int, default=len(CUTS), help="only the first so many of the cuts")
     parser.add_argument("--jsonl", type=Path)
+    parser.add_argument("--files", type=Path, help="where pruned and exported models are kept for the next run")
+    parser.add_argument("--processor-time", action="store_true", help="seconds that the processor spent, not those that passed")
+    parser.add_argument("--prepare", action="store_true", help="make them, and measure nothing")
     options = parser.parse_args()
     with ExitStack() as stack:
-        made = files(Path(stack.enter_context(tempfile.TemporaryDirectory())))
+        folder = options.files or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder.mkdir(parents=True, exist_ok=True)
+        made = files(folder, options.cuts)
+        if options.prepare:
+            return
         clocking = Clocking(synthetics(), 1, stack)
         settings = {"context": PROMPT + TOKENS, "threads": 1}
         real = [stack.enter_context(Isolated("llama.cpp", "secateur.runtime.llamacpp:LlamaCpp", {"path": str(path), **settings})) for path in made.values()]
         prompts = [*clocking.prompts, *([list(range(1, PROMPT + 1))] * len(real))]
-        speeds = take_turns([*clocking.backends, *real], prompts, TOKENS, options.rounds, Silent())
+        backends = [*clocking.backends, *real]
+        if options.processor_time:
+            backends = metered(backends)
+        speeds = take_turns(backends, prompts, TOKENS, options.rounds, Silent())
         count = len(clocking.backends)
         fastest = clocking.timed(speeds[:count])
         medians = {name: Timed(one.model, _at_median(one.seconds), one.cache, one.memory, one.file, one.context) for name, one in fastest.items()}
