@@ -104,6 +104,15 @@ def test_this_machine_is_measured_once(secateur: Run, tiny: Maker, tmp_path: Pat
 
 
 @pytest.mark.usefixtures("_measured")
+def test_a_busy_machine_is_told(secateur: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert secateur("device")[2] == ""
+    monkeypatch.setattr("secateur.pipeline.device.clock_machine", lambda threads, progress: RATES.model_copy(update={"spread": 0.8}))
+    code, _, err = secateur("device")
+    assert code == 0
+    assert err == "warning: the middle run was 80% slower than the fastest: measure again when the machine is idle\n"
+
+
+@pytest.mark.usefixtures("_measured")
 def test_another_machine_forgets(secateur: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     from secateur.pipeline.device import remembered
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -9,6 +10,8 @@ import typer
 
 from secateur.cli import options, show
 from secateur.core.errors import UsageError
+
+_DISTURBED = 0.25
 
 if TYPE_CHECKING:
     from secateur.device.profile import Profile
@@ -44,6 +47,8 @@ def device(
         found = probe_device(threads=threads, decode=decode, progress=progress)
     if output is not None:
         write_profile(found.profile, output, overwrite=overwrite)
+    if found.profile.rates and found.profile.rates.spread > _DISTURBED:
+        print(f"warning: the middle run was {found.profile.rates.spread:.0%} slower than the fastest: measure again when the machine is idle", file=sys.stderr)
     _show(found.profile, _machine(found), as_json=as_json)
 
 
