@@ -27,8 +27,10 @@ from secateur.model.checkpoint import Checkpoint
 from secateur.pipeline.auto import Auto
 from secateur.pipeline.conduct import STAGES, Conducted
 from secateur.pipeline.depth import Depth
+from secateur.pipeline.distill import Distill
 from secateur.pipeline.forecast import forecast
 from secateur.pipeline.integers import Integers
+from secateur.pipeline.local import Local
 from secateur.pipeline.recipe import KINDS, read_recipe
 from secateur.pipeline.sparsity import Sparsity
 from secateur.pipeline.width import Width
@@ -75,21 +77,24 @@ class TestReading:
                 {"prune": {"target": ["params=80%", "size=200MB"]}},
                 {"prune": {"method": "wanda", "pattern": "2:4", "calibration": {"samples": 9}}},
                 "recover",
+                {"recover": {"method": "lora", "steps": 7}},
                 {"quantize": {"bits": 3, "symmetric": False}},
             ),
         )
         stages = read_recipe(path).stages
-        assert [stage.options for stage in stages if stage.kind != "recover"] == [
+        assert [stage.options for stage in stages] == [
             Width(ratio=0.2, units=("ffn", "kv")),
             Depth(drop_layers=2),
             Auto(target="params=80%,size=200MB"),
             Sparsity(method="wanda", sparsity="2:4"),
+            Local(),
+            Distill(trains="lora", steps=7),
             Integers(bits=3, symmetric=False),
         ]
-        assert [stage.calibration.samples for stage in stages] == [6, 6, 6, 9, 6, 6]
+        assert [stage.calibration.samples for stage in stages] == [6, 6, 6, 9, 6, 6, 6]
         changed = read_recipe(path, model="org/name", changes=["quantize.bits=5", "calibration.samples=3", "seed=7", "prune.protect=[first=1]"])
         assert (changed.model, changed.seed) == ("org/name", 7)
-        assert [stage.calibration.samples for stage in changed.stages] == [3, 3, 3, 9, 3, 3]
+        assert [stage.calibration.samples for stage in changed.stages] == [3, 3, 3, 9, 3, 3, 3]
         assert all(stage.options.protect == ["first=1"] for stage in changed.stages if isinstance(stage.options, Width | Depth | Auto | Sparsity))
 
     @pytest.mark.parametrize(
@@ -109,6 +114,7 @@ class TestReading:
             (with_stages({"prune": {"method": "width", "ratio": "much"}}), r"stage 1 \(prune\): ratio: .*'much'"),
             (with_stages({"prune": {"target": "parms=80%"}}), r"target 'parms=80%' is none of .*did you mean params"),
             (with_stages({"prune": {}}), r"stage 1 \(prune\): sparsity: field required"),
+            (with_stages({"prune": {"sparsity": 0.5}}, {"recover": {"method": "lcal"}}), r"unknown method 'lcal' \(did you mean local\?\)"),
             (with_stages("recover"), "comes before any prune"),
             (with_stages("quantize", {"prune": {"sparsity": 0.5}}), "stage 2 .prune. comes after quantize"),
             (with_stages("quantize", "quantize"), "comes after quantize"),

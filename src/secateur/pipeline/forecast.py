@@ -18,6 +18,7 @@ from secateur.model.opened import open_model
 from secateur.pipeline.auto import Auto
 from secateur.pipeline.conduct import keys, record_of
 from secateur.pipeline.depth import Depth
+from secateur.pipeline.distill import Distill
 from secateur.pipeline.integers import Integers
 from secateur.pipeline.local import Local
 from secateur.pipeline.recipe import Eval, Export, Recipe, Stage
@@ -113,7 +114,7 @@ def _work(stage: Stage, size: _Size, graph: Graph) -> Iterator[float]:
     """Yield operations of floating point, as sums and products."""
     tokens = stage.calibration.samples * stage.calibration.window
     match stage.options:
-        case Local() as how:
+        case (Local() | Distill()) as how:
             yield 6 * size.inside * how.steps * how.batch + 8 * size.inside * tokens
         case Eval() as how:
             yield 3 * 2 * (size.inside + size.outside) * how.count * how.window

@@ -17,6 +17,7 @@ from secateur.core.target import Limit, Target
 from secateur.pipeline.auto import Auto
 from secateur.pipeline.calibration import Calibration
 from secateur.pipeline.depth import Depth
+from secateur.pipeline.distill import Distill
 from secateur.pipeline.integers import Integers
 from secateur.pipeline.local import Local
 from secateur.pipeline.methods import METHODS
@@ -63,12 +64,18 @@ class Gate:
         return int(limit.value) if limit else None
 
 
-Options = Sparsity | Width | Depth | Auto | Local | Integers | Export | Eval | Gate
+Options = Sparsity | Width | Depth | Auto | Local | Distill | Integers | Export | Eval | Gate
 KINDS = ("prune", "recover", "quantize", "export", "eval", "gate")
 CHANGING = ("prune", "recover", "quantize")
 """Stages that make another model of the one they get."""
 _CALIBRATED = CHANGING
 _TOP = ("model", "seed", "calibration", "stages")
+_RECOVERIES: Mapping[str, tuple[type[Any], dict[str, str]]] = {
+    "local": (Local, {}),
+    "distill": (Distill, {"trains": "all"}),
+    "lora": (Distill, {"trains": "lora"}),
+    "bias": (Distill, {"trains": "bias"}),
+}
 _EXTRAS = {"quantize": ("compressed_tensors", "quantize"), "export": ("xllamacpp", "llamacpp")}
 
 
@@ -184,11 +191,7 @@ def _options(kind: str, fields: dict[str, Any], where: str) -> Options:
         case "prune":
             return _pruning(fields, where)
         case "recover":
-            if (method := fields.pop("method", "local")) != "local":
-                raise UsageError(f"{where}: unknown method {method!r}{nearest(str(method), ['local'])}; known: local")
-            made: Local = _made(Local, fields, where)
-            made.check()
-            return made
+            return _recovery(fields, where)
         case "quantize":
             integers: Integers = _made(Integers, fields, where)
             _check_target(integers.target)
@@ -203,6 +206,17 @@ def _options(kind: str, fields: dict[str, Any], where: str) -> Options:
         raise UsageError(f"{where} asks for nothing: give it some of {', '.join(_names(Gate))}")
     _ = gate.bytes
     return gate
+
+
+def _recovery(fields: dict[str, Any], where: str) -> Options:
+    """Return how to recover; `method` is that of the command line."""
+    method = fields.pop("method", "local")
+    if method not in _RECOVERIES:
+        raise UsageError(f"{where}: unknown method {method!r}{nearest(str(method), _RECOVERIES)}; known: {', '.join(_RECOVERIES)}")
+    kind, fixed = _RECOVERIES[method]
+    made: Local | Distill = _made(kind, fields | fixed, where)
+    made.check()
+    return made
 
 
 def _pruning(fields: dict[str, Any], where: str) -> Options:

@@ -10,6 +10,7 @@ from typing import Any
 from secateur import pipeline
 from secateur.core.errors import UsageError, VerificationError
 from secateur.core.progress import Progress
+from secateur.pipeline.distill import Distill
 from secateur.pipeline.export import export
 from secateur.pipeline.integers import Integers
 from secateur.pipeline.local import Local
@@ -45,7 +46,7 @@ def perform(stage: Stage, place: Place, progress: Progress) -> Made:
     # What is in the way is of this very stage, or there would be a note of it.
     settings, text = Settings(overwrite=True), stage.calibration
     match stage.options:
-        case Local() as how:
+        case (Local() | Distill()) as how:
             recovered = pipeline.recover(
                 place.model, place.target, how, teacher=place.dense, calibration=text, seed=place.seed, settings=settings, progress=progress
             )
