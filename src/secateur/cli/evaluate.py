@@ -145,9 +145,9 @@ def _bias_table(bias: dict[str, Any] | None) -> list[_Table]:
     rows = []
     for name, row in bias["figures"].items():
         cells = [name, _with_interval(row, "value"), str(row["items"])]
-        cells += [_with_interval(row, "reference"), _with_interval(row, "worse") if "worse" in row else ""] if bias["reference"] else []
+        cells += [f"{row['reference']:.3f}", _with_interval(row, "worse") if "worse" in row else ""] if bias["reference"] else []
         rows.append([*cells, row["said"], *([row["verdict"]] if "verdict" in row else [])])
-    header = ["figure", "value (95 %)", "items", *(["reference (95 %)", "further from neutral (95 %)"] if bias["reference"] else []), "said"]
+    header = ["figure", "value (95 %)", "items", *(["reference", "worse by (95 %)"] if bias["reference"] else []), "said"]
     verdict = f": {bias['verdict']} at --max-bias-shift {bias['max_shift']}" if "verdict" in bias else ""
     return [(f"bias{verdict}", [*header, *(["verdict"] if verdict else [])], rows)]
 
