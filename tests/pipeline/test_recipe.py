@@ -25,7 +25,7 @@ from secateur.cli.main import run as main
 from secateur.core.errors import MissingExtraError, OutputError, SecateurError, UsageError, VerificationError
 from secateur.model.checkpoint import Checkpoint
 from secateur.pipeline.auto import Auto
-from secateur.pipeline.conduct import STAGES, Conducted
+from secateur.pipeline.conduct import STAGES, Conducted, keys
 from secateur.pipeline.depth import Depth
 from secateur.pipeline.distill import Distill
 from secateur.pipeline.forecast import forecast
@@ -163,6 +163,19 @@ class TestReading:
 
 
 class TestRunning:
+    def test_a_key_changes_with_what_its_stage_is_made_of(self, tiny: Maker, tmp_path: Path) -> None:
+        path = write(tmp_path / "r.yaml", with_stages({"prune": {"sparsity": 0.5}}, {"recover": {"method": "distill"}}, "quantize", {"eval": {"window": 64}}))
+
+        def changed(*changes: str) -> list[bool]:
+            before, after = (keys(read_recipe(path, model=str(tiny("llama")), changes=some)) for some in ((), changes))
+            return [one != other for one, other in zip(before, after, strict=True)]
+
+        assert changed() == [False] * 4
+        assert changed("recover.steps=3") == [False, True, True, True]
+        assert changed("calibration.samples=7") == [True] * 4
+        assert changed("eval.count=3") == [False, False, False, True]
+        assert changed("seed=1") == [True] * 4
+
     def test_only_what_changed_runs_again(self, tiny: Maker, tmp_path: Path) -> None:
         pytest.importorskip("compressed_tensors", reason="pip install 'secateur[quantize]'")
         first = run(tiny, tmp_path)

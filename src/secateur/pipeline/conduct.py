@@ -20,7 +20,7 @@ from secateur.core.errors import OutputError
 from secateur.core.progress import Progress, Silent
 from secateur.model.checkpoint import file_digest
 from secateur.model.opened import open_model
-from secateur.pipeline.recipe import CHANGING, Recipe, Stage, read_recipe
+from secateur.pipeline.recipe import CHANGING, Eval, Recipe, Stage, read_recipe
 from secateur.pipeline.stages import Made, Place, perform
 
 STAGES, REPORT, LOCK = "stages", "report.json", "lock"
@@ -163,7 +163,7 @@ class _Conducting:
 
 
 def _texts(stage: Stage) -> list[str]:
-    own = [stage.options.text] if hasattr(stage.options, "text") else []
+    own = [stage.options.text] if isinstance(stage.options, Eval) else []
     return own + ([stage.calibration.text] if stage.kind in CHANGING else [])
 
 
