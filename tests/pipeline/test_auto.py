@@ -46,7 +46,7 @@ def rehearsed(monkeypatch: pytest.MonkeyPatch) -> list[Plan]:
 
 
 def _plan(source: Path, **fields: object) -> Plan:
-    return pipeline.plan(str(source), pipeline.Auto(**{"align": 8, **fields}), calibration=CALIBRATION)  # type: ignore[arg-type]
+    return pipeline.plan(str(source), pipeline.Auto(**{"align": 8, "units": ("ffn", "kv"), **fields}), calibration=CALIBRATION)  # type: ignore[arg-type]
 
 
 def _tried(plan: Plan) -> dict[str, float]:

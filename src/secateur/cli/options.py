@@ -13,7 +13,7 @@ _METHODS = "magnitude, wanda, sparsegpt, ria, alps, random; width, depth; auto (
 Method = Annotated[str, typer.Option("--method", help=_METHODS)]
 Sparsity = Annotated[Optional[str], typer.Option("--sparsity", help="Share of zeros: 0.5 or 50%.")]  # noqa: UP045
 Pattern = Annotated[Optional[str], typer.Option("--pattern", help="N:M pattern: 2:4 keeps two of every four.")]  # noqa: UP045
-Units = Annotated[str | None, typer.Option("--units", help="width: what is narrowed, of ffn (default), kv, head, hidden, parted by commas; auto: of ffn, kv.")]
+Units = Annotated[str | None, typer.Option("--units", help="width: what is narrowed, of ffn (default), kv, head, hidden, by commas; auto: ffn (default), kv.")]
 Ratio = Annotated[Optional[float], typer.Option("--ratio", help="width: share of those units' parameters that goes; depth: share of all blocks.")]  # noqa: UP045
 _BUDGETS = "params=110M, params=80%, size=200MB, ram=300MB@ctx2048 (weights and KV cache), ratio=0.2 (of all block parameters)"
 Target = Annotated[Optional[list[str]], typer.Option("--target", help=f"width, depth, auto: budgets, instead of --ratio: {_BUDGETS}. Repeatable: all hold.")]  # noqa: UP045

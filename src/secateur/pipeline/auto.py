@@ -47,7 +47,7 @@ class Auto:
     """A size to reach by width, depth, or both.
 
     target: budgets, as `Target.parse` reads them, all of which must hold.
-    units: kinds of groups that width may narrow, of `UNITS`; FFNs alone are tried too.
+    units: kinds of groups that width may narrow, of `UNITS`; beside others, FFNs alone are tried too. Short calibration texts undervalue heads.
     repair: None: what stays answers for what goes, where the family can have that; `none`: it does not.
     align: FFNs stay multiples of it. uniform: insist on what transformers' own classes load.
     protect: what stays whole, by rules over groups, blocks, halves and tensors; layers: blocks that may change, as `layers_named` reads them.
@@ -55,7 +55,7 @@ class Auto:
     """
 
     target: str
-    units: tuple[str, ...] = UNITS
+    units: tuple[str, ...] = ("ffn",)
     repair: str | None = None
     align: int = 32
     uniform: bool = False
