@@ -65,6 +65,7 @@ def evaluate(
             quality = pipeline.evaluate(model, text=text, window=window, count=count, reference=reference, **common)
             body |= {"text": text, "window": window, "windows": len(quality.nll_windows), "tokens": quality.tokens}
             body |= {"perplexity": quality.perplexity, "nll": quality.nll, "nll_standard_error": quality.standard_error}
+            body["next_token_accuracy"] = quality.accuracy
             body |= {"reference": reference, "kl": quality.kl, "agreement": quality.agreement} if reference else {}
     _print(body | {"seconds": round(time.perf_counter() - started, 1)}, as_json=as_json)
     if audit and max_bias_shift is not None:

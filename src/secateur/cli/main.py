@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 import typer
 
-from secateur.cli import advise, apply, bench, device, evaluate, export, inspect, plan, prune, quantize, recover, verify
-from secateur.cli import run as recipes
+from secateur.cli import advise, apply, bench, compare, device, evaluate, export, inspect, plan, prune, quantize, recover, report, run as recipes, verify
 from secateur.core.errors import SecateurError
-from secateur.model.memory import hold_little
+from secateur.model.memory import spare_the_machine
 
 app = typer.Typer(
     help="Prune a language model to fit the device it must run on.",
@@ -32,11 +30,13 @@ app.command("export")(export.export)
 app.command("bench")(bench.bench)
 app.command("device")(device.device)
 app.command("advise")(advise.advise)
+app.command("compare")(compare.compare)
+app.command("report")(report.report)
 
 
 def main() -> None:
     """Run the command in a process of its own."""
-    _spare_the_machine()
+    spare_the_machine()
     run()
 
 
@@ -52,16 +52,3 @@ def run() -> None:
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(141)
-
-
-def _spare_the_machine() -> None:
-    """Set, for the whole process, what must be set before a verb imports torch and transformers."""
-    # OpenMP threads that wait by spinning starve each other as soon as one core is busy with something else: pruning
-    # was measured three times slower then.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    # MKL would keep the work space of every factorisation: 20 to 50 MB.
-    os.environ.setdefault("MKL_DISABLE_FAST_MM", "1")
-    # transformers imports these wherever they are installed, for losses and for training that no verb needs: 40 MB.
-    for name in ("accelerate", "scipy"):
-        sys.modules.setdefault(name, None)  # type: ignore[arg-type]
-    hold_little()

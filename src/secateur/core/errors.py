@@ -40,6 +40,10 @@ class TargetError(UsageError):
     """A budget is malformed, or no model within reach meets it."""
 
 
+class RecordError(SecateurError):
+    """What should hold measured numbers does not, or holds those of something else."""
+
+
 class MissingExtraError(SecateurError):
     """An optional package is needed; the message holds the pip command."""
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
+
+from secateur.core.errors import RecordError
 
 _PACKAGES = ("secateur", "torch", "transformers", "numpy")
 
@@ -42,3 +44,17 @@ class Record:
     def as_dict(self) -> dict[str, Any]:
         """Return the record as plain data for JSON."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, body: Any) -> Record:
+        """Return what `as_dict` gave; raises RecordError for anything else."""
+        known = {each.name for each in fields(cls)}
+        if not isinstance(body, dict) or set(body) != known:
+            wrong = sorted(known ^ set(body)) if isinstance(body, dict) else [repr(body)[:40]]
+            raise RecordError(f"no record: {', '.join(wrong)} missing or not known")
+        for name in ("name", "unit", "protocol", "model", "plan", "machine"):
+            if not isinstance(body[name], str):
+                raise RecordError(f"no record: {name} is {body[name]!r}, not text")
+        if isinstance(body["value"], bool) or not isinstance(body["value"], int | float) or not isinstance(body["software"], dict):
+            raise RecordError(f"no record: {body['name']} holds no number, or no versions")
+        return cls(**{**body, "value": float(body["value"])})

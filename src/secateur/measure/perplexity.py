@@ -22,6 +22,7 @@ class Quality:
     """Figures over all predicted tokens.
 
     nll: mean negative log likelihood, nats per token; nll_windows: the same per window.
+    accuracy: share of tokens that were the likeliest next one.
     kl: mean KL(reference || model), nats per token; agreement: share of tokens with the same best next token
         (both `None` without a reference).
     """
@@ -29,6 +30,7 @@ class Quality:
     nll: float
     nll_windows: tuple[float, ...]
     tokens: int
+    accuracy: float
     kl: float | None = None
     agreement: float | None = None
 
@@ -61,8 +63,9 @@ def compare(logits: Iterator[Tensor], windows: Tensor, dense: Iterator[Tensor] |
         nll=float(nll.mean()),
         nll_windows=tuple(nll.tolist()),
         tokens=columns.shape[1],
-        kl=None if dense is None else float(columns[1].mean()),
-        agreement=None if dense is None else float(columns[2].mean()),
+        accuracy=float(columns[1].mean()),
+        kl=None if dense is None else float(columns[2].mean()),
+        agreement=None if dense is None else float(columns[3].mean()),
     )
 
 
@@ -79,16 +82,18 @@ def final_states(stream: LayerStream, windows: Tensor, progress: Progress) -> Te
 
 
 def _per_token(chunks: Iterator[Tensor], targets: Tensor, dense: Iterator[Tensor] | None) -> Tensor:
-    """Return `[3, tokens]` float64: negative log likelihood, KL divergence and agreement (the latter zero without `dense`)."""
-    columns = torch.zeros(3, len(targets), dtype=torch.float64)
+    """Return `[4, tokens]` float64: negative log likelihood, accuracy, KL divergence and agreement (the last two zero without `dense`)."""
+    columns = torch.zeros(4, len(targets), dtype=torch.float64)
     start = 0
     for logits in chunks:
         here = slice(start, start + len(logits))
         start += len(logits)
         columns[0, here] = cross_entropy(logits, targets[here], reduction="none").double()
+        best = logits.argmax(-1)
+        columns[1, here] = (best == targets[here]).double()
         if dense is not None:
             expected = next(dense)
             divergence = kl_div(log_softmax(logits, -1), log_softmax(expected, -1), reduction="none", log_target=True)
-            columns[1, here] = divergence.sum(-1).double()
-            columns[2, here] = (logits.argmax(-1) == expected.argmax(-1)).double()
+            columns[2, here] = divergence.sum(-1).double()
+            columns[3, here] = (best == expected.argmax(-1)).double()
     return columns

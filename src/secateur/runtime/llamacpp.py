@@ -25,9 +25,14 @@ _SURELY = 1e4
 _LOCAL = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
+def has_llamacpp() -> bool:
+    """Return whether xllamacpp is installed."""
+    return importlib.util.find_spec("xllamacpp") is not None
+
+
 def require_llamacpp(purpose: str) -> None:
     """Raise MissingExtraError unless xllamacpp is installed."""
-    if importlib.util.find_spec("xllamacpp") is None:
+    if not has_llamacpp():
         raise MissingExtraError(f"{purpose} needs llama.cpp: pip install 'secateur[llamacpp]'")
 
 

@@ -1,0 +1,180 @@
+"""`secateur compare`: every method at the same size, measured alike, with the whole and the quantized model beside them."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from secateur.cli import options, show
+from secateur.cli.apply import arithmetic_of
+from secateur.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from secateur.pipeline.comparing import Compared
+    from secateur.pipeline.comparing.protocol import Protocol
+    from secateur.pipeline.comparing.watch import Watcher
+
+QUICK_METHODS = (
+    *("magnitude", "wanda", "ria", "sparsegpt", "width:criterion=flap", "width:criterion=minitron"),
+    *("depth:criterion=influence", "depth:criterion=influence:sub-blocks"),
+)
+QUICK_TARGETS = ("ratio=0.2",)
+QUICK = {"samples": 8, "calib_window": 512, "window": 1024, "count": 4, "prompt": 64, "tokens": 32, "repeat": 3}
+SHORT = {"method": "method", "target": "target", "size reduction": "smaller", "speed gain": "faster", "accuracy kept": "accuracy", "perplexity": "perplexity"}
+SHORT |= {"size, MB": "MB", "decode, tokens/s": "tokens/s", "CPU, s": "CPU s"}
+"""The columns that a terminal has room for."""
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
+
+_METHODS = "Parted by commas: magnitude, wanda, ria, sparsegpt, alps, random, width, depth, auto; options after colons: width:criterion=flap:units=ffn+kv."
+_TARGETS = "Parted by commas: ratio=0.2 (of all block weights), params=80%, size=200MB, ram=300MB@ctx2048, or 2:4; + joins what must hold together."
+_BACKENDS = "Where speed is measured: llamacpp, torch, both parted by a comma, or none."
+
+
+def compare(
+    model: options.Model,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the comparison; a later run goes on in it and repeats nothing.")],
+    methods: Annotated[Optional[list[str]], typer.Option("--methods", help=_METHODS)] = None,  # noqa: UP045
+    targets: Annotated[Optional[list[str]], typer.Option("--targets", help=_TARGETS)] = None,  # noqa: UP045
+    quick: Annotated[bool, typer.Option("--quick", help="Eight methods at ratio=0.2 with little text: minutes, and rougher figures.")] = False,
+    text: Annotated[str, typer.Option("--text", help="Text that perplexity is measured on, as in `eval`.")] = "builtin",
+    window: Annotated[Optional[int], typer.Option("--window", min=2, help="Tokens per window of it (2048; quick 1024).")] = None,  # noqa: UP045
+    count: Annotated[Optional[int], typer.Option("-n", min=1, help="Windows of it (20; quick 4).")] = None,  # noqa: UP045
+    compute: options.Compute = "float32",
+    calib: options.Calib = "builtin",
+    samples: Annotated[Optional[int], typer.Option("--samples", min=1, help="Windows of calibration text (64; quick 8).")] = None,  # noqa: UP045
+    calib_window: Annotated[Optional[int], typer.Option("--calib-window", min=2, help="Tokens per calibration window (512).")] = None,  # noqa: UP045
+    seed: options.Seed = 0,
+    backends: Annotated[Optional[str], typer.Option("--backends", help=_BACKENDS)] = None,  # noqa: UP045
+    threads: Annotated[int, typer.Option("--threads", min=1, help="Threads while speed is measured.")] = 1,
+    prompt: Annotated[Optional[int], typer.Option("--prompt", min=1, help="Tokens of prompt (256; quick 64).")] = None,  # noqa: UP045
+    tokens: Annotated[Optional[int], typer.Option("--tokens", min=2, help="Tokens of answer (64; quick 32).")] = None,  # noqa: UP045
+    repeat: Annotated[Optional[int], typer.Option("--repeat", min=1, help="Counted runs, in turns with the whole model (5; quick 3).")] = None,  # noqa: UP045
+    workers: Annotated[Optional[int], typer.Option("--workers", min=1, help="Rows at once; as many as there are cores.")] = None,  # noqa: UP045
+    max_ram: Annotated[str, typer.Option("--max-ram", help="Memory for all processes together, such as 8G.")] = "",
+    engine: Annotated[str, typer.Option("--engine", help="local processes, or ray: a cluster whose nodes share the output folder.")] = "local",
+    keep_models: Annotated[bool, typer.Option("--keep-models", help="Leave every pruned model in the folder; its plan makes it again otherwise.")] = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Compare methods of pruning on one model, and remember every figure."""
+    given = {"samples": samples, "calib_window": calib_window, "window": window, "count": count, "prompt": prompt, "tokens": tokens, "repeat": repeat}
+    room = memory(max_ram) if max_ram else None
+    arithmetic = arithmetic_of(compute)
+    protocol = _protocol(given, quick=quick, text=text, compute=arithmetic, calib=calib, seed=seed, threads=threads, backends=backends)
+    from secateur.pipeline.comparing import TARGETS, Running
+    from secateur.pipeline.comparing import compare as run
+    from secateur.pipeline.comparing.methods import DEFAULT
+
+    started = time.perf_counter()
+    running = Running(workers=workers, max_ram=room, engine=engine, keep=keep_models)
+    with _watching(quiet=quiet or as_json) as watcher:
+        found = run(
+            model,
+            output,
+            methods=methods or (QUICK_METHODS if quick else DEFAULT),
+            targets=targets or (QUICK_TARGETS if quick else TARGETS),
+            protocol=protocol,
+            running=running,
+            watcher=watcher,
+        )
+    _print(found, time.perf_counter() - started, as_json=as_json)
+    if found.failures:
+        sys.exit(found.failures[0].code)
+
+
+def memory(text: str) -> int:
+    """Return the bytes that `8G`, `8GB`, `8GiB` or `900M` mean; raises UsageError for anything else."""
+    digits = text.strip().upper().removesuffix("B")
+    unit = digits.lstrip("0123456789.")
+    try:
+        amount = float(digits[: len(digits) - len(unit)])
+        return int(amount * _UNITS[unit.strip()])
+    except (ValueError, KeyError):
+        raise UsageError(f"--max-ram {text!r} is no amount of memory: write 8G or 900M") from None
+
+
+def _protocol(given: dict[str, int | None], *, quick: bool, text: str, compute: Any, calib: str, seed: int, threads: int, backends: str | None) -> Protocol:
+    from secateur.pipeline.calibration import Calibration
+    from secateur.pipeline.comparing.protocol import Protocol
+    from secateur.runtime.llamacpp import has_llamacpp
+
+    said = {name: value for name, value in given.items() if value is not None}
+    chosen: dict[str, Any] = {**(QUICK if quick else {}), **said}
+    calibration = Calibration(text=calib, samples=chosen.pop("samples", 64), window=chosen.pop("calib_window", 512))
+    if backends is None:
+        able = ("llamacpp",) if has_llamacpp() else ()
+        names: tuple[str, ...] = able or ("torch",) if quick else (*able, "torch")
+    else:
+        names = () if backends == "none" else tuple(name.strip() for name in backends.split(","))
+    return Protocol(calibration=calibration, seed=seed, text=text, compute=compute, threads=threads, backends=names, **chosen)
+
+
+def _print(found: Compared, seconds: float, *, as_json: bool) -> None:
+    from secateur.report.columns import COLUMNS
+    from secateur.report.lines import lines_of
+
+    lines = lines_of(found.cells)
+    if as_json:
+        rows = [{"row": cell.row.name, "kind": cell.row.kind, "failed": cell.failed, "notes": cell.notes, "records": _records(cell)} for cell in found.cells]
+        body = {"folder": str(found.folder), "rows": rows, "left_out": found.left_out, "seconds": round(seconds, 1), "peak_memory": found.peak}
+        print(json.dumps(body, indent=2, sort_keys=True))
+        return
+    short = {column: SHORT[column.name] for column in COLUMNS if column.name in SHORT}
+    show.table([[column.text(line) for column in short] for line in lines], header=list(short.values()), title=f"{found.job.name}: {len(lines)} rows")
+    for line in (*found.left_out, *(f"{cell.row.name}: {note}" for cell in found.cells for note in (*cell.notes, *([cell.failed] if cell.failed else [])))):
+        print(f"note: {line}", file=sys.stderr)
+    print(f"{seconds:.0f} s, at most {show.size(found.peak)} of memory; `secateur report {found.folder}` makes a page of it", file=sys.stderr)
+
+
+def _records(cell: Any) -> list[dict[str, Any]]:
+    return [record.as_dict() for record in cell.records.values()]
+
+
+@contextmanager
+def _watching(*, quiet: bool) -> Iterator[Watcher]:
+    """Yield what shows the rows at work: bars on a terminal, a line for each that ends elsewhere, nothing when quiet."""
+    from secateur.pipeline.comparing.watch import Unwatched
+
+    if quiet:
+        yield Unwatched()
+        return
+    if not sys.stderr.isatty():
+        yield _Lines()
+        return
+    from secateur.cli.board import board
+
+    with board() as shown:
+        yield shown
+
+
+class _Lines:
+    """A Watcher that writes a line for each row that ends."""
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
+        self._done = self._total = 0
+
+    def begin(self, total: int) -> None:
+        self._total = total
+
+    def started(self, name: str, what: str) -> None:
+        pass
+
+    def moved(self, name: str, task: str, done: int, total: int) -> None:
+        pass
+
+    def ended(self, name: str, line: str) -> None:
+        self._done += 1
+        spent = time.perf_counter() - self._started
+        left = spent / self._done * (self._total - self._done)
+        print(f"[{self._done}/{self._total}] {spent:.0f} s, about {left:.0f} s left: {name}{f' failed: {line}' if line else ''}", file=sys.stderr, flush=True)
+
+    def note(self, line: str) -> None:
+        print(f"note: {line}", file=sys.stderr, flush=True)

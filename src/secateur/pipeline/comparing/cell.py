@@ -1,0 +1,248 @@
+"""One row of a comparison, part by part: prune, write the file that is shipped, measure."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from secateur.core.errors import PlanError, UnsupportedModelError, UsageError
+from secateur.core.footprint import footprint
+from secateur.core.plan import Plan
+from secateur.core.progress import Progress
+from secateur.core.record import Record
+from secateur.model.opened import open_model
+from secateur.pipeline import Settings, apply, evaluate, plan
+from secateur.pipeline.bench import Benched, bench
+from secateur.pipeline.comparing.methods import Method, Size
+from secateur.pipeline.comparing.protocol import Protocol, protocol_of
+from secateur.pipeline.comparing.removed import removed
+from secateur.pipeline.export import export
+from secateur.pipeline.outcome import is_stock
+from secateur.report.folder import PLAN, Job, Part, Row, cell_folder, read_cell, read_job, write_json, write_part
+from secateur.runtime.process import forget_peak, process_memory
+from secateur.transform.rounding import storage_type
+
+MODEL, FILE = "model", "model.gguf"
+PLANNED = "planned.json"
+DENSE = Row("dense", "", "dense")
+LLAMACPP = "llamacpp"
+PLAIN = "f16"
+"""The type of GGUF in which rows that are not quantized are written and timed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What is at hand while a row is worked on."""
+
+    folder: Path
+    job: Job
+    row: Row
+    progress: Progress
+
+    @property
+    def place(self) -> Path:
+        """Where the parts of the row are."""
+        return cell_folder(self.folder, self.row)
+
+    @property
+    def protocol(self) -> Protocol:
+        """How everything is measured."""
+        return protocol_of(self.job)
+
+    @property
+    def model(self) -> str:
+        """What is measured: the model itself, a file, or the folder that pruning wrote, written again where it is gone."""
+        if self.row.kind == "dense":
+            return self.job.ref
+        if self.row.kind == "quantized":
+            return str(self.file())
+        out = self.place / MODEL
+        if not (out / "config.json").is_file():
+            apply(_plan(self), self.job.ref, out, settings=Settings(overwrite=True), progress=self.progress)
+        return str(out)
+
+    def file(self) -> Path:
+        """Return the GGUF file of the row, written where it is not there; raises as `export` does."""
+        out = self.place / FILE
+        if not out.is_file():
+            quantized = self.row.kind == "quantized"
+            self.place.mkdir(parents=True, exist_ok=True)
+            kind, checked = self.row.method if quantized else PLAIN, LLAMACPP in self.protocol.backends
+            export(self.job.ref if quantized else self.model, out, kind=kind, verify=checked, progress=self.progress)
+        return out
+
+    @property
+    def plan_digest(self) -> str:
+        """Digest of the plan, empty where there is none."""
+        return _plan(self).digest() if self.row.kind not in ("dense", "quantized") else ""
+
+    def record(self, name: str, value: float, unit: str, protocol: str) -> Record:
+        """Return a number of this row."""
+        return Record(name=name, value=value, unit=unit, protocol=protocol, model=self.job.digest, plan=self.plan_digest, seed=self.protocol.seed)
+
+    def write(self, name: str, *records: Record, removed: tuple[tuple[float, float], ...] = (), notes: tuple[str, ...] = ()) -> None:
+        """Write a finished part."""
+        write_part(self.folder, self.row, name, Part(source=self.job.digest, records=records, removed=removed, notes=notes))
+
+
+def make(folder: Path, name: str, progress: Progress) -> None:
+    """Do every part of the row called `name` but its speed, except those that are finished."""
+    _each(folder, name, progress, {"pruned": _pruned, "file": _file, "quality": _quality})
+
+
+def time_row(folder: Path, name: str, progress: Progress) -> None:
+    """Measure the speed of the row called `name`, in turns with the whole model; nothing else should run meanwhile."""
+    _each(folder, name, progress, {"speed": _speed})
+
+
+def tidy(folder: Path, row: Row) -> None:
+    """Remove the weights of a row; its plan makes them again, byte for byte."""
+    shutil.rmtree(cell_folder(folder, row) / MODEL, ignore_errors=True)
+    (cell_folder(folder, row) / FILE).unlink(missing_ok=True)
+
+
+def _each(folder: Path, name: str, progress: Progress, steps: dict[str, Callable[[Work], None]]) -> None:
+    job = read_job(folder)
+    row = next((row for row in job.rows if row.name == name), None)
+    if row is None:
+        raise UsageError(f"{folder} compares no {name!r}")
+    finished = read_cell(folder, job, row).parts
+    for part, step in steps.items():
+        if part not in finished:
+            step(Work(folder, job, row, progress))
+
+
+def _pruned(work: Work) -> None:
+    if work.row.kind in ("dense", "quantized"):
+        _whole(work)
+        return
+    made, spent = _decided(work)
+    settings = Settings(overwrite=True)
+    with _clock() as taken:
+        done = apply(made, work.job.ref, work.place / MODEL, settings=settings, progress=work.progress)
+    spent = {key: spent[key] + taken[key] if key != "peak" else max(spent[key], taken[key]) for key in spent}
+    opened = open_model(work.job.ref)
+    width = storage_type(settings.dtype, opened.graph.tensors).itemsize
+    zeros = round(done.sparsity * sum(opened.graph.tensors[name].numel for name in made.sparsity))
+    protocol = _words(work, done.resumed_blocks)
+    work.write(
+        "pruned",
+        work.record("parameters", done.parameters, "count", "stored weights of the written folder"),
+        work.record("nonzero_parameters", done.parameters - zeros, "count", "stored weights of the written folder that are not zero"),
+        work.record("weight_bytes", done.parameters * width, "bytes", f"stored weights at {width} bytes each"),
+        work.record("prune_seconds", spent["seconds"], "s", protocol),
+        work.record("prune_cpu_seconds", spent["cpu"], "s", f"{protocol}, processor time"),
+        work.record("prune_peak_memory", spent["peak"], "bytes", f"{protocol}, resident memory of the process"),
+        work.record("stock", float(is_stock(opened, made)), "yes or no", "whether stock transformers has a class for these widths"),
+        removed=removed(opened.graph, made),
+    )
+    (work.place / PLANNED).unlink(missing_ok=True)
+
+
+def _whole(work: Work) -> None:
+    opened = open_model(work.job.ref)
+    width = storage_type("auto", opened.graph.tensors).itemsize
+    size = footprint(opened.graph, {}, (), width).weight_bytes
+    records = [work.record(name, opened.graph.parameters, "count", "stored weights") for name in ("parameters", "nonzero_parameters")]
+    if work.row.kind == "dense":
+        records.append(work.record("weight_bytes", size, "bytes", f"stored weights at {width} bytes each"))
+    work.write("pruned", *records)
+
+
+def _decided(work: Work) -> tuple[Plan, dict[str, float]]:
+    """Return the plan and what it cost; one that a killed run decided is taken as it is."""
+    spent = work.place / PLANNED
+    if spent.is_file() and (work.place / PLAN).is_file():
+        return _plan(work), dict(json.loads(spent.read_text(encoding="utf-8")))
+    goal = Method.parse(work.row.method).goal(Size.parse(work.row.target), open_model(work.job.ref).graph)
+    with _clock() as taken:
+        made = plan(work.job.ref, goal, calibration=work.protocol.calibration, seed=work.protocol.seed, progress=work.progress)
+    work.place.mkdir(parents=True, exist_ok=True)
+    (work.place / PLAN).write_text(made.to_json(), encoding="utf-8")
+    write_json(spent, taken)
+    return made, taken
+
+
+def _file(work: Work) -> None:
+    """Write the GGUF file; that llama.cpp has no room for a model is a fact about it, not a failure."""
+    checked = LLAMACPP in work.protocol.backends
+    if not checked and work.row.kind != "quantized":
+        work.write("file")
+        return
+    try:
+        path = work.file()
+    except (UnsupportedModelError, UsageError) as error:
+        work.write("file", notes=(f"not in llama.cpp: {error}",))
+        return
+    kind = work.row.method if work.row.kind == "quantized" else PLAIN
+    work.write("file", work.record("file_bytes", path.stat().st_size, "bytes", f"GGUF file, type {kind}, {'' if checked else 'not '}checked in llama.cpp"))
+
+
+def _quality(work: Work) -> None:
+    protocol, section = work.protocol, work.job.protocols["quality"]
+    found = evaluate(work.model, text=protocol.text, window=protocol.window, count=protocol.count, compute=protocol.compute, progress=work.progress)
+    words = f"{section['origin']} ({section['digest'][:19]}...), whole text tokenised, {protocol.count} windows of {protocol.window} tokens without overlap"
+    words += f", {protocol.compute}"
+    work.write(
+        "quality",
+        work.record("perplexity", found.perplexity, "perplexity", words),
+        work.record("nll", found.nll, "nats per token", words),
+        work.record("next_token_accuracy", found.accuracy, "share", f"{words}; the likeliest next token is the text's"),
+    )
+
+
+def _speed(work: Work) -> None:
+    records: list[Record] = []
+    for backend in work.protocol.backends:
+        records += _timed(work, backend)
+    work.write("speed", *records)
+
+
+def _timed(work: Work, backend: str) -> Iterator[Record]:
+    """Yield the figures of one backend, and their ratios to the whole model's; nothing where it does not run there."""
+    settings = replace(work.protocol.speed, backend=backend)
+    if backend == "torch":
+        if work.row.kind == "quantized":
+            return
+        src, against = work.model, work.job.ref
+    else:
+        if "file_bytes" not in read_cell(work.folder, work.job, work.row).records:
+            return
+        src, against = str(work.file()), str(replace(work, row=DENSE).file())
+    found: Benched = bench(src, None if work.row.kind == "dense" else against, settings, work.progress)[0]
+    for one in found.records(settings):
+        if one.name != "file":
+            yield work.record(f"{backend}_{one.name}", one.value, one.unit, one.protocol)
+    for name, ratio in (found.ratio or {}).items():
+        words = f"{backend}, the whole model's beside it in the same run, median of {settings.repeat} ratios ({ratio.low:.3g} to {ratio.high:.3g})"
+        yield work.record(f"{backend}_{name}_ratio", ratio.median, "ratio", words)
+
+
+def _plan(work: Work) -> Plan:
+    path = work.place / PLAN
+    try:
+        return Plan.from_json(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise PlanError(f"cannot read plan {path}: {error.strerror}") from error
+
+
+def _words(work: Work, resumed: int) -> str:
+    calibration = work.protocol.calibration
+    words = f"plan, prune, write, reload and compare; calibration {Path(calibration.text).name}, {calibration.samples} windows of {calibration.window} tokens"
+    return words + (f"; resumed after a kill, of which {resumed} blocks do not count" if resumed else "")
+
+
+@contextmanager
+def _clock() -> Iterator[dict[str, float]]:
+    """Yield what is filled on exit: seconds, processor seconds, and the most memory held meanwhile."""
+    found: dict[str, float] = {}
+    forget_peak()
+    started, used = time.perf_counter(), sum(os.times()[:4])
+    yield found
+    found |= {"seconds": time.perf_counter() - started, "cpu": sum(os.times()[:4]) - used, "peak": float(process_memory().peak)}

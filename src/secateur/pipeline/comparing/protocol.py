@@ -1,0 +1,71 @@
+"""How everything in a comparison is measured: the same for every row, and for every later run in the same folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
+
+from secateur.calibrate.text import read_text
+from secateur.core.errors import UsageError
+from secateur.model.arithmetic import Arithmetic
+from secateur.pipeline.bench import Settings as Speed
+from secateur.pipeline.calibration import Calibration
+from secateur.report.folder import Job
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Protocol:
+    """What is read and how it is measured.
+
+    calibration, seed: what every method decides from. text, window, count, compute: what perplexity is measured on, as
+    `pipeline.evaluate` takes them. backends: where speed is measured (`llamacpp`, `torch`); empty for nowhere.
+    threads, prompt, tokens, repeat: as in `pipeline.bench.Settings`.
+    """
+
+    calibration: Calibration = field(default_factory=Calibration)
+    seed: int = 0
+    text: str = "builtin"
+    window: int = 2048
+    count: int = 20
+    compute: Arithmetic = "float32"
+    backends: tuple[str, ...] = ("llamacpp", "torch")
+    threads: int = 1
+    prompt: int = 256
+    tokens: int = 64
+    repeat: int = 5
+
+    def sections(self) -> dict[str, dict[str, Any]]:
+        """Return, for each part of a row, what its numbers hang on, as plain data."""
+        text = read_text(self.text)
+        calibration = asdict(self.calibration) | {"seed": self.seed}
+        if self.calibration.text != "self":
+            calibration["digest"] = read_text(self.calibration.text).digest
+        quality = {"text": self.text, "origin": text.origin, "digest": text.digest, "window": self.window, "count": self.count, "compute": self.compute}
+        speed = {"backends": list(self.backends), "threads": self.threads, "prompt": self.prompt, "tokens": self.tokens, "repeat": self.repeat}
+        return {"calibration": calibration, "quality": quality, "speed": speed}
+
+    @property
+    def speed(self) -> Speed:
+        """How speed is measured."""
+        return Speed(threads=self.threads, prompt=self.prompt, tokens=self.tokens, repeat=self.repeat)
+
+
+def protocol_of(job: Job) -> Protocol:
+    """Return the protocol that a job was written with."""
+    calibration, quality, speed = (dict(job.protocols[name]) for name in ("calibration", "quality", "speed"))
+    text = Calibration(**{each.name: calibration[each.name] for each in fields(Calibration)})
+    for extra in ("origin", "digest"):
+        quality.pop(extra)
+    speed["backends"] = tuple(speed["backends"])
+    return replace(Protocol(), calibration=text, seed=calibration["seed"], **quality, **speed)
+
+
+def same(asked: Mapping[str, Mapping[str, Any]], written: Mapping[str, Mapping[str, Any]], where: object) -> None:
+    """Raise UsageError naming the first thing that a folder was measured with and this run would do otherwise."""
+    for section, values in asked.items():
+        before = written.get(section, {})
+        for key, value in values.items():
+            if before.get(key) != value:
+                was, now = (repr(one)[:40] for one in (before.get(key), value))
+                raise UsageError(f"{where} was measured with {section} {key} {was}, not {now}: give the same options, or choose another --output")

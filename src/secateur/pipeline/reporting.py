@@ -1,0 +1,71 @@
+"""From the folder of a comparison to what people read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from secateur.core.errors import OutputError, UsageError, nearest
+from secateur.report.charts import charts, require_charts, write_png
+from secateur.report.columns import comma_separated, markdown
+from secateur.report.folder import Cell, read_cells, read_job
+from secateur.report.kinds import HEADER, by_kind
+from secateur.report.lines import Line, lines_of
+from secateur.report.page import page, summary
+
+FORMATS = ("html", "md", "csv", "png")
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """What was written, and of what."""
+
+    files: tuple[Path, ...]
+    cells: tuple[Cell, ...]
+    lines: tuple[Line, ...]
+
+
+def report(folder: str | Path, out: str | Path | None = None, formats: Sequence[str] = FORMATS) -> Reported:
+    """Write `report.html`, `.md`, `.csv` and a PNG of each chart from the comparison in `folder` into `out`, or beside it.
+
+    Raises RecordError for a folder that is none, or damaged; MissingExtraError without Vega, which only `md` and `csv` can do without.
+    """
+    folder = Path(folder)
+    place = Path(out) if out else folder
+    for name in formats:
+        if name not in FORMATS:
+            raise UsageError(f"unknown format {name!r}{nearest(name, FORMATS)}; known: {', '.join(FORMATS)}")
+    job = read_job(folder)
+    cells = read_cells(folder, job)
+    if {"html", "png"} & set(formats):
+        require_charts()
+    lines = lines_of(cells)
+    makers: dict[str, Callable[[], str]] = {
+        "html": lambda: page(job, cells),
+        "md": lambda: f"# {job.name}: pruning compared\n\n{summary(job, cells)}\n\n{_kinds(lines)}## Every row\n\n{markdown(lines)}",
+        "csv": lambda: comma_separated(lines),
+    }
+    written = [_write(place / f"report.{name}", make()) for name, make in makers.items() if name in formats]
+    if "png" in formats:
+        for name, spec in charts(lines, cells).items():
+            write_png(place / f"{name}.png", spec)
+            written.append(place / f"{name}.png")
+    return Reported(tuple(written), tuple(cells), tuple(lines))
+
+
+def _kinds(lines: Sequence[Line]) -> str:
+    rows = by_kind(lines)
+    table = [HEADER, ["---"] * len(HEADER), *rows]
+    return "## The kinds of pruning\n\n" + "\n".join("| " + " | ".join(row) + " |" for row in table) + "\n\n" if rows else ""
+
+
+def _write(path: Path, text: str) -> Path:
+    scratch = path.with_name(path.name + ".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch.write_text(text, encoding="utf-8")
+        scratch.replace(path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+    return path

@@ -1,0 +1,1 @@
+"""Comparisons on disk, and what is made of them: tables, charts, pages."""

@@ -1,0 +1,146 @@
+"""Charts of a comparison as Vega-Lite specifications: quality against bytes, quality against speed, and what every plan removed."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from secateur.core.errors import MissingExtraError, OutputError
+from secateur.report.folder import KINDS, Cell
+from secateur.report.lines import Line
+
+Spec = dict[str, Any]
+_SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
+_COLOURS = {"dense": "#8a8f98", "quantized": "#d98e04", "magnitude": "#4fa8d8", "unstructured": "#7c6fe0", "structured": "#2fa36b"}
+_PAPER = {"width": 720, "scale": 2}
+
+
+def require_charts() -> None:
+    """Raise MissingExtraError unless Vega is installed."""
+    if importlib.util.find_spec("vl_convert") is None:
+        raise MissingExtraError("charts need Vega: pip install 'secateur[report]', or ask for --formats md,csv")
+
+
+def charts(lines: Sequence[Line], cells: Sequence[Cell]) -> dict[str, Spec]:
+    """Return the specifications of the charts for which there are figures, by name."""
+    found = {
+        "quality-size": _pareto(lines, "size", "size, MB", lambda value: value / 1e6, smaller=True),
+        "quality-speed": _pareto(lines, "speed_gain", "decode speed by the whole model's", lambda value: value, smaller=False),
+        "removed": _heat_map(cells),
+    }
+    return {name: spec for name, spec in found.items() if spec}
+
+
+def png(spec: Spec) -> bytes:
+    """Return a chart on white, for paper."""
+    import vl_convert
+
+    drawn: bytes = vl_convert.vegalite_to_png({**spec, "width": _PAPER["width"], "background": "white"}, scale=_PAPER["scale"])
+    return drawn
+
+
+def script() -> str:
+    """Return Vega, Vega-Lite and vega-embed as one script that needs no network and leaves `vegaEmbed` behind."""
+    import vl_convert
+
+    bundle: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    return bundle.replace("</script", "<\\/script")
+
+
+def write_png(path: Path, spec: Spec) -> None:
+    """Write a chart; raises OutputError where that cannot be."""
+    try:
+        path.write_bytes(png(spec))
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def front(points: Sequence[tuple[float, float]], *, smaller: bool) -> list[tuple[float, float]]:
+    """Return the points `(x, perplexity)` that no other beats in both, in order of x. smaller: whether a smaller x is better."""
+    best: list[tuple[float, float]] = []
+    for x, y in sorted(set(points), key=lambda point: (point[0] if smaller else -point[0], point[1])):
+        if not best or y < best[-1][1]:
+            best.append((x, y))
+    return sorted(best)
+
+
+def _pareto(lines: Sequence[Line], field: str, title: str, scale: Callable[[float], float], *, smaller: bool) -> Spec:
+    rows: list[dict[str, Any]] = [
+        {
+            "name": line.row.name,
+            "kind": line.row.kind,
+            "target": line.row.target or "whole model",
+            "x": scale(getattr(line, field)),
+            "perplexity": line.perplexity,
+        }
+        for line in lines
+        if getattr(line, field) is not None and line.perplexity is not None
+    ]
+    if len(rows) < 2:
+        return {}
+    kinds = [kind for kind in KINDS if any(row["kind"] == kind for row in rows)]
+    edge = [{"x": x, "perplexity": y} for x, y in front([(row["x"], row["perplexity"]) for row in rows], smaller=smaller)]
+    x = {"field": "x", "type": "quantitative", "title": title, "scale": {"zero": False, "padding": 12}}
+    y = {"field": "perplexity", "type": "quantitative", "title": "perplexity (lower is better)", "scale": {"type": "log", "nice": False, "padding": 20}, "axis": _LOG}
+    tooltip = [{"field": "name", "title": "row"}, {"field": "kind"}, {"field": "perplexity", "format": ".3f"}, {"field": "x", "title": title, "format": ".3f"}]
+    points = {
+        "data": {"values": rows},
+        "mark": {"type": "point", "filled": True, "size": 90, "opacity": 0.9},
+        "encoding": {
+            "x": x,
+            "y": y,
+            "color": {"field": "kind", "scale": {"domain": kinds, "range": [_COLOURS[kind] for kind in kinds]}, "legend": _LEGEND},
+            "shape": {"field": "target", "legend": _LEGEND},
+            "tooltip": tooltip,
+        },
+    }
+    line = {"data": {"values": edge}, "mark": {"type": "line", "strokeDash": [4, 3], "opacity": 0.7, "color": "#8a8f98"}, "encoding": {"x": x, "y": y}}
+    return {**_frame(340), "layer": [line, points]}
+
+
+def _heat_map(cells: Sequence[Cell]) -> Spec:
+    one = len({cell.row.target for cell in cells if cell.removed}) == 1
+    rows = [
+        {"row": f"{half} · {_called(cell, one)}", "block": index, "removed": share, "half": half}
+        for cell in cells
+        for index, shares in enumerate(cell.removed)
+        for half, share in zip(("attention", "FFN"), shares, strict=True)
+    ]
+    if not rows:
+        return {}
+    names = [f"{half} · {_called(cell, one)}" for cell in cells if cell.removed for half in ("attention", "FFN")]
+    tooltip = [{"field": "row"}, {"field": "block"}, {"field": "removed", "format": ".1%", "title": "removed"}]
+    return {
+        **_frame(22 * len(names) + 40),
+        "data": {"values": rows},
+        "mark": {"type": "rect", "color": "#d9480f", "stroke": "#8a8f98", "strokeWidth": 0.2},
+        "encoding": {
+            "x": {"field": "block", "type": "ordinal", "title": "block", "axis": {"labelOverlap": True, "labelAngle": 0}},
+            "y": {"field": "row", "type": "ordinal", "title": None, "sort": names, "axis": {"labelLimit": 170}},
+            # Opacity, not a scheme of colours: nothing removed looks like nothing, on white as on black.
+            "opacity": {"field": "removed", "type": "quantitative", "scale": {"domain": [0, 1], "range": [0, 1]}, "legend": None},
+            "tooltip": tooltip,
+        },
+    }
+
+
+def _called(cell: Cell, one_target: bool) -> str:
+    return cell.row.method if one_target else cell.row.name
+
+
+def _frame(height: int) -> Spec:
+    return {
+        "$schema": _SCHEMA,
+        "width": "container",
+        "height": height,
+        "autosize": {"type": "fit", "contains": "padding"},
+        "background": None,
+        "config": _CONFIG,
+    }
+
+
+_LOG: Mapping[str, Any] = {"tickCount": 6, "format": "~g"}
+_LEGEND: Mapping[str, Any] = {"orient": "bottom", "title": None, "columns": 2}
+_CONFIG: Mapping[str, Any] = {"view": {"stroke": None}, "font": "system-ui, sans-serif", "axis": {"labelFontSize": 12, "titleFontSize": 12}}

@@ -1,0 +1,36 @@
+"""The kinds of pruning as rows, with what was measured of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from secateur.report.columns import NOTHING
+from secateur.report.lines import Line
+
+HEADER = ("kind of pruning", "size reduction", "speed gain", "accuracy kept", "hardware suitability", "best for")
+_KINDS = ("magnitude", "unstructured", "structured")
+ADAPTIVE = "runtime-adaptive"
+NOT_YET = "not measured: nothing here prunes while it runs yet"
+
+
+def by_kind(lines: Sequence[Line]) -> list[list[str]]:
+    """Return, for each kind of pruning, the range of what its rows measured, in the order of `HEADER`; all at the same targets."""
+    rows = []
+    for kind in _KINDS:
+        own = [line for line in lines if line.row.kind == kind and not line.failed]
+        if own:
+            figures = [
+                _range(own, "size_reduction", lambda value: f"{100 * value:.0f} %"),
+                _range(own, "speed_gain", lambda value: f"x {value:.2f}"),
+                _range(own, "accuracy_kept", lambda value: f"{100 * value:.0f} %"),
+            ]
+            rows.append([kind, *figures, " or ".join(dict.fromkeys(line.hardware for line in own)), own[0].good_for])
+    return [*rows, [ADAPTIVE, NOT_YET, *[NOTHING] * 4]] if rows else []
+
+
+def _range(lines: Sequence[Line], field: str, write: Callable[[float], str]) -> str:
+    values = sorted(value for line in lines if (value := getattr(line, field)) is not None)
+    if not values:
+        return NOTHING
+    low, high = write(values[0]), write(values[-1])
+    return low if low == high else f"{low} to {high}"

@@ -1,0 +1,134 @@
+"""What a comparison comes to, row by row, in the terms people choose by: size, speed, accuracy kept, hardware, best for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from secateur.report.folder import Cell, Row
+
+_RUNTIMES = ("llamacpp", "torch")
+_HARDWARE = {
+    "dense": "any that has the memory",
+    "quantized": "CPUs and GPUs with integer kernels, such as llama.cpp's",
+    "magnitude": "where something skips zeros; stock kernels do not",
+    "unstructured": "where something skips zeros; stock kernels do not",
+    "structured": "any CPU, GPU or NPU: the matrices are smaller",
+}
+_TWO_OF_FOUR = "NVIDIA GPUs with sparse tensor cores (since Ampere)"
+_GOOD_FOR = {
+    "dense": "the reference",
+    "quantized": "the smallest file for little loss",
+    "magnitude": "a quick try: needs no data",
+    "unstructured": "many zeros for little loss, if the runtime skips them",
+    "structured": "speed and memory everywhere",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One row in figures; None where nothing was measured.
+
+    size_reduction: share of the whole model's bytes that is gone. speed_gain: decode speed by the whole model's, in `runtime`.
+    accuracy_kept: share of the whole model's mean task accuracy, or of its next-token accuracy where no tasks were measured.
+    best: of which measured column it is the best of all pruned rows at its target.
+    """
+
+    row: Row
+    parameters: float | None = None
+    nonzero: float | None = None
+    size: float | None = None
+    size_reduction: float | None = None
+    runtime: str = ""
+    speed: float | None = None
+    speed_gain: float | None = None
+    prompt_gain: float | None = None
+    memory: float | None = None
+    perplexity: float | None = None
+    accuracy_kept: float | None = None
+    prune_seconds: float | None = None
+    prune_cpu: float | None = None
+    hardware: str = ""
+    good_for: str = ""
+    best: tuple[str, ...] = ()
+    failed: str = ""
+    notes: tuple[str, ...] = ()
+
+
+BESTS: tuple[tuple[str, str, Callable[[float], float]], ...] = (
+    ("perplexity", "lowest perplexity", lambda value: value),
+    ("accuracy_kept", "most accuracy kept", lambda value: -value),
+    ("speed_gain", "fastest", lambda value: -value),
+    ("size", "smallest", lambda value: value),
+    ("prune_cpu", "cheapest to make", lambda value: value),
+)
+
+
+def lines_of(cells: Sequence[Cell]) -> list[Line]:
+    """Return a line for each row of a comparison, in the same order."""
+    whole = next((cell for cell in cells if cell.row.kind == "dense"), None)
+    found = [_line(cell, whole) for cell in cells]
+    return [replace(line, best=tuple(_best(line, found))) for line in found]
+
+
+def task_scores(cell: Cell) -> dict[str, float]:
+    """Return the accuracy of each task that was measured, by name."""
+    part = cell.parts.get("tasks")
+    return {} if part is None else {record.name: record.value for record in part.records if record.unit == "share"}
+
+
+def _line(cell: Cell, whole: Cell | None) -> Line:
+    runtime = next((name for name in _RUNTIMES if cell.value(f"{name}_decode") is not None), "")
+    size = cell.value("file_bytes") if cell.row.kind == "quantized" else cell.value("weight_bytes")
+    return Line(
+        row=cell.row,
+        parameters=cell.value("parameters"),
+        nonzero=cell.value("nonzero_parameters"),
+        size=size,
+        size_reduction=_reduction(cell, whole),
+        runtime=runtime,
+        speed=cell.value(f"{runtime}_decode"),
+        speed_gain=1.0 if cell.row.kind == "dense" and runtime else cell.value(f"{runtime}_decode_ratio"),
+        prompt_gain=1.0 if cell.row.kind == "dense" and runtime else cell.value(f"{runtime}_prompt_ratio"),
+        memory=cell.value(f"{runtime}_peak_memory"),
+        perplexity=cell.value("perplexity"),
+        accuracy_kept=_kept(cell, whole),
+        prune_seconds=cell.value("prune_seconds"),
+        prune_cpu=cell.value("prune_cpu_seconds"),
+        hardware=_TWO_OF_FOUR if cell.row.target == "2:4" and cell.row.kind in ("magnitude", "unstructured") else _HARDWARE[cell.row.kind],
+        good_for=_GOOD_FOR[cell.row.kind],
+        failed=cell.failed,
+        notes=cell.notes,
+    )
+
+
+def _reduction(cell: Cell, whole: Cell | None) -> float | None:
+    """Return the share of bytes that went: of the folder's for what was pruned, of the 16-bit file's for what was quantized."""
+    name = "file_bytes" if cell.row.kind == "quantized" else "weight_bytes"
+    ours = cell.value(name)
+    theirs = whole.value(name) if whole else None
+    theirs = theirs if theirs is not None or whole is None else whole.value("weight_bytes")
+    return None if ours is None or not theirs else 1 - ours / theirs
+
+
+def _kept(cell: Cell, whole: Cell | None) -> float | None:
+    if whole is None:
+        return None
+    ours, theirs = task_scores(cell), task_scores(whole)
+    both = sorted(ours.keys() & theirs.keys())
+    if both and sum(theirs[name] for name in both):
+        return sum(ours[name] for name in both) / sum(theirs[name] for name in both)
+    kept, all_of_it = cell.value("next_token_accuracy"), whole.value("next_token_accuracy")
+    return kept / all_of_it if kept is not None and all_of_it else None
+
+
+def _best(line: Line, lines: Sequence[Line]) -> list[str]:
+    """Return in what a pruned row is the best of those at its target."""
+    rivals = [other for other in lines if other.row.target == line.row.target and line.row.target]
+    found = []
+    for column, words, key in BESTS:
+        own = getattr(line, column)
+        others = [getattr(other, column) for other in rivals if getattr(other, column) is not None]
+        if own is not None and len(set(others)) > 1 and key(own) == min(map(key, others)):
+            found.append(words)
+    return found

@@ -1,0 +1,178 @@
+"""One HTML page of a comparison, whole in itself: it loads nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from html import escape
+from importlib.resources import files
+from typing import Any
+
+from secateur.report.charts import charts, script
+from secateur.report.columns import Column, measured, megabytes
+from secateur.report.folder import Cell, Job
+from secateur.report.kinds import HEADER, by_kind
+from secateur.report.lines import BESTS, Line, lines_of
+
+_TITLES = {
+    "quality-size": ("Quality against bytes", "The dashed line joins the rows that no other beats in both."),
+    "quality-speed": ("Quality against speed", "Decode speed, in turns with the whole model on the machine that ran the comparison."),
+    "removed": ("What each plan removed", "The stronger the colour, the larger the share of a block's attention or FFN that is gone or zero."),
+}
+_MARKED = {"perplexity": "perplexity", "accuracy_kept": "accuracy kept", "speed_gain": "speed gain", "size": "size, MB", "prune_cpu": "CPU, s"}
+
+
+def page(job: Job, cells: Sequence[Cell]) -> str:
+    """Return the page."""
+    lines, drawn = lines_of(cells), charts(lines_of(cells), cells)
+    parts = [
+        f"<h1>Which pruning fits {escape(job.name)}?</h1>",
+        f"<p>{escape(summary(job, cells))}</p>",
+        *_cards(lines),
+        *_kinds(lines),
+        "<h2>Every row</h2><p>Tap a heading to sort. Green: the best of the pruned rows at its target.</p>",
+        _table(lines),
+        *(_chart(name) for name in drawn),
+        *_tasks(cells),
+        *_notes(cells),
+        *_protocol(job),
+        *_provenance(cells),
+    ]
+    own = files("secateur.report")
+    embedded = json.dumps(drawn).replace("</", "<\\/")
+    return "\n".join(
+        [
+            '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">',
+            f'<link rel="icon" href="data:,"><title>{escape(job.name)}: pruning compared</title>',
+            f"<style>{own.joinpath('page.css').read_text(encoding='utf-8')}</style></head><body>",
+            *parts,
+            f'<script type="application/json" id="charts">{embedded}</script>',
+            f'<script type="module">{script()}</script>',
+            f'<script type="module">{own.joinpath("page.js").read_text(encoding="utf-8")}</script></body></html>\n',
+        ]
+    )
+
+
+def summary(job: Job, cells: Sequence[Cell]) -> str:
+    """Return what was compared, in a sentence or two."""
+    rows = [cell for cell in cells if cell.row.target and not cell.failed]
+    targets = dict.fromkeys(cell.row.target for cell in rows)
+    calibration = job.protocols["calibration"]
+    said = f"{len(rows)} ways to prune {job.name} ({job.parameters / 1e6:.1f}M parameters) to {', '.join(targets) or 'no target yet'}, with the whole model "
+    said += f"and its quantized files beside them. One calibration ({_base(calibration['text'])}, {calibration['samples']} windows of {calibration['window']} "
+    said += f"tokens) for all; perplexity on {job.protocols['quality']['origin']}, {job.protocols['quality']['count']} windows of "
+    return said + f"{job.protocols['quality']['window']} tokens. No training."
+
+
+def _cards(lines: Sequence[Line]) -> Iterator[str]:
+    found = []
+    for column, words, _ in BESTS:
+        line = next((line for line in lines if words in line.best), None)
+        if line:
+            found.append(f"<li>{escape(words)}<b>{escape(line.row.name)}</b>{escape(_said(line, column))}</li>")
+    if found:
+        yield f'<ul class="cards">{"".join(found)}</ul>'
+
+
+def _said(line: Line, column: str) -> str:
+    value = getattr(line, column)
+    words = {"perplexity": f"{value:.2f}", "accuracy_kept": f"{value:.1%}", "speed_gain": f"x {value:.2f}", "size": f"{megabytes(value)} MB"}
+    return words.get(column, f"{value:.0f} s of processor time")
+
+
+def _kinds(lines: Sequence[Line]) -> Iterator[str]:
+    rows = by_kind(lines)
+    if rows:
+        yield "<h2>The kinds of pruning</h2><p>The range of what the rows below measured.</p>"
+        yield _plain(HEADER, rows)
+
+
+def _table(lines: Sequence[Line]) -> str:
+    columns = measured(lines)
+    heads = "".join(f'<th{_numeric(column)} scope="col"><button type="button">{escape(column.name)}</button></th>' for column in columns)
+    rows = "".join(f'<tr class="{line.row.kind}">{"".join(_cell(column, line) for column in columns)}</tr>' for line in lines)
+    return f'<div class="scroll"><table class="sortable" id="rows"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>'
+
+
+def _cell(column: Column, line: Line) -> str:
+    value, text = column.value(line), escape(column.text(line))
+    kept = escape("" if value is None else str(value))
+    if column.name == "method":
+        return f'<th scope="row" data-value="{kept}">{text}</th>'
+    best = any(words in line.best and _MARKED[name] == column.name for name, words, _ in BESTS)
+    kind = ("n best" if best else "n") if column.number else "w" if column.name in ("hardware suitability", "best for") else ""
+    return f'<td class="{kind}" data-value="{kept}">{text}</td>'
+
+
+def _numeric(column: Column) -> str:
+    return ' class="n"' if column.number else ""
+
+
+def _plain(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    heads = "".join(f'<th scope="col">{escape(name)}</th>' for name in header)
+    body = "".join("<tr>" + "".join(f"<td>{escape(text)}</td>" for text in row) + "</tr>" for row in rows)
+    return f'<div class="scroll"><table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _chart(name: str) -> str:
+    title, words = _TITLES[name]
+    return f'<h2>{escape(title)}</h2><p>{escape(words)}</p><div class="chart" id="{name}"></div>'
+
+
+def _tasks(cells: Sequence[Cell]) -> Iterator[str]:
+    """Yield the scores of tasks and of the bias audit, where there are any."""
+    for part, title in (("tasks", "Tasks"), ("bias", "Bias")):
+        named = {cell.row.name: {record.name: record for record in cell.parts[part].records} for cell in cells if part in cell.parts}
+        columns = list(dict.fromkeys(name for records in named.values() for name in records))
+        if columns:
+            rows = [[row, *(f"{records[name].value:.4g}" if name in records else "" for name in columns)] for row, records in named.items()]
+            yield f"<h2>{title}</h2>" + _plain(["row", *columns], rows)
+
+
+def _notes(cells: Sequence[Cell]) -> Iterator[str]:
+    said = [f"{cell.row.name}: {line}" for cell in cells for line in (*cell.notes, *([f"failed: {cell.failed}"] if cell.failed else []))]
+    unfinished = [cell.row.name for cell in cells if not cell.failed and "quality" not in cell.parts]
+    said += [f"not finished: {', '.join(unfinished)}; the same `secateur compare` goes on"] if unfinished else []
+    if said:
+        yield "<h2>Notes</h2><ul>" + "".join(f"<li>{escape(line)}</li>" for line in said) + "</ul>"
+
+
+def _protocol(job: Job) -> Iterator[str]:
+    yield "<h2>Protocol</h2>"
+    for section, values in job.protocols.items():
+        yield f"<p><b>{escape(section)}</b>: {escape(', '.join(f'{key} {_shown(value)}' for key, value in values.items()))}</p>"
+    yield f"<p><b>model</b>: {escape(job.name)}, digest <code>{escape(job.digest)}</code>. Written by Secateur {escape(job.secateur)}.</p>"
+
+
+def _provenance(cells: Sequence[Cell]) -> Iterator[str]:
+    """Yield every number with how it was measured, on what, by which software."""
+    header = ("row", "number", "value", "unit", "protocol", "plan", "seed", "software", "machine")
+    rows = [
+        [
+            cell.row.name,
+            record.name,
+            f"{record.value:.6g}",
+            record.unit,
+            record.protocol,
+            record.plan[:19],
+            str(record.seed),
+            _versions(record.software),
+            record.machine,
+        ]
+        for cell in cells
+        for record in cell.records.values()
+    ]
+    yield f"<h2>Provenance</h2><details><summary>All {len(rows)} numbers</summary>{_plain(header, rows)}</details>"
+
+
+def _versions(software: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {number}" for name, number in software.items())
+
+
+def _shown(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else _base(str(value))
+
+
+def _base(text: str) -> str:
+    """A file is known by its name; where it lay is nobody's business."""
+    return text if text.startswith("hf:") else text.replace("\\", "/").rpartition("/")[2]
