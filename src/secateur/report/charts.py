@@ -83,7 +83,13 @@ def _pareto(lines: Sequence[Line], field: str, title: str, scale: Callable[[floa
     kinds = [kind for kind in KINDS if any(row["kind"] == kind for row in rows)]
     edge = [{"x": x, "perplexity": y} for x, y in front([(row["x"], row["perplexity"]) for row in rows], smaller=smaller)]
     x = {"field": "x", "type": "quantitative", "title": title, "scale": {"zero": False, "padding": 12}}
-    y = {"field": "perplexity", "type": "quantitative", "title": "perplexity (lower is better)", "scale": {"type": "log", "nice": False, "padding": 20}, "axis": _LOG}
+    y = {
+        "field": "perplexity",
+        "type": "quantitative",
+        "title": "perplexity (lower is better)",
+        "scale": {"type": "log", "nice": False, "padding": 20},
+        "axis": _LOG,
+    }
     tooltip = [{"field": "name", "title": "row"}, {"field": "kind"}, {"field": "perplexity", "format": ".3f"}, {"field": "x", "title": title, "format": ".3f"}]
     points = {
         "data": {"values": rows},
@@ -141,6 +147,6 @@ def _frame(height: int) -> Spec:
     }
 
 
-_LOG: Mapping[str, Any] = {"tickCount": 6, "format": "~g"}
+_LOG: Mapping[str, Any] = {"type": "log", "nice": False, "padding": 20}
 _LEGEND: Mapping[str, Any] = {"orient": "bottom", "title": None, "columns": 2}
 _CONFIG: Mapping[str, Any] = {"view": {"stroke": None}, "font": "system-ui, sans-serif", "axis": {"labelFontSize": 12, "titleFontSize": 12}}

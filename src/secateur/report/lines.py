@@ -74,7 +74,7 @@ def lines_of(cells: Sequence[Cell]) -> list[Line]:
 def task_scores(cell: Cell) -> dict[str, float]:
     """Return the accuracy of each task that was measured, by name."""
     part = cell.parts.get("tasks")
-    return {} if part is None else {record.name: record.value for record in part.records if record.unit == "share"}
+    return {} if part is None else {record.name: record.value for record in part.records if record.name.endswith("/acc")}
 
 
 def _line(cell: Cell, whole: Cell | None) -> Line:

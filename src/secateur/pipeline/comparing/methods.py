@@ -7,16 +7,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from secateur.allocate import ALLOCATIONS
+from secateur.allocate.units import SPREADS
 from secateur.core.errors import TargetError, UsageError, nearest
 from secateur.core.footprint import Footprint, footprint
 from secateur.core.graph import Graph
 from secateur.core.pattern import Pattern
+from secateur.core.registry import Registry
 from secateur.core.target import Target
 from secateur.pipeline.auto import Auto
 from secateur.pipeline.depth import Depth
 from secateur.pipeline.methods import METHODS, method_named
 from secateur.pipeline.sparsity import Sparsity
-from secateur.pipeline.width import Width
+from secateur.pipeline.width import Width, scorers
 from secateur.report.folder import Row
 
 Goal = Sparsity | Width | Depth | Auto
@@ -76,7 +79,11 @@ class Method:
         if self.of_units:
             goal: Any = _UNIT_METHODS[self.name](target="ratio=0.2", **options)
             goal.check()
+            if isinstance(goal, Width):
+                scorers(goal)
+                _known(SPREADS, goal.allocation)
         else:
+            _known(ALLOCATIONS, options.get("allocation", "uniform"))
             method_named(self.name).replaced(options.get("criterion"), options.get("repair"), options.get("scope"))
 
 
@@ -174,6 +181,11 @@ def _must_go(target: Target, metric: str, whole: Footprint) -> float:
             of = whole.block_parameters * share if metric == "ratio" else whole.parameters - share * (whole.parameters if limit.unit == "%" else 1)
             count = max(count, of)
     return count
+
+
+def _known(registry: Registry[Any], name: str) -> None:
+    """Raise UsageError for a name that is not registered."""
+    registry[name]
 
 
 def _option(goal: type[Any], name: str, text: str) -> tuple[str, Any]:

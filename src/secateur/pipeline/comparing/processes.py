@@ -161,7 +161,7 @@ class Pool:
         self._output(ended).close()
         if not ended.left:
             return []
-        if not ended.task.again:
+        if not ended.task.again or ended.left[0] != ended.task.names[0]:
             self.watcher.note(f"{ended.left[0]}: stopped, {_reason(ended, printed)}; goes on with nothing beside it")
             return [Task(tuple(ended.left), ended.task.action, alone=True, again=True)]
         first, *others = ended.left
@@ -177,6 +177,8 @@ class Pool:
             for one in self._running:
                 _kill(one.process)
                 one.process.wait()
+                one.log.close()
+                self._output(one).close()
 
     @staticmethod
     def _output(running: _Running) -> IO[bytes]:
