@@ -6,7 +6,8 @@ import sys
 
 import typer
 
-from secateur.cli import advise, apply, bench, compare, device, evaluate, export, inspect, plan, prune, quantize, recover, report, run as recipes, verify
+from secateur.cli import advise, apply, bench, compare, device, evaluate, export, inspect, plan, prune, quantize, recover, report, verify
+from secateur.cli import run as recipes
 from secateur.core.errors import SecateurError
 from secateur.model.memory import spare_the_machine
 
