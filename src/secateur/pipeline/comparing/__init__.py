@@ -16,7 +16,7 @@ from secateur.core.graph import Graph
 from secateur.model.opened import Opened, open_model
 from secateur.pipeline.bench import BACKENDS
 from secateur.pipeline.comparing import worker
-from secateur.pipeline.comparing.cell import tidy
+from secateur.pipeline.comparing.cell import LLAMACPP, tidy
 from secateur.pipeline.comparing.cluster import Cluster, require_ray
 from secateur.pipeline.comparing.methods import DEFAULT, Method, Size, parsed, rows_of
 from secateur.pipeline.comparing.processes import Failure, Pool, Task, python
@@ -165,7 +165,7 @@ def _check(protocol: Protocol, running: Running) -> None:
             raise UsageError(f"unknown backend {backend!r}{nearest(backend, BACKENDS)}; known: {', '.join(BACKENDS)}")
     if running.engine == "ray":
         require_ray()
-    if "llamacpp" in protocol.backends:
+    if LLAMACPP in protocol.backends:
         require_llamacpp("speed in llama.cpp (and the quantized rows)")
 
 
