@@ -103,7 +103,6 @@ def _command(model: Path, out: Path, *options: str) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.ci
 def test_a_killed_run_goes_on(tiny: Maker, tmp_path: Path) -> None:
     """Killed once a row is finished; the second run repeats nothing that was, and its workers are the only ones left."""
     command = _command(tiny("llama"), tmp_path / "out", "--methods", "magnitude,wanda", "--backends", "torch", "--workers", "2", "--json")
@@ -123,7 +122,6 @@ def test_a_killed_run_goes_on(tiny: Maker, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.ci
 def test_four_workers_stay_within_their_memory(tiny: Maker, tmp_path: Path) -> None:
     limit = 2_600_000_000
     methods = ["--methods", "magnitude,wanda,random,ria", "--backends", "none", "--workers", "4", "--max-ram", str(limit), "--json"]
@@ -156,7 +154,6 @@ def _watched(pid: int) -> Iterator[list[int]]:
 
 
 @pytest.mark.slow
-@pytest.mark.ci
 def test_ray_survives_a_worker_that_is_killed(tiny: Maker, tmp_path: Path) -> None:
     """Rows are tasks of a local Ray cluster; one of its workers is killed while it prunes, and the row is done again."""
     pytest.importorskip("ray", reason="pip install 'secateur[ray]'")
