@@ -6,7 +6,7 @@ BIN := .venv/bin
 STAMP := .venv/.secateur
 TEXT := $(firstword $(wildcard $(SECATEUR_SHARED)/data/wikitext-2/wiki.test.raw) builtin)
 
-.PHONY: setup demo test slow check
+.PHONY: setup demo test slow lint check
 
 setup: $(STAMP)
 
@@ -28,8 +28,9 @@ test: setup
 slow: setup
 	$(BIN)/pytest -m slow --timeout 3600
 
-check: setup
+lint: setup
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/pytest
+
+check: lint test
