@@ -24,6 +24,10 @@ class PlanError(SecateurError):
     """A plan is malformed, or was made for another model."""
 
 
+class LadderError(SecateurError):
+    """A ladder is malformed, or was made for another model, or has no such level."""
+
+
 class TextError(SecateurError):
     """A text is missing, empty or too short."""
 
