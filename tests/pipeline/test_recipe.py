@@ -191,6 +191,9 @@ class TestRunning:
         assert [step.cached for step in run(tiny, tmp_path, "eval.count=1", resume=True).steps] == [True, True, False, False]
         report = json.loads((tmp_path / "out" / "report.json").read_text())
         assert [row["stage"] for row in report["stages"]] == ["prune", "quantize", "eval", "gate"]
+        assert all(0 <= row["processor_seconds"] < 1000 for row in report["stages"])
+        # what a finished stage took is kept with it
+        assert report["stages"][0]["processor_seconds"] == first.steps[0].processor_seconds > 0
 
     def test_an_artefact_that_was_changed_is_made_again(self, tiny: Maker, tmp_path: Path) -> None:
         body = with_stages({"prune": {"method": "magnitude", "sparsity": 0.5}})

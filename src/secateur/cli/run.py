@@ -55,10 +55,12 @@ def _print_forecast(rows: Sequence[Forecast], *, as_json: bool) -> None:
 def _print(done: Conducted, *, as_json: bool) -> None:
     if as_json:
         body = {"output": str(done.out), "model": str(done.model or ""), "file": str(done.file or "")}
-        stages = [{"stage": step.kind, "seconds": step.seconds, "cached": step.cached, **step.figures} for step in done.steps]
+        from secateur.pipeline.conduct import row
+
+        stages = [row(step) for step in done.steps]
         print(json.dumps(body | {"stages": stages}, indent=2, sort_keys=True))
         return
-    header = ["stage", "seconds", "parameters", "size", "perplexity", "to dense", "KL", ""]
+    header = ["stage", "seconds", "processor", "parameters", "size", "perplexity", "to dense", "KL", ""]
     show.table([_row(step) for step in done.steps], header=header, title=f"wrote {done.out}")
     for what, path in (("model", done.model), ("file", done.file)):
         if path:
@@ -75,4 +77,5 @@ def _row(step: Step) -> list[str]:
     size = show.size(figures["bytes"]) if "bytes" in figures else ""
     kl = number("kl", ".4f") or number("kl_after", ".4f") or number("kl_in_llama_cpp", ".1e")
     note = "as made before" if step.cached else "holds" if step.kind == "gate" else ""
-    return [step.kind, f"{step.seconds:.0f}", number("parameters", ","), size, number("perplexity", ".2f"), number("perplexity_ratio", ".3f"), kl, note]
+    cost = [f"{step.seconds:.0f}", f"{step.processor_seconds:.0f}"]
+    return [step.kind, *cost, number("parameters", ","), size, number("perplexity", ".2f"), number("perplexity_ratio", ".3f"), kl, note]

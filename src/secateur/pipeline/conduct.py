@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import resource
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,12 +30,16 @@ _RECORD = ".json"
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What became of one stage: its figures, the seconds it took when it ran, and whether that was in an earlier run."""
+    """What became of one stage: its figures, what it took when it ran, and whether that was in an earlier run.
+
+    seconds: by the clock; processor_seconds: of all threads, and of the processes that it started.
+    """
 
     kind: str
     artefact: Path | None
     figures: Mapping[str, Any]
     seconds: float
+    processor_seconds: float
     cached: bool
 
 
@@ -92,7 +97,7 @@ def record_of(out: Path, key: str) -> dict[str, Any] | None:
     path = out / STAGES / (key + _RECORD)
     try:
         noted = dict(json.loads(path.read_text(encoding="utf-8")))
-        whole = all(file_digest(out / STAGES / name) == digest for name, digest in dict(noted["files"]).items())
+        whole = all(file_digest(out / STAGES / name) == digest for name, digest in dict(noted["files"]).items()) and noted["processor_seconds"] >= 0
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return noted if whole else None
@@ -114,9 +119,9 @@ class _Conducting:
             noted = None if stage.kind == "gate" else record_of(self._out, key)
             if noted is None:
                 self._progress.note(f"stage {number} of {len(self._recipe.stages)}: {stage.kind}")
-                started = time.perf_counter()
+                started, used = time.perf_counter(), _processor_seconds()
                 made = perform(stage, self._place(key, figures), self._progress)
-                noted = self._note(key, made, round(time.perf_counter() - started, 1))
+                noted = self._note(key, made, {"seconds": time.perf_counter() - started, "processor_seconds": _processor_seconds() - used})
                 cached = False
             else:
                 self._progress.note(f"stage {number} of {len(self._recipe.stages)}: {stage.kind}, as it was made before")
@@ -127,7 +132,7 @@ class _Conducting:
             elif artefact:
                 self._file = artefact
             figures = figures | noted["figures"]
-            yield Step(stage.kind, artefact, noted["figures"], noted["seconds"], cached)
+            yield Step(stage.kind, artefact, noted["figures"], noted["seconds"], noted["processor_seconds"], cached)
 
     def _place(self, key: str, figures: Mapping[str, Any]) -> Place:
         target = self._out / STAGES / key
@@ -135,16 +140,17 @@ class _Conducting:
             _clear(stray)
         return Place(self._model, self._recipe.model, target, self._recipe.seed, figures, self._file if self._file.name else None)
 
-    def _note(self, key: str, made: Made, seconds: float) -> dict[str, Any]:
+    def _note(self, key: str, made: Made, cost: Mapping[str, float]) -> dict[str, Any]:
         files = sorted(made.artefact.iterdir()) if made.artefact and made.artefact.is_dir() else [made.artefact] if made.artefact else []
         names = {str(path.relative_to(self._out / STAGES)): file_digest(path) for path in files}
-        noted = {"artefact": made.artefact.name if made.artefact else "", "figures": dict(made.figures), "seconds": seconds, "files": names}
+        spent = {name: round(value, 1) for name, value in cost.items()}
+        noted = {"artefact": made.artefact.name if made.artefact else "", "figures": dict(made.figures), "files": names, **spent}
         _write(self._out / STAGES / (key + _RECORD), noted)
         return noted
 
     def finish(self, steps: tuple[Step, ...]) -> Conducted:
         """Write the report and the links to what was made last."""
-        rows = [{"stage": step.kind, "seconds": step.seconds, "cached": step.cached, **step.figures} for step in steps]
+        rows = [row(step) for step in steps]
         model = self._link("model", next((step.artefact for step in reversed(steps) if step.kind in CHANGING), None))
         file = self._link("model.gguf", self._file if self._file.name else None)
         _write(self._out / REPORT, {"model": self._recipe.model, "seed": self._recipe.seed, "secateur": version("secateur"), "stages": rows})
@@ -160,6 +166,16 @@ class _Conducting:
         scratch.symlink_to(Path(STAGES) / target.name)
         os.replace(scratch, link)
         return link
+
+
+def row(step: Step) -> dict[str, Any]:
+    """Return a step as the report has it."""
+    return {"stage": step.kind, "seconds": step.seconds, "processor_seconds": step.processor_seconds, "cached": step.cached, **step.figures}
+
+
+def _processor_seconds() -> float:
+    mine, others = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    return mine.ru_utime + mine.ru_stime + others.ru_utime + others.ru_stime
 
 
 def _texts(stage: Stage) -> list[str]:
