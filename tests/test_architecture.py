@@ -22,7 +22,7 @@ PACKAGE = ROOT / "src" / "secateur"
 
 STAGES = {
     *("model", "calibrate", "criteria", "allocate", "transform", "train", "quantizers", "measure"),
-    *("export", "runtime", "sparse", "device", "report"),
+    *("export", "runtime", "sparse", "device", "present"),
 }
 FLOWS = {"pipeline", "adapt", "serve"}
 TOP = {"cli", "__main__"}

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from tests.conftest import Maker
-from tests.report.comparisons import ROWS, write
+from tests.present.comparisons import ROWS, write
 
 from secateur.cli.compare import memory
 from secateur.cli.main import run as main

@@ -117,8 +117,8 @@ def _protocol(given: dict[str, int | None], *, quick: bool, text: str, compute: 
 
 
 def _print(found: Compared, seconds: float, *, as_json: bool) -> None:
-    from secateur.report.columns import COLUMNS
-    from secateur.report.lines import lines_of
+    from secateur.present.columns import COLUMNS
+    from secateur.present.lines import lines_of
 
     lines = lines_of(found.cells)
     if as_json:

@@ -79,19 +79,38 @@ def bench(src: str, against: str | None = None, settings: Settings | None = None
     settings, progress = settings or Settings(), progress or Silent()
     _check(settings)
     models = [open_registered(ref) for ref in (src, against) if ref]
+    _check_context(models, settings)
+    with tempfile.TemporaryDirectory(prefix="secateur-bench-") as folder:
+        files = [_file(model, settings, Path(folder) / f"{index}.gguf", progress) for index, model in enumerate(models)]
+        return _in_turns(models, files, settings, progress)
+
+
+def bench_files(src: str, files: Sequence[Path], settings: Settings, progress: Progress | None = None) -> list[Benched]:
+    """Return the figures of files in llama.cpp that were made of the model `src`, those of the first with their ratio to the second's.
+
+    For files of which only llama.cpp knows the architecture. Raises as `bench` does.
+    """
+    _check(settings)
+    models = [open_registered(src)] * len(files)
+    _check_context(models, settings)
+    return _in_turns(models, files, settings, progress or Silent())
+
+
+def _check_context(models: Sequence[Opened], settings: Settings) -> None:
     for model in models:
         longest = int(model.source.config.get("max_position_embeddings", 0))
         if settings.prompt + settings.tokens > longest:
             raise UsageError(f"{model.source.ref} has a context of {longest} tokens: lower --prompt or --tokens")
+
+
+def _in_turns(models: Sequence[Opened], files: Sequence[Path], settings: Settings, progress: Progress) -> list[Benched]:
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="secateur-bench-")))
-        files = [_file(model, settings, folder / f"{index}.gguf", progress) for index, model in enumerate(models)]
         backends = [stack.enter_context(_backend(path, settings)) for path in files]
         # What is answered does not change how long it takes.
         prompts = [np.random.default_rng(0).integers(model.graph.vocab_size, size=settings.prompt).tolist() for model in models]
         speeds = take_turns(backends, prompts, settings.tokens, settings.repeat, progress)
         found = [_benched(*row) for row in zip(models, speeds, files, backends, strict=True)]
-    return [replace(found[0], ratio=_ratio(speeds)), *found[1:]] if against else found
+    return [replace(found[0], ratio=_ratio(speeds)), *found[1:]] if len(found) > 1 else found
 
 
 def torch_backend(model: str, kind: str, threads: int) -> TorchBackend:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from secateur.core.errors import OutputError, UsageError, nearest
-from secateur.report.charts import charts, require_charts, write_png
-from secateur.report.columns import comma_separated, markdown
-from secateur.report.folder import Cell, read_cells, read_job
-from secateur.report.kinds import HEADER, by_kind
-from secateur.report.lines import Line, lines_of
-from secateur.report.page import page, summary
+from secateur.present.charts import charts, require_charts, write_png
+from secateur.present.columns import comma_separated, markdown
+from secateur.present.folder import Cell, read_cells, read_job
+from secateur.present.kinds import HEADER, by_kind
+from secateur.present.lines import Line, lines_of
+from secateur.present.page import page, summary
 
 FORMATS = ("html", "md", "csv", "png")
 

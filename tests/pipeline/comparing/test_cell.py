@@ -16,7 +16,7 @@ from secateur.pipeline.comparing import compare
 from secateur.pipeline.comparing.cell import MODEL, make, tidy
 from secateur.pipeline.comparing.processes import Failure, Pool, Task
 from secateur.pipeline.comparing.protocol import Protocol
-from secateur.report.folder import PLAN, cell_folder, read_cell, read_cells, read_job
+from secateur.present.folder import PLAN, cell_folder, read_cell, read_cells, read_job
 
 PROTOCOL = Protocol(calibration=Calibration(samples=2, window=64), window=64, count=2, backends=())
 METHODS = ("magnitude", "wanda", "width:align=8", "depth")

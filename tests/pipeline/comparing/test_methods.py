@@ -12,7 +12,7 @@ from secateur.pipeline.comparing.methods import DEFAULT, Method, Size, parsed, r
 from secateur.pipeline.depth import Depth
 from secateur.pipeline.sparsity import Sparsity
 from secateur.pipeline.width import Width
-from secateur.report.folder import Row
+from secateur.present.folder import Row
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from secateur.pipeline.comparing.processes import Failure, Pool, Task, python
 from secateur.pipeline.comparing.protocol import Protocol, same
 from secateur.pipeline.comparing.usage import free_bytes
 from secateur.pipeline.comparing.watch import Unwatched, Watcher
-from secateur.report.folder import JOB, Cell, Job, Row, cell_folder, read_cells, read_job, write_json
+from secateur.present.folder import JOB, Cell, Job, Row, cell_folder, read_cells, read_job, write_json
 from secateur.runtime.llamacpp import require_llamacpp
 
 ENGINES = ("local", "ray")

@@ -18,13 +18,13 @@ from secateur.core.progress import Progress
 from secateur.core.record import Record
 from secateur.model.opened import open_model
 from secateur.pipeline import Settings, apply, evaluate, plan
-from secateur.pipeline.bench import Benched, bench
+from secateur.pipeline.bench import bench, bench_files
 from secateur.pipeline.comparing.methods import Method, Size
 from secateur.pipeline.comparing.protocol import Protocol, protocol_of
 from secateur.pipeline.comparing.removed import removed
 from secateur.pipeline.export import export
 from secateur.pipeline.outcome import is_stock
-from secateur.report.folder import PLAN, Job, Part, Row, cell_folder, read_cell, read_job, write_json, write_part
+from secateur.present.folder import PLAN, Job, Part, Row, cell_folder, read_cell, read_job, write_json, write_part
 from secateur.runtime.process import forget_peak, process_memory
 from secateur.transform.rounding import storage_type
 
@@ -207,15 +207,16 @@ def _speed(work: Work) -> None:
 def _timed(work: Work, backend: str) -> Iterator[Record]:
     """Yield the figures of one backend, and their ratios to the whole model's; nothing where it does not run there."""
     settings = replace(work.protocol.speed, backend=backend)
+    dense = work.row.kind == "dense"
     if backend == "torch":
         if work.row.kind == "quantized":
             return
-        src, against = work.model, work.job.ref
+        found = bench(work.model, None if dense else work.job.ref, settings, work.progress)[0]
     else:
         if "file_bytes" not in read_cell(work.folder, work.job, work.row).records:
             return
-        src, against = str(work.file()), str(replace(work, row=DENSE).file())
-    found: Benched = bench(src, None if work.row.kind == "dense" else against, settings, work.progress)[0]
+        files = [work.file()] if dense else [work.file(), replace(work, row=DENSE).file()]
+        found = bench_files(work.job.ref, files, settings, work.progress)[0]
     for one in found.records(settings):
         if one.name != "file":
             yield work.record(f"{backend}_{one.name}", one.value, one.unit, one.protocol)

@@ -27,7 +27,7 @@ def require_ray() -> None:
 def remote_make(folder: str, digest: str, name: str) -> dict[str, Any]:
     """Do every part of a row but its speed, wherever Ray runs this; return what went wrong, if the user can mend it."""
     from secateur.pipeline.comparing.cell import make
-    from secateur.report.folder import read_job
+    from secateur.present.folder import read_job
 
     try:
         seen = read_job(Path(folder)).digest

@@ -20,7 +20,7 @@ from secateur.pipeline.depth import Depth
 from secateur.pipeline.methods import METHODS, method_named
 from secateur.pipeline.sparsity import Sparsity
 from secateur.pipeline.width import Width, scorers
-from secateur.report.folder import Row
+from secateur.present.folder import Row
 
 Goal = Sparsity | Width | Depth | Auto
 QUANTIZED = ("q8_0", "q4_0")

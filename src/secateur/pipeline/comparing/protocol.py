@@ -11,7 +11,7 @@ from secateur.core.errors import UsageError
 from secateur.model.arithmetic import Arithmetic
 from secateur.pipeline.bench import Settings as Speed
 from secateur.pipeline.calibration import Calibration
-from secateur.report.folder import Job
+from secateur.present.folder import Job
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.report.comparisons import DENSE, DIGEST, ROWS, WANDA, job, record, write
+from tests.present.comparisons import DENSE, DIGEST, ROWS, WANDA, job, record, write
 
 from secateur.core.errors import RecordError
 from secateur.core.record import Record
-from secateur.report.folder import CELLS, Part, cell_folder, read_cells, read_job, write_json, write_part
+from secateur.present.folder import CELLS, Part, cell_folder, read_cells, read_job, write_json, write_part
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from secateur.core.record import Record
-from secateur.report.folder import Job, Part, Row, write_part
+from secateur.present.folder import Job, Part, Row, write_part
 
 DIGEST = "sha256:" + "0" * 64
 DENSE, Q4 = Row("dense", "", "dense"), Row("q4_0", "", "quantized")

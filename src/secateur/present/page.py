@@ -8,11 +8,11 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
-from secateur.report.charts import charts, script
-from secateur.report.columns import Column, measured, megabytes
-from secateur.report.folder import Cell, Job
-from secateur.report.kinds import HEADER, by_kind
-from secateur.report.lines import BESTS, Line, lines_of
+from secateur.present.charts import charts, script
+from secateur.present.columns import Column, measured, megabytes
+from secateur.present.folder import Cell, Job
+from secateur.present.kinds import HEADER, by_kind
+from secateur.present.lines import BESTS, Line, lines_of
 
 _TITLES = {
     "quality-size": ("Quality against bytes", "The dashed line joins the rows that no other beats in both."),
@@ -38,7 +38,7 @@ def page(job: Job, cells: Sequence[Cell]) -> str:
         *_protocol(job),
         *_provenance(cells),
     ]
-    own = files("secateur.report")
+    own = files("secateur.present")
     embedded = json.dumps(drawn).replace("</", "<\\/")
     return "\n".join(
         [

@@ -8,13 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.report.comparisons import DEPTH, DIGEST, MAGNITUDE, Q4, WANDA, WIDTH, job, record, write
+from tests.present.comparisons import DEPTH, DIGEST, MAGNITUDE, Q4, WANDA, WIDTH, job, record, write
 
-from secateur.report.charts import charts, front
-from secateur.report.columns import best_for, comma_separated, markdown
-from secateur.report.folder import Part, read_cells, write_json, write_part
-from secateur.report.kinds import by_kind
-from secateur.report.lines import Line, lines_of
+from secateur.present.charts import charts, front
+from secateur.present.columns import best_for, comma_separated, markdown
+from secateur.present.folder import Part, read_cells, write_json, write_part
+from secateur.present.kinds import by_kind
+from secateur.present.lines import Line, lines_of
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from secateur.report.lines import Line
+from secateur.present.lines import Line
 
 NOTHING = "-"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from secateur.report.folder import Cell, Row
+from secateur.present.folder import Cell, Row
 
 _RUNTIMES = ("llamacpp", "torch")
 _HARDWARE = {

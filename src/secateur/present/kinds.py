@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from secateur.report.columns import NOTHING
-from secateur.report.lines import Line
+from secateur.present.columns import NOTHING
+from secateur.present.lines import Line
 
 HEADER = ("kind of pruning", "size reduction", "speed gain", "accuracy kept", "hardware suitability", "best for")
 _KINDS = ("magnitude", "unstructured", "structured")

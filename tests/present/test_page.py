@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.report.comparisons import MAGNITUDE, ROWS, job, write
+from tests.present.comparisons import MAGNITUDE, ROWS, job, write
 
-from secateur.report.charts import charts, png, write_png
-from secateur.report.folder import read_cells
-from secateur.report.lines import lines_of
-from secateur.report.page import page
+from secateur.present.charts import charts, png, write_png
+from secateur.present.folder import read_cells
+from secateur.present.lines import lines_of
+from secateur.present.page import page
 
 pytest.importorskip("vl_convert", reason="pip install 'secateur[report]'")
 

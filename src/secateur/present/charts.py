@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from secateur.core.errors import MissingExtraError, OutputError
-from secateur.report.folder import KINDS, Cell
-from secateur.report.lines import Line
+from secateur.present.folder import KINDS, Cell
+from secateur.present.lines import Line
 
 Spec = dict[str, Any]
 _SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
