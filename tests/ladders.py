@@ -15,7 +15,7 @@ EXAMPLE = Ladder(
         Rung(unit="1.ffn:2", loss=2.05, weight_bytes=960, kv_values=48, flops=860),
         Rung(unit="1.attn", loss=2.11, weight_bytes=900, kv_values=32, flops=800),
         Rung(unit="1.ffn", loss=2.3, weight_bytes=860, kv_values=32, flops=760),
-        Rung(unit="0.kv", loss=2.9, weight_bytes=830, kv_values=24, flops=730),
+        Rung(unit="0.kv:1", loss=2.9, weight_bytes=830, kv_values=24, flops=730),
     ),
     costs=({"1.ffn:2": 2.05, "1.ffn": 2.2, "1.attn": 2.06}, {"1.attn": 2.11}),
     made_by={"text": "by hand"},

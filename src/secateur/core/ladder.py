@@ -19,7 +19,7 @@ VERSION = 1
 class Rung:
     """One step further down.
 
-    unit: what goes: `7.attn` or `12.ffn` (a half of a block), `3.kv` (one key-value group), `5.ffn:1152` (that FFN has 1152 neurons now).
+    unit: what goes: `7.attn` or `12.ffn` (a half of a block), `3.kv:2` (two key-value groups are left), `5.ffn:1152` (1152 neurons are).
     loss: mean negative log likelihood on the ranking text at this level, in nats a token.
     weight_bytes: of the whole model at this level.
     kv_values: numbers in the KV cache for each token of a sequence.
@@ -135,11 +135,12 @@ def step(unit: str, kept: Mapping[str, int]) -> tuple[str, int]:
     """
     name, colon, width = unit.partition(":")
     index, _, part = name.partition(".")
-    group = f"{index}.kv" if part == "attn" else name
-    if group not in kept or part not in ("attn", "ffn", "kv") or (colon and (part != "ffn" or not width.isdecimal())):
-        raise LadderError(f"ladder takes {unit!r}, which is no unit of its model: units are such as '7.attn', '12.ffn', '3.kv', '5.ffn:1152'")
-    left = kept[group] - 1 if part == "kv" else int(width or 0)
-    if not 0 <= left < kept[group] or ((colon or part == "kv") and not left):
+    group, narrows = f"{index}.kv" if part in ("attn", "kv") else name, bool(colon)
+    known = group in kept and part in (("kv", "ffn") if narrows else ("attn", "ffn"))
+    if not known or (narrows and not (width.isascii() and width.isdecimal())):
+        raise LadderError(f"ladder takes {unit!r}, which is no unit of its model: units are such as '7.attn', '12.ffn', '3.kv:2', '5.ffn:1152'")
+    left = int(width or 0)
+    if not narrows <= left < kept[group]:
         raise LadderError(f"ladder takes {unit!r} where {kept[group]} units of {group!r} are left")
     return group, left
 

@@ -34,3 +34,17 @@ def build_model(config: Mapping[str, Any]) -> Any:
         family = family_of(config)
         reshape_blocks(model, config[SHAPES_KEY], {"attn": family.attn_norms, "ffn": family.ffn_norms})
     return model
+
+
+def build_without_weights(config: dict[str, Any]) -> Any:
+    """Build the model on the meta device, its position tables (which are not weights) on the CPU."""
+    with torch.device("meta"):
+        # A padding id matters to gradients only, and would have to be a row of an embedding of which some rows are held.
+        model = build_model({**config, "pad_token_id": None})
+    for module in model.modules():
+        own = [name for name, buffer in module.named_buffers(recurse=False) if buffer.is_meta]
+        for name in own:
+            setattr(module, name, torch.empty_like(getattr(module, name), device="cpu"))
+        if own:
+            model._init_weights(module)
+    return model.eval()

@@ -20,7 +20,7 @@ from secateur.core.graph import Block, Graph
 from secateur.core.source import Source
 from secateur.core.stream import Pulled
 from secateur.model.arithmetic import mixed
-from secateur.model.build import build_model
+from secateur.model.build import build_without_weights
 from secateur.model.families import family_of
 from secateur.model.memory import give_back
 from secateur.model.reshape import Nothing
@@ -128,7 +128,7 @@ class ModelStream:
         self._source = source
         self._rounding = outside
         self.graph = graph
-        self._model = _without_weights(source.config)
+        self._model = build_without_weights(source.config)
         self._decoder = self._model.get_decoder()
         self._layers: list[nn.Module] = list(self._decoder.layers)
         self._outside = {name: self._source_name(name) for name, _ in self._model.named_parameters() if not self._in_a_block(name)}
@@ -293,17 +293,3 @@ class ModelStream:
 def _replay(states: Tensor) -> Callable[[int, Tensor, dict[str, Any]], Tensor]:
     """Return a tap that lets block 0 give `states`, and every later block what it is given."""
     return lambda index, given, _arguments: states if index == 0 else given
-
-
-def _without_weights(config: dict[str, Any]) -> Any:
-    """Build the model on the meta device, its position tables (which are not weights) on the CPU."""
-    with torch.device("meta"):
-        # A padding id matters to gradients only, and would have to be a row of an embedding of which some rows are held.
-        model = build_model({**config, "pad_token_id": None})
-    for module in model.modules():
-        own = [name for name, buffer in module.named_buffers(recurse=False) if buffer.is_meta]
-        for name in own:
-            setattr(module, name, torch.empty_like(getattr(module, name), device="cpu"))
-        if own:
-            model._init_weights(module)
-    return model.eval()

@@ -1,0 +1,172 @@
+"""A model whose level changes while it serves: memory goes back to the system, and comes again."""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from secateur.core.errors import UsageError
+from secateur.core.ladder import Ladder
+from secateur.runtime import Generated, Memory
+from secateur.runtime.elastic.attention import Seat, Step
+from secateur.runtime.elastic.cache import Cache
+from secateur.runtime.elastic.half import Half
+from secateur.runtime.process import process_memory
+
+CHUNK = 256
+"""Tokens of a prompt that pass at once: what lies between blocks takes memory with their number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a change of level did: bytes of weights and caches given back (negative: taken), seconds it took."""
+
+    freed: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Body:
+    """What an elastic model is made of.
+
+    model: of transformers, its linears replaced by ones that compute with prefixes; embed: its embedding.
+    halves: by group (`3.kv`, `3.ffn`), what changes with the level; sizes: key-value heads and their width, of each block.
+    seat: which every attention of the model looks at; limit: positions that the model knows.
+    """
+
+    model: Any
+    embed: nn.Module
+    halves: Mapping[str, Half]
+    sizes: Sequence[tuple[int, int]]
+    seat: Seat
+    limit: int
+
+
+class Elastic:
+    """A causal language model on the CPU whose level may change between any two calls, from any thread.
+
+    level: that it is at; freed attention comes back only for requests that begin later, FFNs for all at once.
+    """
+
+    name = "elastic"
+
+    def __init__(self, body: Body, ladder: Ladder, *, level: int = 0, kv: torch.dtype = torch.float32) -> None:
+        self.ladder, self.level, self._kv = ladder, level, kv
+        self._body, self._lock = body, threading.RLock()
+        self._open: weakref.WeakSet[Cache] = weakref.WeakSet()
+        self._resize(level)
+
+    @property
+    def limit(self) -> int:
+        """Tokens that a request can have, prompt and answer."""
+        return self._body.limit
+
+    @property
+    def caches(self) -> tuple[Cache, ...]:
+        """Those that are open."""
+        with self._lock:
+            return tuple(self._open)
+
+    def set_level(self, level: int) -> Change:
+        """Go to a level of the ladder; raises LadderError if there is none such."""
+        with self._lock:
+            start = time.perf_counter()
+            freed = self._resize(level)
+            self.level = level
+            return Change(freed, time.perf_counter() - start)
+
+    def open(self, limit: int | None = None) -> Cache:
+        """Begin a request of at most `limit` tokens (by default, and at most, as many as the model knows)."""
+        with self._lock:
+            groups = [self._attention(block) for block in range(len(self._body.sizes))]
+            cache = Cache(groups, self._body.sizes, min(limit or self.limit, self.limit), self._kv, self._forget)
+            self._open.add(cache)
+            return cache
+
+    def prefill(self, tokens: Sequence[int], cache: Cache) -> Tensor:
+        """Let a request read tokens, `CHUNK` at a time; return the logits `[vocab_size]` after the last, float32.
+
+        Raises UsageError if they are none, or more than the cache has room for.
+        """
+        if not tokens:
+            raise UsageError("nothing to read: a prompt has at least one token")
+        found = [self.forward([(cache, tokens[start : start + CHUNK])]) for start in range(0, len(tokens), CHUNK)]
+        return found[-1][0]
+
+    def decode(self, tokens: Sequence[int], caches: Sequence[Cache]) -> Tensor:
+        """Let every request read one more token; return the logits `[requests, vocab_size]` after it, float32."""
+        return self.forward([(cache, [token]) for token, cache in zip(tokens, caches, strict=True)])
+
+    @torch.inference_mode()
+    def forward(self, requests: Sequence[tuple[Cache, Sequence[int]]]) -> Tensor:
+        """Let every request read its new tokens in one pass; return the logits `[requests, vocab_size]` after the last of each.
+
+        Raises UsageError if a request is closed or has no room for its tokens.
+        """
+        with self._lock:
+            for cache, tokens in requests:
+                _check_room(cache, len(tokens))
+            step = Step([(cache, len(tokens)) for cache, tokens in requests])
+            self._body.seat.step = step
+            positions = torch.cat([torch.arange(cache.tokens, cache.tokens + len(tokens)) for cache, tokens in requests])
+            ends = torch.tensor([len(tokens) for _, tokens in requests]).cumsum(0) - 1
+            states = self._body.embed(torch.tensor([[token for _, tokens in requests for token in tokens]]))
+            output = self._body.model(inputs_embeds=states, position_ids=positions[None], past_key_values=step, use_cache=True, logits_to_keep=ends)
+            step.commit()
+            logits: Tensor = output.logits[0]
+            return logits
+
+    def logprobs(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+        """Return the natural logarithm of the probability of each next token, `[vocab_size]`, after `tokens`."""
+        with self.open(len(tokens)) as cache:
+            found: NDArray[np.float32] = torch.log_softmax(self.prefill(tokens, cache).double(), -1).float().numpy()
+        return found
+
+    def generate(self, prompt: Sequence[int], max_tokens: int) -> Generated:
+        """Return the `max_tokens` likeliest tokens after `prompt`."""
+        with self.open(len(prompt) + max_tokens) as cache:
+            start = time.perf_counter()
+            found = [int(self.prefill(prompt, cache).argmax())]
+            first = time.perf_counter()
+            while len(found) < max_tokens:
+                found.append(int(self.decode([found[-1]], [cache])[0].argmax()))
+        return Generated(tuple(found), first - start, time.perf_counter() - first)
+
+    def memory(self) -> Memory:
+        """Return what the process holds."""
+        return process_memory()
+
+    def _resize(self, level: int) -> int:
+        """Free first, then take, so that the two never add up."""
+        kept, freed = self.ladder.kept(level), 0
+        order = sorted(kept, key=lambda name: kept[name] - self._body.halves[name].units)
+        for name in order:
+            block, _, kind = name.partition(".")
+            freed += self._body.halves[name].hold(kept[name])
+            if kind == "kv":
+                freed += sum(cache.shrink(int(block), kept[name]) for cache in self._open)
+        return freed
+
+    def _attention(self, block: int) -> int:
+        half = self._body.halves.get(f"{block}.kv")
+        return half.units if half else 0
+
+    def _forget(self, cache: Cache) -> None:
+        with self._lock:
+            self._open.discard(cache)
+
+
+def _check_room(cache: Cache, count: int) -> None:
+    if cache.closed:
+        raise UsageError("this request is closed: open another")
+    if cache.tokens + count > cache.limit:
+        raise UsageError(f"{cache.tokens + count} tokens do not fit in a request of at most {cache.limit}")

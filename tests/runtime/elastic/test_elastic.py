@@ -1,0 +1,159 @@
+"""The elastic model against models that were pruned offline, and against transformers step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.ladders import ladder_for
+from tests.tiny_models import FAMILIES
+from torch import Tensor
+from transformers import AutoModelForCausalLM, DynamicCache
+
+from secateur import pipeline
+from secateur.adapt.elastic import open_elastic
+from secateur.core.errors import LadderError, UsageError
+from secateur.core.ladder import Ladder
+from secateur.model.opened import Opened, open_model
+from secateur.runtime.elastic import Elastic
+
+Maker = Callable[..., Path]
+UNITS = ("1.ffn:64", "1.kv:1", "0.kv:1", "1.ffn:32", "1.attn", "0.ffn:32", "1.ffn")
+TOKENS = torch.randint(200, (40,), generator=torch.Generator().manual_seed(3)).tolist()
+
+
+@pytest.fixture
+def opened(tiny: Maker, tmp_path: Path) -> Callable[..., tuple[Opened, Ladder, Elastic]]:
+    """Open a tiny model of a family as an elastic one."""
+
+    def opened(family: str, *, level: int = 0, kind: torch.dtype = torch.float32, **config: Any) -> tuple[Opened, Ladder, Elastic]:
+        model = open_model(str(tiny(family, **config)))
+        ladder = ladder_for(model.graph, model.digest, UNITS)
+        return model, ladder, open_elastic(model, ladder, tmp_path / "weights.safetensors", level=level, dtype=kind)
+
+    return opened
+
+
+def _transformers(folder: Path | str) -> Any:
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+@torch.no_grad()
+def _logprobs(model: Any, tokens: list[int]) -> Tensor:
+    return torch.log_softmax(model(torch.tensor([tokens]), use_cache=False).logits[0, -1].double(), -1).float()
+
+
+def _close(found: Any, meant: Tensor) -> None:
+    torch.testing.assert_close(torch.as_tensor(found), meant, atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_levels_predict_what_models_pruned_offline_predict(family: str, opened: Callable[..., Any], tmp_path: Path) -> None:
+    model, ladder, elastic = opened(family)
+    _close(elastic.logprobs(TOKENS), _logprobs(_transformers(model.source.ref), TOKENS))
+    whole = elastic.logprobs(TOKENS)
+    for level in (3, 5, 7):
+        pipeline.apply(ladder.plan(level), model.source.ref, tmp_path / str(level))
+        elastic.set_level(level)
+        found = elastic.logprobs(TOKENS)
+        _close(found, _logprobs(_transformers(tmp_path / str(level)), TOKENS))
+        assert abs(found - whole).max() > 1e-2
+    elastic.set_level(0)
+    assert (elastic.logprobs(TOKENS) == whole).all()
+
+
+@pytest.mark.parametrize("family", ["llama", "phi3", "gemma3_text"])
+def test_bfloat16_weights_are_computed_with_exactly(family: str, opened: Callable[..., Any], tmp_path: Path) -> None:
+    model, ladder, elastic = opened(family, level=5, kind=torch.bfloat16, dtype="bfloat16")
+    pipeline.apply(ladder.plan(5), model.source.ref, tmp_path / "pruned")
+    pruned = _transformers(tmp_path / "pruned")
+    _close(elastic.logprobs(TOKENS), _logprobs(pruned, TOKENS))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_requests_of_different_lengths_decode_together(family: str, opened: Callable[..., Any]) -> None:
+    """Past the window of those families that have one, and in chunks of uneven size."""
+    model, _, elastic = opened(family)
+    whole = _transformers(model.source.ref)
+    lengths, caches = (3, 30, 17), [elastic.open(60) for _ in range(3)]
+    for length, cache in zip(lengths, caches, strict=True):
+        elastic.prefill(TOKENS[: length - 2], cache)
+        elastic.forward([(cache, TOKENS[length - 2 : length])])
+    for more in range(8):
+        logits = elastic.decode([TOKENS[length + more] for length in lengths], caches)
+        for row, length in zip(logits, lengths, strict=True):
+            _close(torch.log_softmax(row.double(), -1).float(), _logprobs(whole, TOKENS[: length + more + 1]))
+
+
+def _step(model: Any, past: DynamicCache, tokens: list[int], silent: dict[str, Tensor]) -> Tensor:
+    """Run more tokens through the whole model of transformers; silent: module -> mask of its inputs (or all of its output)."""
+    handles = []
+    for name, mask in silent.items():
+        module = model.model.get_submodule(name)
+        if mask.dim():
+            handles.append(module.register_forward_pre_hook(lambda _module, inputs, mask=mask: (inputs[0] * mask,)))
+        else:
+            handles.append(module.register_forward_hook(lambda _module, _inputs, output: output * 0))
+    positions = torch.arange(past.get_seq_length(), past.get_seq_length() + len(tokens))[None]
+    with torch.no_grad():
+        logits: Tensor = model(torch.tensor([tokens]), position_ids=positions, past_key_values=past, use_cache=True).logits[0, -1]
+    for handle in handles:
+        handle.remove()
+    return logits
+
+
+@pytest.mark.parametrize("config", [{}, {"attention_bias": True}])
+def test_levels_change_in_the_middle_of_requests(opened: Callable[..., Any], config: dict[str, Any]) -> None:
+    """What went from a request's attention stays away from it; its FFNs, and requests begun later, get all back."""
+    model, _, elastic = opened("llama", **config)
+    whole = _transformers(model.source.ref)
+    off, first_group = torch.zeros(()), torch.tensor([0.0, 1.0]).repeat_interleave(32)
+    ffn_32 = (torch.arange(96) >= 64).float()
+    early, late = elastic.open(), elastic.open()
+    early_past, late_past = DynamicCache(config=whole.config), DynamicCache(config=whole.config)
+
+    torch.testing.assert_close(elastic.prefill(TOKENS[:10], early), _step(whole, early_past, TOKENS[:10], {}), atol=2e-5, rtol=0)
+    elastic.set_level(5)
+    cut = {"layers.1.self_attn.o_proj": off, "layers.0.self_attn.o_proj": first_group}
+    narrow = {"layers.1.mlp.down_proj": ffn_32}
+    (row,) = elastic.decode([TOKENS[10]], [early])
+    torch.testing.assert_close(row, _step(whole, early_past, [TOKENS[10]], cut | narrow), atol=2e-5, rtol=0)
+    elastic.set_level(1)
+    assert (late.groups, early.groups) == ([1, 0, 2], [1, 0, 2])
+    late.close()
+    late = elastic.open()
+    elastic.prefill(TOKENS[20:26], late)
+    wide = {"layers.1.mlp.down_proj": (torch.arange(96) >= 32).float()}
+    _step(whole, late_past, TOKENS[20:26], wide)
+    rows = elastic.decode([TOKENS[11], TOKENS[26]], [early, late])
+    torch.testing.assert_close(rows[0], _step(whole, early_past, [TOKENS[11]], cut | wide), atol=2e-5, rtol=0)
+    torch.testing.assert_close(rows[1], _step(whole, late_past, [TOKENS[26]], wide), atol=2e-5, rtol=0)
+
+
+def test_generates_what_transformers_generates(opened: Callable[..., Any]) -> None:
+    model, _, elastic = opened("qwen3")
+    made = _transformers(model.source.ref).generate(torch.tensor([TOKENS[:8]]), max_new_tokens=12, min_new_tokens=12, do_sample=False)
+    assert elastic.generate(TOKENS[:8], 12).tokens == tuple(made[0, 8:].tolist())
+    assert elastic.caches == ()
+
+
+def test_mistakes_are_one_line(opened: Callable[..., Any], tmp_path: Path) -> None:
+    model, ladder, elastic = opened("llama")
+    for level in (-1, 8):
+        with pytest.raises(LadderError, match="levels 0"):
+            elastic.set_level(level)
+        with pytest.raises(LadderError, match="levels 0"):
+            open_elastic(model, ladder, tmp_path / "other.safetensors", level=level)
+    assert not (tmp_path / "other.safetensors").exists()
+    cache = elastic.open(20)
+    with pytest.raises(UsageError, match="at least one token"):
+        elastic.prefill([], cache)
+    with pytest.raises(UsageError, match="do not fit in a request of at most"):
+        elastic.prefill(TOKENS * 10, cache)
+    assert cache.tokens == 0
+    cache.close()
+    with pytest.raises(UsageError, match="closed"):
+        elastic.decode([1], [cache])
