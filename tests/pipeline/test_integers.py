@@ -15,7 +15,7 @@ from tests.tiny_models import FAMILIES
 
 from secateur import pipeline
 from secateur.core.codes import Grid
-from secateur.core.errors import SecateurError, UsageError, VerificationError
+from secateur.core.errors import PlanError, SecateurError, UsageError, VerificationError
 from secateur.core.pattern import Pattern
 from secateur.model.checkpoint import Checkpoint
 from secateur.model.opened import open_model
@@ -94,6 +94,35 @@ def test_masks_survive(tiny: Maker, tmp_path: Path, pattern: str, method: str) -
     assert Pattern.parse(pattern).ratio - 0.01 < made.sparsity < 0.9
 
 
+@pytest.mark.parametrize("pattern", ["2:4", "0.6"])
+def test_pruned_and_rounded_in_one_pass(tiny: Maker, tmp_path: Path, pattern: str) -> None:
+    """The folder promises its zeros like a pruned one, goes on after a kill like any, and loses less than one after the other."""
+    dense = str(tiny("llama"))
+    made = quantize(tiny("llama"), tmp_path / "once", Integers(sparsity=pattern))
+    wanted = Pattern.parse(pattern)
+    assert made.sparsity >= wanted.ratio - 1e-3
+    assert verify(str(tmp_path / "once")).pruned == len(packed(tmp_path / "once").grids)
+    pipeline.prune(dense, tmp_path / "pruned", sparsity=pattern, method="sparsegpt", calibration=SMALL)
+    quantize(tmp_path / "pruned", tmp_path / "after")
+    assert verify(str(tmp_path / "after")).pruned == len(packed(tmp_path / "after").grids)
+    kls = {name: pipeline.evaluate(str(tmp_path / name), window=64, count=8, reference=dense).kl or 0.0 for name in ("once", "after")}
+    assert 0 < kls["once"] < kls["after"]
+
+
+def test_zeros_that_are_not_those_of_the_plan(tiny: Maker, tmp_path: Path) -> None:
+    pipeline.prune(str(tiny("llama")), tmp_path / "pruned", sparsity="2:4", method="wanda", calibration=SMALL)
+    with pytest.raises(UsageError, match="is pruned already, and what is zero stays zero: leave out --sparsity"):
+        quantize(tmp_path / "pruned", tmp_path / "out", Integers(sparsity="0.5"))
+    shard = tmp_path / "pruned" / "model-00002-of-00004.safetensors"
+    name = "model.layers.0.mlp.up_proj.weight"
+    weights = load_file(shard)
+    weights[name][0, :4] = 1.0
+    save_file(weights, shard, metadata={"format": "pt"})
+    with pytest.raises(PlanError, match=r"model\.layers\.0\.mlp\.up_proj\.weight of .* does not have the sparsity 2:4 of its plan\.json"):
+        quantize(tmp_path / "pruned", tmp_path / "out")
+    assert {path.name for path in tmp_path.iterdir()} == {"pruned"}
+
+
 def test_gptq_is_nearer_to_the_model_than_rounding(tiny: Maker, tmp_path: Path) -> None:
     kls = {}
     for method in ("rtn", "imatrix", "gptq"):
@@ -145,6 +174,9 @@ def test_a_folder_that_computes_something_else_is_not_kept(tiny: Maker, tmp_path
         (Integers(bits=9), "9 bits: a quantised weight has 2 to 8"),
         (Integers(method="gtpq"), r"unknown quantization method 'gtpq' \(did you mean gptq\?\)"),
         (Integers(protect=("*",)), "--protect leaves nothing to quantise"),
+        (Integers(sparsity="0.5", method="rtn"), "which only --method gptq can: prune first, then quantize with rtn"),
+        (Integers(sparsity="0.5", prune="wonda"), r"unknown method 'wonda' \(did you mean wanda\?\)"),
+        (Integers(sparsity="3:7"), "pattern 3:7 does not fit .*: its width 64 is not a multiple of 7"),
     ],
 )
 def test_options_that_cannot_work(tiny: Maker, tmp_path: Path, how: Integers, message: str) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import pairwise
+
 import pytest
 import torch
 from tests.problems import make_problem, make_stats
@@ -11,6 +14,8 @@ from secateur.core.codes import Codes, Grid
 from secateur.core.errors import SecateurError
 from secateur.core.stats import LinearStats
 from secateur.quantizers import QUANTIZERS
+from secateur.quantizers.gptq import gptq, joint, swept
+from secateur.quantizers.refine import refine
 
 GRIDS = [Grid(bits=bits, group=group, symmetric=symmetric) for bits, group in ((4, 32), (3, 16), (8, 48), (2, 96)) for symmetric in (True, False)]
 ALL = pytest.mark.parametrize("name", list(QUANTIZERS))
@@ -87,7 +92,7 @@ def test_the_others_answer_for_what_is_pruned_and_rounded() -> None:
 def test_the_sweep_equals_the_textbook() -> None:
     """Column by column with the inverse Hessian of what is left, as in the paper's equation, on a small weight."""
     grid, (weight, stats) = Grid(bits=4, group=16), make_problem(5, 32)
-    found = quantized("gptq", weight, stats, grid)
+    found, _ = swept(weight, stats, grid, weight)
     assert stats.gram is not None
     gram = stats.gram.double()
     gram.diagonal().add_(gram.diagonal() * min(max(0.01, 32 / stats.tokens), 1.0))
@@ -102,6 +107,51 @@ def test_the_sweep_equals_the_textbook() -> None:
         current[:, column] = settled
         left = left[1:]
     torch.testing.assert_close(found.dense().double(), current, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+def test_refining_never_loses_more_and_is_a_minimum_in_every_code(grid: Grid) -> None:
+    """After enough passes no single code can be changed, the others as they are, without losing more."""
+    weight, stats = make_problem(8, WIDTH)
+    assert stats.gram is not None
+    alive = torch.rand(weight.shape, generator=torch.Generator().manual_seed(2)) < 0.8
+    codes = quantized("rtn", weight.masked_fill(~alive, 0.0), stats, grid)
+    lost = [error(codes, weight, stats)]
+    for _ in range(30):
+        codes = refine(weight, stats.gram, codes, alive, 1)
+        lost.append(error(codes, weight, stats))
+    assert all(later <= earlier * (1 + 1e-4) for earlier, later in pairwise(lost))
+    assert lost[-1] < 0.95 * lost[0]
+    assert bool((codes.dense()[~alive] == 0).all())
+    best = lost[-1] * (1 - 1e-4)
+    for row, column in ((0, 0), (3, 50), (7, 95)):
+        for change in (-1, 1):
+            value = int(codes.values[row, column]) + change
+            if alive[row, column] and grid.lowest <= value <= grid.highest:
+                values = codes.values.clone()
+                values[row, column] = value
+                assert error(replace(codes, values=values), weight, stats) >= best
+
+
+def test_the_scale_is_the_least_squares_one() -> None:
+    """With one group for each row and codes that cannot move, the scale is the projection of the weight on them."""
+    weight, stats = make_problem(6, 32)
+    assert stats.gram is not None
+    codes = quantized("rtn", weight, stats, Grid(bits=8))
+    doubled = replace(codes, scales=codes.scales * 1.05)
+    found = refine(weight, stats.gram, doubled, weight != 0, 1)
+    ours = codes.values.float()
+    projected = ((ours @ stats.gram) * weight).sum(1) / ((ours @ stats.gram) * ours).sum(1)
+    torch.testing.assert_close(found.scales[:, 0].float(), projected, rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("grid", [Grid(bits=4), Grid(bits=3, symmetric=False)], ids=str)
+def test_pruned_and_rounded_at_once_beats_one_after_the_other(grid: Grid) -> None:
+    weight, stats = make_problem(64, WIDTH)
+    pruned = weight.masked_fill(weight.abs() < weight.abs().median(), 0.0)
+    at_once = joint(weight, stats, grid, pruned)
+    assert torch.equal(at_once.dense() == 0, (pruned == 0) | (at_once.dense() == 0))
+    assert error(at_once, weight, stats) < 0.9 * error(gptq(pruned, stats, grid), weight, stats)
 
 
 def test_a_grid_that_holds_the_weight_loses_nothing() -> None:

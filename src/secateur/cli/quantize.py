@@ -24,6 +24,8 @@ def quantize(
     asymmetric: Annotated[bool, typer.Option("--asymmetric", help="Each group also gets a zero point.")] = False,
     method: Annotated[str, typer.Option("--method", help=_METHODS)] = "gptq",
     target: Annotated[str, typer.Option("--target", help="Budget, size=60MB or size=30%: each layer gets 3 to 8 bits of its own, instead of --bits.")] = "",
+    sparsity: Annotated[str, typer.Option("--sparsity", help="gptq: also make zeros, 0.5 or 2:4, pruning and rounding at once; chosen by --prune.")] = "",
+    prune: Annotated[str, typer.Option("--prune", help="How these zeros are chosen: a method of weights, as in `secateur prune`.")] = "sparsegpt",
     protect: Annotated[list[str] | None, typer.Option("--protect", help="first=N, last=N, or a glob over tensors, which stay as they are; repeatable.")] = None,
     calib: options.Calib = "builtin",
     samples: options.Samples = 64,
@@ -39,7 +41,8 @@ def quantize(
     """Quantise a model and write a packed Hugging Face folder that was reloaded and compared."""
     from secateur import pipeline
 
-    how = pipeline.Integers(bits=bits, group=group, symmetric=not asymmetric, method=method, target=target, protect=tuple(protect or ()))
+    grid: dict[str, Any] = {"bits": bits, "group": group, "symmetric": not asymmetric, "target": target}
+    how = pipeline.Integers(**grid, method=method, sparsity=sparsity, prune=prune, protect=tuple(protect or ()))
     settings = settings_of(dtype, compute, memory, overwrite=overwrite)
     calibration = pipeline.Calibration(text=calib, samples=samples, window=calib_window)
     started = time.perf_counter()

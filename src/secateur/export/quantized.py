@@ -14,7 +14,14 @@ tags:
 
 # {name}, quantised
 """
-_SAID = {"method": "Method", "calibration": "Calibration text", "samples": "Windows", "window": "Tokens per window", "calibration_digest": "Digest of the text"}
+_SAID = {
+    "method": "Method",
+    "sparsity": "Pruned at once to",
+    "calibration": "Calibration text",
+    "samples": "Windows",
+    "window": "Tokens per window",
+    "calibration_digest": "Digest of the text",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,6 @@ from secateur.core.errors import UsageError
 from secateur.core.graph import Graph
 from secateur.core.plan import Plan
 from secateur.core.progress import Progress
-from secateur.core.registry import Entry
 from secateur.core.stream import LiveBlock
 from secateur.core.target import Target
 from secateur.export.quantized import Quantization, quantized_card
@@ -35,9 +34,10 @@ from secateur.pipeline.bits import allocate_bits, budget_of
 from secateur.pipeline.calibration import Calibration, calibration_tokens, provenance
 from secateur.pipeline.outcome import planned_config
 from secateur.pipeline.outcomes import without
+from secateur.pipeline.pairing import check_masks, plan_beside
 from secateur.pipeline.reload import accept, difference, last_states
+from secateur.pipeline.round import Rounding, rounding_named
 from secateur.pipeline.run import Settings, probe
-from secateur.quantizers import QUANTIZERS, Quantizer
 from secateur.transform.rounding import storage_type
 
 CARD, PLAN = "README.md", "plan.json"
@@ -51,6 +51,8 @@ class Integers:
 
     target: a budget such as `size=60MB` for all stored weights; then every layer gets bits of its own and `bits` says nothing.
     method: a name of `QUANTIZERS`. protect: `first=N`, `last=N` or globs over tensors, which stay as they are.
+    sparsity: zeros made on the way, a ratio such as `0.5` or a pattern such as `2:4`; pruning and rounding then answer for each other.
+    prune: which weights become zero, a row of `secateur.pipeline.methods.METHODS`.
     """
 
     bits: int = 4
@@ -59,6 +61,8 @@ class Integers:
     method: str = "gptq"
     protect: tuple[str, ...] = ()
     target: str = ""
+    sparsity: str = ""
+    prune: str = "sparsegpt"
 
     @property
     def grid(self) -> Grid:
@@ -89,24 +93,26 @@ class Quantized:
 def quantize_opened(model: Opened, how: Integers, calibration: Calibration, out: Path, *, seed: int, settings: Settings, progress: Progress) -> Quantized:
     """Quantise `model` into the folder `out`, going on where the same run was killed.
 
-    Raises UsageError for options that cannot work, TextError if the text is too short, MissingExtraError without
-    compressed-tensors, VerificationError if the reloaded folder does not compute what the run computed; nothing is left then.
+    Raises UsageError for options that cannot work, PlanError where the zeros are not those of the plan beside the weights,
+    TextError if the text is too short, MissingExtraError without compressed-tensors, VerificationError if the reloaded folder
+    does not compute what the run computed; nothing is left then.
     """
     require_packing()
-    entry = QUANTIZERS[how.method]
+    rounding = rounding_named(how.method, how.sparsity, how.prune)
     if isinstance(model.source, PackedSource):
         raise UsageError(f"{model.source.ref} is quantised already: quantise the model it was made from")
     grids = grids_of(model.graph, how)
+    _check_zeros(model, rounding, grids)
     dtype, kind = storage_type(settings.dtype, model.graph.tensors), settings.arithmetic or "bfloat16"
     budget = budget_of(model.graph, Target.parse([how.target]), grids, dtype.itemsize) if how.target else 0
-    reads = bool(entry.needs or budget)
+    reads = bool(rounding.needs or budget)
     tokens = calibration_tokens(model, calibration, seed) if reads else probe(model)
     said = {**{name: str(value) for name, value in asdict(how).items()}, "seed": str(seed), **(provenance(calibration, tokens) if reads else {})}
     job = {"model": model.digest, "dtype": str(dtype), "arithmetic": kind, "secateur": version("secateur"), "integers": said}
     with arithmetic(kind), writing(out, job, len(model.graph.blocks) + 1, overwrite=settings.overwrite) as checkpoint:
         if budget:
             grids = _kept(checkpoint.partial / GRIDS, lambda: allocate_bits(model.graph, model.stream(), grids, budget, tokens, progress))
-        run = _Run(model, entry, grids, dtype, checkpoint, seed)
+        run = _Run(model, rounding, grids, dtype, checkpoint, seed)
         run.write_outside()
         hidden = HiddenStates(run.stream, tokens, budget=settings.memory, folder=checkpoint.partial)
         run.quantize_blocks(hidden, progress)
@@ -132,6 +138,19 @@ def grids_of(graph: Graph, how: Integers) -> dict[str, Grid]:
     return {linear.tensor: grid for linear in linears}
 
 
+def _check_zeros(model: Opened, rounding: Rounding, grids: Mapping[str, Grid]) -> None:
+    """Raise PlanError for zeros that are not those of the plan beside the weights, UsageError for new ones that would undo them."""
+    plan = plan_beside(model.source.ref)
+    check_masks(model, plan)
+    if rounding.pruning is None:
+        return
+    if plan is not None and plan.sparsity:
+        raise UsageError(f"{model.source.ref} is pruned already, and what is zero stays zero: leave out --sparsity, or quantise the dense model")
+    for linear in model.graph.linears:
+        if linear.tensor in grids:
+            rounding.pruning[0].check(linear.tensor, linear.in_features)
+
+
 def _kept(path: Path, make: Callable[[], dict[str, Grid]]) -> dict[str, Grid]:
     """Return the grids that a killed run found and noted in `path`, or find them and note them."""
     if not path.exists():
@@ -144,10 +163,10 @@ def _kept(path: Path, make: Callable[[], dict[str, Grid]]) -> dict[str, Grid]:
 class _Run:
     """One pass over the blocks."""
 
-    def __init__(self, model: Opened, entry: Entry[Quantizer], grids: Mapping[str, Grid], dtype: torch.dtype, checkpoint: Checkpoint, seed: int) -> None:
+    def __init__(self, model: Opened, rounding: Rounding, grids: Mapping[str, Grid], dtype: torch.dtype, checkpoint: Checkpoint, seed: int) -> None:
         self.stream = model.stream(outside=dtype)
         self.resumed = max(checkpoint.finished() - 1, 0)
-        self._model, self._entry, self._grids, self._dtype, self._checkpoint, self._seed = model, entry, grids, dtype, checkpoint, seed
+        self._model, self._rounding, self._grids, self._dtype, self._checkpoint, self._seed = model, rounding, grids, dtype, checkpoint, seed
         self._zeros = self._weights = self._bytes = 0
 
     def write_outside(self) -> None:
@@ -198,13 +217,13 @@ class _Run:
         linears = [linear for linear in live.block.linears if linear.tensor in names and linear.tensor in self._grids]
         if not linears:
             return {}
-        stats, found = collect(live, linears, hidden, self._entry.needs, self._seed), {}
+        stats, found = collect(live, linears, hidden, self._rounding.needs, self._seed), {}
         give_back()
         # Bfloat16 products are good enough for activations; a solver would keep their error in the weights.
         with arithmetic("float32"):
             for linear in linears:
                 weight = live.weight(linear.tensor)
-                found[linear.tensor] = self._entry.function(weight, stats[linear.tensor], self._grids[linear.tensor])
+                found[linear.tensor] = self._rounding(weight, stats[linear.tensor], self._grids[linear.tensor])
                 weight.copy_(found[linear.tensor].dense())
         return found
 
@@ -237,8 +256,11 @@ class _Run:
         if "auto_map" in config:
             (folder / f"{MODULE}.py").write_text(modeling_source(family_of(config)), encoding="utf-8")
         source.copy_companions(folder)
-        if (plan := Path(source.ref).expanduser() / PLAN).is_file():
-            shutil.copyfile(plan, folder / PLAN)
+        if zeros := self._rounding.sparsity(self._grids):
+            plan = Plan(model=self._model.digest, sparsity=zeros, made_by=self._rounding.made_by(said))
+            (folder / PLAN).write_text(plan.to_json(), encoding="utf-8")
+        elif (beside := Path(source.ref).expanduser() / PLAN).is_file():
+            shutil.copyfile(beside, folder / PLAN)
         manifest = {"source": self._model.digest, "integers": dict(said), "shards": self._checkpoint.digests(), "secateur": version("secateur")}
         self._checkpoint.write_json(MANIFEST, manifest)
 

@@ -6,29 +6,47 @@ import torch
 from torch import Tensor
 
 from secateur.core.codes import Codes, Grid
-from secateur.core.linalg import damped_cholesky, default_damping, finite_gram
+from secateur.core.linalg import damped_cholesky, default_damping, finite_gram, with_damping
 from secateur.core.stats import LinearStats
 from secateur.core.sweep import inverse_factor, sweep
 from secateur.quantizers import quantizer
 from secateur.quantizers.fit import fit, level, round_to
+from secateur.quantizers.refine import refine
+
+_PASSES = 4
+"""Each pass of refinement takes a fifth of what the last one took; a pass costs as much as the sweep."""
 
 
 @quantizer("gptq", needs={"gram"}, paper="arXiv:2210.17323")
 def gptq(weight: Tensor, stats: LinearStats, grid: Grid) -> Codes:
-    """Round the columns in order of their inputs' size; those that follow answer for each error, and for what is pruned.
+    """Round the columns in order of their inputs' size; those that follow answer for each error, and for what is pruned; then refine.
 
     The grids are fitted to the whole weight beforehand, errors weighed as the sweep will weigh them, so that the order needs no
-    place in the file. Weights that are zero stay zero while the others move: SparseGPT's joint form with the mask given.
+    place in the file. Weights that are zero stay zero while the others move.
     Raises SecateurError if the Gram matrix cannot be factorised. Frantar and others, 2022.
     """
+    return joint(weight, stats, grid, weight)
+
+
+def joint(weight: Tensor, stats: LinearStats, grid: Grid, pruned: Tensor) -> Codes:
+    """Return the codes that lose least of `weight` with the zeros of `pruned`, the same weight as a solver pruned it.
+
+    Pruning and rounding then answer for each other, on one Gram matrix: SparseGPT's joint form (arXiv:2301.00774).
+    """
+    codes, damping = swept(weight, stats, grid, pruned)
+    return refine(weight, with_damping(finite_gram(stats), damping).float().contiguous(), codes, pruned != 0, _PASSES)
+
+
+def swept(weight: Tensor, stats: LinearStats, grid: Grid, start: Tensor) -> tuple[Codes, float]:
+    """Return what the sweep alone makes of `weight`, on grids fitted to `start`, zero where that is, and the damping that it took."""
     gram = finite_gram(stats)
     order = gram.diagonal().argsort(descending=True, stable=True)
-    factor, _ = damped_cholesky(gram[order][:, order], default_damping(stats))
+    factor, damping = damped_cholesky(gram[order][:, order], default_damping(stats))
     upper = inverse_factor(factor).float()
     rows, width = weight.shape
     importance = torch.empty(width)
     importance[order] = upper.diagonal().square().reciprocal()
-    scales, zeros = fit(weight.view(rows, -1, grid.group), importance.view(-1, grid.group), grid)
+    scales, zeros = fit(start.view(rows, -1, grid.group), importance.view(-1, grid.group), grid)
     current, values = weight[:, order].T.contiguous(), torch.empty(width, rows)
 
     def settle(column: int) -> Tensor:
@@ -36,8 +54,8 @@ def gptq(weight: Tensor, stats: LinearStats, grid: Grid) -> Codes:
         scale = scales[:, place // grid.group]
         zero = None if zeros is None else zeros[:, place // grid.group]
         codes = round_to(current[column, :, None], scale, zero, grid).squeeze(-1)
-        values[place] = codes.where(weight[:, place] != 0, level(zero))
+        values[place] = codes.where(start[:, place] != 0, level(zero))
         return (values[place] - level(zero)) * scale.float()
 
     sweep(current, upper, settle)
-    return Codes(grid, values.T.to(torch.int8).contiguous(), scales, zeros)
+    return Codes(grid, values.T.to(torch.int8).contiguous(), scales, zeros), damping

@@ -1,0 +1,57 @@
+"""How a weight becomes integers: rounded as it is, or pruned and rounded at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from secateur.core.codes import Codes, Grid
+from secateur.core.errors import UsageError
+from secateur.core.pattern import Pattern
+from secateur.core.registry import Entry
+from secateur.core.stats import LinearStats
+from secateur.pipeline.methods import Method, method_named
+from secateur.quantizers import QUANTIZERS, Quantizer
+from secateur.quantizers.gptq import joint
+
+
+@dataclass(frozen=True, slots=True)
+class Rounding:
+    """A quantiser, and the pattern and the method that choose zeros beforehand, where there are any."""
+
+    quantizer: Entry[Quantizer]
+    pruning: tuple[Pattern, Method] | None
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Which statistics of `LinearStats` it reads."""
+        return self.quantizer.needs | (self.pruning[1].needs if self.pruning else frozenset())
+
+    def __call__(self, weight: Tensor, stats: LinearStats, grid: Grid) -> Codes:
+        """Return the codes of a weight `[out_features, in_features]`, float32, which is left as it was."""
+        if self.pruning is None:
+            return self.quantizer.function(weight, stats, grid)
+        pattern, method = self.pruning
+        return joint(weight, stats, grid, method.solver(weight, stats, pattern, method.scorer, method.scope))
+
+    def sparsity(self, tensors: Iterable[str]) -> dict[str, str]:
+        """Return the sparsity that a plan gives each of `tensors`."""
+        return dict.fromkeys(tensors, str(self.pruning[0])) if self.pruning else {}
+
+    def made_by(self, said: Mapping[str, str]) -> dict[str, str]:
+        """Return what a plan of these zeros records; `said` holds seed and calibration."""
+        known = ("seed", "calibration", "calibration_digest", "samples", "window")
+        own = {"target": str(self.pruning[0]), **self.pruning[1].as_strings()} if self.pruning else {}
+        return own | {key: said[key] for key in known if key in said}
+
+
+def rounding_named(method: str, sparsity: str, prune: str) -> Rounding:
+    """Return the rounding of these names; raises UsageError for what is unknown or cannot work together."""
+    entry = QUANTIZERS[method]
+    if not sparsity:
+        return Rounding(entry, None)
+    if entry.name != "gptq":
+        raise UsageError(f"--sparsity prunes and rounds at once, which only --method gptq can: prune first, then quantize with {entry.name}")
+    return Rounding(entry, (Pattern.parse(sparsity), method_named(prune)))
