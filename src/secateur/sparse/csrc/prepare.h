@@ -1,0 +1,58 @@
+/* Preparing inputs, in plain C: each instruction set includes it, so that the compiler makes the most of its flags. */
+#ifndef SECATEUR_PREPARE_H
+#define SECATEUR_PREPARE_H
+
+#include <math.h>
+
+#include "internal.h"
+
+static void quantise_chunk(const float *x, int8_t *codes, float *scale, float *sums) {
+    float top = 0;
+    for (int j = 0; j < SEC_CHUNK; j++) {
+        float size = fabsf(x[j]);
+        top = size > top ? size : top;
+    }
+    /* Below this the reciprocal is infinite; such a chunk is zero for every purpose. */
+    float inverse = top > 1e-36f ? 127.0f / top : 0.0f;
+    *scale = top > 1e-36f ? top / 127.0f : 0.0f;
+    for (int half = 0; half < 2; half++) {
+        int32_t sum = 0;
+        for (int j = 32 * half; j < 32 * half + 32; j++) {
+            /* Adding and taking away 1.5 * 2^23 rounds to nearest even without a call. */
+            float rounded = (x[j] * inverse + 12582912.0f) - 12582912.0f;
+            codes[j] = (int8_t)rounded;
+            sum += (int32_t)rounded;
+        }
+        sums[half] = *scale * (float)sum;
+    }
+}
+
+static void prepare_chunk(sec_input *in, const float *x, int64_t at) {
+    if (in->plain) memcpy(in->plain + at * SEC_CHUNK, x, SEC_CHUNK * sizeof(float));
+    if (in->split) {
+        float *split = in->split + at * SEC_CHUNK;
+        for (int j = 0; j < SEC_CHUNK / 2; j++) {
+            split[j] = x[2 * j];
+            split[SEC_CHUNK / 2 + j] = x[2 * j + 1];
+        }
+    }
+    if (in->bf16) {
+        uint16_t *bf16 = in->bf16 + at * SEC_CHUNK;
+        for (int j = 0; j < SEC_CHUNK; j++) bf16[j] = sec_to_bf16(x[j]);
+    }
+    if (in->codes) quantise_chunk(x, in->codes + at * SEC_CHUNK, in->scales + at, in->sums + 2 * at);
+}
+
+static void prepare(sec_input *in, const float *x, int64_t stride) {
+    for (int64_t i = 0; i < in->n; i++) {
+        const float *row = x + i * stride;
+        for (int64_t c = 0; c < in->chunks; c++) {
+            int64_t left = in->cols - c * SEC_CHUNK;
+            float last[SEC_CHUNK] = {0};
+            if (left < SEC_CHUNK) memcpy(last, row + c * SEC_CHUNK, (size_t)left * sizeof(float));
+            prepare_chunk(in, left < SEC_CHUNK ? last : row + c * SEC_CHUNK, c * in->n + i);
+        }
+    }
+}
+
+#endif
