@@ -105,6 +105,16 @@ class Choices:
         """Bytes of KV cache per position that each step frees."""
         return -np.diff(self.cache)
 
+    @cached_property
+    def freed_flops(self) -> Floats:
+        """Operations per token that each step saves."""
+        return -np.diff(self.flops)
+
+    @cached_property
+    def caching(self) -> Mask:
+        """Which steps take cache away, so that they cannot be taken back while a request lasts."""
+        return self.freed_cache > 0
+
     def frees(self, seen: Observation) -> Floats:
         """Return the bytes that each step frees, at this batch and length, `[n]`."""
         return self.freed_weights + self.freed_cache * seen.positions
@@ -112,6 +122,10 @@ class Choices:
     def needs(self, seen: Observation) -> Floats:
         """Return the bytes that the model takes at each level once every sequence has come to its end, `[n + 1]`."""
         return self.weights + self.cache * seen.positions + self.activations(seen.batch, seen.tokens)
+
+    def whole(self, batch: int, tokens: int) -> float:
+        """Return the bytes that the whole model takes for a batch of sequences of so many tokens each."""
+        return float(self.weights[0] + self.cache[0] * batch * tokens + self.activations(batch, tokens))
 
     def missing(self, seen: Observation) -> float:
         """Return how many bytes the whole model is short of; not positive if it fits."""

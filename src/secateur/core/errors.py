@@ -44,6 +44,14 @@ class TargetError(UsageError):
     """A budget is malformed, or no model within reach meets it."""
 
 
+class TraceError(SecateurError):
+    """A recorded trace is missing, malformed or empty."""
+
+
+class PolicyError(SecateurError):
+    """A trained policy cannot be read, or was trained for another ladder."""
+
+
 class RecordError(SecateurError):
     """What should hold measured numbers does not, or holds those of something else."""
 

@@ -103,7 +103,7 @@ def _pareto(lines: Sequence[Line], field: str, title: str, scale: Callable[[floa
         },
     }
     line = {"data": {"values": edge}, "mark": {"type": "line", "strokeDash": [4, 3], "opacity": 0.7, "color": "#8a8f98"}, "encoding": {"x": x, "y": y}}
-    return {**_frame(340), "layer": [line, points]}
+    return {**frame(340), "layer": [line, points]}
 
 
 def _heat_map(cells: Sequence[Cell]) -> Spec:
@@ -119,7 +119,7 @@ def _heat_map(cells: Sequence[Cell]) -> Spec:
     names = [f"{half} · {_called(cell, one)}" for cell in cells if cell.removed for half in ("attention", "FFN")]
     tooltip = [{"field": "row"}, {"field": "block"}, {"field": "removed", "format": ".1%", "title": "removed"}]
     return {
-        **_frame(22 * len(names) + 40),
+        **frame(22 * len(names) + 40),
         "data": {"values": rows},
         "mark": {"type": "rect", "color": "#d9480f", "stroke": "#8a8f98", "strokeWidth": 0.2},
         "encoding": {
@@ -136,7 +136,8 @@ def _called(cell: Cell, one_target: bool) -> str:
     return cell.row.method if one_target else cell.row.name
 
 
-def _frame(height: int) -> Spec:
+def frame(height: int) -> Spec:
+    """Return what every chart begins with: as wide as its place, `height` pixels high."""
     return {
         "$schema": _SCHEMA,
         "width": "container",

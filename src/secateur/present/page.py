@@ -8,7 +8,7 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
-from secateur.present.charts import charts, script
+from secateur.present.charts import Spec, charts, script
 from secateur.present.columns import Column, measured, megabytes
 from secateur.present.folder import Cell, Job
 from secateur.present.kinds import HEADER, by_kind
@@ -32,18 +32,23 @@ def page(job: Job, cells: Sequence[Cell]) -> str:
         *_kinds(lines),
         "<h2>Every row</h2><p>Tap a heading to sort. Green: the best of the pruned rows at its target.</p>",
         _table(lines),
-        *(_chart(name) for name in drawn),
+        *(chart_place(name, *_TITLES[name]) for name in drawn),
         *_tasks(cells),
         *_notes(cells),
         *_protocol(job),
         *_provenance(cells),
     ]
+    return whole_page(f"{job.name}: pruning compared", parts, drawn)
+
+
+def whole_page(title: str, parts: Sequence[str], drawn: Mapping[str, Spec]) -> str:
+    """Return a page that loads nothing: what stands on it as HTML, and the chart of each place that `chart_place` made."""
     own = files("secateur.present")
     embedded = json.dumps(drawn).replace("</", "<\\/")
     return "\n".join(
         [
             '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">',
-            f'<link rel="icon" href="data:,"><title>{escape(job.name)}: pruning compared</title>',
+            f'<link rel="icon" href="data:,"><title>{escape(title)}</title>',
             f"<style>{own.joinpath('page.css').read_text(encoding='utf-8')}</style></head><body>",
             *parts,
             f'<script type="application/json" id="charts">{embedded}</script>',
@@ -84,7 +89,7 @@ def _kinds(lines: Sequence[Line]) -> Iterator[str]:
     rows = by_kind(lines)
     if rows:
         yield "<h2>The kinds of pruning</h2><p>The range of what the rows below measured.</p>"
-        yield _plain(HEADER, rows)
+        yield plain_table(HEADER, rows)
 
 
 def _table(lines: Sequence[Line]) -> str:
@@ -108,14 +113,15 @@ def _numeric(column: Column) -> str:
     return ' class="n"' if column.number else ""
 
 
-def _plain(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def plain_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table that cannot be sorted."""
     heads = "".join(f'<th scope="col">{escape(name)}</th>' for name in header)
     body = "".join("<tr>" + "".join(f"<td>{escape(text)}</td>" for text in row) + "</tr>" for row in rows)
     return f'<div class="scroll"><table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def _chart(name: str) -> str:
-    title, words = _TITLES[name]
+def chart_place(name: str, title: str, words: str) -> str:
+    """Return where the chart of this name goes, under its heading."""
     return f'<h2>{escape(title)}</h2><p>{escape(words)}</p><div class="chart" id="{name}"></div>'
 
 
@@ -126,7 +132,7 @@ def _tasks(cells: Sequence[Cell]) -> Iterator[str]:
         columns = list(dict.fromkeys(name for records in named.values() for name in records))
         if columns:
             rows = [[row, *(f"{records[name].value:.4g}" if name in records else "" for name in columns)] for row, records in named.items()]
-            yield f"<h2>{title}</h2>" + _plain(["row", *columns], rows)
+            yield f"<h2>{title}</h2>" + plain_table(["row", *columns], rows)
 
 
 def _notes(cells: Sequence[Cell]) -> Iterator[str]:
@@ -162,7 +168,7 @@ def _provenance(cells: Sequence[Cell]) -> Iterator[str]:
         for cell in cells
         for record in cell.records.values()
     ]
-    yield f"<h2>Provenance</h2><details><summary>All {len(rows)} numbers</summary>{_plain(header, rows)}</details>"
+    yield f"<h2>Provenance</h2><details><summary>All {len(rows)} numbers</summary>{plain_table(header, rows)}</details>"
 
 
 def _versions(software: Mapping[str, Any]) -> str:

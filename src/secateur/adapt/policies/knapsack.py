@@ -18,31 +18,43 @@ MOST = 20_000
 
 @policy("knapsack", levels=False)
 def knapsack(choices: Choices, file: Path | None) -> Policy:
-    """Take the steps whose prices add up to the least among all sets that free enough; if none does, all of them.
+    """Take the steps whose prices add up to the least among all sets that free enough; if none does, all of them."""
+    return Knapsack(choices)
 
-    Exact: every useful combination is made once, beforehand, first of the halves with a cache, then of those without, and a decision
-    looks through the former for the cheapest match among the latter. Where sizes differ so much that there are too many
-    combinations, sizes are rounded down.
+
+class Knapsack:
+    """Every useful combination, made once: of the halves with a cache, and of those without.
+
+    A decision looks through the former for the cheapest match among the latter, which is exact. Where sizes differ so much that there
+    are too many combinations, sizes are rounded down.
     """
-    cached = [chain for chain in choices.chains if choices.freed_cache[list(chain)].any()]
-    plain = [chain for chain in choices.chains if chain not in cached]
-    attention, ffn = combine(choices, cached), combine(choices, plain)
-    cheapest = _cheapest_at_least(ffn)
-    everything = range(len(choices.units))
 
-    def decide(seen: Observation) -> Decision:
-        missing = choices.missing(seen)
-        if missing <= 0:
-            return choices.decide((), seen)
-        rest = missing - attention.weights - attention.cache * seen.positions
+    def __init__(self, choices: Choices) -> None:
+        self._choices = choices
+        cached = [chain for chain in choices.chains if choices.freed_cache[list(chain)].any()]
+        self._attention = combine(choices, cached)
+        self._ffn = combine(choices, [chain for chain in choices.chains if chain not in cached])
+        self._cheapest = _cheapest_at_least(self._ffn)
+
+    def __call__(self, seen: Observation) -> Decision:
+        """Return the cheapest set that fits."""
+        return self.for_all([seen])
+
+    def for_all(self, moments: Sequence[Observation]) -> Decision:
+        """Return the cheapest set that fits at every moment, with what it needs at the first."""
+        missing = [self._choices.missing(seen) for seen in moments]
+        if max(missing) <= 0:
+            return self._choices.decide((), moments[0])
+        attention, ffn, last = self._attention, self._ffn, len(self._cheapest) - 1
+        rest = attention.rest(missing[0], moments[0])
+        for seen, lacking in zip(moments[1:], missing[1:], strict=True):
+            rest = np.maximum(rest, attention.rest(lacking, seen))
         place = np.searchsorted(ffn.weights, rest)
-        total = np.where(place < len(cheapest), attention.prices + ffn.prices[cheapest[np.minimum(place, len(cheapest) - 1)]], np.inf)
+        total = np.where(place <= last, attention.prices + ffn.prices[self._cheapest[np.minimum(place, last)]], np.inf)
         best = int(total.argmin())
         if not np.isfinite(total[best]):
-            return choices.decide(everything, seen)
-        return choices.decide((*attention.steps(best), *ffn.steps(int(cheapest[place[best]]))), seen)
-
-    return decide
+            return self._choices.decide(range(len(self._choices.units)), moments[0])
+        return self._choices.decide((*attention.steps(best), *ffn.steps(int(self._cheapest[place[best]]))), moments[0])
 
 
 @dataclass(frozen=True)
@@ -53,6 +65,10 @@ class Combined:
     cache: Floats
     prices: Floats
     stages: Sequence[tuple[NDArray[np.int64], NDArray[np.int64], tuple[int, ...]]]
+
+    def rest(self, missing: float, seen: Observation) -> Floats:
+        """Return the bytes that are missing still after each combination."""
+        return missing - self.weights - self.cache * seen.positions
 
     def steps(self, index: int) -> list[int]:
         """Return the steps of a combination."""

@@ -1,0 +1,136 @@
+"""The two games that a policy can be trained on, for gymnasium."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+from secateur.adapt.choices import Choices, Observation
+from secateur.adapt.features import NAMES, Vector, features, still_missing
+from secateur.adapt.reward import observed, quality, quality_left
+from secateur.adapt.traces import Moment
+
+Traces = Callable[[int], Sequence[Moment]]
+"""Returns the trace of a seed."""
+
+_SEEDS = 2**31 - 1
+_LATENCIES = (1e-3, 1.0)
+
+
+class _Game(gymnasium.Env[Vector, np.int64]):
+    """Moments of one made-up trace after another; the first trace follows from the seed of `reset`."""
+
+    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012
+
+    def __init__(self, choices: Choices, traces: Traces, seen: int, actions: int) -> None:
+        self.choices = choices
+        self._traces = traces
+        self._moments: Iterator[Moment] = iter(())
+        self.observation_space = spaces.Box(-np.inf, np.inf, (seen,), np.float32)
+        self.action_space = spaces.Discrete(actions)
+
+    def _restart(self, seed: int | None) -> None:
+        if seed is not None:
+            self._moments = iter(())
+
+    def _next(self) -> Moment:
+        moment = next(self._moments, None)
+        while moment is None:
+            self._moments = iter(self._traces(int(self.np_random.integers(_SEEDS))))
+            moment = next(self._moments, None)
+        return moment
+
+    def _sense(self, moment: Moment, level: int) -> Observation:
+        """Return what is seen of a moment; the latency is of another run, so it is made up."""
+        seen = observed(moment, self.choices, np.arange(len(self.choices.units)) < level)
+        low, high = np.log(_LATENCIES)
+        return replace(seen, latency=float(np.exp(self.np_random.uniform(low, high))))
+
+
+class UnitGame(_Game):
+    """Choose the next step of the ladder to take, in any order that the halves of blocks allow, or stop (as RAP, arXiv:2505.17138).
+
+    An episode is one moment. Actions `0..n-1` take a step, `n` stops. Seen: `features`, the share of the whole need that is still
+    missing, and which steps are gone, `[10 + n]`. Reward, with q = perplexity of the whole model / perplexity with what is gone
+    (`Choices.loss`): taking a step pays q after it less q before it. The episode ends when all fits or is gone, by stopping, and by a
+    step that is gone or whose predecessor in its half is not: that pays -q if it does not fit, or was no step, and else nothing.
+    So all rewards of an episode sum to the quality that was lost, as a negative number, and to -1 where nothing can be served.
+    """
+
+    def __init__(self, choices: Choices, traces: Traces) -> None:
+        super().__init__(choices, traces, len(NAMES) + 1 + len(choices.units), len(choices.units) + 1)
+        self._clear()
+
+    def _clear(self) -> None:
+        self._gone = np.zeros(len(self.choices.units), dtype=bool)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Vector, dict[str, Any]]:
+        """Start at the next moment."""
+        super().reset(seed=seed)
+        self._restart(seed)
+        self._clear()
+        # The level of before says nothing here, which the network must learn.
+        self._seen = self._sense(self._next(), int(self.np_random.integers(len(self._gone) + 1)))
+        self._quality = 1.0
+        return self._vector(), {}
+
+    def step(self, action: np.int64) -> tuple[Vector, float, bool, bool, dict[str, Any]]:
+        """Take a step or stop."""
+        index, count = int(action), len(self._gone)
+        if index == count:
+            return self._vector(), self._ending(), True, False, {}
+        before = self.choices.before[index]
+        if self._gone[index] or (before is not None and not self._gone[before]):
+            return self._vector(), -self._quality, True, False, {}
+        self._gone[index] = True
+        left = quality(self.choices, self.choices.loss(self._gone))
+        reward, self._quality = left - self._quality, left
+        done = self._fits() or bool(self._gone.all())
+        return self._vector(), reward + (self._ending() if done else 0.0), done, False, {}
+
+    def _fits(self) -> bool:
+        return self.choices.need(self._gone, self._seen) <= self._seen.available
+
+    def _ending(self) -> float:
+        return 0.0 if self._fits() else -self._quality
+
+    def _vector(self) -> Vector:
+        return np.concatenate([features(self.choices, self._seen), still_missing(self.choices, self._seen, self._gone)])
+
+
+class LevelGame(_Game):
+    """Choose the level of the ladder directly.
+
+    An episode is one request; each of its moments is a step. Actions `0..n` are levels. Seen: `features`, `[9]`. Reward: perplexity
+    of the whole model / perplexity at the level, less 1, if the request fits there to its end; else -1.
+    """
+
+    def __init__(self, choices: Choices, traces: Traces) -> None:
+        super().__init__(choices, traces, len(NAMES), len(choices.units) + 1)
+        self._ahead: Moment | None = None
+        self._level = 0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Vector, dict[str, Any]]:
+        """Start at the next request, at whatever level the last one ended; at the whole model after a seed."""
+        super().reset(seed=seed)
+        self._restart(seed)
+        self._ahead, self._level = (None, 0) if seed is not None else (self._ahead, self._level)
+        self._now = self._ahead or self._next()
+        self._seen = self._sense(self._now, self._level)
+        return features(self.choices, self._seen), {}
+
+    def step(self, action: np.int64) -> tuple[Vector, float, bool, bool, dict[str, Any]]:
+        """Take a level for this moment and go on to the next."""
+        self._level = int(action)
+        reward = quality_left(self.choices, np.arange(len(self.choices.units)) < self._level, self._seen) - 1
+        self._ahead = self._next()
+        done = self._ahead.request != self._now.request or self._ahead.time < self._now.time
+        if not done:
+            self._now = self._ahead
+            self._seen = self._sense(self._now, self._level)
+        return features(self.choices, self._seen), reward, done, False, {}
