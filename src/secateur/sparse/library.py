@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import warnings
-from ctypes import POINTER, Structure, c_char_p, c_float, c_int, c_int32, c_int64, c_size_t, c_uint8, c_uint16, c_uint32, c_void_p
+from ctypes import POINTER, Structure, c_char_p, c_float, c_int, c_int32, c_int64, c_size_t, c_uint32, c_void_p
 from functools import cache
 from pathlib import Path
 
@@ -32,9 +32,9 @@ class Matrix(Structure):
         ("rows", c_int64),
         ("cols", c_int64),
         ("values", c_void_p),
-        ("mask", POINTER(c_uint8)),
-        ("offsets", POINTER(c_int64)),
-        ("scales", POINTER(c_uint16)),
+        ("mask", c_void_p),
+        ("offsets", c_void_p),
+        ("scales", c_void_p),
     )
 
 
