@@ -35,8 +35,12 @@ def open_elastic(
     """
     ladder.validate(model.graph, model.digest)
     ladder.at(level)
-    stored = prepare(model, ladder, weights, dtype)
-    return Elastic(_Builder(model, stored, weights).body(), ladder, level=level, kv=kv)
+    return Elastic(build_body(model, prepare(model, ladder, weights, dtype), weights), ladder, level=level, kv=kv)
+
+
+def build_body(model: Opened, stored: Mapping[str, Stored], weights: Path) -> Body:
+    """Return a model that computes with prefixes of what is `stored` in a file, none of its units held yet."""
+    return _Builder(model, stored, weights).body()
 
 
 class _Builder:

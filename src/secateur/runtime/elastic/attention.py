@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -34,14 +34,14 @@ class Step:
             cache.append(block, keys[0, :, start:end], values[0, :, start:end])
         return keys, values
 
-    def attend(self, block: int, query: Tensor, groups: int, scale: float, window: int | None, softcap: float | None) -> Tensor:
+    def attend(self, block: int, query: Tensor, keys: Tensor, _values: Tensor, scale: float, window: int | None, softcap: float | None) -> Tensor:
         """Return `[tokens, heads, head_dim]` for queries `[heads, tokens, head_dim]`; zeros for groups that a request does not use.
 
-        groups: into which the heads fall; window: how far back a token sees, itself included; softcap: bounds the scores.
+        window: how far back a token sees, itself included; softcap: bounds the scores.
         """
         found = query.new_zeros(query.shape[1], query.shape[0], query.shape[2])
         for cache, start, end in self._spans:
-            heads = cache.groups[block] * (len(query) // groups)
+            heads = cache.groups[block] * (len(query) // len(keys))
             if heads:
                 found[start:end, :heads] = _attend(cache, block, query[:heads, start:end], scale, window, softcap).transpose(0, 1)
         return found
@@ -60,10 +60,23 @@ class Step:
             cache.tokens += end - start
 
 
-class Seat:
-    """Where the step that is running sits, for the attention of all blocks to find it."""
+class Attending(Protocol):
+    """What answers the attention of all blocks during a pass."""
 
-    step: Step
+    def update(self, keys: Tensor, values: Tensor, block: int, *_more: Any) -> tuple[Tensor, Tensor]:
+        """Take in new keys and values, `[1, groups, tokens, head_dim]`, and return those to attend to."""
+
+    def attend(self, block: int, query: Tensor, keys: Tensor, values: Tensor, scale: float, window: int | None, softcap: float | None) -> Tensor:
+        """Return `[tokens, heads, head_dim]` for queries `[heads, tokens, head_dim]` and what `update` returned, without the first dimension."""
+
+    def absent(self, block: int) -> Tensor | None:
+        """Return which of the new tokens, `[tokens, 1]`, must get nothing from this block's attention; None if all get something."""
+
+
+class Seat:
+    """Where that which answers now sits, for the attention of all blocks to find it."""
+
+    step: Attending
 
 
 def attend(
@@ -78,9 +91,9 @@ def attend(
     softcap: float | None = None,
     **_others: Any,
 ) -> tuple[Tensor, None]:
-    """Attend as transformers asks for it; the keys are only those of the new tokens, the others are in the caches."""
+    """Attend as transformers asks for it."""
     own: Any = module
-    return own.seat.step.attend(own.layer_idx, query[0], key.shape[1], scaling, sliding_window, softcap)[None], None
+    return own.seat.step.attend(own.layer_idx, query[0], key[0], value[0], scaling, sliding_window, softcap)[None], None
 
 
 def _attend(cache: Cache, block: int, query: Tensor, scale: float, window: int | None, softcap: float | None) -> Tensor:
@@ -89,17 +102,19 @@ def _attend(cache: Cache, block: int, query: Tensor, scale: float, window: int |
     end = cache.tokens + count
     begin = max(0, cache.tokens + 1 - window) if window else 0
     keys, values = cache.read(block, begin, end)
-    grouped = query.reshape(len(keys), -1, width)
-    mask = _mask(cache.tokens, begin, end, window).repeat(heads // len(keys), 1) if count > 1 else None
+    mask = sight(cache.tokens, begin, end, window).repeat(heads // len(keys), 1) if count > 1 else None
+    return looked(query.reshape(len(keys), -1, width), keys, values, mask, scale, softcap).reshape(heads, count, width)
+
+
+def looked(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float, softcap: float | None) -> Tensor:
+    """Return `[..., queries, head_dim]` for queries, keys and values of the same leading dimensions; mask: `[queries, keys]`."""
     if softcap is None:
-        found = scaled_dot_product_attention(grouped[None], keys[None], values[None], mask, scale=scale)[0]
-    else:
-        scores = softcap * torch.tanh(grouped @ keys.transpose(1, 2) * scale / softcap)
-        found = torch.softmax(scores if mask is None else scores.masked_fill(~mask, -torch.inf), -1) @ values
-    return found.reshape(heads, count, width)
+        return scaled_dot_product_attention(query, keys, values, mask, scale=scale)
+    scores = softcap * torch.tanh(query @ keys.transpose(-1, -2) * scale / softcap)
+    return torch.softmax(scores if mask is None else scores.masked_fill(~mask, -torch.inf), -1) @ values
 
 
-def _mask(past: int, begin: int, end: int, window: int | None) -> Tensor:
+def sight(past: int, begin: int, end: int, window: int | None) -> Tensor:
     """Return `[new tokens, keys]`: whether a token sees a key."""
     sees, seen = torch.arange(past, end)[:, None], torch.arange(begin, end)[None]
     near = seen <= sees

@@ -26,14 +26,20 @@ class Half:
         self._place(self._absent)
 
     def hold(self, units: int) -> int:
-        """Have so many units; return the bytes that this frees (negative: takes)."""
+        """Have so many units in memory, and compute with them; return the bytes that this frees (negative: takes)."""
         freed = sum(weight.hold(units) for weight in self._weights)
+        self.show(units)
+        return freed
+
+    def show(self, units: int) -> None:
+        """Compute with so many of the units in memory."""
+        for weight in self._weights:
+            weight.show(units)
         if units and self._heads:
             self._tell(units)
         if bool(units) != bool(self.units):
             self._place(self._present if units else self._absent)
         self.units = units
-        return freed
 
     def _tell(self, groups: int) -> None:
         """Some families take the numbers of heads from the config or from the module, where all others read them off the states."""

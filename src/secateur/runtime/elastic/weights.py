@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from secateur.runtime.elastic.room import Room, WeightFile, whole_pages
 
-_SCRATCH = 300_000
+SCRATCH = 300_000
 """Numbers converted at once: as many as stay in a core's second-level cache. Of 128 to 1,536 rows of SmolLM2, 512 were the fastest."""
 _OWN = threading.local()
 
@@ -38,24 +38,30 @@ class Stored:
 class Prefix:
     """A stored tensor of which the first units are held; a unit owns `block` rows.
 
-    held: the rows in memory, a view that changes with `hold`.
+    held: the rows to compute with, a view that changes with `hold` and `show`.
     """
 
     def __init__(self, room: Room, start: int, file: WeightFile, stored: Stored, block: int) -> None:
         self._room, self._start, self._file, self._stored, self._block = room, start, file, stored, block
         self._whole = room.tensor(start, stored.shape, stored.dtype)
+        self._rows = 0
         self.held = self._whole[:0]
 
     def hold(self, units: int) -> int:
         """Hold so many units, reading those that are missing; return the bytes that this frees (negative: takes)."""
-        size, before, after = self._stored.row_bytes, len(self.held), units * self._block
+        size, before, after = self._stored.row_bytes, self._rows, units * self._block
         if after > before:
             self._room.fill(self._start + before * size, self._file, self._stored.offset + before * size, (after - before) * size)
-        self.held = self._whole[:after]
+        self._rows = after
+        self.show(units)
         if after >= before:
             return (before - after) * size
         # Every tensor starts on a page, so its last one is its own to the end.
         return self._room.release(self._start + after * size, self._start + whole_pages(self._stored.bytes))
+
+    def show(self, units: int) -> None:
+        """Compute with so many of the units that are held."""
+        self.held = self._whole[: min(units * self._block, self._rows)]
 
 
 def product(x: Tensor, rows: Tensor) -> Tensor:
@@ -83,7 +89,7 @@ def combination(x: Tensor, rows: Tensor) -> Tensor:
 
 def _converted(rows: Tensor) -> Iterator[tuple[int, Tensor]]:
     """Yield the rows in float32, a few at a time, each time in the same memory."""
-    some = max(1, _SCRATCH // rows.shape[1])
+    some = max(1, SCRATCH // rows.shape[1])
     if getattr(_OWN, "scratch", None) is None or _OWN.scratch.numel() < some * rows.shape[1]:
         _OWN.scratch = torch.empty(some * rows.shape[1])
     scratch = _OWN.scratch[: some * rows.shape[1]].view(some, rows.shape[1])

@@ -1,0 +1,113 @@
+"""The search against a naive one, and the ladder that comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+from transformers import AutoModelForCausalLM
+
+from secateur import pipeline
+from secateur.adapt.elastic import build_body, open_elastic
+from secateur.adapt.memory import MemoryModel
+from secateur.adapt.passing import Passing
+from secateur.adapt.ranking import Rank, rank
+from secateur.adapt.sensitivity import Search, Steps
+from secateur.adapt.weights import prepare
+from secateur.core.errors import UsageError
+from secateur.core.ladder import Ladder, check_steps
+from secateur.core.ladder_file import parse_ladder
+from secateur.core.progress import Silent
+from secateur.model.opened import open_model
+from secateur.pipeline.calibration import Calibration, calibration_tokens
+
+Maker = Callable[..., Path]
+CALIBRATION = Calibration(samples=3, window=32)
+HOW = Rank(calibration=CALIBRATION, probe=2, widths=3, floor=0.0, context=512, dtype=torch.float32)
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3_text", "phi3", "mistral"])
+def test_every_loss_is_that_of_the_model_pruned_offline(family: str, tiny: Maker, tmp_path: Path) -> None:
+    """The whole chain, from the order of the units to the states kept between removals."""
+    model = open_model(str(tiny(family)))
+    ladder, _ = rank(model, HOW, scratch=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    assert parse_ladder(ladder.to_json()) == ladder
+    ladder.validate(model.graph, model.digest)
+    tokens = calibration_tokens(model, CALIBRATION, 0)[:2]
+    for level in (0, 3, len(ladder) - 1):
+        pipeline.apply(ladder.plan(level), model.source.ref, tmp_path / str(level))
+        pruned = AutoModelForCausalLM.from_pretrained(tmp_path / str(level), dtype=torch.float32).eval()
+        with torch.no_grad():
+            logits = pruned(tokens, use_cache=False).logits
+        assert ladder.at(level).loss == pytest.approx(float(cross_entropy(logits[:, 7:-1].flatten(0, 1), tokens[:, 8:].flatten())), abs=2e-5)
+        sizes = open_model(str(tmp_path / str(level))).graph
+        assert ladder.at(level).kv_values == MemoryModel(sizes).kv_values({})
+        assert ladder.at(level).flops == MemoryModel(sizes).flops({})
+
+
+def test_everything_but_the_outer_blocks_can_go(tiny: Maker) -> None:
+    model = open_model(str(tiny("llama", num_hidden_layers=4)))
+    ladder, cost = rank(model, HOW)
+    last = ladder.kept(len(ladder) - 1)
+    assert last == {f"{block}.{kind}": 0 if block in (1, 2) else least for block in range(4) for kind, least in (("kv", 1), ("ffn", 32))}
+    check_steps(ladder)
+    assert len(ladder.costs) == len(ladder)
+    assert all(rung.unit in row for rung, row in zip(ladder.rungs, ladder.costs[:-1], strict=True))
+    assert all(row[rung.unit] == rung.loss for rung, row in zip(ladder.rungs, ladder.costs[:-1], strict=True))
+    assert 0 < cost.halves < cost.naive
+
+
+def test_floor_and_protection_hold(tiny: Maker) -> None:
+    model = open_model(str(tiny("llama", num_hidden_layers=4)))
+    memory = MemoryModel(model.graph, torch.float32)
+
+    def share(ladder: Ladder, level: int) -> float:
+        taken = [one.weight_bytes + one.kv_values * 4 * 512 for one in (ladder.at(0), ladder.at(level))]
+        return taken[1] / taken[0]
+
+    ladder, _ = rank(model, Rank(calibration=CALIBRATION, probe=1, floor=0.7, context=512, dtype=torch.float32))
+    assert share(ladder, len(ladder) - 1) <= 0.7 < share(ladder, len(ladder) - 2)
+    assert ladder.whole.weight_bytes == memory.weights({})
+    ladder, _ = rank(model, Rank(calibration=CALIBRATION, probe=1, floor=0, protect=("*.kv", "1.ffn"), groups=False))
+    assert {rung.unit.partition(":")[0] for rung in ladder.rungs} == {"0.ffn", "2.ffn", "3.ffn"}
+
+
+def test_the_lazy_search_finds_what_a_naive_one_finds(tiny: Maker, tmp_path: Path) -> None:
+    """At the first step, where every unit is measured before influence is believed."""
+    model = open_model(str(tiny("llama", num_hidden_layers=4)))
+    order = {group.name: tuple(range(group.size)) for block in model.graph.blocks for group in block.groups if group.kind in ("kv", "ffn")}
+    ladder = Ladder(model=model.digest, order=order, whole=rank(model, HOW)[0].whole, rungs=())
+    path = tmp_path / "weights.safetensors"
+    body = build_body(model, prepare(model, ladder, path, torch.float32), path)
+    passing = Passing(body, model.graph, calibration_tokens(model, CALIBRATION, 0)[:2], 24)
+    memory = MemoryModel(model.graph, torch.float32)
+    search = Search(passing, memory, Steps(widths=1, groups=False, context=0))
+    naive = {}
+    for unit in ("1.attn", "1.ffn", "2.attn", "2.ffn"):
+        states = passing.embedded()
+        for name in passing.halves:
+            gone = name == unit.replace("attn", "kv")
+            states = passing.through(name, 0 if gone else len(order[name]), states)
+        kept = {unit.replace("attn", "kv"): 0}
+        naive[unit] = (passing.loss(states) - search.loss) / (memory.weights({}) - memory.weights(kept))
+    first = next(search.rungs(0.0, Silent()))
+    assert first.unit == min(naive, key=lambda unit: naive[unit])
+
+
+def test_what_is_ranked_serves(tiny: Maker, tmp_path: Path) -> None:
+    model = open_model(str(tiny("qwen2")))
+    ladder, _ = rank(model, HOW)
+    elastic = open_elastic(model, ladder, tmp_path / "weights.safetensors")
+    assert elastic.set_level(len(ladder) - 1).freed > 0
+    assert elastic.generate([1, 2, 3], 4).tokens
+
+
+@pytest.mark.parametrize("wrong", [{"floor": 1.0}, {"floor": -0.1}, {"widths": 0}, {"probe": 0}, {"criterion": "none such"}, {"protect": ("nothing",)}])
+def test_what_cannot_work_is_one_line(wrong: dict[str, object], tiny: Maker) -> None:
+    with pytest.raises(UsageError) as error:
+        rank(open_model(str(tiny("llama"))), Rank(calibration=CALIBRATION, **wrong))  # type: ignore[arg-type]
+    assert "\n" not in str(error.value)
