@@ -5,6 +5,9 @@
 
 /* Best first. */
 static const sec_ops *const all[] = {
+#if defined(__x86_64__)
+    &sec_avx512bf16, &sec_avx512,
+#endif
     &sec_portable,
 };
 
@@ -50,13 +53,13 @@ static void *take(char *base, size_t *used, size_t bytes, int wanted) {
 }
 
 static size_t lay_out(sec_input *in, char *base, uint32_t kinds) {
-    size_t used = 0, chunks = (size_t)(in->chunks * in->n), wide = ops()->wants_bf16;
+    size_t used = 0, chunks = (size_t)(in->chunks * in->n), wide = ops()->bf16;
     in->plain = take(base, &used, chunks * SEC_CHUNK * sizeof(float), (kinds >> SEC_F32 & 1) != 0);
     in->split = take(base, &used, chunks * SEC_CHUNK * sizeof(float), (kinds & BF16_KINDS) && !wide);
     in->bf16 = take(base, &used, chunks * SEC_CHUNK * sizeof(uint16_t), (kinds & BF16_KINDS) && wide);
     in->codes = take(base, &used, chunks * SEC_CHUNK, (kinds & INT_KINDS) != 0);
     in->scales = take(base, &used, chunks * sizeof(float), (kinds & INT_KINDS) != 0);
-    in->sums = take(base, &used, chunks * 2 * sizeof(float), (kinds & INT_KINDS) != 0);
+    in->above = take(base, &used, chunks * 16 * sizeof(int32_t), (kinds & INT_KINDS) && ops()->above);
     return used;
 }
 

@@ -8,16 +8,23 @@
 
 typedef void (*sec_rows_fn)(const sec_matrix *w, const sec_input *x, float *y, int64_t stride, int64_t row0, int64_t row1);
 
-/* One instruction set. wants_bf16: its bf16 kinds read sec_input.bf16 instead of split. */
+/* One instruction set. bf16: its bf16 kinds read sec_input.bf16 instead of split. above: its int kinds read sec_input.above. */
 typedef struct {
     const char *name;
     int (*usable)(void);
-    int wants_bf16;
+    int bf16, above;
     void (*prepare)(sec_input *in, const float *x, int64_t stride);
     sec_rows_fn rows[SEC_KINDS];
 } sec_ops;
 
 extern const sec_ops sec_portable;
+#if defined(__x86_64__)
+extern const sec_ops sec_avx512, sec_avx512bf16;
+/* For sec_avx512bf16, which differs in bf16 only. */
+sec_rows_fn sec_avx512_rows(int kind);
+int sec_avx512_usable(void);
+#endif
+
 static inline float sec_f32(uint32_t bits) {
     float value;
     memcpy(&value, &bits, sizeof value);

@@ -40,7 +40,7 @@ typedef struct {
     uint16_t *bf16; /* [chunks][n][64] rounded to bfloat16: bf16 kinds, where the processor multiplies these */
     int8_t *codes;  /* [chunks][n][64] rounded to -127 .. 127: int kinds */
     float *scales;  /* [chunks][n] of those codes */
-    float *sums;    /* [chunks][n][2] scale times the sum of the codes, of columns 0 to 31 and 32 to 63 */
+    int32_t *above; /* [chunks][n][16] -128 times the sum of four codes each: int kinds, where bytes are multiplied as they are stored */
 } sec_input;
 
 /* Bytes of scratch for n inputs of cols columns and the kinds given as a set of bits, 1 << kind. */

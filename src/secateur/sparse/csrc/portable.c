@@ -100,4 +100,4 @@ static void rows_codes(const sec_matrix *w, const sec_input *x, float *y, int64_
     }
 }
 
-const sec_ops sec_portable = {"portable", always, 0, prepare, {rows_f32, rows_bf16, rows_codes, rows_codes, rows_bf16, rows_codes, rows_codes}};
+const sec_ops sec_portable = {"portable", always, 0, 0, prepare, {rows_f32, rows_bf16, rows_codes, rows_codes, rows_bf16, rows_codes, rows_codes}};

@@ -6,7 +6,7 @@
 
 #include "internal.h"
 
-static void quantise_chunk(const float *x, int8_t *codes, float *scale, float *sums) {
+static void quantise_chunk(const float *x, int8_t *codes, float *scale) {
     float top = 0;
     for (int j = 0; j < SEC_CHUNK; j++) {
         float size = fabsf(x[j]);
@@ -15,16 +15,12 @@ static void quantise_chunk(const float *x, int8_t *codes, float *scale, float *s
     /* Below this the reciprocal is infinite; such a chunk is zero for every purpose. */
     float inverse = top > 1e-36f ? 127.0f / top : 0.0f;
     *scale = top > 1e-36f ? top / 127.0f : 0.0f;
-    for (int half = 0; half < 2; half++) {
-        int32_t sum = 0;
-        for (int j = 32 * half; j < 32 * half + 32; j++) {
-            /* Adding and taking away 1.5 * 2^23 rounds to nearest even without a call. */
-            float rounded = (x[j] * inverse + 12582912.0f) - 12582912.0f;
-            codes[j] = (int8_t)rounded;
-            sum += (int32_t)rounded;
-        }
-        sums[half] = *scale * (float)sum;
-    }
+    /* Adding and taking away 1.5 * 2^23 rounds to nearest even without a call. */
+    for (int j = 0; j < SEC_CHUNK; j++) codes[j] = (int8_t)((x[j] * inverse + 12582912.0f) - 12582912.0f);
+}
+
+static void sum_fours(const int8_t *codes, int32_t *above) {
+    for (int j = 0; j < SEC_CHUNK / 4; j++) above[j] = -128 * (codes[4 * j] + codes[4 * j + 1] + codes[4 * j + 2] + codes[4 * j + 3]);
 }
 
 static void prepare_chunk(sec_input *in, const float *x, int64_t at) {
@@ -40,7 +36,8 @@ static void prepare_chunk(sec_input *in, const float *x, int64_t at) {
         uint16_t *bf16 = in->bf16 + at * SEC_CHUNK;
         for (int j = 0; j < SEC_CHUNK; j++) bf16[j] = sec_to_bf16(x[j]);
     }
-    if (in->codes) quantise_chunk(x, in->codes + at * SEC_CHUNK, in->scales + at, in->sums + 2 * at);
+    if (in->codes) quantise_chunk(x, in->codes + at * SEC_CHUNK, in->scales + at);
+    if (in->above) sum_fours(in->codes + at * SEC_CHUNK, in->above + at * SEC_CHUNK / 4);
 }
 
 static void prepare(sec_input *in, const float *x, int64_t stride) {

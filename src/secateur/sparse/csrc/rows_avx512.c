@@ -1,0 +1,197 @@
+/* AVX-512 with VBMI2 (expansion by mask) and VNNI (products of bytes). Loads by mask never touch memory beyond what the mask keeps. */
+#include <immintrin.h>
+
+#include "batch.h"
+#include "prepare.h"
+
+enum { DENSE, SPARSE };
+/* How far ahead memory is asked for: without it a core waits at every new page. */
+enum { AHEAD = 2048 };
+
+int sec_avx512_usable(void) {
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vbmi2") && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("bmi2") &&
+           __builtin_cpu_supports("popcnt") && __builtin_cpu_supports("fma");
+}
+
+INLINE uint64_t first_bits(int64_t count) { return count >= 64 ? ~0ull : (1ull << count) - 1; }
+
+INLINE void row_f32(const sec_matrix *w, const sec_input *x, int64_t r, int n, float *y, int unused) {
+    (void)unused;
+    const float *values = (const float *)w->values + r * w->cols;
+    __m512 sums[SEC_BATCH];
+    for (int i = 0; i < n; i++) sums[i] = _mm512_setzero_ps();
+    for (int64_t c = 0; c < x->chunks; c++, values += SEC_CHUNK) {
+        uint64_t have = first_bits(w->cols - c * SEC_CHUNK);
+        for (int k = 0; k < 4; k++) {
+            __m512 weights = _mm512_maskz_loadu_ps((__mmask16)(have >> 16 * k), values + 16 * k);
+            for (int i = 0; i < n; i++) sums[i] = _mm512_fmadd_ps(weights, _mm512_load_ps(x->plain + (c * n + i) * SEC_CHUNK + 16 * k), sums[i]);
+        }
+    }
+    for (int i = 0; i < n; i++) y[i] = _mm512_reduce_add_ps(sums[i]);
+}
+
+/* sums[2i], sums[2i + 1] += 32 bf16 weights times input i; half: which 32 columns of the chunk. */
+INLINE void add_bf16(__m512i weights, const float *split, int half, int n, __m512 *sums) {
+    __m512 even = _mm512_castsi512_ps(_mm512_slli_epi32(weights, 16));
+    __m512 odd = _mm512_castsi512_ps(_mm512_and_si512(weights, _mm512_set1_epi32((int)0xffff0000u)));
+    for (int i = 0; i < n; i++) {
+        const float *in = split + i * SEC_CHUNK + 16 * half;
+        sums[2 * i] = _mm512_fmadd_ps(even, _mm512_load_ps(in), sums[2 * i]);
+        sums[2 * i + 1] = _mm512_fmadd_ps(odd, _mm512_load_ps(in + 32), sums[2 * i + 1]);
+    }
+}
+
+INLINE void row_bf16(const sec_matrix *w, const sec_input *x, int64_t r, int n, float *y, int sparse) {
+    const uint16_t *values = (const uint16_t *)w->values + (sparse ? w->offsets[r] : r * w->cols);
+    const uint8_t *mask = sparse ? w->mask + r * x->chunks * 8 : NULL;
+    /* One input has too few sums to hide how long an addition takes, so its halves get their own. */
+    __m512 sums[2 * SEC_BATCH], more[2];
+    for (int i = 0; i < 2 * n; i++) sums[i] = _mm512_setzero_ps();
+    more[0] = more[1] = _mm512_setzero_ps();
+    for (int64_t c = 0; c < x->chunks; c++) {
+        uint64_t have;
+        __m512i low, high;
+        _mm_prefetch((const char *)values + AHEAD, _MM_HINT_T0);
+        if (sparse) {
+            memcpy(&have, mask + 8 * c, 8);
+            low = _mm512_maskz_expandloadu_epi16((__mmask32)have, values);
+            high = _mm512_maskz_expandloadu_epi16((__mmask32)(have >> 32), values + _mm_popcnt_u32((uint32_t)have));
+            values += _mm_popcnt_u64(have);
+        } else {
+            _mm_prefetch((const char *)values + AHEAD + 64, _MM_HINT_T0);
+            have = first_bits(w->cols - c * SEC_CHUNK);
+            low = _mm512_maskz_loadu_epi16((__mmask32)have, values);
+            high = _mm512_maskz_loadu_epi16((__mmask32)(have >> 32), values + 32);
+            values += SEC_CHUNK;
+        }
+        add_bf16(low, x->split + c * n * SEC_CHUNK, 0, n, sums);
+        add_bf16(high, x->split + c * n * SEC_CHUNK, 1, n, n == 1 ? more : sums);
+    }
+    if (n == 1) sums[0] = _mm512_add_ps(sums[0], more[0]), sums[1] = _mm512_add_ps(sums[1], more[1]);
+    for (int i = 0; i < n; i++) y[i] = _mm512_reduce_add_ps(_mm512_add_ps(sums[2 * i], sums[2 * i + 1]));
+}
+
+/* Where the codes of a row come from, and what they share a scale with: a row, chunks of 64 columns, or halves of these. */
+enum { BYTES, BYTES_SPARSE, NIBBLES, NIBBLES_SPARSE };
+enum { BY_ROW, BY_CHUNK, BY_HALF };
+
+typedef struct {
+    const uint8_t *values, *mask;
+    int64_t place; /* of the next nibble */
+} cursor;
+
+INLINE cursor begin(const sec_matrix *w, int64_t r, int form) {
+    const uint8_t *values = w->values;
+    int64_t chunks = sec_chunks(w->cols);
+    if (form == BYTES) return (cursor){values + r * w->cols, NULL, 0};
+    if (form == NIBBLES) return (cursor){values + r * chunks * 32, NULL, 0};
+    if (form == BYTES_SPARSE) return (cursor){values + w->offsets[r], w->mask + r * chunks * 8, 0};
+    return (cursor){values, w->mask + r * chunks * 8, w->offsets[r]};
+}
+
+/* The next `count` nibbles, each in the high half of a byte. */
+INLINE __m512i nibbles_at(const uint8_t *values, int64_t place, int count) {
+    int odd = (int)(place & 1);
+    const uint8_t *from = values + (place >> 1);
+    __m256i bytes = _mm256_maskz_loadu_epi8((__mmask32)first_bits((count + odd + 1) / 2), from);
+    __m512i wide = _mm512_cvtepu8_epi16(bytes);
+    __m512i even = _mm512_or_si512(_mm512_slli_epi16(wide, 4), _mm512_slli_epi16(wide, 8));
+    if (!odd) return _mm512_and_si512(even, _mm512_set1_epi8((char)0xf0));
+    /* Nibble 1 of each byte, then nibble 0 of the next. */
+    __m256i next = _mm256_maskz_loadu_epi8((__mmask32)first_bits(count / 2), from + 1);
+    __m512i shifted = _mm512_or_si512(wide, _mm512_slli_epi16(_mm512_cvtepu8_epi16(next), 12));
+    return _mm512_and_si512(shifted, _mm512_set1_epi8((char)0xf0));
+}
+
+/* 64 codes standing 128 above zero; those of four bits are sixteen times as large. */
+INLINE __m512i next_codes(cursor *at, int form, int64_t left) {
+    const __m512i zero = _mm512_set1_epi8((char)0x80);
+    uint64_t have;
+    __m512i codes;
+    if (form == BYTES) {
+        codes = _mm512_maskz_loadu_epi8(first_bits(left), at->values);
+        at->values += SEC_CHUNK;
+    } else if (form == NIBBLES) {
+        __m512i both = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)at->values));
+        const __m512i shifts = _mm512_inserti64x4(_mm512_set1_epi16(4), _mm256_setzero_si256(), 1);
+        codes = _mm512_and_si512(_mm512_sllv_epi16(both, shifts), _mm512_set1_epi8((char)0xf0));
+        at->values += 32;
+    } else {
+        memcpy(&have, at->mask, 8);
+        at->mask += 8;
+        int count = (int)_mm_popcnt_u64(have);
+        if (form == BYTES_SPARSE) {
+            codes = _mm512_mask_expandloadu_epi8(zero, have, at->values);
+            at->values += count;
+        } else {
+            codes = _mm512_mask_expand_epi8(zero, have, nibbles_at(at->values, at->place, count));
+            at->place += count;
+        }
+    }
+    return codes;
+}
+
+/* The scales of chunks c to c + 7, two for each chunk. */
+INLINE void read_scales(const sec_matrix *w, int64_t r, int64_t c, int by, float *out) {
+    int64_t groups = sec_groups(w), span = by == BY_CHUNK ? 64 : 32, count = by == BY_CHUNK ? 8 : 16;
+    const uint16_t *scales = w->scales + r * groups;
+    if (w->group == span) {
+        int64_t first = c * SEC_CHUNK / span;
+        __m256i halves = _mm256_maskz_loadu_epi16((__mmask16)first_bits(groups - first < count ? groups - first : count), scales + first);
+        _mm512_store_ps(out, _mm512_cvtph_ps(halves));
+        return;
+    }
+    for (int64_t k = 0; k < count; k++) {
+        int64_t group = (c * SEC_CHUNK + k * span) / w->group;
+        out[k] = group < groups ? _cvtsh_ss(scales[group]) : 0.0f;
+    }
+}
+
+INLINE void row_codes(const sec_matrix *w, const sec_input *x, int64_t r, int n, float *y, int form, int by) {
+    cursor at = begin(w, r, form);
+    _Alignas(64) float scales[16];
+    __m512 sums[SEC_BATCH];
+    for (int i = 0; i < n; i++) sums[i] = _mm512_setzero_ps();
+    for (int64_t c = 0; c < x->chunks; c++) {
+        if (by != BY_ROW && c % 8 == 0) read_scales(w, r, c, by, scales);
+        _mm_prefetch((const char *)at.values + AHEAD, _MM_HINT_T0);
+        __m512i codes = next_codes(&at, form, w->cols - c * SEC_CHUNK);
+        __m512 scale = _mm512_setzero_ps();
+        if (by == BY_CHUNK) scale = _mm512_set1_ps(scales[c % 8]);
+        if (by == BY_HALF) scale = _mm512_mask_broadcastss_ps(_mm512_set1_ps(scales[c % 8 * 2]), 0xff00, _mm_load_ss(scales + c % 8 * 2 + 1));
+        for (int i = 0; i < n; i++) {
+            int64_t k = c * n + i;
+            __m512i dots = _mm512_dpbusd_epi32(_mm512_load_si512(x->above + k * 16), codes, _mm512_load_si512(x->codes + k * SEC_CHUNK));
+            __m512 factor = _mm512_set1_ps(x->scales[k]);
+            if (by != BY_ROW) factor = _mm512_mul_ps(factor, scale);
+            sums[i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots), factor, sums[i]);
+        }
+    }
+    float factor = (by == BY_ROW ? _cvtsh_ss(w->scales[r]) : 1.0f) * (form == NIBBLES || form == NIBBLES_SPARSE ? 0.0625f : 1.0f);
+    for (int i = 0; i < n; i++) y[i] = factor * _mm512_reduce_add_ps(sums[i]);
+}
+
+ROWS(rows_f32, row_f32, 0)
+ROWS(rows_bf16, row_bf16, DENSE)
+ROWS(rows_bf16_sparse, row_bf16, SPARSE)
+
+/* Defines rows_FORM, which tells by the group of a weight which scales it has; `chunk` is what it does for multiples of 64. */
+#define ROWS_CODES(form, chunk)                                                                                               \
+    ROWS(form##_by_row, row_codes, form, BY_ROW)                                                                              \
+    ROWS(form##_by_half, row_codes, form, BY_HALF)                                                                            \
+    static void rows_##form(const sec_matrix *w, const sec_input *x, float *y, int64_t stride, int64_t row0, int64_t row1) {  \
+        (w->group == 0 ? form##_by_row : w->group % 64 ? form##_by_half : chunk)(w, x, y, stride, row0, row1);                \
+    }
+ROWS(BYTES_by_chunk, row_codes, BYTES, BY_CHUNK)
+ROWS(BYTES_SPARSE_by_chunk, row_codes, BYTES_SPARSE, BY_CHUNK)
+ROWS_CODES(BYTES, BYTES_by_chunk)
+ROWS_CODES(BYTES_SPARSE, BYTES_SPARSE_by_chunk)
+ROWS_CODES(NIBBLES, NIBBLES_by_half)
+ROWS_CODES(NIBBLES_SPARSE, NIBBLES_SPARSE_by_half)
+
+const sec_ops sec_avx512 = {
+    "avx512", sec_avx512_usable, 0, 1, prepare, {rows_f32, rows_bf16, rows_BYTES, rows_NIBBLES, rows_bf16_sparse, rows_BYTES_SPARSE, rows_NIBBLES_SPARSE},
+};
+
+sec_rows_fn sec_avx512_rows(int kind) { return sec_avx512.rows[kind]; }
