@@ -25,7 +25,7 @@ _BELONGS = {
     "ratio": ("width", "depth"),
     **dict.fromkeys(("target", "layers"), ("width", "depth", "auto")),
     "criterion": ("weights", "width", "depth"),
-    "allocation": ("weights", "width"),
+    **dict.fromkeys(("allocation", "rotate"), ("weights", "width")),
 }
 """Options that only some kinds of pruning know."""
 
@@ -50,6 +50,7 @@ class Choice:
     repair: options.Repair = None
     scope: options.Scope = None
     allocation: options.Allocation = None
+    rotate: options.Rotate = ""
     calib: options.Calib = "builtin"
     samples: options.Samples = 64
     calib_window: options.CalibWindow = 512
@@ -98,13 +99,13 @@ class Choice:
             parts |= {name: getattr(self, name) for name in ("drop_layers", "ratio", "sub_blocks", "layers", "dtype")}
             return pipeline.Depth(target=target, **parts)
         if self.kind == "weights":
-            return pipeline.Sparsity(sparsity=self.sparsity or self.pattern or "", method=self.method, scope=self.scope, **parts)
+            return pipeline.Sparsity(sparsity=self.sparsity or self.pattern or "", method=self.method, scope=self.scope, rotate=self.rotate, **parts)
         parts |= {name: getattr(self, name) for name in ("align", "uniform", "layers", "dtype")}
         if self.units is not None:
             parts["units"] = tuple(unit.strip() for unit in self.units.split(","))
         if self.kind == "auto":
             return pipeline.Auto(target=target or "", **parts)
-        return pipeline.Width(target=target, ratio=self.ratio, keep_heads=self.keep_heads, **parts)
+        return pipeline.Width(target=target, ratio=self.ratio, keep_heads=self.keep_heads, rotate=self.rotate, **parts)
 
 
 def deciding(verb: Callable[..., None]) -> Callable[..., None]:

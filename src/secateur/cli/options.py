@@ -31,6 +31,8 @@ Criterion = Annotated[
 Repair = Annotated[
     str | None, typer.Option("--repair", help="Another repair: none, obs, dsnot, lsq, admm; for width: none, bias, affine, lsq; for depth: seam, none.")
 ]
+_WAYS = "learned (states and heads, by least entropy of importance), heads (values of heads), pca (states, principal axes; for --units hidden)"
+Rotate = Annotated[str, typer.Option("--rotate", help=f"Rotate the model first, its predictions unchanged: {_WAYS}. A tied head becomes its own tensor.")]
 Scope = Annotated[Optional[str], typer.Option("--scope", help="Which weights compete: row or tensor.")]  # noqa: UP045
 _SPREADS = "uniform (default), sensitivity, knapsack, zscore, slimllm, adapt, evolve, 2ssp"
 Allocation = Annotated[Optional[str], typer.Option("--allocation", help=f"Spread over layers: uniform, owl, error, global; for width: {_SPREADS}.")]  # noqa: UP045

@@ -62,9 +62,10 @@ def _graph(model: str) -> Graph:
 
 def _stored(plan: Plan, model: str) -> Graph:
     from secateur.model.opened import open_model
+    from secateur.pipeline.rotation import shaped
     from secateur.pipeline.unit_repair import repaired
 
-    return repaired(open_model(model), plan).graph
+    return repaired(shaped(open_model(model), plan.made_by.get("rotate", "")), plan).graph
 
 
 def _write(path: Path, text: str) -> None:

@@ -22,6 +22,7 @@ _MADE_BY = {
     "unit_criterion",
     "depth_criterion",
     "repair",
+    "rotate",
     "output_bias",
     "scope",
     "allocation",
@@ -154,6 +155,8 @@ class Plan:
                 raise PlanError(f"plan keeps units of {name!r}, which this model does not have{nearest(name, groups)}")
             if not units or units[-1] >= groups[name].size:
                 raise PlanError(f"plan keeps units of {name!r} out of range: it has {groups[name].size}, and at least one must survive")
+        if self.merge and self.made_by.get("rotate"):
+            raise PlanError("plan merges blocks and rotates: leave one out")
         if graph.hidden.name in self.keep and self.sparsity:
             raise PlanError("plan cuts hidden channels and prunes single weights: cut first, then prune the result")
         for block in graph.blocks:

@@ -34,6 +34,7 @@ from secateur.pipeline.methods import Method, method_of
 from secateur.pipeline.outcome import planned_config, surviving_blocks
 from secateur.pipeline.outcomes import without
 from secateur.pipeline.reload import accept, difference, last_states
+from secateur.pipeline.rotation import replayed
 from secateur.pipeline.seam import close_gap, gaps
 from secateur.pipeline.unit_repair import closes_gaps, repaired, unit_repair_of
 from secateur.transform.rounding import storage_type
@@ -84,8 +85,9 @@ def execute(model: Opened, plan: Plan, out: Path, settings: Settings, progress: 
     """
     plan.validate(model.graph, model.digest)
     method, given = method_of(plan.made_by if plan.sparsity else {}), model
-    model = repaired(Opened(Merged(given.source, given.graph, plan.merge), given.graph) if plan.merge else given, plan)
     tokens = replay_calibration(model, plan) if "calibration" in plan.made_by else probe(model)
+    model = replayed(Opened(Merged(given.source, given.graph, plan.merge), given.graph) if plan.merge else given, plan, tokens, progress)
+    model = repaired(model, plan)
     dtype = storage_type(settings.dtype, model.graph.tensors)
     kind: Arithmetic = settings.arithmetic or ("float32" if plan.keep or plan.drop else "bfloat16")
     job = {"plan": plan.digest(), "dtype": str(dtype), "arithmetic": kind, "secateur": version("secateur")}

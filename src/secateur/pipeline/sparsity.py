@@ -20,6 +20,7 @@ from secateur.model.arithmetic import arithmetic
 from secateur.model.opened import Opened
 from secateur.pipeline.calibration import Calibration, calibration_tokens, provenance
 from secateur.pipeline.methods import Method, method_named
+from secateur.pipeline.rotation import decided
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +31,7 @@ class Sparsity:
     method: a row of `secateur.pipeline.methods.METHODS` or `auto`; `criterion`, `repair`, `scope` and `allocation` replace
         parts of it.
     protect: rules of `secateur.allocate.protect.protected`.
+    rotate: how the model is rotated beforehand, one of `secateur.pipeline.rotation.WAYS`; empty leaves it as it is.
     """
 
     sparsity: str | float
@@ -39,6 +41,7 @@ class Sparsity:
     scope: str | None = None
     allocation: str | None = None
     protect: Sequence[str] = ()
+    rotate: str = ""
 
 
 def decide_sparsity(model: Opened, sparsity: Sparsity, calibration: Calibration, seed: int, progress: Progress) -> Plan:
@@ -47,19 +50,20 @@ def decide_sparsity(model: Opened, sparsity: Sparsity, calibration: Calibration,
     Raises SecateurError for options that cannot work with this model.
     """
     pattern = Pattern.parse(str(sparsity.sparsity))
+    given, (model, turned) = model, decided(model, sparsity.rotate, calibration, seed, progress)
     named = method_named(sparsity.method)
     method = named.replaced(sparsity.criterion, sparsity.repair, sparsity.scope)
     # A pattern is the same everywhere, so there is nothing to spread.
     spread = sparsity.allocation or ("uniform" if pattern.m else named.allocation)
     names = _prunable(model, pattern, sparsity.protect)
-    made_by = {"target": str(pattern), "allocation": spread, "seed": str(seed), "secateur": version("secateur"), **method.as_strings()}
+    made_by = {"target": str(pattern), "allocation": spread, "seed": str(seed), "secateur": version("secateur"), **method.as_strings(), **turned}
     if sparsity.protect:
         made_by["protect"] = ",".join(sparsity.protect)
     if pattern.m and spread != "uniform":
         raise UsageError(f"--allocation {spread} cannot spread the pattern {pattern}, which is the same everywhere: leave it out")
     ratios = dict.fromkeys(names, pattern.ratio)
     if method.needs or ALLOCATIONS[spread].needs:
-        tokens = calibration_tokens(model, calibration, seed)
+        tokens = calibration_tokens(given, calibration, seed)
         made_by |= provenance(calibration, tokens)
         if spread != "uniform":
             ratios = _spread(model, pattern.ratio, method, spread, names, tokens, progress)

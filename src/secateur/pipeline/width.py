@@ -29,6 +29,7 @@ from secateur.pipeline.meet import meet
 from secateur.pipeline.outcome import is_stock
 from secateur.pipeline.probe import Probe
 from secateur.pipeline.rank import Ranked, Ranking, Scorer, scorer_for
+from secateur.pipeline.rotation import decided
 from secateur.pipeline.two_stage import ATTENTION, TwoStage
 from secateur.pipeline.two_stage import NAME as TWO_STAGE
 from secateur.pipeline.unit_repair import filled, prepared
@@ -55,6 +56,7 @@ class Width:
     protect, layers: groups left whole and blocks narrowed, as `protected_groups` and `layers_named` read them.
     keep_heads: heads that stay in every block, at least.
     dtype: in which type the model will be stored, for budgets in bytes.
+    rotate: how the model is rotated beforehand, one of `secateur.pipeline.rotation.WAYS`; empty leaves it as it is.
     """
 
     units: tuple[str, ...] = ("ffn",)
@@ -69,6 +71,7 @@ class Width:
     layers: str | None = None
     keep_heads: int = 1
     dtype: str = "auto"
+    rotate: str = ""
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
@@ -132,14 +135,15 @@ def decide_width(model: Opened, width: Width, calibration: Calibration, seed: in
     reach, TextError if the calibration text is too short.
     """
     width.check()
-    made_by = width.made_by() | {"seed": str(seed), "secateur": version("secateur")}
+    given, (model, turned) = model, decided(model, width.rotate, calibration, seed, progress)
+    made_by = width.made_by() | {"seed": str(seed), "secateur": version("secateur"), **turned}
     groups, needs, tokens = chosen_groups(model.graph, width), _needs(width), None
     halves = {group.half for group in groups if group.half}
     stored = prepared(model, width.repair, halves).graph
     if bias := filled(model, width.repair, halves):
         made_by["output_bias"] = bias
     if needs or width.repair != "none":
-        tokens = calibration_tokens(model, calibration, seed)
+        tokens = calibration_tokens(given, calibration, seed)
         made_by |= provenance(calibration, tokens)
     ranked = rank_units(model, groups, width, tokens if needs else None, seed, progress)
     stages = TwoStage(model, ranked) if width.allocation == TWO_STAGE else None

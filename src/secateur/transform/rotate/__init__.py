@@ -1,0 +1,1 @@
+"""Orthogonal transformations that concentrate what matters before anything is cut: principal axes, and least entropy, learned."""
