@@ -56,25 +56,26 @@ def test_the_same_seed_plays_the_same(game: Game) -> None:
 
 def test_units_pay_the_quality_they_cost_and_end_when_all_fits() -> None:
     whole = CHOICES.whole(1, 3) - 7.0  # activations are of the two tokens that are new
-    env = UnitGame(CHOICES, fixed(whole - 900))
+    env, missing = UnitGame(CHOICES, fixed(whole - 900)), 900 / whole
     env.reset(seed=0)
     _, reward, done, _, _ = env.step(np.int64(0))
     assert not done
-    assert reward == pytest.approx(np.exp(-0.1) - 1)
+    assert reward == pytest.approx(np.exp(-0.1) - 1 + 400 / whole)
     seen, last, done, _, _ = env.step(np.int64(2))
     # 1.ffn:64 and 1.ffn cost 0.3 together; on the ladder's own way that much is lost between its first and second step
     assert done
-    assert reward + last == pytest.approx(np.exp(-(0.1 + 0.4 * 2 / 3)) - 1)
+    assert reward + last == pytest.approx(np.exp(-(0.1 + 0.4 * 2 / 3)) - 1 + missing)
     assert seen[-3:].tolist() == [1, 0, 1]
 
 
 @pytest.mark.parametrize("actions", [[3], [2], [0, 0], [0, 3]])
 def test_stopping_early_and_steps_that_cannot_be_taken_lose_everything(actions: list[int]) -> None:
-    env = UnitGame(CHOICES, fixed(CHOICES.whole(1, 3) - 900))
+    whole = CHOICES.whole(1, 3) - 7.0
+    env = UnitGame(CHOICES, fixed(whole - 900))
     env.reset(seed=0)
     steps = [env.step(np.int64(action)) for action in actions]
     assert [done for _, _, done, _, _ in steps] == [False] * (len(actions) - 1) + [True]
-    assert sum(float(reward) for _, reward, _, _, _ in steps) == pytest.approx(-1)
+    assert sum(float(reward) for _, reward, _, _, _ in steps) == pytest.approx(900 / whole - 1)
 
 
 def test_stopping_where_all_fits_loses_nothing() -> None:

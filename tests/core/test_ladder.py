@@ -146,3 +146,14 @@ def test_a_ladder_must_be_made_for_its_model(tiny: Callable[..., Path]) -> None:
             whole=Rung(unit="", loss=0, weight_bytes=0, kv_values=0, flops=0),
             rungs=(),
         ).validate(model.graph, model.digest)
+
+
+def test_steps_may_be_taken_out_of_order_but_not_within_a_half() -> None:
+    assert EXAMPLE.kept_without(["1.attn", "0.kv:1"]) == {"0.kv": 1, "0.ffn": 4, "1.kv": 0, "1.ffn": 4, "2.kv": 2, "2.ffn": 4}
+    plan = EXAMPLE.plan_without(["1.attn", "0.kv:1"])
+    assert (plan.keep, plan.drop, plan.model) == ({"0.kv": (1,)}, ("1.attn",), EXAMPLE.model)
+    assert [EXAMPLE.kept(level) for level in range(5)] == [EXAMPLE.kept_without(rung.unit for rung in EXAMPLE.rungs[:level]) for level in range(5)]
+    with pytest.raises(LadderError, match=r"'1\.ffn' cannot go without '1\.ffn:2'"):
+        EXAMPLE.kept_without(["1.ffn"])
+    with pytest.raises(LadderError, match=r"no step '1\.atn' \(did you mean 1\.attn\?\)"):
+        EXAMPLE.kept_without(["1.atn"])

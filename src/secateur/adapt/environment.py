@@ -57,9 +57,11 @@ class UnitGame(_Game):
 
     An episode is one moment. Actions `0..n-1` take a step, `n` stops. Seen: `features`, the share of the whole need that is still
     missing, and which steps are gone, `[10 + n]`. Reward, with q = perplexity of the whole model / perplexity with what is gone
-    (`Choices.loss`): taking a step pays q after it less q before it. The episode ends when all fits or is gone, by stopping, and by a
-    step that is gone or whose predecessor in its half is not: that pays -q if it does not fit, or was no step, and else nothing.
-    So all rewards of an episode sum to the quality that was lost, as a negative number, and to -1 where nothing can be served.
+    (`Choices.loss`) and m = share of the whole need that is missing (0 once it fits): taking a step pays q after it less q before it,
+    and m before it less m after it. The episode ends when all fits or is gone, by stopping, and by a step that is gone or whose
+    predecessor in its half is not; the last two, and the end of what does not fit, pay -q + m. So the rewards of an episode sum to m at its
+    start less the quality that was lost, all of it where nothing can be served: m is a potential (Ng et al., 1999), which helps to learn and
+    leaves the best policy as it is.
     """
 
     def __init__(self, choices: Choices, traces: Traces) -> None:
@@ -86,18 +88,21 @@ class UnitGame(_Game):
             return self._vector(), self._ending(), True, False, {}
         before = self.choices.before[index]
         if self._gone[index] or (before is not None and not self._gone[before]):
-            return self._vector(), -self._quality, True, False, {}
+            return self._vector(), self._missing() - self._quality, True, False, {}
+        reward = self._missing() - self._quality
         self._gone[index] = True
-        left = quality(self.choices, self.choices.loss(self._gone))
-        reward, self._quality = left - self._quality, left
-        done = self._fits() or bool(self._gone.all())
+        self._quality = quality(self.choices, self.choices.loss(self._gone))
+        reward += self._quality - self._missing()
+        done = not self._missing() or bool(self._gone.all())
         return self._vector(), reward + (self._ending() if done else 0.0), done, False, {}
 
-    def _fits(self) -> bool:
-        return self.choices.need(self._gone, self._seen) <= self._seen.available
+    def _missing(self) -> float:
+        short = self.choices.need(self._gone, self._seen) - self._seen.available
+        return max(0.0, short / (self.choices.missing(self._seen) + self._seen.available))
 
     def _ending(self) -> float:
-        return 0.0 if self._fits() else -self._quality
+        missing = self._missing()
+        return missing - self._quality if missing else 0.0
 
     def _vector(self) -> Vector:
         return np.concatenate([features(self.choices, self._seen), still_missing(self.choices, self._seen, self._gone)])

@@ -26,7 +26,7 @@ MOST_PARAMETERS = 18_000
 """RAP's agent has about as many (arXiv:2505.17138)."""
 WIDEST = 128
 BUDGETS = (0.4, 1.05)
-_JUDGED, _LOOKS, _SELDOM, _SAMPLED = 8, 20, 500, 2_000
+_JUDGED, _LOOKS, _SELDOM, _SAMPLED, _WORTH = 8, 20, 500, 2_000, 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,9 +153,10 @@ def _scaling(game: gymnasium.Env[Vector, np.int64], seed: int) -> tuple[Vector, 
 
 
 def _scaled(game: gymnasium.Env[Vector, np.int64], offset: Vector, scale: Vector) -> gymnasium.Env[Vector, np.int64]:
-    from gymnasium.wrappers import TransformObservation
+    """Return the game with what is seen brought to about the same size, and rewards to more than what an untrained network says."""
+    from gymnasium.wrappers import TransformObservation, TransformReward
 
-    return TransformObservation(game, lambda seen: (seen - offset) * scale, game.observation_space)
+    return TransformReward(TransformObservation(game, lambda seen: (seen - offset) * scale, game.observation_space), lambda reward: _WORTH * float(reward))
 
 
 def _settings(choices: Choices, formulation: Formulation, steps: int) -> dict[str, Any]:

@@ -7,14 +7,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from secateur.cli import options, show
+from secateur.cli import adapt_simulate, adapt_train, options, show
 from secateur.core.errors import OutputError
 
 if TYPE_CHECKING:
     from secateur.adapt.sensitivity import Cost
     from secateur.core.ladder import Ladder
 
-app = typer.Typer(help="Let a model give memory back while it serves: rank its parts.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="Let a model give memory back while it serves: rank its parts, train a policy, replay what a device went through.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.command("train")(adapt_train.train)
+app.command("simulate")(adapt_simulate.simulate)
 
 
 @app.command("rank")

@@ -70,18 +70,38 @@ class Ladder:
     def kept(self, level: int) -> dict[str, int]:
         """Return how many units of each group a level keeps; 0 where the half is gone. Raises LadderError if there is no such level."""
         self.at(level)
-        found = {name: len(units) for name, units in self.order.items()}
-        for rung in self.rungs[:level]:
+        return self.kept_without([rung.unit for rung in self.rungs[:level]])
+
+    def kept_without(self, units: Iterable[str]) -> dict[str, int]:
+        """Return how many units of each group are kept once these steps are taken, whichever they are.
+
+        Raises LadderError for a step that this ladder has not, or that cannot be taken without an earlier one.
+        """
+        wanted, found = set(units), {name: len(all_of_it) for name, all_of_it in self.order.items()}
+        if strange := wanted.difference(rung.unit for rung in self.rungs):
+            raise LadderError(f"this ladder has no step {min(strange)!r}{nearest(min(strange), [rung.unit for rung in self.rungs])}")
+        behind: dict[str, str] = {}
+        for rung in self.rungs:
             group, count = step(rung.unit, found)
-            found[group] = count
+            if rung.unit not in wanted:
+                behind.setdefault(group, rung.unit)
+            elif group in behind:
+                raise LadderError(f"{rung.unit!r} cannot go without {behind[group]!r}, which this ladder takes first")
+            else:
+                found[group] = count
         return found
 
     def plan(self, level: int) -> Plan:
         """Return what a level does to the model, as `secateur apply` takes it; raises LadderError if there is no such level."""
-        kept = self.kept(level)
+        self.at(level)
+        return self.plan_without([rung.unit for rung in self.rungs[:level]], f"level={level}")
+
+    def plan_without(self, units: Iterable[str], target: str = "") -> Plan:
+        """Return the plan that takes these steps; raises LadderError as `kept_without` does."""
+        kept = self.kept_without(units)
         narrowed = {name: tuple(sorted(units[: kept[name]])) for name, units in self.order.items() if 0 < kept[name] < len(units)}
         drop = tuple(half_of(name) for name, count in kept.items() if not count)
-        return Plan(model=self.model, keep=narrowed, drop=drop, made_by={"units": "ladder", "target": f"level={level}"})
+        return Plan(model=self.model, keep=narrowed, drop=drop, made_by={"units": "ladder", **({"target": target} if target else {})})
 
     def need(self, level: int, batch: int = 1, tokens: int = 0, kv_bytes: int = 4) -> int:
         """Return bytes of weights and KV cache at a level.

@@ -65,6 +65,17 @@ def test_levels_predict_what_models_pruned_offline_predict(family: str, opened: 
     assert (elastic.logprobs(TOKENS) == whole).all()
 
 
+@pytest.mark.parametrize("family", ["llama", "phi3"])
+def test_steps_out_of_order_predict_what_their_plan_predicts(family: str, opened: Callable[..., Any], tmp_path: Path) -> None:
+    model, ladder, elastic = opened(family)
+    chosen = ["1.kv:1", "0.kv:1", "0.ffn:32", "1.attn"]
+    pipeline.apply(ladder.plan_without(chosen), model.source.ref, tmp_path / "out")
+    elastic.set_units(chosen)
+    _close(elastic.logprobs(TOKENS), _logprobs(_transformers(tmp_path / "out"), TOKENS))
+    assert (elastic.units, elastic.level) == (tuple(chosen), 4)
+    assert ladder.plan_without(chosen) != ladder.plan(4)
+
+
 @pytest.mark.parametrize("family", ["llama", "phi3", "gemma3_text"])
 def test_bfloat16_weights_are_computed_with_exactly(family: str, opened: Callable[..., Any], tmp_path: Path) -> None:
     model, ladder, elastic = opened(family, level=5, kind=torch.bfloat16, dtype="bfloat16")

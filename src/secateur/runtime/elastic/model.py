@@ -54,16 +54,22 @@ class Body:
 class Elastic:
     """A causal language model on the CPU whose level may change between any two calls, from any thread.
 
-    level: that it is at; freed attention comes back only for requests that begin later, FFNs for all at once.
+    units: steps of the ladder that are taken; level: how many they are, the first ones unless `set_units` took others.
+    Freed attention comes back only for requests that begin later, FFNs for all at once.
     """
 
     name = "elastic"
 
     def __init__(self, body: Body, ladder: Ladder, *, level: int = 0, kv: torch.dtype = torch.float32) -> None:
-        self.ladder, self.level, self._kv = ladder, level, kv
+        self.ladder, self._kv = ladder, kv
         self._body, self._lock = body, threading.RLock()
         self._open: weakref.WeakSet[Cache] = weakref.WeakSet()
-        self._resize(level)
+        self.set_level(level)
+
+    @property
+    def level(self) -> int:
+        """The number of steps that are taken."""
+        return len(self.units)
 
     @property
     def limit(self) -> int:
@@ -78,10 +84,16 @@ class Elastic:
 
     def set_level(self, level: int) -> Change:
         """Go to a level of the ladder; raises LadderError if there is none such."""
+        self.ladder.at(level)
+        return self.set_units([rung.unit for rung in self.ladder.rungs[:level]])
+
+    def set_units(self, units: Sequence[str]) -> Change:
+        """Take these steps of the ladder and no others, whichever they are; raises LadderError as `Ladder.kept_without` does."""
+        kept = self.ladder.kept_without(units)
         with self._lock:
             start = time.perf_counter()
-            freed = self._resize(level)
-            self.level = level
+            freed = self._resize(kept)
+            self.units = tuple(units)
             return Change(freed, time.perf_counter() - start)
 
     def open(self, limit: int | None = None) -> Cache:
@@ -145,9 +157,9 @@ class Elastic:
         """Return what the process holds."""
         return process_memory()
 
-    def _resize(self, level: int) -> int:
+    def _resize(self, kept: Mapping[str, int]) -> int:
         """Free first, then take, so that the two never add up."""
-        kept, freed = self.ladder.kept(level), 0
+        freed = 0
         order = sorted(kept, key=lambda name: kept[name] - self._body.halves[name].units)
         for name in order:
             block, _, kind = name.partition(".")

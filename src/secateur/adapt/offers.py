@@ -1,0 +1,48 @@
+"""From the file of a ladder to what policies choose from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from statistics import fmean
+
+import numpy as np
+
+from secateur.adapt.choices import Choices, Floats
+from secateur.core.ladder import Ladder
+
+
+def nothing(batch: int, tokens: int) -> float:
+    """Return no bytes: for whoever counts weights and KV cache only."""
+    return 0.0
+
+
+def choices_of(ladder: Ladder, *, kv_bytes: int = 4, activations: Callable[[int, int], float] = nothing) -> Choices:
+    """Return what a ladder offers.
+
+    kv_bytes: of a number in the cache. activations: bytes of a pass, for a batch and the new tokens of each sequence.
+    """
+    levels = [ladder.at(level) for level in range(len(ladder))]
+    return Choices(
+        ladder="sha256:" + hashlib.sha256(ladder.to_json().encode()).hexdigest(),
+        units=tuple(rung.unit for rung in ladder.rungs),
+        losses=np.array([rung.loss for rung in levels]),
+        prices=prices_of(ladder),
+        weights=np.array([rung.weight_bytes for rung in levels], dtype=float),
+        cache=np.array([rung.kv_values * kv_bytes for rung in levels], dtype=float),
+        flops=np.array([rung.flops for rung in levels], dtype=float),
+        activations=activations,
+    )
+
+
+def prices_of(ladder: Ladder) -> Floats:
+    """Return what each step costs on its own, nats per token: the mean of what it was measured to add, at all levels where it was, at least 0.
+
+    A step that was only measured when it was taken costs what it added there.
+    """
+    added: dict[str, list[float]] = {}
+    for level, costs in enumerate(ladder.costs):
+        for unit, loss in costs.items():
+            added.setdefault(unit, []).append(loss - ladder.at(level).loss)
+    taken = {rung.unit: rung.loss - ladder.at(level).loss for level, rung in enumerate(ladder.rungs)}
+    return np.array([max(0.0, fmean(added.get(rung.unit, [taken[rung.unit]]))) for rung in ladder.rungs])
