@@ -28,6 +28,8 @@ FLOWS = {"pipeline", "adapt", "serve"}
 TOP = {"cli", "__main__"}
 BACKEND_USERS = {"measure", "export"}
 """Stages that may take a `runtime.Backend` as an argument."""
+MADE_OF = {("runtime", "sparse")}
+"""The native backend is made of the kernels and is nothing without them."""
 
 HEAVY = ("torch", "transformers", "numpy", "scipy")
 FAMILIES = re.compile(r"llama|mistral|qwen|gemma|phi|smol", re.IGNORECASE)
@@ -103,7 +105,7 @@ def may_import(part: str, target: str, name: str) -> bool:
     if target in {part, "core"}:
         return True
     if part in STAGES:
-        return part in BACKEND_USERS and target == "runtime" and name == "Backend"
+        return (part, target) in MADE_OF or (part in BACKEND_USERS and target == "runtime" and name == "Backend")
     if part in FLOWS or not part:
         return target in STAGES | FLOWS
     return part in TOP
@@ -247,6 +249,8 @@ BROKEN: list[tuple[Rule, str, str]] = [
     (import_direction, "secateur.criteria.wanda", "def f():\n    from secateur.model.stream import Stream"),
     (import_direction, "secateur.criteria.wanda", "from secateur.runtime import Backend"),
     (import_direction, "secateur.export.gguf", "from secateur.runtime import Torch"),
+    (import_direction, "secateur.sparse.library", "from secateur.runtime import Backend"),
+    (import_direction, "secateur.runtime.native", "from secateur.model import opened"),
     (import_direction, "secateur.transform.mask", "import secateur"),
     (import_direction, "secateur.pipeline", "from secateur.cli import show"),
     (import_direction, "secateur", "from secateur.cli.main import main"),
@@ -280,6 +284,7 @@ BROKEN: list[tuple[Rule, str, str]] = [
 
 SOUND: list[tuple[Rule, str, str]] = [
     (import_direction, "secateur.export.gguf", "from secateur.runtime import Backend"),
+    (import_direction, "secateur.runtime.native", "from secateur.sparse.decoder import Decoder"),
     (import_direction, "secateur.adapt.ladder", "from secateur.pipeline import prune"),
     (import_direction, "secateur.cli.prune", "import secateur\nfrom secateur import pipeline"),
     (missing_annotation, "secateur.core.plan", "class A:\n    @classmethod\n    def f(cls, a: int) -> None: ..."),

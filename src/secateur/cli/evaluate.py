@@ -11,7 +11,7 @@ import typer
 
 from secateur.cli import options, show
 from secateur.cli.apply import arithmetic_of
-from secateur.core.errors import UsageError, VerificationError
+from secateur.core.errors import UsageError, VerificationError, nearest
 
 if TYPE_CHECKING:
     from secateur.pipeline.bias import Audit
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _TASKS = "Tasks of lm-eval, parted by commas: arc_easy,hellaswag. Perplexity is measured beside them, or beside --bias, only with --text."
 _GATE = "Exit with 3 if a figure is further from neutral than the reference's by more than this share (or nats a token), and not by noise."
+
+_BACKENDS = ("torch", "native")
 
 _Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
 """Title, header, rows."""
@@ -39,6 +41,9 @@ def evaluate(
     winogender: Annotated[Optional[Path], typer.Option("--winogender", help="WinoGender's all_sentences.tsv, or the folder that holds it.")] = None,  # noqa: UP045
     max_bias_shift: Annotated[Optional[float], typer.Option("--max-bias-shift", min=0.0, help=_GATE)] = None,  # noqa: UP045
     compute: options.Compute = "float32",
+    backend: Annotated[str, typer.Option("--backend", help="What perplexity is measured in: torch or native.")] = "torch",
+    kind: Annotated[str, typer.Option("--type", help="Type of the weights in native: f32, bf16, int8, int4, sparse-bf16, sparse-int8, sparse-int4.")] = "",
+    threads: Annotated[int, typer.Option("--threads", min=1, help="Threads in native; no more than there are free cores.")] = 1,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -48,6 +53,9 @@ def evaluate(
     _needs("--bias", bias, winogender=winogender, max_bias_shift=max_bias_shift)
     _needs("--tasks or --bias", tasks or bias, limit=limit, datasets=datasets)
     _needs("--reference", reference, max_bias_shift=max_bias_shift)
+    _needs("--backend native", backend == "native", type=kind or None, threads=threads if threads > 1 else None)
+    if backend not in _BACKENDS:
+        raise UsageError(f"unknown --backend {backend!r}{nearest(backend, _BACKENDS)}; known: {', '.join(_BACKENDS)}")
     from secateur import pipeline
 
     started, body, audit = time.perf_counter(), dict[str, Any](model=model), None
@@ -62,7 +70,8 @@ def evaluate(
             body |= {"bias": _bias_body(audit, max_bias_shift), "records": [*body.get("records", []), *(record.as_dict() for record in audit.records())]}
         if text or not (tasks or bias):
             text = text or "builtin"
-            quality = pipeline.evaluate(model, text=text, window=window, count=count, reference=reference, **common)
+            native = pipeline.Natively(kind=kind.lower(), threads=threads) if backend == "native" else None
+            quality = pipeline.evaluate(model, text=text, window=window, count=count, reference=reference, native=native, **common)
             body |= {"text": text, "window": window, "windows": len(quality.nll_windows), "tokens": quality.tokens}
             body |= {"perplexity": quality.perplexity, "nll": quality.nll, "nll_standard_error": quality.standard_error}
             body["next_token_accuracy"] = quality.accuracy

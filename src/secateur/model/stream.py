@@ -25,7 +25,8 @@ from secateur.model.families import family_of
 from secateur.model.memory import give_back
 from secateur.model.reshape import Nothing
 
-_POSITIONS = 256
+POSITIONS = 256
+"""Positions whose logits are in memory together."""
 
 
 class _StopForward(Exception):
@@ -181,7 +182,7 @@ class ModelStream:
     def logits(self, hidden: Tensor) -> Iterator[Tensor]:
         """Yield the logits `[positions, vocab_size]` of `hidden` `[tokens, hidden_size]`, a chunk of positions at a time."""
         with self._materialised():
-            for chunk in hidden.split(_POSITIONS):
+            for chunk in hidden.split(POSITIONS):
                 with self._taps(_replay(chunk[None])):
                     yield self._model(inputs_embeds=chunk[None], use_cache=False).logits[0]
 
@@ -192,7 +193,7 @@ class ModelStream:
         """
         with self._materialised():
             for hidden, targets in batches:
-                pieces = [self._pull_nll(*piece) for piece in zip(hidden.split(_POSITIONS), targets.split(_POSITIONS), strict=True)]
+                pieces = [self._pull_nll(*piece) for piece in zip(hidden.split(POSITIONS), targets.split(POSITIONS), strict=True)]
                 yield torch.cat(pieces)
 
     @torch.enable_grad()

@@ -22,6 +22,7 @@ from secateur.pipeline.distill import Distill
 from secateur.pipeline.integers import Integers, Quantized, quantize_opened
 from secateur.pipeline.interleave import Interleaved, interleave
 from secateur.pipeline.local import Local
+from secateur.pipeline.native import Natively, measure_natively
 from secateur.pipeline.recovery import How, Recovered
 from secateur.pipeline.recovery import recover as recover_opened
 from secateur.pipeline.run import Pruned, Settings, execute
@@ -41,6 +42,7 @@ __all__ = [
     "Integers",
     "Interleaved",
     "Local",
+    "Natively",
     "Plan",
     "Pruned",
     "Quality",
@@ -172,12 +174,14 @@ def evaluate(
     count: int | None = 20,
     reference: str | None = None,
     compute: Arithmetic = "float32",
+    native: Natively | None = None,
     progress: Progress | None = None,
 ) -> Quality:
     """Measure perplexity on `count` windows of `window` tokens of `text`, and the divergence from `reference`.
 
     The text is tokenised whole, without special tokens, and cut without overlap; each window predicts its last
-    `window - 1` tokens. Raises TextError if the text is too short, UsageError if the tokenizers differ.
+    `window - 1` tokens. native: run `src` in the native backend, as this says, instead of torch.
+    Raises TextError if the text is too short, UsageError if the tokenizers differ, and what `native_backend` raises.
     """
     model = open_model(src)
     if window < 2:
@@ -187,4 +191,6 @@ def evaluate(
     if other and other.graph.vocab_size != model.graph.vocab_size:
         raise UsageError(f"{reference} has another vocabulary than {src}: their predictions cannot be compared")
     with arithmetic(compute):
+        if native:
+            return measure_natively(model, native, tokens, progress or Silent(), other.stream() if other else None)
         return measure(model.stream(), tokens, progress or Silent(), other.stream() if other else None)

@@ -20,13 +20,17 @@ from secateur.model.opened import Opened
 from secateur.model.whole import load_whole
 from secateur.pipeline.export import export
 from secateur.pipeline.export_gguf import open_registered
-from secateur.runtime import Backend
+from secateur.pipeline.native import check_kind
 from secateur.runtime.bench import Speed, Spread, ratios, take_turns
 from secateur.runtime.isolated import Isolated
 from secateur.runtime.llamacpp import require_llamacpp
+from secateur.runtime.native import About
+from secateur.runtime.stream import SIZE, Stream
 from secateur.runtime.torch import TorchBackend
+from secateur.sparse.library import kernels
+from secateur.sparse.pool import Pool
 
-BACKENDS = ("torch", "llamacpp")
+BACKENDS = ("torch", "llamacpp", "native")
 _TORCH_TYPES = {"f32": torch.float32, "bf16": torch.bfloat16}
 _UNITS = {"prompt": "tokens/s", "decode": "tokens/s", "first": "s"}
 
@@ -35,8 +39,8 @@ _UNITS = {"prompt": "tokens/s", "decode": "tokens/s", "first": "s"}
 class Settings:
     """How to measure.
 
-    backend: of `BACKENDS`. kind: type of the weights; empty for float32 in torch, and in llama.cpp for the file as it is,
-    the codes of a quantised model, or f16.
+    backend: of `BACKENDS`. kind: type of the weights; empty for float32 in torch, in llama.cpp for the file as it is, the codes
+    of a quantised model, or f16, and in native for what the folder holds.
     prompt, tokens: lengths of prompt and answer. repeat: counted runs after one that warms up.
     """
 
@@ -53,6 +57,7 @@ class Benched:
     """Figures of one model: speeds by name (of `prompt`, `decode`, `first`), peak bytes of the process while it ran, bytes of the file.
 
     ratio: this model's figures by the baseline's, where there was one.
+    native: what the native backend tells of itself. stream: share of the memory bandwidth, measured in the same turns, at which it reads weights.
     """
 
     model: str
@@ -61,6 +66,8 @@ class Benched:
     peak_memory: int
     file_bytes: int
     ratio: dict[str, Spread] | None = None
+    native: About | None = None
+    stream: Spread | None = None
 
     def records(self, settings: Settings) -> list[Record]:
         """Return the medians as records."""
@@ -76,13 +83,24 @@ def bench(src: str, against: str | None = None, settings: Settings | None = None
 
     Raises UsageError for settings that cannot work, MissingExtraError without xllamacpp, and what `export` raises.
     """
-    settings, progress = settings or Settings(), progress or Silent()
-    _check(settings)
-    models = [open_registered(ref) for ref in (src, against) if ref]
-    _check_context(models, settings)
+    settings = settings or Settings()
+    return _with_ratio(bench_each([(ref, settings) for ref in (src, against) if ref], progress or Silent()))
+
+
+def bench_each(entries: Sequence[tuple[str, Settings]], progress: Progress) -> list[tuple[Benched, Speed]]:
+    """Return the figures of models that each have a backend and a type of their own, measured in turns; all else is as the first asks.
+
+    Raises as `bench` does.
+    """
+    for _, settings in entries:
+        _check(settings)
+    asked = [settings for _, settings in entries]
+    models = [open_registered(ref) for ref, _ in entries]
+    _check_context(models, asked[0])
     with tempfile.TemporaryDirectory(prefix="secateur-bench-") as folder:
-        files = [_file(model, settings, Path(folder) / f"{index}.gguf", progress) for index, model in enumerate(models)]
-        return _in_turns(models, files, settings, progress)
+        named = [Path(folder) / f"{index}.gguf" for index in range(len(models))]
+        files = [_file(*one, progress) for one in zip(models, asked, named, strict=True)]
+        return _in_turns(models, files, asked, progress)
 
 
 def bench_files(src: str, files: Sequence[Path], settings: Settings, progress: Progress | None = None) -> list[Benched]:
@@ -93,7 +111,7 @@ def bench_files(src: str, files: Sequence[Path], settings: Settings, progress: P
     _check(settings)
     models = [open_registered(src)] * len(files)
     _check_context(models, settings)
-    return _in_turns(models, files, settings, progress or Silent())
+    return _with_ratio(_in_turns(models, files, [settings] * len(files), progress or Silent()))
 
 
 def _check_context(models: Sequence[Opened], settings: Settings) -> None:
@@ -103,14 +121,32 @@ def _check_context(models: Sequence[Opened], settings: Settings) -> None:
             raise UsageError(f"{model.source.ref} has a context of {longest} tokens: lower --prompt or --tokens")
 
 
-def _in_turns(models: Sequence[Opened], files: Sequence[Path], settings: Settings, progress: Progress) -> list[Benched]:
+def _in_turns(models: Sequence[Opened], files: Sequence[Path], each: Sequence[Settings], progress: Progress) -> list[tuple[Benched, Speed]]:
+    asked = each[0]
     with ExitStack() as stack:
-        backends = [stack.enter_context(_backend(path, settings)) for path in files]
+        backends = [stack.enter_context(_backend(*one)) for one in zip(files, each, strict=True)]
         # What is answered does not change how long it takes.
-        prompts = [np.random.default_rng(0).integers(model.graph.vocab_size, size=settings.prompt).tolist() for model in models]
-        speeds = take_turns(backends, prompts, settings.tokens, settings.repeat, progress)
-        found = [_benched(*row) for row in zip(models, speeds, files, backends, strict=True)]
-    return [replace(found[0], ratio=_ratio(speeds)), *found[1:]] if len(found) > 1 else found
+        prompts = [np.random.default_rng(0).integers(model.graph.vocab_size, size=asked.prompt).tolist() for model in models]
+        memory = _memory_beside(each)
+        speeds = take_turns([*backends, *memory], [*prompts, *([0] for _ in memory)], asked.tokens, asked.repeat, progress)
+        bandwidth = [SIZE * one / (asked.tokens - 1) for speed in speeds[len(models) :] for one in speed.decode]
+        return [(_benched(*row, bandwidth), row[1]) for row in zip(models, speeds, files, backends, strict=False)]
+
+
+def _memory_beside(each: Sequence[Settings]) -> list[Stream]:
+    """Return memory as one more backend where one of the others counts what it reads."""
+    library = kernels() if any(settings.backend == "native" for settings in each) else None
+    return [Stream(Pool(library, each[0].threads))] if library else []
+
+
+def _with_ratio(measured: Sequence[tuple[Benched, Speed]]) -> list[Benched]:
+    found = [one for one, _ in measured]
+    return [replace(found[0], ratio=ratio_of(measured[0][1], measured[1][1])), *found[1:]] if len(found) > 1 else found
+
+
+def ratio_of(ours: Speed, theirs: Speed) -> dict[str, Spread]:
+    """Return the spread of the ratio of each figure, taken turn by turn."""
+    return {name: ratios(getattr(ours, name), getattr(theirs, name)) for name in _UNITS}
 
 
 def torch_backend(model: str, kind: str, threads: int) -> TorchBackend:
@@ -128,12 +164,14 @@ def _check(settings: Settings) -> None:
         raise UsageError("--tokens must be at least 2: the first one counts as the end of the prompt")
     if settings.backend == "llamacpp":
         require_llamacpp("--backend llamacpp")
+    if settings.backend == "native":
+        check_kind(settings.kind)
 
 
 def _file(model: Opened, settings: Settings, scratch: Path, progress: Progress) -> Path:
     """Return what the backend loads, made first where it cannot load the model itself."""
     path = model.source.path if isinstance(model.source, GgufSource) else None
-    if settings.backend == "torch":
+    if settings.backend != "llamacpp":
         return path or Path(model.source.ref)
     if path and not settings.kind:
         return path
@@ -144,15 +182,16 @@ def _backend(path: Path, settings: Settings) -> Isolated:
     if settings.backend == "llamacpp":
         options: dict[str, Any] = {"path": str(path), "context": settings.prompt + settings.tokens, "threads": settings.threads}
         return Isolated("llama.cpp", "secateur.runtime.llamacpp:LlamaCpp", options)
-    return Isolated("torch", "secateur.pipeline.bench:torch_backend", {"model": str(path), "kind": settings.kind or "f32", "threads": settings.threads})
+    options = {"model": str(path), "kind": settings.kind, "threads": settings.threads}
+    if settings.backend == "native":
+        return Isolated("native", "secateur.pipeline.native:native_backend", options)
+    return Isolated("torch", "secateur.pipeline.bench:torch_backend", options | {"kind": settings.kind or "f32"})
 
 
-def _benched(model: Opened, speed: Speed, path: Path, backend: Backend) -> Benched:
+def _benched(model: Opened, speed: Speed, path: Path, backend: Isolated, bandwidth: Sequence[float]) -> Benched:
     files = [path] if path.is_file() else list(path.glob("*.safetensors"))
     speeds = {name: Spread.of(getattr(speed, name)) for name in _UNITS}
-    return Benched(model.source.ref, model.digest, speeds, backend.memory().peak, sum(file.stat().st_size for file in files))
-
-
-def _ratio(speeds: Sequence[Speed]) -> dict[str, Spread]:
-    ours, theirs = speeds
-    return {name: ratios(getattr(ours, name), getattr(theirs, name)) for name in _UNITS}
+    told: About | None = backend.about() if backend.name == "native" and kernels() else None
+    stream = ratios([told.read * one for one in speed.decode], bandwidth) if told and bandwidth else None
+    size = sum(file.stat().st_size for file in files)
+    return Benched(model.source.ref, model.digest, speeds, backend.memory().peak, size, native=told, stream=stream)

@@ -66,6 +66,10 @@ class Isolated:
         found: list[int] = self._call("tokenize", text)
         return found
 
+    def about(self) -> Any:
+        """Return what the backend tells of itself, where it does."""
+        return self._call("about")
+
     def memory(self) -> Memory:
         """Return what the child process holds."""
         found: Memory = self._call("memory")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import warnings
-from ctypes import POINTER, Structure, c_char_p, c_float, c_int, c_int32, c_int64, c_size_t, c_uint32, c_void_p
+from ctypes import POINTER, Structure, c_char_p, c_float, c_int, c_int32, c_int64, c_size_t, c_uint32, c_uint64, c_void_p
 from functools import cache
 from pathlib import Path
 
@@ -47,6 +47,7 @@ _SIGNATURES = {
     "sec_pool_new": (c_void_p, (c_int,)),
     "sec_pool_threads": (c_int, (c_void_p,)),
     "sec_pool_free": (None, (c_void_p,)),
+    "sec_stream": (c_uint64, (c_void_p, c_void_p, c_int64)),
     "sec_product": (None, (c_void_p, POINTER(Matrix), c_void_p, POINTER(c_float), c_int64, c_int64, POINTER(c_float), c_int64)),
 }
 

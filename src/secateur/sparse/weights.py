@@ -15,6 +15,8 @@ from secateur.core.sparse import CHUNK, Packed
 from secateur.sparse.library import Matrix
 
 F32, BF16, INT8, INT4, BF16_SPARSE, INT8_SPARSE, INT4_SPARSE = range(7)
+NAMES = ("f32", "bf16", "int8", "int4", "sparse-bf16", "sparse-int8", "sparse-int4")
+"""What each of them is called."""
 BATCH = 8
 """Inputs that one product takes."""
 GROUP = 32

@@ -69,6 +69,9 @@ void sec_pool_free(sec_pool *pool);
 /* Prepare x and multiply, all rows, on a pool (NULL: the caller alone). */
 void sec_product(sec_pool *pool, const sec_matrix *weight, void *scratch, const float *x, int64_t xstride, int64_t n, float *y, int64_t ystride);
 
+/* Read all bytes once; returns a sum, so that no compiler can leave it out. */
+uint64_t sec_stream(sec_pool *pool, const void *data, int64_t bytes);
+
 int sec_abi(void);
 const char *sec_source(void); /* digest of the sources this was built from */
 

@@ -1,0 +1,209 @@
+"""A stored model as weights of the native backend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+from secateur.core.codes import Codes, Grid
+from secateur.core.errors import UnsupportedModelError, UsageError, nearest
+from secateur.core.graph import Block
+from secateur.core.progress import Progress
+from secateur.core.sparse import pack
+from secateur.measure.perplexity import Quality, compare, final_states
+from secateur.model.build import transformers_config
+from secateur.model.families import EMBED, FAMILIES, FINAL_NORM, HEAD, Family, family_of
+from secateur.model.opened import Opened
+from secateur.model.packed import PackedSource
+from secateur.model.stream import POSITIONS, ModelStream
+from secateur.model.whole import load_whole
+from secateur.pipeline.export_gguf import open_registered
+from secateur.quantizers.rtn import nearest as round_to_nearest
+from secateur.runtime.native import Native
+from secateur.runtime.torch import TorchBackend
+from secateur.sparse.decoder import LINEARS, BlockWeights, Decoder, Weights
+from secateur.sparse.library import kernels
+from secateur.sparse.weights import Weight
+
+_LENGTHENED = ("dynamic", "longrope")
+"""Rotary embeddings whose frequencies hang on how long the text is."""
+_SPARSE = "sparse-"
+_FLOATS = {"f32": torch.float32, "bf16": torch.bfloat16}
+KINDS = (*_FLOATS, "int8", "int4", "sparse-bf16", "sparse-int8", "sparse-int4")
+_INT4 = Grid(bits=4, group=32)
+
+
+def runs_natively(family: Family) -> bool:
+    """Return whether the blocks of a family are those of Llama, with norms of heads and biases or without."""
+    plain = family.attn_norms == ("input_layernorm",) and len(family.qkv) == 3 and len(family.gate_up) == 2
+    return plain and not family.norm_offset and not family.scaled_embeddings
+
+
+def native_weights(model: Opened, matrix: Callable[[str], Weight]) -> Weights:
+    """Return the weights of `model`, its matrices made by `matrix` from their names.
+
+    Raises UnsupportedModelError for a family, an activation or a rotary embedding that the kernels do not have.
+    """
+    family, config = family_of(model.source.config), transformers_config(model.source.config)
+    _check(model, family, config)
+    rotary = LlamaRotaryEmbedding(config)
+    embed = matrix(EMBED)
+    return Weights(
+        embed=embed,
+        head=embed if model.graph.tied else matrix(HEAD),
+        final_norm=_vector(model, FINAL_NORM),
+        epsilon=config.rms_norm_eps,
+        frequencies=rotary.inv_freq.float().numpy(),
+        scale=float(rotary.attention_scaling),
+        blocks=tuple(_block(model, family, config, block, matrix) for block in model.graph.blocks),
+    )
+
+
+def _check(model: Opened, family: Family, config: Any) -> None:
+    ref = model.source.ref
+    if not runs_natively(family):
+        known = ", ".join(name for name, row in FAMILIES.items() if runs_natively(row))
+        raise UnsupportedModelError(f"the native backend runs {known}, and {ref} is {family.name}: use --backend torch or llamacpp")
+    kind = config.rope_parameters.get("rope_type", "default")
+    if kind in _LENGTHENED:
+        raise UnsupportedModelError(f"the native backend has no rotary embedding of the kind {kind!r}, which {ref} has: use --backend torch")
+    if config.hidden_act not in ("silu", "swish"):
+        raise UnsupportedModelError(f"the native backend has no activation {config.hidden_act!r}, which {ref} has: use --backend torch")
+
+
+def _block(model: Opened, family: Family, config: Any, block: Block, matrix: Callable[[str], Weight]) -> BlockWeights:
+    modules = dict(zip(LINEARS, (*family.qkv, family.o, *family.gate_up, family.down), strict=True))
+    norms = {"attn_norm": family.attn_norms[0], "ffn_norm": family.ffn_norms[0], **dict(zip(("q_norm", "k_norm"), family.head_norms, strict=False))}
+    vectors = {name: f"{block.prefix}{module}.weight" for name, module in norms.items()}
+    vectors |= {f"{name}_bias": f"{block.prefix}{module}.bias" for name, module in modules.items()}
+    weights = {name: f"{block.prefix}{module}.weight" for name, module in modules.items()}
+    stored = model.graph.tensors
+    return BlockWeights(
+        shape=block.shape,
+        turns=_turns(config, block.index),
+        window=_window(config, block.index),
+        vectors={name: _vector(model, tensor) for name, tensor in vectors.items() if tensor in stored},
+        matrices={name: matrix(tensor) for name, tensor in weights.items() if tensor in stored},
+    )
+
+
+def _turns(config: Any, index: int) -> bool:
+    """Return whether a block has a rotary embedding; 1 in transformers' list says that it has."""
+    flags = getattr(config, "no_rope_layers", None)
+    return bool(flags[index]) if flags else True
+
+
+def _window(config: Any, index: int) -> int:
+    window, kinds = getattr(config, "sliding_window", None), getattr(config, "layer_types", None)
+    return int(window) if window and (kinds is None or kinds[index] == "sliding_attention") else 0
+
+
+def _vector(model: Opened, name: str) -> NDArray[np.float32]:
+    return model.source.read(name).to(torch.float32).numpy()
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Reads the matrices of `model` as `kind`; with none, quantised weights stay as they are stored, and others are bfloat16.
+
+    Embeddings and head have 8 bits beside 4, and keep their zeros. Raises UsageError for a grid that the kernels do not have.
+    """
+
+    model: Opened
+    kind: str
+
+    def __call__(self, name: str) -> Weight:
+        """Return one matrix."""
+        source, outside = self.model.source, name in (EMBED, HEAD)
+        kind = self.kind.removeprefix(_SPARSE) or "bf16"
+        if isinstance(source, PackedSource) and not self.kind and name in source.grids:
+            return Weight(source.codes(name))
+        dense = _dense(source.read(name), "int8" if outside and kind == "int4" else kind)
+        return Weight(dense) if outside or not self.kind.startswith(_SPARSE) else _smaller(dense)
+
+
+def _smaller(dense: Tensor | Codes) -> Weight:
+    """Return a weight without its zeros, or with them where that takes less."""
+    whole, packed = Weight(dense), Weight(pack(dense))
+    return packed if packed.nbytes < whole.nbytes else whole
+
+
+def _dense(weight: Tensor, kind: str) -> Tensor | Codes:
+    if kind in _FLOATS:
+        return weight.to(_FLOATS[kind])
+    columns = weight.shape[1]
+    if kind == "int4" and columns % _INT4.group == 0:
+        return round_to_nearest(weight.float(), torch.ones(columns), _INT4)
+    grid = Grid(bits=8, group=columns)
+    scales = (weight.float().abs().amax(1, keepdim=True) / grid.highest).half()
+    codes = torch.where(scales == 0, 0.0, weight.float() / scales.float()).round().clamp(grid.lowest, grid.highest)
+    return Codes(grid, codes.to(torch.int8), scales)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Natively:
+    """How a model runs in the native backend.
+
+    kind: of `KINDS`; empty for what is stored. exact: keys and values stay float32.
+    """
+
+    kind: str = ""
+    threads: int = 1
+    exact: bool = False
+
+
+def native_backend(model: str, kind: str = "", threads: int = 1) -> Native | TorchBackend:
+    """Return the model `model` ready to run, for a process of its own; see `run_natively`."""
+    return run_natively(open_registered(model), Natively(kind=kind, threads=threads))
+
+
+def run_natively(model: Opened, how: Natively) -> Native | TorchBackend:
+    """Return `model` ready to run in the kernels, or in torch where they cannot be had, after a warning.
+
+    Raises UsageError for an unknown kind, UnsupportedModelError for a model that the kernels cannot run.
+    """
+    check_kind(how.kind)
+    library = kernels()
+    if library is None:
+        return TorchBackend(load_whole(model, torch.float32 if how.kind == "f32" else torch.bfloat16))
+    return Native(Decoder(library, native_weights(model, Reader(model, how.kind)), threads=how.threads, half=not how.exact))
+
+
+def measure_natively(model: Opened, how: Natively, windows: Tensor, progress: Progress, reference: ModelStream | None = None) -> Quality:
+    """Return the quality of `model` as it runs natively, on `windows` `[n, length]`; see `measure.perplexity.measure`.
+
+    Raises UsageError where there are no kernels, and as `run_natively` does.
+    """
+    backend = run_natively(model, how)
+    if not isinstance(backend, Native):
+        raise UsageError("the native backend has no kernels here: evaluate without --backend native")
+    progress.start("evaluate", len(windows) + (len(reference) if reference else 0))
+    dense = reference.logits(final_states(reference, windows, progress)) if reference else None
+    return compare(_logits(backend, windows, progress), windows, dense)
+
+
+def _logits(backend: Native, windows: Tensor, progress: Progress) -> Iterator[Tensor]:
+    """Yield the logits of every position but the last of each window, as many at a time as a stream of blocks yields."""
+    held = torch.empty(0)
+    for window in windows.tolist():
+        for logits in backend.logits(window[:-1]):
+            held = torch.cat([held.view(-1, logits.shape[1]), torch.from_numpy(logits)])
+            while len(held) >= POSITIONS:
+                yield held[:POSITIONS]
+                held = held[POSITIONS:]
+        progress.step()
+    if len(held):
+        yield held
+
+
+def check_kind(kind: str) -> None:
+    """Raise UsageError for a type that the kernels do not have."""
+    if kind and kind not in KINDS:
+        raise UsageError(f"--type {kind} is not one of the native backend{nearest(kind, KINDS)}: use {', '.join(KINDS)}")

@@ -1,0 +1,89 @@
+"""Models of the Llama family in kernels of our own, which skip the zeros of pruned weights."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from secateur.runtime import Generated, Memory
+from secateur.runtime.process import process_memory
+from secateur.sparse.decoder import Cache, Decoder
+from secateur.sparse.weights import NAMES
+
+_AT_ONCE = 256
+"""Positions whose logits lie in memory together."""
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What a loaded model is made of.
+
+    isa: instructions that the kernels use. weights: bytes of all matrices. read: bytes of those that a token reads, which leave out embeddings
+    that are not the head too. kinds: how many matrices of each shape run as what, `(rows, cols, kind, count)`.
+    """
+
+    isa: str
+    weights: int
+    read: int
+    kinds: tuple[tuple[int, int, str, int], ...]
+
+
+class Native:
+    """A decoder as a backend; `open`, `prefill` and `decode` run sequences step by step, several of them together if need be."""
+
+    name = "native"
+
+    def __init__(self, decoder: Decoder) -> None:
+        self._decoder = decoder
+
+    def open(self) -> Cache:
+        """Return an empty cache for one sequence."""
+        return self._decoder.open()
+
+    def prefill(self, tokens: Sequence[int], cache: Cache) -> NDArray[np.float32]:
+        """Read `tokens` into `cache` and return the logits after the last one, `[vocab_size]`."""
+        last: NDArray[np.float32] = self._decoder.run(tokens, [cache] * len(tokens), 1)[0]
+        return last
+
+    def decode(self, tokens: Sequence[int], caches: Sequence[Cache]) -> NDArray[np.float32]:
+        """Read one token into each of `caches` and return the logits after each, `[len(tokens), vocab_size]`."""
+        return self._decoder.run(tokens, caches, len(tokens))
+
+    def logits(self, tokens: Sequence[int]) -> Iterator[NDArray[np.float32]]:
+        """Yield the logits after each of `tokens`, `[positions, vocab_size]`, a few positions at a time."""
+        cache = self.open()
+        for start in range(0, len(tokens), _AT_ONCE):
+            part = tokens[start : start + _AT_ONCE]
+            yield self._decoder.run(part, [cache] * len(part), len(part))
+
+    def logprobs(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+        """Return the natural logarithm of the probability of each next token, `[vocab_size]`, after `tokens`."""
+        logits = self.prefill(tokens, self.open()).astype(np.float64)
+        found: NDArray[np.float32] = (logits - np.logaddexp.reduce(logits)).astype(np.float32)
+        return found
+
+    def generate(self, prompt: Sequence[int], max_tokens: int) -> Generated:
+        """Return the `max_tokens` likeliest tokens after `prompt`."""
+        start, cache = time.perf_counter(), self.open()
+        found = [int(self.prefill(prompt, cache).argmax())]
+        first = time.perf_counter()
+        while len(found) < max_tokens:
+            found.append(int(self.decode(found[-1:], [cache])[0].argmax()))
+        return Generated(tuple(found), first - start, time.perf_counter() - first)
+
+    def about(self) -> About:
+        """Return what the model is made of."""
+        weights = self._decoder.weights
+        inside = [weights.head, *(matrix for block in weights.blocks for matrix in block.matrices.values())]
+        read, apart = sum(matrix.nbytes for matrix in inside), 0 if weights.embed is weights.head else weights.embed.nbytes
+        counted = Counter((matrix.rows, matrix.columns, NAMES[matrix.kind]) for matrix in inside)
+        return About(self._decoder.isa, read + apart, read, tuple((*shape, count) for shape, count in counted.items()))
+
+    def memory(self) -> Memory:
+        """Return what the process holds."""
+        return process_memory()

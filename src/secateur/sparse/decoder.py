@@ -1,0 +1,212 @@
+"""Decoder blocks of the Llama family in C: a whole token in one call."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping, Sequence
+from ctypes import POINTER, c_float, c_int32, c_int64, c_void_p
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from secateur.core.errors import UnsupportedModelError
+from secateur.core.graph import BlockShape
+from secateur.sparse.library import Matrix
+from secateur.sparse.pool import Pool
+from secateur.sparse.weights import Weight
+
+ROWS = 64
+"""Tokens in a call: SEC_ROWS_MAX of decode.h."""
+HEAD_DIM = 512
+"""SEC_HEAD_DIM_MAX of steps.h."""
+_LANES = 16
+_ALIGNED = 64
+_FIRST = 256
+_NORMS = ("attn_norm", "ffn_norm", "q_norm", "k_norm")
+LINEARS = ("q", "k", "v", "o", "gate", "up", "down")
+
+Vector = NDArray[np.float32]
+
+
+class _Block(ctypes.Structure):
+    _fields_ = (
+        *((name, c_int32) for name in ("n_heads", "n_kv_heads", "head_dim", "inner", "turns", "window")),
+        *((name, c_void_p) for name in _NORMS),
+        *((name, Matrix) for name in LINEARS),
+        *((f"{name}_bias", c_void_p) for name in LINEARS),
+    )
+
+
+class _Decoder(ctypes.Structure):
+    _fields_ = (
+        *((name, c_int64) for name in ("hidden", "vocab", "blocks")),
+        ("epsilon", c_float),
+        ("turn_scale", c_float),
+        ("turned", c_int64),
+        *((name, c_void_p) for name in ("frequencies", "block", "final_norm")),
+        ("embed", Matrix),
+        ("head", Matrix),
+    )
+
+
+class _Cache(ctypes.Structure):
+    _fields_ = (("capacity", c_int64), ("half", c_int32), ("keys", c_void_p), ("values", c_void_p))
+
+
+class _Token(ctypes.Structure):
+    _fields_ = (("token", c_int64), ("position", c_int64), ("cache", c_void_p))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockWeights:
+    """One decoder block; a half that `shape` does not have needs no weights.
+
+    turns: whether positions turn queries and keys. window: positions that are seen, the own one included; 0 for all.
+    vectors: `attn_norm`, `ffn_norm`, `q_norm`, `k_norm`, and `NAME_bias` of `LINEARS`. matrices: of `LINEARS`.
+    """
+
+    shape: BlockShape
+    turns: bool = True
+    window: int = 0
+    vectors: Mapping[str, Vector] = field(default_factory=dict)
+    matrices: Mapping[str, Weight] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weights:
+    """A whole model. frequencies: of the rotary embedding, radians per position. scale: of its cosines and sines."""
+
+    embed: Weight
+    head: Weight
+    final_norm: Vector
+    epsilon: float
+    frequencies: Vector
+    scale: float
+    blocks: tuple[BlockWeights, ...]
+
+
+class Cache:
+    """Keys and values of one sequence, `buffers` for each block; grows as it is needed. length: positions that it holds."""
+
+    def __init__(self, shapes: Sequence[BlockShape], *, half: bool) -> None:
+        self.length = 0
+        self._shapes = tuple(shapes)
+        self._dtype = np.dtype(np.uint16 if half else np.float32)
+        self.struct = _Cache(0, int(half), None, None)
+        self.buffers: list[tuple[NDArray[Any], NDArray[Any]]] = [(np.empty(0), np.empty(0))] * len(shapes)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it takes."""
+        return sum(keys.nbytes + values.nbytes for keys, values in self.buffers)
+
+    def reserve(self, length: int) -> None:
+        """Make room for `length` positions."""
+        capacity = self.struct.capacity
+        if length <= capacity:
+            return
+        grown = max(_FIRST, capacity)
+        while grown < length:
+            grown *= 2
+        self.buffers = [self._grown(shape, *old, capacity, grown) for shape, old in zip(self._shapes, self.buffers, strict=True)]
+        self._pointers = [_pointers([pair[which] for pair in self.buffers]) for which in range(2)]
+        self.struct.capacity = grown
+        self.struct.keys, self.struct.values = (ctypes.addressof(pointers) for pointers in self._pointers)
+
+    def _grown(self, shape: BlockShape, keys: NDArray[Any], values: NDArray[Any], before: int, after: int) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return larger buffers: keys `[head, position / 16, head_dim, 16]`, values `[head, position, head_dim in whole lanes]`."""
+        wide = -(-shape.head_dim // _LANES) * _LANES
+        new_keys = np.zeros((shape.n_kv_heads, after // _LANES, shape.head_dim, _LANES), self._dtype)
+        new_values = np.zeros((shape.n_kv_heads, after, wide), self._dtype)
+        if before:
+            new_keys[:, : before // _LANES] = keys
+            new_values[:, :before] = values
+        return new_keys, new_values
+
+
+class Decoder:
+    """A model ready to run on `threads` threads; `half` keeps keys and values in float16 instead of float32.
+
+    Raises UnsupportedModelError for a head that is wider than the kernels' room.
+    """
+
+    def __init__(self, library: ctypes.CDLL, weights: Weights, *, threads: int = 1, half: bool = True) -> None:
+        if any(block.shape.head_dim > HEAD_DIM for block in weights.blocks):
+            raise UnsupportedModelError(f"the native backend has no heads wider than {HEAD_DIM}: use --backend torch or llamacpp")
+        self.weights = weights
+        self.pool = Pool(library, threads)
+        self._half = half
+        self._library = library
+        library.sec_decode_bytes.restype, library.sec_decode_bytes.argtypes = c_int64, (POINTER(_Decoder), c_int64)
+        library.sec_decode.restype = None
+        library.sec_decode.argtypes = (POINTER(_Decoder), c_void_p, c_int64, POINTER(_Token), c_int64, c_void_p, c_void_p)
+        self._blocks = (_Block * len(weights.blocks))(*map(_block, weights.blocks))
+        self._struct = _decoder(weights, self._blocks)
+        self._scratch = np.empty(0, np.uint8)
+
+    @property
+    def isa(self) -> str:
+        """The instructions that run."""
+        name: bytes = self._library.sec_isa()
+        return name.decode()
+
+    def open(self) -> Cache:
+        """Return an empty cache for one sequence."""
+        return Cache([block.shape for block in self.weights.blocks], half=self._half)
+
+    def run(self, tokens: Sequence[int], caches: Sequence[Cache], wanted: int) -> Vector:
+        """Read one token for each of `caches`, where one that comes several times takes them in order.
+
+        Returns the logits of the last `wanted` tokens, `[wanted, vocab_size]`.
+        """
+        logits = np.empty((wanted, self.weights.head.rows), np.float32)
+        skipped = len(tokens) - wanted
+        for start in range(0, len(tokens), ROWS):
+            stop = min(start + ROWS, len(tokens))
+            first = min(max(start, skipped), stop)
+            self._call(tokens[start:stop], caches[start:stop], first - start, logits[max(first - skipped, 0) :])
+        return logits
+
+    def _call(self, tokens: Sequence[int], caches: Sequence[Cache], first: int, logits: Vector) -> None:
+        rows = (_Token * len(tokens))()
+        for row, token, cache in zip(rows, tokens, caches, strict=True):
+            row.token, row.position = token, cache.length
+            cache.length += 1
+        for row, cache in zip(rows, caches, strict=True):
+            cache.reserve(cache.length)
+            row.cache = ctypes.addressof(cache.struct)
+        self._library.sec_decode(self._struct, self.pool.pointer, len(tokens), rows, first, self._room(len(tokens)), logits.ctypes.data)
+
+    def _room(self, rows: int) -> int:
+        """Return where a call may work."""
+        size = self._library.sec_decode_bytes(self._struct, rows) + _ALIGNED
+        if size > self._scratch.size:
+            self._scratch = np.empty(size, np.uint8)
+        return int(self._scratch.ctypes.data + _ALIGNED - 1) // _ALIGNED * _ALIGNED
+
+
+def _address(vector: Vector | None) -> int | None:
+    return None if vector is None else vector.ctypes.data
+
+
+def _pointers(arrays: Sequence[NDArray[Any]]) -> ctypes.Array[c_void_p]:
+    return (c_void_p * len(arrays))(*(array.ctypes.data for array in arrays))
+
+
+def _block(block: BlockWeights) -> _Block:
+    shape = block.shape
+    made = _Block(shape.n_heads, shape.n_kv_heads, shape.head_dim, shape.intermediate_size, int(block.turns), block.window)
+    for name in (*_NORMS, *(f"{linear}_bias" for linear in LINEARS)):
+        setattr(made, name, _address(block.vectors.get(name)))
+    for name, matrix in block.matrices.items():
+        setattr(made, name, matrix.matrix)
+    return made
+
+
+def _decoder(weights: Weights, blocks: ctypes.Array[_Block]) -> _Decoder:
+    made = _Decoder(weights.embed.columns, weights.head.rows, len(blocks), weights.epsilon, weights.scale, len(weights.frequencies))
+    made.frequencies, made.final_norm = _address(weights.frequencies), _address(weights.final_norm)
+    made.block, made.embed, made.head = ctypes.addressof(blocks), weights.embed.matrix, weights.head.matrix
+    return made

@@ -1,0 +1,23 @@
+"""Threads for the kernels, and how fast they read memory."""
+
+from __future__ import annotations
+
+import ctypes
+import weakref
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Pool:
+    """Up to `threads` threads, never more than there are cores to run on; they end with this object."""
+
+    def __init__(self, library: ctypes.CDLL, threads: int) -> None:
+        self.pointer = library.sec_pool_new(threads)
+        self.threads = int(library.sec_pool_threads(self.pointer))
+        self._library = library
+        weakref.finalize(self, library.sec_pool_free, self.pointer)
+
+    def read(self, words: NDArray[np.uint64]) -> int:
+        """Read memory, a multiple of 64 bytes, on all threads; returns the sum of its words."""
+        return int(self._library.sec_stream(self.pointer, words.ctypes.data, words.nbytes))
