@@ -238,12 +238,12 @@ class TestRunning:
 
     @pytest.mark.slow
     def test_kill_minus_nine_anywhere_ends_with_the_same_artefacts(self, tiny: Maker, tmp_path: Path) -> None:
-        body = with_stages({"prune": {"method": "wanda", "sparsity": 0.5}}, {"quantize": {"method": "gptq"}})
+        body = with_stages({"prune": {"method": "wanda", "sparsity": 0.5}}, {"recover": {"steps": 5}}, {"quantize": {"method": "gptq"}})
         model = tiny("llama", num_hidden_layers=6)
         recipe = write(tmp_path / "recipe.yaml", body)
         command = [sys.executable, "-m", "secateur", "run", str(recipe), "--model", str(model), "--quiet", "--resume"]
         subprocess.run([*command, "-o", str(tmp_path / "whole")], check=True, capture_output=True)
-        for shards in (2, 9):
+        for shards in (2, 9, 17):
             killed = subprocess.Popen([*command, "-o", str(tmp_path / "out")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             while killed.poll() is None and len(list((tmp_path / "out").rglob("model-*.safetensors"))) < shards:
                 time.sleep(0.005)

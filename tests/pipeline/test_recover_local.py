@@ -22,10 +22,11 @@ from secateur.core.errors import OutputError, PlanError, TextError, UsageError, 
 from secateur.core.plan import Plan
 from secateur.model.checkpoint import Checkpoint
 from secateur.model.opened import open_model
+from secateur.pipeline import local
 from secateur.pipeline.calibration import calibration_tokens
-from secateur.pipeline.pairing import pair
+from secateur.pipeline.pairing import damaged, pair
 from secateur.pipeline.rewrite import Rewrite
-from secateur.train.local import Fit
+from secateur.train.local import Course, Fit, reconstruct
 
 PRUNING = pipeline.Calibration(samples=8, window=48)
 TEXT = pipeline.Calibration(samples=24, window=48)
@@ -229,6 +230,7 @@ def test_models_that_are_not_teacher_and_student(tiny: Maker, student: Path, tmp
         ({"steps": 0}, TEXT, UsageError, "must all be above 0"),
         ({"rate": -1.0}, TEXT, UsageError, "must all be above 0"),
         ({"dense": 2.0}, TEXT, UsageError, "from 0 to 1"),
+        ({"weighed": -1}, TEXT, UsageError, "weighed -1 not below 0"),
         ({}, pipeline.Calibration(samples=1, window=16), TextError, "some are learned from, others judge"),
     ],
 )
@@ -264,6 +266,32 @@ def test_each_half_stands_for_its_own_and_for_what_was_dropped_behind_it(tiny: M
     assert halves[3, "attn"] == ((4, "attn"), (4, "ffn"))
     assert (1, "attn") not in halves
     assert halves[4, "ffn"] == ((5, "ffn"),)
+
+
+def test_where_most_were_cut_the_others_are_left_alone_and_leave_them_their_steps(tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of all halves is most; where one block went, whole halves learn too."""
+    teacher, steps = tiny("llama", **DEEP), set[int]()
+    learn = reconstruct
+
+    def counted(live: Any, masks: Any, inputs: Tensor, aim: Any, course: Course, *rest: Any) -> Fit:
+        steps.add(course.steps)
+        return learn(live, masks, inputs, aim, course, *rest)
+
+    monkeypatch.setattr(local, "reconstruct", counted)
+    for name, goal, expected in (("narrow", pipeline.Width(units=("ffn",), ratio=0.4, align=8), 60), ("shallow", pipeline.Depth(drop_layers=1), 30)):
+        pipeline.prune(str(teacher), tmp_path / name, goal, calibration=PRUNING, settings=EXACT)
+        student, whole = open_model(str(tmp_path / name)), open_model(str(teacher))
+        cut = damaged(student, whole, pair(student, whole, Plan.from_json((tmp_path / name / "plan.json").read_text())))
+        steps.clear()
+        made = _recover(tmp_path / name, teacher, tmp_path / f"{name}-healed")
+        assert steps == {expected}
+        if name == "narrow":
+            assert cut == {(index, "ffn") for index in range(6)}
+            start, end = _weights(tmp_path / name), _weights(tmp_path / "narrow-healed")
+            assert {weight for weight in start if not torch.equal(start[weight], end[weight])} <= {weight for weight in start if ".mlp." in weight}
+        else:
+            assert len(cut) == 1
+            assert made.changed > 1
 
 
 def test_a_mask_is_known_by_the_numbers_of_the_model_that_was_pruned(tiny: Maker, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from secateur.train.local import Course, Fit, reconstruct
+from secateur.train.local import Aim, Course, Fit, reconstruct
 
 COURSE = Course(steps=300, batch=4, rate=0.1, held=4)
 
@@ -42,8 +42,10 @@ def _problem() -> tuple[Tensor, Tensor, Tensor]:
     return inputs, inputs @ right.T, right
 
 
-def _fit(block: Any, mask: Tensor | None, inputs: Tensor, targets: Tensor, dtype: torch.dtype = torch.float32) -> Fit:
-    return reconstruct(block, {"w": mask}, inputs, targets, COURSE, dtype, 0)
+def _fit(
+    block: Any, mask: Tensor | None, inputs: Tensor, targets: Tensor, dtype: torch.dtype = torch.float32, metric: Tensor | None = None, course: Course = COURSE
+) -> Fit:
+    return reconstruct(block, {"w": mask}, inputs, Aim(targets, metric), course, dtype, 0)
 
 
 def test_finds_the_matrix_that_made_the_targets() -> None:
@@ -68,6 +70,24 @@ def test_masked_weights_stay_zero_and_the_others_do_what_weighted_least_squares_
     for row in range(5):
         best = torch.linalg.lstsq((x / scale)[:, mask[row]], (y / scale)[:, row]).solution
         torch.testing.assert_close(found[row, mask[row]], best, atol=0.1, rtol=0.1)
+
+
+def test_with_a_metric_masked_weights_do_what_least_squares_does_that_weighs_directions_by_it() -> None:
+    """Masked rows cannot all be right; with correlated directions, one row's error is answered by another's weights."""
+    inputs, targets, _ = _problem()
+    mask = torch.rand(5, 6, generator=torch.Generator().manual_seed(1)) > 0.5
+    metric = torch.linalg.cholesky(torch.eye(5) + 3 * torch.ones(5, 5))
+    block, plain = Lines(torch.ones(5, 6) * mask), Lines(torch.ones(5, 6) * mask)
+    course = Course(steps=600, batch=16, rate=0.1, held=4)
+    _fit(block, mask, inputs, targets, metric=metric, course=course)
+    _fit(plain, mask, inputs, targets, course=course)
+    x, y = inputs[:16].flatten(0, 1), targets[:16].flatten(0, 1)
+    scale = y.norm(dim=-1, keepdim=True)
+    # every free weight is one unknown of what it adds to the multiplied error
+    columns = torch.stack([torch.outer((x / scale)[:, column], metric[row]).flatten() for row, column in mask.nonzero().tolist()], 1)
+    best = torch.linalg.lstsq(columns, ((y / scale) @ metric).flatten()).solution
+    torch.testing.assert_close(block.weight("w")[mask], best, atol=0.05, rtol=0.05)
+    assert (plain.weight("w")[mask] - best).abs().max() > 0.2
 
 
 def test_what_does_not_help_on_held_out_windows_is_undone() -> None:

@@ -46,7 +46,7 @@ def recover(
     rank: Annotated[int | None, typer.Option("--rank", min=1, help="lora: rank of the adapters.")] = None,
     checkpointing: Annotated[bool, typer.Option("--checkpointing", help="Not local: compute activations twice instead of keeping them.")] = False,
     calib: options.Calib = "builtin",
-    samples: Annotated[int | None, typer.Option("--samples", min=2, help="Windows of text; 96 for local, 512 for the others.")] = None,
+    samples: Annotated[int | None, typer.Option("--samples", min=2, help="Windows of text; 64 for local, 512 for the others.")] = None,
     calib_window: options.CalibWindow = 512,
     seed: options.Seed = 0,
     dtype: options.Dtype = "auto",

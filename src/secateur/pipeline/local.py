@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from secateur.calibrate.collect import HiddenStates
+from secateur.calibrate.gradients import gradients
 from secateur.core.errors import UsageError
 from secateur.core.graph import Linear
 from secateur.core.plan import Plan
@@ -18,29 +19,33 @@ from secateur.core.stream import LiveBlock
 from secateur.model.arithmetic import mixed
 from secateur.model.opened import Opened, open_model
 from secateur.pipeline.calibration import held_out
-from secateur.pipeline.pairing import mask_of, pair
+from secateur.pipeline.pairing import damaged, mask_of, pair
 from secateur.pipeline.reload import difference, last_states
 from secateur.pipeline.rewrite import Rewrite
 from secateur.pipeline.seam import Half
-from secateur.train.local import Course, reconstruct
+from secateur.train import state
+from secateur.train.local import Aim, Course, reconstruct
+from secateur.train.metric import metric_root
 
 HALVES = (("attn", "ffn"), ("ffn", "attn"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Local:
-    """Train one half of a block at a time to give what the dense model's half gives.
+    """Train one half of a block at a time to give what the dense model's half gives; where most were cut, the others are left alone.
 
-    steps: of Adam for each half; batch: tokens in each.
+    steps: of Adam for each half; what is left alone leaves its steps to the others. batch: tokens in each.
     rate: highest learning rate, relative to the root mean square of the weights.
     dense: what is aimed for: 0 is what the teacher's half makes of the student's own states, 1 the teacher's own states.
+    weighed: windows of text from which is learned what an error in each direction does to the teacher's predictions; 0 counts all alike.
     held: share of the calibration windows that nothing is learned from and that decide whether a change stays.
     """
 
-    steps: int = 100
-    batch: int = 1024
-    rate: float = 0.0125
+    steps: int = 60
+    batch: int = 512
+    rate: float = 0.0175
     dense: float = 1.0
+    weighed: int = 4
     held: float = 0.125
 
     @property
@@ -51,18 +56,18 @@ class Local:
     @property
     def samples(self) -> int:
         """Windows of text that it is made for."""
-        return 96
+        return 64
 
     def check(self) -> None:
         """Raise UsageError for values that cannot work."""
         if self.steps < 1 or self.batch < 1 or not self.rate > 0:
             raise UsageError(f"--steps {self.steps}, --batch {self.batch} and --rate {self.rate} must all be above 0")
-        if not 0 <= self.dense <= 1 or not 0 < self.held < 1:
-            raise UsageError(f"dense {self.dense} must be from 0 to 1 and held {self.held} between them")
+        if not 0 <= self.dense <= 1 or not 0 < self.held < 1 or self.weighed < 0:
+            raise UsageError(f"dense {self.dense} must be from 0 to 1, held {self.held} between them, and weighed {self.weighed} not below 0")
 
-    def course(self, windows: int, length: int) -> Course:
-        """Return how a half is trained on so many windows of so many tokens; raises TextError if none is left to learn from."""
-        return Course(steps=self.steps, batch=max(1, self.batch // length), rate=self.rate, held=held_out(windows, self.held))
+    def course(self, windows: int, length: int, more: float = 1.0) -> Course:
+        """Return how a half is trained on so many windows of so many tokens, in so many times the steps; raises TextError if none is left to learn from."""
+        return Course(steps=round(self.steps * more), batch=max(1, self.batch // length), rate=self.rate, held=held_out(windows, self.held))
 
 
 class LocalPass:
@@ -71,7 +76,11 @@ class LocalPass:
     def __init__(self, student: Opened, teacher: Opened, plan: Plan | None, local: Local, rewrite: Rewrite) -> None:
         self._student, self._plan, self._local, self._rewrite = student, plan, local, rewrite
         self._pairing = pair(student, teacher, plan)
+        cut, every = damaged(student, teacher, self._pairing), frozenset(self._pairing.halves)
+        # Where little was cut, as by depth, the halves that are whole have the most to gain from the shift of their inputs.
+        self._learning = cut if 2 * len(cut) >= len(every) else every
         self._whole = teacher.stream()
+        self._metrics = rewrite.folder / "model-metrics.safetensors"
         self._meant = torch.empty(0)
 
     def run(self, tokens: Tensor, *, seed: int, memory: int, progress: Progress) -> None:
@@ -80,9 +89,12 @@ class LocalPass:
         embedded = partial(HiddenStates, tokens=tokens, budget=memory, folder=self._rewrite.folder)
         if not self._rewrite.finished:
             self._rewrite.write(0, {})
+        if self._rewrite.resumed < len(stream):
+            self._weigh(tokens[: self._local.weighed], progress)
         hidden = embedded(stream)
         dense = embedded(self._whole) if self._local.dense else None
-        course = self._local.course(*tokens.shape)
+        windows, length = tokens.shape
+        course = self._local.course(windows, length, len(self._pairing.halves) / len(self._learning))
         progress.start("reconstruct", len(stream), self._rewrite.resumed)
         for index in range(len(stream)):
             with stream.open(index) as live:
@@ -95,6 +107,20 @@ class LocalPass:
                     self._rewrite.write(index + 1, {name: live.weight(name) for name in live.block.tensors})
                     progress.step(f"block {index}")
         self._meant = next(hidden.batches()).clone()
+        self._metrics.unlink(missing_ok=True)
+
+    def _weigh(self, tokens: Tensor, progress: Progress) -> None:
+        """Note what errors of the teacher's states do to its predictions, unless that is noted already."""
+        if len(tokens) and not self._metrics.exists():
+            found = gradients(self._whole, tokens, fisher=True, folder=self._rewrite.folder, progress=progress)
+            state.save(self._metrics, {f"{block.index}.{part}": fisher for block in found for part, fisher in block.fisher.items()}, {})
+
+    def _metric(self, half: Half) -> Tensor | None:
+        """Return what errors behind a half of the teacher are multiplied by, for the channels that the student has."""
+        if not self._local.weighed:
+            return None
+        fisher, channels = state.read(self._metrics, f"{half[0]}.{half[1]}"), self._pairing.channels
+        return metric_root(fisher if channels is None else fisher[channels][:, channels])
 
     def compare(self, tokens: Tensor) -> float:
         """Return how far the last states of the written folder are from those of the run."""
@@ -107,13 +133,13 @@ class LocalPass:
             return
         if dense:
             self._advance(dense, behind)
-        if course:
-            targets = self._targets(hidden, dense, behind)
+        if course and (live.block.index, part) in self._learning:
+            aim = Aim(self._targets(hidden, dense, behind), self._metric(behind[-1]))
             masks = {linear.tensor: mask_of(linear.tensor, live.weight(linear.tensor), live.block, self._plan) for linear in _linears(live, part)}
             masks |= {bias: None for name in list(masks) if (bias := name.removesuffix("weight") + "bias") in live.block.tensors}
             for name in live.block.halves[part]:
                 live.weight(name).copy_(live.weight(name).to(self._rewrite.dtype))
-            reconstruct(live, masks, hidden.states, targets, course, self._rewrite.dtype, seed)
+            reconstruct(live, masks, hidden.states, aim, course, self._rewrite.dtype, seed)
         hidden.advance(live)
 
     def _targets(self, hidden: HiddenStates, dense: HiddenStates | None, behind: Sequence[Half]) -> Tensor:

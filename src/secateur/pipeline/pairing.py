@@ -10,13 +10,15 @@ import torch
 from torch import Tensor
 
 from secateur.core.errors import PlanError, UsageError
-from secateur.core.graph import Block
+from secateur.core.graph import Block, TensorInfo
 from secateur.core.pattern import Pattern
 from secateur.core.plan import Plan
 from secateur.model.opened import Opened
+from secateur.model.source import read_as
 from secateur.pipeline.outcome import surviving_blocks
 from secateur.pipeline.seam import Half, gaps
 from secateur.pipeline.verify import holds
+from secateur.transform.rounding import storage_type
 
 _PROBE = "The gardener cut 30 of 100 branches in 1990;\n\tDon't ask why — naïve, isn't it?"
 
@@ -82,6 +84,24 @@ def _halves(student: Opened, teacher: Opened, alive: tuple[int, ...]) -> dict[Ha
         )
     behind = gaps(teacher.graph, [f"{index}.{part}" for index, part in whole if (index, part) not in places])
     return {ours: (half, *behind.get(half, ())) for half, ours in places.items()}
+
+
+def damaged(student: Opened, teacher: Opened, pairing: Pairing) -> frozenset[Half]:
+    """Return the halves of `student` that are not their teacher's own, rounded as they are, or that answer for more than one of its."""
+    dtype = storage_type("auto", student.graph.tensors)
+    found = set[Half]()
+    for (index, part), behind in pairing.halves.items():
+        mine, theirs = student.graph.blocks[index], teacher.graph.blocks[behind[0][0]]
+        names = {name: theirs.prefix + name.removeprefix(mine.prefix) for name in mine.halves[part]}
+        if len(behind) > 1 or not all(_same(student, name, teacher, other, dtype) for name, other in names.items()):
+            found.add((index, part))
+    return frozenset(found)
+
+
+def _same(student: Opened, name: str, teacher: Opened, other: str, dtype: torch.dtype) -> bool:
+    if teacher.graph.tensors.get(other, TensorInfo((), "")).shape != student.graph.tensors[name].shape:
+        return False
+    return torch.equal(read_as(student.source, name, dtype), read_as(teacher.source, other, dtype))
 
 
 def check_masks(student: Opened, plan: Plan | None) -> None:

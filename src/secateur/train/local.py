@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -46,36 +45,55 @@ class Fit:
         return self.after < self.before
 
 
-def reconstruct(live: LiveBlock, masks: Mapping[str, Tensor | None], inputs: Tensor, targets: Tensor, course: Course, dtype: torch.dtype, seed: int) -> Fit:
-    """Change weights of a block in place so that its output for `inputs` comes nearest to `targets`, or leave them alone.
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """What a half should give: states `[windows, tokens, hidden_size]`, and what an error is multiplied by before it is squared, if by anything."""
+
+    states: Tensor
+    metric: Tensor | None = None
+
+    def of(self, windows: Tensor | slice) -> Aim:
+        """Return what it should give for some windows."""
+        return Aim(self.states[windows], self.metric)
+
+    def distance(self, output: Tensor) -> Tensor:
+        """Return the squared distance of an output, relative to the state's size, mean over tokens."""
+        error = output - self.states
+        if self.metric is not None:
+            error = error @ self.metric
+        return (error.square().sum(-1) / self.states.square().sum(-1).clamp_min(_TINY)).mean()
+
+
+def reconstruct(live: LiveBlock, masks: Mapping[str, Tensor | None], inputs: Tensor, aim: Aim, course: Course, dtype: torch.dtype, seed: int) -> Fit:
+    """Change weights of a block in place so that its output for `inputs` comes nearest to `aim`, or leave them alone.
 
     live: runs the half that is trained, and nothing else. masks: tensor -> its weights that may change, or None for all.
-    inputs, targets: `[windows, tokens, hidden_size]`. dtype: the type that trained weights are rounded to.
+    inputs: `[windows, tokens, hidden_size]`. dtype: the type that trained weights are rounded to.
 
     One sub-module at a time, as "A Free Lunch in LLM Compression" (arXiv:2510.14444) finds best; each token counts by the
     inverse square of its target, so that a few of massive activations do not decide alone.
     """
     held = slice(len(inputs) - course.held, None)
     start = {name: live.weight(name).clone() for name in masks}
-    before = _error(live, inputs[held], targets[held], course.batch)
-    _train(live, masks, inputs[: held.start], targets, course, seed)
+    before = _error(live, inputs[held], aim.of(held), course.batch)
+    _train(live, masks, inputs[: held.start], aim, course, seed)
     for name in masks:
         live.weight(name).copy_(live.weight(name).to(dtype))
-    fit = Fit(before, _error(live, inputs[held], targets[held], course.batch))
+    fit = Fit(before, _error(live, inputs[held], aim.of(held), course.batch))
     if not fit.kept:
         for name, weight in start.items():
             live.weight(name).copy_(weight)
     return fit
 
 
-def _train(live: LiveBlock, masks: Mapping[str, Tensor | None], inputs: Tensor, targets: Tensor, course: Course, seed: int) -> None:
+def _train(live: LiveBlock, masks: Mapping[str, Tensor | None], inputs: Tensor, aim: Aim, course: Course, seed: int) -> None:
     # The optimizer's own parameters share their memory with the block's weights.
     weights = {name: torch.nn.Parameter(live.weight(name)) for name in masks}
     groups = [{"params": [weight], "lr": course.rate * _size(weight.detach())} for weight in weights.values()]
     optimizer = torch.optim.Adam(groups, betas=_BETAS, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate("cosine", step, course.steps, course.warmup))
     for chosen in _batches(len(inputs), course, seed):
-        value, slopes = live.slope(inputs[chosen], partial(_distance, target=targets[chosen]), tuple(masks))
+        value, slopes = live.slope(inputs[chosen], aim.of(chosen).distance, tuple(masks))
         if not value < float("inf"):
             return
         for name, weight in weights.items():
@@ -101,10 +119,6 @@ def _size(weight: Tensor) -> float:
     return float(alive.square().mean().sqrt()) if len(alive) else 0.0
 
 
-def _distance(output: Tensor, target: Tensor) -> Tensor:
-    return ((output - target).square().sum(-1) / target.square().sum(-1).clamp_min(_TINY)).mean()
-
-
-def _error(live: LiveBlock, inputs: Tensor, targets: Tensor, step: int) -> float:
-    parts = zip(inputs.split(step), targets.split(step), strict=True)
-    return sum(float(_distance(live(batch), target)) * len(batch) for batch, target in parts) / len(inputs)
+def _error(live: LiveBlock, inputs: Tensor, aim: Aim, step: int) -> float:
+    pieces = torch.arange(len(inputs)).split(step)
+    return sum(float(aim.of(piece).distance(live(inputs[piece]))) * len(piece) for piece in pieces) / len(inputs)

@@ -32,6 +32,13 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118 - not a mapping
 
 
+def read(path: Path, name: str) -> Tensor:
+    """Return one of the tensors that `save` wrote."""
+    with safe_open(path, framework="pt") as file:
+        found: Tensor = file.get_tensor(name)
+        return found
+
+
 def of_training(parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Return the weights that learn, what the optimizer knows of each, and the state of the random numbers."""
     found: dict[str, Tensor] = {_RANDOM: torch.get_rng_state()}

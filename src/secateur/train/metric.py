@@ -1,0 +1,23 @@
+"""How much an error in each direction of a hidden state does to the teacher's predictions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_PLAIN = 0.2
+"""Share of every direction alike: what few windows do not show still counts a little."""
+
+
+def metric_root(fisher: Tensor) -> Tensor:
+    """Return `[hidden_size, hidden_size]` by which an error `[..., hidden_size]` is multiplied before it is squared and summed.
+
+    fisher: mean of g gᵀ over tokens, with g the gradient of the loss with respect to the state. The squared length of `error @ root`
+    is then the second-order estimate of what the error adds to the loss, scaled so that random errors count as without it.
+    """
+    size, trace = len(fisher), float(fisher.trace())
+    if not 0 < trace < float("inf"):
+        return torch.eye(size)
+    mixed = fisher * ((1 - _PLAIN) * size / trace) + _PLAIN * torch.eye(size)
+    root: Tensor = torch.linalg.cholesky(mixed)
+    return root
