@@ -69,6 +69,7 @@ def main() -> None:
                     step()
                 if turn:
                     found[name].append(given.steps * tokens.numel() / (time.process_time() - began))
+                    print(f"turn {turn}, {name}: {found[name][-1]:.0f}", flush=True)
     for name, speeds in found.items():
         print(f"{name}: {statistics.median(speeds):.0f} tokens a processor second ({min(speeds):.0f} to {max(speeds):.0f})")
     print(f"ratio {statistics.median(found['secateur']) / statistics.median(found['minimal']):.2f}")
