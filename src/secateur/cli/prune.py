@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import time
+from typing import Annotated, Optional
+
+import typer
 
 from secateur.cli import options, show
 from secateur.cli.apply import changes, settings_of
 from secateur.cli.choose import Choice, deciding
+from secateur.cli.export import changes as stored
 from secateur.cli.plan import summary
 
 
@@ -17,6 +21,7 @@ def prune(
     choice: Choice,
     compute: options.RunCompute = None,
     memory: options.Memory = 1024,
+    export: Annotated[Optional[str], typer.Option("--export", help="Store no zeros: sparse (or sparse-bf16), sparse-int8, sparse-int4.")] = None,  # noqa: UP045
     dry_run: options.DryRun = False,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
@@ -24,7 +29,9 @@ def prune(
 ) -> None:
     """Prune a model and write a Hugging Face folder that was reloaded and compared."""
     from secateur import pipeline
+    from secateur.pipeline.export_sparse import apply_sparse, sparse_type
 
+    export = sparse_type(export) if export else None
     settings = settings_of(choice.dtype, compute, memory, overwrite=overwrite)
     started = time.perf_counter()
     with show.progress(quiet=quiet or as_json) as progress:
@@ -32,6 +39,10 @@ def prune(
         if dry_run:
             show.result(summary(plan, model), as_json=as_json, title=f"would write {output}")
             return
-        pruned = pipeline.apply(plan, model, output, settings=settings, progress=progress)
-    body = summary(plan, model) | changes(pruned) | {"seconds": round(time.perf_counter() - started, 1)}
+        if export:
+            done = apply_sparse(plan, model, output, kind=export, settings=settings, progress=progress)
+        else:
+            pruned = pipeline.apply(plan, model, output, settings=settings, progress=progress)
+    found = stored(done) if export else changes(pruned)
+    body = summary(plan, model) | found | {"seconds": round(time.perf_counter() - started, 1)}
     show.result(body, as_json=as_json, title=f"wrote {output}")

@@ -6,7 +6,7 @@ Beside `NAME_scale` lies `NAME_packed`, the codes of a row one after another in 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,12 @@ from secateur.core.codes import BITS, Codes, Grid, packed_words
 from secateur.core.errors import MissingExtraError, SourceError, UnsupportedModelError
 from secateur.core.graph import TensorInfo
 from secateur.core.source import Source
+from secateur.model.coded import CONFIG_KEY, CodedSource
 from secateur.model.families import HEAD
 from secateur.model.folder import FolderSource
+from secateur.model.sparse_folder import METHOD as SPARSE
+from secateur.model.sparse_folder import SparseSource
 
-CONFIG_KEY = "quantization_config"
 _METHOD, _FORMAT = "compressed-tensors", "pack-quantized"
 _PACKED, _SCALE, _SHAPE, _ZERO, _ORDER = "_packed", "_scale", "_shape", "_zero_point", "_g_idx"
 _PARTS = (_PACKED, _SCALE, _SHAPE, _ZERO, _ORDER)
@@ -83,6 +85,8 @@ def open_folder(path: Path, ref: str) -> Source:
     if config is None:
         return folder
     method, form = (str(config.get(key)) if isinstance(config, dict) else "" for key in ("quant_method", "format"))
+    if method == SPARSE:
+        return SparseSource(folder, config)
     groups = config.get("config_groups", {}).values() if isinstance(config, dict) and isinstance(config.get("config_groups"), dict) else ()
     known = method == _METHOD and form == _FORMAT and not any(isinstance(group, dict) and group.get("input_activations") for group in groups)
     if not known:
@@ -90,69 +94,43 @@ def open_folder(path: Path, ref: str) -> Source:
     return PackedSource(folder)
 
 
-class PackedSource:
-    """A Source whose quantised weights read back as float32; `codes` gives them as they are.
-
-    grids: name of a quantised weight -> its grid, read off the stored shapes.
-    """
+class PackedSource(CodedSource):
+    """A Source whose quantised weights read back as float32, on the grids that the stored shapes mean."""
 
     def __init__(self, folder: FolderSource) -> None:
-        self.ref, self.path = folder.ref, folder.path
-        self.config = {key: value for key, value in folder.config.items() if key != CONFIG_KEY}
-        self._folder = folder
         names = [name.removesuffix(_PACKED) for name in folder.tensors if name.endswith(_PACKED)]
-        shapes = {name: self._shape(name) for name in names}
-        self.grids = {name: self._grid(name, columns) for name, (_, columns) in shapes.items()}
-        parts = {name + part for name in names for part in _PARTS}
-        self.tensors: Mapping[str, TensorInfo] = {
-            **{name: info for name, info in folder.tensors.items() if name not in parts},
-            **{name: TensorInfo(shapes[name], str(self.grids[name])) for name in names},
-        }
+        shapes = {name: _shape(folder, name) for name in names}
+        grids = {name: _grid(folder, name, columns) for name, (_, columns) in shapes.items()}
+        whole = {name: TensorInfo(shape, str(grids[name])) for name, shape in shapes.items()}
+        super().__init__(folder, grids, whole, {name + part for name in names for part in _PARTS})
 
     def codes(self, name: str) -> Codes:
         """Return a quantised weight as it is stored."""
         parts = (_PACKED, _SCALE) if self.grids[name].symmetric else (_PACKED, _SCALE, _ZERO)
         return unpacked(name, self.grids[name], {name + part: self._folder.read(name + part) for part in parts})
 
-    def read(self, name: str) -> Tensor:
-        """Return one tensor, in its stored type or, where it is quantised, as float32."""
-        return self.codes(name).dense() if name in self.grids else self._folder.read(name)
+    def unpacked(self, name: str) -> Tensor:
+        """Return a quantised weight, float32."""
+        return self.codes(name).dense()
 
-    def pieces(self, name: str) -> Iterator[Tensor]:
-        """Yield the rows of one tensor in order; a quantised one comes whole."""
-        if name in self.grids:
-            yield self.read(name)
-        else:
-            yield from self._folder.pieces(name)
 
-    def digest(self) -> str:
-        """Return the digest of the files."""
-        return self._folder.digest()
+def _shape(folder: FolderSource, name: str) -> tuple[int, int]:
+    if name + _ORDER in folder.tensors:
+        raise UnsupportedModelError(f"not supported because the groups of {name} are out of order ({name + _ORDER}): quantise it without activation order")
+    if name + _SCALE not in folder.tensors or folder.tensors.get(name + _SHAPE, TensorInfo((), "")).shape != (2,):
+        raise SourceError(f"{folder.ref}: {name}{_SCALE} or {name}{_SHAPE} is missing: get the folder again")
+    rows, columns = folder.read(name + _SHAPE).tolist()
+    return int(rows), int(columns)
 
-    def tokenizer(self) -> Any:
-        """Return the folder's tokenizer."""
-        return self._folder.tokenizer()
 
-    def copy_companions(self, folder: Path) -> None:
-        """Copy tokenizer, chat template and generation config."""
-        self._folder.copy_companions(folder)
-
-    def _shape(self, name: str) -> tuple[int, int]:
-        if name + _ORDER in self._folder.tensors:
-            raise UnsupportedModelError(f"not supported because the groups of {name} are out of order ({name + _ORDER}): quantise it without activation order")
-        if name + _SCALE not in self._folder.tensors or self._folder.tensors.get(name + _SHAPE, TensorInfo((), "")).shape != (2,):
-            raise SourceError(f"{self.ref}: {name}{_SCALE} or {name}{_SHAPE} is missing: get the folder again")
-        rows, columns = self._folder.read(name + _SHAPE).tolist()
-        return int(rows), int(columns)
-
-    def _grid(self, name: str, columns: int) -> Grid:
-        """Return the grid that the stored shapes mean; raises SourceError where they mean none."""
-        (rows, words), scales = self._folder.tensors[name + _PACKED].shape, self._folder.tensors[name + _SCALE].shape
-        bits = words * 32 // max(columns, 1)
-        # Fewer columns than a word has bits could have been packed at two widths.
-        whole = columns >= 32 and len(scales) == 2 and scales[0] == rows and scales[1] and columns % scales[1] == 0
-        zeros = self._folder.tensors.get(name + _ZERO)
-        fits = whole and bits in BITS and words == packed_words(columns, bits) and (zeros is None or zeros.shape == (packed_words(rows, bits), scales[1]))
-        if not fits:
-            raise SourceError(f"{self.ref}: {name} is packed in a shape that does not fit its scales: get the folder again")
-        return Grid(bits=bits, group=columns // scales[1], symmetric=zeros is None)
+def _grid(folder: FolderSource, name: str, columns: int) -> Grid:
+    """Return the grid that the stored shapes mean; raises SourceError where they mean none."""
+    (rows, words), scales = folder.tensors[name + _PACKED].shape, folder.tensors[name + _SCALE].shape
+    bits = words * 32 // max(columns, 1)
+    # Fewer columns than a word has bits could have been packed at two widths.
+    whole = columns >= 32 and len(scales) == 2 and scales[0] == rows and scales[1] and columns % scales[1] == 0
+    zeros = folder.tensors.get(name + _ZERO)
+    fits = whole and bits in BITS and words == packed_words(columns, bits) and (zeros is None or zeros.shape == (packed_words(rows, bits), scales[1]))
+    if not fits:
+        raise SourceError(f"{folder.ref}: {name} is packed in a shape that does not fit its scales: get the folder again")
+    return Grid(bits=bits, group=columns // scales[1], symmetric=zeros is None)

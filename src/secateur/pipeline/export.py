@@ -16,9 +16,9 @@ from secateur.core.progress import Progress, Silent
 from secateur.export.layout import lay_out
 from secateur.export.settings import context_length
 from secateur.export.types import K_QUANTS, PACKED, PLAIN, type_named
+from secateur.model.coded import CodedSource
 from secateur.model.gguf_config import ARCHS
 from secateur.model.opened import Opened, open_model
-from secateur.model.packed import PackedSource
 from secateur.model.stream import ModelStream
 from secateur.pipeline.export_check import check_file
 from secateur.pipeline.export_gguf import describe, naming_of, open_registered, whole_settings
@@ -105,7 +105,7 @@ def _writing(out: Path, *, overwrite: bool) -> Iterator[Path]:
 
 def _kind(model: Opened, kind: str) -> str:
     """Return the type to write; raises UsageError for one that would round a quantised model once more."""
-    packed = isinstance(model.source, PackedSource)
+    packed = isinstance(model.source, CodedSource) and bool(model.source.grids)
     if kind == "auto":
         return PACKED if packed else "f16"
     if kind == PACKED and not packed:

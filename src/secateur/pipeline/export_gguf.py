@@ -14,6 +14,7 @@ from secateur.export.settings import model_fields
 from secateur.export.types import PACKED, type_named
 from secateur.export.vocabulary import model_name, tokenizer_fields
 from secateur.model.build import transformers_config
+from secateur.model.coded import CodedSource
 from secateur.model.families import EMBED, FINAL_NORM, HEAD, SHAPES_KEY, family_of
 from secateur.model.gguf_config import ARCHS
 from secateur.model.gguf_file import GgufSource
@@ -21,7 +22,6 @@ from secateur.model.gguf_header import GgufHeader, read_header
 from secateur.model.gguf_names import block_names
 from secateur.model.nonuniform import register
 from secateur.model.opened import Opened, open_model
-from secateur.model.packed import PackedSource
 from secateur.model.tokenizer import SPLITS
 
 _COPIED = ("tokenizer.", "general.name", "general.license", "general.languages")
@@ -44,7 +44,7 @@ def describe(model: Opened, layout: Layout, kind: str) -> GgufExport:
     settings = whole_settings(model)
     rope = rope_of(layout.arch, settings, max(shape.head_dim for shape in layout.shapes))
     fields = {"general.type": "model", **model_fields(layout, settings, rope), **_words(model, settings)}
-    held = Packed(model.source.grids, model.source.codes) if isinstance(model.source, PackedSource) and kind == PACKED else type_named(kind)
+    held = Packed(model.source.grids, model.source.codes) if isinstance(model.source, CodedSource) and kind == PACKED else type_named(kind)
     return GgufExport(model.source, layout, fields, rope.factors, held, EMBED if model.graph.tied else HEAD)
 
 

@@ -25,11 +25,12 @@ from secateur.core.target import Target
 from secateur.export.quantized import Quantization, quantized_card
 from secateur.model.arithmetic import arithmetic
 from secateur.model.checkpoint import MANIFEST, Checkpoint, writing
+from secateur.model.coded import CONFIG_KEY, CodedSource
 from secateur.model.families import family_of
 from secateur.model.memory import give_back
 from secateur.model.nonuniform import MODULE, modeling_source
 from secateur.model.opened import Opened, open_model
-from secateur.model.packed import CONFIG_KEY, PackedSource, packed_tensors, quantization_config, require_packing, unpacked
+from secateur.model.packed import packed_tensors, quantization_config, require_packing, unpacked
 from secateur.pipeline.bits import allocate_bits, budget_of
 from secateur.pipeline.calibration import Calibration, calibration_tokens, provenance
 from secateur.pipeline.outcome import planned_config
@@ -99,7 +100,7 @@ def quantize_opened(model: Opened, how: Integers, calibration: Calibration, out:
     """
     require_packing()
     rounding = rounding_named(how.method, how.sparsity, how.prune)
-    if isinstance(model.source, PackedSource):
+    if isinstance(model.source, CodedSource) and model.source.grids:
         raise UsageError(f"{model.source.ref} is quantised already: quantise the model it was made from")
     grids = grids_of(model.graph, how)
     _check_zeros(model, rounding, grids)

@@ -6,7 +6,9 @@
 /* Best first. */
 static const sec_ops *const all[] = {
 #if defined(__x86_64__)
-    &sec_avx512bf16, &sec_avx512,
+    &sec_avx512bf16, &sec_avx512, &sec_avx2,
+#elif defined(__aarch64__)
+    &sec_neon,
 #endif
     &sec_portable,
 };
@@ -21,8 +23,22 @@ int sec_abi(void) { return SEC_ABI; }
 
 const char *sec_source(void) { return SEC_SOURCE; }
 
+uint8_t sec_spread8[256][8], sec_spread16[256][16];
+
+static void fill_spreads(void) {
+    for (int mask = 0; mask < 256; mask++)
+        for (int j = 0, next = 0; j < 8; j++) {
+            int kept = mask >> j & 1;
+            sec_spread8[mask][j] = (uint8_t)(kept ? next : 0xff);
+            sec_spread16[mask][2 * j] = (uint8_t)(kept ? 2 * next : 0xff);
+            sec_spread16[mask][2 * j + 1] = (uint8_t)(kept ? 2 * next + 1 : 0xff);
+            next += kept;
+        }
+}
+
 int sec_select(const char *isa) {
     int known = 0;
+    fill_spreads();
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         if (isa && strcmp(isa, all[i]->name)) continue;
         known = 1;

@@ -19,11 +19,16 @@ typedef struct {
 
 extern const sec_ops sec_portable;
 #if defined(__x86_64__)
-extern const sec_ops sec_avx512, sec_avx512bf16;
+extern const sec_ops sec_avx2, sec_avx512, sec_avx512bf16;
 /* For sec_avx512bf16, which differs in bf16 only. */
 sec_rows_fn sec_avx512_rows(int kind);
 int sec_avx512_usable(void);
+#elif defined(__aarch64__)
+extern const sec_ops sec_neon;
 #endif
+
+/* Shuffles that move what the bits of a byte keep to its place, among 8 bytes or 8 pairs of bytes; 0xff for holes. */
+extern uint8_t sec_spread8[256][8], sec_spread16[256][16];
 
 static inline float sec_f32(uint32_t bits) {
     float value;

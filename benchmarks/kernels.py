@@ -1,0 +1,224 @@
+"""How fast the C kernels multiply beside dense ones, torch and llama.cpp: one matrix with one input, as in decoding, in turns.
+
+    python benchmarks/kernels.py [--side 4096] [--megabytes 640] [--rounds 7] [--threads 1 2] [--jsonl out/kernels.jsonl]
+
+Each contender has as many copies of its weights as take `--megabytes`, and goes through all of them before the next one's turn, so that no
+cache of a core holds any. A server's last-level cache may be shared by many machines: choose a size far beyond what `lscpu` says of it.
+Each round ends with a plain read of as many bytes, by as many threads: the stream that the shares refer to.
+llama.cpp takes part by its own functions for products of vectors, which the library of the package xllamacpp exports.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from common import table
+from secateur.core.codes import Codes, Grid
+from secateur.core.sparse import Packed, pack
+from secateur.sparse.build import find_compiler
+from secateur.sparse.library import kernels
+from secateur.sparse.weights import Weight, multiply, threads
+
+Stored = Tensor | Codes | Packed
+GRIDS = {"int8": Grid(bits=8, group=64), "int4": Grid(bits=4, group=32)}
+GGML = {"Q8_0": ("q8_0_q8_0", 34 / 32), "Q4_0": ("q4_0_q8_0", 18 / 32), "F16": ("f16", 2.0)}
+_LOOP = """
+#include <stdint.h>
+#include <stddef.h>
+typedef void (*dot_fn)(int, float *, size_t, const void *, size_t, const void *, size_t, int);
+typedef struct { dot_fn dot; int n; int64_t rows, step; size_t stride; const char *w; const void *x; float *y; } job;
+void rows(void *arg, int64_t part) {
+    job *j = arg;
+    int64_t end = (part + 1) * j->step < j->rows ? (part + 1) * j->step : j->rows;
+    for (int64_t r = part * j->step; r < end; r++) j->dot(j->n, j->y + r, 0, j->w + r * j->stride, 0, j->x, 0, 1);
+}
+"""
+
+
+class Job(ctypes.Structure):
+    """`job` of the loop above."""
+
+    _fields_ = (
+        *(("dot", ctypes.c_void_p), ("n", ctypes.c_int), ("rows", ctypes.c_int64), ("step", ctypes.c_int64)),
+        *(("stride", ctypes.c_size_t), ("w", ctypes.c_void_p), ("x", ctypes.c_void_p), ("y", ctypes.c_void_p)),
+    )
+
+
+@dataclass
+class Contender:
+    """Something that multiplies. products: one for each copy of the weights, called with a pool. nbytes: of one copy."""
+
+    name: str
+    baseline: str
+    nbytes: int
+    products: list[Callable[[int | None], object]]
+
+
+def random_weight(kind: str, side: int, share: float) -> Stored:
+    draw = torch.Generator().manual_seed(0)
+    keep = torch.rand(side, side, generator=draw) >= share
+    if kind == "bf16":
+        weight: Tensor | Codes = torch.randn(side, side, generator=draw).bfloat16() * keep
+    else:
+        grid = GRIDS[kind]
+        values = torch.randint(grid.lowest, grid.highest + 1, (side, side), generator=draw, dtype=torch.int8)
+        # A code that is zero by chance would be left out too.
+        weight = Codes(grid, torch.where(values == 0, 1, values) * keep, torch.full((side, side // grid.group), 0.01, dtype=torch.float16))
+    return pack(weight) if share else weight
+
+
+def copied(weight: Stored) -> Stored:
+    if isinstance(weight, Tensor):
+        return weight.clone()
+    if isinstance(weight, Codes):
+        return replace(weight, values=weight.values.clone(), scales=weight.scales.clone())
+    return replace(weight, mask=weight.mask.clone(), values=weight.values.clone(), scales=None if weight.scales is None else weight.scales.clone())
+
+
+def ours(library: ctypes.CDLL, kind: str, side: int, share: float, total: float) -> Contender:
+    stored, x = random_weight(kind, side, share), torch.randn(1, side)
+    first = Weight(stored)
+    weights = [first, *(Weight(copied(stored)) for _ in range(int(total / first.nbytes)))]
+    name = f"{kind} {share:.0%}" if share else f"{kind} dense"
+    return Contender(name, f"{kind} dense", first.nbytes, [lambda pool, weight=weight: multiply(library, weight, x, pool) for weight in weights])
+
+
+def of_torch(side: int, total: float) -> Contender:
+    weight, x = torch.randn(side, side).bfloat16(), torch.randn(1, side).bfloat16()
+    copies = [weight.clone() for _ in range(int(total / weight.nbytes) + 1)]
+    return Contender("torch bf16", "bf16 dense", weight.nbytes, [lambda _, weight=weight: torch.nn.functional.linear(x, weight) for weight in copies])
+
+
+def of_llamacpp(library: ctypes.CDLL, folder: Path, name: str, side: int, total: float) -> Contender:
+    """llama.cpp's own product of vectors, row by row, on our pool; its inputs are in its own 8-bit blocks already."""
+    import xllamacpp.xllamacpp as extension
+
+    ggml, (dot, bytes_each) = ctypes.CDLL(extension.__file__), GGML[name]
+    ggml.ggml_cpu_init()
+    source, built = folder / "rows.c", folder / "rows.so"
+    source.write_text(_LOOP)
+    subprocess.run([*find_compiler(), "-O2", "-fPIC", "-shared", str(source), "-o", str(built)], check=True)
+    loop = ctypes.cast(ctypes.CDLL(str(built)).rows, ctypes.c_void_p)
+    nbytes, block = int(side * side * bytes_each), 34 if name == "Q8_0" else 18
+    # The scales must be plain numbers, or the processor may take longer.
+    random = torch.randint(0, 256, (nbytes,), dtype=torch.uint8)
+    weight = torch.randn(side, side).half().view(torch.uint8).flatten() if name == "F16" else _scaled(random, block)
+    x = torch.randn(side).half() if name == "F16" else _scaled(torch.randint(0, 256, (side // 32 * 34,), dtype=torch.uint8), 34)
+    out, function = torch.empty(side), ctypes.cast(getattr(ggml, f"ggml_vec_dot_{dot}"), ctypes.c_void_p)
+    parts = 8
+    library.sec_pool_run.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
+
+    def product(pool: int | None, copy: Tensor) -> None:
+        job = Job(function, side, side, -(-side // parts), nbytes // side, copy.data_ptr(), x.data_ptr(), out.data_ptr())
+        library.sec_pool_run(pool or alone, loop, ctypes.byref(job), parts)
+
+    alone = library.sec_pool_new(1)
+    copies = [weight.clone() for _ in range(int(total / nbytes) + 1)]
+    return Contender(
+        f"llama.cpp {name}", "bf16 dense" if name == "F16" else "int8 dense", nbytes, [lambda pool, copy=copy: product(pool, copy) for copy in copies]
+    )
+
+
+def _scaled(blocks: Tensor, size: int) -> Tensor:
+    blocks.view(-1, size)[:, :2] = torch.tensor([0.01], dtype=torch.float16).view(torch.uint8)
+    return blocks
+
+
+def turn(contender: Contender, pool: int | None) -> float:
+    """Return seconds of one product, over all copies."""
+    started = time.perf_counter()
+    for product in contender.products:
+        product(pool)
+    return (time.perf_counter() - started) / len(contender.products)
+
+
+def measure(library: ctypes.CDLL, contenders: list[Contender], count: int, rounds: int, total: float) -> list[dict[str, object]]:
+    """Return a record for each contender, after `rounds` rounds with `count` threads and one that does not count."""
+    torch.set_num_threads(count)
+    data = torch.ones(int(total), dtype=torch.uint8)
+    seconds: dict[str, list[float]] = {contender.name: [] for contender in contenders}
+    stream: list[float] = []
+    with threads(library, count) as pool:
+        for _ in range(rounds + 1):
+            for contender in contenders:
+                seconds[contender.name].append(turn(contender, pool))
+            started = time.perf_counter()
+            library.sec_stream(pool, data.data_ptr(), data.nbytes)
+            stream.append(data.nbytes / (time.perf_counter() - started))
+    rates = stream[1:]
+    return [told(contender, {name: row[1:] for name, row in seconds.items()}, rates, count) for contender in contenders]
+
+
+def told(contender: Contender, seconds: dict[str, list[float]], stream: list[float], count: int) -> dict[str, object]:
+    mine, base = seconds[contender.name], seconds[contender.baseline]
+    gains = sorted(other / own for other, own in zip(base, mine, strict=True))
+    shares = sorted(contender.nbytes / own / rate for own, rate in zip(mine, stream, strict=True))
+    return {
+        "name": contender.name,
+        "threads": count,
+        "bytes": contender.nbytes,
+        "microseconds": round(statistics.median(mine) * 1e6, 1),
+        "against": contender.baseline,
+        "gain": round(statistics.median(gains), 3),
+        "gain_range": [round(gains[0], 3), round(gains[-1], 3)],
+        "share_of_stream": round(statistics.median(shares), 3),
+        "stream_GB_s": round(statistics.median(stream) / 1e9, 1),
+    }
+
+
+def families(library: ctypes.CDLL, folder: Path, side: int, total: float) -> list[Callable[[], list[Contender]]]:
+    """Return two groups of contenders, each made when its turn comes, so that memory holds one at a time."""
+    return [
+        lambda: [
+            *(ours(library, "bf16", side, share, total) for share in (0.0, 0.5, 0.6, 0.7)),
+            of_torch(side, total),
+            of_llamacpp(library, folder, "F16", side, total),
+        ],
+        lambda: [
+            *(ours(library, "int8", side, share, total) for share in (0.0, 0.5, 0.6, 0.7)),
+            *(ours(library, "int4", side, share, total) for share in (0.0, 0.5)),
+            *(of_llamacpp(library, folder, name, side, total) for name in ("Q8_0", "Q4_0")),
+        ],
+    ]
+
+
+def main() -> None:
+    """Measure all and print the table."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--side", type=int, default=4096)
+    parser.add_argument("--megabytes", type=float, default=640)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--jsonl", type=Path)
+    given = parser.parse_args()
+    library = kernels()
+    if library is None:
+        raise SystemExit("no kernels here")
+    records = []
+    with tempfile.TemporaryDirectory() as folder:
+        for made in families(library, Path(folder), given.side, given.megabytes * 1e6):
+            contenders = made()
+            for count in given.threads:
+                records += measure(library, contenders, count, given.rounds, given.megabytes * 1e6)
+            del contenders
+    if given.jsonl:
+        given.jsonl.parent.mkdir(parents=True, exist_ok=True)
+        given.jsonl.write_text("".join(json.dumps({"isa": library.sec_isa().decode(), **record}) + "\n" for record in records))
+    rows = [[str(record[key]) for key in records[0]] for record in records]
+    print(table(list(records[0]), rows))
+
+
+if __name__ == "__main__":
+    main()

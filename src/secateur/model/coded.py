@@ -1,0 +1,61 @@
+"""Folders in which some weights are stored in parts: what all of them have in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Set
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from secateur.core.codes import Codes, Grid
+from secateur.core.graph import TensorInfo
+from secateur.model.folder import FolderSource
+
+CONFIG_KEY = "quantization_config"
+
+
+class CodedSource(ABC):
+    """A Source over a folder of which some weights are put together from parts.
+
+    grids: name of a quantised weight -> its grid; `codes` gives these as they are.
+    """
+
+    def __init__(self, folder: FolderSource, grids: Mapping[str, Grid], whole: Mapping[str, TensorInfo], parts: Set[str]) -> None:
+        self.ref, self.path = folder.ref, folder.path
+        self.config = {key: value for key, value in folder.config.items() if key != CONFIG_KEY}
+        self.grids = grids
+        self._folder, self._whole = folder, whole
+        self.tensors: Mapping[str, TensorInfo] = {**{name: info for name, info in folder.tensors.items() if name not in parts}, **whole}
+
+    @abstractmethod
+    def codes(self, name: str) -> Codes:
+        """Return a quantised weight as it is stored."""
+
+    @abstractmethod
+    def unpacked(self, name: str) -> Tensor:
+        """Return a weight that is stored in parts."""
+
+    def read(self, name: str) -> Tensor:
+        """Return one tensor, in its stored type or, where it is quantised, as float32."""
+        return self.unpacked(name) if name in self._whole else self._folder.read(name)
+
+    def pieces(self, name: str) -> Iterator[Tensor]:
+        """Yield the rows of one tensor in order; one that is stored in parts comes whole."""
+        if name in self._whole:
+            yield self.read(name)
+        else:
+            yield from self._folder.pieces(name)
+
+    def digest(self) -> str:
+        """Return the digest of the files."""
+        return self._folder.digest()
+
+    def tokenizer(self) -> Any:
+        """Return the folder's tokenizer."""
+        return self._folder.tokenizer()
+
+    def copy_companions(self, folder: Path) -> None:
+        """Copy tokenizer, chat template and generation config."""
+        self._folder.copy_companions(folder)
