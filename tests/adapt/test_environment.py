@@ -69,13 +69,23 @@ def test_units_pay_the_quality_they_cost_and_end_when_all_fits() -> None:
 
 
 @pytest.mark.parametrize("actions", [[3], [2], [0, 0], [0, 3]])
-def test_stopping_early_and_steps_that_cannot_be_taken_lose_everything(actions: list[int]) -> None:
+def test_what_cannot_be_done_changes_nothing_and_costs_a_little(actions: list[int]) -> None:
+    env = UnitGame(CHOICES, fixed(CHOICES.whole(1, 3) - 1_500))
+    seen, _ = env.reset(seed=0)
+    for action in actions[:-1]:
+        seen, *_ = env.step(np.int64(action))
+    again, reward, done, cut, _ = env.step(np.int64(actions[-1]))
+    assert (again.tolist(), reward, done, cut) == (seen.tolist(), -0.1, False, False)
+    assert [env.step(np.int64(actions[-1]))[3] for _ in range(12 - len(actions))] == [False] * (11 - len(actions)) + [True]
+
+
+def test_when_all_is_gone_and_it_does_not_fit_everything_is_lost() -> None:
     whole = CHOICES.whole(1, 3) - 7.0
-    env = UnitGame(CHOICES, fixed(whole - 900))
+    env = UnitGame(CHOICES, fixed(whole - 3_000))
     env.reset(seed=0)
-    steps = [env.step(np.int64(action)) for action in actions]
-    assert [done for _, _, done, _, _ in steps] == [False] * (len(actions) - 1) + [True]
-    assert sum(float(reward) for _, reward, _, _, _ in steps) == pytest.approx(900 / whole - 1)
+    steps = [env.step(np.int64(action)) for action in (1, 0, 2)]
+    assert [done for _, _, done, _, _ in steps] == [False, False, True]
+    assert sum(float(reward) for _, reward, _, _, _ in steps) == pytest.approx(3_000 / whole - 1)
 
 
 def test_stopping_where_all_fits_loses_nothing() -> None:

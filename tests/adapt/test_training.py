@@ -30,7 +30,7 @@ needs_extra = pytest.mark.skipif(importlib.util.find_spec("stable_baselines3") i
 @needs_extra
 @pytest.mark.parametrize("formulation", ["units", "level"])
 def test_the_same_seed_trains_the_same_network_and_it_learns(formulation: Formulation, tmp_path: Path) -> None:
-    one, same = (train(CHOICES, formulation=formulation, steps=1_500, seed=0, progress=Silent()) for _ in range(2))
+    one, same = (train(CHOICES, formulation=formulation, steps=700, seed=0, progress=Silent()) for _ in range(2))
     for (weight, bias), (other, offset) in zip(one.network.layers, same.network.layers, strict=True):
         assert (weight == other).all()
         assert (bias == offset).all()

@@ -9,9 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.ladders import EXAMPLE
+from tests.conftest import Maker
+from tests.ladders import EXAMPLE, ladder_for
 
 from secateur.core.ladder import Rung
+from secateur.core.ladder_file import read_ladder
+from secateur.model.opened import open_model
 
 Secateur = Callable[..., tuple[int, str, str]]
 
@@ -60,6 +63,17 @@ def test_what_is_trained_can_decide(secateur: Secateur, ladder: Path, tmp_path: 
     options = ["--policies", "dqn,greedy", "--network", tmp_path / "policy.safetensors", "--trace", "steady", "--json"]
     assert json.loads(secateur("adapt", "simulate", ladder, *options)[1])["policies"]["dqn"]["killed"] <= 1
     assert secateur("adapt", "train", ladder, "-o", tmp_path / "policy.safetensors", "--steps", 400)[0] == 2
+
+
+def test_price_writes_a_ladder_with_prices(secateur: Secateur, tiny: Maker, tmp_path: Path) -> None:
+    model = open_model(str(tiny("llama")))
+    ladder_for(model.graph, model.digest, ["1.attn", "1.ffn"]).save(tmp_path / "plain.json")
+    options = ["-o", tmp_path / "priced.json", "--samples", 2, "--calib-window", 32, "--json"]
+    code, out, err = secateur("adapt", "price", model.source.ref, tmp_path / "plain.json", *options)
+    assert (code, err) == (0, "")
+    assert json.loads(out)["prices"].keys() == {"1.attn", "1.ffn"}
+    assert read_ladder(tmp_path / "priced.json").costs[0].keys() == {"1.attn", "1.ffn"}
+    assert secateur("adapt", "price", model.source.ref, tmp_path / "plain.json", *options)[0] == 2
 
 
 @pytest.mark.parametrize(

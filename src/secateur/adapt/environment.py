@@ -20,6 +20,7 @@ Traces = Callable[[int], Sequence[Moment]]
 
 _SEEDS = 2**31 - 1
 _LATENCIES = (1e-3, 1.0)
+_MISTAKE, _LONGEST = 0.1, 4
 
 
 class _Game(gymnasium.Env[Vector, np.int64]):
@@ -58,10 +59,10 @@ class UnitGame(_Game):
     An episode is one moment. Actions `0..n-1` take a step, `n` stops. Seen: `features`, the share of the whole need that is still
     missing, and which steps are gone, `[10 + n]`. Reward, with q = perplexity of the whole model / perplexity with what is gone
     (`Choices.loss`) and m = share of the whole need that is missing (0 once it fits): taking a step pays q after it less q before it,
-    and m before it less m after it. The episode ends when all fits or is gone, by stopping, and by a step that is gone or whose
-    predecessor in its half is not; the last two, and the end of what does not fit, pay -q + m. So the rewards of an episode sum to m at its
-    start less the quality that was lost, all of it where nothing can be served: m is a potential (Ng et al., 1999), which helps to learn and
-    leaves the best policy as it is.
+    and m before it less m after it. The episode ends as soon as all fits, by stopping where it did at once, and when all is gone, which pays
+    m - q if it does not fit then. What cannot be done (a step that is gone or whose predecessor in its half is not; stopping before
+    all fits) changes nothing and costs 0.1; after 4 n actions the episode is cut off. So the rewards of an episode without mistakes sum to m
+    at its start less the quality that was lost: m is a potential (Ng et al., 1999), which helps to learn and leaves the best policy as it is.
     """
 
     def __init__(self, choices: Choices, traces: Traces) -> None:
@@ -69,7 +70,7 @@ class UnitGame(_Game):
         self._clear()
 
     def _clear(self) -> None:
-        self._gone = np.zeros(len(self.choices.units), dtype=bool)
+        self._gone, self._taken = np.zeros(len(self.choices.units), dtype=bool), 0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Vector, dict[str, Any]]:
         """Start at the next moment."""
@@ -83,26 +84,27 @@ class UnitGame(_Game):
 
     def step(self, action: np.int64) -> tuple[Vector, float, bool, bool, dict[str, Any]]:
         """Take a step or stop."""
-        index, count = int(action), len(self._gone)
-        if index == count:
-            return self._vector(), self._ending(), True, False, {}
-        before = self.choices.before[index]
-        if self._gone[index] or (before is not None and not self._gone[before]):
-            return self._vector(), self._missing() - self._quality, True, False, {}
+        self._taken += 1
+        if not self._possible(int(action)):
+            return self._vector(), -_MISTAKE, False, self._taken >= _LONGEST * len(self._gone), {}
         reward = self._missing() - self._quality
-        self._gone[index] = True
+        if action < len(self._gone):
+            self._gone[action] = True
         self._quality = quality(self.choices, self.choices.loss(self._gone))
-        reward += self._quality - self._missing()
-        done = not self._missing() or bool(self._gone.all())
-        return self._vector(), reward + (self._ending() if done else 0.0), done, False, {}
+        missing, gone = self._missing(), bool(self._gone.all())
+        if not (missing and gone):
+            reward += self._quality - missing
+        return self._vector(), reward, gone or not missing, self._taken >= _LONGEST * len(self._gone), {}
+
+    def _possible(self, action: int) -> bool:
+        if action == len(self._gone):
+            return not self._missing()
+        before = self.choices.before[action]
+        return not self._gone[action] and (before is None or bool(self._gone[before]))
 
     def _missing(self) -> float:
         short = self.choices.need(self._gone, self._seen) - self._seen.available
         return max(0.0, short / (self.choices.missing(self._seen) + self._seen.available))
-
-    def _ending(self) -> float:
-        missing = self._missing()
-        return missing - self._quality if missing else 0.0
 
     def _vector(self) -> Vector:
         return np.concatenate([features(self.choices, self._seen), still_missing(self.choices, self._seen, self._gone)])

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from statistics import fmean
 
 import numpy as np
 
-from secateur.adapt.choices import Choices, Floats
+from secateur.adapt.choices import Choices, Floats, half_of
 from secateur.core.ladder import Ladder
 
 
@@ -36,13 +36,26 @@ def choices_of(ladder: Ladder, *, kv_bytes: int = 4, activations: Callable[[int,
 
 
 def prices_of(ladder: Ladder) -> Floats:
-    """Return what each step costs on its own, nats per token: the mean of what it was measured to add, at all levels where it was, at least 0.
+    """Return what each step costs on its own, nats per token, at least 0.
 
-    A step that was only measured when it was taken costs what it added there.
+    Where the ladder was priced (`secateur adapt price`), what the whole model loses without it, less what it loses without the step before it
+    in its half. Otherwise the mean of what the step was measured to add, at all levels where it was.
     """
+    alone = ladder.costs[0] if ladder.costs else {}
+    if all(rung.unit in alone for rung in ladder.rungs):
+        return np.array([max(0.0, alone[unit] - alone.get(before, ladder.loss)) for unit, before in _steps(ladder)])
     added: dict[str, list[float]] = {}
     for level, costs in enumerate(ladder.costs):
         for unit, loss in costs.items():
             added.setdefault(unit, []).append(loss - ladder.at(level).loss)
     taken = {rung.unit: rung.loss - ladder.at(level).loss for level, rung in enumerate(ladder.rungs)}
     return np.array([max(0.0, fmean(added.get(rung.unit, [taken[rung.unit]]))) for rung in ladder.rungs])
+
+
+def _steps(ladder: Ladder) -> Iterator[tuple[str, str]]:
+    """Yield each step and the one before it in its half, or nothing."""
+    last: dict[str, str] = {}
+    for rung in ladder.rungs:
+        half = half_of(rung.unit)
+        yield rung.unit, last.get(half, "")
+        last[half] = rung.unit

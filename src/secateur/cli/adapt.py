@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from secateur.cli import adapt_simulate, adapt_train, options, show
+from secateur.cli import adapt_price, adapt_simulate, adapt_train, options, show
 from secateur.core.errors import OutputError
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+app.command("price")(adapt_price.price)
 app.command("train")(adapt_train.train)
 app.command("simulate")(adapt_simulate.simulate)
 
