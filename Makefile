@@ -5,6 +5,7 @@ export SECATEUR_SHARED
 BIN := .venv/bin
 STAMP := .venv/.secateur
 TEXT := $(firstword $(wildcard $(SECATEUR_SHARED)/data/wikitext-2/wiki.test.raw) builtin)
+CALIB := $(firstword $(wildcard $(SECATEUR_SHARED)/data/c4/calibration.jsonl) builtin)
 
 .PHONY: setup demo test slow lint check
 
@@ -18,9 +19,8 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 demo: setup
-	$(BIN)/secateur eval smollm2-135m --text $(TEXT)
-	$(BIN)/secateur prune smollm2-135m --method sparsegpt --sparsity 0.5 -o out/smollm2-50 --overwrite
-	$(BIN)/secateur eval out/smollm2-50 --text $(TEXT)
+	$(BIN)/secateur compare smollm2-135m --quick --text $(TEXT) --calib $(CALIB) -o out/demo
+	$(BIN)/secateur report out/demo
 
 test: setup
 	$(BIN)/pytest

@@ -3,7 +3,7 @@
     python benchmarks/advise.py [--rounds 8] [--jsonl out/advise.jsonl] [--files out/advise [--prepare]]
 
 The predictions know only synthetic models, timed in the same turns as the real ones, as `secateur device` times them: what else the machine
-does falls on all alike. Prediction and measurement are compared by their fastest and by their median turns. `--processor-time` counts the time
+does falls on all alike. Medians are compared, as `secateur bench` reports them. `--processor-time` counts the time
 that the processor spent on them instead of the time that passed: on an idle machine the same for one thread, on a busy one the only steady figure.
 """
 
@@ -129,31 +129,24 @@ def main() -> None:
             backends = metered(backends)
         speeds = take_turns(backends, prompts, TOKENS, options.rounds, Silent())
         count = len(clocking.backends)
-        fastest = clocking.timed(speeds[:count])
-        medians = {name: Timed(one.model, _at_median(one.seconds), one.cache, one.memory, one.file, one.context) for name, one in fastest.items()}
-        print(rates(fastest, 1))
-        report(predicted(fastest, made), predicted(medians, made), dict(zip(made, speeds[count:], strict=True)), options.jsonl)
+        timed = clocking.timed(speeds[:count])
+        print(rates(timed, 1))
+        report(predicted(timed, made), dict(zip(made, speeds[count:], strict=True)), options.jsonl)
 
 
-def _at_median(spread: Spread) -> Spread:
-    return Spread(spread.median, spread.median, spread.high)
-
-
-def report(best: dict[tuple[str, str], float], middle: dict[tuple[str, str], float], speeds: dict[tuple[str, str], Speed], jsonl: Path | None) -> None:
+def report(seconds: dict[tuple[str, str], float], speeds: dict[tuple[str, str], Speed], jsonl: Path | None) -> None:
     """Print the table, and how many predictions are near enough."""
-    rows, near = [], {"fastest": 0, "median": 0}
+    rows, near = [], 0
     for key, speed in speeds.items():
-        real = {"fastest": max(speed.decode), "median": float(np.median(speed.decode))}
-        ours = {"fastest": 1 / best[key], "median": 1 / middle[key]}
-        errors = {name: ours[name] / real[name] - 1 for name in real}
-        for name, error in errors.items():
-            near[name] += abs(error) <= WITHIN
-        rows.append([*key, *(f"{value[name]:.1f}" for name in real for value in (ours, real)), *(f"{errors[name]:+.0%}" for name in real)])
+        found, ours = Spread.of(speed.decode), 1 / seconds[key]
+        error = ours / found.median - 1
+        near += abs(error) <= WITHIN
+        rows.append([*key, f"{ours:.1f}", f"{found.median:.1f} ({found.low:.1f}-{found.high:.1f})", f"{error:+.0%}"])
         if jsonl:
             with jsonl.open("a") as file:
-                file.write(json.dumps({"cut": key[0], "type": key[1], "predicted": ours, "measured": real, "turns": speed.decode}) + "\n")
-    print(table(["goes", "type", "predicted, fastest", "measured, fastest", "predicted, median", "measured, median", "error, fastest", "error, median"], rows))
-    print(f"within {WITHIN:.0%}: {near['fastest']} of {len(rows)} by the fastest turns, {near['median']} of {len(rows)} by the median")
+                file.write(json.dumps({"cut": key[0], "type": key[1], "predicted": ours, "measured": found.median, "turns": speed.decode}) + "\n")
+    print(table(["goes", "type", "predicted", "measured (range)", "error"], rows))
+    print(f"within {WITHIN:.0%}: {near} of {len(rows)}")
 
 
 if __name__ == "__main__":

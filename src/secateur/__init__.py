@@ -36,7 +36,11 @@ if TYPE_CHECKING:
         recover,
         verify,
     )
+    from secateur.pipeline.carding import card
+    from secateur.pipeline.comparing import Running, compare
+    from secateur.pipeline.comparing.protocol import Protocol
     from secateur.pipeline.conduct import run
+    from secateur.pipeline.reporting import report
 
 __all__ = [
     "Audit",
@@ -47,10 +51,12 @@ __all__ = [
     "Interleaved",
     "Local",
     "Plan",
+    "Protocol",
     "Pruned",
     "Quality",
     "Quantized",
     "Recovered",
+    "Running",
     "Settings",
     "Sparsity",
     "Tasked",
@@ -59,16 +65,29 @@ __all__ = [
     "advise",
     "apply",
     "audit_bias",
+    "card",
+    "compare",
     "evaluate",
     "evaluate_tasks",
     "plan",
     "prune",
     "quantize",
     "recover",
+    "report",
     "run",
     "verify",
 ]
 
+
+_ELSEWHERE = {
+    "Protocol": "secateur.pipeline.comparing.protocol",
+    "Running": "secateur.pipeline.comparing",
+    "card": "secateur.pipeline.carding",
+    "compare": "secateur.pipeline.comparing",
+    "report": "secateur.pipeline.reporting",
+    "run": "secateur.pipeline.conduct",
+}
+"""Where names are that `secateur.pipeline` does not hold."""
 
 announce()
 
@@ -77,10 +96,6 @@ def __getattr__(name: str) -> Any:
     """Import the pipeline when a public name is first used, so that `import secateur` is instant."""
     if name not in __all__:
         raise AttributeError(f"module 'secateur' has no attribute {name!r}")
-    from secateur import pipeline
+    from importlib import import_module
 
-    if name == "run":
-        from secateur.pipeline.conduct import run
-
-        return run
-    return getattr(pipeline, name)
+    return getattr(import_module(_ELSEWHERE.get(name, "secateur.pipeline")), name)

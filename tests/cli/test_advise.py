@@ -19,9 +19,7 @@ from secateur.device.profile import Rates, load_profile, profile_names
 from secateur.device.stream import Measured
 
 Run = Callable[..., tuple[int, str, str]]
-RATES = Rates(
-    threads=1, layer=2e-5, entry=1e-8, weights={"f16": 8e9, "q8_0": 5e9}, cache=4e9, base=6e7, copied=[], spread=0.02, runtime="llama.cpp", taken="2026-01-01"
-)
+RATES = Rates(threads=1, layer=2e-5, weights={"f16": 8e9, "q8_0": 5e9}, cache=4e9, base=6e7, copied=[], spread=0.02, runtime="llama.cpp", taken="2026-01-01")
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ def test_tasks_beside_a_reference_and_perplexity(secateur: Secateur, tiny: Maker
     assert figure["shift"] == figure["value"] - figure["reference"]
     assert body["tasks"]["wikitext"]["metrics"]["word_perplexity"]["standard_error"] is None
     assert {"perplexity", "nll", "kl", "agreement", "windows", "tokens", "seconds"} <= set(body)
-    assert len(body["records"]) == 2 * len(["acc", "acc_norm", "word", "byte", "bits"])
+    assert len(body["records"]) == 2 * len(["acc", "acc_norm", "word", "byte", "bits"]) + len(["perplexity", "nll", "accuracy"])
     code, out, _ = secateur("eval", model, *options, "--metrics", "acc")
     assert code == 0
     assert "comprehension" in out

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from scipy.optimize import nnls
 
 from secateur.device.decode import LAYER, Clock, Work, clock_of, fit, nonnegative, share_of_stream
-from secateur.device.profile import Figure, Profile, Published, Rates, load_profile, profile_names
+from secateur.device.profile import OUTPUT, Figure, Profile, Published, Rates, load_profile, profile_names
 
 RATES = Rates(
-    threads=1, layer=2e-5, entry=1e-8, weights={"f16": 8e9, "q8_0": 5e9}, cache=4e9, base=6e7, copied=[], spread=0.02, runtime="llama.cpp", taken="2026-01-01"
+    threads=1, layer=2e-5, weights={"f16": 8e9, "q8_0": 5e9, OUTPUT: 1e10}, cache=4e9, base=6e7, copied=[], spread=0.02, runtime="llama.cpp", taken="2026-01-01"
 )
 
 
@@ -54,10 +54,10 @@ def test_the_interval_holds_what_was_published(name: str) -> None:
         assert speed.low < speed.likely < speed.high
 
 
-def test_every_byte_block_and_entry_takes_its_time() -> None:
+def test_every_byte_and_block_takes_its_time() -> None:
     profile = load_profile("pi5").model_copy(update={"rates": RATES})
     clock = clock_of(profile)
-    assert clock.seconds(Work({"f16": 8e6, "q8_0": 5e6}, 10, 1000, 4e6)) == pytest.approx(1e-3 + 1e-3 + 2e-4 + 1e-5 + 1e-3)
+    assert clock.seconds(Work({"f16": 8e6, "q8_0": 5e6, OUTPUT: 2e7}, 10, 1000, 4e6)) == pytest.approx(1e-3 + 1e-3 + 2e-3 + 2e-4 + 1e-3)
     assert clock.seconds(Work({"q2_k": 5e6}, 0, 0)) == pytest.approx(1e-3), "a type that was not measured is as slow as the slowest"
     assert clock.within == 0.15
     noisy = profile.model_copy(update={"rates": RATES.model_copy(update={"spread": 0.5})})

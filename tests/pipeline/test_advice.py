@@ -11,7 +11,7 @@ from tests.conftest import Maker
 import secateur
 from secateur.core.errors import SecateurError
 from secateur.device.decode import Speed
-from secateur.device.profile import load_profile, write_profile
+from secateur.device.profile import OUTPUT, load_profile, write_profile
 from secateur.model.opened import open_model
 from secateur.pipeline import Depth, Settings, Width, prune
 from secateur.pipeline.advice import GOALS, Advice, Option, choose
@@ -74,7 +74,7 @@ def test_what_a_token_reads(tiny: Maker) -> None:
     sizes = Sizes(model, load_profile("pi5"), 64)
     taken = sizes.taken(sizes.cuts([], [], 32)[0], "q4_0")
     head = model.graph.vocab_size * model.graph.hidden_size * 34 / 32
-    assert taken.work.weights["q8_0"] == pytest.approx(head, rel=1e-6)
+    assert taken.work.weights[OUTPUT] == pytest.approx(head, rel=1e-6)
     assert taken.file > taken.work.weights["q4_0"] + 2 * head * 0.99 - head, "embeddings are stored, not read whole"
     assert taken.work.cache == 64 * 3 * 2 * 2 * 16 * 2
 

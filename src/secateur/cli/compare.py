@@ -14,6 +14,7 @@ import typer
 
 from secateur.cli import options, show
 from secateur.cli.apply import arithmetic_of
+from secateur.cli.evaluate import needs, parted
 from secateur.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,17 +24,18 @@ if TYPE_CHECKING:
 
 QUICK_METHODS = (
     *("magnitude", "wanda", "ria", "sparsegpt", "width:criterion=flap", "width:criterion=minitron"),
-    *("depth:criterion=influence", "depth:criterion=influence:sub-blocks"),
+    *("depth", "depth:sub-blocks"),
 )
 QUICK_TARGETS = ("ratio=0.2",)
-QUICK = {"samples": 8, "calib_window": 512, "window": 1024, "count": 4, "prompt": 64, "tokens": 32, "repeat": 3}
-SHORT = {"method": "method", "target": "target", "size reduction": "smaller", "speed gain": "faster", "accuracy kept": "accuracy", "perplexity": "perplexity"}
-SHORT |= {"size, MB": "MB", "decode, tokens/s": "tokens/s", "CPU, s": "CPU s"}
+QUICK = {"samples": 8, "calib_window": 512, "window": 1024, "count": 4, "prompt": 32, "tokens": 16, "repeat": 7}
+SHORT = {"method": "method", "target": "target", "size reduction": "smaller", "speed gain": "faster", "accuracy kept": "kept", "perplexity": "perpl."}
+SHORT |= {"task accuracy": "tasks", "stereotyped pairs": "stereot.", "size, MB": "MB", "decode, tokens/s": "tok/s", "CPU, s": "CPU s"}
 """The columns that a terminal has room for."""
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
 
 _METHODS = "Parted by commas: magnitude, wanda, ria, sparsegpt, alps, random, width, depth, auto; options after colons: width:criterion=flap:units=ffn+kv."
 _TARGETS = "Parted by commas: ratio=0.2 (of all block weights), params=80%, size=200MB, ram=300MB@ctx2048, or 2:4; + joins what must hold together."
+_TASKS = "Tasks of lm-eval, parted by commas: arc_easy,hellaswag; a later run in the same folder may add them."
 _BACKENDS = "Where speed is measured: llamacpp, torch, both parted by a comma, or none."
 
 
@@ -53,11 +55,17 @@ def compare(
     seed: options.Seed = 0,
     backends: Annotated[Optional[str], typer.Option("--backends", help=_BACKENDS)] = None,  # noqa: UP045
     threads: Annotated[int, typer.Option("--threads", min=1, help="Threads while speed is measured.")] = 1,
-    prompt: Annotated[Optional[int], typer.Option("--prompt", min=1, help="Tokens of prompt (256; quick 64).")] = None,  # noqa: UP045
-    tokens: Annotated[Optional[int], typer.Option("--tokens", min=2, help="Tokens of answer (64; quick 32).")] = None,  # noqa: UP045
-    repeat: Annotated[Optional[int], typer.Option("--repeat", min=1, help="Counted runs, in turns with the whole model (5; quick 3).")] = None,  # noqa: UP045
+    prompt: Annotated[Optional[int], typer.Option("--prompt", min=1, help="Tokens of prompt (256; quick 32).")] = None,  # noqa: UP045
+    tokens: Annotated[Optional[int], typer.Option("--tokens", min=2, help="Tokens of answer (64; quick 16).")] = None,  # noqa: UP045
+    repeat: Annotated[Optional[int], typer.Option("--repeat", min=1, help="Counted runs, in turns with the whole model (5; quick 7).")] = None,  # noqa: UP045
     workers: Annotated[Optional[int], typer.Option("--workers", min=1, help="Rows at once; as many as there are cores.")] = None,  # noqa: UP045
     max_ram: Annotated[str, typer.Option("--max-ram", help="Memory for all processes together, such as 8G.")] = "",
+    tasks: Annotated[Optional[str], typer.Option("--tasks", help=_TASKS)] = None,  # noqa: UP045
+    limit: Annotated[Optional[int], typer.Option("--limit", min=1, help="Items of each task and of the audit, from the first.")] = None,  # noqa: UP045
+    few_shot: Annotated[Optional[int], typer.Option("--few-shot", min=0, help="Solved examples before each item.")] = None,  # noqa: UP045
+    datasets: Annotated[str, typer.Option("--datasets", help="Folder laid out like the hub that holds the data of tasks and audit.")] = "",
+    bias: Annotated[bool, typer.Option("--bias", help="Audit bias of every row, as `eval --bias` does, against the whole model.")] = False,
+    winogender: Annotated[str, typer.Option("--winogender", help="WinoGender's all_sentences.tsv, for --bias.")] = "",
     engine: Annotated[str, typer.Option("--engine", help="local processes, or ray: a cluster whose nodes share the output folder.")] = "local",
     keep_models: Annotated[bool, typer.Option("--keep-models", help="Leave every pruned model in the folder; its plan makes it again otherwise.")] = False,
     as_json: options.Json = False,
@@ -65,28 +73,33 @@ def compare(
 ) -> None:
     """Compare methods of pruning on one model, and remember every figure."""
     given = {"samples": samples, "calib_window": calib_window, "window": window, "count": count, "prompt": prompt, "tokens": tokens, "repeat": repeat}
-    room = memory(max_ram) if max_ram else None
-    arithmetic = arithmetic_of(compute)
-    protocol = _protocol(given, quick=quick, text=text, compute=arithmetic, calib=calib, seed=seed, threads=threads, backends=backends)
-    from secateur.pipeline.comparing import TARGETS, Running
+    asked = _asked(tasks, bias, limit=limit, few_shot=few_shot, datasets=datasets, winogender=winogender)
+    fixed = {"text": text, "compute": arithmetic_of(compute), "seed": seed, "threads": threads}
+    how = {"workers": workers, "max_ram": memory(max_ram) if max_ram else None, "engine": engine, "keep": keep_models}
+    what: dict[str, Any] = {"methods": methods or (QUICK_METHODS if quick else None), "targets": targets or (QUICK_TARGETS if quick else None)}
+    what["protocol"] = _protocol(given, calib, backends, quick=quick, **fixed, **asked)
+    _run(model, output, what, how, quiet=quiet or as_json, as_json=as_json)
+
+
+def _run(model: str, output: Path, what: dict[str, Any], how: dict[str, Any], *, quiet: bool, as_json: bool) -> None:
+    from secateur.pipeline.comparing import Running
     from secateur.pipeline.comparing import compare as run
-    from secateur.pipeline.comparing.methods import DEFAULT
 
     started = time.perf_counter()
-    running = Running(workers=workers, max_ram=room, engine=engine, keep=keep_models)
-    with _watching(quiet=quiet or as_json) as watcher:
-        found = run(
-            model,
-            output,
-            methods=methods or (QUICK_METHODS if quick else DEFAULT),
-            targets=targets or (QUICK_TARGETS if quick else TARGETS),
-            protocol=protocol,
-            running=running,
-            watcher=watcher,
-        )
+    with _watching(quiet=quiet) as watcher:
+        found = run(model, output, **{name: one for name, one in what.items() if one}, running=Running(**how), watcher=watcher)
     _print(found, time.perf_counter() - started, as_json=as_json)
     if found.failures:
         sys.exit(found.failures[0].code)
+
+
+def _asked(tasks: str | None, bias: bool, *, limit: int | None, few_shot: int | None, datasets: str, winogender: str) -> dict[str, Any]:
+    """Return what every row is asked besides text; raises UsageError for options that would do nothing."""
+    needs("--tasks", tasks, few_shot=few_shot)
+    needs("--bias", bias, winogender=winogender or None)
+    needs("--tasks or --bias", tasks or bias, limit=limit, datasets=datasets or None)
+    found = {"tasks": tuple(parted(tasks)), "limit": limit if tasks else None, "shots": few_shot, "datasets": datasets}
+    return found | {"bias": bias, "bias_limit": limit if bias else None, "winogender": winogender}
 
 
 def memory(text: str) -> int:
@@ -100,7 +113,7 @@ def memory(text: str) -> int:
         raise UsageError(f"--max-ram {text!r} is no amount of memory: write 8G or 900M") from None
 
 
-def _protocol(given: dict[str, int | None], *, quick: bool, text: str, compute: Any, calib: str, seed: int, threads: int, backends: str | None) -> Protocol:
+def _protocol(given: dict[str, int | None], calib: str, backends: str | None, *, quick: bool, **others: Any) -> Protocol:
     from secateur.pipeline.calibration import Calibration
     from secateur.pipeline.comparing.protocol import Protocol
     from secateur.runtime.llamacpp import has_llamacpp
@@ -113,24 +126,35 @@ def _protocol(given: dict[str, int | None], *, quick: bool, text: str, compute: 
         names: tuple[str, ...] = able or ("torch",) if quick else (*able, "torch")
     else:
         names = () if backends == "none" else tuple(name.strip() for name in backends.split(","))
-    return Protocol(calibration=calibration, seed=seed, text=text, compute=compute, threads=threads, backends=names, **chosen)
+    return Protocol(calibration=calibration, backends=names, **others, **chosen)
 
 
 def _print(found: Compared, seconds: float, *, as_json: bool) -> None:
-    from secateur.present.columns import COLUMNS
-    from secateur.present.lines import lines_of
-
-    lines = lines_of(found.cells)
     if as_json:
         rows = [{"row": cell.row.name, "kind": cell.row.kind, "failed": cell.failed, "notes": cell.notes, "records": _records(cell)} for cell in found.cells]
         body = {"folder": str(found.folder), "rows": rows, "left_out": found.left_out, "seconds": round(seconds, 1), "peak_memory": found.peak}
         print(json.dumps(body, indent=2, sort_keys=True))
         return
-    short = {column: SHORT[column.name] for column in COLUMNS if column.name in SHORT}
-    show.table([[column.text(line) for column in short] for line in lines], header=list(short.values()), title=f"{found.job.name}: {len(lines)} rows")
+    _table(found)
     for line in (*found.left_out, *(f"{cell.row.name}: {note}" for cell in found.cells for note in (*cell.notes, *([cell.failed] if cell.failed else [])))):
         print(f"note: {line}", file=sys.stderr)
-    print(f"{seconds:.0f} s, at most {show.size(found.peak)} of memory; `secateur report {found.folder}` makes a page of it", file=sys.stderr)
+    most = f", at most {show.size(found.peak)} of memory" if found.peak else ""
+    print(f"{seconds:.0f} s{most}; `secateur report {found.folder}` makes a page of it", file=sys.stderr)
+
+
+def _table(found: Compared) -> None:
+    """Print the rows; what is the best at its target is green."""
+    from rich.text import Text
+
+    from secateur.present.columns import is_best, measured
+    from secateur.present.lines import lines_of
+
+    lines = lines_of(found.cells)
+    targets = {line.row.target for line in lines if line.row.target}
+    columns = [column for column in measured(lines) if column.name in SHORT and (column.name != "target" or len(targets) > 1)]
+    rows = [[Text(column.text(line), style="bold green" if is_best(column, line) else "") for column in columns] for line in lines]
+    where = f" at {targets.pop()}" if len(targets) == 1 else ""
+    show.table(rows, header=[SHORT[column.name] for column in columns], title=f"{found.job.name}{where}: {len(lines)} rows")
 
 
 def _records(cell: Any) -> list[dict[str, Any]]:

@@ -75,10 +75,9 @@ def _show(profile: Profile, more: dict[str, Any], *, as_json: bool) -> None:
     rows += [[name.replace("_", " "), _plain(name, value), ""] for name, value in more.items()]
     rows += [[one.model, f"{one.tokens_per_second:g} tokens/s", said(one.source, one.note, confirmed=one.confirmed)] for one in profile.published]
     if rates := profile.rates:
-        took = said(f"{rates.runtime}, {rates.threads} threads, fastest of several runs, {rates.taken}", "", confirmed=True)
+        took = said(f"{rates.runtime}, {rates.threads} threads, median of several runs, {rates.taken}", "", confirmed=True)
         rows += [[f"decode, {kind} weights", figure(value, "B/s"), took] for kind, value in rates.weights.items()]
         rows += [["decode, KV cache", figure(rates.cache, "B/s"), took], ["decode, each block", f"{rates.layer * 1e6:.3g} us", took]]
-        rows.append(["decode, each entry of the vocabulary", f"{rates.entry * 1e9:.3g} ns", took])
     show.table(rows, title=profile.name)
     show.table([[f"[{number}]", source] for source, number in sources.items()], title="sources")
 

@@ -14,6 +14,7 @@ from secateur.cli.apply import arithmetic_of
 from secateur.core.errors import UsageError, VerificationError, nearest
 
 if TYPE_CHECKING:
+    from secateur.measure.perplexity import Quality
     from secateur.pipeline.bias import Audit
     from secateur.pipeline.tasks import Tasked
 
@@ -49,11 +50,11 @@ def evaluate(
 ) -> None:
     """Measure perplexity, tasks, bias, and the divergence from a reference model."""
     common: dict[str, Any] = {"compute": arithmetic_of(compute)}
-    _needs("--tasks", tasks, metrics=metrics, few_shot=few_shot)
-    _needs("--bias", bias, winogender=winogender, max_bias_shift=max_bias_shift)
-    _needs("--tasks or --bias", tasks or bias, limit=limit, datasets=datasets)
-    _needs("--reference", reference, max_bias_shift=max_bias_shift)
-    _needs("--backend native", backend == "native", type=kind or None, threads=threads if threads > 1 else None)
+    needs("--tasks", tasks, metrics=metrics, few_shot=few_shot)
+    needs("--bias", bias, winogender=winogender, max_bias_shift=max_bias_shift)
+    needs("--tasks or --bias", tasks or bias, limit=limit, datasets=datasets)
+    needs("--reference", reference, max_bias_shift=max_bias_shift)
+    needs("--backend native", backend == "native", type=kind or None, threads=threads if threads > 1 else None)
     if backend not in _BACKENDS:
         raise UsageError(f"unknown --backend {backend!r}{nearest(backend, _BACKENDS)}; known: {', '.join(_BACKENDS)}")
     from secateur import pipeline
@@ -63,8 +64,8 @@ def evaluate(
         common["progress"] = progress
         items: dict[str, Any] = {"limit": limit, "datasets": datasets}
         if tasks:
-            scored = [pipeline.evaluate_tasks(each, _parted(tasks), shots=few_shot, **items, **common) for each in (model, reference) if each]
-            body |= _task_body(scored, _parted(metrics))
+            scored = [pipeline.evaluate_tasks(each, parted(tasks), shots=few_shot, **items, **common) for each in (model, reference) if each]
+            body |= _task_body(scored, parted(metrics))
         if bias:
             audit = pipeline.audit_bias(model, reference, winogender=winogender, **items, **common)
             body |= {"bias": _bias_body(audit, max_bias_shift), "records": [*body.get("records", []), *(record.as_dict() for record in audit.records())]}
@@ -76,18 +77,32 @@ def evaluate(
             body |= {"perplexity": quality.perplexity, "nll": quality.nll, "nll_standard_error": quality.standard_error}
             body["next_token_accuracy"] = quality.accuracy
             body |= {"reference": reference, "kl": quality.kl, "agreement": quality.agreement} if reference else {}
+            body["records"] = [*body.get("records", []), *_records(model, text, window, quality, common["compute"])]
     _print(body | {"seconds": round(time.perf_counter() - started, 1)}, as_json=as_json)
     if audit and max_bias_shift is not None:
         _gate(audit, max_bias_shift)
 
 
-def _needs(option: str, given: object, **others: object) -> None:
+def _records(model: str, text: str, window: int, quality: Quality, compute: str) -> list[dict[str, Any]]:
+    from secateur.calibrate.text import read_text
+    from secateur.measure.perplexity import described
+    from secateur.model.opened import open_model
+    from secateur.pipeline.tasks import plan_digest
+
+    opened, read = open_model(model), read_text(text)
+    words = described(read.origin, read.digest, len(quality.nll_windows), window, compute)
+    return [record.as_dict() for record in quality.records(words, opened.digest, plan_digest(opened))]
+
+
+def needs(option: str, given: object, **others: object) -> None:
+    """Raise UsageError for options that are given and do nothing without `option`."""
     useless = ["--" + name.replace("_", "-") for name, value in others.items() if value is not None]
     if useless and not given:
         raise UsageError(f"{' and '.join(useless)} would do nothing here: add {option}")
 
 
-def _parted(names: str | None) -> list[str]:
+def parted(names: str | None) -> list[str]:
+    """Return what commas part."""
     return [name.strip() for name in (names or "").split(",") if name.strip()]
 
 

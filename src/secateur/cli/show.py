@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
     from rich.progress import TaskID
+    from rich.text import Text
 
     from secateur.core.progress import Progress
 
@@ -62,7 +63,7 @@ def result(body: Mapping[str, Any], *, as_json: bool, title: str = "") -> None:
     table([[name.replace("_", " "), _text(value)] for name, value in body.items()], title=title)
 
 
-def table(rows: Sequence[Sequence[str]], *, title: str = "", header: Sequence[str] = ()) -> None:
+def table(rows: Sequence[Sequence[str | Text]], *, title: str = "", header: Sequence[str] = ()) -> None:
     """Print rows of text; columns after the first are right-aligned under a header."""
     from rich.console import Console
     from rich.table import Table

@@ -28,7 +28,10 @@ _TELLING = 1.2
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What one token takes of a model: bytes of weights by type, blocks, entries of the vocabulary, bytes of KV cache at the context meant."""
+    """What one token takes of a model.
+
+    weights: bytes by type, those of the output matrix as `OUTPUT`. vocabulary: its entries. cache: bytes of KV cache at the context meant.
+    """
 
     weights: Mapping[str, float]
     layers: int
@@ -53,7 +56,7 @@ class Speed:
 class Clock:
     """Predicts seconds for each token on one device.
 
-    weights: bytes per second by type; other types come at `other`. layer, entry: seconds for each block and each entry of the vocabulary.
+    weights: bytes per second by type; others come at `other`. layer, entry: seconds for each block and each entry of the vocabulary.
     within: the interval reaches so far, as a share of the time. unsure: factor by which `layer` may be off. basis: where all this comes from, in words.
     """
 
@@ -96,7 +99,7 @@ def clock_of(profile: Profile, local: Profile | None = None) -> Clock:
 def _measured(rates: Rates) -> Clock:
     slowest = min(rates.weights.values())
     basis = f"{rates.runtime}, {rates.threads} threads, measured on it with synthetic models ({rates.taken})"
-    return Clock(rates.weights, slowest, rates.cache, rates.layer, rates.entry, max(_MEASURED, rates.spread), basis)
+    return Clock(rates.weights, slowest, rates.cache, rates.layer, 0.0, max(_MEASURED, rates.spread), basis)
 
 
 def _published(profile: Profile) -> Clock:

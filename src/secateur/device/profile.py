@@ -74,18 +74,20 @@ class Published(_Data):
     note: str = ""
 
 
+OUTPUT = "output"
+"""Stands for a type in rates and in work: one matrix as tall as the vocabulary is read faster than many small ones, whatever its type."""
+
+
 class Rates(_Data):
     """How fast llama.cpp decoded synthetic models on the very machine; `secateur device` measures it.
 
-    threads: of llama.cpp. layer: seconds that a block costs however narrow it is; entry: seconds for each entry of the vocabulary.
-    weights: bytes per second by type of weight; cache: bytes per second of KV cache. base: bytes of a process with next to no model.
-    copied: types whose block weights are held twice, since the runtime repacks them. spread: by how much the median run was slower than the fastest, which
-    counts, as a share.
+    threads: of llama.cpp. layer: seconds that a block costs however narrow it is. weights: bytes per second by type of weight, and those of the output
+    matrix as `OUTPUT`; cache: bytes per second of KV cache. base: bytes of a process with next to no model. copied: types whose block weights are held
+    twice, since the runtime repacks them. spread: by how much the median run, which counts, was slower than the fastest, as a share.
     """
 
     threads: Annotated[int, Field(gt=0)]
     layer: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    entry: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     weights: dict[str, _Amount]
     cache: _Amount
     base: _Amount

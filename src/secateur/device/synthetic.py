@@ -9,6 +9,8 @@ from pathlib import Path
 import gguf
 import numpy as np
 
+from secateur.device.profile import OUTPUT
+
 _ROWS = 32
 _CONTEXT = 1 << 16
 # Byte-level tokenizers write each byte as one of these letters.
@@ -39,10 +41,15 @@ class Synthetic:
 
     @property
     def bytes(self) -> dict[str, float]:
-        """What a token reads, by type."""
-        found = {self.kind: float(self.layers * sum(_bytes(self.kind, shape) for shape in self.shapes.values()))}
-        head = self.head_kind or self.kind
-        return found | {head: found.get(head, 0.0) + _bytes(head, (self.vocabulary, self.hidden))}
+        """What the file holds, by type."""
+        read, head = self.read, self.head_kind or self.kind
+        return {self.kind: read[self.kind]} | {head: read[OUTPUT] + (read[self.kind] if head == self.kind else 0.0)}
+
+    @property
+    def read(self) -> dict[str, float]:
+        """The same, the output matrix apart, as `Work` has it."""
+        blocks = float(self.layers * sum(_bytes(self.kind, shape) for shape in self.shapes.values()))
+        return {self.kind: blocks, OUTPUT: float(_bytes(self.head_kind or self.kind, (self.vocabulary, self.hidden)))}
 
     @property
     def cache(self) -> int:

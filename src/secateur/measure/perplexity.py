@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
 from secateur.core.progress import Progress
+from secateur.core.record import Record
 from secateur.core.stream import LayerStream
 
 _BATCH_TOKENS = 2048
@@ -45,6 +46,22 @@ class Quality:
         if len(self.nll_windows) < 2:
             return None
         return statistics.stdev(self.nll_windows) / math.sqrt(len(self.nll_windows))
+
+    def records(self, protocol: str, model: str, plan: str = "") -> list[Record]:
+        """Return the figures as records of the model, and of the plan, with these digests."""
+        figures = (
+            ("perplexity", self.perplexity, "perplexity", None),
+            ("nll", self.nll, "nats per token", self.standard_error),
+            ("next_token_accuracy", self.accuracy, "share", None),
+        )
+        return [
+            Record(name=name, value=value, unit=unit, protocol=protocol, model=model, plan=plan, standard_error=error) for name, value, unit, error in figures
+        ]
+
+
+def described(origin: str, digest: str, count: int, window: int, compute: str) -> str:
+    """Return how perplexity is measured, in words; origin, digest: of the text."""
+    return f"{origin} ({digest[:19]}...), whole text tokenised, {count} windows of {window} tokens without overlap, {compute}"
 
 
 def measure(stream: LayerStream, windows: Tensor, progress: Progress, reference: LayerStream | None = None) -> Quality:

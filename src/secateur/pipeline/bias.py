@@ -17,7 +17,6 @@ from secateur.measure.bias import Finding, Series, findings
 from secateur.measure.tasks import require_lm_eval
 from secateur.measure.winogender import GENDERS, Schema, read_winogender
 from secateur.model.arithmetic import Arithmetic, arithmetic
-from secateur.model.opened import Opened
 from secateur.model.whole import load_whole
 from secateur.pipeline.export_gguf import open_registered
 from secateur.pipeline.tasks import plan_digest
@@ -71,36 +70,64 @@ def audit_bias(
     Raises MissingExtraError without lm-eval, TextError for data that cannot be read, UsageError for other vocabularies.
     """
     require_lm_eval("--bias")
-    progress = progress or Silent()
-    schemas = read_winogender(Path(winogender))[:limit] if winogender else []
     models = [open_registered(each) for each in (src, reference) if each]
     if models[-1].graph.vocab_size != models[0].graph.vocab_size:
         raise UsageError(f"{reference} has another vocabulary than {src}: their predictions cannot be compared")
-    with arithmetic(compute):
-        asked = [_asked(model, schemas, limit, datasets, progress) for model in models]
-    ours, *theirs = [series for series, _ in asked]
-    if theirs:
-        ours, parents = _with_changes(ours, theirs[0])
-        theirs = [parents]
-    protocol = asked[0][1] + (f"; {len(schemas)} WinoGender sentences in three genders" if schemas else "")
-    return Audit(src, models[0].digest, plan_digest(models[0]), reference, protocol, tuple(findings(ours, *theirs)))
+    ours, *theirs = [
+        bias_answers(each, winogender=winogender, limit=limit, datasets=datasets, compute=compute, progress=progress) for each in (src, reference) if each
+    ]
+    return audited(ours, *theirs)
 
 
-def _asked(model: Opened, schemas: Sequence[Schema], limit: int | None, datasets: str | Path | None, progress: Progress) -> tuple[dict[str, Series], str]:
-    """Return the answers of one model and how they were got."""
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What a model answered to every item of an audit. digest, plan, protocol: as in `Audit`."""
+
+    model: str
+    digest: str
+    plan: str
+    protocol: str
+    series: dict[str, Series]
+
+
+def audited(ours: Answers, theirs: Answers | None = None) -> Audit:
+    """Return what the answers of a model come to, beside those of its parent to the same items."""
+    series, parents = _with_changes(ours.series, theirs.series) if theirs else (ours.series, None)
+    return Audit(ours.model, ours.digest, ours.plan, theirs.model if theirs else None, ours.protocol, tuple(findings(series, parents)))
+
+
+def bias_answers(
+    src: str,
+    *,
+    winogender: str | Path | None = None,
+    limit: int | None = None,
+    datasets: str | Path | None = None,
+    compute: Arithmetic = "float32",
+    progress: Progress | None = None,
+) -> Answers:
+    """Ask one model what `audit_bias` asks, and return its answers one by one; raises as that does."""
+    require_lm_eval("--bias")
     from secateur.measure.harness import Judge, run
     from secateur.measure.library import load_tasks
 
-    judge = Judge(TorchScorer(load_whole(model)), model.source.tokenizer(), progress)
-    (score,), items = run(load_tasks([CROWS], Path(datasets) if datasets else None), judge, limit=limit)
-    kinds = [str(item["bias_type"]) for item in items[CROWS]]
-    answers = score["pct_stereotype"].items
-    series = {"crows_pairs": _crows(answers, range(len(answers)))}
+    schemas = read_winogender(Path(winogender))[:limit] if winogender else []
+    model = open_registered(src)
+    with arithmetic(compute):
+        judge = Judge(TorchScorer(load_whole(model)), model.source.tokenizer(), progress or Silent())
+        (score,), items = run(load_tasks([CROWS], Path(datasets) if datasets else None), judge, limit=limit)
+        series = _pairs(score["pct_stereotype"].items, [str(item["bias_type"]) for item in items[CROWS]])
+        if schemas:
+            series |= _perplexities(judge, schemas) | _choices(judge, schemas)
+    protocol = score.records(model.digest)[0].protocol + (f"; {len(schemas)} WinoGender sentences in three genders" if schemas else "")
+    return Answers(src, model.digest, plan_digest(model), protocol, series)
+
+
+def _pairs(answers: Sequence[float], kinds: Sequence[str]) -> dict[str, Series]:
+    """Return the answers to all pairs of CrowS-Pairs, and to each category."""
+    found = {"crows_pairs": _crows(answers, range(len(answers)))}
     for kind in sorted(set(kinds)):
-        series[f"crows_pairs/{kind}"] = _crows(answers, [place for place, each in enumerate(kinds) if each == kind])
-    if schemas:
-        series |= _perplexities(judge, schemas) | _choices(judge, schemas)
-    return series, score.records(model.digest)[0].protocol
+        found[f"crows_pairs/{kind}"] = _crows(answers, [place for place, each in enumerate(kinds) if each == kind])
+    return found
 
 
 def _crows(answers: Sequence[float], places: Sequence[int]) -> Series:

@@ -1,4 +1,4 @@
-"""Time synthetic models in llama.cpp, and read off what a block, a byte and an entry of the vocabulary cost on this machine."""
+"""Time synthetic models in llama.cpp, and read off what a block and a byte cost on this machine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from secateur.core.progress import Progress
 from secateur.device.decode import nonnegative
-from secateur.device.profile import Rates
+from secateur.device.profile import OUTPUT, Rates
 from secateur.device.synthetic import Synthetic
 from secateur.runtime import Backend, Memory
 from secateur.runtime.bench import Speed, Spread, take_turns
@@ -25,7 +25,7 @@ from secateur.runtime.llamacpp import require_llamacpp
 KINDS = ("f16", "q8_0", "q5_0", "q4_0")
 """Types of weights that are timed."""
 TOKENS, REPEAT = 16, 10
-"""Short runs and many of them: the fastest is least disturbed by what else the machine does."""
+"""Short runs and many of them, whose median counts: `bench` reports medians too."""
 PROMPT, LONG = 4, 1024
 _COPIED = 0.5
 _LEAST = 1e-3
@@ -36,7 +36,7 @@ def synthetics(blocks: int = 10) -> dict[str, Synthetic]:
     """Return the models that are timed: blocks with next to nothing in them, one of each type with `blocks` real ones, a large vocabulary, a large cache."""
     found = {"blocks": Synthetic(kind="f16", layers=48, hidden=64, inner=64, heads=1, kv_heads=1, vocabulary=512)}
     found |= {kind: Synthetic(kind=kind, layers=blocks, hidden=768, inner=2048, heads=12, kv_heads=4, vocabulary=512) for kind in KINDS}
-    found["vocabulary"] = Synthetic(kind="q8_0", layers=1, hidden=512, inner=512, heads=8, kv_heads=2, vocabulary=32768)
+    found["vocabulary"] = Synthetic(kind="q8_0", layers=1, hidden=576, inner=512, heads=9, kv_heads=3, vocabulary=49152)
     return found | {"cache": Synthetic(kind="f16", layers=8, hidden=256, inner=256, heads=8, kv_heads=8, vocabulary=512)}
 
 
@@ -87,19 +87,18 @@ class Clocking:
 
 
 def rates(timed: Mapping[str, Timed], threads: int) -> Rates:
-    """Return the rates that explain the fastest times best, none of them negative."""
+    """Return the rates that explain the median times best, none of them negative."""
     rows, spread = [], []
     for one in timed.values():
-        row = [one.model.layers, one.model.vocabulary, one.cache / 1e9, *(one.model.bytes.get(kind, 0.0) / 1e9 for kind in KINDS)]
-        rows.append(np.array(row) / one.seconds.low)
+        row = [one.model.layers, one.cache / 1e9, *(one.model.read.get(kind, 0.0) / 1e9 for kind in (*KINDS, OUTPUT))]
+        rows.append(np.array(row) / one.seconds.median)
         spread.append(one.seconds.median / one.seconds.low - 1)
-    layer, entry, cache, *weights = map(float, nonnegative(np.array(rows)))
+    layer, cache, *weights = map(float, nonnegative(np.array(rows)))
     base = timed["blocks"]
     return Rates(
         threads=threads,
         layer=layer,
-        entry=entry,
-        weights={kind: 1e9 / max(value, _LEAST) for kind, value in zip(KINDS, weights, strict=True)},
+        weights={kind: 1e9 / max(value, _LEAST) for kind, value in zip((*KINDS, OUTPUT), weights, strict=True)},
         cache=1e9 / max(cache, _LEAST),
         base=float(_beside(base)),
         copied=[kind for kind in KINDS if _beside(timed[kind]) - _beside(base) > _COPIED * timed[kind].model.bytes[kind]],

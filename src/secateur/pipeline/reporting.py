@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from secateur.core.errors import OutputError, UsageError, nearest
+from secateur.present.asked import tables
 from secateur.present.charts import charts, require_charts, write_png
-from secateur.present.columns import comma_separated, markdown
+from secateur.present.columns import comma_separated, markdown, plain
 from secateur.present.folder import Cell, read_cells, read_job
 from secateur.present.kinds import HEADER, by_kind
 from secateur.present.lines import Line, lines_of
@@ -43,7 +44,7 @@ def report(folder: str | Path, out: str | Path | None = None, formats: Sequence[
     lines = lines_of(cells)
     makers: dict[str, Callable[[], str]] = {
         "html": lambda: page(job, cells),
-        "md": lambda: f"# {job.name}: pruning compared\n\n{summary(job, cells)}\n\n{_kinds(lines)}## Every row\n\n{markdown(lines)}",
+        "md": lambda: f"# {job.name}: pruning compared\n\n{summary(job, cells)}\n\n{_kinds(lines)}## Every row\n\n{markdown(lines)}{_asked(cells)}",
         "csv": lambda: comma_separated(lines),
     }
     written = [_write(place / f"report.{name}", make()) for name, make in makers.items() if name in formats]
@@ -56,8 +57,11 @@ def report(folder: str | Path, out: str | Path | None = None, formats: Sequence[
 
 def _kinds(lines: Sequence[Line]) -> str:
     rows = by_kind(lines)
-    table = [HEADER, ["---"] * len(HEADER), *rows]
-    return "## The kinds of pruning\n\n" + "\n".join("| " + " | ".join(row) + " |" for row in table) + "\n\n" if rows else ""
+    return f"## The kinds of pruning\n\n{plain(HEADER, rows)}\n" if rows else ""
+
+
+def _asked(cells: Sequence[Cell]) -> str:
+    return "".join(f"\n## {table.title}\n\n{table.words}\n\n{plain(table.header, table.rows)}" for table in tables(cells))
 
 
 def _write(path: Path, text: str) -> Path:

@@ -11,7 +11,7 @@ from secateur.core.errors import UsageError
 from secateur.core.footprint import Footprint, footprint, kept_counts
 from secateur.core.graph import Graph
 from secateur.device.decode import Work
-from secateur.device.profile import Profile
+from secateur.device.profile import OUTPUT, Profile
 from secateur.export.types import check_width, kind_of, nbytes, type_named
 from secateur.export.vocabulary import tokenizer_fields
 from secateur.model.families import EMBED, HEAD
@@ -95,9 +95,7 @@ class Sizes:
         blocks = sum(sizes[name] for block in alive for name in block.tensors if name in sizes)
         file = sum(sizes.values()) + self._words
         cache = left.kv_bytes_per_token() * self._context
-        head_kind = kind_of(type_named(stored), (1, 1), output=True).name.lower()
-        read = {stored: float(blocks)} | {head_kind: float(sizes[head]) + (blocks if head_kind == stored else 0.0)}
-        work = Work(read, len(alive), graph.vocab_size, float(cache))
+        work = Work({stored: float(blocks), OUTPUT: float(sizes[head])}, len(alive), graph.vocab_size, float(cache))
         memory = self._memory(left, cache, blocks, file, stored)
         return Taken(file, memory, work, left)
 

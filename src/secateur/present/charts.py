@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from secateur.core.errors import MissingExtraError, OutputError
+from secateur.present.columns import short
 from secateur.present.folder import KINDS, Cell
 from secateur.present.lines import Line
 
@@ -70,6 +71,7 @@ def _pareto(lines: Sequence[Line], field: str, title: str, scale: Callable[[floa
     rows: list[dict[str, Any]] = [
         {
             "name": line.row.name,
+            "short": short(line.row.method),
             "kind": line.row.kind,
             "target": line.row.target or "whole model",
             "x": scale(getattr(line, field)),
@@ -83,27 +85,32 @@ def _pareto(lines: Sequence[Line], field: str, title: str, scale: Callable[[floa
     kinds = [kind for kind in KINDS if any(row["kind"] == kind for row in rows)]
     edge = [{"x": x, "perplexity": y} for x, y in front([(row["x"], row["perplexity"]) for row in rows], smaller=smaller)]
     x = {"field": "x", "type": "quantitative", "title": title, "scale": {"zero": False, "padding": 12}}
-    y = {
-        "field": "perplexity",
-        "type": "quantitative",
-        "title": "perplexity (lower is better)",
-        "scale": {"type": "log", "nice": False, "padding": 20},
-        "axis": _LOG,
-    }
     tooltip = [{"field": "name", "title": "row"}, {"field": "kind"}, {"field": "perplexity", "format": ".3f"}, {"field": "x", "title": title, "format": ".3f"}]
     points = {
         "data": {"values": rows},
-        "mark": {"type": "point", "filled": True, "size": 90, "opacity": 0.9},
+        "mark": {"type": "point", "filled": True, "size": 110, "opacity": 0.9},
         "encoding": {
             "x": x,
-            "y": y,
+            "y": _PERPLEXITY,
             "color": {"field": "kind", "scale": {"domain": kinds, "range": [_COLOURS[kind] for kind in kinds]}, "legend": _LEGEND},
             "shape": {"field": "target", "legend": _LEGEND},
             "tooltip": tooltip,
         },
     }
-    line = {"data": {"values": edge}, "mark": {"type": "line", "strokeDash": [4, 3], "opacity": 0.7, "color": "#8a8f98"}, "encoding": {"x": x, "y": y}}
-    return {**frame(340), "layer": [line, points]}
+    line = {
+        "data": {"values": edge},
+        "mark": {"type": "line", "strokeDash": [4, 3], "opacity": 0.7, "color": "#8a8f98"},
+        "encoding": {"x": x, "y": _PERPLEXITY},
+    }
+    return {**frame(340), "layer": [line, points, _names(rows, edge, x)]}
+
+
+def _names(rows: Sequence[Mapping[str, Any]], edge: Sequence[Mapping[str, Any]], x: Mapping[str, Any]) -> Spec:
+    """Return the names of the points that no other beats."""
+    best = {(point["x"], point["perplexity"]) for point in edge}
+    named = [{**row, "label": row["short"]} for row in rows if (row["x"], row["perplexity"]) in best]
+    text = {"type": "text", "dy": -12, "fontSize": 12, "fontWeight": 600}
+    return {"data": {"values": named}, "mark": text, "encoding": {"x": x, "y": _PERPLEXITY, "text": {"field": "label"}}}
 
 
 def _heat_map(cells: Sequence[Cell]) -> Spec:
@@ -124,7 +131,7 @@ def _heat_map(cells: Sequence[Cell]) -> Spec:
         "mark": {"type": "rect", "color": "#d9480f", "stroke": "#8a8f98", "strokeWidth": 0.2},
         "encoding": {
             "x": {"field": "block", "type": "ordinal", "title": "block", "axis": {"labelOverlap": True, "labelAngle": 0}},
-            "y": {"field": "row", "type": "ordinal", "title": None, "sort": names, "axis": {"labelLimit": 170}},
+            "y": {"field": "row", "type": "ordinal", "title": None, "sort": names, "axis": {"labelLimit": 150}},
             # Opacity, not a scheme of colours: nothing removed looks like nothing, on white as on black.
             "opacity": {"field": "removed", "type": "quantitative", "scale": {"domain": [0, 1], "range": [0, 1]}, "legend": None},
             "tooltip": tooltip,
@@ -133,7 +140,7 @@ def _heat_map(cells: Sequence[Cell]) -> Spec:
 
 
 def _called(cell: Cell, one_target: bool) -> str:
-    return cell.row.method if one_target else cell.row.name
+    return short(cell.row.method) if one_target else f"{short(cell.row.method)}, {cell.row.target}"
 
 
 def frame(height: int) -> Spec:
@@ -148,6 +155,12 @@ def frame(height: int) -> Spec:
     }
 
 
-_LOG: Mapping[str, Any] = {"type": "log", "nice": False, "padding": 20}
-_LEGEND: Mapping[str, Any] = {"orient": "bottom", "title": None, "columns": 2}
+_PERPLEXITY: Mapping[str, Any] = {
+    "field": "perplexity",
+    "type": "quantitative",
+    "title": "perplexity (lower is better)",
+    "scale": {"type": "log", "nice": False, "padding": 24},
+    "axis": {"tickCount": 6},
+}
+_LEGEND: Mapping[str, Any] = {"orient": "bottom", "title": None, "columns": 3, "labelFontSize": 12, "symbolSize": 90}
 _CONFIG: Mapping[str, Any] = {"view": {"stroke": None}, "font": "system-ui, sans-serif", "axis": {"labelFontSize": 12, "titleFontSize": 12}}

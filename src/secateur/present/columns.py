@@ -7,7 +7,7 @@ import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from secateur.present.lines import Line
+from secateur.present.lines import BESTS, Line
 
 NOTHING = "-"
 
@@ -48,6 +48,12 @@ def best_for(line: Line) -> str:
     return line.good_for + (f"; here {', '.join(line.best)}" if line.best else "")
 
 
+def short(method: str) -> str:
+    """Return a method without the names of its options: `width flap` for `width:criterion=flap`."""
+    name, *options = method.split(":")
+    return " ".join([name, *(option.rpartition("=")[2] for option in options)])
+
+
 def megabytes(value: float) -> str:
     """Write bytes in MB of 10^6 bytes."""
     return f"{value / 1e6:,.1f}" if value < 1e7 else f"{value / 1e6:,.0f}"
@@ -68,10 +74,12 @@ COLUMNS: tuple[Column, ...] = (
     _number("size reduction", "size_reduction", _percent),
     _number("speed gain", "speed_gain", _gain),
     _number("accuracy kept", "accuracy_kept", _percent),
+    _number("task accuracy", "task_accuracy", _percent),
     _number("perplexity", "perplexity", lambda value: f"{value:.2f}" if value < 1e4 else f"{value:.3g}"),
     _number("size, MB", "size", megabytes),
     _number("weights not zero, M", "nonzero", lambda value: f"{value / 1e6:.4g}"),
     _number("decode, tokens/s", "speed", lambda value: f"{value:.4g}"),
+    _number("stereotyped pairs", "stereotyped", _percent),
     _number("prompt gain", "prompt_gain", _gain),
     _number("memory, MB", "memory", megabytes),
     _number("to prune, s", "prune_seconds", lambda value: f"{value:.0f}"),
@@ -79,6 +87,14 @@ COLUMNS: tuple[Column, ...] = (
     _words("hardware suitability", lambda line: line.hardware),
     _words("best for", best_for),
 )
+
+
+_MARKED = {"perplexity": "perplexity", "accuracy_kept": "accuracy kept", "speed_gain": "speed gain", "size": "size, MB", "prune_cpu": "CPU, s"}
+
+
+def is_best(column: Column, line: Line) -> bool:
+    """Whether a row is the best of the pruned ones at its target in this column."""
+    return any(words in line.best and _MARKED[name] == column.name for name, words, _ in BESTS)
 
 
 def measured(lines: Sequence[Line]) -> list[Column]:
@@ -89,9 +105,14 @@ def measured(lines: Sequence[Line]) -> list[Column]:
 def markdown(lines: Sequence[Line]) -> str:
     """Return the table in Markdown."""
     columns = measured(lines)
-    rows = [[column.text(line).replace("|", "\\|") for column in columns] for line in lines]
-    head = [[column.name for column in columns], ["---:" if column.number else "---" for column in columns]]
-    return "\n".join("| " + " | ".join(row) + " |" for row in [*head, *rows]) + "\n"
+    rows = [[column.text(line) for column in columns] for line in lines]
+    return plain([column.name for column in columns], rows, ["---:" if column.number else "---" for column in columns])
+
+
+def plain(header: Sequence[str], rows: Sequence[Sequence[str]], rules: Sequence[str] = ()) -> str:
+    """Return any table in Markdown; rules: how each column is aligned."""
+    written = [[text.replace("|", "\\|") for text in row] for row in rows]
+    return "\n".join("| " + " | ".join(row) + " |" for row in [header, rules or ["---"] * len(header), *written]) + "\n"
 
 
 def comma_separated(lines: Sequence[Line]) -> str:

@@ -19,7 +19,7 @@ JOB = "compare.json"
 CELLS = "cells"
 PLAN = "plan.json"
 KINDS = ("dense", "quantized", "magnitude", "unstructured", "structured")
-PARTS = ("pruned", "file", "quality", "tasks", "speed")
+PARTS = ("pruned", "file", "quality", "tasks", "bias", "speed")
 """What there is to know of a row, each in a file of its own: a killed run repeats nothing that is finished."""
 
 
@@ -73,10 +73,11 @@ class Part:
     """One finished part of a row.
 
     source: digest of the model that the whole comparison is about. removed: the share of its parameters that every block's attention and FFN lost.
-    notes: what a reader must know.
+    weights: digest of the weights that pruning wrote. notes: what a reader must know.
     """
 
     source: str
+    weights: str = ""
     records: tuple[Record, ...] = ()
     removed: tuple[tuple[float, float], ...] = ()
     notes: tuple[str, ...] = ()
@@ -172,7 +173,7 @@ def _read_part(path: Path, job: Job) -> Part:
     try:
         records = tuple(Record.from_dict(one) for one in body["records"])
         removed = tuple((float(attn), float(ffn)) for attn, ffn in body["removed"])
-        part = Part(source=str(body["source"]), records=records, removed=removed, notes=tuple(map(str, body["notes"])))
+        part = Part(source=str(body["source"]), weights=str(body.get("weights", "")), records=records, removed=removed, notes=tuple(map(str, body["notes"])))
     except (KeyError, TypeError, ValueError, RecordError) as error:
         raise RecordError(f"{path} is damaged ({error}): delete it, and `secateur compare` measures it again") from None
     if part.source != job.digest:

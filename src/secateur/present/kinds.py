@@ -8,7 +8,7 @@ from secateur.present.columns import NOTHING
 from secateur.present.lines import Line
 
 HEADER = ("kind of pruning", "size reduction", "speed gain", "accuracy kept", "hardware suitability", "best for")
-_KINDS = ("magnitude", "unstructured", "structured")
+_KINDS = ("magnitude", "unstructured", "structured, width", "structured, depth", "structured, both")
 ADAPTIVE = "runtime-adaptive"
 NOT_YET = "not measured: nothing here prunes while it runs yet"
 
@@ -17,7 +17,7 @@ def by_kind(lines: Sequence[Line]) -> list[list[str]]:
     """Return, for each kind of pruning, the range of what its rows measured, in the order of `HEADER`; all at the same targets."""
     rows = []
     for kind in _KINDS:
-        own = [line for line in lines if line.row.kind == kind and not line.failed]
+        own = [line for line in lines if kind_of(line) == kind and not line.failed]
         if own:
             figures = [
                 _range(own, "size_reduction", lambda value: f"{100 * value:.0f} %"),
@@ -25,7 +25,15 @@ def by_kind(lines: Sequence[Line]) -> list[list[str]]:
                 _range(own, "accuracy_kept", lambda value: f"{100 * value:.0f} %"),
             ]
             rows.append([kind, *figures, " or ".join(dict.fromkeys(line.hardware for line in own)), own[0].good_for])
-    return [*rows, [ADAPTIVE, NOT_YET, *[NOTHING] * 4]] if rows else []
+    return [*rows, [ADAPTIVE, *[NOTHING] * 4, NOT_YET]] if rows else []
+
+
+def kind_of(line: Line) -> str:
+    """Return which of the rows here one of the comparison belongs to; structured pruning takes width, depth, or, searched by `auto`, both."""
+    if line.row.kind != "structured":
+        return line.row.kind
+    name = line.row.method.partition(":")[0]
+    return f"structured, {name if name in ('width', 'depth') else 'both'}"
 
 
 def _range(lines: Sequence[Line], field: str, write: Callable[[float], str]) -> str:

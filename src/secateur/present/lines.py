@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from secateur.present.folder import Cell, Row
@@ -31,6 +31,7 @@ class Line:
 
     size_reduction: share of the whole model's bytes that is gone. speed_gain: decode speed by the whole model's, in `runtime`.
     accuracy_kept: share of the whole model's mean task accuracy, or of its next-token accuracy where no tasks were measured.
+    task_accuracy: mean over the tasks of comprehension. stereotyped: share of CrowS-Pairs whose stereotyping sentence is the likelier; 0.5 is neutral.
     best: of which measured column it is the best of all pruned rows at its target.
     """
 
@@ -46,6 +47,8 @@ class Line:
     memory: float | None = None
     perplexity: float | None = None
     accuracy_kept: float | None = None
+    task_accuracy: float | None = None
+    stereotyped: float | None = None
     prune_seconds: float | None = None
     prune_cpu: float | None = None
     hardware: str = ""
@@ -72,9 +75,14 @@ def lines_of(cells: Sequence[Cell]) -> list[Line]:
 
 
 def task_scores(cell: Cell) -> dict[str, float]:
-    """Return the accuracy of each task that was measured, by name."""
+    """Return the accuracy of each task of comprehension that was measured, by name; word prediction is another matter."""
     part = cell.parts.get("tasks")
-    return {} if part is None else {record.name: record.value for record in part.records if record.name.endswith("/acc")}
+    named = {} if part is None else {record.name: record.value for record in part.records}
+    return {name: value for name, value in named.items() if name.startswith("comprehension/") and name.endswith("/acc")}
+
+
+def _mean(scores: Mapping[str, float]) -> float | None:
+    return sum(scores.values()) / len(scores) if scores else None
 
 
 def _line(cell: Cell, whole: Cell | None) -> Line:
@@ -93,6 +101,8 @@ def _line(cell: Cell, whole: Cell | None) -> Line:
         memory=cell.value(f"{runtime}_peak_memory"),
         perplexity=cell.value("perplexity"),
         accuracy_kept=_kept(cell, whole),
+        task_accuracy=_mean(task_scores(cell)),
+        stereotyped=cell.value("crows_pairs"),
         prune_seconds=cell.value("prune_seconds"),
         prune_cpu=cell.value("prune_cpu_seconds"),
         hardware=_TWO_OF_FOUR if cell.row.target == "2:4" and cell.row.kind in ("magnitude", "unstructured") else _HARDWARE[cell.row.kind],

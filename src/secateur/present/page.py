@@ -8,8 +8,9 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
+from secateur.present.asked import tables
 from secateur.present.charts import Spec, charts, script
-from secateur.present.columns import Column, measured, megabytes
+from secateur.present.columns import Column, is_best, measured, megabytes, short
 from secateur.present.folder import Cell, Job
 from secateur.present.kinds import HEADER, by_kind
 from secateur.present.lines import BESTS, Line, lines_of
@@ -17,26 +18,29 @@ from secateur.present.lines import BESTS, Line, lines_of
 _TITLES = {
     "quality-size": ("Quality against bytes", "The dashed line joins the rows that no other beats in both."),
     "quality-speed": ("Quality against speed", "Decode speed, in turns with the whole model on the machine that ran the comparison."),
-    "removed": ("What each plan removed", "The stronger the colour, the larger the share of a block's attention or FFN that is gone or zero."),
+    "removed": ("What each plan removed, block by block", "The stronger the colour, the larger the share of a block's attention or FFN that is gone or zero."),
 }
-_MARKED = {"perplexity": "perplexity", "accuracy_kept": "accuracy kept", "speed_gain": "speed gain", "size": "size, MB", "prune_cpu": "CPU, s"}
+_PARETO = ("quality-size", "quality-speed")
+_BARS = ("size reduction", "speed gain", "accuracy kept", "task accuracy", "size, MB", "decode, tokens/s", "memory, MB", "to prune, s", "CPU, s")
+"""Columns whose figures are also drawn, as a share of the largest."""
 
 
 def page(job: Job, cells: Sequence[Cell]) -> str:
     """Return the page."""
-    lines, drawn = lines_of(cells), charts(lines_of(cells), cells)
+    lines = lines_of(cells)
+    drawn = charts(lines, cells)
     parts = [
-        f"<h1>Which pruning fits {escape(job.name)}?</h1>",
-        f"<p>{escape(summary(job, cells))}</p>",
+        f"<header><h1>Which pruning fits {escape(job.name)}?</h1><p>{escape(summary(job, cells))}</p></header>",
         *_cards(lines),
         *_kinds(lines),
-        "<h2>Every row</h2><p>Tap a heading to sort. Green: the best of the pruned rows at its target.</p>",
-        _table(lines),
-        *(chart_place(name, *_TITLES[name]) for name in drawn),
-        *_tasks(cells),
+        _section("Every row", "Tap a heading to sort. Green: the best of the pruned rows at its target.", _table(lines)),
+        *_pareto(drawn),
+        *(chart_place(name, *_TITLES[name]) for name in drawn if name not in _PARETO),
+        *_asked(cells),
         *_notes(cells),
-        *_protocol(job),
-        *_provenance(cells),
+        _protocol(job),
+        _provenance(cells),
+        f"<footer>Written by Secateur {escape(job.secateur)}. This page holds all it shows and loads nothing.</footer>",
     ]
     return whole_page(f"{job.name}: pruning compared", parts, drawn)
 
@@ -69,12 +73,19 @@ def summary(job: Job, cells: Sequence[Cell]) -> str:
     return said + f"{job.protocols['quality']['window']} tokens. No training."
 
 
+def _section(title: str, words: str, body: str) -> str:
+    said = f"<p>{escape(words)}</p>" if words else ""
+    return f"<section><h2>{escape(title)}</h2>{said}{body}</section>"
+
+
 def _cards(lines: Sequence[Line]) -> Iterator[str]:
+    one = len({line.row.target for line in lines if line.row.target}) == 1
     found = []
     for column, words, _ in BESTS:
         line = next((line for line in lines if words in line.best), None)
         if line:
-            found.append(f"<li>{escape(words)}<b>{escape(line.row.name)}</b>{escape(_said(line, column))}</li>")
+            name = short(line.row.method) if one else f"{short(line.row.method)} at {line.row.target}"
+            found.append(f"<li>{escape(words)}<b>{escape(_said(line, column))}</b><span>{escape(name)}</span></li>")
     if found:
         yield f'<ul class="cards">{"".join(found)}</ul>'
 
@@ -82,57 +93,61 @@ def _cards(lines: Sequence[Line]) -> Iterator[str]:
 def _said(line: Line, column: str) -> str:
     value = getattr(line, column)
     words = {"perplexity": f"{value:.2f}", "accuracy_kept": f"{value:.1%}", "speed_gain": f"x {value:.2f}", "size": f"{megabytes(value)} MB"}
-    return words.get(column, f"{value:.0f} s of processor time")
+    return words.get(column, f"{value:.0f} CPU s")
 
 
 def _kinds(lines: Sequence[Line]) -> Iterator[str]:
     rows = by_kind(lines)
     if rows:
-        yield "<h2>The kinds of pruning</h2><p>The range of what the rows below measured.</p>"
-        yield plain_table(HEADER, rows)
+        yield _section("The kinds of pruning", "The range of what the rows below measured.", plain_table(HEADER, rows, "kinds"))
 
 
 def _table(lines: Sequence[Line]) -> str:
     columns = measured(lines)
+    most = {column.name: max((value for line in lines if isinstance(value := column.value(line), float)), default=0.0) for column in columns}
     heads = "".join(f'<th{_numeric(column)} scope="col"><button type="button">{escape(column.name)}</button></th>' for column in columns)
-    rows = "".join(f'<tr class="{line.row.kind}">{"".join(_cell(column, line) for column in columns)}</tr>' for line in lines)
+    rows = "".join(f'<tr class="{line.row.kind}">{"".join(_cell(column, line, most[column.name]) for column in columns)}</tr>' for line in lines)
     return f'<div class="scroll"><table class="sortable" id="rows"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>'
 
 
-def _cell(column: Column, line: Line) -> str:
+def _cell(column: Column, line: Line, most: float) -> str:
     value, text = column.value(line), escape(column.text(line))
     kept = escape("" if value is None else str(value))
     if column.name == "method":
-        return f'<th scope="row" data-value="{kept}">{text}</th>'
-    best = any(words in line.best and _MARKED[name] == column.name for name, words, _ in BESTS)
-    kind = ("n best" if best else "n") if column.number else "w" if column.name in ("hardware suitability", "best for") else ""
-    return f'<td class="{kind}" data-value="{kept}">{text}</td>'
+        return f'<th scope="row" data-value="{kept}">{text.replace(":", ":<wbr>")}</th>'
+    kind = ("n best" if is_best(column, line) else "n") if column.number else "w" if column.name in ("hardware suitability", "best for") else "t"
+    bar = f' style="--share: {100 * value / most:.1f}%"' if column.name in _BARS and isinstance(value, float) and most > 0 else ""
+    return f'<td class="{kind}" data-value="{kept}"{bar}>{text}</td>'
 
 
 def _numeric(column: Column) -> str:
     return ' class="n"' if column.number else ""
 
 
-def plain_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table that cannot be sorted."""
-    heads = "".join(f'<th scope="col">{escape(name)}</th>' for name in header)
+def plain_table(header: Sequence[str], rows: Sequence[Sequence[str]], name: str = "") -> str:
+    """Return a table that is not sorted; name: how the page knows it."""
+    heads = "".join(f'<th scope="col">{escape(one)}</th>' for one in header)
     body = "".join("<tr>" + "".join(f"<td>{escape(text)}</td>" for text in row) + "</tr>" for row in rows)
-    return f'<div class="scroll"><table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>'
+    called = f' id="{name}"' if name else ""
+    return f'<div class="scroll"><table{called}><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def chart_place(name: str, title: str, words: str) -> str:
     """Return where the chart of this name goes, under its heading."""
-    return f'<h2>{escape(title)}</h2><p>{escape(words)}</p><div class="chart" id="{name}"></div>'
+    return _section(title, words, f'<div class="chart" id="{name}"></div>')
 
 
-def _tasks(cells: Sequence[Cell]) -> Iterator[str]:
+def _pareto(drawn: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the charts of quality, side by side where there is room."""
+    found = [chart_place(name, *_TITLES[name]) for name in drawn if name in _PARETO]
+    if found:
+        yield f'<div class="pair">{"".join(found)}</div>'
+
+
+def _asked(cells: Sequence[Cell]) -> Iterator[str]:
     """Yield the scores of tasks and of the bias audit, where there are any."""
-    for part, title in (("tasks", "Tasks"), ("bias", "Bias")):
-        named = {cell.row.name: {record.name: record for record in cell.parts[part].records} for cell in cells if part in cell.parts}
-        columns = list(dict.fromkeys(name for records in named.values() for name in records))
-        if columns:
-            rows = [[row, *(f"{records[name].value:.4g}" if name in records else "" for name in columns)] for row, records in named.items()]
-            yield f"<h2>{title}</h2>" + plain_table(["row", *columns], rows)
+    for table in tables(cells):
+        yield _section(table.title, table.words, plain_table(table.header, table.rows))
 
 
 def _notes(cells: Sequence[Cell]) -> Iterator[str]:
@@ -140,18 +155,18 @@ def _notes(cells: Sequence[Cell]) -> Iterator[str]:
     unfinished = [cell.row.name for cell in cells if not cell.failed and "quality" not in cell.parts]
     said += [f"not finished: {', '.join(unfinished)}; the same `secateur compare` goes on"] if unfinished else []
     if said:
-        yield "<h2>Notes</h2><ul>" + "".join(f"<li>{escape(line)}</li>" for line in said) + "</ul>"
+        yield _section("Notes", "", "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in said) + "</ul>")
 
 
-def _protocol(job: Job) -> Iterator[str]:
-    yield "<h2>Protocol</h2>"
-    for section, values in job.protocols.items():
-        yield f"<p><b>{escape(section)}</b>: {escape(', '.join(f'{key} {_shown(value)}' for key, value in values.items()))}</p>"
-    yield f"<p><b>model</b>: {escape(job.name)}, digest <code>{escape(job.digest)}</code>. Written by Secateur {escape(job.secateur)}.</p>"
+def _protocol(job: Job) -> str:
+    rows = [(name, ", ".join(f"{key} {_shown(value)}" for key, value in values.items())) for name, values in job.protocols.items() if values]
+    rows.append(("model", f"{job.name}, {job.parameters:,} parameters, digest {job.digest}"))
+    terms = "".join(f"<dt>{escape(name)}</dt><dd>{escape(words)}</dd>" for name, words in rows)
+    return _section("Protocol", "The same for every row.", f"<dl>{terms}</dl>")
 
 
-def _provenance(cells: Sequence[Cell]) -> Iterator[str]:
-    """Yield every number with how it was measured, on what, by which software."""
+def _provenance(cells: Sequence[Cell]) -> str:
+    """Return every number with how it was measured, on what, by which software."""
     header = ("row", "number", "value", "unit", "protocol", "plan", "seed", "software", "machine")
     rows = [
         [
@@ -168,7 +183,7 @@ def _provenance(cells: Sequence[Cell]) -> Iterator[str]:
         for cell in cells
         for record in cell.records.values()
     ]
-    yield f"<h2>Provenance</h2><details><summary>All {len(rows)} numbers</summary>{plain_table(header, rows)}</details>"
+    return _section("Provenance", "", f"<details><summary>All {len(rows)} numbers, and where each comes from</summary>{plain_table(header, rows)}</details>")
 
 
 def _versions(software: Mapping[str, Any]) -> str:

@@ -16,11 +16,12 @@ from secateur.core.graph import Graph
 from secateur.model.opened import Opened, open_model
 from secateur.pipeline.bench import BACKENDS
 from secateur.pipeline.comparing import worker
-from secateur.pipeline.comparing.cell import LLAMACPP, tidy
+from secateur.pipeline.comparing.asked import check_asked
+from secateur.pipeline.comparing.cell import DENSE, LLAMACPP, tidy
 from secateur.pipeline.comparing.cluster import Cluster, require_ray
 from secateur.pipeline.comparing.methods import DEFAULT, Method, Size, parsed, rows_of
 from secateur.pipeline.comparing.processes import Failure, Pool, Task, python
-from secateur.pipeline.comparing.protocol import Protocol, same
+from secateur.pipeline.comparing.protocol import Protocol, agreed, protocol_of
 from secateur.pipeline.comparing.usage import free_bytes
 from secateur.pipeline.comparing.watch import Unwatched, Watcher
 from secateur.present.folder import JOB, Cell, Job, Row, cell_folder, read_cells, read_job, write_json
@@ -30,6 +31,8 @@ ENGINES = ("local", "ray")
 TARGETS = ("ratio=0.2", "2:4")
 _IMPORTS = 480 << 20
 """What a worker holds before it has read a weight, and a little over."""
+_HARNESS = 480 << 20
+"""What lm-eval, its data and the states of a batch add."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +86,7 @@ def compare(
             Method.parse(row.method).goal(Size.parse(row.target), opened.graph)
     with _claimed(out):
         job = _job(opened, out, rows, protocol)
-        failures, peak = _work(_Site(out, job, opened.graph, protocol, running, watcher), rows)
+        failures, peak = _work(_Site(out, job, opened.graph, protocol_of(job), running, watcher), rows)
         return Compared(out, job, tuple(read_cells(out, job)), tuple(failures), left_out, peak)
 
 
@@ -120,7 +123,8 @@ class _Site:
         states = 3 * 4 * tokens * self.graph.hidden_size
         block = max(sum(self.graph.tensors[name].numel for name in block.tensors) for block in self.graph.blocks)
         vocabulary = 2 * 4 * self.graph.vocab_size * self.graph.hidden_size
-        return _IMPORTS + states + 8 * 4 * block + vocabulary + 2 * self.graph.parameters
+        asked = _HARNESS + 4 * self.graph.parameters if protocol.tasks or protocol.bias else 0
+        return _IMPORTS + max(states + 8 * 4 * block + vocabulary + 2 * self.graph.parameters, asked)
 
     def pool(self) -> Pool:
         """Return what runs processes here."""
@@ -134,12 +138,17 @@ class _Site:
 def _work(site: _Site, rows: Sequence[Row]) -> tuple[list[Failure], int]:
     """Make what is not made, then time what is not timed, one at a time; return what failed and the most memory held."""
     cells = {cell.row: cell for cell in read_cells(site.out, site.job) if cell.row in rows}
-    unmade = [Task((row.name,), "make") for row, cell in cells.items() if not {"pruned", "file", "quality"} <= cell.parts.keys()]
+    unmade = [Task((row.name,), "make") for row, cell in cells.items() if not set(site.protocol.parts) <= cell.parts.keys()]
     untimed = [row for row, cell in cells.items() if site.protocol.backends and "speed" not in cell.parts]
     site.watcher.begin(len(unmade) + len(untimed))
     pool = site.pool()
     engine = Cluster(site.out, site.job.digest, pool.slots, pool.threads, pool.limit, site.watcher) if site.running.engine == "ray" else pool
-    failures = engine.run(unmade)
+    failures = []
+    if site.protocol.tasks or site.protocol.bias:
+        # The others are compared with what the whole model answers.
+        first = [task for task in unmade if task.names == (DENSE.name,)]
+        failures, unmade = engine.run(first) if first else [], [task for task in unmade if task not in first]
+    failures += engine.run(unmade)
     failed = {failure.name for failure in failures}
     names = tuple(row.name for row in untimed if row.name not in failed)
     failures += pool.run([Task(names, "time", alone=True)] if names else [])
@@ -165,6 +174,7 @@ def _check(protocol: Protocol, running: Running) -> None:
             raise UsageError(f"unknown backend {backend!r}{nearest(backend, BACKENDS)}; known: {', '.join(BACKENDS)}")
     if running.engine == "ray":
         require_ray()
+    check_asked(protocol)
     if LLAMACPP in protocol.backends:
         require_llamacpp("speed in llama.cpp (and the quantized rows)")
 
@@ -176,9 +186,9 @@ def _job(opened: Opened, out: Path, rows: Sequence[Row], protocol: Protocol) -> 
         before = read_job(out)
         if before.digest != opened.digest:
             raise UsageError(f"{out} compares {before.name}, another model ({before.digest[:19]}...): choose another --output")
-        same(sections, before.protocols, out)
+        protocols = agreed(sections, before.protocols, out)
         read_cells(out, before)
-        job = replace(before, rows=tuple(dict.fromkeys((*before.rows, *rows))))
+        job = replace(before, protocols=protocols, rows=tuple(dict.fromkeys((*before.rows, *rows))))
     else:
         ref = opened.source.ref
         name = Path(ref).name

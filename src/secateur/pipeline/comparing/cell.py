@@ -10,15 +10,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from secateur.core.errors import PlanError, UnsupportedModelError, UsageError
 from secateur.core.footprint import footprint
 from secateur.core.plan import Plan
 from secateur.core.progress import Progress
 from secateur.core.record import Record
+from secateur.measure.perplexity import described
 from secateur.model.opened import open_model
 from secateur.pipeline import Settings, apply, evaluate, plan
 from secateur.pipeline.bench import bench, bench_files
+from secateur.pipeline.comparing.asked import audit, score_tasks
 from secateur.pipeline.comparing.methods import Method, Size
 from secateur.pipeline.comparing.protocol import Protocol, protocol_of
 from secateur.pipeline.comparing.removed import removed
@@ -78,22 +81,28 @@ class Work:
         return out
 
     @property
+    def whole(self) -> Work:
+        """The row of the whole model."""
+        return replace(self, row=DENSE)
+
+    @property
     def plan_digest(self) -> str:
         """Digest of the plan, empty where there is none."""
         return _plan(self).digest() if self.row.kind not in ("dense", "quantized") else ""
 
-    def record(self, name: str, value: float, unit: str, protocol: str) -> Record:
-        """Return a number of this row."""
-        return Record(name=name, value=value, unit=unit, protocol=protocol, model=self.job.digest, plan=self.plan_digest, seed=self.protocol.seed)
+    def record(self, name: str, value: float, unit: str, protocol: str, error: float | None = None) -> Record:
+        """Return a number of this row; error: its standard error."""
+        model, plan, seed = self.job.digest, self.plan_digest, self.protocol.seed
+        return Record(name=name, value=value, unit=unit, protocol=protocol, model=model, plan=plan, standard_error=error, seed=seed)
 
-    def write(self, name: str, *records: Record, removed: tuple[tuple[float, float], ...] = (), notes: tuple[str, ...] = ()) -> None:
-        """Write a finished part."""
-        write_part(self.folder, self.row, name, Part(source=self.job.digest, records=records, removed=removed, notes=notes))
+    def write(self, name: str, *records: Record, **more: Any) -> None:
+        """Write a finished part; more: other fields of `Part`."""
+        write_part(self.folder, self.row, name, Part(source=self.job.digest, records=records, **more))
 
 
 def make(folder: Path, name: str, progress: Progress) -> None:
     """Do every part of the row called `name` but its speed, except those that are finished."""
-    _each(folder, name, progress, {"pruned": _pruned, "file": _file, "quality": _quality})
+    _each(folder, name, progress, {"pruned": _pruned, "file": _file, "quality": _quality, "tasks": score_tasks, "bias": audit})
 
 
 def time_row(folder: Path, name: str, progress: Progress) -> None:
@@ -112,9 +121,9 @@ def _each(folder: Path, name: str, progress: Progress, steps: dict[str, Callable
     row = next((row for row in job.rows if row.name == name), None)
     if row is None:
         raise UsageError(f"{folder} compares no {name!r}")
-    finished = read_cell(folder, job, row).parts
+    finished, wanted = read_cell(folder, job, row).parts, (*protocol_of(job).parts, "speed")
     for part, step in steps.items():
-        if part not in finished:
+        if part in wanted and part not in finished:
             step(Work(folder, job, row, progress))
 
 
@@ -141,6 +150,7 @@ def _pruned(work: Work) -> None:
         work.record("prune_peak_memory", spent["peak"], "bytes", f"{protocol}, resident memory of the process"),
         work.record("stock", float(is_stock(opened, made)), "yes or no", "whether stock transformers has a class for these widths"),
         removed=removed(opened.graph, made),
+        weights=open_model(str(work.place / MODEL)).digest,
     )
     (work.place / PLANNED).unlink(missing_ok=True)
 
@@ -187,14 +197,8 @@ def _file(work: Work) -> None:
 def _quality(work: Work) -> None:
     protocol, section = work.protocol, work.job.protocols["quality"]
     found = evaluate(work.model, text=protocol.text, window=protocol.window, count=protocol.count, compute=protocol.compute, progress=work.progress)
-    words = f"{section['origin']} ({section['digest'][:19]}...), whole text tokenised, {protocol.count} windows of {protocol.window} tokens without overlap"
-    words += f", {protocol.compute}"
-    work.write(
-        "quality",
-        work.record("perplexity", found.perplexity, "perplexity", words),
-        work.record("nll", found.nll, "nats per token", words),
-        work.record("next_token_accuracy", found.accuracy, "share", f"{words}; the likeliest next token is the text's"),
-    )
+    words = described(section["origin"], section["digest"], protocol.count, protocol.window, protocol.compute)
+    work.write("quality", *(replace(record, seed=protocol.seed) for record in found.records(words, work.job.digest, work.plan_digest)))
 
 
 def _speed(work: Work) -> None:
@@ -215,7 +219,7 @@ def _timed(work: Work, backend: str) -> Iterator[Record]:
     else:
         if "file_bytes" not in read_cell(work.folder, work.job, work.row).records:
             return
-        files = [work.file()] if dense else [work.file(), replace(work, row=DENSE).file()]
+        files = [work.file()] if dense else [work.file(), work.whole.file()]
         found = bench_files(work.job.ref, files, settings, work.progress)[0]
     for one in found.records(settings):
         if one.name != "file":

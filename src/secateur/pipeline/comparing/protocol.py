@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from secateur.calibrate.text import read_text
@@ -13,6 +15,9 @@ from secateur.pipeline.bench import Settings as Speed
 from secateur.pipeline.calibration import Calibration
 from secateur.present.folder import Job
 
+OPTIONAL = ("tasks", "bias")
+"""Sections that a later run may add, and need not repeat."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Protocol:
@@ -20,7 +25,8 @@ class Protocol:
 
     calibration, seed: what every method decides from. text, window, count, compute: what perplexity is measured on, as
     `pipeline.evaluate` takes them. backends: where speed is measured (`llamacpp`, `torch`); empty for nowhere.
-    threads, prompt, tokens, repeat: as in `pipeline.bench.Settings`.
+    threads, prompt, tokens, repeat: as in `pipeline.bench.Settings`. tasks, limit, shots, datasets: as `evaluate_tasks` takes them; no tasks for none.
+    bias, bias_limit, winogender: whether bias is audited, and as `audit_bias` takes them.
     """
 
     calibration: Calibration = field(default_factory=Calibration)
@@ -34,6 +40,18 @@ class Protocol:
     prompt: int = 256
     tokens: int = 64
     repeat: int = 5
+    tasks: tuple[str, ...] = ()
+    limit: int | None = None
+    shots: int | None = None
+    datasets: str = ""
+    bias: bool = False
+    bias_limit: int | None = None
+    winogender: str = ""
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """What is done to a row before its speed is measured."""
+        return ("pruned", "file", "quality", *(("tasks",) if self.tasks else ()), *(("bias",) if self.bias else ()))
 
     def sections(self) -> dict[str, dict[str, Any]]:
         """Return, for each part of a row, what its numbers hang on, as plain data."""
@@ -43,7 +61,19 @@ class Protocol:
             calibration["digest"] = read_text(self.calibration.text).digest
         quality = {"text": self.text, "origin": text.origin, "digest": text.digest, "window": self.window, "count": self.count, "compute": self.compute}
         speed = {"backends": list(self.backends), "threads": self.threads, "prompt": self.prompt, "tokens": self.tokens, "repeat": self.repeat}
-        return {"calibration": calibration, "quality": quality, "speed": speed}
+        return {"calibration": calibration, "quality": quality, "speed": speed, "tasks": self._tasks(), "bias": self._bias()}
+
+    def _tasks(self) -> dict[str, Any]:
+        if not self.tasks:
+            return {}
+        data = str(Path(self.datasets).resolve()) if self.datasets else ""
+        return {"tasks": list(self.tasks), "limit": self.limit, "shots": self.shots, "datasets": data, "lm_eval": version("lm_eval")}
+
+    def _bias(self) -> dict[str, Any]:
+        if not self.bias:
+            return {}
+        data, sentences = (str(Path(one).resolve()) if one else "" for one in (self.datasets, self.winogender))
+        return {"limit": self.bias_limit, "datasets": data, "winogender": sentences, "lm_eval": version("lm_eval")}
 
     @property
     def speed(self) -> Speed:
@@ -58,14 +88,30 @@ def protocol_of(job: Job) -> Protocol:
     for extra in ("origin", "digest"):
         quality.pop(extra)
     speed["backends"] = tuple(speed["backends"])
-    return replace(Protocol(), calibration=text, seed=calibration["seed"], **quality, **speed)
+    return replace(Protocol(), calibration=text, seed=calibration["seed"], **quality, **speed, **_asked(job))
 
 
-def same(asked: Mapping[str, Mapping[str, Any]], written: Mapping[str, Mapping[str, Any]], where: object) -> None:
-    """Raise UsageError naming the first thing that a folder was measured with and this run would do otherwise."""
+def _asked(job: Job) -> dict[str, Any]:
+    tasks, bias = (dict(job.protocols.get(name, {})) for name in OPTIONAL)
+    found: dict[str, Any] = {}
+    if tasks:
+        found = {"tasks": tuple(tasks["tasks"]), **{name: tasks[name] for name in ("limit", "shots", "datasets")}}
+    if bias:
+        found |= {"bias": True, "bias_limit": bias["limit"], "datasets": bias["datasets"], "winogender": bias["winogender"]}
+    return found
+
+
+def agreed(asked: Mapping[str, Mapping[str, Any]], written: Mapping[str, Mapping[str, Any]], where: object) -> dict[str, Mapping[str, Any]]:
+    """Return what a folder is measured with from now on: as it was, and with what is asked for the first time.
+
+    Raises UsageError naming the first thing that it was measured with and this run would do otherwise.
+    """
     for section, values in asked.items():
         before = written.get(section, {})
+        if section in OPTIONAL and not (values and before):
+            continue
         for key, value in values.items():
             if before.get(key) != value:
                 was, now = (repr(one)[:40] for one in (before.get(key), value))
                 raise UsageError(f"{where} was measured with {section} {key} {was}, not {now}: give the same options, or choose another --output")
+    return {section: asked[section] or written.get(section, {}) for section in asked}
