@@ -41,7 +41,7 @@ class Local:
     held: share of the calibration windows that nothing is learned from and that decide whether a change stays.
     """
 
-    steps: int = 60
+    steps: int = 54
     batch: int = 512
     rate: float = 0.0175
     dense: float = 1.0
