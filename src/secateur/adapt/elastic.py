@@ -74,7 +74,8 @@ class _Builder:
         decoder.norm.weight = self._vector("model.norm.weight")
         sizes = [(block.shape.n_kv_heads, block.shape.head_dim) for block in graph.blocks]
         limit = int(self._config["max_position_embeddings"])
-        return Body(model=self._model, embed=Lookup(table, scale), halves=halves, sizes=sizes, seat=self._seat, limit=limit)
+        embed, vocab_size = Lookup(table, scale), graph.vocab_size
+        return Body(model=self._model, embed=embed, halves=halves, sizes=sizes, seat=self._seat, limit=limit, vocab_size=vocab_size)
 
     def _half(self, block: Block, group: Group, layer: Any) -> Half:
         prefixes = [self._prefix(part_name(group, place), part.block) for place, part in enumerate(group.slices)]

@@ -164,6 +164,9 @@ def test_mistakes_are_one_line(opened: Callable[..., Any], tmp_path: Path) -> No
         elastic.prefill([], cache)
     with pytest.raises(UsageError, match="do not fit in a request of at most"):
         elastic.prefill(TOKENS * 10, cache)
+    for token in (-1, 384):
+        with pytest.raises(UsageError, match="none of the 384"):
+            elastic.prefill([1, token], cache)
     assert cache.tokens == 0
     cache.close()
     with pytest.raises(UsageError, match="closed"):

@@ -40,7 +40,7 @@ class Body:
 
     model: of transformers, its linears replaced by ones that compute with prefixes; embed: its embedding.
     halves: by group (`3.kv`, `3.ffn`), what changes with the level; sizes: key-value heads and their width, of each block.
-    seat: which every attention of the model looks at; limit: positions that the model knows.
+    seat: which every attention of the model looks at; limit: positions that the model knows; vocab_size: tokens.
     """
 
     model: Any
@@ -49,6 +49,7 @@ class Body:
     sizes: Sequence[tuple[int, int]]
     seat: Seat
     limit: int
+    vocab_size: int
 
 
 class Elastic:
@@ -75,6 +76,11 @@ class Elastic:
     def limit(self) -> int:
         """Tokens that a request can have, prompt and answer."""
         return self._body.limit
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of different tokens."""
+        return self._body.vocab_size
 
     @property
     def caches(self) -> tuple[Cache, ...]:
@@ -122,11 +128,11 @@ class Elastic:
     def forward(self, requests: Sequence[tuple[Cache, Sequence[int]]]) -> Tensor:
         """Let every request read its new tokens in one pass; return the logits `[requests, vocab_size]` after the last of each.
 
-        Raises UsageError if a request is closed or has no room for its tokens.
+        Raises UsageError if a request is closed, has no room for its tokens, or has some that the model does not know.
         """
         with self._lock:
             for cache, tokens in requests:
-                _check_room(cache, len(tokens))
+                self._check(cache, tokens)
             step = Step([(cache, len(tokens)) for cache, tokens in requests])
             self._body.seat.step = step
             positions = torch.cat([torch.arange(cache.tokens, cache.tokens + len(tokens)) for cache, tokens in requests])
@@ -176,9 +182,11 @@ class Elastic:
         with self._lock:
             self._open.discard(cache)
 
-
-def _check_room(cache: Cache, count: int) -> None:
-    if cache.closed:
-        raise UsageError("this request is closed: open another")
-    if cache.tokens + count > cache.limit:
-        raise UsageError(f"{cache.tokens + count} tokens do not fit in a request of at most {cache.limit}")
+    def _check(self, cache: Cache, tokens: Sequence[int]) -> None:
+        if cache.closed:
+            raise UsageError("this request is closed: open another")
+        if cache.tokens + len(tokens) > cache.limit:
+            raise UsageError(f"{cache.tokens + len(tokens)} tokens do not fit in a request of at most {cache.limit}")
+        for token in tokens:
+            if not 0 <= token < self.vocab_size:
+                raise UsageError(f"token {token} is none of the {self.vocab_size} that this model knows")

@@ -56,8 +56,8 @@ class Prefix:
         self.show(units)
         if after >= before:
             return (before - after) * size
-        # Every tensor starts on a page, so its last one is its own to the end.
-        return self._room.release(self._start + after * size, self._start + whole_pages(self._stored.bytes))
+        # Every tensor starts on a page, so the last page that it reaches is its own to the end.
+        return self._room.release(self._start + after * size, self._start + whole_pages(before * size))
 
     def show(self, units: int) -> None:
         """Compute with so many of the units that are held."""

@@ -1,0 +1,283 @@
+"""The elastic model: what a change of level gives back and takes, whether the memory model is right, how fast it decodes, what a ranking costs.
+
+    python benchmarks/elastic.py rank -o ladder.json      # every half of SmolLM2-135M, timed, and the naive search's first step
+    python benchmarks/elastic.py levels --ladder ladder.json
+    python benchmarks/elastic.py memory --ladder ladder.json
+    python benchmarks/elastic.py speed --ladder ladder.json
+
+`levels` counts in a memory cgroup of its own where it may make one (v1 or v2).
+"""
+
+from __future__ import annotations
+
+import argparse
+import mmap
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+import common
+from secateur.adapt.elastic import build_body, open_elastic
+from secateur.adapt.memory import MemoryModel
+from secateur.adapt.passing import Passing
+from secateur.adapt.ranking import Rank, rank
+from secateur.adapt.weights import prepare
+from secateur.core.ladder import Ladder, half_of
+from secateur.core.ladder_file import read_ladder
+from secateur.core.progress import Silent
+from secateur.model.opened import Opened, open_model
+from secateur.model.whole import load_whole
+from secateur.pipeline.calibration import Calibration, calibration_tokens
+from secateur.runtime.elastic import Cache, Elastic
+from secateur.runtime.process import forget_peak, process_memory
+from secateur.runtime.torch import TorchBackend
+
+REPEAT, MB = 5, 1e6
+CGROUPS = Path("/sys/fs/cgroup")
+
+
+class Notes(Silent):
+    """Prints what a search finds."""
+
+    def note(self, line: str) -> None:
+        """Print."""
+        print(" ", line, flush=True)
+
+
+def resident() -> int:
+    """Bytes of anonymous pages of this process, counted page by page by the kernel."""
+    rows = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return int(next(row.split()[1] for row in rows if row.startswith("Anonymous:"))) * 1024
+
+
+@contextmanager
+def counted_group() -> Iterator[Path | None]:
+    """Put this process into a memory cgroup of its own; yield its folder, or None where that is not allowed."""
+    parent = CGROUPS / "memory" if (CGROUPS / "memory").is_dir() else CGROUPS
+    group = parent / f"elastic-{os.getpid()}"
+    try:
+        group.mkdir()
+        (group / "cgroup.procs").write_text(str(os.getpid()))
+    except OSError:
+        yield None
+        return
+    try:
+        yield group
+    finally:
+        (parent / "cgroup.procs").write_text(str(os.getpid()))
+        group.rmdir()
+
+
+def charged(group: Path | None) -> int:
+    """Bytes that the kernel charges to the group, the page cache included."""
+    if group is None:
+        return 0
+    name = "memory.current" if (group / "memory.current").exists() else "memory.usage_in_bytes"
+    return int((group / name).read_text())
+
+
+def forget(path: Path) -> None:
+    """Drop a file from the page cache."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def spread(values: list[float], form: str = "{:.1f}") -> str:
+    """Write a median with its range."""
+    return f"{form.format(statistics.median(values))} ({form.format(min(values))}-{form.format(max(values))})"
+
+
+def level_at(ladder: Ladder, share: float) -> int:
+    """Return the first level whose weights are at most this share of the whole model's."""
+    return next(level for level in range(len(ladder)) if ladder.at(level).weight_bytes <= share * ladder.whole.weight_bytes)
+
+
+def filled(elastic: Elastic, batch: int, tokens: int) -> list[Cache]:
+    """Open requests of so many tokens."""
+    caches = [elastic.open(tokens + 64) for _ in range(batch)]
+    for cache in caches:
+        elastic.prefill(torch.randint(elastic.vocab_size, (tokens,)).tolist(), cache)
+    return caches
+
+
+def levels(model: Opened, ladder: Ladder, folder: Path) -> None:
+    """Down and up again between the whole model and 80 % and 60 % of its weights, with eight requests of 512 tokens open."""
+    path = folder / "weights.safetensors"
+    memory, rows = MemoryModel(model.graph), list[list[str]]()
+    with counted_group() as group:
+        elastic = open_elastic(model, ladder, path)
+        for share in (0.8, 0.6):
+            level = level_at(ladder, share)
+            found: dict[str, list[float]] = {name: [] for name in ("down", "share", "charge", "up", "back")}
+            for _ in range(REPEAT):
+                caches = filled(elastic, 8, 512)
+                forget(path)
+                kept, less = ladder.kept(0), ladder.kept(level)
+                computed = memory.weights(kept) - memory.weights(less) + memory.cache(kept, 8, 512) - memory.cache(less, 8, 512)
+                before, charge, start = resident(), charged(group), time.perf_counter()
+                elastic.set_level(level)
+                found["down"].append((time.perf_counter() - start) * 1e3)
+                found["share"].append((before - resident()) / computed)
+                found["charge"].append((charge - charged(group)) / computed)
+                del caches
+                for cache in elastic.caches:
+                    cache.close()
+                forget(path)
+                before, start = resident(), time.perf_counter()
+                elastic.set_level(0)
+                found["up"].append((time.perf_counter() - start) * 1e3)
+                found["back"].append((resident() - before) / MB)
+            charge_text = spread(found["charge"], "{:.3f}") if group else "not allowed"
+            figures = [spread(found["down"]), spread(found["share"], "{:.3f}"), charge_text, spread(found["up"]), spread(found["back"])]
+            rows.append([f"{share:.0%}: level {level}", f"{computed / MB:.1f}", *figures])
+        mapped(path, group)
+    header = ["to", "computed MB", "down ms", "returned (process)", "returned (cgroup)", "up cold ms", "taken MB"]
+    print(common.table(header, rows))
+
+
+def mapped(path: Path, group: Path | None) -> None:
+    """What the same file gives back if it is mapped: the last 40 % of it, by madvise, then by fadvise too."""
+    forget(path)
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ) as view:
+        start = len(view) * 6 // 10 // mmap.PAGESIZE * mmap.PAGESIZE
+        base = charged(group)
+        for at in range(0, len(view), mmap.PAGESIZE):
+            view[at]
+        whole, began = charged(group), time.perf_counter()
+        view.madvise(mmap.MADV_DONTNEED, start, len(view) - start)
+        advised, left = time.perf_counter(), charged(group)
+        os.posix_fadvise(file.fileno(), start, 0, os.POSIX_FADV_DONTNEED)
+        dropped, last = time.perf_counter(), charged(group)
+    size = len_of(path) - start
+    print(
+        f"mapped file: {(whole - base) / MB:.0f} MB charged once read; madvise of {size / MB:.0f} MB {(advised - began) * 1e3:.1f} ms, charge "
+        f"{(whole - left) / size:.3f} lower; with fadvise {(dropped - advised) * 1e3:.1f} ms more, {(whole - last) / size:.3f} lower"
+    )
+
+
+def len_of(path: Path) -> int:
+    """Bytes of a file."""
+    return path.stat().st_size
+
+
+def memory(model: Opened, ladder: Ladder, folder: Path) -> None:
+    """The memory model against what the kernel counts: now (weights and caches) and at most (a prompt is read meanwhile)."""
+    path, counts, rows = folder / "weights.safetensors", MemoryModel(model.graph), list[list[str]]()
+    prepare(model, ladder, path, torch.bfloat16)
+    warm = open_elastic(model, ladder, path, level=len(ladder) - 1)
+    warm.generate([1, 2, 3], 4)
+    del warm
+    forget_peak()
+    base = resident()
+    elastic = open_elastic(model, ladder, path)
+    for share in (1.0, 0.8, 0.6):
+        for batch, tokens in ((1, 256), (1, 4096), (4, 1024), (8, 512), (16, 1024)):
+            level = level_at(ladder, share)
+            elastic.set_level(level)
+            caches = filled(elastic, batch, tokens - 1)
+            forget_peak()
+            now, kept = resident() - base, ladder.kept(level)
+            said = counts.weights(kept) + counts.cache(kept, batch, tokens)
+            peak_before = process_memory()
+            elastic.decode([5] * batch, caches)
+            peak = now + process_memory().peak - peak_before.resident
+            total = said + counts.activations(batch, 0)
+            rows.append([f"{share:.0%}", f"{batch} x {tokens}", f"{now / MB:.1f}", f"{said / now - 1:+.1%}", f"{peak / MB:.1f}", f"{total / peak - 1:+.1%}"])
+            for cache in elastic.caches:
+                cache.close()
+    print(common.table(["weights", "requests", "counted MB", "model", "at most MB", "model"], rows))
+
+
+def speed(model: Opened, ladder: Ladder, folder: Path) -> None:
+    """Decoding at one request and eight, weights held in bfloat16 and float32, beside transformers in float32."""
+    rows = []
+    backend = TorchBackend(load_whole(model))
+    rates = []
+    for _ in range(REPEAT):
+        made = backend.generate(list(range(100, 228)), 33)
+        rates.append(32 / made.rest)
+    rows.append(["transformers, float32", "1", spread(rates), ""])
+    del backend
+    for dtype in (torch.bfloat16, torch.float32):
+        elastic = open_elastic(model, ladder, folder / f"{dtype}.safetensors".removeprefix("torch."), dtype=dtype)
+        for share in (1.0, 0.6):
+            elastic.set_level(level_at(ladder, share))
+            for batch in (1, 8):
+                rates, prompt = [], []
+                for _ in range(REPEAT):
+                    start = time.perf_counter()
+                    caches = filled(elastic, batch, 128)
+                    prompt.append(128 * batch / (time.perf_counter() - start))
+                    start = time.perf_counter()
+                    for _ in range(16):
+                        elastic.decode([7] * batch, caches)
+                    rates.append(16 * batch / (time.perf_counter() - start))
+                    for cache in elastic.caches:
+                        cache.close()
+                rows.append([f"elastic, {dtype}, {share:.0%} of the weights".replace("torch.", ""), str(batch), spread(rates), spread(prompt)])
+        del elastic
+    print(common.table(["", "requests", "decode tokens/s", "prompt tokens/s"], rows))
+
+
+def ranked(model: Opened, output: Path, folder: Path) -> None:
+    """Rank every half, timed; then measure every half from the start as a naive search would at its first step."""
+    calibration = Calibration(text=str(common.CALIBRATION), samples=16, window=512)
+    how = Rank(calibration=calibration, widths=1, groups=False, floor=0.0, context=4096)
+    start = time.perf_counter()
+    ladder, cost = rank(model, how, scratch=folder, progress=Notes())
+    took = time.perf_counter() - start
+    ladder.save(output, overwrite=True)
+    print(f"ranked {len(ladder) - 1} halves in {took:.1f} s: {cost}")
+    path = folder / "weights.safetensors"
+    body = build_body(model, prepare(model, ladder, path, torch.bfloat16), path)
+    tokens = calibration_tokens(model, calibration, 0)[: how.probe, :128]
+    passing, sizes = Passing(body, model.graph, tokens, 96), ladder.kept(0)
+    start, losses = time.perf_counter(), dict[str, float]()
+    for unit in (half_of(name) for name in sizes if int(name.partition(".")[0]) not in (0, len(model.graph.blocks) - 1)):
+        states = passing.embedded()
+        for name in passing.halves:
+            states = passing.through(name, 0 if half_of(name) == unit else sizes[name], states)
+        losses[unit] = passing.loss(states)
+    each = (time.perf_counter() - start) / len(losses)
+    prices = MemoryModel(model.graph)
+    freed = {unit: _freed(prices, unit, how.context) for unit in losses}
+    best = sorted(losses, key=lambda unit: (losses[unit] - ladder.loss) / freed[unit])
+    total = cost.naive_heads * each
+    print(f"naive: {len(losses)} units measured at the first step, {each:.2f} s each, best {best[:3]}, the search took {ladder.rungs[0].unit}")
+    print(f"naive search, computed: {cost.naive_heads} such measurements, at that time each (at most) {total:.0f} s; passes through halves {cost.naive}")
+
+
+def _freed(prices: MemoryModel, unit: str, context: int) -> int:
+    kept = {unit.replace("attn", "kv"): 0}
+    return prices.weights({}) - prices.weights(kept) + (prices.kv_values({}) - prices.kv_values(kept)) * 4 * context
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=["rank", "levels", "memory", "speed"])
+    parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--ladder", type=Path)
+    parser.add_argument("--output", "-o", type=Path, default=Path("ladder.json"))
+    parser.add_argument("--threads", type=int, default=2)
+    chosen = parser.parse_args()
+    torch.set_num_threads(chosen.threads)
+    model = open_model(chosen.model)
+    with tempfile.TemporaryDirectory() as folder:
+        if chosen.part == "rank":
+            ranked(model, chosen.output, Path(folder))
+            return
+        ladder = read_ladder(chosen.ladder)
+        ladder = replace(ladder, costs=())
+        {"levels": levels, "memory": memory, "speed": speed}[chosen.part](model, ladder, Path(folder))
+
+
+if __name__ == "__main__":
+    main()
