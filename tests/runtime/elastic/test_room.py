@@ -80,10 +80,10 @@ def test_a_cache_takes_pages_as_it_fills_and_gives_them_back() -> None:
     cache = Cache([4, 2], [(4, 64), (2, 64)], 4000, torch.float32, closed.append)
     assert cache.limit >= 4000
     before = _anonymous()
-    cache.append(0, torch.ones(4, 3000, 64), torch.full((4, 3000, 64), 2.0))
-    cache.append(1, torch.ones(2, 3000, 64), torch.full((2, 3000, 64), 2.0))
+    cache.append(0, torch.ones(1).expand(4, 3000, 64), torch.full((1,), 2.0).expand(4, 3000, 64))
+    cache.append(1, torch.ones(1).expand(2, 3000, 64), torch.full((1,), 2.0).expand(2, 3000, 64))
     cache.tokens = 3000
-    assert cache.bytes == 2 * 6 * 3000 * 256 // PAGE * PAGE + 2 * 6 * PAGE * (3000 * 256 % PAGE > 0)
+    assert cache.bytes == 2 * 6 * -(-3000 * 256 // PAGE) * PAGE
     assert _anonymous() - before == pytest.approx(cache.bytes, rel=0.05)
     whole = cache.bytes
     assert cache.shrink(0, 1) == whole // 2
