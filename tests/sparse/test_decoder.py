@@ -88,7 +88,7 @@ def decoder(model: PlainModel, *, half: bool = False, threads: int = 1) -> Decod
         scale=model.scale,
         blocks=tuple(blocks),
     )
-    return Decoder(library(), weights, half=half, threads=threads)
+    return Decoder(library(), weights, Pool(library(), threads), half=half)
 
 
 def tokens_of(rng: np.random.Generator, count: int) -> list[int]:

@@ -62,11 +62,19 @@ def bench(
     for one in found:
         if one.native:
             print()
-            show.table(_matrices(one.native), header=["rows x columns", "runs as", "matrices"], title=f"{Path(one.model).name}: {one.native.isa}")
+            show.table(
+                _matrices(one.native),
+                header=["rows x columns", "runs as", "matrices", "kept: us without zeros or with"],
+                title=f"{Path(one.model).name}: {one.native.isa}",
+            )
 
 
 def _matrices(native: About) -> list[list[str]]:
-    return [[f"{rows} x {cols}", kind, str(count)] for rows, cols, kind, count in native.kinds]
+    """Return how the matrices run, and what a product of those that have zeros took without them and with them, from memory."""
+    took: dict[tuple[int, int], list[str]] = {}
+    for one in native.timed:
+        took.setdefault((one.rows, one.columns), []).append(f"{one.density:.0%}: {one.sparse * 1e6:.0f} or {one.dense * 1e6:.0f}")
+    return [[f"{rows} x {columns}", kind, str(count), ", ".join(took.get((rows, columns), []))] for rows, columns, kind, count in native.kinds]
 
 
 def _beside(model: str, whole: str, settings: Settings, text: dict[str, Any], *, as_json: bool, quiet: bool) -> None:

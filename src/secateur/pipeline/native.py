@@ -28,8 +28,10 @@ from secateur.pipeline.export_gguf import open_registered
 from secateur.quantizers.rtn import nearest as round_to_nearest
 from secateur.runtime.native import Native
 from secateur.runtime.torch import TorchBackend
+from secateur.sparse.choice import Chooser
 from secateur.sparse.decoder import LINEARS, BlockWeights, Decoder, Weights
 from secateur.sparse.library import kernels
+from secateur.sparse.pool import Pool
 from secateur.sparse.weights import Weight
 
 _LENGTHENED = ("dynamic", "longrope")
@@ -113,11 +115,13 @@ def _vector(model: Opened, name: str) -> NDArray[np.float32]:
 class Reader:
     """Reads the matrices of `model` as `kind`; with none, quantised weights stay as they are stored, and others are bfloat16.
 
-    Embeddings and head have 8 bits beside 4, and keep their zeros. Raises UsageError for a grid that the kernels do not have.
+    Embeddings and head have 8 bits beside 4, and keep their zeros. The zeros of others are left out where `chooser` finds that faster.
+    Raises UsageError for a grid that the kernels do not have.
     """
 
     model: Opened
     kind: str
+    chooser: Chooser
 
     def __call__(self, name: str) -> Weight:
         """Return one matrix."""
@@ -126,13 +130,7 @@ class Reader:
         if isinstance(source, PackedSource) and not self.kind and name in source.grids:
             return Weight(source.codes(name))
         dense = _dense(source.read(name), "int8" if outside and kind == "int4" else kind)
-        return Weight(dense) if outside or not self.kind.startswith(_SPARSE) else _smaller(dense)
-
-
-def _smaller(dense: Tensor | Codes) -> Weight:
-    """Return a weight without its zeros, or with them where that takes less."""
-    whole, packed = Weight(dense), Weight(pack(dense))
-    return packed if packed.nbytes < whole.nbytes else whole
+        return Weight(dense) if outside or not self.kind.startswith(_SPARSE) else self.chooser.faster(pack(dense), dense)
 
 
 def _dense(weight: Tensor, kind: str) -> Tensor | Codes:
@@ -173,7 +171,10 @@ def run_natively(model: Opened, how: Natively) -> Native | TorchBackend:
     library = kernels()
     if library is None:
         return TorchBackend(load_whole(model, torch.float32 if how.kind == "f32" else torch.bfloat16))
-    return Native(Decoder(library, native_weights(model, Reader(model, how.kind)), threads=how.threads, half=not how.exact))
+    pool = Pool(library, how.threads)
+    chooser = Chooser(library, pool)
+    weights = native_weights(model, Reader(model, how.kind, chooser))
+    return Native(Decoder(library, weights, pool, half=not how.exact), chooser.timed)
 
 
 def measure_natively(model: Opened, how: Natively, windows: Tensor, progress: Progress, reference: ModelStream | None = None) -> Quality:

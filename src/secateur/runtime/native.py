@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from secateur.runtime import Generated, Memory
 from secateur.runtime.process import process_memory
+from secateur.sparse.choice import Timed
 from secateur.sparse.decoder import Cache, Decoder
 from secateur.sparse.weights import NAMES
 
@@ -24,13 +25,14 @@ class About:
     """What a loaded model is made of.
 
     isa: instructions that the kernels use. weights: bytes of all matrices. read: bytes of those that a token reads, which leave out embeddings
-    that are not the head too. kinds: how many matrices of each shape run as what, `(rows, cols, kind, count)`.
+    that are not the head too. kinds: how many matrices of each shape run as what, `(rows, columns, kind, count)`. timed: what that was chosen by.
     """
 
     isa: str
     weights: int
     read: int
     kinds: tuple[tuple[int, int, str, int], ...]
+    timed: tuple[Timed, ...]
 
 
 class Native:
@@ -38,8 +40,9 @@ class Native:
 
     name = "native"
 
-    def __init__(self, decoder: Decoder) -> None:
+    def __init__(self, decoder: Decoder, timed: tuple[Timed, ...] = ()) -> None:
         self._decoder = decoder
+        self._timed = timed
 
     def open(self) -> Cache:
         """Return an empty cache for one sequence."""
@@ -82,7 +85,7 @@ class Native:
         inside = [weights.head, *(matrix for block in weights.blocks for matrix in block.matrices.values())]
         read, apart = sum(matrix.nbytes for matrix in inside), 0 if weights.embed is weights.head else weights.embed.nbytes
         counted = Counter((matrix.rows, matrix.columns, NAMES[matrix.kind]) for matrix in inside)
-        return About(self._decoder.isa, read + apart, read, tuple((*shape, count) for shape, count in counted.items()))
+        return About(self._decoder.isa, read + apart, read, tuple((*shape, count) for shape, count in counted.items()), self._timed)
 
     def memory(self) -> Memory:
         """Return what the process holds."""

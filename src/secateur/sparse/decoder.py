@@ -127,16 +127,16 @@ class Cache:
 
 
 class Decoder:
-    """A model ready to run on `threads` threads; `half` keeps keys and values in float16 instead of float32.
+    """A model ready to run on the threads of `pool`; `half` keeps keys and values in float16 instead of float32.
 
     Raises UnsupportedModelError for a head that is wider than the kernels' room.
     """
 
-    def __init__(self, library: ctypes.CDLL, weights: Weights, *, threads: int = 1, half: bool = True) -> None:
+    def __init__(self, library: ctypes.CDLL, weights: Weights, pool: Pool, *, half: bool = True) -> None:
         if any(block.shape.head_dim > HEAD_DIM for block in weights.blocks):
             raise UnsupportedModelError(f"the native backend has no heads wider than {HEAD_DIM}: use --backend torch or llamacpp")
         self.weights = weights
-        self.pool = Pool(library, threads)
+        self.pool = pool
         self._half = half
         self._library = library
         library.sec_decode_bytes.restype, library.sec_decode_bytes.argtypes = c_int64, (POINTER(_Decoder), c_int64)
