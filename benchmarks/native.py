@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import table
 from safetensors.torch import save_file
 
+from common import table
 from secateur.core.progress import Silent
 from secateur.device.synthetic import Synthetic
 from secateur.model.opened import open_model

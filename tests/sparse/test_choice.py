@@ -37,7 +37,12 @@ def test_the_faster_form_is_taken(monkeypatch: pytest.MonkeyPatch, seconds: dict
 
 def test_each_shape_and_density_is_timed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Weight] = []
-    monkeypatch.setattr(Chooser, "_seconds", lambda _, weight: float(len(asked.append(weight) or asked)))
+
+    def seconds(_: Chooser, weight: Weight) -> float:
+        asked.append(weight)
+        return 1.0
+
+    monkeypatch.setattr(Chooser, "_seconds", seconds)
     made = chooser()
     for dense in (weight(0.5), weight(0.5), weight(0.2), weight(0.5, rows=8), weight(0.2)):
         made.faster(pack(dense), dense)
