@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from secateur.core.errors import UsageError
 from secateur.train.local import Aim, Course, Fit, reconstruct
 
 COURSE = Course(steps=300, batch=4, rate=0.1, held=4)
@@ -121,3 +122,28 @@ def test_every_window_is_seen_once_before_any_is_seen_again(windows: int) -> Non
 
     seen = torch.cat(list(_batches(windows, Course(steps=windows, batch=3, rate=1.0), 0)))
     assert torch.bincount(seen).tolist() == [3] * windows
+
+
+@pytest.mark.parametrize(
+    ("limit", "message"), [(3, "4 windows of 8 tokens at once: --batch 16 fits"), (0, "one window of 8 tokens: pass a smaller --calib-window")]
+)
+def test_out_of_memory_names_what_fits(limit: int, message: str) -> None:
+    class Crowded(Lines):
+        def slope(self, hidden: Tensor, loss: Callable[[Tensor], Tensor], tensors: tuple[str, ...]) -> tuple[float, dict[str, Tensor]]:
+            if len(hidden) > limit:
+                raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9999999999 bytes")
+            return super().slope(hidden, loss, tensors)
+
+    inputs, targets, right = _problem()
+    with pytest.raises(UsageError, match=message):
+        _fit(Crowded(right.clone()), None, inputs, targets)
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
+    class Broken(Lines):
+        def slope(self, hidden: Tensor, loss: Callable[[Tensor], Tensor], tensors: tuple[str, ...]) -> tuple[float, dict[str, Tensor]]:
+            raise RuntimeError("shapes do not match")
+
+    inputs, targets, right = _problem()
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        _fit(Broken(right.clone()), None, inputs, targets)

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from secateur.core.errors import UsageError
 from secateur.core.stream import LiveBlock
+from secateur.train.memory import is_memory, what_fits
 from secateur.train.schedule import rate
 
 _BETAS = (0.9, 0.95)
@@ -93,7 +95,7 @@ def _train(live: LiveBlock, masks: Mapping[str, Tensor | None], inputs: Tensor, 
     optimizer = torch.optim.Adam(groups, betas=_BETAS, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate("cosine", step, course.steps, course.warmup))
     for chosen in _batches(len(inputs), course, seed):
-        value, slopes = live.slope(inputs[chosen], aim.of(chosen).distance, tuple(masks))
+        value, slopes = _slope(live, masks, inputs, aim, chosen)
         if not value < float("inf"):
             return
         for name, weight in weights.items():
@@ -101,6 +103,23 @@ def _train(live: LiveBlock, masks: Mapping[str, Tensor | None], inputs: Tensor, 
             weight.grad = slopes[name] if mask is None else slopes[name].mul_(mask)
         optimizer.step()
         schedule.step()
+
+
+def _slope(live: LiveBlock, masks: Mapping[str, Tensor | None], inputs: Tensor, aim: Aim, chosen: Tensor) -> tuple[float, dict[str, Tensor]]:
+    """Return error and gradients of the windows `chosen`; raises UsageError if memory does not suffice, naming what does."""
+
+    def of(size: int) -> tuple[float, dict[str, Tensor]]:
+        return live.slope(inputs[chosen[:size]], aim.of(chosen[:size]).distance, tuple(masks))
+
+    try:
+        return of(len(chosen))
+    except RuntimeError as error:
+        if not is_memory(error):
+            raise
+    length = inputs.shape[1]
+    if fits := what_fits(len(chosen), of):
+        raise UsageError(f"out of memory with {len(chosen)} windows of {length} tokens at once: --batch {fits * length} fits")
+    raise UsageError(f"out of memory with one window of {length} tokens: pass a smaller --calib-window")
 
 
 def _batches(windows: int, course: Course, seed: int) -> Iterator[Tensor]:

@@ -18,6 +18,7 @@ from secateur.core.progress import Progress
 from secateur.train import state
 from secateur.train.gradual import Gradual
 from secateur.train.losses import Targets
+from secateur.train.memory import is_memory, what_fits
 from secateur.train.schedule import Schedule, rate
 from secateur.train.student import Beside, Learner, Loss, apply_masks
 
@@ -160,23 +161,21 @@ class Trainer:
                 loss = self._module(tokens[piece].to(self._accelerator.device), targets.of(piece, self._accelerator.device))
             self._accelerator.backward(loss * share)
         except RuntimeError as error:
-            if not _is_memory(error):
+            if not is_memory(error):
                 raise
             raise UsageError(self._smaller(tokens, targets, piece)) from None
 
     def _smaller(self, tokens: Tensor, targets: Targets, piece: Tensor) -> str:
         """Return what to say when `piece` did not fit: how many windows would."""
-        size, length = len(piece), tokens.shape[1]
-        while (size := size // 2) > 0:
+        device, length = self._accelerator.device, tokens.shape[1]
+
+        def tried(size: int) -> None:
             self._optimizer.zero_grad(set_to_none=True)
-            try:
-                with self._autocast():
-                    self._module(tokens[piece[:size]].to(self._accelerator.device), targets.of(piece[:size], self._accelerator.device)).backward()
-            except RuntimeError as error:
-                if not _is_memory(error):
-                    raise
-                continue
-            return f"out of memory with {len(piece)} windows of {length} tokens at once: --micro {size} fits, and gives the same result"
+            with self._autocast():
+                self._module(tokens[piece[:size]].to(device), targets.of(piece[:size], device)).backward()
+
+        if fits := what_fits(len(piece), tried):
+            return f"out of memory with {len(piece)} windows of {length} tokens at once: --micro {fits} fits, and gives the same result"
         return f"out of memory with one window of {length} tokens: pass --checkpointing, a smaller --calib-window, or --method lora"
 
     @torch.no_grad()
@@ -229,7 +228,3 @@ class Trainer:
 
     def _autocast(self) -> Any:
         return torch.autocast(self._accelerator.device.type, torch.bfloat16, enabled=self._regime.bfloat16)
-
-
-def _is_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error) or "not enough memory" in str(error)
