@@ -20,7 +20,7 @@ class Cache:
     tokens: how many are remembered; limit: how many can be.
     """
 
-    def __init__(self, groups: Sequence[int], sizes: Sequence[tuple[int, int]], limit: int, dtype: torch.dtype, closing: Callable[[Cache], None]) -> None:
+    def __init__(self, groups: Sequence[int], sizes: Sequence[tuple[int, int]], limit: int, dtype: torch.dtype, closing: Callable[[Cache], int]) -> None:
         self.groups, self.tokens, self.closed = list(groups), 0, False
         self._closing = closing
         self._row = [head_dim * dtype.itemsize for _, head_dim in sizes]
@@ -64,10 +64,13 @@ class Cache:
         return freed
 
     def close(self) -> int:
-        """Give all memory back at once; return the bytes freed."""
+        """Give all memory back, as soon as no pass is running; return the bytes freed."""
+        return self._closing(self)
+
+    def empty(self) -> int:
+        """Forget everything, and be closed; return the bytes freed. For the model that opened it."""
         freed = sum(self.shrink(block, 0) for block in range(len(self.groups)))
         self.closed = True
-        self._closing(self)
         return freed
 
     def __enter__(self) -> Cache:

@@ -106,7 +106,7 @@ class Elastic:
         """Begin a request of at most `limit` tokens (by default, and at most, as many as the model knows)."""
         with self._lock:
             groups = [self._attention(block) for block in range(len(self._body.sizes))]
-            cache = Cache(groups, self._body.sizes, min(limit or self.limit, self.limit), self._kv, self._forget)
+            cache = Cache(groups, self._body.sizes, min(limit or self.limit, self.limit), self._kv, self._close)
             self._open.add(cache)
             return cache
 
@@ -178,9 +178,10 @@ class Elastic:
         half = self._body.halves.get(f"{block}.kv")
         return half.units if half else 0
 
-    def _forget(self, cache: Cache) -> None:
+    def _close(self, cache: Cache) -> int:
         with self._lock:
             self._open.discard(cache)
+            return cache.empty()
 
     def _check(self, cache: Cache, tokens: Sequence[int]) -> None:
         if cache.closed:
