@@ -41,8 +41,8 @@ def prices_of(ladder: Ladder) -> Floats:
     Where the ladder was priced (`secateur adapt price`), what the whole model loses without it, less what it loses without the step before it
     in its half. Otherwise the mean of what the step was measured to add, at all levels where it was.
     """
-    alone = ladder.costs[0] if ladder.costs else {}
-    if all(rung.unit in alone for rung in ladder.rungs):
+    if priced(ladder):
+        alone = ladder.costs[0]
         return np.array([max(0.0, alone[unit] - alone.get(before, ladder.loss)) for unit, before in _steps(ladder)])
     added: dict[str, list[float]] = {}
     for level, costs in enumerate(ladder.costs):
@@ -50,6 +50,11 @@ def prices_of(ladder: Ladder) -> Floats:
             added.setdefault(unit, []).append(loss - ladder.at(level).loss)
     taken = {rung.unit: rung.loss - ladder.at(level).loss for level, rung in enumerate(ladder.rungs)}
     return np.array([max(0.0, fmean(added.get(rung.unit, [taken[rung.unit]]))) for rung in ladder.rungs])
+
+
+def priced(ladder: Ladder) -> bool:
+    """Return whether it is known of every step what it costs on its own."""
+    return bool(ladder.costs) and all(rung.unit in ladder.costs[0] for rung in ladder.rungs)
 
 
 def _steps(ladder: Ladder) -> Iterator[tuple[str, str]]:

@@ -39,7 +39,7 @@ def simulate(
     """Replay a trace under every policy: quality, requests killed, tokens per second and time to decide."""
     import psutil
 
-    from secateur.adapt.offers import choices_of
+    from secateur.adapt.offers import choices_of, priced
     from secateur.adapt.replay import policies_of, replay, trace_of
     from secateur.adapt.speed import speed_of
     from secateur.core.ladder_file import read_ladder
@@ -49,7 +49,8 @@ def simulate(
         require_charts()
         if (output / "simulate.html").exists() and not overwrite:
             raise OutputError(f"{output / 'simulate.html'} exists: choose another --output, or pass --overwrite")
-    choices = choices_of(read_ladder(ladder), kv_bytes=kv_bytes)
+    steps = read_ladder(ladder)
+    choices = choices_of(steps, kv_bytes=kv_bytes)
     moments = trace_of(trace, choices, budget=budget, requests=requests, seed=seed, per=per)
     chosen = policies_of([name.strip() for name in policies.split(",")], choices, moments, network)
     speed = speed_of(device, psutil.virtual_memory().total)
@@ -61,6 +62,8 @@ def simulate(
         "Loss is that of the ranking text: measured for levels of the ladder, reckoned from them for other sets of units.",
         f"Speed is reckoned from {speed.bytes / 1e9:.3g} GB/s and {speed.operations / 1e9:.3g} G operations/s ({speed.source}).",
     ]
+    if not priced(steps):
+        notes.append("The ladder was not priced: what steps cost on their own is a guess: `secateur adapt price` measures it.")
     rows = [_row(run) for run in runs]
     files = _write(output, notes, rows, runs, moments, overwrite=overwrite) if output is not None else []
     if as_json:

@@ -26,7 +26,8 @@ Maker = Callable[[Choices, Path | None], Policy]
 """Makes a policy for one ladder; the file is of a trained network, for those that need one."""
 
 POLICIES: Registry[Maker] = Registry("policy", "secateur.adapt.policies")
-DEFAULT = "cost-aware"
+DEFAULT = "greedy"
+"""Goes by measured levels alone. The two that leave the ladder's order go by prices, which add up only roughly, and need a ladder that was priced."""
 
 
 def policy(name: str, *, levels: bool, trained: bool = False, paper: str = "") -> Callable[[Maker], Maker]:
