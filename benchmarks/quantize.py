@@ -30,6 +30,8 @@ ROWS = {
     "GPTQ int8-g32": "quantize --bits 8",
     "imatrix int3-g32": "quantize --bits 3 --method imatrix",
     "GPTQ 3 to 8 bits, size of int4-g32": "quantize --target size=116.35MB",
+    "50 % zeros and int4-g32 at once": "quantize --sparsity 0.5",
+    "SparseGPT 50 %, then GPTQ int4-g32": "prune --method sparsegpt --sparsity 0.5 | quantize",
 }
 
 
@@ -37,10 +39,15 @@ def row(options: str, scratch: Path, windows: int) -> dict[str, Any]:
     """Make one row's model and file, and measure them."""
     made: dict[str, Any] = {}
     model = MODEL
-    if options.startswith("quantize"):
-        model = str(scratch / "folder")
-        done = run([SECATEUR, *options.split(), MODEL, "-o", model, "--calib", str(CALIBRATION), "--json"])
-        made = {"seconds": done.seconds, "peak_mb": done.peak_mb, "bits_per_weight": done.body["bits_per_weight"], "folder_bytes": done.body["bytes"]}
+    for number, step in enumerate(options.split(" | ") if "quantize" in options else ()):
+        source, model = model, str(scratch / f"folder{number}")
+        done = run([SECATEUR, *step.split(), source, "-o", model, "--calib", str(CALIBRATION), "--json"])
+        made = {
+            "seconds": made.get("seconds", 0) + done.seconds,
+            "peak_mb": max(made.get("peak_mb", 0), done.peak_mb),
+            "bits_per_weight": done.body.get("bits_per_weight"),
+            "folder_bytes": done.body["bytes"],
+        }
     if options:
         kind = options.split() if options.startswith("export") else ["export"]
         file = run([SECATEUR, *kind, model, "-o", str(scratch / "model.gguf"), "--json"]).body

@@ -59,3 +59,14 @@ def test_a_product_with_an_exact_scale_is_a_half(value: float, bits: int, data: 
     if product < 65504:
         assert float(product.half()) == float(product)
     assert float(scale) == pytest.approx(value, rel=2.0 ** -(11 - bits))
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_rows_split_off_are_the_rows(symmetric: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randint(-8, 8, (7, 64), dtype=torch.int8, generator=generator)
+    zeros = None if symmetric else torch.randint(-8, 8, (7, 2), dtype=torch.int8, generator=generator)
+    codes = Codes(Grid(symmetric=symmetric), values, torch.rand(7, 2, generator=generator).half(), zeros)
+    parts = codes.split([4, 1, 2])
+    assert [len(part.values) for part in parts] == [4, 1, 2]
+    assert torch.equal(torch.cat([part.dense() for part in parts]), codes.dense())

@@ -26,13 +26,12 @@ SMALL = pipeline.Calibration(samples=4, window=64)
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rotation, "_STEPS", 12)
-    monkeypatch.setattr(rotation, "_HEAD_STEPS", 4)
+    monkeypatch.setattr(rotation, "_STEPS", 8)
+    monkeypatch.setattr(rotation, "_HEAD_STEPS", 3)
     rotation._found.clear()
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "phi3"])
+@pytest.mark.parametrize(("family", "way"), [*(("qwen3", way) for way in WAYS), ("qwen2", "learned"), ("phi3", "learned")])
 def test_predictions_stay_and_the_matrices_are_orthogonal(tiny: Maker, family: str, way: str) -> None:
     model = open_model(str(tiny(family)))
     tokens = calibration_tokens(model, SMALL, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -82,6 +83,16 @@ class Codes:
         if self.zeros is not None:
             grouped = grouped - self.zeros[..., None]
         return (grouped * self.scales.float()[..., None]).view(self.values.shape)
+
+    def split(self, rows: Sequence[int]) -> list[Codes]:
+        """Return the codes of so many rows each, in order; together they are all rows."""
+        parts, start = list[Codes](), 0
+        for count in rows:
+            here = slice(start, start + count)
+            zeros = None if self.zeros is None else self.zeros[here].clone()
+            parts.append(Codes(self.grid, self.values[here].clone(), self.scales[here].clone(), zeros))
+            start += count
+        return parts
 
     @property
     def nbytes(self) -> int:

@@ -218,14 +218,15 @@ class _Run:
         linears = [linear for linear in live.block.linears if linear.tensor in names and linear.tensor in self._grids]
         if not linears:
             return {}
-        stats, found = collect(live, linears, hidden, self._rounding.needs, self._seed), {}
+        stats, found = collect(live, linears, hidden, self._rounding.needs, self._seed), dict[str, Codes]()
         give_back()
         # Bfloat16 products are good enough for activations; a solver would keep their error in the weights.
         with arithmetic("float32"):
-            for linear in linears:
-                weight = live.weight(linear.tensor)
-                found[linear.tensor] = self._rounding(weight, stats[linear.tensor], self._grids[linear.tensor])
-                weight.copy_(found[linear.tensor].dense())
+            for grid in dict.fromkeys(self._grids[linear.tensor] for linear in linears):
+                same = [linear.tensor for linear in linears if self._grids[linear.tensor] == grid]
+                found |= zip(same, self._rounding([live.weight(name) for name in same], stats[same[0]], grid), strict=True)
+        for name, codes in found.items():
+            live.weight(name).copy_(codes.dense())
         return found
 
     def _restore(self, live: LiveBlock, tensors: Mapping[str, Tensor]) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from secateur.core.codes import Codes, Grid
@@ -29,12 +30,18 @@ class Rounding:
         """Which statistics of `LinearStats` it reads."""
         return self.quantizer.needs | (self.pruning[1].needs if self.pruning else frozenset())
 
-    def __call__(self, weight: Tensor, stats: LinearStats, grid: Grid) -> Codes:
-        """Return the codes of a weight `[out_features, in_features]`, float32, which is left as it was."""
+    def __call__(self, weights: Sequence[Tensor], stats: LinearStats, grid: Grid) -> list[Codes]:
+        """Return the codes of weights `[out_features, in_features]`, float32, that read the same input; they are left as they were.
+
+        Rows know nothing of each other, so all are rounded at once: one factorisation, and longer vectors.
+        """
+        whole = torch.cat(list(weights))
         if self.pruning is None:
-            return self.quantizer.function(weight, stats, grid)
-        pattern, method = self.pruning
-        return joint(weight, stats, grid, method.solver(weight, stats, pattern, method.scorer, method.scope))
+            codes = self.quantizer.function(whole, stats, grid)
+        else:
+            pattern, method = self.pruning
+            codes = joint(whole, stats, grid, torch.cat([method.solver(weight, stats, pattern, method.scorer, method.scope) for weight in weights]))
+        return codes.split([len(weight) for weight in weights])
 
     def sparsity(self, tensors: Iterable[str]) -> dict[str, str]:
         """Return the sparsity that a plan gives each of `tensors`."""

@@ -19,7 +19,7 @@ def refine(weight: Tensor, gram: Tensor, codes: Codes, alive: Tensor, passes: in
     steps = codes.scales.T.float().contiguous()
     zeros = torch.zeros_like(steps) if codes.zeros is None else codes.zeros.T.float()
     levels = (codes.values.T.float().view(len(steps), size, -1) - zeros[:, None]).contiguous()
-    wanted, living = weight.T.contiguous(), alive.T.reshape(levels.shape)
+    wanted, living = weight.T.contiguous(), alive.T.reshape(levels.shape).float()
     slope = gram @ ((levels * steps[:, None]).view(wanted.shape) - wanted)
     for _ in range(passes):
         for group in range(len(steps)):
@@ -39,8 +39,9 @@ def _settle(levels: Tensor, step: Tensor, zero: Tensor, alive: Tensor, gram: Ten
     best = (best if grid.symmetric else exact_scales(best, grid.bits)).half().float()
     local = slope + pull * (best - step)
     step.copy_(best)
-    for row in range(len(levels)):
-        code = torch.where(step == 0, 0.0, levels[row] - local[row] / (gram[row, row] * step)).add_(zero).round_()
-        code = code.clamp_(grid.lowest, grid.highest).sub_(zero).where(alive[row], 0.0)
-        local.addr_(gram[:, row], (code - levels[row]) * step)
-        levels[row] = code
+    inverse, curves = torch.where(step == 0, 0.0, 1 / step), gram.diagonal().reciprocal().tolist()
+    for row, level in enumerate(levels):
+        code = torch.addcmul(level + zero, local[row], inverse, value=-curves[row])
+        code = code.round_().clamp_(grid.lowest, grid.highest).sub_(zero).mul_(alive[row])
+        local[row + 1 :].addr_(gram[row + 1 :, row], (code - level).mul_(step))
+        level.copy_(code)

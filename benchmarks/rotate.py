@@ -1,0 +1,63 @@
+"""Pruning SmolLM2-135M with and without `--rotate`: perplexity, parameters, seconds and memory.
+
+    python benchmarks/rotate.py [--only "Wanda 50 %"] [--jsonl out/rotate.jsonl] [--windows 20]
+
+Rows that `--jsonl` already holds are not measured again. Perplexity by the protocol, products in bfloat16. Seconds are those of the whole process, what is
+learned, pruned, written, reloaded and compared. A rotated model stores its head beside its embedding; `parameters` counts it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from common import SECATEUR, TEST_TEXT, prune, run, table
+
+_HIDDEN = "--method width --units hidden --ratio 0.1"
+ROWS = {
+    "Wanda 50 %": "--method wanda --sparsity 0.5",
+    "Wanda 50 %, learned": "--method wanda --sparsity 0.5 --rotate learned",
+    "Wanda 50 %, heads": "--method wanda --sparsity 0.5 --rotate heads",
+    "SparseGPT 50 %": "--method sparsegpt --sparsity 0.5",
+    "SparseGPT 50 %, learned": "--method sparsegpt --sparsity 0.5 --rotate learned",
+    "hidden -10 %": _HIDDEN,
+    "hidden -10 %, pca": f"{_HIDDEN} --rotate pca",
+}
+
+
+def row(options: str, model: str, scratch: Path, windows: int) -> dict[str, Any]:
+    """Make one row's model and measure it."""
+    done = prune(scratch / "out", *options.split(), model=model)
+    protocol = ["--text", str(TEST_TEXT), "--window", "2048", "-n", str(windows), "--compute", "bfloat16"]
+    found = run([SECATEUR, "eval", str(scratch / "out"), *protocol, "--json"]).body["perplexity"]
+    return {"perplexity": found, "windows": windows, "parameters": done.body["parameters"], "seconds": done.seconds, "peak_mb": done.peak_mb}
+
+
+def main() -> None:
+    """Measure every row that has not been measured yet and print the table."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--only", action="append", choices=ROWS)
+    parser.add_argument("--jsonl", type=Path, help="where every finished row is added")
+    parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--windows", type=int, default=20)
+    options = parser.parse_args()
+    found = {line["name"]: line for line in map(json.loads, options.jsonl.read_text().splitlines())} if options.jsonl and options.jsonl.exists() else {}
+    for name in options.only or ROWS:
+        if name not in found:
+            with tempfile.TemporaryDirectory() as scratch:
+                found[name] = {"name": name, **row(ROWS[name], options.model, Path(scratch), options.windows)}
+            if options.jsonl:
+                with options.jsonl.open("a") as file:
+                    file.write(json.dumps(found[name]) + "\n")
+    figures = [
+        [name, f"{line['parameters'] / 1e6:.1f}M", f"{line['perplexity']:.2f}", str(line["windows"]), f"{line['seconds']:.0f}", f"{line['peak_mb']:.0f}"]
+        for name, line in found.items()
+    ]
+    print(table(["what", "parameters", "perplexity", "windows", "seconds", "peak MB"], figures))
+
+
+if __name__ == "__main__":
+    main()
