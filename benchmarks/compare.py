@@ -23,7 +23,7 @@ from secateur.pipeline.comparing.usage import tree_bytes
 MODEL = "smollm2-135m"
 CALIB = ["--calib", str(CALIBRATION)]
 TEXT = ["--text", str(TEST_TEXT)]
-METHODS = ("magnitude", "width:criterion=minitron")
+METHODS = ("width:criterion=minitron",)
 LITTLE = ["--samples", "8", "--calib-window", "512"]
 SPEED = ["--prompt", "32", "--tokens", "16", "--repeat", "7"]
 
@@ -60,10 +60,10 @@ def overhead(folder: Path, model: str) -> None:
         parts[kind] = alone(model, folder / f"{kind}.gguf", kind, measured=str(folder / f"{kind}.gguf"), against=folder / "dense.gguf")
     for index, method in enumerate(METHODS):
         name, _, option = method.partition(":")
-        how = ["--sparsity", sparsity(folder)] if name == "magnitude" else ["--target", "ratio=0.2"]
-        how += ["--" + option.replace("=", " ").split()[0], option.partition("=")[2]] if option else []
+        key, _, given = option.partition("=")
         out = folder / str(index)
-        pruned = run([SECATEUR, "prune", model, "-o", str(out), "--method", name, *how, *CALIB, *LITTLE, "--json"]).seconds
+        how = ["--method", name, "--target", "ratio=0.2", *([f"--{key}", given] if option else [])]
+        pruned = run([SECATEUR, "prune", model, "-o", str(out), *how, *CALIB, *LITTLE, "--json"]).seconds
         parts[method] = pruned + alone(str(out), folder / f"{index}.gguf", "f16", measured=str(out), against=folder / "dense.gguf")
     print(table(["row", "seconds as single commands"], [[name, f"{seconds:.1f}"] for name, seconds in parts.items()]))
     whole = sum(parts.values())
@@ -76,12 +76,6 @@ def alone(source: str, file: Path, kind: str, *, measured: str, against: Path | 
     spent += run([SECATEUR, "eval", measured, *TEXT, "--window", "1024", "-n", "4", "--json"]).seconds
     other = ["--against", str(against)] if against else []
     return spent + run([SECATEUR, "bench", str(file), "--backend", "llamacpp", *SPEED, *other, "--json"]).seconds
-
-
-def sparsity(folder: Path) -> str:
-    """Return the share of zeros that the comparison gave magnitude."""
-    (plan,) = (folder / "compared" / "cells").glob("magnitude*/plan.json")
-    return str(next(iter(json.loads(plan.read_text())["sparsity"].values())))
 
 
 def memory(folder: Path, model: str, limit: int) -> None:

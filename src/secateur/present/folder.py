@@ -41,6 +41,11 @@ class Row:
         return f"{self.method} at {self.target}" if self.target else self.method
 
     @property
+    def is_depth(self) -> bool:
+        """Whether whole blocks, or halves of them, are what goes."""
+        return self.method.partition(":")[0] == "depth"
+
+    @property
     def id(self) -> str:
         """A name for its folder."""
         plain = re.sub(r"[^\w.=+-]+", "_", self.name)

@@ -16,6 +16,7 @@ _HARDWARE = {
     "structured": "any CPU, GPU or NPU: the matrices are smaller",
 }
 _TWO_OF_FOUR = "NVIDIA GPUs with sparse tensor cores (since Ampere)"
+_DEPTH = "any CPU, GPU or NPU: there are fewer matrices"
 _GOOD_FOR = {
     "dense": "the reference",
     "quantized": "the smallest file for little loss",
@@ -23,6 +24,7 @@ _GOOD_FOR = {
     "unstructured": "many zeros for little loss, if the runtime skips them",
     "structured": "speed and memory everywhere",
 }
+_GOOD_DEPTH = "latency: fewer blocks for a token to wait for"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,11 +107,17 @@ def _line(cell: Cell, whole: Cell | None) -> Line:
         stereotyped=cell.value("crows_pairs"),
         prune_seconds=cell.value("prune_seconds"),
         prune_cpu=cell.value("prune_cpu_seconds"),
-        hardware=_TWO_OF_FOUR if cell.row.target == "2:4" and cell.row.kind in ("magnitude", "unstructured") else _HARDWARE[cell.row.kind],
-        good_for=_GOOD_FOR[cell.row.kind],
+        hardware=_hardware(cell.row),
+        good_for=_GOOD_DEPTH if cell.row.is_depth else _GOOD_FOR[cell.row.kind],
         failed=cell.failed,
         notes=cell.notes,
     )
+
+
+def _hardware(row: Row) -> str:
+    if row.target == "2:4" and row.kind in ("magnitude", "unstructured"):
+        return _TWO_OF_FOUR
+    return _DEPTH if row.is_depth else _HARDWARE[row.kind]
 
 
 def _reduction(cell: Cell, whole: Cell | None) -> float | None:
