@@ -26,7 +26,7 @@ from secateur.pipeline.calibration import Calibration, calibration_tokens
 
 Maker = Callable[..., Path]
 CALIBRATION = Calibration(samples=3, window=32)
-HOW = Rank(calibration=CALIBRATION, probe=2, widths=3, floor=0.0, context=512, dtype=torch.float32)
+HOW = Rank(calibration=CALIBRATION, probe=2, widths=3, groups=True, floor=0.0, context=512, dtype=torch.float32)
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma3_text", "phi3", "mistral"])

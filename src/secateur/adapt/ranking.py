@@ -44,8 +44,8 @@ class Rank:
     calibration: Calibration = field(default_factory=lambda: Calibration(samples=16, window=512))
     probe: int = 8
     criterion: str = "contribution"
-    widths: int = 4
-    groups: bool = True
+    widths: int = 2
+    groups: bool = False
     floor: float = 0.4
     context: int = 4096
     protect: Sequence[str] = ()

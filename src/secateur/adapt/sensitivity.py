@@ -31,8 +31,8 @@ class Steps:
     context: tokens in all caches together, by which the bytes of key-value groups are priced.
     """
 
-    widths: int = 4
-    groups: bool = True
+    widths: int = 2
+    groups: bool = False
     protect: frozenset[str] = frozenset()
     context: int = 4096
 
