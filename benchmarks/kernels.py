@@ -1,6 +1,6 @@
 """How fast the C kernels multiply beside dense ones, torch and llama.cpp: one matrix with one input, as in decoding, in turns.
 
-    python benchmarks/kernels.py [--side 4096] [--megabytes 640] [--rounds 7] [--threads 1 2] [--jsonl out/kernels.jsonl]
+    python benchmarks/kernels.py [--side 4096] [--megabytes 640] [--rounds 7] [--threads 1 2] [--large-pages] [--jsonl out/kernels.jsonl]
 
 Each contender has as many copies of its weights as take `--megabytes`, and goes through all of them before the next one's turn, so that no
 cache of a core holds any. A server's last-level cache may be shared by many machines: choose a size far beyond what `lscpu` says of it.
@@ -29,9 +29,10 @@ from secateur.core.codes import Codes, Grid
 from secateur.core.sparse import Packed, pack
 from secateur.sparse.build import find_compiler
 from secateur.sparse.library import kernels
-from secateur.sparse.weights import Weight, multiply, threads
+from secateur.sparse.weights import Weight, multiply, on_large_pages, threads
 
 Stored = Tensor | Codes | Packed
+Copy = Callable[[Tensor], Tensor]
 GRIDS = {"int8": Grid(bits=8, group=64), "int4": Grid(bits=4, group=32)}
 GGML = {"Q8_0": ("q8_0_q8_0", 34 / 32), "Q4_0": ("q4_0_q8_0", 18 / 32), "F16": ("f16", 2.0)}
 _LOOP = """
@@ -79,29 +80,29 @@ def random_weight(kind: str, side: int, share: float) -> Stored:
     return pack(weight) if share else weight
 
 
-def copied(weight: Stored) -> Stored:
+def copied(weight: Stored, copy: Copy) -> Stored:
     if isinstance(weight, Tensor):
-        return weight.clone()
+        return copy(weight)
     if isinstance(weight, Codes):
-        return replace(weight, values=weight.values.clone(), scales=weight.scales.clone())
-    return replace(weight, mask=weight.mask.clone(), values=weight.values.clone(), scales=None if weight.scales is None else weight.scales.clone())
+        return replace(weight, values=copy(weight.values), scales=copy(weight.scales))
+    return replace(weight, mask=copy(weight.mask), values=copy(weight.values), scales=None if weight.scales is None else copy(weight.scales))
 
 
-def ours(library: ctypes.CDLL, kind: str, side: int, share: float, total: float) -> Contender:
+def ours(library: ctypes.CDLL, kind: str, side: int, share: float, total: float, copy: Copy) -> Contender:
     stored, x = random_weight(kind, side, share), torch.randn(1, side)
     first = Weight(stored)
-    weights = [first, *(Weight(copied(stored)) for _ in range(int(total / first.nbytes)))]
+    weights = [Weight(copied(stored, copy)), *(Weight(copied(stored, copy)) for _ in range(int(total / first.nbytes)))]
     name = f"{kind} {share:.0%}" if share else f"{kind} dense"
     return Contender(name, f"{kind} dense", first.nbytes, [lambda pool, weight=weight: multiply(library, weight, x, pool) for weight in weights])
 
 
-def of_torch(side: int, total: float) -> Contender:
+def of_torch(side: int, total: float, copy: Copy) -> Contender:
     weight, x = torch.randn(side, side).bfloat16(), torch.randn(1, side).bfloat16()
-    copies = [weight.clone() for _ in range(int(total / weight.nbytes) + 1)]
+    copies = [copy(weight) for _ in range(int(total / weight.nbytes) + 1)]
     return Contender("torch bf16", "bf16 dense", weight.nbytes, [lambda _, weight=weight: torch.nn.functional.linear(x, weight) for weight in copies])
 
 
-def of_llamacpp(library: ctypes.CDLL, folder: Path, name: str, side: int, total: float) -> Contender:
+def of_llamacpp(library: ctypes.CDLL, folder: Path, name: str, side: int, total: float, copy: Copy) -> Contender:
     """llama.cpp's own product of vectors, row by row, on our pool; its inputs are in its own 8-bit blocks already."""
     import xllamacpp.xllamacpp as extension
 
@@ -120,15 +121,13 @@ def of_llamacpp(library: ctypes.CDLL, folder: Path, name: str, side: int, total:
     parts = 8
     library.sec_pool_run.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
 
-    def product(pool: int | None, copy: Tensor) -> None:
-        job = Job(function, side, side, -(-side // parts), nbytes // side, copy.data_ptr(), x.data_ptr(), out.data_ptr())
+    def product(pool: int | None, own: Tensor) -> None:
+        job = Job(function, side, side, -(-side // parts), nbytes // side, own.data_ptr(), x.data_ptr(), out.data_ptr())
         library.sec_pool_run(pool or alone, loop, ctypes.byref(job), parts)
 
     alone = library.sec_pool_new(1)
-    copies = [weight.clone() for _ in range(int(total / nbytes) + 1)]
-    return Contender(
-        f"llama.cpp {name}", "bf16 dense" if name == "F16" else "int8 dense", nbytes, [lambda pool, copy=copy: product(pool, copy) for copy in copies]
-    )
+    copies = [copy(weight) for _ in range(int(total / nbytes) + 1)]
+    return Contender(f"llama.cpp {name}", "bf16 dense" if name == "F16" else "int8 dense", nbytes, [lambda pool, own=own: product(pool, own) for own in copies])
 
 
 def _scaled(blocks: Tensor, size: int) -> Tensor:
@@ -144,10 +143,10 @@ def turn(contender: Contender, pool: int | None) -> float:
     return (time.perf_counter() - started) / len(contender.products)
 
 
-def measure(library: ctypes.CDLL, contenders: list[Contender], count: int, rounds: int, total: float) -> list[dict[str, object]]:
+def measure(library: ctypes.CDLL, contenders: list[Contender], count: int, rounds: int, total: float, copy: Copy) -> list[dict[str, object]]:
     """Return a record for each contender, after `rounds` rounds with `count` threads and one that does not count."""
     torch.set_num_threads(count)
-    data = torch.ones(int(total), dtype=torch.uint8)
+    data = copy(torch.ones(int(total), dtype=torch.uint8))
     seconds: dict[str, list[float]] = {contender.name: [] for contender in contenders}
     stream: list[float] = []
     with threads(library, count) as pool:
@@ -178,18 +177,18 @@ def told(contender: Contender, seconds: dict[str, list[float]], stream: list[flo
     }
 
 
-def families(library: ctypes.CDLL, folder: Path, side: int, total: float) -> list[Callable[[], list[Contender]]]:
+def families(library: ctypes.CDLL, folder: Path, side: int, total: float, copy: Copy) -> list[Callable[[], list[Contender]]]:
     """Return two groups of contenders, each made when its turn comes, so that memory holds one at a time."""
     return [
         lambda: [
-            *(ours(library, "bf16", side, share, total) for share in (0.0, 0.5, 0.6, 0.7)),
-            of_torch(side, total),
-            of_llamacpp(library, folder, "F16", side, total),
+            *(ours(library, "bf16", side, share, total, copy) for share in (0.0, 0.5, 0.6, 0.7)),
+            of_torch(side, total, copy),
+            of_llamacpp(library, folder, "F16", side, total, copy),
         ],
         lambda: [
-            *(ours(library, "int8", side, share, total) for share in (0.0, 0.5, 0.6, 0.7)),
-            *(ours(library, "int4", side, share, total) for share in (0.0, 0.5)),
-            *(of_llamacpp(library, folder, name, side, total) for name in ("Q8_0", "Q4_0")),
+            *(ours(library, "int8", side, share, total, copy) for share in (0.0, 0.5, 0.6, 0.7)),
+            *(ours(library, "int4", side, share, total, copy) for share in (0.0, 0.5)),
+            *(of_llamacpp(library, folder, name, side, total, copy) for name in ("Q8_0", "Q4_0")),
         ],
     ]
 
@@ -202,16 +201,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--jsonl", type=Path)
+    parser.add_argument("--large-pages", action="store_true", help="ask the system for large pages, for every contender and for the stream")
     given = parser.parse_args()
+    copy = on_large_pages if given.large_pages else torch.clone
     library = kernels()
     if library is None:
         raise SystemExit("no kernels here")
     records = []
     with tempfile.TemporaryDirectory() as folder:
-        for made in families(library, Path(folder), given.side, given.megabytes * 1e6):
+        for made in families(library, Path(folder), given.side, given.megabytes * 1e6, copy):
             contenders = made()
             for count in given.threads:
-                records += measure(library, contenders, count, given.rounds, given.megabytes * 1e6)
+                records += measure(library, contenders, count, given.rounds, given.megabytes * 1e6, copy)
             del contenders
     if given.jsonl:
         given.jsonl.parent.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from tests.conftest import Maker
-from tests.tiny_models import FAMILIES
 from transformers import AutoModelForCausalLM
 
 from secateur import pipeline
@@ -68,8 +67,8 @@ def test_dense_puts_the_zeros_back_for_stock_transformers(pruned: Path, tmp_path
     assert all(torch.equal(loaded[name], meant[name]) for name in meant)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_is_packed_and_verified(tiny: Maker, tmp_path: Path, family: str) -> None:
+@pytest.mark.parametrize("family", ["qwen3", "gemma2", "phi3"])
+def test_other_families_are_packed_and_verified(tiny: Maker, tmp_path: Path, family: str) -> None:
     plan = pipeline.plan(str(tiny(family)), pipeline.Sparsity(sparsity="2:4", method="magnitude"), calibration=SMALL)
     made = apply_sparse(plan, str(tiny(family)), tmp_path / "out", kind="sparse-int8", settings=pipeline.Settings())
     assert made.zeros >= 0.5
@@ -157,7 +156,7 @@ def test_other_versions_and_damaged_descriptions_are_refused(pruned: Path, tmp_p
 
 
 @given(st.data())
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_damaged_parts_are_an_error_or_harmless(pruned: Path, tmp_path: Path, data: st.DataObject) -> None:
     whole = tmp_path / "whole"
     if not whole.exists():

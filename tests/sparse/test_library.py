@@ -1,13 +1,18 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from secateur.core.errors import UsageError
-from secateur.sparse.library import ISA_VARIABLE, Matrix, choose, kernels, load
+from secateur.sparse.library import CACHE_VARIABLE, ISA_VARIABLE, KernelsWarning, Matrix, choose, kernels, load
 
 
 def test_a_dense_weight_is_multiplied(rng: np.random.Generator) -> None:
@@ -34,6 +39,52 @@ def test_unknown_instructions_are_one_line() -> None:
     assert library is not None
     with pytest.raises(UsageError, match=rf"{ISA_VARIABLE}=portabel: not among .* \(did you mean portable\?\)"):
         choose(library, "portabel")
+
+
+def test_instructions_of_another_processor_are_one_line() -> None:
+    library = kernels()
+    assert library is not None
+    other = "neon" if platform.machine() == "x86_64" else "avx2"
+    with pytest.raises(UsageError, match=f"{ISA_VARIABLE}={other}: this processor lacks"):
+        choose(library, other)
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[pytest.MonkeyPatch]:
+    """No kernels were loaded, none were installed, and the cache is empty."""
+    monkeypatch.setattr("secateur.sparse.library.NAME", "none.so")
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
+    kernels.cache_clear()
+    yield monkeypatch
+    kernels.cache_clear()
+
+
+def test_without_a_compiler_there_is_one_warning(alone: pytest.MonkeyPatch) -> None:
+    alone.setenv("CC", "no-such-compiler")
+    with pytest.warns(KernelsWarning, match=r"run as dense ones in torch: no C compiler \(no-such-compiler\)") as told:
+        assert [kernels() for _ in range(2)] == [None, None]
+    assert len(told) == 1
+
+
+def test_a_compiler_that_fails_is_one_warning(alone: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "cc").write_text("#!/bin/sh\n[ $1 = --version ] && exit 0\necho 'x.c:1: error: unknown flag' >&2; exit 1\n")
+    (tmp_path / "cc").chmod(0o755)
+    alone.setenv("CC", str(tmp_path / "cc"))
+    with pytest.warns(KernelsWarning, match="failed: x.c:1: error: unknown flag"):
+        assert kernels() is None
+    assert not list((tmp_path / "cache").iterdir())
+
+
+def test_a_cache_that_cannot_be_written_is_one_warning(alone: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file where the folder should be, which root cannot write into either")
+    with pytest.warns(KernelsWarning, match="Not a directory|File exists"):
+        assert kernels() is None
+
+
+def test_importing_needs_no_kernels(tmp_path: Path) -> None:
+    environment = {"PATH": "", "PYTHONPATH": os.pathsep.join(sys.path), CACHE_VARIABLE: str(tmp_path)}
+    subprocess.run([sys.executable, "-c", "import secateur, secateur.sparse.library"], env=environment, check=True)
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_is_no_library_is_refused(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from secateur.core.errors import UsageError
 from secateur.sparse.library import ISAS, choose, kernels
 from secateur.sparse.weights import Weight, multiply, threads
 
-COLUMNS = (1, 31, 32, 33, 63, 64, 65, 96, 127, 128, 200, 576, 1100)
+COLUMNS = (1, 33, 64, 96, 200, 576)  # more of them in driver.c
 
 
 @pytest.fixture(params=ISAS)
@@ -31,7 +31,7 @@ def library(request: pytest.FixtureRequest) -> Iterator[ctypes.CDLL]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_products_are_those_of_float64(library: ctypes.CDLL, kind: str) -> None:
     isa = library.sec_isa().decode()
-    for columns, count, share in product(COLUMNS, (1, 2, 3, 5, 8), (0.0, 0.5, 0.9, 1.0)):
+    for columns, count, share in product(COLUMNS, (1, 2, 3, 8), (0.0, 0.5, 1.0)):
         groups = [0, *(group for group in (32, 64, 96, 128) if kind.startswith("int") and columns % group == 0)]
         for group in groups:
             stored, x = weight(kind, 5, columns, share=share, group=group, seed=columns), inputs(count, columns)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 FOLDER = Path(__file__).with_name("csrc")
 NAME = "libsecateur.so"
-FLAGS = ("-std=c11", "-O3", "-fPIC", "-pthread", "-Wall", "-Wextra")
+FLAGS = ("-std=c11", "-O2", "-ftree-vectorize", "-fPIC", "-pthread", "-Wall", "-Wextra")
 _AVX512 = ("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vbmi2", "-mavx512vnni", "-mbmi2", "-mlzcnt", "-mpopcnt", "-mf16c", "-mfma")
 # By the end of a file's name: only such a file may hold these instructions, and only what dispatch.c chose may be called in it.
 EXTRA: dict[str, dict[str, tuple[str, ...]]] = {
@@ -21,7 +21,7 @@ EXTRA: dict[str, dict[str, tuple[str, ...]]] = {
     "aarch64": {"_neon": ("-march=armv8.2-a+dotprod",)},
 }
 _SUFFIXES = {suffix for extra in EXTRA.values() for suffix in extra}
-_SECONDS = 300
+_SECONDS = 900
 
 
 class BuildError(Exception):

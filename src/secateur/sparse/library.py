@@ -60,7 +60,7 @@ def kernels() -> ctypes.CDLL | None:
     """
     try:
         library = _load()
-    except (BuildError, OSError) as error:
+    except (BuildError, OSError, RuntimeError) as error:  # RuntimeError: there is no home
         warnings.warn(f"sparse weights run as dense ones in torch: {error}", KernelsWarning, stacklevel=2)
         return None
     choose(library, os.environ.get(ISA_VARIABLE, ""))
@@ -70,7 +70,7 @@ def kernels() -> ctypes.CDLL | None:
 def choose(library: ctypes.CDLL, isa: str) -> str:
     """Make `library` run the instructions `isa`, the best where empty; returns their name. Raises UsageError where it cannot."""
     code = library.sec_select(isa.encode() if isa else None)
-    if code == _LACKING:
+    if code == _LACKING or (code == _UNKNOWN and isa in ISAS):
         raise UsageError(f"{ISA_VARIABLE}={isa}: this processor lacks these instructions; unset it to use the best there are")
     if code == _UNKNOWN:
         raise UsageError(f"{ISA_VARIABLE}={isa}: not among the instructions known here{nearest(isa, ISAS)}; known: {', '.join(ISAS)}")

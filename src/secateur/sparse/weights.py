@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -22,6 +23,7 @@ BATCH = 8
 GROUP = 32
 """Groups of inputs that share a scale are multiples of it, or whole rows."""
 _SPARSE = {"bf16": BF16_SPARSE, "int8": INT8_SPARSE, "int4": INT4_SPARSE}
+_PAGE, _LARGE, _MADV_HUGEPAGE = 4096, 4 << 20, 14
 _FLOATS = ctypes.POINTER(ctypes.c_float)
 
 
@@ -53,6 +55,16 @@ def multiply(library: ctypes.CDLL, weight: Weight, inputs: Tensor, pool: int | N
     source, target = (ctypes.cast(tensor.data_ptr(), _FLOATS) for tensor in (inputs, out))
     library.sec_product(pool, weight.matrix, scratch, source, weight.columns, len(inputs), target, weight.rows)
     return out
+
+
+def on_large_pages(tensor: Tensor) -> Tensor:
+    """Return a copy whose memory the system was asked to hold in large pages, which it may do or not."""
+    copy = torch.empty_like(tensor, memory_format=torch.contiguous_format)
+    start, end = -(-copy.data_ptr() // _PAGE) * _PAGE, copy.data_ptr() + copy.nbytes
+    if end - start >= _LARGE and sys.platform == "linux":
+        # Only advice: whatever it answers, the memory is the same.
+        ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t((end - start) // _PAGE * _PAGE), _MADV_HUGEPAGE)
+    return copy.copy_(tensor)
 
 
 @contextmanager

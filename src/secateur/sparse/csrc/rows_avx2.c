@@ -28,7 +28,7 @@ INLINE void row_f32(const sec_matrix *w, const sec_input *x, int64_t r, int n, f
         if (w->cols - c * SEC_CHUNK < SEC_CHUNK) from = memcpy(last, values, (size_t)(w->cols - c * SEC_CHUNK) * sizeof(float));
         for (int k = 0; k < 8; k++) {
             __m256 weights = _mm256_loadu_ps(from + 8 * k);
-            for (int i = 0; i < n; i++) sums[i] = _mm256_fmadd_ps(weights, _mm256_loadu_ps(x->plain + (c * n + i) * SEC_CHUNK + 8 * k), sums[i]);
+            for (int i = 0; i < n; i++) sums[i] = _mm256_fmadd_ps(weights, _mm256_loadu_ps(x->plain + (c * x->n + INPUT(i)) * SEC_CHUNK + 8 * k), sums[i]);
         }
     }
     for (int i = 0; i < n; i++) y[i] = sum_floats(sums[i]);
@@ -67,7 +67,7 @@ INLINE void row_bf16(const sec_matrix *w, const sec_input *x, int64_t r, int n, 
             __m256i weights = sparse ? spread_16_bf16((uint16_t)mask, &from) : _mm256_loadu_si256((const __m256i *)(from + 16 * k));
             __m256 even = _mm256_castsi256_ps(_mm256_slli_epi32(weights, 16)), odd = _mm256_castsi256_ps(_mm256_and_si256(weights, high));
             for (int i = 0; i < n; i++) {
-                const float *in = x->split + (c * n + i) * SEC_CHUNK + 8 * k;
+                const float *in = x->split + (c * x->n + INPUT(i)) * SEC_CHUNK + 8 * k;
                 sums[2 * i] = _mm256_fmadd_ps(even, _mm256_loadu_ps(in), sums[2 * i]);
                 sums[2 * i + 1] = _mm256_fmadd_ps(odd, _mm256_loadu_ps(in + 32), sums[2 * i + 1]);
             }
@@ -147,7 +147,7 @@ INLINE void row_codes(const sec_matrix *w, const sec_input *x, int64_t r, int n,
             /* Columns beyond the last have no scale, and inputs of zero. */
             float scale = w->group == 0 ? 1.0f : group < groups ? _cvtsh_ss(scales[group]) : 0.0f;
             for (int i = 0; i < n; i++) {
-                int64_t k = c * n + i;
+                int64_t k = c * x->n + INPUT(i);
                 __m256 dots = dot_codes(codes[half], x->codes + k * SEC_CHUNK + 32 * half);
                 sums[i] = _mm256_fmadd_ps(dots, _mm256_set1_ps(scale * x->scales[k]), sums[i]);
             }

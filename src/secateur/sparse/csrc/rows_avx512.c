@@ -25,18 +25,18 @@ INLINE void row_f32(const sec_matrix *w, const sec_input *x, int64_t r, int n, f
         uint64_t have = first_bits(w->cols - c * SEC_CHUNK);
         for (int k = 0; k < 4; k++) {
             __m512 weights = _mm512_maskz_loadu_ps((__mmask16)(have >> 16 * k), values + 16 * k);
-            for (int i = 0; i < n; i++) sums[i] = _mm512_fmadd_ps(weights, _mm512_load_ps(x->plain + (c * n + i) * SEC_CHUNK + 16 * k), sums[i]);
+            for (int i = 0; i < n; i++) sums[i] = _mm512_fmadd_ps(weights, _mm512_load_ps(x->plain + (c * x->n + INPUT(i)) * SEC_CHUNK + 16 * k), sums[i]);
         }
     }
     for (int i = 0; i < n; i++) y[i] = _mm512_reduce_add_ps(sums[i]);
 }
 
 /* sums[2i], sums[2i + 1] += 32 bf16 weights times input i; half: which 32 columns of the chunk. */
-INLINE void add_bf16(__m512i weights, const float *split, int half, int n, __m512 *sums) {
+INLINE void add_bf16(__m512i weights, const sec_input *x, int64_t c, int half, int n, __m512 *sums) {
     __m512 even = _mm512_castsi512_ps(_mm512_slli_epi32(weights, 16));
     __m512 odd = _mm512_castsi512_ps(_mm512_and_si512(weights, _mm512_set1_epi32((int)0xffff0000u)));
     for (int i = 0; i < n; i++) {
-        const float *in = split + i * SEC_CHUNK + 16 * half;
+        const float *in = x->split + (c * x->n + INPUT(i)) * SEC_CHUNK + 16 * half;
         sums[2 * i] = _mm512_fmadd_ps(even, _mm512_load_ps(in), sums[2 * i]);
         sums[2 * i + 1] = _mm512_fmadd_ps(odd, _mm512_load_ps(in + 32), sums[2 * i + 1]);
     }
@@ -65,8 +65,8 @@ INLINE void row_bf16(const sec_matrix *w, const sec_input *x, int64_t r, int n, 
             high = _mm512_maskz_loadu_epi16((__mmask32)(have >> 32), values + 32);
             values += SEC_CHUNK;
         }
-        add_bf16(low, x->split + c * n * SEC_CHUNK, 0, n, sums);
-        add_bf16(high, x->split + c * n * SEC_CHUNK, 1, n, n == 1 ? more : sums);
+        add_bf16(low, x, c, 0, n, sums);
+        add_bf16(high, x, c, 1, n, n == 1 ? more : sums);
     }
     if (n == 1) sums[0] = _mm512_add_ps(sums[0], more[0]), sums[1] = _mm512_add_ps(sums[1], more[1]);
     for (int i = 0; i < n; i++) y[i] = _mm512_reduce_add_ps(_mm512_add_ps(sums[2 * i], sums[2 * i + 1]));
@@ -161,7 +161,7 @@ INLINE void row_codes(const sec_matrix *w, const sec_input *x, int64_t r, int n,
         if (by == BY_CHUNK) scale = _mm512_set1_ps(scales[c % 8]);
         if (by == BY_HALF) scale = _mm512_mask_broadcastss_ps(_mm512_set1_ps(scales[c % 8 * 2]), 0xff00, _mm_load_ss(scales + c % 8 * 2 + 1));
         for (int i = 0; i < n; i++) {
-            int64_t k = c * n + i;
+            int64_t k = c * x->n + INPUT(i);
             __m512i dots = _mm512_dpbusd_epi32(_mm512_load_si512(x->above + k * 16), codes, _mm512_load_si512(x->codes + k * SEC_CHUNK));
             __m512 factor = _mm512_set1_ps(x->scales[k]);
             if (by != BY_ROW) factor = _mm512_mul_ps(factor, scale);

@@ -42,7 +42,7 @@ INLINE void row_bf16(const sec_matrix *w, const sec_input *x, int64_t r, int n, 
             values += SEC_CHUNK;
         }
         for (int i = 0; i < n; i++) {
-            const uint16_t *in = x->bf16 + (c * n + i) * SEC_CHUNK;
+            const uint16_t *in = x->bf16 + (c * x->n + INPUT(i)) * SEC_CHUNK;
             sums[2 * i] = _mm512_dpbf16_ps(sums[2 * i], (__m512bh)low, (__m512bh)_mm512_load_si512(in));
             sums[2 * i + 1] = _mm512_dpbf16_ps(sums[2 * i + 1], (__m512bh)high, (__m512bh)_mm512_load_si512(in + 32));
         }

@@ -34,7 +34,7 @@ INLINE void row_f32(const sec_matrix *w, const sec_input *x, int64_t r, int n, f
         if (w->cols - c * SEC_CHUNK < SEC_CHUNK) from = memcpy(last, values, (size_t)(w->cols - c * SEC_CHUNK) * sizeof(float));
         for (int k = 0; k < 16; k++) {
             float32x4_t weights = vld1q_f32(from + 4 * k);
-            for (int i = 0; i < n; i++) sums[i] = vfmaq_f32(sums[i], weights, vld1q_f32(x->plain + (c * n + i) * SEC_CHUNK + 4 * k));
+            for (int i = 0; i < n; i++) sums[i] = vfmaq_f32(sums[i], weights, vld1q_f32(x->plain + (c * x->n + INPUT(i)) * SEC_CHUNK + 4 * k));
         }
     }
     for (int i = 0; i < n; i++) y[i] = vaddvq_f32(sums[i]);
@@ -68,7 +68,7 @@ INLINE void row_bf16(const sec_matrix *w, const sec_input *x, int64_t r, int n, 
             uint32x4_t weights = sparse ? spread_8_bf16((uint8_t)mask, from + (before & 255)) : vreinterpretq_u32_u16(vld1q_u16(from + 8 * k));
             float32x4_t even = vreinterpretq_f32_u32(vshlq_n_u32(weights, 16)), odd = vreinterpretq_f32_u32(vandq_u32(weights, high));
             for (int i = 0; i < n; i++) {
-                const float *in = x->split + (c * n + i) * SEC_CHUNK + 4 * k;
+                const float *in = x->split + (c * x->n + INPUT(i)) * SEC_CHUNK + 4 * k;
                 sums[2 * i] = vfmaq_f32(sums[2 * i], even, vld1q_f32(in));
                 sums[2 * i + 1] = vfmaq_f32(sums[2 * i + 1], odd, vld1q_f32(in + 32));
             }
@@ -133,7 +133,7 @@ INLINE void row_codes(const sec_matrix *w, const sec_input *x, int64_t r, int n,
             /* Columns beyond the last have no scale, and inputs of zero. */
             float scale = w->group == 0 ? 1.0f : group < groups ? sec_from_f16(scales[group]) : 0.0f;
             for (int i = 0; i < n; i++) {
-                int64_t k = c * n + i;
+                int64_t k = c * x->n + INPUT(i);
                 const int8_t *in = x->codes + k * SEC_CHUNK + 32 * half;
                 int32x4_t dots = vdotq_s32(vdotq_s32(vdupq_n_s32(0), codes[2 * half], vld1q_s8(in)), codes[2 * half + 1], vld1q_s8(in + 16));
                 sums[i] = vfmaq_n_f32(sums[i], vcvtq_f32_s32(dots), scale * x->scales[k]);
