@@ -1,5 +1,6 @@
 """Which policy decides best, how fast, and is what it assumes true? On SmolLM2-135M with a ladder that `secateur adapt rank` wrote.
 
+`levels`: policies that stay on the ladder, whose losses it holds already, against the best single level; no model is run.
 `decide`: size, operations and time of every controller (a time: run it on an idle machine).
 `quality`: the ten scenarios of RAP and a trace with bursts, at budgets of 80 and 60 %: every different plan that any policy chose is
 measured once on WikiText-2 test (`--windows` windows of `--window` tokens) and kept in `--losses`, so that the script goes on where it stopped.
@@ -31,7 +32,7 @@ from secateur.adapt.reward import observed
 from secateur.adapt.simulate import Simulated, simulate
 from secateur.adapt.speed import Speed
 from secateur.adapt.static import always, static_plan
-from secateur.adapt.traces import SCENARIOS, Moment, synthetic
+from secateur.adapt.traces import KINDS, SCENARIOS, Moment, synthetic
 from secateur.calibrate.text import read_text, windows
 from secateur.core.ladder import Ladder
 from secateur.core.ladder_file import read_ladder
@@ -87,10 +88,7 @@ def scenarios(choices: Choices, budget: float) -> list[Observation]:
 def decided(choices: Choices, seen: Sequence[Observation], network: Path | None) -> dict[str, list[Units]]:
     """Return what goes in each of the scenarios: by every policy that decides for each, and by the best single plan for all."""
     found = {name: [policy(one).units for one in seen] for name, policy in policies(choices, network).items() if name != "threshold"}
-    needs = np.array([choices.needs(one) - one.available for one in seen])
-    fitting = np.flatnonzero((needs <= 0).all(0))
-    if len(fitting):
-        found["static level"] = [choices.units[: min(fitting, key=lambda level: choices.losses[level])]] * len(seen)
+    found["static level"] = [choices.units[: best_level(choices, seen)]] * len(seen)
     return found | {"static set": [static_plan(choices, seen).units] * len(seen)}
 
 
@@ -114,6 +112,47 @@ def quality(arguments: argparse.Namespace, ladder: Ladder, choices: Choices) -> 
         again = moving(choices, traces[budget], arguments.network, measured.known)
         rows = [[run.policy, f"{math.exp(run.loss):.2f}", f"{run.killed:.0%}", str(run.changes), str(run.served)] for run in again]
         print(f"\nbursts, {budget:.0%}\n" + table(["policy", "perplexity", "requests killed", "changes", "tokens"], rows), flush=True)
+
+
+def levels(arguments: argparse.Namespace, ladder: Ladder, choices: Choices) -> None:
+    """Print what levels chosen for every moment lose, and the best single one that fits at the worst."""
+    dense = float(choices.losses[0])
+    names = ["none", "threshold", "greedy"]
+    for budget in BUDGETS:
+        seen = scenarios(choices, budget)
+        each = [make_policy("greedy", choices)(one).level or 0 for one in seen]
+        single = best_level(choices, seen)
+        losses = [fmean(choices.losses[level] for level in each), float(choices.losses[single])]
+        said = ", ".join(f"{math.exp(loss):.2f} (+{loss - dense:.3f} nats)" for loss in losses)
+        print(f"ten scenarios, {budget:.0%}: greedy, static {said}; levels {each}, {single}; dense {math.exp(dense):.2f}")
+        rows = []
+        for kind in KINDS:
+            for seed in range(arguments.seeds):
+                moments = synthetic(kind, choices.whole, budget=budget, requests=arguments.requests, seed=seed)
+                whole = np.zeros(len(choices.units), dtype=bool)
+                fixed = choices.level(best_level(choices, [observed(moment, choices, whole) for moment in moments]), seen[0])
+                chosen = {name: make_policy(name, choices) for name in names} | {"static": always(choices, fixed)}
+                for name, policy in chosen.items():
+                    run = simulate(choices, name, policy, moments, Speed(10e9, 50e9, "fixed"), {})
+                    rows.append((kind, name, run.loss, run.killed, run.changes))
+        print(table(["trace", "policy", "perplexity", "range over seeds", "requests killed", "changes"], summed(rows)), flush=True)
+
+
+def summed(rows: Sequence[tuple[str, str, float, float, int]]) -> list[list[str]]:
+    """Return the rows of all seeds as one each."""
+    found = []
+    for kind, name in dict.fromkeys(row[:2] for row in rows):
+        those = [row for row in rows if row[:2] == (kind, name)]
+        served = [row[2] for row in those if not math.isnan(row[2])]
+        middle = [f"{math.exp(fmean(served)):.2f}", f"{math.exp(min(served)):.2f}-{math.exp(max(served)):.2f}"] if served else ["", ""]
+        found.append([kind, name, *middle, f"{fmean(row[3] for row in those):.0%}", f"{fmean(row[4] for row in those):.0f}"])
+    return found
+
+
+def best_level(choices: Choices, seen: Sequence[Observation]) -> int:
+    """Return the level of least loss among those that fit everywhere, or the last."""
+    fits = np.all([choices.needs(one) <= one.available for one in seen], axis=0)
+    return int(np.where(fits, choices.losses, np.inf).argmin()) if fits.any() else len(choices.units)
 
 
 def moving(choices: Choices, moments: Sequence[Moment], network: Path | None, losses: dict[frozenset[str], float]) -> list[Simulated]:
@@ -208,7 +247,7 @@ def additivity(arguments: argparse.Namespace, ladder: Ladder, choices: Choices) 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    jobs: dict[str, Callable[[argparse.Namespace, Ladder, Choices], None]] = {job.__name__: job for job in (decide, quality, tasks, additivity)}
+    jobs: dict[str, Callable[[argparse.Namespace, Ladder, Choices], None]] = {job.__name__: job for job in (levels, decide, quality, tasks, additivity)}
     parser.add_argument("job", choices=list(jobs))
     parser.add_argument("ladder", type=Path)
     parser.add_argument("--model", default="smollm2-135m")
@@ -218,6 +257,7 @@ def main() -> None:
     parser.add_argument("--windows", type=int, default=8)
     parser.add_argument("--window", type=int, default=256)
     parser.add_argument("--requests", type=int, default=10)
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--sets", type=int, default=24)
     parser.add_argument("--limit", type=int, default=40)
     parser.add_argument("--tasks", default="arc_easy,winogrande")
