@@ -2,7 +2,7 @@
 
     python benchmarks/training_speed.py [--steps 2] [--rounds 2] [--model smollm2-135m]
 
-Both train every weight of the model in bfloat16 operations with AdamW on the same windows and the same 64 kept tokens of a teacher;
+Both train every weight of the model with AdamW, in bfloat16 operations where the CPU has them, on the same windows and the same 64 kept tokens of a teacher;
 the short loop has no accumulation, schedule, clipping, masks or state. Nothing is written.
 """
 
@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
+from secateur.model.arithmetic import has_bfloat16
 from secateur.model.opened import open_model
 from secateur.model.whole import load_whole
 from secateur.train.losses import Targets
@@ -32,7 +33,7 @@ def minimal(model: torch.nn.Module, tokens: torch.Tensor, targets: Targets) -> C
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, fused=True)
 
     def step() -> None:
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16()):
             logits = model(input_ids=tokens, use_cache=False).logits
         mine = logits.float().log_softmax(-1).gather(-1, targets.tokens.long())
         teacher = targets.logs.float()
@@ -58,7 +59,7 @@ def main() -> None:
     short = load_whole(opened).train()
     learner = all_weights(load_whole(opened), {}, opened.graph.tensors)
     with tempfile.TemporaryDirectory() as folder:
-        regime = Regime(steps=1000, batch=WINDOWS, micro=WINDOWS, rate=1e-6)
+        regime = Regime(steps=1000, batch=WINDOWS, micro=WINDOWS, rate=1e-6, bfloat16=has_bfloat16())
         trainer = Trainer(Accelerator(), learner, Loss(), regime, Path(folder), 0)
         ways = {"secateur": lambda: trainer._step(tokens, targets, torch.arange(WINDOWS), 0), "minimal": minimal(short, tokens, targets)}
         found: dict[str, list[float]] = {name: [] for name in ways}
