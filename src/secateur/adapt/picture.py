@@ -41,7 +41,12 @@ def pictures(runs: Sequence[Simulated]) -> dict[str, Spec]:
                 {"data": {"values": rows}, **killed, "encoding": coloured},
             ],
         },
-        "quality": {**frame(220), "data": {"values": rows}, "mark": steps, "encoding": {"x": _X, "y": loss, "color": _COLOUR}},
+        "quality": {
+            **frame(220),
+            "data": {"values": [row for row in rows if not row["killed"]]},
+            "mark": steps,
+            "encoding": {"x": _X, "y": loss, "color": _COLOUR},
+        },
     }
 
 
