@@ -14,7 +14,7 @@ from secateur.quantizers.fit import fit, level, round_to
 from secateur.quantizers.refine import refine
 
 _PASSES = 4
-"""Each pass of refinement takes a fifth of what the last one took; a pass costs as much as the sweep."""
+"""Each pass of refinement gains a quarter to a half of what the one before it gained; four cost as much as the sweep."""
 
 
 @quantizer("gptq", needs={"gram"}, paper="arXiv:2210.17323")
