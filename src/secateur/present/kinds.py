@@ -10,7 +10,7 @@ from secateur.present.lines import Line
 HEADER = ("kind of pruning", "size reduction", "speed gain", "accuracy kept", "hardware suitability", "best for")
 _KINDS = ("magnitude", "unstructured", "structured, width", "structured, depth", "structured, both")
 ADAPTIVE = "runtime-adaptive"
-NOT_YET = "not measured: nothing here prunes while it runs yet"
+NOT_YET = "not measured here: `secateur adapt` is for memory that moves while a model runs"
 
 
 def by_kind(lines: Sequence[Line]) -> list[list[str]]:
