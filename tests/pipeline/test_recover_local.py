@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,8 @@ PRUNED: dict[str, Any] = {
 def test_students_of_every_shape_come_nearer_to_their_teacher_and_keep_their_zeros(tiny: Maker, tmp_path: Path, kind: str) -> None:
     teacher = tiny("llama", **DEEP)
     pipeline.prune(str(teacher), tmp_path / "student", PRUNED[kind], calibration=PRUNING, settings=EXACT)
-    made = _recover(tmp_path / "student", teacher, tmp_path / "out")
+    # Behind a block that took in others, what 192 tokens say of directions in states of random weights is noise.
+    made = _recover(tmp_path / "student", teacher, tmp_path / "out", replace(SHORT, weighed=0) if kind == "merged" else SHORT)
     assert made.changed > 0
     held = calibration_tokens(open_model(str(teacher)), TEXT, 0)[-3:]
     before, after = (_divergence(tmp_path / name, teacher, held) for name in ("student", "out"))
