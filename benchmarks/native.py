@@ -1,7 +1,7 @@
 """The native backend beside llama.cpp: decode speed in turns, one thread, and the bandwidth of memory in the same turns.
 
-`--prepare DIR` writes the models (minutes), `--run DIR` measures them (nothing else should run meanwhile). What is timed does not depend on which weights
-are zero, so the smaller half or more of each matrix is. Models: SmolLM2-135M, and a Llama of random weights with the widths of TinyLlama-1.1B.
+`--prepare DIR` writes SmolLM2-135M in every form (minutes), `--run DIR` measures it, and `--large` a Llama of random weights with the widths of TinyLlama-1.1B
+(nothing else should run meanwhile). What is timed does not depend on which weights are zero, so the smaller half or more of each matrix is.
 """
 
 from __future__ import annotations
@@ -9,87 +9,138 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-from collections.abc import Iterator
+import tempfile
 from contextlib import ExitStack
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 
 from common import table
+from secateur.core.codes import Codes, Grid
+from secateur.core.graph import BlockShape
 from secateur.core.progress import Silent
+from secateur.core.sparse import Packed, pack
 from secateur.device.synthetic import Synthetic
 from secateur.model.opened import open_model
 from secateur.pipeline.export import export
 from secateur.runtime.bench import Speed, Spread, ratios, take_turns
 from secateur.runtime.isolated import Isolated
+from secateur.runtime.native import About, Native
 from secateur.runtime.stream import SIZE, Stream
+from secateur.sparse.decoder import LINEARS, BlockWeights, Decoder, Weights
 from secateur.sparse.library import kernels
 from secateur.sparse.pool import Pool
+from secateur.sparse.weights import Weight
 
-SMALL, LARGE = "smollm2-135m", "1b"
+SMALL = "smollm2-135m"
 SHAPE = Synthetic(kind="q8_0", layers=22, hidden=2048, inner=5632, heads=32, kv_heads=4, vocabulary=32000)
-SPARSITIES = (0.5, 0.6, 0.7)
-FILES = {SMALL: ("f16", "q8_0", "q4_0"), LARGE: ("q8_0", "q4_0")}
+SPARSITIES = (0.5, 0.6)
+FILES = ("f16", "q8_0", "q4_0")
 Row = tuple[str, str, str]
 """Backend, file or folder, type."""
 
 
-def prepare(folder: Path, which: str) -> None:
-    place = folder / which
-    place.mkdir(parents=True, exist_ok=True)
-    for kind in FILES[which]:
-        if which == SMALL:
-            export(SMALL, place / f"{kind}.gguf", kind=kind, verify=False, overwrite=True)
-        else:
-            Synthetic(**{**{field: getattr(SHAPE, field) for field in SHAPE.__slots__}, "kind": kind}).write(place / f"{kind}.gguf")
-    source = open_model(SMALL if which == SMALL else str(place / "q8_0.gguf")).source
+def prepare(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for kind in FILES:
+        export(SMALL, folder / f"{kind}.gguf", kind=kind, verify=False, overwrite=True)
+    source = open_model(SMALL).source
     for sparsity in (0.0, *SPARSITIES):
-        save_pruned(source, place / f"{sparsity:.0%}", sparsity)
+        save_pruned(source, folder / f"{sparsity:.0%}", sparsity)
 
 
 def save_pruned(source: Any, out: Path, sparsity: float) -> None:
-    """Write a bfloat16 folder whose matrices inside blocks have that share of zeros, the smallest or, of random weights, any."""
+    """Write a bfloat16 folder whose matrices inside blocks have that share of zeros, the smallest."""
     out.mkdir(exist_ok=True)
     (out / "config.json").write_text(json.dumps(source.config))
-    generator = torch.Generator().manual_seed(0)
     tensors = {}
     for name in source.tensors:
         weight = source.read(name).to(torch.bfloat16)
         if sparsity and weight.dim() == 2 and ".layers." in name:
-            # Rows of the synthetic model repeat, so that ties must be broken.
-            order = weight.abs().float() + 1e-6 * torch.rand(weight.shape, generator=generator)
-            weight[order < order.flatten()[:: max(1, order.numel() // 100_000)].quantile(sparsity)] = 0
+            pruned(weight, sparsity)
         tensors[name] = weight
     save_file(tensors, out / "model.safetensors")
 
 
-def rows_of(place: Path, which: str) -> Iterator[Row]:
-    """Yield what is timed: the whole model in every type first, then pruned ones."""
-    for kind in ("bf16", "int8", "int4") if which == SMALL else ("int8", "int4"):
-        yield "native", str(place / "0%"), kind
-    for kind in ("sparse-bf16", "sparse-int8") if which == SMALL else ("sparse-int8",):
-        for sparsity in SPARSITIES if which == SMALL else SPARSITIES[:2]:
-            yield "native", str(place / f"{sparsity:.0%}"), kind
-    for kind in FILES[which]:
-        yield "llama.cpp", str(place / f"{kind}.gguf"), kind
+def pruned(weight: torch.Tensor, sparsity: float) -> torch.Tensor:
+    """Make the smallest weights zero, by a threshold read off a sample."""
+    size = weight.abs().float()
+    weight[size < size.flatten()[:: max(1, size.numel() // 100_000)].quantile(sparsity)] = 0
+    return weight
 
 
-def measure(folder: Path, which: str, threads: int, prompt: int, tokens: int, repeat: int) -> dict[str, Any]:
-    rows = list(rows_of(folder / which, which))
-    library = kernels()
-    assert library is not None
+def rows_of(folder: Path) -> list[Row]:
+    """Return what is timed: the whole model in every type first, then pruned ones, then files in llama.cpp."""
+    whole = [("native", str(folder / "0%"), kind) for kind in ("bf16", "int8", "int4")]
+    fewer = [("native", str(folder / f"{sparsity:.0%}"), kind) for kind in ("sparse-bf16", "sparse-int8") for sparsity in SPARSITIES]
+    return [*whole, *fewer, *(("llama.cpp", str(folder / f"{kind}.gguf"), kind) for kind in FILES)]
+
+
+def measure_small(folder: Path, threads: int, prompt: int, tokens: int, repeat: int) -> dict[str, Any]:
+    rows = rows_of(folder)
     with ExitStack() as stack:
-        backends: list[Any] = [stack.enter_context(opened(row, threads, prompt + tokens)) for row in rows]
-        memory = Stream(Pool(library, threads))
-        prompts = [[5 * index % 300 for index in range(prompt)]] * len(rows)
-        *speeds, read = take_turns([*backends, memory], [*prompts, [0]], tokens, repeat, Silent())
-        told = [backend.about() if row[0] == "native" else None for row, backend in zip(rows, backends, strict=True)]
+        backends = {name(row): stack.enter_context(opened(row, threads, prompt + tokens)) for row in rows}
+        return measured(SMALL, backends, {name(row): Path(row[1]) for row in rows}, threads, prompt, tokens, repeat)
+
+
+def measured(title: str, backends: dict[str, Any], files: dict[str, Path], threads: int, prompt: int, tokens: int, repeat: int) -> dict[str, Any]:
+    memory = Stream(Pool(library(), threads))
+    prompts = [[5 * index % 300 for index in range(prompt)]] * len(backends)
+    *speeds, read = take_turns([*backends.values(), memory], [*prompts, [0]], tokens, repeat, Silent())
     bandwidth = [SIZE * one / (tokens - 1) for one in read.decode]
-    found = {name(row): figures(speed, one, bandwidth, Path(row[1])) for row, speed, one in zip(rows, speeds, told, strict=True)}
-    show(found, {name(row): speed for row, speed in zip(rows, speeds, strict=True)}, bandwidth, which)
+    by_name = dict(zip(backends, speeds, strict=True))
+    told = {label: backend.about() if label.startswith("native") else None for label, backend in backends.items()}
+    found = {label: figures(speed, told[label], bandwidth, files.get(label)) for label, speed in by_name.items()}
+    show(found, by_name, bandwidth, title)
     return found
+
+
+def library() -> Any:
+    found = kernels()
+    assert found is not None
+    return found
+
+
+def measure_large(threads: int, prompt: int, tokens: int, repeat: int) -> dict[str, Any]:
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        SHAPE.write(folder / "q8_0.gguf")
+        backends: dict[str, Any] = {"llama.cpp q8_0": stack.enter_context(opened(("llama.cpp", str(folder / "q8_0.gguf"), "q8_0"), threads, prompt + tokens))}
+        for sparsity in (0.0, *SPARSITIES):
+            backends["native int8" if not sparsity else f"native sparse-int8 {sparsity:.0%} zeros"] = synthetic(sparsity, threads)
+        return measured("1.1B", backends, {"llama.cpp q8_0": folder / "q8_0.gguf"}, threads, prompt, tokens, repeat)
+
+
+def synthetic(sparsity: float, threads: int) -> Native:
+    """Return a model of the shape `SHAPE`, a matrix of each shape drawn once and copied for every block."""
+    names = dict(zip(("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"), LINEARS, strict=True))
+    drawn = {names[stored]: random_codes(shape, sparsity) for stored, shape in SHAPE.shapes.items()}
+    forms: dict[str, Codes | Packed] = {key: pack(codes) if sparsity else codes for key, codes in drawn.items()}
+    ones = np.ones(SHAPE.hidden, np.float32)
+    shape = BlockShape(SHAPE.heads, SHAPE.kv_heads, SHAPE.head_dim, SHAPE.inner)
+    blocks = [
+        BlockWeights(shape=shape, vectors={"attn_norm": ones, "ffn_norm": ones}, matrices={key: copied(one) for key, one in forms.items()})
+        for _ in range(SHAPE.layers)
+    ]
+    head = Weight(random_codes((SHAPE.vocabulary, SHAPE.hidden), 0.0))
+    frequencies = (10000.0 ** (-np.arange(0, SHAPE.head_dim, 2) / SHAPE.head_dim)).astype(np.float32)
+    weights = Weights(embed=head, head=head, final_norm=ones, epsilon=1e-5, frequencies=frequencies, scale=1.0, blocks=tuple(blocks))
+    return Native(Decoder(library(), weights, Pool(library(), threads)))
+
+
+def random_codes(shape: tuple[int, ...], sparsity: float) -> Codes:
+    weight = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 30
+    weight = pruned(weight, sparsity) if sparsity else weight
+    return Codes(Grid(bits=8, group=shape[1]), weight.clamp(-127, 127).round().to(torch.int8), torch.full((shape[0], 1), 1e-3).half())
+
+
+def copied(form: Codes | Packed) -> Weight:
+    """Return a weight with memory of its own."""
+    return Weight(replace(form, **{field.name: part.clone() for field in fields(form) if isinstance(part := getattr(form, field.name), torch.Tensor)}))
 
 
 def opened(row: Row, threads: int, context: int) -> Isolated:
@@ -104,14 +155,14 @@ def name(row: Row) -> str:
     return f"{backend} {kind}" + (f" {Path(path).name} zeros" if kind.startswith("sparse") else "")
 
 
-def figures(speed: Speed, told: Any, bandwidth: list[float], path: Path) -> dict[str, Any]:
-    size = told.read if told else path.stat().st_size
+def figures(speed: Speed, told: About | None, bandwidth: list[float], path: Path | None) -> dict[str, Any]:
+    size = told.read if told else path.stat().st_size if path else 0
     share = ratios([size * one for one in speed.decode], bandwidth)
     kinds = sorted({kind for *_, kind, _ in told.kinds}) if told else []
     return {"bytes": size, "decode": speed.decode, "prompt": speed.prompt, "share": share.median, "kinds": kinds}
 
 
-def show(found: dict[str, Any], speeds: dict[str, Speed], bandwidth: list[float], which: str) -> None:
+def show(found: dict[str, Any], speeds: dict[str, Speed], bandwidth: list[float], title: str) -> None:
     bases = ["native bf16", "native int8", "llama.cpp f16", "llama.cpp q8_0", "llama.cpp q4_0"]
     bases = [base for base in bases if base in found]
     lines = []
@@ -119,7 +170,7 @@ def show(found: dict[str, Any], speeds: dict[str, Speed], bandwidth: list[float]
         by = [ratios(speeds[label].decode, speeds[base].decode) for base in bases]
         cells = [label, f"{one['bytes'] / 1e6:.0f}", text(Spread.of(one["decode"]), ".1f"), f"{statistics.median(one['prompt']):.0f}"]
         lines.append([*cells, f"{one['share']:.0%}", *(text(each, ".2f") for each in by)])
-    print(f"\n{which}: memory is read at {text(Spread.of([each / 1e9 for each in bandwidth]), '.1f')} GB/s\n")
+    print(f"\n{title}: memory is read at {text(Spread.of([each / 1e9 for each in bandwidth]), '.1f')} GB/s\n")
     print(table(["", "MB a token", "decode tokens/s", "prompt tokens/s", "of bandwidth", *(f"by {base}" for base in bases)], lines), flush=True)
 
 
@@ -131,19 +182,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--prepare", type=Path)
     parser.add_argument("--run", type=Path)
-    parser.add_argument("--model", choices=(SMALL, LARGE), default=SMALL)
+    parser.add_argument("--large", action="store_true")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--prompt", type=int, default=64)
-    parser.add_argument("--tokens", type=int, default=48)
+    parser.add_argument("--prompt", type=int, default=32)
+    parser.add_argument("--tokens", type=int, default=33)
     parser.add_argument("--repeat", type=int, default=5)
-    parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     if given.prepare:
-        prepare(given.prepare, given.model)
+        prepare(given.prepare)
     if given.run:
-        found = measure(given.run, given.model, given.threads, given.prompt, given.tokens, given.repeat)
-        if given.json:
-            given.json.write_text(json.dumps(found, indent=2))
+        print(json.dumps(measure_small(given.run, given.threads, given.prompt, given.tokens, given.repeat)), flush=True)
+    if given.large:
+        print(json.dumps(measure_large(given.threads, given.prompt // 4, given.tokens // 2 + 1, given.repeat)), flush=True)
 
 
 if __name__ == "__main__":
