@@ -19,6 +19,7 @@ from secateur.model.families import FAMILIES
 from secateur.model.whole import load_whole
 from secateur.pipeline import evaluate
 from secateur.pipeline.export_gguf import open_registered
+from secateur.pipeline.export_sparse import export_sparse
 from secateur.pipeline.native import KINDS, Natively, Reader, run_natively, runs_natively
 from secateur.runtime.native import Native
 from secateur.runtime.torch import TorchBackend
@@ -106,6 +107,14 @@ def test_pruned_weights_are_left_out(tiny: Maker, tmp_path: Path) -> None:
     assert sum(count for *_, count in told["int8"].kinds) == 7 * 3 + 1
     np.testing.assert_allclose(found(str(folder), Natively(kind="sparse-bf16")), found(str(folder), Natively(kind="bf16")), atol=1e-4)
     np.testing.assert_allclose(found(str(folder), Natively(kind="sparse-int8")), found(str(folder), Natively(kind="int8")), atol=1e-4)
+
+
+def test_a_folder_without_zeros_runs_as_it_is(tiny: Maker, tmp_path: Path) -> None:
+    folder = half_pruned(tiny("llama", dtype="bfloat16"), tmp_path / "half")
+    export_sparse(str(folder), tmp_path / "sparse", kind="sparse-bf16")
+    stored = loaded(tmp_path / "sparse")
+    assert {kind for _, _, kind, _ in stored.about().kinds} == {"sparse-bf16", "bf16"}
+    np.testing.assert_allclose(found(str(tmp_path / "sparse"), Natively()), found(str(folder), Natively(kind="bf16")), atol=1e-4)
 
 
 def half_pruned(whole: Path, folder: Path) -> Path:

@@ -19,9 +19,10 @@ from secateur.core.progress import Progress
 from secateur.core.sparse import pack
 from secateur.measure.perplexity import Quality, compare, final_states
 from secateur.model.build import transformers_config
+from secateur.model.coded import CodedSource
 from secateur.model.families import EMBED, FAMILIES, FINAL_NORM, HEAD, Family, family_of
 from secateur.model.opened import Opened
-from secateur.model.packed import PackedSource
+from secateur.model.sparse_folder import SparseSource
 from secateur.model.stream import POSITIONS, ModelStream
 from secateur.model.whole import load_whole
 from secateur.pipeline.export_gguf import open_registered
@@ -113,7 +114,7 @@ def _vector(model: Opened, name: str) -> NDArray[np.float32]:
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """Reads the matrices of `model` as `kind`; with none, quantised weights stay as they are stored, and others are bfloat16.
+    """Reads the matrices of `model` as `kind`; with none, weights that are quantised or stored without zeros stay as they are, and others are bfloat16.
 
     Embeddings and head have 8 bits beside 4, and keep their zeros. The zeros of others are left out where `chooser` finds that faster.
     Raises UsageError for a grid that the kernels do not have.
@@ -127,7 +128,10 @@ class Reader:
         """Return one matrix."""
         source, outside = self.model.source, name in (EMBED, HEAD)
         kind = self.kind.removeprefix(_SPARSE) or "bf16"
-        if isinstance(source, PackedSource) and not self.kind and name in source.grids:
+        if isinstance(source, SparseSource) and not self.kind and name in source.sparse:
+            packed = source.packed(name)
+            return self.chooser.faster(packed, packed.codes())
+        if isinstance(source, CodedSource) and not self.kind and name in source.grids:
             return Weight(source.codes(name))
         dense = _dense(source.read(name), "int8" if outside and kind == "int4" else kind)
         return Weight(dense) if outside or not self.kind.startswith(_SPARSE) else self.chooser.faster(pack(dense), dense)
