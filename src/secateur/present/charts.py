@@ -93,7 +93,7 @@ def _pareto(lines: Sequence[Line], field: str, title: str, scale: Callable[[floa
             "x": x,
             "y": _PERPLEXITY,
             "color": {"field": "kind", "scale": {"domain": kinds, "range": [_COLOURS[kind] for kind in kinds]}, "legend": _LEGEND},
-            "shape": {"field": "target", "legend": _LEGEND},
+            "shape": {"field": "target", "legend": {**_LEGEND, "symbolFillColor": "#8a8f98", "symbolStrokeColor": "#8a8f98"}},
             "tooltip": tooltip,
         },
     }
