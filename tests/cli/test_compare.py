@@ -17,7 +17,7 @@ import pytest
 from tests.conftest import Maker
 from tests.present.comparisons import ROWS, write
 
-from secateur.cli.compare import memory
+from secateur.cli import options
 from secateur.cli.main import run as main
 from secateur.core.errors import UsageError
 from secateur.pipeline.comparing.usage import tree_bytes
@@ -92,10 +92,16 @@ def test_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
 
 
 def test_amounts_of_memory() -> None:
-    assert [memory(text) for text in ("8G", "8GB", "8GiB", "900M", "1.5g")] == [8 * 10**9, 8 * 10**9, 8 * 2**30, 900 * 10**6, 1_500_000_000]
+    assert [options.memory("--max-ram", text) for text in ("8G", "8GB", "8GiB", "900M", "1.5g")] == [
+        8 * 10**9,
+        8 * 10**9,
+        8 * 2**30,
+        900 * 10**6,
+        1_500_000_000,
+    ]
     for text in ("", "8X", "G"):
         with pytest.raises(UsageError):
-            memory(text)
+            options.memory("--max-ram", text)
 
 
 def _command(model: Path, out: Path, *options: str) -> list[str]:

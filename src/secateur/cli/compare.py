@@ -15,7 +15,6 @@ import typer
 from secateur.cli import options, show
 from secateur.cli.apply import arithmetic_of
 from secateur.cli.evaluate import needs, parted
-from secateur.core.errors import UsageError
 
 if TYPE_CHECKING:
     from secateur.pipeline.comparing import Compared
@@ -31,7 +30,6 @@ QUICK = {"samples": 8, "calib_window": 512, "window": 1024, "count": 4, "prompt"
 SHORT = {"method": "method", "target": "target", "size reduction": "smaller", "speed gain": "faster", "accuracy kept": "kept", "perplexity": "perpl."}
 SHORT |= {"task accuracy": "tasks", "stereotyped pairs": "stereot.", "size, MB": "MB", "decode, tokens/s": "tok/s", "CPU, s": "CPU s"}
 """The columns that a terminal has room for."""
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
 
 _METHODS = "Parted by commas: magnitude, wanda, ria, sparsegpt, alps, random, width, depth, auto; options after colons: width:criterion=flap:units=ffn+kv."
 _TARGETS = "Parted by commas: ratio=0.2 (of all block weights), params=80%, size=200MB, ram=300MB@ctx2048, or 2:4; + joins what must hold together."
@@ -75,7 +73,7 @@ def compare(
     given = {"samples": samples, "calib_window": calib_window, "window": window, "count": count, "prompt": prompt, "tokens": tokens, "repeat": repeat}
     asked = _asked(tasks, bias, limit=limit, few_shot=few_shot, datasets=datasets, winogender=winogender)
     fixed = {"text": text, "compute": arithmetic_of(compute), "seed": seed, "threads": threads}
-    how = {"workers": workers, "max_ram": memory(max_ram) if max_ram else None, "engine": engine, "keep": keep_models}
+    how = {"workers": workers, "max_ram": options.memory("--max-ram", max_ram) if max_ram else None, "engine": engine, "keep": keep_models}
     what: dict[str, Any] = {"methods": methods or (QUICK_METHODS if quick else None), "targets": targets or (QUICK_TARGETS if quick else None)}
     what["protocol"] = _protocol(given, calib, backends, quick=quick, **fixed, **asked)
     _run(model, output, what, how, quiet=quiet or as_json, as_json=as_json)
@@ -100,17 +98,6 @@ def _asked(tasks: str | None, bias: bool, *, limit: int | None, few_shot: int | 
     needs("--tasks or --bias", tasks or bias, limit=limit, datasets=datasets or None)
     found = {"tasks": tuple(parted(tasks)), "limit": limit if tasks else None, "shots": few_shot, "datasets": datasets}
     return found | {"bias": bias, "bias_limit": limit if bias else None, "winogender": winogender}
-
-
-def memory(text: str) -> int:
-    """Return the bytes that `8G`, `8GB`, `8GiB` or `900M` mean; raises UsageError for anything else."""
-    digits = text.strip().upper().removesuffix("B")
-    unit = digits.lstrip("0123456789.")
-    try:
-        amount = float(digits[: len(digits) - len(unit)])
-        return int(amount * _UNITS[unit.strip()])
-    except (ValueError, KeyError):
-        raise UsageError(f"--max-ram {text!r} is no amount of memory: write 8G or 900M") from None
 
 
 def _protocol(given: dict[str, int | None], calib: str, backends: str | None, *, quick: bool, **others: Any) -> Protocol:

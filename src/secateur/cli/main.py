@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from secateur.cli import adapt, advise, apply, bench, card, compare, device, evaluate, export, inspect, plan, prune, quantize, recover, report, verify
+from secateur.cli import adapt, advise, apply, bench, card, compare, device, evaluate, export, inspect, plan, prune, quantize, recover, report, serve, verify
 from secateur.cli import run as recipes
 from secateur.core.errors import SecateurError
 from secateur.model.memory import spare_the_machine
@@ -34,6 +34,7 @@ app.command("advise")(advise.advise)
 app.command("compare")(compare.compare)
 app.command("report")(report.report)
 app.command("card")(card.card)
+app.command("serve")(serve.serve)
 app.add_typer(adapt.app, name="adapt")
 
 

@@ -7,6 +7,9 @@ from typing import Annotated, Optional
 
 import typer
 
+from secateur.core.errors import UsageError
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
 Model = Annotated[str, typer.Argument(help="Model folder, .gguf file, hub id (org/name) or smollm2-135m.", metavar="MODEL")]
 Out = Annotated[Path, typer.Option("--output", "-o", help="Folder to write; appears only when it is finished and checked.")]
 _METHODS = "magnitude, wanda, sparsegpt, ria, alps, random; width, depth; auto (best by measurement; with --target of width and depth together)."
@@ -51,3 +54,14 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Decide, print, and writ
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+
+
+def memory(option: str, text: str) -> int:
+    """Return the bytes that `8G`, `8GB`, `8GiB` or `900M` mean; raises UsageError that names the option for anything else."""
+    digits = text.strip().upper().removesuffix("B")
+    unit = digits.lstrip("0123456789.")
+    try:
+        amount = float(digits[: len(digits) - len(unit)])
+        return int(amount * _UNITS[unit.strip()])
+    except (ValueError, KeyError):
+        raise UsageError(f"{option} {text!r} is no amount of memory: write 8G or 900M") from None

@@ -7,7 +7,7 @@ import json
 import math
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,18 +39,18 @@ def require_llamacpp(purpose: str) -> None:
 class LlamaCpp:
     """A GGUF file loaded in llama.cpp on the CPU.
 
-    context: most tokens of prompt and answer together. exact: keep the KV cache in float32 and attention unfused, so that
-    logits can be compared. Raises SourceError if llama.cpp cannot load the file.
+    context: most tokens of prompt and answer together; parallel: requests at once, each with so much context. exact: keep the KV
+    cache in float32 and attention unfused, so that logits can be compared. Raises SourceError if llama.cpp cannot load the file.
     """
 
     name = "llama.cpp"
 
-    def __init__(self, path: str, *, context: int, threads: int = 1, exact: bool = False) -> None:
+    def __init__(self, path: str, *, context: int, threads: int = 1, exact: bool = False, parallel: int = 1) -> None:
         import xllamacpp
 
         params = xllamacpp.CommonParams()
         params.model.path = path
-        params.n_ctx, params.n_parallel, params.n_gpu_layers = context, 1, 0
+        params.n_ctx, params.n_parallel, params.n_gpu_layers = context * parallel, parallel, 0
         params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
         params.warmup, params.verbosity = False, _ERRORS_ONLY
         if exact:
@@ -83,6 +83,14 @@ class LlamaCpp:
         timings = answer["timings"]
         return Generated(tuple(answer["tokens"]), timings["prompt_ms"] / 1000, timings["predicted_ms"] / 1000)
 
+    def stream(self, prompt: Sequence[int], **options: Any) -> Generator[dict[str, Any], None, None]:
+        """Yield what llama.cpp tells after each token, with its own `options`; closing the iterator ends the request."""
+        body = {"prompt": [int(token) for token in prompt], "stream": True, "return_tokens": True, **options}
+        with self._open("completion", body) as response:
+            for line in response:
+                if line.startswith(b"data: "):
+                    yield json.loads(line[6:])
+
     def tokenize(self, text: str, *, special: bool = True) -> list[int]:
         """Return the ids of `text` as plain text, with the tokens that llama.cpp puts around it if `special`."""
         answer = self._ask("tokenize", {"content": text, "add_special": special, "parse_special": False})
@@ -96,10 +104,13 @@ class LlamaCpp:
         return self._ask("completion", {"prompt": [int(token) for token in prompt], "temperature": 0, "cache_prompt": False, "ignore_eos": True, **options})
 
     def _ask(self, what: str, body: dict[str, Any]) -> dict[str, Any]:
+        with self._open(what, body) as response:
+            answer: dict[str, Any] = json.load(response)
+        return answer
+
+    def _open(self, what: str, body: dict[str, Any]) -> Any:
         request = urllib.request.Request(f"{self._server.listening_address}/{what}", json.dumps(body).encode(), {"Content-Type": "application/json"})
         try:
-            with _LOCAL.open(request) as response:
-                answer: dict[str, Any] = json.load(response)
+            return _LOCAL.open(request)
         except urllib.error.HTTPError as error:
             raise SourceError(f"llama.cpp refuses to run the model: {json.load(error)['error']['message']}") from None
-        return answer

@@ -1,0 +1,95 @@
+"""`secateur serve`: answer requests by OpenAI's protocol, and give memory back while doing so."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from secateur.cli import options, show
+from secateur.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from secateur.serve.elastic import Elasticity
+
+_POLICY = "Who decides what goes: greedy, cost-aware, knapsack, threshold, dqn; none keeps the model whole and watches no memory."
+_KEY = "SECATEUR_API_KEY"
+
+
+def serve(
+    model: options.Model,
+    backend: Annotated[str, typer.Option("--backend", help="elastic, whose level changes while it serves, or llamacpp for a GGUF file.")] = "elastic",
+    host: Annotated[str, typer.Option("--host", help="Address to listen on; another than this machine's own needs a key, or --no-key.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port; 0 takes a free one.")] = 8080,
+    name: Annotated[str, typer.Option("--name", help="What clients call the model; MODEL's own name if not given.")] = "",
+    ladder: Annotated[Optional[Path], typer.Option("--ladder", help="Ladder of `secateur adapt rank`; made once and kept if not given.")] = None,  # noqa: UP045
+    policy: Annotated[str, typer.Option("--policy", help=_POLICY)] = "greedy",
+    policy_file: Annotated[Optional[Path], typer.Option("--policy-file", help="Network of `secateur adapt train`, for dqn.")] = None,  # noqa: UP045
+    kv: Annotated[str, typer.Option("--kv", help="Keys and values: f32, bf16 or f16.")] = "f32",
+    memory_budget: Annotated[str, typer.Option("--memory-budget", help="Memory for this process, such as 900M; the machine and its groups bound it too.")] = "",
+    headroom: Annotated[float, typer.Option("--headroom", min=0, max=0.9, help="Share of every limit that is kept free.")] = 0.05,
+    calm: Annotated[float, typer.Option("--calm", min=0, help="Seconds for which there must be room before the level goes up.")] = 3.0,
+    cache: Annotated[Optional[Path], typer.Option("--cache", help="Folder for ladders and sorted weights.")] = None,  # noqa: UP045
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Requests answered at once.")] = 16,
+    queue: Annotated[int, typer.Option("--queue", min=0, help="Requests that may wait; more are refused with 429.")] = 64,
+    wait: Annotated[float, typer.Option("--wait", min=0, help="Seconds that a request may wait for room.")] = 60.0,
+    timeout: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds that an answer may take.")] = 600.0,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Tokens of an answer where the request says nothing.")] = 512,
+    context: Annotated[int, typer.Option("--context", min=8, help="llamacpp: tokens of a request.")] = 4096,
+    max_body: Annotated[str, typer.Option("--max-body", help="Size of a request, at most.")] = "2M",
+    threads: Annotated[int, typer.Option("--threads", min=1, help="Threads; no more than there are free cores.")] = 1,
+    api_key_file: Annotated[Optional[Path], typer.Option("--api-key-file", help=f"File with the key that clients must send; {_KEY} is read too.")] = None,  # noqa: UP045
+    no_key: Annotated[bool, typer.Option("--no-key", help="Let other machines in without a key.")] = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Serve a model by OpenAI's protocol, with a page that shows memory, level and tokens live."""
+    from secateur.serve.keeper import Care
+    from secateur.serve.launch import Serving, require_server
+    from secateur.serve.launch import serve as run
+    from secateur.serve.limits import Limits
+
+    require_server()
+    key = _key(api_key_file)
+    budget = options.memory("--memory-budget", memory_budget) if memory_budget else None
+    how = Serving(
+        model=model,
+        backend=backend,
+        name=name,
+        host=host,
+        port=port,
+        key=key,
+        open=no_key,
+        threads=threads,
+        usual=max_tokens,
+        seconds=timeout,
+        context=context,
+        budget=budget,
+        body=options.memory("--max-body", max_body),
+        limits=Limits(batch=batch, queue=queue, wait=wait),
+        care=Care(headroom=headroom, calm=calm, watch=policy != "none"),
+        elasticity=_elasticity(ladder, policy, policy_file, kv, cache) if backend == "elastic" else None,
+    )
+    with show.progress(quiet=quiet) as progress:
+        run(how, progress, lambda address: print(f"serving {model} at {address}", file=sys.stderr, flush=True))
+
+
+def _elasticity(ladder: Path | None, policy: str, policy_file: Path | None, kv: str, cache: Path | None) -> Elasticity:
+    from secateur.serve.elastic import Elasticity, cache_folder
+
+    return Elasticity(folder=cache or cache_folder(), ladder=ladder, policy=policy, policy_file=policy_file, kv=kv)
+
+
+def _key(file: Path | None) -> str:
+    """Return the key from a file, or else from the environment, so that no list of processes shows it."""
+    if file is None:
+        return os.environ.get(_KEY, "")
+    try:
+        key = file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read the API key in {file}: {error}") from None
+    if not key or not key.isascii() or len(key.split()) != 1:
+        raise UsageError(f"{file} holds no API key: one line of ASCII without spaces")
+    return key

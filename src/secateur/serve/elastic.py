@@ -1,0 +1,131 @@
+"""An elastic model as the worker steps it, with its ladder and its weights found or made."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from secateur.adapt.elastic import open_elastic
+from secateur.adapt.memory import MemoryModel
+from secateur.adapt.offers import choices_of
+from secateur.adapt.policies import DEFAULT, Choices, Policy, make_policy
+from secateur.adapt.ranking import rank
+from secateur.core.errors import OutputError, UsageError
+from secateur.core.ladder import Ladder
+from secateur.core.ladder_file import read_ladder
+from secateur.core.progress import Progress
+from secateur.model.memory import give_back
+from secateur.model.opened import Opened
+from secateur.runtime.elastic import Cache, Elastic
+from secateur.serve.sampling import Logits
+
+KV = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
+"""Types of keys and values, by the name that a user types."""
+
+
+class ElasticModel:
+    """A Stepped over an elastic model; bytes are those of the memory model."""
+
+    name = "elastic"
+
+    def __init__(self, model: Elastic, memory: MemoryModel, vocabulary: int) -> None:
+        self._model, self.vocabulary, self.context = model, vocabulary, model.limit
+        self._memory = memory
+        self._taken = self._count()
+
+    @property
+    def units(self) -> Sequence[str]:
+        """What is gone."""
+        return self._model.units
+
+    @property
+    def weights(self) -> int:
+        """Bytes that its weights take without them."""
+        return self._taken
+
+    def set_units(self, units: Sequence[str]) -> None:
+        """Do without these units and no others."""
+        self._model.set_units(units)
+        self._taken = self._count()
+
+    def _count(self) -> int:
+        return self._memory.weights(self._model.ladder.kept_without(self._model.units))
+
+    def open(self, limit: int) -> Cache:
+        """Return an empty cache for at most `limit` tokens."""
+        return self._model.open(limit)
+
+    def prefill(self, tokens: Sequence[int], cache: Cache) -> Logits:
+        """Add tokens to a cache; return the logits after the last one, `[vocab_size]`."""
+        found: Logits = self._model.prefill(tokens, cache).numpy()
+        return found
+
+    def decode(self, tokens: Sequence[int], caches: Sequence[Cache]) -> Sequence[Logits]:
+        """Add one token to each cache; return the logits after each, `[vocab_size]` every one."""
+        return list(self._model.decode(tokens, caches).numpy())
+
+    def give_back(self) -> None:
+        """Return what the allocator keeps to the system."""
+        give_back()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Elasticity:
+    """How a model is made elastic.
+
+    ladder: file of its ladder, made and kept in `folder` where there is none. policy: who decides what goes, by name, with its file if it is trained.
+    kv: type of keys and values.
+    """
+
+    folder: Path
+    ladder: Path | None = None
+    policy: str = DEFAULT
+    policy_file: Path | None = None
+    kv: str = "f32"
+
+
+def make_elastic(model: Opened, how: Elasticity, progress: Progress) -> tuple[ElasticModel, Choices, Policy]:
+    """Return a model that is whole, what its ladder offers, and who decides.
+
+    Raises LadderError where the ladder is of another model, UsageError for a policy or a type that is not known.
+    """
+    if how.kv not in KV:
+        raise UsageError(f"--kv {how.kv}: keys and values are stored as {', '.join(KV)}")
+    folder = how.folder / model.digest.removeprefix("sha256:")[:16]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot write {folder}: {error.strerror}") from error
+    ladder = read_ladder(how.ladder) if how.ladder else _own_ladder(model, folder / "ladder.json", progress)
+    memory = MemoryModel(model.graph, kv=KV[how.kv])
+    choices = choices_of(ladder, kv_bytes=KV[how.kv].itemsize, activations=memory.activations)
+    weights = folder / f"weights-{choices.ladder.removeprefix('sha256:')[:16]}.safetensors"
+    policy = make_policy(how.policy, choices, how.policy_file)
+    elastic = open_elastic(model, ladder, weights, kv=KV[how.kv])
+    return ElasticModel(elastic, memory, model.graph.vocab_size), choices, policy
+
+
+def _own_ladder(model: Opened, path: Path, progress: Progress) -> Ladder:
+    """Return the ladder kept for a model, ranking the model first where there is none."""
+    if not path.exists():
+        progress.note(f"no ladder of this model yet: ranking its parts, which takes minutes, once (kept in {path})")
+        rank(model, scratch=path.parent, progress=progress)[0].save(path, overwrite=True)
+    return read_ladder(path)
+
+
+def cache_folder() -> Path:
+    """Return where ladders and weights are kept from one start to the next."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "secateur"
+
+
+def warm(model: ElasticModel) -> None:
+    """Run one token, so that what libraries allocate once is there before memory is sensed."""
+    with model.open(2) as cache:
+        logits = model.prefill([0], cache)
+        assert np.isfinite(logits).all()
+    model.give_back()

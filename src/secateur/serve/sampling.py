@@ -1,0 +1,92 @@
+"""Choose a token from logits, as a request asks for it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+Logits = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How tokens are chosen.
+
+    temperature: 0 takes the likeliest. top_p: share of probability among which is chosen. seed: None for another choice every time.
+    frequency, presence: taken off the logits of tokens in the answer so far, times their count, and once. bias: added to logits by token.
+    logprobs: how many of the likeliest tokens are told with each token; None tells nothing.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    seed: int | None = None
+    frequency: float = 0.0
+    presence: float = 0.0
+    bias: Mapping[int, float] = field(default_factory=dict)
+    logprobs: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A token, the natural logarithm of its probability in the model's own distribution (None: not asked), and the likeliest tokens with theirs."""
+
+    token: int
+    logprob: float | None = None
+    top: tuple[tuple[int, float], ...] = ()
+
+
+class Sampler:
+    """Chooses the tokens of one answer; what it chooses depends on its own logits and its seed alone."""
+
+    def __init__(self, sampling: Sampling) -> None:
+        self._sampling = sampling
+        self._draw = np.random.default_rng(sampling.seed)
+        self._counts: Counter[int] = Counter()
+
+    def choose(self, logits: Logits) -> Chosen:
+        """Return the next token; logits: `[vocab_size]`, left as they are."""
+        scores = self._weighed(logits)
+        token = int(scores.argmax()) if self._sampling.temperature == 0 else self._drawn(scores)
+        self._counts[token] += 1
+        return Chosen(token) if self._sampling.logprobs is None else told(logits, token, self._sampling.logprobs)
+
+    def _weighed(self, logits: Logits) -> NDArray[np.float64]:
+        scores = logits.astype(np.float64)
+        if self._sampling.frequency or self._sampling.presence:
+            for token, count in self._counts.items():
+                scores[token] -= self._sampling.frequency * count + self._sampling.presence
+        for token, bias in self._sampling.bias.items():
+            scores[token] += bias
+        return scores
+
+    def _drawn(self, scores: NDArray[np.float64]) -> int:
+        scaled = (scores - scores.max()) / self._sampling.temperature
+        chances = np.exp(scaled)
+        order: NDArray[np.int64] | None = None
+        if self._sampling.top_p < 1:
+            order = np.argsort(-chances, kind="stable")
+            shares = np.cumsum(chances[order]) / chances.sum()
+            # The token that crosses the mark is in.
+            order = order[: int(np.searchsorted(shares, self._sampling.top_p)) + 1]
+            chances = chances[order]
+        sums = np.cumsum(chances)
+        place = int(np.searchsorted(sums, self._draw.random() * sums[-1], side="right"))
+        place = min(place, len(sums) - 1)
+        return int(order[place]) if order is not None else place
+
+
+def told(logits: Logits, token: int, count: int) -> Chosen:
+    """Return a token with what the model's distribution says of it and of the `count` likeliest."""
+    exact = logits.astype(np.float64)
+    logprobs = exact - np.logaddexp.reduce(exact)
+    best = np.argsort(-logprobs, kind="stable")[:count]
+    return Chosen(token, float(logprobs[token]), tuple((int(index), float(logprobs[index])) for index in best))
+
+
+def ids_below(bias: Mapping[int, float], vocabulary: int) -> Sequence[int]:
+    """Return the tokens of `bias` that are not in a vocabulary of this size."""
+    return [token for token in bias if not 0 <= token < vocabulary]

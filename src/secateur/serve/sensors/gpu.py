@@ -1,0 +1,50 @@
+"""The memory of NVIDIA GPUs, where there are any and `nvidia-ml-py` is installed."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One GPU: its name, and bytes."""
+
+    name: str
+    total: int
+    used: int
+
+
+class Gpus:
+    """All GPUs that NVML sees; none where it is not installed or finds no driver."""
+
+    def __init__(self, nvml: Any = None) -> None:
+        self._nvml = nvml if nvml is not None else _load()
+
+    def __call__(self) -> tuple[Gpu, ...]:
+        """Return what each GPU holds now."""
+        if self._nvml is None:
+            return ()
+        try:
+            return tuple(self._one(index) for index in range(self._nvml.nvmlDeviceGetCount()))
+        except self._nvml.NVMLError:
+            return ()
+
+    def _one(self, index: int) -> Gpu:
+        handle = self._nvml.nvmlDeviceGetHandleByIndex(index)
+        memory, name = self._nvml.nvmlDeviceGetMemoryInfo(handle), self._nvml.nvmlDeviceGetName(handle)
+        return Gpu(name.decode() if isinstance(name, bytes) else str(name), int(memory.total), int(memory.used))
+
+
+def _load() -> Any:
+    """Return NVML, initialised, or None."""
+    if importlib.util.find_spec("pynvml") is None:
+        return None
+    nvml = importlib.import_module("pynvml")
+    try:
+        nvml.nvmlInit()
+    except nvml.NVMLError:
+        return None
+    return nvml

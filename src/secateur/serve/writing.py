@@ -1,0 +1,75 @@
+"""Tokens become text as they come: no half characters, nothing of what follows a stop string."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+Decode = Callable[[Sequence[int]], str]
+_UNFINISHED = "\ufffd"
+_LONGEST_CHARACTER = 4
+"""Tokens that one character may be made of, at most: UTF-8 has as many bytes."""
+
+
+class Stops:
+    """Text on its way to a client, up to the first of some stop strings; `stopped` is set once one is complete."""
+
+    def __init__(self, stops: Sequence[str] = ()) -> None:
+        self._stops = [stop for stop in stops if stop]
+        self._held = ""
+        self.stopped = False
+
+    def pass_on(self, fresh: str, *, last: bool = False) -> str:
+        """Return what of the text so far, and not told yet, is certain to come before every stop string; last: nothing follows."""
+        if self.stopped:
+            return ""
+        text = self._held + fresh
+        ends = [place + len(stop) for stop in self._stops if (place := text.find(stop)) >= 0]
+        if ends:
+            self.stopped, self._held = True, ""
+            read = text[: min(ends)]
+            return read[: min(place for stop in self._stops if (place := read.find(stop)) >= 0)]
+        keep = 0 if last else max((_overlap(text, stop) for stop in self._stops), default=0)
+        self._held = text[len(text) - keep :]
+        return text[: len(text) - keep]
+
+
+class Writer:
+    """The text of one answer.
+
+    decode: turns tokens into text. stops: what ends the answer, itself not told. prompt: what goes before, of which the end decides
+    whether the first token begins with a space.
+    """
+
+    def __init__(self, decode: Decode, stops: Sequence[str] = (), prompt: Sequence[int] = ()) -> None:
+        self._decode, self._stops = decode, Stops(stops)
+        self._tokens = list(prompt[-_LONGEST_CHARACTER:])
+        self._before, self._read = 0, len(self._tokens)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop string is complete."""
+        return self._stops.stopped
+
+    def add(self, token: int) -> str:
+        """Return the text that is certain now."""
+        self._tokens.append(token)
+        return self._stops.pass_on(self._fresh(last=False))
+
+    def finish(self) -> str:
+        """Return what was held back, now that nothing follows."""
+        return self._stops.pass_on(self._fresh(last=True), last=True)
+
+    def _fresh(self, *, last: bool) -> str:
+        """Decode a few tokens more than are new, as some tokenizers write a first token otherwise than a later one."""
+        known, text = self._decode(self._tokens[self._before : self._read]), self._decode(self._tokens[self._before :])
+        waited = len(self._tokens) - self._read
+        if text.endswith(_UNFINISHED) and not last and waited < _LONGEST_CHARACTER:
+            return ""
+        self._before, self._read = self._read, len(self._tokens)
+        return text[len(known) :]
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Return how many characters at the end of `text` may be the beginning of `stop`."""
+    longest = min(len(text), len(stop) - 1)
+    return next((count for count in range(longest, 0, -1) if text.endswith(stop[:count])), 0)

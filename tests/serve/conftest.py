@@ -1,0 +1,90 @@
+"""A server over the fake model, in this process and on a real port of this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+pytest.importorskip("fastapi", reason="pip install 'secateur[serve]'")
+
+from tests.conftest import Maker
+from tests.serve.fakes import VOCABULARY, FakeModel, FakeSenses, fake_choices
+
+from secateur.adapt.policies import make_policy
+from secateur.serve.app import Service, make_app
+from secateur.serve.asking import Reader, decoder
+from secateur.serve.guard import Gate, protocol
+from secateur.serve.keeper import Care, Keeper
+from secateur.serve.limits import Limits
+from secateur.serve.worker import Worker
+from secateur.serve.writing import Decode
+
+
+@dataclass
+class Served:
+    """A server under test, and what it is made of."""
+
+    app: Any
+    model: FakeModel
+    senses: FakeSenses
+    worker: Worker
+    reader: Reader
+    decode: Decode
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tiny: Maker) -> Any:
+    from secateur.model.source import open_source
+
+    return open_source(str(tiny("llama"))).tokenizer()
+
+
+def serve(
+    tokenizer: Any, *, gate: Gate | None = None, limits: Limits | None = None, policy: str = "greedy", seconds: float = 0.0, patience: float = 60.0
+) -> Served:
+    """Return a server over a new fake model; seconds: that a step of it takes; patience: seconds that an answer may take."""
+    model, senses, choices = FakeModel(seconds=seconds), FakeSenses(), fake_choices()
+    senses.model = model
+    keeper = Keeper(model, choices, make_policy(policy, choices), senses, Care(headroom=0, least=0, calm=0.1, watch=policy != "none"))
+    reader = Reader(tokenizer, names=["fake"], ends=frozenset({2}), context=model.context, vocabulary=VOCABULARY, usual=16)
+    worker = Worker(model, keeper, decoder(tokenizer), limits or Limits())
+    app = make_app(Service(worker, reader, "fake", patience), gate or Gate())
+    return Served(app, model, senses, worker, reader, decoder(tokenizer))
+
+
+@pytest.fixture
+def make(tokenizer: Any) -> Iterator[Callable[..., Served]]:
+    """Make servers; their threads end with the test."""
+    made: list[Served] = []
+
+    def making(**options: Any) -> Served:
+        made.append(serve(tokenizer, **options))
+        return made[-1]
+
+    yield making
+    for served in made:
+        served.worker.stop()
+
+
+@contextmanager
+def listening(app: Any, gate: Gate | None = None) -> Iterator[str]:
+    """Serve an application on a free port of this machine; yield its address."""
+    import uvicorn
+
+    with socket.create_server(("127.0.0.1", 0)) as opened:
+        config = uvicorn.Config(app, http=protocol(gate or Gate()), log_level="critical", timeout_graceful_shutdown=1)
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=lambda: asyncio.run(server.serve([opened])))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{opened.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(10)

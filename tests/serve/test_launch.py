@@ -1,0 +1,153 @@
+"""Real tiny models behind the server: elastic ones with a ladder and GGUF files in llama.cpp."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from tests.conftest import Maker
+from tests.ladders import ladder_for
+from tests.serve.conftest import listening
+
+from secateur import pipeline
+from secateur.adapt.memory import MemoryModel
+from secateur.core.errors import LadderError, SourceError, UsageError
+from secateur.core.ladder import Ladder
+from secateur.core.progress import Silent
+from secateur.model.opened import open_model
+from secateur.model.whole import load_whole
+from secateur.runtime.torch import TorchBackend
+from secateur.serve.elastic import Elasticity, make_elastic, warm
+from secateur.serve.guard import Gate
+from secateur.serve.job import Engine
+from secateur.serve.keeper import Care, Keeper
+from secateur.serve.launch import Serving, build, ends_of, serve
+from secateur.serve.sensors import Room, Sensed
+
+UNITS = ("1.ffn:32", "1.kv:1", "1.attn")
+PROMPT = [5, 100, 33, 200, 77]
+GREEDY = {"prompt": PROMPT, "max_tokens": 12, "temperature": 0}
+
+
+def _ladder(model: Path, folder: Path) -> tuple[Path, Ladder]:
+    opened = open_model(str(model))
+    memory, ladder = MemoryModel(opened.graph), ladder_for(opened.graph, opened.digest, UNITS)
+    rows = [replace(ladder.at(level), weight_bytes=memory.weights(ladder.kept(level)), kv_values=memory.kv_values(ladder.kept(level))) for level in range(4)]
+    ladder = replace(ladder, whole=rows[0], rungs=tuple(rows[1:]))
+    ladder.save(folder / "ladder.json")
+    return folder / "ladder.json", ladder
+
+
+def _engine(app: Any) -> Engine:
+    """The engine of an application, for its end."""
+    found: Engine = app.state.engine
+    return found
+
+
+def test_an_elastic_model_answers_as_the_model_does(tiny: Maker, tmp_path: Path) -> None:
+    model = tiny("llama", dtype="bfloat16")
+    path, _ = _ladder(model, tmp_path)
+    app = build(Serving(model=str(model), elasticity=Elasticity(folder=tmp_path, ladder=path)), Gate(), Silent())
+    with listening(app) as address:
+        answer = httpx.post(f"{address}/v1/completions", json={"model": model.name, **GREEDY, "logprobs": 1}, timeout=30).json()
+        state = httpx.get(f"{address}/state").json()
+    expected = TorchBackend(load_whole(open_model(str(model))))
+    prompt, wanted = list(PROMPT), []
+    for _ in answer["choices"][0]["logprobs"]["tokens"]:
+        logprobs = expected.logprobs(prompt)
+        prompt.append(int(logprobs.argmax()))
+        wanted.append(float(logprobs.max()))
+    assert answer["choices"][0]["logprobs"]["token_logprobs"] == pytest.approx(wanted, abs=2e-3)
+    assert (state["level"], state["levels"], state["engine"]) == (0, 4, "elastic")
+    assert not _engine(app).healthy()
+
+
+def test_a_level_that_the_server_takes_is_the_pruned_model(tiny: Maker, tmp_path: Path) -> None:
+    model = tiny("llama", dtype="bfloat16")
+    path, ladder = _ladder(model, tmp_path)
+    stepped, choices, policy = make_elastic(open_model(str(model)), Elasticity(folder=tmp_path, ladder=path, policy="greedy"), Silent())
+    warm(stepped)
+    budget = ladder.need(2, batch=1, tokens=1) + MemoryModel(open_model(str(model)).graph).activations(1, 1) + 10
+    keeper = Keeper(stepped, choices, policy, lambda: Sensed((Room("test", budget, stepped.weights),)), Care(headroom=0, least=0))
+    keeper.settle([], 0)
+    assert tuple(stepped.units) == UNITS[:2]
+    assert stepped.weights == ladder.at(2).weight_bytes
+    pipeline.apply(ladder.plan(2), str(model), tmp_path / "pruned")
+    pruned = TorchBackend(load_whole(open_model(str(tmp_path / "pruned"))))
+    cache = stepped.open(20)
+    logits = stepped.prefill(PROMPT[:3], cache)
+    logits = stepped.decode([PROMPT[3]], [cache])[0]
+    logits = stepped.decode([PROMPT[4]], [cache])[0]
+    shifted = logits - logits.max() - (pruned.logprobs(PROMPT) - pruned.logprobs(PROMPT).max())
+    assert abs(shifted).max() < 2e-3
+
+
+def test_a_model_without_a_ladder_is_ranked_once(tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ranked: list[str] = []
+
+    def rank(model: Any, **options: Any) -> tuple[Ladder, None]:
+        ranked.append(model.source.ref)
+        return ladder_for(model.graph, model.digest, UNITS), None
+
+    monkeypatch.setattr("secateur.serve.elastic.rank", rank)
+    for _ in range(2):
+        _, choices, _ = make_elastic(open_model(str(tiny("llama"))), Elasticity(folder=tmp_path), Silent())
+        assert choices.units == UNITS
+    assert len(ranked) == 1
+
+
+def test_a_ladder_of_another_model(tiny: Maker, tmp_path: Path) -> None:
+    path, _ = _ladder(tiny("llama"), tmp_path)
+    with pytest.raises(LadderError, match="was made for"):
+        make_elastic(open_model(str(tiny("qwen2"))), Elasticity(folder=tmp_path, ladder=path), Silent())
+
+
+def test_llama_cpp_answers(tiny_gguf: Maker, tiny: Maker) -> None:
+    pytest.importorskip("xllamacpp", reason="pip install 'secateur[llamacpp]'")
+    path = tiny_gguf("llama")
+    app = build(Serving(model=str(path), backend="llamacpp", context=128), Gate(), Silent())
+    body = {"model": "llama", **GREEDY, "max_tokens": 8, "logprobs": 2, "logit_bias": {"0": -100, "2": -100}}
+    with listening(app) as address:
+        answer = httpx.post(f"{address}/v1/completions", json=body, timeout=30).json()
+        streamed = httpx.post(f"{address}/v1/completions", json={**body, "stream": True, "stream_options": {"include_usage": True}}, timeout=30).text
+        stopped = httpx.post(f"{address}/v1/completions", json={**body, "stop": answer["choices"][0]["text"][2:4]}, timeout=30).json()
+    assert "choices" in answer, answer
+    choice = answer["choices"][0]
+    assert (choice["finish_reason"], answer["usage"]["completion_tokens"]) == ("length", 8)
+    first = TorchBackend(load_whole(open_model(str(tiny("llama"))))).logprobs(PROMPT)
+    assert choice["logprobs"]["token_logprobs"][0] == pytest.approx(float(first[3:].max()), abs=0.05)
+    assert '"completion_tokens":8' in streamed
+    assert streamed.endswith("data: [DONE]\n\n")
+    assert (stopped["choices"][0]["text"], stopped["choices"][0]["finish_reason"]) == (choice["text"][:2], "stop")
+
+
+def test_ends(tiny: Maker) -> None:
+    source = open_model(str(tiny("llama"))).source
+    assert ends_of(source, source.tokenizer()) == {2}
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"backend": "elastik"}, UsageError, "did you mean elastic"),
+        ({"host": "0.0.0.0"}, UsageError, "lets other machines in"),
+        ({"host": "192.0.2.1", "open": True}, SourceError, "cannot listen on 192.0.2.1"),
+        ({"model": "nowhere"}, SourceError, "does not exist"),
+    ],
+)
+def test_what_cannot_be_served(tiny: Maker, change: dict[str, Any], error: type[Exception], words: str) -> None:
+    how = replace(Serving(model=str(tiny("llama")), port=0), **change)
+    with pytest.raises(error, match=words):
+        serve(how, Silent(), _never)
+
+
+def _never(address: str) -> None:
+    raise AssertionError("nothing listens")
+
+
+def test_llama_cpp_wants_a_file(tiny: Maker) -> None:
+    with pytest.raises(UsageError, match="secateur export"):
+        build(Serving(model=str(tiny("llama")), backend="llamacpp"), Gate(), Silent())
