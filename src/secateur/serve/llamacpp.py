@@ -132,7 +132,7 @@ def options(sampling: Sampling, limit: int) -> Mapping[str, Any]:
         "repeat_penalty": 1.0,
         "frequency_penalty": sampling.frequency,
         "presence_penalty": sampling.presence,
-        "repeat_last_n": -1,
+        "repeat_last_n": limit,
         "logit_bias": [[token, bias] for token, bias in sampling.bias.items()],
         "n_probs": 0 if sampling.logprobs is None else max(1, sampling.logprobs),
         **({} if sampling.seed is None else {"seed": sampling.seed % (2**32 - 1)}),
