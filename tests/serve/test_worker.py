@@ -40,6 +40,15 @@ async def _closed(served: Served) -> None:
     raise AssertionError("the cache is open still")
 
 
+async def _running(served: Served, count: int) -> None:
+    """Wait until so many requests are under way."""
+    for _ in range(2000):
+        if served.worker.state().running == count:
+            return
+        await asyncio.sleep(0.005)
+    raise AssertionError("they do not run")
+
+
 def _all(served: Served, asked: Sequence[Asked], during: Callable[[], None] | None = None) -> list[list[int]]:
     async def run() -> list[list[int]]:
         jobs = [Job(each, seconds=100) for each in asked]
@@ -127,7 +136,7 @@ def test_what_never_fits_and_what_does_not_now(make: Callable[..., Served]) -> N
         assert never.value.status == 413
         jobs = [Job(_asked([5, index], 100), seconds=30) for index in range(4)]
         served.worker.submit(jobs[0])
-        await asyncio.sleep(0.1)
+        await _running(served, 1)
         for job in jobs[1:3]:
             served.worker.submit(job)
         with pytest.raises(RefusedError, match="2 requests wait already") as full:
