@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +60,9 @@ class Cluster:
         if ours:
             ray.init(**self._own(), logging_level=logging.ERROR, log_to_driver=False, ignore_reinit_error=True)
         try:
-            return self._gather(ray, tasks)
+            # Ray prints that a worker died to standard output, whatever it is told about logs; that belongs to `--json`.
+            with redirect_stdout(sys.stderr):
+                return self._gather(ray, tasks)
         finally:
             if ours:
                 ray.shutdown()
