@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.browser import browser, light
 from tests.present.comparisons import MAGNITUDE, ROWS, job, write
 
 from secateur.present.charts import charts, png, write_png
@@ -29,26 +29,14 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def _browser(path: Path, width: int, scheme: Any = "light") -> Iterator[tuple[Any, list[str], list[str]]]:
-    """Yield the page, what the console said and what was asked of the network."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no Chromium on this machine: apt-get install chromium")
-    playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        shown, said, asked = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme), list[str](), list[str]()
-        shown.on("console", lambda message: said.append(message.text))
-        shown.on("pageerror", lambda error: said.append(str(error)))
-        shown.on("request", lambda request: asked.append(request.url))
-        shown.goto(path.as_uri())
+def _drawn(path: Path, width: int, scheme: Any = "light") -> Iterator[tuple[Any, list[str], list[str]]]:
+    with browser(path.as_uri(), width, scheme) as (shown, said, asked):
         shown.wait_for_function("document.querySelectorAll('.chart svg').length == 3", timeout=60_000)
         yield shown, said, asked
-        browser.close()
 
 
 def test_drawn_sorted_and_silent(written: Path) -> None:
-    with _browser(written, 1280) as (shown, said, asked):
+    with _drawn(written, 1280) as (shown, said, asked):
         # Vega draws a symbol for each row in the first chart, and a cell for each half of each block in the last.
         assert shown.locator("#quality-size .mark-symbol.role-mark path").count() == len(ROWS)
         assert shown.locator("#removed .mark-rect.role-mark path").count() == 4 * 2 * 2
@@ -68,12 +56,12 @@ def test_drawn_sorted_and_silent(written: Path) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_phone(written: Path, scheme: str) -> None:
-    with _browser(written, 375, scheme) as (shown, said, _):
+    with _drawn(written, 375, scheme) as (shown, said, _):
         assert shown.evaluate("document.documentElement.scrollWidth") <= 375
         assert max(shown.evaluate("[...document.querySelectorAll('.chart svg')].map(chart => chart.getBoundingClientRect().right)")) <= 375
         paper, ink = shown.evaluate("[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.querySelector('.chart svg text')).fill]")
-        assert (_light(paper) > 200) == (scheme == "light")
-        assert (_light(ink) < 100) == (scheme == "light")
+        assert (light(paper) > 200) == (scheme == "light")
+        assert (light(ink) < 100) == (scheme == "light")
         assert said == []
 
 
@@ -98,8 +86,3 @@ def test_png(written: Path, tmp_path: Path) -> None:
 def _column(shown: Any, index: int) -> list[str]:
     found: list[str] = shown.locator(f"#rows tbody tr > :nth-child({index + 1})").all_text_contents()
     return found
-
-
-def _light(colour: str) -> float:
-    numbers = [float(number) for number in re.findall(r"[\d.]+", colour)[:3]]
-    return sum(numbers) / 3

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable
 
 import pytest
-from tests.present.test_page import _light
+from tests.browser import browser, light
 from tests.serve.conftest import Served, listening
 from tests.serve.fakes import WEIGHTS
 
@@ -16,27 +13,9 @@ from secateur.serve.guard import Gate
 from secateur.serve.page import page
 
 
-@contextmanager
-def _browser(address: str, width: int = 1000, scheme: Any = "light") -> Iterator[tuple[Any, list[str], list[str]]]:
-    """Yield the page, what the console said and what was asked of the network."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no Chromium on this machine: apt-get install chromium")
-    playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        shown, said, asked = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme), list[str](), list[str]()
-        shown.on("console", lambda message: said.append(message.text))
-        shown.on("pageerror", lambda error: said.append(str(error)))
-        shown.on("request", lambda request: asked.append(request.url))
-        shown.goto(address)
-        yield shown, said, asked
-        browser.close()
-
-
 def test_a_chat_while_memory_shrinks(make: Callable[..., Served]) -> None:
     served = make(seconds=0.01)
-    with listening(served.app) as address, _browser(address) as (shown, said, asked):
+    with listening(served.app) as address, browser(address) as (shown, said, asked):
         shown.wait_for_function("() => document.getElementById('level').textContent == '0 of 3'")
         assert shown.locator("#memory-chart path").count() == 3
         shown.locator("#text").fill("What is <b>pruning</b>?")
@@ -52,7 +31,7 @@ def test_a_chat_while_memory_shrinks(make: Callable[..., Served]) -> None:
 
 def test_stop_ends_the_request(make: Callable[..., Served]) -> None:
     served = make(seconds=0.05)
-    with listening(served.app) as address, _browser(address) as (shown, said, _):
+    with listening(served.app) as address, browser(address) as (shown, said, _):
         shown.locator("#text").fill("Go on")
         shown.get_by_role("button", name="Send").click()
         shown.wait_for_function("() => document.querySelector('#log .assistant')?.textContent.length > 0")
@@ -68,7 +47,7 @@ def test_stop_ends_the_request(make: Callable[..., Served]) -> None:
 
 def test_a_key_is_asked_for(make: Callable[..., Served]) -> None:
     served = make(gate=Gate(key="secret"))
-    with listening(served.app) as address, _browser(address) as (shown, _, asked):
+    with listening(served.app) as address, browser(address) as (shown, _, asked):
         shown.wait_for_selector("#key", state="visible")
         assert "API key is missing" in (shown.locator("#status").text_content() or "")
         shown.locator("#key").fill("secret")
@@ -79,12 +58,12 @@ def test_a_key_is_asked_for(make: Callable[..., Served]) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_phone(make: Callable[..., Served], scheme: str) -> None:
-    with listening(make().app) as address, _browser(address, 360, scheme) as (shown, said, _):
+    with listening(make().app) as address, browser(address, 360, scheme) as (shown, said, _):
         shown.wait_for_function("() => document.querySelectorAll('svg path').length == 5")
         assert shown.evaluate("document.documentElement.scrollWidth") <= 360
         paper, ink = shown.evaluate("[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.querySelector('h1')).color]")
-        assert (_light(paper) > 200) == (scheme == "light")
-        assert (_light(ink) < 100) == (scheme == "light")
+        assert (light(paper) > 200) == (scheme == "light")
+        assert (light(ink) < 100) == (scheme == "light")
         assert shown.evaluate("parseFloat(getComputedStyle(document.querySelector('textarea')).fontSize)") >= 16, "a phone zooms into smaller ones"
         assert said == []
 

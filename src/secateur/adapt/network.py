@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 from secateur.adapt.choices import Choices
 from secateur.adapt.features import NAMES, Vector
 from secateur.core.errors import OutputError, PolicyError
+from secateur.core.files import refuse_existing, written_whole
 
 Formulation = Literal["units", "level"]
 _FORMAT = "secateur-policy-1"
@@ -48,19 +49,16 @@ class Network:
 
     def save(self, path: Path, *, overwrite: bool = False) -> None:
         """Write the network so that the file is there whole or not at all; raises OutputError where that cannot be."""
-        if path.exists() and not overwrite:
-            raise OutputError(f"{path} exists: choose another --output, or pass --overwrite")
+        refuse_existing(path, overwrite=overwrite)
         tensors = {"offset": self.offset, "scale": self.scale}
         for number, (weight, bias) in enumerate(self.layers):
             tensors |= {f"{number}.weight": weight, f"{number}.bias": bias}
         metadata = {"format": _FORMAT, "ladder": self.ladder, "formulation": self.formulation, "features": json.dumps(NAMES), "trained": self.trained}
-        scratch = path.with_name(path.name + ".tmp")
         try:
-            save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, scratch, metadata)
-            scratch.replace(path)
-        except (OSError, SafetensorError) as error:
-            scratch.unlink(missing_ok=True)
-            raise OutputError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
+            with written_whole(path) as scratch:
+                save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, scratch, metadata)
+        except SafetensorError as error:
+            raise OutputError(f"cannot write {path}: {error}") from error
 
 
 def load_network(path: Path, choices: Choices) -> Network:

@@ -11,7 +11,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from secateur.core.errors import OutputError, SourceError
+from secateur.core.errors import SourceError
+from secateur.core.files import written_whole
 from secateur.core.graph import Graph, Group, Slice
 from secateur.core.ladder import Ladder
 from secateur.model.opened import Opened
@@ -80,20 +81,11 @@ def _write(model: Opened, ladder: Ladder, path: Path, dtype: torch.dtype, identi
         header[name] = {"dtype": _CODES[kind], "shape": list(shape), "data_offsets": [at, at + size]}
         at += size
     text = json.dumps(header).encode()
-    scratch = path.with_name(path.name + ".tmp")
-    try:
-        with scratch.open("wb") as file:
-            file.write(len(text).to_bytes(8, "little") + text)
-            for name, tensor in _tensors(model, ladder, dtype):
-                kind, shape = shapes[name]
-                file.write(tensor.reshape(shape).to(kind).contiguous().view(torch.uint8).numpy().data)
-        scratch.replace(path)
-    except OSError as error:
-        scratch.unlink(missing_ok=True)
-        raise OutputError(f"cannot write {path}: {error.strerror}") from error
-    except BaseException:
-        scratch.unlink(missing_ok=True)
-        raise
+    with written_whole(path) as scratch, scratch.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name, tensor in _tensors(model, ladder, dtype):
+            kind, shape = shapes[name]
+            file.write(tensor.reshape(shape).to(kind).contiguous().view(torch.uint8).numpy().data)
 
 
 def _tensors(model: Opened, ladder: Ladder, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:

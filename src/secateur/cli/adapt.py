@@ -9,6 +9,7 @@ import typer
 
 from secateur.cli import adapt_price, adapt_simulate, adapt_train, options, show
 from secateur.core.errors import OutputError
+from secateur.core.files import refuse_existing
 
 if TYPE_CHECKING:
     from secateur.adapt.sensitivity import Cost
@@ -49,8 +50,7 @@ def rank(
     from secateur.model.opened import open_model
     from secateur.pipeline.calibration import Calibration
 
-    if output.exists() and not overwrite:
-        raise OutputError(f"{output} exists: choose another --output, or pass --overwrite")
+    refuse_existing(output, overwrite=overwrite)
     if not output.parent.is_dir():
         raise OutputError(f"cannot write {output}: {output.parent} is no folder")
     calibration = Calibration(text=calib, samples=samples, window=calib_window)

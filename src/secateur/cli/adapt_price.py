@@ -9,7 +9,7 @@ import typer
 
 from secateur.cli import options, show
 from secateur.cli.adapt_train import Ladder
-from secateur.core.errors import OutputError
+from secateur.core.files import refuse_existing
 
 
 def price(
@@ -32,8 +32,7 @@ def price(
     from secateur.model.opened import open_model
     from secateur.pipeline.calibration import Calibration
 
-    if output.exists() and not overwrite:
-        raise OutputError(f"{output} exists: choose another --output, or pass --overwrite")
+    refuse_existing(output, overwrite=overwrite)
     with show.progress(quiet=quiet or as_json) as progress:
         calibration = Calibration(text=calib, samples=samples, window=calib_window)
         priced = run(open_model(model), read_ladder(ladder), calibration, probe=probe, scratch=output.parent, seed=seed, progress=progress)

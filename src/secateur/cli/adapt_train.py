@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from secateur.cli import options, show
-from secateur.core.errors import OutputError, UsageError
+from secateur.core.errors import UsageError
+from secateur.core.files import refuse_existing
 
 Ladder = Annotated[Path, typer.Argument(help="Ladder that `secateur adapt rank` wrote.", metavar="LADDER")]
 KvBytes = Annotated[int, typer.Option("--kv-bytes", min=1, max=8, help="Bytes of a number in the KV cache.")]
@@ -32,8 +33,7 @@ def train(
     from secateur.adapt.training import train as run
     from secateur.core.ladder_file import read_ladder
 
-    if output.exists() and not overwrite:
-        raise OutputError(f"{output} exists: choose another --output, or pass --overwrite")
+    refuse_existing(output, overwrite=overwrite)
     if formulation not in ("units", "level"):
         raise UsageError(f"--formulation {formulation}: it chooses units, one after another, or a level")
     require_training()

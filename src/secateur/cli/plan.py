@@ -9,7 +9,7 @@ import typer
 
 from secateur.cli import options, show
 from secateur.cli.choose import Choice, deciding
-from secateur.core.errors import OutputError
+from secateur.core.files import refuse_existing, write_text
 
 if TYPE_CHECKING:
     from secateur.core.graph import Graph
@@ -27,11 +27,10 @@ def plan(
     quiet: options.Quiet = False,
 ) -> None:
     """Decide what to prune and write plan.json; `secateur apply` does it."""
-    if output.exists() and not overwrite:
-        raise OutputError(f"{output} exists: choose another --output, or pass --overwrite")
+    refuse_existing(output, overwrite=overwrite)
     with show.progress(quiet=quiet or as_json) as progress:
         made = choice.plan(model, progress)
-    _write(output, made.to_json())
+    write_text(output, made.to_json())
     if explain and not as_json:
         print(made.explain(_graph(model), _stored(made, model)))
     show.result(summary(made, model), as_json=as_json, title=f"wrote {output}")
@@ -66,13 +65,3 @@ def _stored(plan: Plan, model: str) -> Graph:
     from secateur.pipeline.unit_repair import repaired
 
     return repaired(shaped(open_model(model), plan.made_by.get("rotate", "")), plan).graph
-
-
-def _write(path: Path, text: str) -> None:
-    scratch = path.with_name(path.name + ".tmp")
-    try:
-        scratch.write_text(text, encoding="utf-8")
-        scratch.replace(path)
-    except OSError as error:
-        scratch.unlink(missing_ok=True)
-        raise OutputError(f"cannot write {path}: {error.strerror}") from error

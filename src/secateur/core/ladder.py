@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-from secateur.core.errors import LadderError, OutputError, nearest
+from secateur.core.errors import LadderError, nearest
+from secateur.core.files import refuse_existing, write_text
 from secateur.core.graph import Graph
 from secateur.core.plan import Plan
 
@@ -124,15 +125,8 @@ class Ladder:
 
     def save(self, path: Path, *, overwrite: bool = False) -> None:
         """Write the ladder so that it exists whole or not at all; raises OutputError if it cannot, or must not be, written."""
-        if path.exists() and not overwrite:
-            raise OutputError(f"{path} exists: choose another --output, or pass --overwrite")
-        scratch = path.with_name(path.name + ".tmp")
-        try:
-            scratch.write_text(self.to_json(), encoding="utf-8")
-            scratch.replace(path)
-        except OSError as error:
-            scratch.unlink(missing_ok=True)
-            raise OutputError(f"cannot write {path}: {error.strerror}") from error
+        refuse_existing(path, overwrite=overwrite)
+        write_text(path, self.to_json())
 
     def validate(self, graph: Graph, model_digest: str) -> None:
         """Raise LadderError unless the ladder was made for this model and orders all units of its groups."""

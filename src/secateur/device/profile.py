@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from secateur.core.errors import OutputError, UsageError, nearest
+from secateur.core.errors import UsageError, nearest
+from secateur.core.files import refuse_existing, write_text
 
 LOCAL = "local"
 """The name of the machine that asks."""
@@ -168,22 +168,13 @@ def check_place(path: Path, *, overwrite: bool) -> None:
     """Raise UsageError or OutputError where a profile cannot be written to `path`, before anything is measured for it."""
     if path.suffix != ".toml":
         raise UsageError(f"{path} does not end in .toml: --device would not know what it is")
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path} exists: choose another --output, or pass --overwrite")
+    refuse_existing(path, overwrite=overwrite)
 
 
 def write_profile(profile: Profile, path: Path, *, overwrite: bool) -> None:
     """Write a profile as TOML; raises OutputError if it exists or cannot be written, UsageError for another kind of name."""
     check_place(path, overwrite=overwrite)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(to_toml(profile.model_dump(exclude_none=True)))
-        partial.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            partial.unlink()
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
+    write_text(path, to_toml(profile.model_dump(exclude_none=True)), parents=True)
 
 
 def to_toml(values: Mapping[str, Any], prefix: str = "") -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from secateur.core.errors import OutputError, RecordError, UsageError
+from secateur.core.files import write_text
 from secateur.core.plan import Plan
 from secateur.core.record import Record
 from secateur.model.opened import open_model
@@ -49,7 +50,7 @@ def card(src: str, *, compared: str | Path | None = None, files: Sequence[str | 
         raise UsageError(f"there is no number of {src} in what was given, only of the model it was pruned from")
     before = {record.name: record.value for record, own in found if not own}
     text = with_results(_read(folder / CARD), folder.resolve().name, list(ours.values()), before)
-    _write(place, text)
+    write_text(place, text, parents=True)
     return Carded(place, tuple(ours.values()), len(results(list(ours.values()))))
 
 
@@ -96,13 +97,3 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8") if path.exists() else ""
     except (OSError, UnicodeDecodeError) as error:
         raise RecordError(f"cannot read {path}: {error}") from None
-
-
-def _write(path: Path, text: str) -> None:
-    scratch = path.with_name(path.name + ".tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch.write_text(text, encoding="utf-8")
-        scratch.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from secateur.core.errors import OutputError, UsageError, nearest
+from secateur.core.errors import UsageError, nearest
+from secateur.core.files import write_text
 from secateur.present.asked import tables
 from secateur.present.charts import charts, require_charts, write_png
 from secateur.present.columns import comma_separated, markdown, plain
@@ -47,7 +48,9 @@ def report(folder: str | Path, out: str | Path | None = None, formats: Sequence[
         "md": lambda: f"# {job.name}: pruning compared\n\n{summary(job, cells)}\n\n{_kinds(lines)}## Every row\n\n{markdown(lines)}{_asked(cells)}",
         "csv": lambda: comma_separated(lines),
     }
-    written = [_write(place / f"report.{name}", make()) for name, make in makers.items() if name in formats]
+    written = [place / f"report.{name}" for name in makers if name in formats]
+    for path in written:
+        write_text(path, makers[path.suffix[1:]](), parents=True)
     if "png" in formats:
         for name, spec in charts(lines, cells).items():
             write_png(place / f"{name}.png", spec)
@@ -62,14 +65,3 @@ def _kinds(lines: Sequence[Line]) -> str:
 
 def _asked(cells: Sequence[Cell]) -> str:
     return "".join(f"\n## {table.title}\n\n{table.words}\n\n{plain(table.header, table.rows)}" for table in tables(cells))
-
-
-def _write(path: Path, text: str) -> Path:
-    scratch = path.with_name(path.name + ".tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch.write_text(text, encoding="utf-8")
-        scratch.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
-    return path

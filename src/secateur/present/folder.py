@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from secateur.core.errors import OutputError, RecordError
+from secateur.core.errors import RecordError
+from secateur.core.files import write_text
 from secateur.core.record import Record
 
 VERSION = 1
@@ -164,13 +164,7 @@ def write_part(folder: Path, row: Row, name: str, part: Part) -> None:
 
 def write_json(path: Path, body: Mapping[str, Any]) -> None:
     """Write a JSON file so that it exists whole or not at all; raises OutputError where nothing can be written."""
-    scratch = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch.write_text(json.dumps(body, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
-        scratch.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+    write_text(path, json.dumps(body, indent=1, sort_keys=True, ensure_ascii=False) + "\n", parents=True)
 
 
 def _read_part(path: Path, job: Job) -> Part:
