@@ -22,8 +22,9 @@ demo: setup
 	$(BIN)/secateur compare smollm2-135m --quick --text $(TEXT) --calib $(CALIB) -o out/demo
 	$(BIN)/secateur report out/demo
 
+# One process a core, each with one thread: the models are tiny, and threads would only wait for each other.
 test: setup
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal
 
 slow: setup
 	$(BIN)/pytest -m slow --timeout 3600

@@ -79,6 +79,7 @@ class TestReading:
                 "recover",
                 {"recover": {"method": "lora", "steps": 7}},
                 {"quantize": {"bits": 3, "symmetric": False}},
+                {"recover": {"method": "scales", "steps": 9}},
             ),
         )
         stages = read_recipe(path).stages
@@ -90,11 +91,12 @@ class TestReading:
             Local(),
             Distill(trains="lora", steps=7),
             Integers(bits=3, symmetric=False),
+            Distill(trains="scales", steps=9),
         ]
-        assert [stage.calibration.samples for stage in stages] == [6, 6, 6, 9, 6, 6, 6]
+        assert [stage.calibration.samples for stage in stages] == [6, 6, 6, 9, 6, 6, 6, 6]
         changed = read_recipe(path, model="org/name", changes=["quantize.bits=5", "calibration.samples=3", "seed=7", "prune.protect=[first=1]"])
         assert (changed.model, changed.seed) == ("org/name", 7)
-        assert [stage.calibration.samples for stage in changed.stages] == [3, 3, 3, 9, 3, 3, 3]
+        assert [stage.calibration.samples for stage in changed.stages] == [3, 3, 3, 9, 3, 3, 3, 3]
         assert all(stage.options.protect == ["first=1"] for stage in changed.stages if isinstance(stage.options, Width | Depth | Auto | Sparsity))
 
     @pytest.mark.parametrize(
@@ -118,6 +120,8 @@ class TestReading:
             (with_stages("recover"), "comes before any prune"),
             (with_stages("quantize", {"prune": {"sparsity": 0.5}}), "stage 2 .prune. comes after quantize"),
             (with_stages("quantize", "quantize"), "comes after quantize"),
+            (with_stages({"prune": {"sparsity": 0.5}}, "quantize", "recover"), "stage 3 .recover. comes after quantize"),
+            (with_stages({"recover": {"method": "scales"}}, "quantize"), "stage 1 .recover. trains the scales of a quantised model"),
             (with_stages("export", "quantize"), "comes after export"),
             (with_stages("export", "export"), "exports twice"),
             (with_stages({"quantize": {"bits": 9}}), "9 bits"),

@@ -1,4 +1,4 @@
-"""`secateur recover`: train a pruned model towards the dense one it was made from."""
+"""`secateur recover`: train a pruned or quantised model towards the dense one it was made from."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ from secateur.core.errors import UsageError, nearest
 if TYPE_CHECKING:
     from secateur.pipeline import How, Interleaved, Recovered
 
-METHODS = {"local": "", "distill": "all", "lora": "lora", "bias": "bias"}
+METHODS = {"local": "", "distill": "all", "lora": "lora", "bias": "bias", "scales": "scales"}
 """What each method trains of a whole model; `local` trains none whole."""
-_METHOD = "local: one half of a block at a time, one block in memory; distill: every weight of the whole model; lora: adapters, merged; bias: biases alone."
-_RATE = "Highest learning rate; local: relative to the size of the weights."
+_METHOD = (
+    "local: one half of a block at a time, one block in memory; distill: every weight of the whole model; lora: adapters, merged; bias: biases alone; "
+    "scales: those of a quantised model, whose codes stay."
+)
+_RATE = "Highest learning rate; local and scales: relative to the size of what learns."
 _BATCH = "Tokens in each step; of all processes together."
 _LOSS = "Kullback-Leibler divergence: forward (default), reverse or both."
 _STATES = "Weight of the distance of the last hidden states."
@@ -56,7 +59,7 @@ def recover(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Train what pruning left until it does more of what the dense model does; zeros stay zero."""
+    """Train what pruning or rounding left until it does more of what the dense model does; zeros stay zero, codes stay codes."""
     if method not in METHODS:
         raise UsageError(f"unknown --method {method!r}{nearest(method, METHODS)}; known: {', '.join(METHODS)}")
     whole = {
@@ -91,7 +94,7 @@ def _how(method: str, given: dict[str, Any]) -> How | Interleaved:
     belong = {
         "rank": ("lora",),
         **dict.fromkeys(("sparsity", "ratio", "stages"), ("distill",)),
-        **dict.fromkeys(("micro", "loss", "temperature", "top", "states", "schedule", "checkpointing"), ("distill", "lora", "bias")),
+        **dict.fromkeys(("micro", "loss", "temperature", "top", "states", "schedule", "checkpointing"), ("distill", "lora", "bias", "scales")),
     }
     for name in given:
         if method not in belong.get(name, METHODS):

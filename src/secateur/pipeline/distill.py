@@ -1,4 +1,4 @@
-"""Training of a whole pruned model towards what its dense teacher says: every weight, adapters, or biases."""
+"""Training of a whole model towards what its dense teacher says: every weight of a pruned one, adapters, biases, or the scales of a quantised one."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from secateur.core.progress import Progress
 from secateur.model.arithmetic import Arithmetic, arithmetic, has_bfloat16
 from secateur.model.memory import give_back
 from secateur.model.opened import Opened, open_model
+from secateur.model.packed import PackedSource
 from secateur.model.whole import load_whole
 from secateur.pipeline.calibration import held_out
 from secateur.pipeline.pairing import mask_of, pair
@@ -31,14 +32,15 @@ from secateur.train.bias import biases
 from secateur.train.gradual import Gradual
 from secateur.train.lora import adapters
 from secateur.train.losses import KINDS, Kind, Targets
+from secateur.train.scales import scales
 from secateur.train.schedule import SCHEDULES, Schedule
 from secateur.train.student import Learner, Loss, all_weights
 from secateur.train.teacher import teach
 from secateur.train.trainer import Regime, Trained, Trainer
 from secateur.transform.mask import choose_mask
 
-Trains = Literal["all", "lora", "bias"]
-_RATES: Mapping[Trains, float] = {"all": 3e-4, "lora": 1e-3, "bias": 1e-3}
+Trains = Literal["all", "lora", "bias", "scales"]
+_RATES: Mapping[Trains, float] = {"all": 3e-4, "lora": 1e-3, "bias": 1e-3, "scales": 1e-3}
 _EVERY = 5
 """Steps of training between two cuts."""
 _WAIT = timedelta(days=7)
@@ -49,9 +51,10 @@ _WAIT = timedelta(days=7)
 class Distill:
     """Train a whole model to predict what its teacher predicts.
 
-    trains: `all` weights, adapters of `rank` (`lora`, scaled by `alpha` / `rank`), or each `bias`.
+    trains: `all` weights, adapters of `rank` (`lora`, scaled by `alpha` / `rank`), each `bias`, or the `scales` of a quantised model.
     steps: of AdamW; batch: tokens in each, over all processes; micro: windows that a process runs at once, the rest is accumulated.
-    rate: highest learning rate; None for 3e-4, or 1e-3 where little learns. schedule: `cosine` or `wsd`; warmup: its share of the steps.
+    rate: highest learning rate, of scales as a share of each; None for 3e-4, or 1e-3 where little learns.
+    schedule: `cosine` or `wsd`; warmup: its share of the steps.
     loss: `forward`, `reverse` or `both` Kullback-Leibler divergences at `temperature`, of the teacher's `top` likeliest tokens and all
     others as one; states, text: weights of the distance of the last hidden states, and of the negative log likelihood of the text.
     sparsity: share of zeros that every linear of the blocks grows along a cubic while it is trained, by magnitude, and has from `grow` of the
@@ -163,8 +166,7 @@ class WholeRun:
     def compare(self, rewrite: Rewrite, tokens: Tensor) -> float:
         """Return how far the written folder's logits are from those of the trained model as transformers runs it whole."""
         whole = load_whole(self._student)
-        stored = {name: _rounded(self.changed.get(name, whole.get_parameter(name)), rewrite.dtype) for name in self._student.graph.tensors}
-        whole.load_state_dict(stored, strict=False)
+        whole.load_state_dict({name: rewrite.meant(name, self.changed) for name in self._student.graph.tensors}, strict=False)
         with torch.no_grad(), arithmetic("float32"):
             meant = whole(tokens[:1], use_cache=False).logits[0, -1:]
             stream = open_model(str(rewrite.folder)).stream()
@@ -186,7 +188,9 @@ class WholeRun:
         return Targets(**state.load(path)[0])
 
     def _learner(self, seed: int) -> Learner:
-        graph, whole = self._student.graph, load_whole(self._student)
+        graph, whole, source = self._student.graph, load_whole(self._student), self._student.source
+        if self._how.trains == "scales" and isinstance(source, PackedSource):
+            return scales(whole, {name: source.codes(name) for name in source.grids})
         linears = [(linear, block) for block in graph.blocks for linear in block.linears]
         found = {linear.tensor: mask_of(linear.tensor, whole.get_parameter(linear.tensor), block, self._plan) for linear, block in linears}
         masks = {name: mask for name, mask in found.items() if mask is not None}
@@ -196,7 +200,7 @@ class WholeRun:
             case "lora":
                 modules = [name.removesuffix(".weight") for name in found]
                 return adapters(whole, modules, masks, rank=self._how.rank, alpha=self._how.alpha, seed=seed)
-            case "bias":
+            case _:
                 return biases(whole, graph.tensors)
 
 
@@ -212,10 +216,6 @@ def pruned_by(how: Distill, student: Opened, seed: int) -> Plan | None:
 
 def _by_magnitude(weight: Tensor, ratio: float) -> Tensor:
     return choose_mask(weight.abs(), Pattern(ratio), "tensor")
-
-
-def _rounded(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    return tensor.to(dtype).float()
 
 
 def _accelerator() -> Any:

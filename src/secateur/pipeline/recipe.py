@@ -75,6 +75,7 @@ _RECOVERIES: Mapping[str, tuple[type[Any], dict[str, str]]] = {
     "distill": (Distill, {"trains": "all"}),
     "lora": (Distill, {"trains": "lora"}),
     "bias": (Distill, {"trains": "bias"}),
+    "scales": (Distill, {"trains": "scales"}),
 }
 _EXTRAS = {"quantize": ("compressed_tensors", "quantize"), "export": ("xllamacpp", "llamacpp")}
 
@@ -275,9 +276,12 @@ def _check_order(stages: Sequence[Stage]) -> None:
     seen: list[str] = []
     for number, stage in enumerate(stages, 1):
         where, kind = f"stage {number} ({stage.kind})", stage.kind
-        if kind == "recover" and "prune" not in seen:
+        scales = isinstance(stage.options, Distill) and stage.options.trains == "scales"
+        if scales and "quantize" not in seen:
+            raise UsageError(f"{where} trains the scales of a quantised model: put a quantize before it")
+        if kind == "recover" and not scales and "prune" not in seen:
             raise UsageError(f"{where} comes before any prune: there is nothing to recover from")
-        if kind in CHANGING and "quantize" in seen:
+        if kind in CHANGING and not scales and "quantize" in seen:
             raise UsageError(f"{where} comes after quantize, and rounded weights are not changed again: move it before")
         if kind in CHANGING and "export" in seen:
             raise UsageError(f"{where} comes after export, whose file would not hold what it makes: move it before")

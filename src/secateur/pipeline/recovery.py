@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from secateur.core.errors import UsageError
 from secateur.core.plan import Plan
 from secateur.core.progress import Progress, Silent
 from secateur.export.card import origin
@@ -18,7 +19,9 @@ from secateur.measure.perplexity import Quality
 from secateur.model.arithmetic import Arithmetic, arithmetic
 from secateur.model.biased import with_output_biases
 from secateur.model.checkpoint import Checkpoint, writing
+from secateur.model.coded import CodedSource
 from secateur.model.opened import Opened, open_model
+from secateur.model.packed import PackedSource
 from secateur.pipeline.calibration import Calibration, calibration_tokens, held_out, provenance
 from secateur.pipeline.distill import Distill, WholeRun, is_first_process, pruned_by, share
 from secateur.pipeline.judge import Judge
@@ -58,10 +61,11 @@ class Recovered:
 def recover(student: Opened, teacher: Opened, how: How, calibration: Calibration, out: Path, *, seed: int, settings: Settings, progress: Progress) -> Recovered:
     """Train `student` towards `teacher` and write the folder `out`, going on where the same run was killed.
 
-    Raises UsageError for a teacher that is not one of this student, PlanError for a mask that its plan does not give it,
-    TextError if the text is too short, VerificationError if the folder does not compute what was meant; then nothing is left.
+    Raises UsageError for a teacher that is not one of this student or a method that is not for it, PlanError for a mask that its plan does
+    not give it, TextError if the text is too short, VerificationError if the folder does not compute what was meant; then nothing is left.
     """
     how.check()
+    _check_grids(student, how)
     check_tokenizers(student, teacher)
     plan = plan_beside(student.source.ref)
     check_masks(student, plan)
@@ -95,6 +99,15 @@ def recover(student: Opened, teacher: Opened, how: How, calibration: Calibration
     return made
 
 
+def _check_grids(student: Opened, how: How) -> None:
+    """Raise UsageError unless a quantised student trains its scales, and only such a one does."""
+    scales = isinstance(how, Distill) and how.trains == "scales"
+    if scales and not isinstance(student.source, PackedSource):
+        raise UsageError(f"--method scales trains a model that `secateur quantize` wrote, and {student.source.ref} is not quantised so: quantize it first")
+    if isinstance(student.source, CodedSource) and student.source.grids and not scales:
+        raise UsageError(f"{student.source.ref} is quantised: --method scales is the one that keeps it so; train other weights before you quantize")
+
+
 @dataclass(frozen=True)
 class _Job:
     """Everything that decides what a recovery makes."""
@@ -116,7 +129,9 @@ class _Job:
     @property
     def dtype(self) -> torch.dtype:
         """The type that weights are stored in."""
-        return storage_type(self.settings.dtype, self.student.graph.tensors)
+        source = self.student.source
+        quantised = source.grids if isinstance(source, CodedSource) else {}
+        return storage_type(self.settings.dtype, {name: info for name, info in source.tensors.items() if name not in quantised})
 
     @property
     def said(self) -> dict[str, str]:

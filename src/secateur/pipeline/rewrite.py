@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.metadata import version
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from secateur.core.codes import Codes
 from secateur.core.plan import Plan
 from secateur.model.checkpoint import MANIFEST, Checkpoint
+from secateur.model.coded import CONFIG_KEY
 from secateur.model.families import family_of
 from secateur.model.nonuniform import MODULE, modeling_source
 from secateur.model.opened import Opened
+from secateur.model.packed import PackedSource, packed_tensors, quantization_config
 from secateur.model.source import read_as
 
 
 class Rewrite:
-    """The folder of a model like `student`: what lies outside the blocks in shard 0, then a shard for each block."""
+    """The folder of a model like `student`: what lies outside the blocks in shard 0, then a shard for each block.
+
+    What is quantised there is so here, with the same codes: what changes of it are scales.
+    """
 
     def __init__(self, student: Opened, checkpoint: Checkpoint, dtype: torch.dtype) -> None:
         self.dtype, self.folder = dtype, checkpoint.partial
@@ -41,11 +48,24 @@ class Rewrite:
         return self._student.graph.blocks[shard - 1].tensors if shard else self._student.graph.outside
 
     def write(self, shard: int, changed: Mapping[str, Tensor]) -> None:
-        """Write a shard: the tensors in `changed`, and the student's own for all others."""
+        """Write a shard: the tensors in `changed` (of a quantised weight its scales), and the student's own for all others."""
+        self._checkpoint.write(shard, {part: tensor for name in self.names(shard) for part, tensor in self._parts(name, changed).items()})
+
+    def codes(self, name: str, changed: Mapping[str, Tensor]) -> Codes | None:
+        """Return the codes of a weight with the scales in `changed`, or its own; None where it is not quantised."""
         source = self._student.source
-        self._checkpoint.write(
-            shard, {name: changed[name].to(self.dtype) if name in changed else read_as(source, name, self.dtype) for name in self.names(shard)}
-        )
+        if not isinstance(source, PackedSource) or name not in source.grids:
+            return None
+        codes = source.codes(name)
+        return replace(codes, scales=changed[name]) if name in changed else codes
+
+    def meant(self, name: str, changed: Mapping[str, Tensor]) -> Tensor:
+        """Return a tensor as the folder means it, float32."""
+        codes = self.codes(name, changed)
+        return codes.dense() if codes else self._stored(name, changed).float()
+
+    def _stored(self, name: str, changed: Mapping[str, Tensor]) -> Tensor:
+        return changed[name].to(self.dtype) if name in changed else read_as(self._student.source, name, self.dtype)
 
     def read(self, shard: int) -> dict[str, Tensor]:
         """Return the tensors of a finished shard."""
@@ -57,8 +77,12 @@ class Rewrite:
         for block in self._student.graph.blocks:
             now = self.read(block.index + 1)
             for names in block.halves.values():
-                count += any(not torch.equal(now[name], read_as(self._student.source, name, self.dtype)) for name in names)
+                count += any(not torch.equal(now[part], tensor) for name in names for part, tensor in self._parts(name, {}).items())
         return count
+
+    def _parts(self, name: str, changed: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        codes = self.codes(name, changed)
+        return packed_tensors(name, codes) if codes else {name: self._stored(name, changed)}
 
     def revert(self) -> None:
         """Write the student's own weights over what was trained."""
@@ -69,13 +93,16 @@ class Rewrite:
     def finish(self, teacher: Opened, said: Mapping[str, str], plan: Plan | None) -> None:
         """Write everything in the folder that is not weights; `said` is how they came about, `plan` what made their zeros and shapes."""
         for shard in range(len(self._student.graph.blocks) + 1):
-            self._checkpoint.add(shard, {name: self._student.graph.tensors[name].numel * self.dtype.itemsize for name in self.names(shard)})
+            self._checkpoint.add(shard, {name: tensor.nbytes for name, tensor in self.read(shard).items()})
         self._checkpoint.write_index()
-        config = {**self._student.source.config, "dtype": str(self.dtype).removeprefix("torch.")}
+        source, linears = self._student.source, self._student.graph.linears
+        config = {**source.config, "dtype": str(self.dtype).removeprefix("torch.")}
+        if isinstance(source, PackedSource):
+            config[CONFIG_KEY] = quantization_config(source.grids, [linear.tensor for linear in linears if linear.tensor not in source.grids])
         self._checkpoint.write_json("config.json", config)
         if "auto_map" in config:
             (self.folder / f"{MODULE}.py").write_text(modeling_source(family_of(config)), encoding="utf-8")
-        self._student.source.copy_companions(self.folder)
+        source.copy_companions(self.folder)
         if plan is not None:
             (self.folder / "plan.json").write_text(plan.to_json(), encoding="utf-8")
         self._checkpoint.write_json(
