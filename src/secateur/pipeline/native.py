@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from secateur.core.codes import Codes, Grid
 from secateur.core.errors import UnsupportedModelError, UsageError, nearest
@@ -22,6 +21,7 @@ from secateur.model.build import transformers_config
 from secateur.model.coded import CodedSource
 from secateur.model.families import EMBED, FAMILIES, FINAL_NORM, HEAD, Family, family_of
 from secateur.model.opened import Opened
+from secateur.model.positions import LENGTHENED, frequencies, rotary_type, sight, turns
 from secateur.model.sparse_folder import SparseSource
 from secateur.model.stream import POSITIONS, ModelStream
 from secateur.model.whole import load_whole
@@ -35,8 +35,6 @@ from secateur.sparse.library import kernels
 from secateur.sparse.pool import Pool
 from secateur.sparse.weights import Weight
 
-_LENGTHENED = ("dynamic", "longrope")
-"""Rotary embeddings whose frequencies hang on how long the text is."""
 _SPARSE = "sparse-"
 _FLOATS = {"f32": torch.float32, "bf16": torch.bfloat16}
 KINDS = (*_FLOATS, "int8", "int4", "sparse-bf16", "sparse-int8", "sparse-int4")
@@ -56,15 +54,15 @@ def native_weights(model: Opened, matrix: Callable[[str], Weight]) -> Weights:
     """
     family, config = family_of(model.source.config), transformers_config(model.source.config)
     _check(model, family, config)
-    rotary = LlamaRotaryEmbedding(config)
+    radians, scale = frequencies(config)(1)
     embed = matrix(EMBED)
     return Weights(
         embed=embed,
         head=embed if model.graph.tied else matrix(HEAD),
         final_norm=_vector(model, FINAL_NORM),
         epsilon=config.rms_norm_eps,
-        frequencies=rotary.inv_freq.float().numpy(),
-        scale=float(rotary.attention_scaling),
+        frequencies=radians.float().numpy(),
+        scale=float(scale),
         blocks=tuple(_block(model, family, config, block, matrix) for block in model.graph.blocks),
     )
 
@@ -74,8 +72,8 @@ def _check(model: Opened, family: Family, config: Any) -> None:
     if not runs_natively(family):
         known = ", ".join(name for name, row in FAMILIES.items() if runs_natively(row))
         raise UnsupportedModelError(f"the native backend runs {known}, and {ref} is {family.name}: use --backend torch or llamacpp")
-    kind = config.rope_parameters.get("rope_type", "default")
-    if kind in _LENGTHENED:
+    kind = rotary_type(config)
+    if kind in LENGTHENED:
         raise UnsupportedModelError(f"the native backend has no rotary embedding of the kind {kind!r}, which {ref} has: use --backend torch")
     if config.hidden_act not in ("silu", "swish"):
         raise UnsupportedModelError(f"the native backend has no activation {config.hidden_act!r}, which {ref} has: use --backend torch")
@@ -90,22 +88,11 @@ def _block(model: Opened, family: Family, config: Any, block: Block, matrix: Cal
     stored = model.graph.tensors
     return BlockWeights(
         shape=block.shape,
-        turns=_turns(config, block.index),
-        window=_window(config, block.index),
+        turns=turns(config, block.index),
+        window=sight(config, block.index),
         vectors={name: _vector(model, tensor) for name, tensor in vectors.items() if tensor in stored},
         matrices={name: matrix(tensor) for name, tensor in weights.items() if tensor in stored},
     )
-
-
-def _turns(config: Any, index: int) -> bool:
-    """Return whether a block has a rotary embedding; 1 in transformers' list says that it has."""
-    flags = getattr(config, "no_rope_layers", None)
-    return bool(flags[index]) if flags else True
-
-
-def _window(config: Any, index: int) -> int:
-    window, kinds = getattr(config, "sliding_window", None), getattr(config, "layer_types", None)
-    return int(window) if window and (kinds is None or kinds[index] == "sliding_attention") else 0
 
 
 def _vector(model: Opened, name: str) -> NDArray[np.float32]:

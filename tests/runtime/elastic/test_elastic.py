@@ -152,7 +152,7 @@ def test_generates_what_transformers_generates(opened: Callable[..., Any]) -> No
     assert elastic.caches == ()
 
 
-def test_a_request_cancelled_during_a_pass_does_not_disturb_the_others(opened: Callable[..., Any]) -> None:
+def test_a_request_cancelled_during_a_pass_does_not_disturb_the_others(opened: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Its memory goes once the pass is over."""
     _, _, elastic = opened("llama")
     alone, beside, cancelled = elastic.open(), elastic.open(), elastic.open()
@@ -160,16 +160,24 @@ def test_a_request_cancelled_during_a_pass_does_not_disturb_the_others(opened: C
         elastic.prefill(TOKENS[:5], cache)
     canceller = threading.Thread(target=cancelled.close)
 
-    def starts_cancelling(_module: object, _inputs: object) -> None:
-        if not canceller.ident:
+    halves = elastic._body.halves
+    real = halves["1.kv"]
+
+    class Cancelling:
+        """Stands where a half is, and cancels a request during the pass."""
+
+        units = real.units
+
+        def __call__(self, states: Tensor, step: Any) -> Tensor:
             canceller.start()
             canceller.join(0.05)
             assert not cancelled.closed
+            return real(states, step)
 
-    handle = elastic._body.model.model.layers[1].register_forward_pre_hook(starts_cancelling)
+    monkeypatch.setitem(halves, "1.kv", Cancelling())
     rows = elastic.decode([7, 7], [beside, cancelled])
     canceller.join()
-    handle.remove()
+    monkeypatch.undo()
     assert (cancelled.closed, cancelled.bytes, len(elastic.caches)) == (True, 0, 2)
     torch.testing.assert_close(rows[0], elastic.decode([7], [alone])[0], atol=2e-5, rtol=0)
 

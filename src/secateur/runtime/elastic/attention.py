@@ -2,52 +2,86 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from secateur.runtime.elastic.cache import Cache
 
-NAME = "secateur_elastic"
-"""The attention implementation as transformers' registry knows it; no mask is registered, so transformers makes none."""
+Frequencies = Callable[[int], tuple[Tensor, float]]
+"""For a text of so many tokens: radians per position of each pair of channels, `[pairs]`, and the scale of cosines and sines."""
+Table = tuple[Tensor, Tensor]
+"""Cosines and sines, `[tokens, 1, pairs]` each."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sight:
+    """How the attention of a block sees.
+
+    head_dim: width of a head. scale: of scores. window: how far back a token sees, itself included, 0 for all. softcap: bounds the scores,
+    None for none. rotary: name of the rotary embedding, None for none.
+    """
+
+    head_dim: int
+    scale: float
+    window: int = 0
+    softcap: float | None = None
+    rotary: str | None = ""
+
+
+class Attending(Protocol):
+    """What answers the attention of all blocks during a pass."""
+
+    def table(self, rotary: str) -> Table:
+        """Return by how much a rotary embedding turns the new tokens."""
+
+    def attend(self, block: int, queries: Tensor, keys: Tensor, values: Tensor, how: Sight) -> Tensor:
+        """Return `[tokens, heads, head_dim]` for `queries` of that shape and keys and values `[tokens, groups, head_dim]` of the new tokens."""
+
+    def absent(self, block: int) -> Tensor | None:
+        """Return which of the new tokens, `[tokens, 1]`, must get nothing from this block's attention; None if all get something."""
 
 
 class Step:
-    """One forward pass over the new tokens of some requests, laid one after another; stands where transformers wants a cache.
+    """One forward pass over the new tokens of some requests, laid one after another.
 
-    requests: caches, and how many new tokens each gets.
+    requests: caches, and how many new tokens each gets. rotary: the model's rotary embeddings by name.
     """
 
-    def __init__(self, requests: Sequence[tuple[Cache, int]]) -> None:
+    def __init__(self, requests: Sequence[tuple[Cache, int]], rotary: Mapping[str, Frequencies]) -> None:
         self._spans, start = list[tuple[Cache, int, int]](), 0
         for cache, count in requests:
             self._spans.append((cache, start, start + count))
             start += count
+        self._rotary = rotary
+        self._tables: dict[str, Table] = {}
         self._absent: dict[int, Tensor | None] = {}
 
-    def update(self, keys: Tensor, values: Tensor, block: int, *_more: Any) -> tuple[Tensor, Tensor]:
-        """Remember the new keys and values, `[1, groups, tokens, head_dim]`."""
-        for cache, start, end in self._spans:
-            cache.append(block, keys[0, :, start:end], values[0, :, start:end])
-        return keys, values
+    def table(self, rotary: str) -> Table:
+        """Return by how much a rotary embedding turns the new tokens, each as its own request's length says."""
+        if rotary not in self._tables:
+            rows = [(cache.tokens, cache.tokens + end - start) for cache, start, end in self._spans]
+            parts = [table_of(torch.arange(begin, stop), *self._rotary[rotary](stop)) for begin, stop in rows]
+            cosines, sines = zip(*parts, strict=True)
+            self._tables[rotary] = torch.cat(cosines), torch.cat(sines)
+        return self._tables[rotary]
 
-    def attend(self, block: int, query: Tensor, keys: Tensor, _values: Tensor, scale: float, window: int | None, softcap: float | None) -> Tensor:
-        """Return `[tokens, heads, head_dim]` for queries `[heads, tokens, head_dim]`; zeros for groups that a request does not use.
-
-        window: how far back a token sees, itself included; softcap: bounds the scores.
-        """
-        found = query.new_zeros(query.shape[1], query.shape[0], query.shape[2])
+    def attend(self, block: int, queries: Tensor, keys: Tensor, values: Tensor, how: Sight) -> Tensor:
+        """Remember the new keys and values, and look at all of them; zeros for groups that a request does not use."""
+        found, per_group = torch.zeros_like(queries), queries.shape[1] // keys.shape[1]
         for cache, start, end in self._spans:
-            heads = cache.groups[block] * (len(query) // len(keys))
+            cache.append(block, keys[start:end].transpose(0, 1), values[start:end].transpose(0, 1))
+            heads = cache.groups[block] * per_group
             if heads:
-                found[start:end, :heads] = _attend(cache, block, query[:heads, start:end], scale, window, softcap).transpose(0, 1)
+                found[start:end, :heads] = _attend(cache, block, queries[start:end, :heads].transpose(0, 1), how).transpose(0, 1)
         return found
 
     def absent(self, block: int) -> Tensor | None:
-        """Return which of the new tokens, `[tokens, 1]`, belong to requests without attention in this block; None if none does."""
+        """Return which of the new tokens belong to requests without attention in this block; None if none does."""
         if block not in self._absent:
             spans = [torch.full((end - start, 1), not cache.groups[block]) for cache, start, end in self._spans]
             lost = any(not cache.groups[block] for cache, _, _ in self._spans)
@@ -60,62 +94,39 @@ class Step:
             cache.tokens += end - start
 
 
-class Attending(Protocol):
-    """What answers the attention of all blocks during a pass."""
-
-    def update(self, keys: Tensor, values: Tensor, block: int, *_more: Any) -> tuple[Tensor, Tensor]:
-        """Take in new keys and values, `[1, groups, tokens, head_dim]`, and return those to attend to."""
-
-    def attend(self, block: int, query: Tensor, keys: Tensor, values: Tensor, scale: float, window: int | None, softcap: float | None) -> Tensor:
-        """Return `[tokens, heads, head_dim]` for queries `[heads, tokens, head_dim]` and what `update` returned, without the first dimension."""
-
-    def absent(self, block: int) -> Tensor | None:
-        """Return which of the new tokens, `[tokens, 1]`, must get nothing from this block's attention; None if all get something."""
+def table_of(positions: Tensor, radians: Tensor, scale: float) -> Table:
+    """Return cosines and sines at positions, `[tokens]`, for what `Frequencies` return."""
+    angles = (positions[:, None].float() * radians)[:, None]
+    return angles.cos() * scale, angles.sin() * scale
 
 
-class Seat:
-    """Where that which answers now sits, for the attention of all blocks to find it."""
-
-    step: Attending
-
-
-def attend(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    *,
-    scaling: float,
-    sliding_window: int | None = None,
-    softcap: float | None = None,
-    **_others: Any,
-) -> tuple[Tensor, None]:
-    """Attend as transformers asks for it."""
-    own: Any = module
-    return own.seat.step.attend(own.layer_idx, query[0], key[0], value[0], scaling, sliding_window, softcap)[None], None
+def rotated(heads: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+    """Return `heads` `[tokens, heads, head_dim]` with the pairs of channels `i` and `i + pairs` turned; what follows them stays."""
+    pairs = cosines.shape[-1]
+    first, second, rest = heads.split([pairs, pairs, heads.shape[-1] - 2 * pairs], -1)
+    return torch.cat((first * cosines - second * sines, second * cosines + first * sines, rest), -1)
 
 
-def _attend(cache: Cache, block: int, query: Tensor, scale: float, window: int | None, softcap: float | None) -> Tensor:
+def _attend(cache: Cache, block: int, queries: Tensor, how: Sight) -> Tensor:
     """Return `[heads, tokens, head_dim]`; the queries of a group stand under each other, so that its keys are read once."""
-    heads, count, width = query.shape
+    heads, count, width = queries.shape
     end = cache.tokens + count
-    begin = max(0, cache.tokens + 1 - window) if window else 0
+    begin = max(0, cache.tokens + 1 - how.window) if how.window else 0
     keys, values = cache.read(block, begin, end)
-    mask = sight(cache.tokens, begin, end, window).repeat(heads // len(keys), 1) if count > 1 else None
-    return looked(query.reshape(len(keys), -1, width), keys, values, mask, scale, softcap).reshape(heads, count, width)
+    mask = seen(cache.tokens, begin, end, how.window).repeat(heads // len(keys), 1) if count > 1 else None
+    return looked(queries.reshape(len(keys), -1, width), keys, values, mask, how).reshape(heads, count, width)
 
 
-def looked(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float, softcap: float | None) -> Tensor:
+def looked(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, how: Sight) -> Tensor:
     """Return `[..., queries, head_dim]` for queries, keys and values of the same leading dimensions; mask: `[queries, keys]`."""
-    if softcap is None:
-        return scaled_dot_product_attention(query, keys, values, mask, scale=scale)
-    scores = softcap * torch.tanh(query @ keys.transpose(-1, -2) * scale / softcap)
+    if how.softcap is None:
+        return scaled_dot_product_attention(queries, keys, values, mask, scale=how.scale)
+    scores = how.softcap * torch.tanh(queries @ keys.transpose(-1, -2) * how.scale / how.softcap)
     return torch.softmax(scores if mask is None else scores.masked_fill(~mask, -torch.inf), -1) @ values
 
 
-def sight(past: int, begin: int, end: int, window: int | None) -> Tensor:
-    """Return `[new tokens, keys]`: whether a token sees a key."""
-    sees, seen = torch.arange(past, end)[:, None], torch.arange(begin, end)[None]
-    near = seen <= sees
-    return near & (seen > sees - window) if window else near
+def seen(past: int, begin: int, end: int, window: int) -> Tensor:
+    """Return `[new tokens, keys]`: whether a token sees a key; new tokens begin at `past`, keys at `begin`, both end at `end`."""
+    new, known = torch.arange(past, end)[:, None], torch.arange(begin, end)[None]
+    near = known <= new
+    return near & (known > new - window) if window else near

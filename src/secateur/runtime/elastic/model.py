@@ -7,19 +7,19 @@ import time
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from secateur.core.errors import UsageError
 from secateur.core.ladder import Ladder
 from secateur.runtime import Generated, Memory
-from secateur.runtime.elastic.attention import Seat, Step
+from secateur.runtime.elastic.attention import Attending, Frequencies, Step
 from secateur.runtime.elastic.cache import Cache
-from secateur.runtime.elastic.half import Half
+from secateur.runtime.elastic.half import Half, Norm
+from secateur.runtime.elastic.weights import Lookup, Rows
 from secateur.runtime.process import process_memory
 
 CHUNK = 256
@@ -38,18 +38,32 @@ class Change:
 class Body:
     """What an elastic model is made of.
 
-    model: of transformers, its linears replaced by ones that compute with prefixes; embed: its embedding.
-    halves: by group (`3.kv`, `3.ffn`), what changes with the level; sizes: key-value heads and their width, of each block.
-    seat: which every attention of the model looks at; limit: positions that the model knows; vocab_size: tokens.
+    embed: its embedding; halves: by group (`3.kv`, `3.ffn`), in the order in which states pass them, what changes with the level.
+    norm, head: what makes logits of states; softcap: bounds them, None for nothing. rotary: its rotary embeddings by name.
+    sizes: key-value heads and their width, of each block; limit: positions that the model knows; vocab_size: tokens.
     """
 
-    model: Any
-    embed: nn.Module
+    embed: Lookup
     halves: Mapping[str, Half]
+    norm: Norm
+    head: Rows
+    softcap: float | None
+    rotary: Mapping[str, Frequencies]
     sizes: Sequence[tuple[int, int]]
-    seat: Seat
     limit: int
     vocab_size: int
+
+    def states(self, tokens: Tensor, step: Attending) -> Tensor:
+        """Return the states of tokens, `[tokens]`, after the last block, `[tokens, hidden_size]`."""
+        states = self.embed(tokens)
+        for half in self.halves.values():
+            states = half(states, step) if half.units else states
+        return states
+
+    def logits(self, states: Tensor) -> Tensor:
+        """Return the logits `[tokens, vocab_size]` that states after the last block mean, float32."""
+        found = self.head(self.norm(states))
+        return found if self.softcap is None else torch.tanh(found / self.softcap) * self.softcap
 
 
 class Elastic:
@@ -133,15 +147,11 @@ class Elastic:
         with self._lock:
             for cache, tokens in requests:
                 self._check(cache, tokens)
-            step = Step([(cache, len(tokens)) for cache, tokens in requests])
-            self._body.seat.step = step
-            positions = torch.cat([torch.arange(cache.tokens, cache.tokens + len(tokens)) for cache, tokens in requests])
+            step = Step([(cache, len(tokens)) for cache, tokens in requests], self._body.rotary)
             ends = torch.tensor([len(tokens) for _, tokens in requests]).cumsum(0) - 1
-            states = self._body.embed(torch.tensor([[token for _, tokens in requests for token in tokens]]))
-            output = self._body.model(inputs_embeds=states, position_ids=positions[None], past_key_values=step, use_cache=True, logits_to_keep=ends)
+            states = self._body.states(torch.tensor([token for _, tokens in requests for token in tokens]), step)
             step.commit()
-            logits: Tensor = output.logits[0]
-            return logits
+            return self._body.logits(states[ends])
 
     def logprobs(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         """Return the natural logarithm of the probability of each next token, `[vocab_size]`, after `tokens`."""

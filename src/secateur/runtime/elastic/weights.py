@@ -1,13 +1,13 @@
-"""Weights of which a prefix of units is in memory, and the modules that compute with that prefix."""
+"""Weights of which a prefix of units is in memory, and the products with that prefix."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from secateur.runtime.elastic.room import Room, WeightFile, whole_pages
 
@@ -98,47 +98,40 @@ def _converted(rows: Tensor) -> Iterator[tuple[int, Tensor]]:
         yield start, part.copy_(rows[start : start + some])
 
 
-class Rows(nn.Module):
-    """A linear, or several side by side, whose outputs are units: `y = x @ held.T + bias`.
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A linear whose outputs are units: `y = x @ held.T + bias`."""
 
-    parts: a weight and, where there is one, a bias of each; their outputs are concatenated.
-    """
+    weight: Prefix
+    bias: Prefix | None = None
 
-    def __init__(self, parts: Sequence[tuple[Prefix, Prefix | None]]) -> None:
-        super().__init__()
-        self._parts = tuple(parts)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return `[..., units held]` for `[..., width]`."""
-        flat, found = x.reshape(-1, x.shape[-1]), []
-        for weight, bias in self._parts:
-            output = product(flat, weight.held)
-            found.append(output if bias is None else output + bias.held)
-        joined = found[0] if len(found) == 1 else torch.cat(found, -1)
-        return joined.view(*x.shape[:-1], -1)
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return `[tokens, units held]` for `[tokens, width]`."""
+        output = product(x, self.weight.held)
+        return output if self.bias is None else output + self.bias.held
 
 
-class Columns(nn.Module):
+@dataclass(frozen=True, slots=True)
+class Columns:
     """A linear whose inputs are units, stored with its inputs as rows: `y = x @ held + bias`."""
 
-    def __init__(self, weight: Prefix, bias: Tensor | None) -> None:
-        super().__init__()
-        self._weight, self._bias = weight, bias
+    weight: Prefix
+    bias: Tensor | None = None
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return `[..., width]` for `[..., units held]`."""
-        output = combination(x.reshape(-1, x.shape[-1]), self._weight.held)
-        return (output if self._bias is None else output + self._bias).view(*x.shape[:-1], -1)
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return `[tokens, width]` for `[tokens, units held]`."""
+        output = combination(x, self.weight.held)
+        return output if self.bias is None else output + self.bias
 
 
-class Lookup(nn.Module):
+@dataclass(frozen=True, slots=True)
+class Lookup:
     """An embedding, scaled as the family does it."""
 
-    def __init__(self, weight: Prefix, scale: float) -> None:
-        super().__init__()
-        self._weight, self._scale = weight, scale
+    weight: Prefix
+    scale: float = 1.0
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Return `[..., width]` float32 for token ids."""
-        found = self._weight.held[tokens.flatten()].float().view(*tokens.shape, -1)
-        return found if self._scale == 1 else found * self._scale
+    def __call__(self, tokens: Tensor) -> Tensor:
+        """Return `[tokens, width]` float32 for token ids `[tokens]`."""
+        found = self.weight.held[tokens].float()
+        return found if self.scale == 1 else found * self.scale
