@@ -47,12 +47,19 @@ def tokenizer(tiny: Maker) -> Any:
 
 
 def serve(
-    tokenizer: Any, *, gate: Gate | None = None, limits: Limits | None = None, policy: str = "greedy", seconds: float = 0.0, patience: float = 60.0
+    tokenizer: Any,
+    *,
+    gate: Gate | None = None,
+    limits: Limits | None = None,
+    policy: str = "greedy",
+    seconds: float = 0.0,
+    patience: float = 60.0,
+    most_loss: float = 1.0,
 ) -> Served:
     """Return a server over a new fake model; seconds: that a step of it takes; patience: seconds that an answer may take."""
     model, senses, choices = FakeModel(seconds=seconds), FakeSenses(), fake_choices()
     senses.model = model
-    keeper = Keeper(model, choices, make_policy(policy, choices), senses, Care(headroom=0, least=0, calm=0.1, watch=policy != "none"))
+    keeper = Keeper(model, choices, make_policy(policy, choices), senses, Care(headroom=0, least=0, calm=0.1, watch=policy != "none", most_loss=most_loss))
     reader = Reader(tokenizer, names=["fake"], ends=frozenset({2}), context=model.context, vocabulary=VOCABULARY, usual=16)
     worker = Worker(model, keeper, decoder(tokenizer), limits or Limits())
     app = make_app(Service(worker, reader, "fake", patience), gate or Gate())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import Any
 
 import pytest
 from tests.serve.conftest import Served
@@ -47,6 +48,15 @@ async def _running(served: Served, count: int) -> None:
             return
         await asyncio.sleep(0.005)
     raise AssertionError("they do not run")
+
+
+async def _left_out(served: Served, count: int) -> None:
+    """Wait until so many units are out of the model."""
+    for _ in range(2000):
+        if len(served.model.units) == count:
+            return
+        await asyncio.sleep(0.005)
+    raise AssertionError("it does not go so far")
 
 
 async def _whole(served: Served) -> None:
@@ -109,6 +119,57 @@ def test_where_no_level_does_the_youngest_are_put_back_and_finish_later(make: Ca
     assert _all(served, [_asked(prompt, 40) for prompt in PROMPTS], squeeze) == [continued(prompt, 40) for prompt in PROMPTS]
     assert served.worker.state().put_back > 0
     assert 3 in served.model.levels
+
+
+@pytest.mark.parametrize("policy", ["greedy", "cost-aware"])
+def test_nobody_is_answered_beyond_the_bound_on_loss(make: Callable[..., Served], policy: str) -> None:
+    """The last level loses 1.0, which is too much: whoever does not fit at the one before it waits, and is answered whole later."""
+    served = make(seconds=0.005, most_loss=0.5, policy=policy)
+    answered: list[int] = []
+    decode = served.model.decode
+
+    def watched(tokens: Sequence[int], caches: Sequence[Any]) -> Sequence[Any]:
+        answered.append(len(served.model.units))
+        return decode(tokens, caches)
+
+    served.model.decode = watched  # type: ignore[method-assign]
+
+    async def run() -> None:
+        jobs = [Job(_asked([5, index], 100), seconds=60) for index in range(2)]
+        for job in jobs:
+            served.worker.submit(job)
+        await _running(served, 2)
+        # Room for one at the second level, and for both at the last.
+        served.senses.limit = WEIGHTS[2] + PER_TOKEN * 110
+        waiting = [asyncio.ensure_future(_tokens(job)) for job in jobs]
+        await _running(served, 1)
+        # Room for nobody: the model goes as far down as it must, and answers nobody.
+        served.senses.limit = WEIGHTS[3] + PER_TOKEN * 20
+        await _running(served, 0)
+        await _left_out(served, 3)
+        count = len(answered)
+        await asyncio.sleep(0.1)
+        assert len(answered) == count
+        served.senses.limit = 1 << 40
+        assert await asyncio.gather(*waiting) == [continued([5, index], 100) for index in range(2)]
+
+    asyncio.run(run())
+    assert served.worker.state().put_back == 2
+    assert max(answered) == 2
+
+
+def test_a_request_that_fits_beyond_the_bound_only_is_refused(make: Callable[..., Served]) -> None:
+    served = make(most_loss=0.5)
+    served.senses.limit = WEIGHTS[3] + PER_TOKEN * 120
+
+    async def run() -> None:
+        with pytest.raises(RefusedError, match="at any level that answers well enough") as refused:
+            served.worker.submit(Job(_asked([5] * 50, 50), seconds=30))
+        assert refused.value.status == 413
+
+    served.worker._keeper.most = 0
+    served.worker._keeper.look(0, now=True)
+    asyncio.run(run())
 
 
 def test_the_level_comes_back_when_there_is_room_for_a_while(make: Callable[..., Served]) -> None:

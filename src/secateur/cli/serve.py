@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from secateur.serve.elastic import Elasticity
 
 _POLICY = "Who decides what goes: greedy, cost-aware, knapsack, threshold, dqn; none keeps the model whole and watches no memory."
+_MAX_LOSS = "Nats a token, over the whole model's on the ladder's text, beyond which nobody is answered and requests wait; inf for no bound."
 _KEY = "SECATEUR_API_KEY"
 
 
@@ -32,6 +34,7 @@ def serve(
     memory_budget: Annotated[str, typer.Option("--memory-budget", help="Memory for this process, such as 900M; the machine and its groups bound it too.")] = "",
     headroom: Annotated[float, typer.Option("--headroom", min=0, max=0.9, help="Share of every limit that is kept free.")] = 0.05,
     calm: Annotated[float, typer.Option("--calm", min=0, help="Seconds for which there must be room before the level goes up.")] = 3.0,
+    max_loss: Annotated[float, typer.Option("--max-loss", min=0, help=_MAX_LOSS)] = 1.0,
     cache: Annotated[Optional[Path], typer.Option("--cache", help="Folder for ladders and sorted weights.")] = None,  # noqa: UP045
     batch: Annotated[int, typer.Option("--batch", min=1, help="Requests answered at once.")] = 16,
     queue: Annotated[int, typer.Option("--queue", min=0, help="Requests that may wait; more are refused with 429.")] = 64,
@@ -69,7 +72,7 @@ def serve(
         budget=budget,
         body=options.memory("--max-body", max_body),
         limits=Limits(batch=batch, queue=queue, wait=wait),
-        care=Care(headroom=headroom, calm=calm, watch=policy != "none"),
+        care=Care(headroom=headroom, calm=calm, watch=policy != "none", most_loss=_bound(max_loss)),
         elasticity=_elasticity(ladder, policy, policy_file, kv, cache) if backend == "elastic" else None,
     )
     with show.progress(quiet=quiet) as progress:
@@ -80,6 +83,12 @@ def _elasticity(ladder: Path | None, policy: str, policy_file: Path | None, kv: 
     from secateur.serve.elastic import Elasticity, cache_folder
 
     return Elasticity(folder=cache or cache_folder(), ladder=ladder, policy=policy, policy_file=policy_file, kv=kv)
+
+
+def _bound(nats: float) -> float:
+    if math.isnan(nats):
+        raise UsageError("--max-loss nan: give nats a token, such as 1.0, or inf for no bound")
+    return nats
 
 
 def _key(file: Path | None) -> str:

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from secateur.adapt.choices import Mask
 from secateur.adapt.policies import Choices, Observation, Policy
 from secateur.serve.sensors import Sensed
@@ -32,19 +34,24 @@ class Care:
 
     headroom: share of the limit that is kept free, for what is not counted; at least `least` bytes.
     calm: seconds for which there must have been room before the model takes more. watch: False never looks at memory at all.
+    most_loss: nats per token, by the ladder and above the whole model, beyond which nobody is answered: one more makes perplexity 2.7 times
+        what it was, which is where SmolLM2's sentences begin to fall apart. Requests wait instead, and a model that answers nobody
+        shrinks as far as it must.
     """
 
     headroom: float = 0.05
     least: int = 24_000_000
     calm: float = 3.0
     watch: bool = True
+    most_loss: float = 1.0
 
 
 class Keeper:
-    """Senses, decides and changes the level; one thread uses it."""
+    """Senses, decides and changes the level; one thread uses it, but for `fits`."""
 
     def __init__(self, model: Stepped, choices: Choices, policy: Policy, senses: Callable[[], Sensed], care: Care) -> None:
         self._model, self._choices, self._policy, self._senses, self._care = model, choices, policy, senses, care
+        self._good = choices.losses <= choices.losses[0] + care.most_loss
         self._looked = -math.inf
         self._roomy_since: float | None = None
         self.sensed = Sensed(())
@@ -80,29 +87,49 @@ class Keeper:
         return min(free, default=_PLENTY) + held
 
     def fits(self, loads: Sequence[Load], available: float) -> bool:
-        """Return whether sequences fit to their ends at the lowest level."""
-        return float(self._choices.needs(self._seen(loads, available)).min()) <= available
+        """Return whether sequences fit to their ends while all are answered well enough."""
+        seen = self._seen(loads, available)
+        if (self._choices.needs(seen)[self._good] <= available).any():
+            return True
+        wanted = self._mask(self._decided(seen))
+        return self._well(wanted) and self._choices.need(wanted, seen) <= available
 
     def settle(self, loads: Sequence[Load], cache: int) -> None:
         """Take from the model what the policy says for these sequences, or give it back; cache: bytes that those under way hold."""
         seen = self._seen(loads, self.available(cache))
         now = self._mask(self._model.units)
-        wanted = self._decided(seen)
-        if set(wanted) > set(self._model.units) or self._choices.need(now, seen) > seen.available:
+        wanted = self._wanted(loads, seen)
+        less, ill = set(wanted) > set(self._model.units), bool(loads) and not self._well(now)
+        if less or ill or self._choices.need(now, seen) > seen.available:
             self._roomy_since = None
             self._go(wanted)
             return
-        wanted = self._decided(self._seen(loads, self.available(cache, 2)))
+        wanted = self._wanted(loads, self._seen(loads, self.available(cache, 2)))
         if self._choices.loss(self._mask(wanted)) >= self._choices.loss(now):
             self._roomy_since = None
         elif self._calm():
             self._roomy_since = None
             self._go(wanted)
 
+    def _wanted(self, loads: Sequence[Load], seen: Observation) -> tuple[str, ...]:
+        """Return what is to go: what the policy says, or where somebody is answered and that is too much, the best level that is good enough."""
+        wanted = self._decided(seen)
+        if not loads or self._well(self._mask(wanted)):
+            return wanted
+        needs = np.where(self._good, self._choices.needs(seen), np.inf)
+        fits = needs <= seen.available
+        level = np.where(fits, self._choices.losses, np.inf).argmin() if fits.any() else needs.argmin()
+        return self._choices.units[: int(level)]
+
+    def _well(self, mask: Mask) -> bool:
+        return self._choices.loss(mask) <= float(self._choices.losses[0]) + self._care.most_loss
+
     def _mask(self, units: Sequence[str]) -> Mask:
-        if self._masked[0] != tuple(units):
-            self._masked = tuple(units), self._choices.mask(units)
-        return self._masked[1]
+        known, mask = self._masked
+        if known != tuple(units):
+            mask = self._choices.mask(units)
+            self._masked = tuple(units), mask
+        return mask
 
     def _go(self, units: Sequence[str]) -> None:
         if set(units) == set(self._model.units):

@@ -27,8 +27,8 @@ _SPARE = 1.5
 class Worker:
     """An Engine over a model that is run step by step.
 
-    Requests join and leave between steps. One whose end would not fit at any level waits; where memory shrinks so far that those
-    under way do not fit either, the youngest is put back and read again later, so that none is lost.
+    Requests join and leave between steps. One whose end would not fit at any level that answers well enough waits; where memory shrinks so
+    far that those under way do not fit either, the youngest is put back and read again later, so that none is lost.
     """
 
     def __init__(self, model: Stepped, keeper: Keeper, decode: Decode, limits: Limits) -> None:
@@ -47,7 +47,7 @@ class Worker:
     def submit(self, job: Job) -> None:
         """Take a job in; raises RefusedError with 413 where it never fits and 429 where too many wait."""
         if not self._keeper.fits([Load(1, job.total)], self._keeper.most):
-            raise RefusedError(413, f"{job.total} tokens do not fit in memory at any level: send a shorter prompt or a smaller max_tokens")
+            raise RefusedError(413, f"{job.total} tokens do not fit in memory at any level that answers well enough: shorten the prompt or max_tokens")
         with self._changed:
             if self._stopping or self._failed:
                 raise RefusedError(503, "the server is stopping")

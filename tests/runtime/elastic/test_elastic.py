@@ -172,7 +172,8 @@ def test_a_request_cancelled_during_a_pass_does_not_disturb_the_others(opened: C
             canceller.start()
             canceller.join(0.05)
             assert not cancelled.closed
-            return real(states, step)
+            after: Tensor = real(states, step)
+            return after
 
     monkeypatch.setitem(halves, "1.kv", Cancelling())
     rows = elastic.decode([7, 7], [beside, cancelled])
