@@ -99,6 +99,16 @@ def test_what_does_not_help_on_held_out_windows_is_undone() -> None:
     assert torch.equal(block.weight("w"), right)
 
 
+def test_steps_that_were_too_large_are_tried_again_smaller_from_the_same_start() -> None:
+    inputs, targets, _ = _problem()
+    wild, calm = Lines(torch.ones(5, 6)), Lines(torch.ones(5, 6))
+    fit = _fit(wild, None, inputs, targets, course=Course(steps=6, batch=4, rate=8.0, held=4, warmup=1))
+    _fit(calm, None, inputs, targets, course=Course(steps=6, batch=4, rate=2.0, held=4, warmup=1))
+    assert fit.kept
+    assert len(wild.seen) == 12
+    assert torch.equal(wild.weight("w"), calm.weight("w"))
+
+
 def test_a_loss_that_is_not_a_number_ends_the_training_and_changes_nothing() -> None:
     inputs, targets, right = _problem()
     inputs[3] = float("inf")

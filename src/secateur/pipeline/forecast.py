@@ -114,8 +114,10 @@ def _work(stage: Stage, size: _Size, graph: Graph) -> Iterator[float]:
     """Yield operations of floating point, as sums and products."""
     tokens = stage.calibration.samples * stage.calibration.window
     match stage.options:
-        case (Local() | Distill()) as how:
+        case Local() as how:
             yield 6 * size.inside * how.steps * how.batch + 8 * size.inside * tokens
+        case Distill() as how:
+            yield (size.inside + size.outside) * (6 * how.steps * how.batch + 2 * tokens)
         case Eval() as how:
             yield 3 * 2 * (size.inside + size.outside) * how.count * how.window
         case Export():
@@ -142,8 +144,17 @@ def _memory(stage: Stage, graph: Graph) -> int:
         case "eval" | "export":
             return _IMPORTS + 4 * block + head + compared
         case "recover":
+            if isinstance(stage.options, Distill):
+                return _IMPORTS + _training(stage.options, stage.calibration.window, graph)
             return _IMPORTS + 3 * states + 20 * block + head
     return _IMPORTS + states + 8 * block + 20 * widest**2 + (head if not isinstance(stage.options, Integers) else 0)
+
+
+def _training(how: Distill, window: int, graph: Graph) -> int:
+    """Return bytes of a whole model in training: weights, gradients and moments, the logits in a few forms, and what the way back needs of each block."""
+    tokens, widest = how.micro * window, max(linear.in_features for linear in graph.linears)
+    kept = 4 * len(graph.blocks) * tokens * (8 * graph.hidden_size + 3 * widest)
+    return graph.parameters * (16 if how.trains == "all" else 8) + 16 * tokens * graph.vocab_size + (0 if how.checkpointing else kept)
 
 
 def _speed(kind: Arithmetic) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -15,6 +15,8 @@ from secateur.train.schedule import rate
 
 _BETAS = (0.9, 0.95)
 _TINY = 1e-12
+_RATES = (1.0, 0.25)
+"""Shares of the rate, tried in turn until one helps: what least squares has fitted already bears only small steps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +69,7 @@ class Aim:
 
 
 def reconstruct(live: LiveBlock, masks: Mapping[str, Tensor | None], inputs: Tensor, aim: Aim, course: Course, dtype: torch.dtype, seed: int) -> Fit:
-    """Change weights of a block in place so that its output for `inputs` comes nearest to `aim`, or leave them alone.
+    """Change weights of a block in place so that its output for `inputs` comes nearer to `aim`, or leave them alone.
 
     live: runs the half that is trained, and nothing else. masks: tensor -> its weights that may change, or None for all.
     inputs: `[windows, tokens, hidden_size]`. dtype: the type that trained weights are rounded to.
@@ -78,11 +80,13 @@ def reconstruct(live: LiveBlock, masks: Mapping[str, Tensor | None], inputs: Ten
     held = slice(len(inputs) - course.held, None)
     start = {name: live.weight(name).clone() for name in masks}
     before = _error(live, inputs[held], aim.of(held), course.batch)
-    _train(live, masks, inputs[: held.start], aim, course, seed)
-    for name in masks:
-        live.weight(name).copy_(live.weight(name).to(dtype))
-    fit = Fit(before, _error(live, inputs[held], aim.of(held), course.batch))
-    if not fit.kept:
+    for share in _RATES:
+        _train(live, masks, inputs[: held.start], aim, replace(course, rate=course.rate * share), seed)
+        for name in masks:
+            live.weight(name).copy_(live.weight(name).to(dtype))
+        fit = Fit(before, _error(live, inputs[held], aim.of(held), course.batch))
+        if fit.kept:
+            break
         for name, weight in start.items():
             live.weight(name).copy_(weight)
     return fit
