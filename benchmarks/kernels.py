@@ -29,7 +29,7 @@ from secateur.core.codes import Codes, Grid
 from secateur.core.sparse import Packed, pack
 from secateur.sparse.build import find_compiler
 from secateur.sparse.library import kernels
-from secateur.sparse.weights import Weight, multiply, on_large_pages, threads
+from secateur.sparse.weights import Weight, multiply, threads, together
 
 Stored = Tensor | Codes | Packed
 Copy = Callable[[Tensor], Tensor]
@@ -203,7 +203,7 @@ def main() -> None:
     parser.add_argument("--jsonl", type=Path)
     parser.add_argument("--large-pages", action="store_true", help="ask the system for large pages, for every contender and for the stream")
     given = parser.parse_args()
-    copy = on_large_pages if given.large_pages else torch.clone
+    copy: Copy = (lambda tensor: together([tensor])[0]) if given.large_pages else torch.clone
     library = kernels()
     if library is None:
         raise SystemExit("no kernels here")

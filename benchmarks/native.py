@@ -2,6 +2,7 @@
 
 `--prepare DIR` writes SmolLM2-135M in every form (minutes), `--run DIR` measures it, and `--large` a Llama of random weights with the widths of TinyLlama-1.1B
 (nothing else should run meanwhile). What is timed does not depend on which weights are zero, so the smaller half or more of each matrix is.
+`--divergence DIR` tells how far predictions are from those of float32; it makes a model in 8 bits by GPTQ and one pruned by SparseGPT where DIR has none.
 """
 
 from __future__ import annotations
@@ -19,14 +20,18 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from common import table
+from common import CALIBRATION, TEST_TEXT, table
+from secateur.calibrate.text import read_text
+from secateur.calibrate.text import windows as cut
 from secateur.core.codes import Codes, Grid
 from secateur.core.graph import BlockShape
 from secateur.core.progress import Silent
 from secateur.core.sparse import Packed, pack
 from secateur.device.synthetic import Synthetic
 from secateur.model.opened import open_model
+from secateur.pipeline import Calibration, Integers, Settings, Sparsity, prune, quantize
 from secateur.pipeline.export import export
+from secateur.pipeline.native import Natively, measure_natively
 from secateur.runtime.bench import Speed, Spread, ratios, take_turns
 from secateur.runtime.isolated import Isolated
 from secateur.runtime.native import About, Native
@@ -78,6 +83,28 @@ def rows_of(folder: Path) -> list[Row]:
     whole = [("native", str(folder / "0%"), kind) for kind in ("bf16", "int8", "int4")]
     fewer = [("native", str(folder / f"{sparsity:.0%}"), kind) for kind in ("sparse-bf16", "sparse-int8") for sparsity in SPARSITIES]
     return [*whole, *fewer, *(("llama.cpp", str(folder / f"{kind}.gguf"), kind) for kind in FILES)]
+
+
+def divergences(folder: Path, windows: int) -> None:
+    """Print how far models run natively are from the float32 ones that they stand for, by windows of 512 tokens of the test text."""
+    eight, half = folder / "gptq8", folder / "sparsegpt"
+    calibration = Calibration(text=str(CALIBRATION))
+    if not eight.exists():
+        quantize(SMALL, eight, Integers(bits=8, group=64), calibration=calibration, settings=Settings(arithmetic="float32"))
+    if not half.exists():
+        prune(SMALL, half, Sparsity(sparsity="0.6", method="sparsegpt"), calibration=calibration)
+    rows = [(SMALL, "bf16", SMALL), (SMALL, "int8", SMALL), (str(eight), "int8", SMALL), (str(half), "sparse-int8", str(half))]
+    tokens = cut(read_text(str(TEST_TEXT)), open_model(SMALL).source.tokenizer(), 512, windows)
+    found = []
+    for model, kind, reference in rows:
+        quality = measure_natively(open_model(model), Natively(kind=kind), tokens, Silent(), open_model(reference).stream())
+        found.append({"model": Path(model).name, "type": kind, "of": Path(reference).name, "kl": quality.kl, "agreement": quality.agreement})
+        print(json.dumps(found[-1]), flush=True)
+    print(table(["model", "type", "beside float32 of", "KL, nats a token", "same likeliest token"], [divergence_row(one) for one in found]), flush=True)
+
+
+def divergence_row(one: dict[str, Any]) -> list[str]:
+    return [one["model"], one["type"], one["of"], f"{one['kl']:.2e}", f"{one['agreement']:.1%}"]
 
 
 def measure_small(folder: Path, threads: int, prompt: int, tokens: int, repeat: int) -> dict[str, Any]:
@@ -183,6 +210,8 @@ def main() -> None:
     parser.add_argument("--prepare", type=Path)
     parser.add_argument("--run", type=Path)
     parser.add_argument("--large", action="store_true")
+    parser.add_argument("--divergence", type=Path)
+    parser.add_argument("--windows", type=int, default=4, help="Windows of 512 tokens that divergence is measured on.")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--prompt", type=int, default=32)
     parser.add_argument("--tokens", type=int, default=33)
@@ -192,6 +221,8 @@ def main() -> None:
         prepare(given.prepare)
     if given.run:
         print(json.dumps(measure_small(given.run, given.threads, given.prompt, given.tokens, given.repeat)), flush=True)
+    if given.divergence:
+        divergences(given.divergence, given.windows)
     if given.large:
         print(json.dumps(measure_large(given.threads, given.prompt // 4, given.tokens // 2 + 1, given.repeat)), flush=True)
 

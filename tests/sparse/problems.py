@@ -10,6 +10,8 @@ from secateur.core.sparse import CHUNK, Packed, pack
 
 KINDS = ("f32", "bf16", "int8", "int4", "bf16_sparse", "int8_sparse", "int4_sparse")
 Stored = Tensor | Codes | Packed
+STEPS = 32512.0
+"""SEC_INPUT_TOP of kernels.h."""
 
 
 def weight(kind: str, rows: int, columns: int, *, share: float = 0.5, group: int = 0, seed: int = 0) -> Stored:
@@ -43,14 +45,14 @@ def inputs(count: int, columns: int, seed: int = 0) -> Tensor:
 
 
 def rounded(kind: str, x: Tensor, isa: str) -> Tensor:
-    """Return the inputs that a kernel really multiplies, float64: each 64 share a scale of 127 steps for integer kinds."""
+    """Return the inputs that a kernel really multiplies, float64: each 64 share a scale of 32,512 steps for integer kinds."""
     if kind.startswith("int"):
         columns = x.shape[1]
         padded = torch.nn.functional.pad(x, (0, -columns % CHUNK)).view(len(x), -1, CHUNK)
         top = padded.abs().amax(-1, keepdim=True)
         # The same single-precision steps as the kernels': a tie may not fall to the other side.
-        codes = torch.where(top > 0, padded * (127.0 / top), 0.0).round()
-        return (codes.double() * (top / 127.0).double()).flatten(1)[:, :columns]
+        codes = torch.where(top > 0, padded * (STEPS / top), 0.0).round()
+        return (codes.double() * (top / STEPS).double()).flatten(1)[:, :columns]
     return x.bfloat16().double() if kind.startswith("bf16") and isa == "avx512bf16" else x.double()
 
 

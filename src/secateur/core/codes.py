@@ -102,6 +102,15 @@ class Codes:
         return 4 * rows * packed_words(columns, self.grid.bits) + self.scales.nbytes + zeros
 
 
+def usual_grid(bits: int, columns: int) -> Grid:
+    """Return the symmetric grid of weights with so many inputs where nobody chose one.
+
+    A scale is for 64 inputs, for 32 where bits are few or 64 do not fit, or for the whole row.
+    """
+    groups = (64, 32) if bits > 4 else (32,)
+    return Grid(bits=bits, group=next((group for group in groups if columns % group == 0), columns))
+
+
 def packed_words(count: int, bits: int) -> int:
     """Return how many 32-bit words `count` codes take."""
     return -(-count * bits // 32)

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from secateur.core.codes import Codes, Grid
+from secateur.core.codes import Codes, Grid, usual_grid
 from secateur.core.errors import OutputError, UsageError, nearest
 from secateur.core.graph import Block
 from secateur.core.plan import Plan
@@ -33,7 +33,6 @@ from secateur.quantizers.rtn import nearest as rounded
 PREFIX, DENSE = "sparse-", "dense"
 TYPES = (*(PREFIX + kind for kind in KINDS), DENSE)
 _BITS = {"int8": 8, "int4": 4}
-_GROUPS = {"int8": 64, "int4": 32}
 CARD, PLAN = "README.md", "plan.json"
 
 
@@ -62,7 +61,7 @@ def export_sparse(src: str, out: str | Path, *, kind: str, group: int = 0, overw
 
     kind: `sparse-bf16`, or `sparse-int8` or `sparse-int4`, which round to nearest unless the model is quantised already; then its codes
     stay. `dense` puts the zeros back: a folder for stock transformers, bfloat16 or, from codes, float32, so that it is exact.
-    group: inputs that share a scale; 64 for 8 bits and 32 for 4 unless given, 32 where a width is no multiple of 64.
+    group: inputs that share a scale; as `usual_grid` says unless given.
     Everything outside the blocks, norms and biases are stored as bfloat16 if the weights are not codes made dense.
     Raises UsageError for another type, for a model without zeros, for groups that do not fit; OutputError if `out` cannot be written;
     VerificationError if the reloaded folder does not compute what the run computed.
@@ -126,9 +125,8 @@ def _grids(model: Opened, kind: str, group: int) -> dict[str, Grid | None]:
         return dict.fromkeys(names)
     grids: dict[str, Grid | None] = {}
     for name, columns in names.items():
-        grid = Grid(bits=_BITS[kind], group=group or (_GROUPS[kind] if columns % _GROUPS[kind] == 0 else 32))
+        grids[name] = grid = Grid(bits=_BITS[kind], group=group) if group else usual_grid(_BITS[kind], columns)
         grid.check(name, columns)
-        grids[name] = grid
     return grids
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from secateur.core.codes import Codes, Grid
+from secateur.core.codes import Codes, Grid, usual_grid
 from secateur.core.errors import UnsupportedModelError, UsageError, nearest
 from secateur.core.graph import Block
 from secateur.core.progress import Progress
-from secateur.core.sparse import pack
+from secateur.core.sparse import kind_of, pack
 from secateur.measure.perplexity import Quality, compare, final_states
 from secateur.model.build import transformers_config
 from secateur.model.coded import CodedSource
@@ -30,15 +30,15 @@ from secateur.quantizers.rtn import nearest as round_to_nearest
 from secateur.runtime.native import Native
 from secateur.runtime.torch import TorchBackend
 from secateur.sparse.choice import Chooser
-from secateur.sparse.decoder import LINEARS, BlockWeights, Decoder, Weights
+from secateur.sparse.decoder import ATTENTION, FEED_FORWARD, LINEARS, BlockWeights, Decoder, Weights
 from secateur.sparse.library import kernels
 from secateur.sparse.pool import Pool
-from secateur.sparse.weights import Weight
+from secateur.sparse.weights import Weight, settle
 
 _SPARSE = "sparse-"
 _FLOATS = {"f32": torch.float32, "bf16": torch.bfloat16}
 KINDS = (*_FLOATS, "int8", "int4", "sparse-bf16", "sparse-int8", "sparse-int4")
-_INT4 = Grid(bits=4, group=32)
+_BITS = {"int8": 8, "int4": 4}
 
 
 def runs_natively(family: Family) -> bool:
@@ -56,9 +56,11 @@ def native_weights(model: Opened, matrix: Callable[[str], Weight]) -> Weights:
     _check(model, family, config)
     radians, scale = frequencies(config)(1)
     embed = matrix(EMBED)
+    head = embed if model.graph.tied else matrix(HEAD)
+    settle([embed] if model.graph.tied else [embed, head])
     return Weights(
         embed=embed,
-        head=embed if model.graph.tied else matrix(HEAD),
+        head=head,
         final_norm=_vector(model, FINAL_NORM),
         epsilon=config.rms_norm_eps,
         frequencies=radians.float().numpy(),
@@ -91,8 +93,16 @@ def _block(model: Opened, family: Family, config: Any, block: Block, matrix: Cal
         turns=turns(config, block.index),
         window=sight(config, block.index),
         vectors={name: _vector(model, tensor) for name, tensor in vectors.items() if tensor in stored},
-        matrices={name: matrix(tensor) for name, tensor in weights.items() if tensor in stored},
+        matrices=_half(matrix, {name: weights[name] for name in ATTENTION if weights[name] in stored})
+        | _half(matrix, {name: weights[name] for name in FEED_FORWARD if weights[name] in stored}),
     )
+
+
+def _half(matrix: Callable[[str], Weight], tensors: Mapping[str, str]) -> dict[str, Weight]:
+    """Return matrices by name, all in one piece of memory."""
+    made = {name: matrix(tensor) for name, tensor in tensors.items()}
+    settle(list(made.values()))
+    return made
 
 
 def _vector(model: Opened, name: str) -> NDArray[np.float32]:
@@ -101,7 +111,7 @@ def _vector(model: Opened, name: str) -> NDArray[np.float32]:
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """Reads the matrices of `model` as `kind`; with none, weights that are quantised or stored without zeros stay as they are, and others are bfloat16.
+    """Reads the matrices of `model` as `kind`; codes of that kind stay. With none, all stays that has codes or lacks its zeros, and the rest is bfloat16.
 
     Embeddings and head have 8 bits beside 4, and keep their zeros. The zeros of others are left out where `chooser` finds that faster.
     Raises UsageError for a grid that the kernels do not have.
@@ -118,22 +128,29 @@ class Reader:
         if isinstance(source, SparseSource) and not self.kind and name in source.sparse:
             packed = source.packed(name)
             return self.chooser.faster(packed, packed.codes())
-        if isinstance(source, CodedSource) and not self.kind and name in source.grids:
-            return Weight(source.codes(name))
-        dense = _dense(source.read(name), "int8" if outside and kind == "int4" else kind)
+        if isinstance(source, CodedSource) and self._stays(source.grids.get(name)):
+            dense: Tensor | Codes = source.codes(name)
+        else:
+            dense = _dense(source.read(name), "int8" if outside and kind == "int4" else kind)
         return Weight(dense) if outside or not self.kind.startswith(_SPARSE) else self.chooser.faster(pack(dense), dense)
+
+    def _stays(self, grid: Grid | None) -> bool:
+        """Return whether codes of a grid run as they are, and are not rounded once more."""
+        return grid is not None and (not self.kind or (grid.symmetric and kind_of(grid) == self.kind.removeprefix(_SPARSE)))
 
 
 def _dense(weight: Tensor, kind: str) -> Tensor | Codes:
     if kind in _FLOATS:
         return weight.to(_FLOATS[kind])
     columns = weight.shape[1]
-    if kind == "int4" and columns % _INT4.group == 0:
-        return round_to_nearest(weight.float(), torch.ones(columns), _INT4)
-    grid = Grid(bits=8, group=columns)
-    scales = (weight.float().abs().amax(1, keepdim=True) / grid.highest).half()
-    codes = torch.where(scales == 0, 0.0, weight.float() / scales.float()).round().clamp(grid.lowest, grid.highest)
-    return Codes(grid, codes.to(torch.int8), scales)
+    grid = usual_grid(_BITS[kind], columns)
+    if grid.bits == 4:
+        return round_to_nearest(weight.float(), torch.ones(columns), grid)
+    # Trying grids, as for 4 bits, takes a minute for embeddings and lowers the error by 3 %.
+    groups = weight.float().view(len(weight), -1, grid.group)
+    scales = (groups.abs().amax(2) / grid.highest).half()
+    codes = torch.where(scales[..., None] == 0, 0.0, groups / scales.float()[..., None]).round_().clamp_(grid.lowest, grid.highest)
+    return Codes(grid, codes.view(weight.shape).to(torch.int8), scales)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,7 +25,8 @@ _LANES = 16
 _ALIGNED = 64
 _FIRST = 256
 _NORMS = ("attn_norm", "ffn_norm", "q_norm", "k_norm")
-LINEARS = ("q", "k", "v", "o", "gate", "up", "down")
+ATTENTION, FEED_FORWARD = ("q", "k", "v", "o"), ("gate", "up", "down")
+LINEARS = ATTENTION + FEED_FORWARD
 
 Vector = NDArray[np.float32]
 

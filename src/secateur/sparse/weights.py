@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ctypes
-import sys
-from collections.abc import Iterator
+import mmap
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -23,23 +24,29 @@ BATCH = 8
 GROUP = 32
 """Groups of inputs that share a scale are multiples of it, or whole rows."""
 _SPARSE = {"bf16": BF16_SPARSE, "int8": INT8_SPARSE, "int4": INT4_SPARSE}
-_PAGE, _LARGE, _MADV_HUGEPAGE = 4096, 4 << 20, 14
+_LINE, _LARGE = 64, 2 << 20
 _FLOATS = ctypes.POINTER(ctypes.c_float)
 
 
 class Weight:
-    """One weight `[rows, columns]` in the form of a kernel, with the memory that `matrix` points into.
-
-    nbytes: what a product reads of it, offsets included.
-    """
+    """One weight `[rows, columns]` in the form of a kernel, with the memory that `matrix` points into."""
 
     def __init__(self, weight: Tensor | Codes | Packed) -> None:
         self.kind, group, self.rows, self.columns, parts = _described(weight)
-        # The memory is ours to keep: ctypes holds addresses only.
-        self._parts = {name: part.contiguous() for name, part in parts.items()}
-        self.nbytes = sum(part.nbytes for part in self._parts.values())
+        self._names = tuple(parts)
         self.matrix = Matrix(kind=self.kind, group=group, rows=self.rows, cols=self.columns)
-        for name, part in self._parts.items():
+        self.lie_in([part.contiguous() for part in parts.values()])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that a product reads of it, offsets included."""
+        return sum(part.nbytes for part in self.parts)
+
+    def lie_in(self, parts: list[Tensor]) -> None:
+        """Let `matrix` point to these arrays, which hold the same numbers as `parts`."""
+        # The memory is ours to keep: ctypes holds addresses only.
+        self.parts = parts
+        for name, part in zip(self._names, parts, strict=True):
             setattr(self.matrix, name, part.data_ptr())
 
 
@@ -57,14 +64,29 @@ def multiply(library: ctypes.CDLL, weight: Weight, inputs: Tensor, pool: int | N
     return out
 
 
-def on_large_pages(tensor: Tensor) -> Tensor:
-    """Return a copy whose memory the system was asked to hold in large pages, which it may do or not."""
-    copy = torch.empty_like(tensor, memory_format=torch.contiguous_format)
-    start, end = -(-copy.data_ptr() // _PAGE) * _PAGE, copy.data_ptr() + copy.nbytes
-    if end - start >= _LARGE and sys.platform == "linux":
-        # Only advice: whatever it answers, the memory is the same.
-        ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t((end - start) // _PAGE * _PAGE), _MADV_HUGEPAGE)
-    return copy.copy_(tensor)
+def settle(weights: Sequence[Weight]) -> None:
+    """Move weights that are used one after another into one piece of memory; see `together`."""
+    moved = iter(together([part for weight in weights for part in weight.parts]))
+    for weight in weights:
+        weight.lie_in([next(moved) for _ in weight.parts])
+
+
+def together(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Return copies that lie one after another in memory that the system was asked to hold in large pages, and gets back when the last copy goes."""
+    starts = list(accumulate((-(-tensor.nbytes // _LINE) * _LINE for tensor in tensors), initial=0))
+    size = starts.pop()
+    memory = mmap.mmap(-1, size + _LARGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    first = -torch.frombuffer(memory, dtype=torch.uint8).data_ptr() % _LARGE
+    # Not for the rest, which would take a whole large page.
+    if size >= _LARGE and hasattr(mmap, "MADV_HUGEPAGE"):
+        memory.madvise(mmap.MADV_HUGEPAGE, first, size // _LARGE * _LARGE)
+    return [_copied(tensor, memory, first + start) for tensor, start in zip(tensors, starts, strict=True)]
+
+
+def _copied(tensor: Tensor, memory: mmap.mmap, start: int) -> Tensor:
+    if not tensor.numel():
+        return tensor
+    return torch.frombuffer(memory, dtype=tensor.dtype, count=tensor.numel(), offset=start).view(tensor.shape).copy_(tensor)
 
 
 @contextmanager

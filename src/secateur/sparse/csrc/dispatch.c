@@ -69,13 +69,17 @@ static void *take(char *base, size_t *used, size_t bytes, int wanted) {
 }
 
 static size_t lay_out(sec_input *in, char *base, uint32_t kinds) {
-    size_t used = 0, chunks = (size_t)(in->chunks * in->n), wide = ops()->bf16;
+    const sec_ops *now = ops();
+    in->slots = in->n > 4 ? 8 : in->n > 2 ? 4 : in->n;
+    size_t used = 0, chunks = (size_t)(in->chunks * in->n), slots = (size_t)(in->chunks * in->slots);
+    int wide = now->bf16, ints = (kinds & INT_KINDS) != 0;
     in->plain = take(base, &used, chunks * SEC_CHUNK * sizeof(float), (kinds >> SEC_F32 & 1) != 0);
     in->split = take(base, &used, chunks * SEC_CHUNK * sizeof(float), (kinds & BF16_KINDS) && !wide);
     in->bf16 = take(base, &used, chunks * SEC_CHUNK * sizeof(uint16_t), (kinds & BF16_KINDS) && wide);
-    in->codes = take(base, &used, chunks * SEC_CHUNK, (kinds & INT_KINDS) != 0);
-    in->scales = take(base, &used, chunks * sizeof(float), (kinds & INT_KINDS) != 0);
-    in->above = take(base, &used, chunks * 16 * sizeof(int32_t), (kinds & INT_KINDS) && ops()->above);
+    in->codes = take(base, &used, slots * SEC_CHUNK * sizeof(int16_t), ints && !now->bytes);
+    in->bytes = take(base, &used, slots * SEC_CHUNK * 2, ints && now->bytes);
+    in->scales = take(base, &used, slots * sizeof(float), ints);
+    in->above = take(base, &used, slots * 2 * sizeof(float), ints && now->above);
     return used;
 }
 

@@ -8,11 +8,12 @@
 
 typedef void (*sec_rows_fn)(const sec_matrix *w, const sec_input *x, float *y, int64_t stride, int64_t row0, int64_t row1);
 
-/* One instruction set. bf16: its bf16 kinds read sec_input.bf16 instead of split. above: its int kinds read sec_input.above. */
+/* One instruction set. bf16: its bf16 kinds read sec_input.bf16 instead of split. bytes: its int kinds read sec_input.bytes instead of codes;
+ * above: and sec_input.above. */
 typedef struct {
     const char *name;
     int (*usable)(void);
-    int bf16, above;
+    int bf16, bytes, above;
     void (*prepare)(sec_input *in, const float *x, int64_t stride);
     sec_rows_fn rows[SEC_KINDS];
 } sec_ops;

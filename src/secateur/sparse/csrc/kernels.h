@@ -11,6 +11,8 @@
 #define SEC_ABI 1
 #define SEC_CHUNK 64
 #define SEC_BATCH 8
+/* The largest code of an input: its two bytes lie between -128 and 127. */
+#define SEC_INPUT_TOP 32512
 
 enum { SEC_F32, SEC_BF16, SEC_INT8, SEC_INT4, SEC_BF16_SPARSE, SEC_INT8_SPARSE, SEC_INT4_SPARSE, SEC_KINDS };
 
@@ -35,12 +37,14 @@ typedef struct {
  * threads share it. Arrays lie in the caller's scratch, chunk by chunk, input by input within; columns beyond the last are zero. */
 typedef struct {
     int64_t n, cols, chunks;
+    int64_t slots;  /* n rounded up to 1, 2, 4 or 8: what codes have room for; those beyond n are zero */
     float *plain;   /* [chunks][n][64] as they are: SEC_F32 */
     float *split;   /* [chunks][n][64] the 32 even columns, then the 32 odd ones: bf16 kinds */
     uint16_t *bf16; /* [chunks][n][64] rounded to bfloat16: bf16 kinds, where the processor multiplies these */
-    int8_t *codes;  /* [chunks][n][64] rounded to -127 .. 127: int kinds */
-    float *scales;  /* [chunks][n] of those codes */
-    int32_t *above; /* [chunks][n][16] -128 times the sum of four codes each: int kinds, where bytes are multiplied as they are stored */
+    int16_t *codes; /* [chunks][slots][64] rounded to -SEC_INPUT_TOP .. SEC_INPUT_TOP: int kinds */
+    int8_t *bytes;  /* [chunks][slots][2][64] those codes as low and high bytes, both with a sign: instead, where the processor multiplies bytes */
+    float *scales;  /* [chunks][slots] of those codes */
+    float *above;   /* [chunks][slots][2] -128 times the sum of 32 codes each: where bytes are multiplied as they are stored */
 } sec_input;
 
 /* Bytes of scratch for n inputs of cols columns and the kinds given as a set of bits, 1 << kind. */

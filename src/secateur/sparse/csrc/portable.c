@@ -40,7 +40,7 @@ static void rows_bf16(const sec_matrix *w, const sec_input *x, float *y, int64_t
     }
 }
 
-static float dot_codes(const int8_t *weights, const int8_t *in) {
+static float dot_codes(const int8_t *weights, const int16_t *in) {
     int32_t sum = 0;
     for (int j = 0; j < 32; j++) sum += weights[j] * in[j];
     return (float)sum;
@@ -58,7 +58,7 @@ static void rows_codes(const sec_matrix *w, const sec_input *x, float *y, int64_
             for (int half = 0; half < halves; half++) {
                 float scale = sec_scale(w, r, c * SEC_CHUNK + 32 * half);
                 for (int64_t i = 0; i < x->n; i++) {
-                    int64_t at = c * x->n + i;
+                    int64_t at = c * x->slots + i;
                     sums[i] += scale * x->scales[at] * dot_codes(weights + 32 * half, x->codes + at * SEC_CHUNK + 32 * half);
                 }
             }
@@ -67,4 +67,4 @@ static void rows_codes(const sec_matrix *w, const sec_input *x, float *y, int64_
     }
 }
 
-const sec_ops sec_portable = {"portable", always, 0, 0, prepare, {rows_f32, rows_bf16, rows_codes, rows_codes, rows_bf16, rows_codes, rows_codes}};
+const sec_ops sec_portable = {"portable", always, 0, 0, 0, prepare, {rows_f32, rows_bf16, rows_codes, rows_codes, rows_bf16, rows_codes, rows_codes}};

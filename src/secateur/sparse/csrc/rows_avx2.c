@@ -128,10 +128,12 @@ INLINE void next_codes(const sec_matrix *w, int64_t r, int64_t c, int form, int6
     }
 }
 
-/* Eight sums of four products: bytes without sign times bytes with one, so the sign moves to the inputs. */
-INLINE __m256 dot_codes(__m256i codes, const int8_t *in) {
-    __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(codes), _mm256_sign_epi8(_mm256_loadu_si256((const __m256i *)in), codes));
-    return _mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+/* Eight sums of four products. */
+INLINE __m256 dot_codes(__m256i codes, const int16_t *in) {
+    __m256i low = _mm256_cvtepi8_epi16(_mm256_castsi256_si128(codes)), high = _mm256_cvtepi8_epi16(_mm256_extracti128_si256(codes, 1));
+    low = _mm256_madd_epi16(low, _mm256_loadu_si256((const __m256i *)in));
+    high = _mm256_madd_epi16(high, _mm256_loadu_si256((const __m256i *)(in + 16)));
+    return _mm256_cvtepi32_ps(_mm256_add_epi32(low, high));
 }
 
 INLINE void row_codes(const sec_matrix *w, const sec_input *x, int64_t r, int n, float *y, int form) {
@@ -147,7 +149,7 @@ INLINE void row_codes(const sec_matrix *w, const sec_input *x, int64_t r, int n,
             /* Columns beyond the last have no scale, and inputs of zero. */
             float scale = w->group == 0 ? 1.0f : group < groups ? _cvtsh_ss(scales[group]) : 0.0f;
             for (int i = 0; i < n; i++) {
-                int64_t k = c * x->n + INPUT(i);
+                int64_t k = c * x->slots + i;
                 __m256 dots = dot_codes(codes[half], x->codes + k * SEC_CHUNK + 32 * half);
                 sums[i] = _mm256_fmadd_ps(dots, _mm256_set1_ps(scale * x->scales[k]), sums[i]);
             }
@@ -165,4 +167,4 @@ ROWS(rows_int8_sparse, row_codes, BYTES_SPARSE)
 ROWS(rows_int4, row_codes, NIBBLES)
 ROWS(rows_int4_sparse, row_codes, NIBBLES_SPARSE)
 
-const sec_ops sec_avx2 = {"avx2", usable, 0, 0, prepare, {rows_f32, rows_bf16, rows_int8, rows_int4, rows_bf16_sparse, rows_int8_sparse, rows_int4_sparse}};
+const sec_ops sec_avx2 = {"avx2", usable, 0, 0, 0, prepare, {rows_f32, rows_bf16, rows_int8, rows_int4, rows_bf16_sparse, rows_int8_sparse, rows_int4_sparse}};

@@ -42,6 +42,11 @@ INLINE void add_bf16(__m512i weights, const sec_input *x, int64_t c, int half, i
     }
 }
 
+/* The next 32 of bf16 weights, of which so many are left. */
+INLINE __m512i dense_32(const uint16_t *values, int64_t left) {
+    return left < 32 ? _mm512_maskz_loadu_epi16((__mmask32)first_bits(left < 0 ? 0 : left), values) : _mm512_loadu_si512(values);
+}
+
 INLINE void row_bf16(const sec_matrix *w, const sec_input *x, int64_t r, int n, float *y, int sparse) {
     const uint16_t *values = (const uint16_t *)w->values + (sparse ? w->offsets[r] : r * w->cols);
     const uint8_t *mask = sparse ? w->mask + r * x->chunks * 8 : NULL;
@@ -60,9 +65,8 @@ INLINE void row_bf16(const sec_matrix *w, const sec_input *x, int64_t r, int n, 
             values += _mm_popcnt_u64(have);
         } else {
             _mm_prefetch((const char *)values + AHEAD + 64, _MM_HINT_T0);
-            have = first_bits(w->cols - c * SEC_CHUNK);
-            low = _mm512_maskz_loadu_epi16((__mmask32)have, values);
-            high = _mm512_maskz_loadu_epi16((__mmask32)(have >> 32), values + 32);
+            low = dense_32(values, w->cols - c * SEC_CHUNK);
+            high = dense_32(values + 32, w->cols - c * SEC_CHUNK - 32);
             values += SEC_CHUNK;
         }
         add_bf16(low, x, c, 0, n, sums);
@@ -110,7 +114,7 @@ INLINE __m512i next_codes(cursor *at, int form, int64_t left) {
     uint64_t have;
     __m512i codes;
     if (form == BYTES) {
-        codes = _mm512_maskz_loadu_epi8(first_bits(left), at->values);
+        codes = left < SEC_CHUNK ? _mm512_maskz_loadu_epi8(first_bits(left), at->values) : _mm512_loadu_si512(at->values);
         at->values += SEC_CHUNK;
     } else if (form == NIBBLES) {
         __m512i both = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)at->values));
@@ -132,44 +136,82 @@ INLINE __m512i next_codes(cursor *at, int form, int64_t left) {
     return codes;
 }
 
-/* The scales of chunks c to c + 7, two for each chunk. */
-INLINE void read_scales(const sec_matrix *w, int64_t r, int64_t c, int by, float *out) {
-    int64_t groups = sec_groups(w), span = by == BY_CHUNK ? 64 : 32, count = by == BY_CHUNK ? 8 : 16;
+/* A row is worked through in steps of eight pairs of chunk and input: eight chunks of one input, four of two, and so on. What scales the
+ * products of a pair is two numbers, one for each half of the chunk. */
+#define PAIRS 8
+
+/* The scales of the halves of the chunks that one step works through, each as often as there are inputs. */
+INLINE __m512 weight_scales(const sec_matrix *w, int64_t r, int64_t c, int n, int by) {
+    const __m512i places = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    int64_t groups = sec_groups(w), span = by == BY_CHUNK ? 64 : 32, count = (by == BY_CHUNK ? 1 : 2) * PAIRS / n;
     const uint16_t *scales = w->scales + r * groups;
+    _Alignas(64) float found[16] = {0};
+    __m512 all;
     if (w->group == span) {
-        int64_t first = c * SEC_CHUNK / span;
-        __m256i halves = _mm256_maskz_loadu_epi16((__mmask16)first_bits(groups - first < count ? groups - first : count), scales + first);
-        _mm512_store_ps(out, _mm512_cvtph_ps(halves));
-        return;
+        int64_t first = c * SEC_CHUNK / span, left = groups - first;
+        all = _mm512_cvtph_ps(_mm256_maskz_loadu_epi16((__mmask16)first_bits(left < count ? left : count), scales + first));
+    } else {
+        for (int64_t k = 0; k < count; k++) {
+            int64_t group = (c * SEC_CHUNK + k * span) / w->group;
+            found[k] = group < groups ? _cvtsh_ss(scales[group]) : 0.0f;
+        }
+        all = _mm512_load_ps(found);
     }
-    for (int64_t k = 0; k < count; k++) {
-        int64_t group = (c * SEC_CHUNK + k * span) / w->group;
-        out[k] = group < groups ? _cvtsh_ss(scales[group]) : 0.0f;
-    }
+    __m512i chunk = _mm512_srli_epi32(places, n == 1 ? 1 : n == 2 ? 2 : n == 4 ? 3 : 4), half = _mm512_and_si512(places, _mm512_set1_epi32(1));
+    return _mm512_permutexvar_ps(by == BY_CHUNK ? chunk : _mm512_or_si512(_mm512_slli_epi32(chunk, 1), half), all);
+}
+
+/* What products are scaled by, two numbers for each pair from chunk c on. */
+INLINE __m512 factors_at(const sec_matrix *w, const sec_input *x, int64_t r, int64_t c, int64_t pairs, int n, int by) {
+    const __m512i twice = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
+    __m256 inputs = pairs < PAIRS ? _mm256_maskz_loadu_ps((__mmask8)first_bits(pairs), x->scales + c * n) : _mm256_loadu_ps(x->scales + c * n);
+    __m512 factors = _mm512_permutexvar_ps(twice, _mm512_castps256_ps512(inputs));
+    return by == BY_ROW ? factors : _mm512_mul_ps(factors, weight_scales(w, r, c, n, by));
+}
+
+/* Sums of four products each of codes that stand 128 above zero; two bytes make an input. */
+INLINE __m512 dot_codes(__m512i codes, const int8_t *in) {
+    __m512i high = _mm512_dpbusd_epi32(_mm512_setzero_si512(), codes, _mm512_load_si512(in + SEC_CHUNK));
+    return _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(_mm512_slli_epi32(high, 8), codes, _mm512_load_si512(in)));
+}
+
+/* The factors of one pair: its own where halves of chunks have scales. */
+INLINE __m512 factor_of(const float *factors, int64_t pair, int by) {
+    if (by != BY_HALF) return _mm512_set1_ps(factors[2 * pair]);
+    return _mm512_mask_broadcastss_ps(_mm512_set1_ps(factors[2 * pair]), 0xff00, _mm_load_ss(factors + 2 * pair + 1));
 }
 
 INLINE void row_codes(const sec_matrix *w, const sec_input *x, int64_t r, int n, float *y, int form, int by) {
     cursor at = begin(w, r, form);
-    _Alignas(64) float scales[16];
-    __m512 sums[SEC_BATCH];
-    for (int i = 0; i < n; i++) sums[i] = _mm512_setzero_ps();
-    for (int64_t c = 0; c < x->chunks; c++) {
-        if (by != BY_ROW && c % 8 == 0) read_scales(w, r, c, by, scales);
-        _mm_prefetch((const char *)at.values + AHEAD, _MM_HINT_T0);
-        __m512i codes = next_codes(&at, form, w->cols - c * SEC_CHUNK);
-        __m512 scale = _mm512_setzero_ps();
-        if (by == BY_CHUNK) scale = _mm512_set1_ps(scales[c % 8]);
-        if (by == BY_HALF) scale = _mm512_mask_broadcastss_ps(_mm512_set1_ps(scales[c % 8 * 2]), 0xff00, _mm_load_ss(scales + c % 8 * 2 + 1));
-        for (int i = 0; i < n; i++) {
-            int64_t k = c * x->n + INPUT(i);
-            __m512i dots = _mm512_dpbusd_epi32(_mm512_load_si512(x->above + k * 16), codes, _mm512_load_si512(x->codes + k * SEC_CHUNK));
-            __m512 factor = _mm512_set1_ps(x->scales[k]);
-            if (by != BY_ROW) factor = _mm512_mul_ps(factor, scale);
-            sums[i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots), factor, sums[i]);
+    _Alignas(64) float factors[2 * PAIRS];
+    /* One input has too few sums to hide how long an addition takes, so it gets two. */
+    __m512 sums[SEC_BATCH + 1], above = _mm512_setzero_ps();
+    for (int i = 0; i <= n; i++) sums[i] = _mm512_setzero_ps();
+    for (int64_t c = 0; c < x->chunks; c += PAIRS / n) {
+        int64_t pairs = (x->chunks - c) * n < PAIRS ? (x->chunks - c) * n : PAIRS;
+        __m512 all = factors_at(w, x, r, c, pairs, n, by);
+        _mm512_store_ps(factors, all);
+        above = _mm512_fmadd_ps(all, _mm512_maskz_loadu_ps((__mmask16)first_bits(2 * pairs), x->above + 2 * c * n), above);
+#pragma GCC unroll 2
+        for (int64_t pair = 0; pair < pairs; pair += n) {
+            _mm_prefetch((const char *)at.values + AHEAD, _MM_HINT_T0);
+            __m512i codes = next_codes(&at, form, w->cols - (c + pair / n) * SEC_CHUNK);
+            const int8_t *in = x->bytes + (c * n + pair) * 2 * SEC_CHUNK;
+            for (int i = 0; i < n; i++) {
+                __m512 sum = _mm512_fmadd_ps(dot_codes(codes, in + i * 2 * SEC_CHUNK), factor_of(factors, pair + i, by), sums[n == 1 ? 1 : i]);
+                if (n == 1) sums[1] = sums[0];
+                sums[n == 1 ? 0 : i] = sum;
+            }
         }
     }
+    if (n == 1) sums[0] = _mm512_add_ps(sums[0], sums[1]);
     float factor = (by == BY_ROW ? _cvtsh_ss(w->scales[r]) : 1.0f) * (form == NIBBLES || form == NIBBLES_SPARSE ? 0.0625f : 1.0f);
-    for (int i = 0; i < n; i++) y[i] = factor * _mm512_reduce_add_ps(sums[i]);
+    _mm512_store_ps(factors, above);
+    for (int i = 0; i < n; i++) {
+        float off = 0;
+        for (int pair = i; pair < PAIRS; pair += n) off += factors[2 * pair] + factors[2 * pair + 1];
+        y[i] = factor * (_mm512_reduce_add_ps(sums[i]) + off);
+    }
 }
 
 ROWS(rows_f32, row_f32, 0)
@@ -191,7 +233,7 @@ ROWS_CODES(NIBBLES, NIBBLES_by_half)
 ROWS_CODES(NIBBLES_SPARSE, NIBBLES_SPARSE_by_half)
 
 const sec_ops sec_avx512 = {
-    "avx512", sec_avx512_usable, 0, 1, prepare, {rows_f32, rows_bf16, rows_BYTES, rows_NIBBLES, rows_bf16_sparse, rows_BYTES_SPARSE, rows_NIBBLES_SPARSE},
+    "avx512", sec_avx512_usable, 0, 1, 1, prepare, {rows_f32, rows_bf16, rows_BYTES, rows_NIBBLES, rows_bf16_sparse, rows_BYTES_SPARSE, rows_NIBBLES_SPARSE},
 };
 
 sec_rows_fn sec_avx512_rows(int kind) { return sec_avx512.rows[kind]; }

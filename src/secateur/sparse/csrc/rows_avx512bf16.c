@@ -65,5 +65,5 @@ SAME(rows_int8_sparse, SEC_INT8_SPARSE)
 SAME(rows_int4_sparse, SEC_INT4_SPARSE)
 
 const sec_ops sec_avx512bf16 = {
-    "avx512bf16", usable, 1, 1, prepare, {rows_f32, rows_bf16, rows_int8, rows_int4, rows_bf16_sparse, rows_int8_sparse, rows_int4_sparse},
+    "avx512bf16", usable, 1, 1, 1, prepare, {rows_f32, rows_bf16, rows_int8, rows_int4, rows_bf16_sparse, rows_int8_sparse, rows_int4_sparse},
 };

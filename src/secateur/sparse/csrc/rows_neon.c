@@ -120,6 +120,11 @@ INLINE void next_codes(const sec_matrix *w, int64_t r, int64_t c, int form, int6
     }
 }
 
+/* Four sums of eight products. */
+INLINE int32x4_t dot_codes(const int8x16_t *codes, const int8_t *in) {
+    return vdotq_s32(vdotq_s32(vdupq_n_s32(0), codes[0], vld1q_s8(in)), codes[1], vld1q_s8(in + 16));
+}
+
 INLINE void row_codes(const sec_matrix *w, const sec_input *x, int64_t r, int n, float *y, int form) {
     int64_t place = 0, groups = sec_groups(w);
     const uint16_t *scales = w->scales + r * groups;
@@ -133,9 +138,10 @@ INLINE void row_codes(const sec_matrix *w, const sec_input *x, int64_t r, int n,
             /* Columns beyond the last have no scale, and inputs of zero. */
             float scale = w->group == 0 ? 1.0f : group < groups ? sec_from_f16(scales[group]) : 0.0f;
             for (int i = 0; i < n; i++) {
-                int64_t k = c * x->n + INPUT(i);
-                const int8_t *in = x->codes + k * SEC_CHUNK + 32 * half;
-                int32x4_t dots = vdotq_s32(vdotq_s32(vdupq_n_s32(0), codes[2 * half], vld1q_s8(in)), codes[2 * half + 1], vld1q_s8(in + 16));
+                int64_t k = c * x->slots + i;
+                const int8_t *in = x->bytes + k * 2 * SEC_CHUNK + 32 * half;
+                int32x4_t dots = vshlq_n_s32(dot_codes(codes + 2 * half, in + SEC_CHUNK), 8);
+                dots = vaddq_s32(dots, dot_codes(codes + 2 * half, in));
                 sums[i] = vfmaq_n_f32(sums[i], vcvtq_f32_s32(dots), scale * x->scales[k]);
             }
         }
@@ -152,4 +158,4 @@ ROWS(rows_int8_sparse, row_codes, BYTES_SPARSE)
 ROWS(rows_int4, row_codes, NIBBLES)
 ROWS(rows_int4_sparse, row_codes, NIBBLES_SPARSE)
 
-const sec_ops sec_neon = {"neon", usable, 0, 0, prepare, {rows_f32, rows_bf16, rows_int8, rows_int4, rows_bf16_sparse, rows_int8_sparse, rows_int4_sparse}};
+const sec_ops sec_neon = {"neon", usable, 0, 1, 0, prepare, {rows_f32, rows_bf16, rows_int8, rows_int4, rows_bf16_sparse, rows_int8_sparse, rows_int4_sparse}};
