@@ -40,7 +40,7 @@ from secateur.train.trainer import Regime, Trained, Trainer
 from secateur.transform.mask import choose_mask
 
 Trains = Literal["all", "lora", "bias", "scales"]
-_RATES: Mapping[Trains, float] = {"all": 3e-4, "lora": 1e-3, "bias": 1e-3, "scales": 1e-3}
+_RATES: Mapping[Trains, float] = {"all": 3e-4, "lora": 1e-3, "bias": 1e-3, "scales": 2e-3}
 _EVERY = 5
 """Steps of training between two cuts."""
 _WAIT = timedelta(days=7)
@@ -53,7 +53,7 @@ class Distill:
 
     trains: `all` weights, adapters of `rank` (`lora`, scaled by `alpha` / `rank`), each `bias`, or the `scales` of a quantised model.
     steps: of AdamW; batch: tokens in each, over all processes; micro: windows that a process runs at once, the rest is accumulated.
-    rate: highest learning rate, of scales as a share of each; None for 3e-4, or 1e-3 where little learns.
+    rate: highest learning rate, of scales as a share of each; None for 3e-4, 1e-3 for adapters and biases, 2e-3 for scales.
     schedule: `cosine` or `wsd`; warmup: its share of the steps.
     loss: `forward`, `reverse` or `both` Kullback-Leibler divergences at `temperature`, of the teacher's `top` likeliest tokens and all
     others as one; states, text: weights of the distance of the last hidden states, and of the negative log likelihood of the text.
