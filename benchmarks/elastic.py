@@ -4,6 +4,7 @@
     python benchmarks/elastic.py levels --ladder ladder.json
     python benchmarks/elastic.py memory --ladder ladder.json
     python benchmarks/elastic.py speed --ladder ladder.json
+    python benchmarks/elastic.py start                    # the first start of `secateur serve`, which makes its ladder, and the second; what the process holds
 
 `levels` counts in a memory cgroup of its own where it may make one (v1 or v2).
 """
@@ -13,7 +14,10 @@ from __future__ import annotations
 import argparse
 import mmap
 import os
+import signal
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -190,6 +194,7 @@ def memory(model: Opened, ladder: Ladder, folder: Path) -> None:
             elastic.decode([5] * batch, caches)
             peak = now + process_memory().peak - peak_before.resident
             total = said + counts.activations(batch, 0)
+            print(share, batch, tokens, now, said, peak, total, flush=True)
             rows.append([f"{share:.0%}", f"{batch} x {tokens}", f"{now / MB:.1f}", f"{said / now - 1:+.1%}", f"{peak / MB:.1f}", f"{total / peak - 1:+.1%}"])
             for cache in elastic.caches:
                 cache.close()
@@ -255,6 +260,23 @@ def ranked(model: Opened, output: Path, folder: Path) -> None:
     print(f"naive search, computed: {cost.naive_heads} such measurements, at that time each (at most) {total:.0f} s; passes through halves {cost.naive}")
 
 
+def started(model: str, folder: Path, threads: int) -> None:
+    """Start a server without a ladder, then again with the one it made; say how long it takes to listen, and what it holds then."""
+    command = [sys.executable, "-m", "secateur", "serve", model, "--port", "0", "--cache", str(folder), "--threads", str(threads)]
+    for name in ("first", "second"):
+        start = time.perf_counter()
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stderr is not None
+            for line in process.stderr:
+                print(f"  {time.perf_counter() - start:6.1f} s  {line.rstrip()}", flush=True)
+                if line.startswith("serving "):
+                    break
+            rows = Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()
+            held = {row.split()[0].rstrip(":"): int(row.split()[1]) * 1024 / MB for row in rows[1:]}
+            print(f"{name} start: {time.perf_counter() - start:.1f} s; anonymous {held['Anonymous']:.1f} MB, resident {held['Rss']:.1f} MB", flush=True)
+            process.send_signal(signal.SIGINT)
+
+
 def _freed(prices: MemoryModel, unit: str, context: int) -> int:
     kept = {unit.replace("attn", "kv"): 0}
     return prices.weights({}) - prices.weights(kept) + (prices.kv_values({}) - prices.kv_values(kept)) * 4 * context
@@ -262,13 +284,17 @@ def _freed(prices: MemoryModel, unit: str, context: int) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=["rank", "levels", "memory", "speed"])
+    parser.add_argument("part", choices=["rank", "levels", "memory", "speed", "start"])
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--ladder", type=Path)
     parser.add_argument("--output", "-o", type=Path, default=Path("ladder.json"))
     parser.add_argument("--threads", type=int, default=2)
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
+    if chosen.part == "start":
+        with tempfile.TemporaryDirectory() as folder:
+            started(chosen.model, Path(folder), chosen.threads)
+        return
     model = open_model(chosen.model)
     with tempfile.TemporaryDirectory() as folder:
         if chosen.part == "rank":

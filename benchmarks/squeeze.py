@@ -24,8 +24,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import torch
 
 from group import Group
+from recorded import lives, replay
+from secateur.core.progress import Silent
+from secateur.model.opened import open_model
+from secateur.serve.elastic import Elasticity, make_elastic
 from squeeze_chart import draw
 
 _EVERY = 0.25
@@ -49,6 +54,8 @@ class Stream:
     tokens: int = 0
     finish: str = ""
     wrong: str = ""
+    prompt: str = ""
+    text: str = ""
 
 
 @dataclass
@@ -97,7 +104,9 @@ class Run:
 def main() -> None:
     """Measure the need, squeeze, and draw."""
     options = _options()
+    torch.set_num_threads(1)
     options.output.mkdir(parents=True, exist_ok=True)
+    _model(options)
     dense = asyncio.run(_run(options, "none", [], options.dense_seconds))
     print(json.dumps(dense.summary(), indent=1), flush=True)
     schedule = _schedule(dense.peak, options.seconds)
@@ -109,6 +118,8 @@ def main() -> None:
     body = {"need": dense.peak, "schedule": schedule, "dense": asdict(dense), "runs": [asdict(run) for run in runs]}
     (options.output / "squeeze.json").write_text(json.dumps(body))
     draw(body, options.output / "squeeze.png")
+    if not runs[0].kills:
+        print(json.dumps(again(options, runs[0]), indent=1), flush=True)
 
 
 def _options() -> argparse.Namespace:
@@ -121,6 +132,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, default=160)
     parser.add_argument("--policies", default="greedy", help="parted by commas; none comes last in any case")
     parser.add_argument("-o", "--output", type=Path, default=Path("out/squeeze"))
+    parser.add_argument("--again", type=int, default=6, help="answers that are computed again")
     parser.add_argument("serve", nargs="*", help="after --: options of `secateur serve`")
     return parser.parse_args()
 
@@ -160,7 +172,8 @@ async def _run(options: argparse.Namespace, policy: str, schedule: list[tuple[fl
 def _server(options: argparse.Namespace, policy: str, run: Run) -> Iterator[tuple[Group, Any, str]]:
     group = Group(f"squeeze-{os.getpid()}-{policy}")
     log = (options.output / f"server-{policy}.log").open("w+")
-    command = [sys.executable, "-m", "secateur", "serve", options.model, "--port", "0", "--policy", policy, *options.serve]
+    server = [sys.executable, str(Path(__file__).with_name("recorded.py")), str(options.output / f"steps-{policy}.jsonl")]
+    command = [*server, "serve", options.model, "--port", "0", "--policy", policy, "--cache", str(options.output / "cache"), *options.serve]
     process = group.run(command, stdout=log, stderr=log)
     try:
         yield group, process, _address(process, Path(log.name))
@@ -219,8 +232,9 @@ async def _client(number: int, options: argparse.Namespace, address: str, run: R
                 "stream": True,
                 "stream_options": {"include_usage": True},
                 "logprobs": 0,
-                "seed": 1000 * number + asked,
+                "temperature": 0,
             }
+            stream.prompt = str(body["prompt"])
             asked += 1
             try:
                 await _read(http, f"{address}/v1/completions", body, stream)
@@ -263,7 +277,7 @@ async def _read(http: httpx.AsyncClient, url: str, body: dict[str, Any], stream:
                 # Special tokens are counted and not written.
                 tokens, told = tokens + len(names), told + "".join(name for name in names if not _SPECIAL.fullmatch(name))
                 stream.first = stream.first or time.monotonic() - began
-    stream.tokens = tokens
+    stream.tokens, stream.text = tokens, text
     stream.wrong = _fault(events, text, told, tokens, usage, stream.finish, body["max_tokens"])
 
 
@@ -278,6 +292,37 @@ def _fault(events: list[str], text: str, told: str, tokens: int, usage: dict[str
     # A token may be a part of a character; its name has a mark there, the text has the character.
     same = text == told or "\ufffd" in told or "\ufffd" in text
     return "" if same else f"the text is not that of its tokens: {text[-30:]!r}, {told[-30:]!r}"
+
+
+def _model(options: argparse.Namespace) -> tuple[Any, Any]:
+    """Return the elastic model that the server has, whole, and its tokenizer; its ladder and its weights are made first if they are not there."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--ladder", type=Path)
+    parser.add_argument("--kv", default="f32")
+    same, _ = parser.parse_known_args(options.serve)
+    opened = open_model(options.model)
+    stepped, _, _ = make_elastic(opened, Elasticity(folder=options.output / "cache", ladder=same.ladder, kv=same.kv), Silent())
+    return stepped, opened.source.tokenizer()
+
+
+def again(options: argparse.Namespace, run: Run) -> dict[str, Any]:
+    """Compute the answers whose level changed most again, and compare."""
+    model, tokenizer = _model(options)
+    held = lives(options.output / f"steps-{run.policy}.jsonl")
+    whole = {tuple(tokenizer.encode(stream.prompt)): stream for stream in run.streams if not stream.wrong}
+    found: dict[str, Any] = {"answers": 0, "tokens": 0, "changes": [], "not_likeliest": 0, "most_below": 0.0, "other_text": 0}
+    of = {prompt: [life for life in held if tuple(life.tokens[: len(prompt)]) == prompt] for prompt in whole}
+    for prompt in sorted(of, key=lambda prompt: -sum(life.changes for life in of[prompt]))[: options.again]:
+        found["answers"] += 1
+        found["changes"].append(sum(life.changes for life in of[prompt]))
+        for life in of[prompt]:
+            below, last = replay(model, life)
+            found["tokens"] += len(below)
+            found["not_likeliest"] += sum(gap > 0 for gap in below)
+            found["most_below"] = max(found["most_below"], *below, 0.0)
+        answer = [*of[prompt][-1].tokens[len(prompt) :], last]
+        found["other_text"] += tokenizer.decode(answer, skip_special_tokens=True) != whole[prompt].text
+    return found
 
 
 def _median(values: list[float]) -> float:

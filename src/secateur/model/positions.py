@@ -40,7 +40,6 @@ def rotary_type(config: Any, kind: str = "") -> str:
 
 def frequencies(config: Any, kind: str = "") -> Frequencies:
     """Return the frequencies of a rotary embedding; raises UnsupportedModelError for a scaling that is not known."""
-    # transformers' models, which know these too, bring in 90 MB of modules.
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
     settings, name, options = _settings(config, kind), rotary_type(config, kind), {"layer_type": kind} if kind else {}
