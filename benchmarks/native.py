@@ -2,7 +2,7 @@
 
 `--prepare DIR` writes SmolLM2-135M in every form (minutes), `--run DIR` measures it, and `--large` a Llama of random weights with the widths of TinyLlama-1.1B
 (nothing else should run meanwhile). What is timed does not depend on which weights are zero, so the smaller half or more of each matrix is.
-`--divergence DIR` tells how far predictions are from those of float32; it makes a model in 8 bits by GPTQ and one pruned by SparseGPT where DIR has none.
+`--divergence DIR`, after `--prepare DIR`, tells how far predictions are from those of float32; for one row it rounds a model to 8 bits by GPTQ.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from secateur.core.progress import Silent
 from secateur.core.sparse import Packed, pack
 from secateur.device.synthetic import Synthetic
 from secateur.model.opened import open_model
-from secateur.pipeline import Calibration, Integers, Settings, Sparsity, prune, quantize
+from secateur.pipeline import Calibration, Integers, Settings, quantize
 from secateur.pipeline.export import export
 from secateur.pipeline.native import Natively, measure_natively
 from secateur.runtime.bench import Speed, Spread, ratios, take_turns
@@ -87,12 +87,9 @@ def rows_of(folder: Path) -> list[Row]:
 
 def divergences(folder: Path, windows: int) -> None:
     """Print how far models run natively are from the float32 ones that they stand for, by windows of 512 tokens of the test text."""
-    eight, half = folder / "gptq8", folder / "sparsegpt"
-    calibration = Calibration(text=str(CALIBRATION))
+    eight, half = folder / "gptq8", folder / f"{SPARSITIES[0]:.0%}"
     if not eight.exists():
-        quantize(SMALL, eight, Integers(bits=8, group=64), calibration=calibration, settings=Settings(arithmetic="float32"))
-    if not half.exists():
-        prune(SMALL, half, Sparsity(sparsity="0.6", method="sparsegpt"), calibration=calibration)
+        quantize(SMALL, eight, Integers(bits=8, group=64), calibration=Calibration(text=str(CALIBRATION)), settings=Settings(arithmetic="float32"))
     rows = [(SMALL, "bf16", SMALL), (SMALL, "int8", SMALL), (str(eight), "int8", SMALL), (str(half), "sparse-int8", str(half))]
     tokens = cut(read_text(str(TEST_TEXT)), open_model(SMALL).source.tokenizer(), 512, windows)
     found = []
