@@ -237,9 +237,8 @@ def ranked(model: Opened, output: Path, folder: Path) -> None:
     calibration = Calibration(text=str(common.CALIBRATION), samples=16, window=512)
     how = Rank(calibration=calibration, widths=1, groups=False, floor=0.0, context=4096)
     start = time.perf_counter()
-    ladder, cost = rank(model, how, scratch=folder, progress=Notes())
+    ladder, cost = rank(model, how, out=output, overwrite=True, progress=Notes())
     took = time.perf_counter() - start
-    ladder.save(output, overwrite=True)
     print(f"ranked {len(ladder) - 1} halves in {took:.1f} s: {cost}")
     path = folder / "weights.safetensors"
     body = build_body(model, prepare(model, ladder, path, torch.bfloat16), path)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from secateur.model.announce import announce
 
 if TYPE_CHECKING:
+    from secateur.adapt.public import rank, simulate, train_policy
+    from secateur.adapt.ranking import Rank
     from secateur.pipeline import (
         Audit,
         Calibration,
@@ -55,6 +57,7 @@ __all__ = [
     "Pruned",
     "Quality",
     "Quantized",
+    "Rank",
     "Recovered",
     "Running",
     "Settings",
@@ -72,14 +75,19 @@ __all__ = [
     "plan",
     "prune",
     "quantize",
+    "rank",
     "recover",
     "report",
     "run",
+    "simulate",
+    "train_policy",
     "verify",
 ]
 
 
 _ELSEWHERE = {
+    **dict.fromkeys(("rank", "simulate", "train_policy"), "secateur.adapt.public"),
+    "Rank": "secateur.adapt.ranking",
     "Protocol": "secateur.pipeline.comparing.protocol",
     "Running": "secateur.pipeline.comparing",
     "card": "secateur.pipeline.carding",

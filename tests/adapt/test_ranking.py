@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,9 +21,9 @@ from secateur.adapt.passing import Passing
 from secateur.adapt.ranking import Rank, rank
 from secateur.adapt.sensitivity import Search, Steps
 from secateur.adapt.weights import prepare
-from secateur.core.errors import UsageError
+from secateur.core.errors import OutputError, UsageError
 from secateur.core.ladder import Ladder, check_steps
-from secateur.core.ladder_file import parse_ladder
+from secateur.core.ladder_file import parse_ladder, read_ladder
 from secateur.core.progress import Silent
 from secateur.model.opened import open_model
 from secateur.pipeline.calibration import Calibration, calibration_tokens
@@ -33,8 +37,9 @@ HOW = Rank(calibration=CALIBRATION, probe=2, widths=3, groups=True, floor=0.0, c
 def test_every_loss_is_that_of_the_model_pruned_offline(family: str, tiny: Maker, tmp_path: Path) -> None:
     """The whole chain, from the order of the units to the states kept between removals."""
     model = open_model(str(tiny(family)))
-    ladder, _ = rank(model, HOW, scratch=tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    ladder, _ = rank(model, HOW, out=tmp_path / "ladder.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["ladder.json"]
+    assert read_ladder(tmp_path / "ladder.json") == ladder
     assert parse_ladder(ladder.to_json()) == ladder
     ladder.validate(model.graph, model.digest)
     tokens = calibration_tokens(model, CALIBRATION, 0)[:2]
@@ -47,6 +52,52 @@ def test_every_loss_is_that_of_the_model_pruned_offline(family: str, tiny: Maker
         sizes = open_model(str(tmp_path / str(level))).graph
         assert ladder.at(level).kv_values == MemoryModel(sizes).kv_values({})
         assert ladder.at(level).flops == MemoryModel(sizes).flops({})
+
+
+def test_a_killed_ranking_goes_on_where_it_was(tiny: Maker, tmp_path: Path) -> None:
+    """Killed outright twice, by a process of its own; what comes out is byte for byte what an uninterrupted run writes."""
+    model, out = tiny("llama", num_hidden_layers=5), tmp_path / "ladder.json"
+    whole, whole_cost = rank(open_model(str(model)), HOW, out=tmp_path / "whole.json")
+    source = f"""
+import os, sys
+from secateur.adapt import ranking, unfinished
+from secateur.model.opened import open_model
+from tests.adapt.test_ranking import HOW
+
+class Killed(unfinished.Unfinished):
+    def keep(self, search, rungs):
+        super().keep(search, rungs)
+        if len(rungs) == int(sys.argv[1]):
+            os.kill(os.getpid(), 9)
+
+unfinished.Unfinished = Killed
+ranking.rank(open_model({str(model)!r}), HOW, out=__import__("pathlib").Path({str(out)!r}))
+"""
+    for rungs in (2, 5):
+        ended = subprocess.run([sys.executable, "-c", source, str(rungs)], cwd=Path(__file__).parents[2], check=False)
+        assert ended.returncode == -signal.SIGKILL
+        assert not out.exists()
+        with pytest.raises(OutputError, match="unfinished run with other settings"):
+            rank(open_model(str(model)), replace(HOW, floor=0.5), out=out)
+    notes = _Counted()
+    ladder, cost = rank(open_model(str(model)), HOW, out=out, progress=notes)
+    assert (ladder, cost) == (whole, whole_cost)
+    assert out.read_bytes() == (tmp_path / "whole.json").read_bytes()
+    assert notes.ranked == len(whole) - 1 - 5
+    assert not (tmp_path / "ladder.json.partial").exists()
+
+
+class _Counted(Silent):
+    """Counts the steps of the search."""
+
+    def __init__(self) -> None:
+        self.task, self.ranked = "", 0
+
+    def start(self, task: str, total: int, done: int = 0) -> None:
+        self.task = task
+
+    def step(self, detail: str = "") -> None:
+        self.ranked += self.task == "rank"
 
 
 def test_everything_but_the_outer_blocks_can_go(tiny: Maker) -> None:

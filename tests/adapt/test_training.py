@@ -23,6 +23,8 @@ CHOICES = choices_of(
     [0.05, 0.4, 0.1, 0.02, 0.9],
     [2.0, 2.05, 2.5, 2.7, 2.8, 4.0],
 )
+# as many operations as a real model has, so that its network is as wide
+CHOICES = replace(CHOICES, flops=CHOICES.flops * (2.69e8 / CHOICES.flops[0]))
 
 needs_extra = pytest.mark.skipif(importlib.util.find_spec("stable_baselines3") is None, reason="stable-baselines3 is not installed")
 
@@ -67,9 +69,12 @@ def test_numpy_gives_what_the_library_gives(tmp_path: Path) -> None:
 @pytest.mark.parametrize("formulation", ["units", "level"])
 def test_a_network_stays_as_small_as_the_papers(count: int, formulation: Formulation) -> None:
     choices = choices_of([f"{block}.ffn" for block in range(count)], [(1, 0)] * count, [0] * count, [1] * (count + 1))
+    choices = replace(choices, flops=np.full(count + 1, 2.69e8))
     width, actions = hidden_width(choices, formulation), count + 1
     seen = 9 + (actions if formulation == "units" else 0)
-    assert width == 8 or (seen + 1) * width + (width + 1) * actions <= MOST_PARAMETERS
+    parameters = (seen + 1) * width + (width + 1) * actions
+    assert width == 8 or (parameters <= MOST_PARAMETERS and 2 * parameters <= 1e-4 * 2.69e8)
+    assert count != 56 or width > 100
 
 
 def test_without_the_extra_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

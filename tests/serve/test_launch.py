@@ -85,18 +85,30 @@ def test_a_level_that_the_server_takes_is_the_pruned_model(tiny: Maker, tmp_path
     assert abs(shifted).max() < 2e-3
 
 
-def test_a_model_without_a_ladder_is_ranked_once(tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ranked: list[str] = []
+class _Notes(Silent):
+    """Keeps what is said."""
 
-    def rank(model: Any, **options: Any) -> tuple[Ladder, None]:
-        ranked.append(model.source.ref)
-        return ladder_for(model.graph, model.digest, UNITS), None
+    def __init__(self) -> None:
+        self.lines: list[str] = []
 
-    monkeypatch.setattr("secateur.serve.elastic.rank", rank)
+    def note(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def test_a_model_without_a_ladder_is_ranked_once(tiny: Maker, tmp_path: Path) -> None:
+    notes = _Notes()
     for _ in range(2):
-        _, choices, _ = make_elastic(open_model(str(tiny("llama"))), Elasticity(folder=tmp_path), Silent())
-        assert choices.units == UNITS
-    assert len(ranked) == 1
+        _, choices, _ = make_elastic(open_model(str(tiny("llama"))), Elasticity(folder=tmp_path), notes)
+        assert {unit.partition(".")[0] for unit in choices.units} <= {"0", "1", "2"}
+    (path,) = tmp_path.glob("*/ladder.json")
+    assert [line.startswith("no ladder of") and str(path) in line for line in notes.lines] == [True, False]
+
+
+def test_a_ranking_that_fails_is_one_line(tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("secateur.serve.elastic.sys.executable", "/bin/false")
+    with pytest.raises(UsageError, match="says why"):
+        make_elastic(open_model(str(tiny("llama"))), Elasticity(folder=tmp_path), Silent())
+    assert not list(tmp_path.glob("*/ladder.json*"))
 
 
 def test_a_ladder_of_another_model(tiny: Maker, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -15,9 +14,11 @@ from secateur.adapt.elastic import build_body
 from secateur.adapt.memory import MemoryModel
 from secateur.adapt.passing import Passing
 from secateur.adapt.sensitivity import Cost, Search, Steps
+from secateur.adapt.unfinished import unfinished
 from secateur.adapt.weights import elastic_groups, prepare
 from secateur.allocate.protect import protected_groups
-from secateur.core.errors import OutputError, UsageError
+from secateur.core.errors import UsageError
+from secateur.core.files import refuse_existing
 from secateur.core.ladder import Ladder, Rung
 from secateur.core.progress import Progress, Silent
 from secateur.model.opened import Opened
@@ -60,26 +61,34 @@ class Rank:
             raise UsageError("--probe and --widths are at least 1, --context at least 0")
 
 
-def rank(model: Opened, how: Rank | None = None, *, scratch: Path | None = None, seed: int = 0, progress: Progress | None = None) -> tuple[Ladder, Cost]:
+def rank(
+    model: Opened, how: Rank | None = None, *, out: Path | None = None, overwrite: bool = False, seed: int = 0, progress: Progress | None = None
+) -> tuple[Ladder, Cost]:
     """Return the ladder of a model, and what finding it took.
 
-    scratch: folder for a copy of the weights, removed in the end.
-    Raises UsageError for options that cannot work, TextError if the text is too short, OutputError if the copy finds no room.
+    out: file to save it as; what is found before is kept in `OUT.partial`, from which a killed run goes on. overwrite: what is there may go.
+    Raises UsageError for options that cannot work, TextError if the text is too short, OutputError if nothing can be written.
     """
     how, told = how or Rank(), progress or Silent()
     how.check()
+    if out is not None:
+        refuse_existing(out, overwrite=overwrite)
     tokens = calibration_tokens(model, how.calibration, seed)
-    memory = MemoryModel(model.graph, how.dtype, how.kv)
-    nothing = Rung(unit="", loss=0.0, weight_bytes=0, kv_values=0, flops=0)
-    ladder = Ladder(model=model.digest, order=_order(model, how, tokens, seed, told), whole=nothing, rungs=(), made_by=_made_by(how, tokens, seed))
-    try:
-        with tempfile.TemporaryDirectory(dir=scratch) as folder:
-            search = _search(model, ladder, how, memory, tokens, Path(folder) / "weights.safetensors")
-            ladder = replace(ladder, whole=search.rung(""))
-            rungs = tuple(search.rungs(how.floor, told))
-    except OSError as error:
-        raise OutputError(f"cannot write a copy of the weights: {error.strerror}") from error
-    return replace(ladder, rungs=rungs, costs=tuple(search.measured)), search.cost
+    made_by, rungs = _made_by(how, tokens, seed), list[Rung]()
+    with unfinished(out, {"model": model.digest, **made_by}, overwrite=overwrite) as kept:
+        order = kept.order(lambda: _order(model, how, tokens, seed, told))
+        nothing = Rung(unit="", loss=0.0, weight_bytes=0, kv_values=0, flops=0)
+        ladder = Ladder(model=model.digest, order=order, whole=nothing, rungs=(), made_by=made_by)
+        search = _search(model, ladder, how, tokens, kept.weights)
+        whole = search.rung("")
+        rungs += kept.go_on(search)
+        for rung in search.rungs(how.floor, told):
+            rungs.append(rung)
+            kept.keep(search, rungs)
+        ladder = replace(ladder, whole=whole, rungs=tuple(rungs), costs=tuple(search.measured))
+        if out is not None:
+            ladder.save(out, overwrite=overwrite)
+    return ladder, search.cost
 
 
 def _order(model: Opened, how: Rank, tokens: Tensor, seed: int, progress: Progress) -> dict[str, tuple[int, ...]]:
@@ -89,7 +98,8 @@ def _order(model: Opened, how: Rank, tokens: Tensor, seed: int, progress: Progre
     return {name: tuple(unit for steps in reversed(one.steps) for unit in reversed(steps)) for name, one in ranked.items()}
 
 
-def _search(model: Opened, ladder: Ladder, how: Rank, memory: MemoryModel, tokens: Tensor, path: Path) -> Search:
+def _search(model: Opened, ladder: Ladder, how: Rank, tokens: Tensor, path: Path) -> Search:
+    memory = MemoryModel(model.graph, how.dtype, how.kv)
     body = build_body(model, prepare(model, ladder, path, how.dtype), path)
     window = min(PROBE_WINDOW, tokens.shape[1])
     passing = Passing(body, model.graph, tokens[: how.probe, :window], window - window // 4)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -71,7 +72,6 @@ class Search:
         self._halves = passing.halves
         self._place = {name: place for place, name in enumerate(self._halves)}
         self.kept = {name: self._groups[name].size for name in self._halves}
-        self._whole = dict(self.kept)
         outer = (graph.blocks[0].index, graph.blocks[-1].index)
         self._staying = {f"{index}.{kind}" for index in outer for kind in ("kv", "ffn")}
         self.cost = Cost()
@@ -85,8 +85,8 @@ class Search:
 
     def rungs(self, floor: float, progress: Progress) -> Iterator[Rung]:
         """Yield rung after rung until what is left takes at most `floor` of the bytes of the whole, or nothing may go."""
-        whole = self._bytes(self.kept)
-        progress.start("rank", len(self._offers()))
+        whole, gone = self._bytes({}), len(self.measured) - 1
+        progress.start("rank", gone + len(self._offers()), gone)
         while self._bytes(self.kept) > floor * whole and (offers := self._offers()):
             unit, tried = self._cheapest(offers)
             group, self.kept[group] = step(unit, self.kept)
@@ -97,6 +97,19 @@ class Search:
             progress.step(f"{unit}: {self.loss:.4f}")
             progress.note(f"{unit}: loss {self.loss:.4f}, {self.cost.measured} measured")
             yield self.rung(unit)
+
+    def state(self) -> dict[str, Any]:
+        """Return how far it is, as plain data."""
+        held = {"kept": self.kept, "loss": self.loss, "known": self._known, "influence": self._influence, "measured": self.measured}
+        return {**held, "cost": asdict(self.cost)}
+
+    def go_on(self, state: Mapping[str, Any]) -> None:
+        """Go on from there, if nothing is gone yet: what `state` returned for the same model, text and steps."""
+        self.kept.update(state["kept"])
+        for place, name in enumerate(self._halves):
+            self._seams[place + 1] = self._through(name, self.kept[name], self._seams[place])
+        self.loss, self.measured, self.cost = state["loss"], state["measured"], Cost(**state["cost"])
+        self._known, self._influence = state["known"], state["influence"]
 
     def rung(self, unit: str) -> Rung:
         """Return the present level, reached by a unit's leaving."""

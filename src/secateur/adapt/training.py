@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 MOST_PARAMETERS = 18_000
 """RAP's agent has about as many (arXiv:2505.17138)."""
+MOST_SHARE = 1e-4
+"""Of the operations of one token, that one pass may take."""
 WIDEST = 128
 BUDGETS = (0.4, 1.05)
 _JUDGED, _LOOKS, _SELDOM, _SAMPLED, _WORTH = 8, 20, 500, 2_000, 10.0
@@ -50,7 +52,7 @@ def require_training() -> None:
 def train(choices: Choices, *, formulation: Formulation = "units", steps: int = 100_000, seed: int = 0, progress: Progress) -> Trained:
     """Return a network trained on made-up traces with bursts, at budgets from 40 to 105 % of the need; the same seed gives the same network.
 
-    One hidden layer, as wide as 18,000 parameters allow. Raises MissingExtraError without the extra `adapt`.
+    One hidden layer, as wide as `hidden_width` says. Raises MissingExtraError without the extra `adapt`.
     """
     require_training()
     from stable_baselines3 import DQN
@@ -81,10 +83,11 @@ def held_out(choices: Choices, seed: int) -> list[Moment]:
 
 
 def hidden_width(choices: Choices, formulation: Formulation) -> int:
-    """Return the width of the hidden layer: 128, or less where that would be over 18,000 parameters."""
+    """Return the width of the hidden layer: 128, or less where that would be over 18,000 parameters or 0.01 % of a token's operations; at least 8."""
     actions = len(choices.units) + 1
     seen = len(NAMES) + (actions if formulation == "units" else 0)
-    return max(8, min(WIDEST, (MOST_PARAMETERS - actions) // (seen + 1 + actions)))
+    most = min(MOST_PARAMETERS, int(MOST_SHARE * choices.flops[0] / 2))
+    return max(8, min(WIDEST, (most - actions) // (seen + 1 + actions)))
 
 
 @dataclass

@@ -44,7 +44,7 @@ def rank(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Measure what the model misses least, again after every step, and write the ladder of its levels."""
+    """Measure what the model misses least, again after every step, and write the ladder of its levels; killed, the same command goes on."""
     from secateur.adapt.ranking import Rank
     from secateur.adapt.ranking import rank as run
     from secateur.model.opened import open_model
@@ -58,8 +58,7 @@ def rank(
         calibration=calibration, probe=probe, criterion=criterion, widths=widths, groups=groups, context=context, floor=floor, protect=tuple(protect or ())
     )
     with show.progress(quiet=quiet or as_json) as progress:
-        ladder, cost = run(open_model(model), how, scratch=output.parent, seed=seed, progress=progress)
-    ladder.save(output, overwrite=overwrite)
+        ladder, cost = run(open_model(model), how, out=output, overwrite=overwrite, seed=seed, progress=progress)
     show.result(_summary(ladder, cost), as_json=as_json, title=f"wrote {output}")
 
 

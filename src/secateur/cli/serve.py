@@ -12,6 +12,7 @@ import typer
 
 from secateur.cli import options, show
 from secateur.core.errors import UsageError
+from secateur.core.progress import Silent
 
 if TYPE_CHECKING:
     from secateur.serve.elastic import Elasticity
@@ -73,16 +74,24 @@ def serve(
         body=options.memory("--max-body", max_body),
         limits=Limits(batch=batch, queue=queue, wait=wait),
         care=Care(headroom=headroom, calm=calm, watch=policy != "none", most_loss=_bound(max_loss)),
-        elasticity=_elasticity(ladder, policy, policy_file, kv, cache) if backend == "elastic" else None,
+        elasticity=_elasticity(ladder, policy, policy_file, kv, cache, threads) if backend == "elastic" else None,
     )
     with show.progress(quiet=quiet) as progress:
-        run(how, progress, lambda address: print(f"serving {model} at {address}", file=sys.stderr, flush=True))
+        run(how, progress if quiet or sys.stderr.isatty() else _Lines(), lambda address: print(f"serving {model} at {address}", file=sys.stderr, flush=True))
 
 
-def _elasticity(ladder: Path | None, policy: str, policy_file: Path | None, kv: str, cache: Path | None) -> Elasticity:
+class _Lines(Silent):
+    """Says what takes minutes also where nobody sees a bar: in the log of a service."""
+
+    def note(self, line: str) -> None:
+        """Print a line."""
+        print(line, file=sys.stderr, flush=True)
+
+
+def _elasticity(ladder: Path | None, policy: str, policy_file: Path | None, kv: str, cache: Path | None, threads: int) -> Elasticity:
     from secateur.serve.elastic import Elasticity, cache_folder
 
-    return Elasticity(folder=cache or cache_folder(), ladder=ladder, policy=policy, policy_file=policy_file, kv=kv)
+    return Elasticity(folder=cache or cache_folder(), ladder=ladder, policy=policy, policy_file=policy_file, kv=kv, threads=threads)
 
 
 def _bound(nats: float) -> float:

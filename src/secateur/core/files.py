@@ -1,11 +1,15 @@
-"""Files that exist whole or not at all."""
+"""Files that exist whole or not at all, and folders of what is not finished yet."""
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TextIO
 
 from secateur.core.errors import OutputError
 
@@ -40,3 +44,50 @@ def write_text(path: Path, text: str, *, parents: bool = False) -> None:
     """Write a text file as `written_whole` does."""
     with written_whole(path, parents=parents) as scratch:
         scratch.write_text(text, encoding="utf-8")
+
+
+JOB, LOCK = "job.json", "lock"
+
+
+@contextmanager
+def claimed(folder: Path, out: Path, job: Mapping[str, Any], *, overwrite: bool) -> Iterator[None]:
+    """Have the folder of what is unfinished of `out` to oneself, going on where the same job was killed.
+
+    An error removes the folder, a kill or an interrupt leaves it. Raises OutputError where nothing can be written, where another run
+    has it, and where it is of another job (unless `overwrite`).
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = _locked(folder, out)
+    except OSError as error:
+        raise OutputError(f"cannot write {out}: {error.strerror or error}") from error
+    with lock:
+        _claim(folder, job, overwrite=overwrite)
+        try:
+            yield
+        except OSError as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise OutputError(f"cannot write {out}: {error.strerror or error}") from error
+        except Exception:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+
+def _locked(folder: Path, out: Path) -> TextIO:
+    lock = (folder / LOCK).open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise OutputError(f"another run is writing {out}: wait for it to end") from None
+    return lock
+
+
+def _claim(folder: Path, job: Mapping[str, Any], *, overwrite: bool) -> None:
+    note, text = folder / JOB, json.dumps(job, sort_keys=True)
+    if note.exists() and note.read_text(encoding="utf-8") != text:
+        if not overwrite:
+            raise OutputError(f"{folder} holds an unfinished run with other settings: repeat its command to finish it, or pass --overwrite")
+        for stale in (each for each in folder.iterdir() if each.name != LOCK):
+            shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
+    note.write_text(text, encoding="utf-8")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -11,13 +10,14 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from secateur.core.errors import OutputError
+from secateur.core.files import JOB, LOCK, claimed
 
 MANIFEST = "secateur.json"
 # safetensors reports what the system said in words only.
@@ -74,7 +74,7 @@ class Checkpoint:
 
     def publish(self) -> None:
         """Move the finished folder to its final place; an older one is replaced only once the new one is whole."""
-        for stray in (*self.partial.glob("*.tmp"), self.partial / "job.json", self.partial / "lock"):
+        for stray in (*self.partial.glob("*.tmp"), self.partial / JOB, self.partial / LOCK):
             stray.unlink(missing_ok=True)
         retired = self.out.with_name(self.out.name + ".retired")
         if self.out.exists():
@@ -94,20 +94,10 @@ def writing(out: Path, job: Mapping[str, Any], shards: int, *, overwrite: bool) 
     checkpoint = Checkpoint(out, shards)
     try:
         _check_free(out, overwrite=overwrite)
-        checkpoint.partial.mkdir(parents=True, exist_ok=True)
-        lock = _lock(checkpoint)
     except OSError as error:
         raise OutputError(f"cannot write {out}: {error.strerror or error}") from error
-    with lock:
-        _claim(checkpoint, job, overwrite=overwrite)
-        try:
-            yield checkpoint
-        except OSError as error:
-            shutil.rmtree(checkpoint.partial, ignore_errors=True)
-            raise OutputError(f"cannot write {out}: {error.strerror or error}") from error
-        except Exception:
-            shutil.rmtree(checkpoint.partial, ignore_errors=True)
-            raise
+    with claimed(checkpoint.partial, out, job, overwrite=overwrite):
+        yield checkpoint
 
 
 def _check_free(out: Path, *, overwrite: bool) -> None:
@@ -117,26 +107,6 @@ def _check_free(out: Path, *, overwrite: bool) -> None:
         raise OutputError(f"{out} exists: choose another --output, or pass --overwrite")
     if out.exists() and not (out / "config.json").is_file():
         raise OutputError(f"{out} is not a model folder: it will not be overwritten")
-
-
-def _lock(checkpoint: Checkpoint) -> TextIO:
-    lock = (checkpoint.partial / "lock").open("w")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.close()
-        raise OutputError(f"another run is writing {checkpoint.out}: wait for it to end") from None
-    return lock
-
-
-def _claim(checkpoint: Checkpoint, job: Mapping[str, Any], *, overwrite: bool) -> None:
-    note, text = checkpoint.partial / "job.json", json.dumps(job, sort_keys=True)
-    if note.exists() and note.read_text(encoding="utf-8") != text:
-        if not overwrite:
-            raise OutputError(f"{checkpoint.partial} holds an unfinished run with other settings: repeat its command to finish it, or pass --overwrite")
-        for stale in checkpoint.partial.glob("model-*"):
-            stale.unlink()
-    note.write_text(text, encoding="utf-8")
 
 
 def file_digest(path: Path) -> str:

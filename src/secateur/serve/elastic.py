@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +17,6 @@ from secateur.adapt.elastic import open_elastic
 from secateur.adapt.memory import MemoryModel
 from secateur.adapt.offers import choices_of
 from secateur.adapt.policies import DEFAULT, Choices, Policy, make_policy
-from secateur.adapt.ranking import rank
 from secateur.core.errors import OutputError, UsageError
 from secateur.core.ladder import Ladder
 from secateur.core.ladder_file import read_ladder
@@ -79,7 +81,7 @@ class Elasticity:
     """How a model is made elastic.
 
     ladder: file of its ladder, made and kept in `folder` where there is none. policy: who decides what goes, by name, with its file if it is trained.
-    kv: type of keys and values.
+    kv: type of keys and values. threads: to make a ladder with.
     """
 
     folder: Path
@@ -87,6 +89,7 @@ class Elasticity:
     policy: str = DEFAULT
     policy_file: Path | None = None
     kv: str = "f32"
+    threads: int = 1
 
 
 def make_elastic(model: Opened, how: Elasticity, progress: Progress) -> tuple[ElasticModel, Choices, Policy]:
@@ -101,7 +104,7 @@ def make_elastic(model: Opened, how: Elasticity, progress: Progress) -> tuple[El
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot write {folder}: {error.strerror}") from error
-    ladder = read_ladder(how.ladder) if how.ladder else _own_ladder(model, folder / "ladder.json", progress)
+    ladder = read_ladder(how.ladder) if how.ladder else _own_ladder(model, folder / "ladder.json", how.threads, progress)
     memory = MemoryModel(model.graph, kv=KV[how.kv])
     choices = choices_of(ladder, kv_bytes=KV[how.kv].itemsize, activations=memory.activations)
     weights = folder / f"weights-{choices.ladder.removeprefix('sha256:')[:16]}.safetensors"
@@ -110,11 +113,17 @@ def make_elastic(model: Opened, how: Elasticity, progress: Progress) -> tuple[El
     return ElasticModel(elastic, memory, model.graph.vocab_size), choices, policy
 
 
-def _own_ladder(model: Opened, path: Path, progress: Progress) -> Ladder:
+def _own_ladder(model: Opened, path: Path, threads: int, progress: Progress) -> Ladder:
     """Return the ladder kept for a model, ranking the model first where there is none."""
     if not path.exists():
-        progress.note(f"no ladder of this model yet: ranking its parts, which takes minutes, once (kept in {path})")
-        rank(model, scratch=path.parent, progress=progress)[0].save(path, overwrite=True)
+        progress.note(f"no ladder of {model.source.ref} yet: finding out what it can do without, once; this takes minutes and is kept in {path}")
+        started = time.monotonic()
+        # What ranking leaves in the heap would stay with the server: 100 MB and more. The child shows its own progress and mistakes.
+        command = [sys.executable, "-m", "secateur", "adapt", "rank", model.source.ref, "-o", str(path)]
+        ended = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": str(threads)}, stdout=subprocess.DEVNULL, check=False)
+        if ended.returncode:
+            raise UsageError(f"no ladder could be made: `secateur adapt rank {model.source.ref} -o ladder.json` says why; --ladder takes one")
+        progress.note(f"ranked in {time.monotonic() - started:.0f} s")
     return read_ladder(path)
 
 

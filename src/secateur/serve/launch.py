@@ -101,7 +101,7 @@ def _elastic(how: Serving, model: Any, decode: Any, progress: Progress) -> Engin
     from secateur.serve.worker import Worker
 
     torch.set_num_threads(how.threads)
-    elasticity = how.elasticity or Elasticity(folder=cache_folder())
+    elasticity = how.elasticity or Elasticity(folder=cache_folder(), threads=how.threads)
     stepped, choices, policy = make_elastic(model, elasticity, progress)
     warm(stepped)
     return Worker(stepped, Keeper(stepped, choices, policy, senses(how.budget), how.care), decode, how.limits)
