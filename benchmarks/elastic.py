@@ -2,7 +2,7 @@
 
     python benchmarks/elastic.py rank -o ladder.json      # every half of SmolLM2-135M, timed, and the naive search's first step
     python benchmarks/elastic.py levels --ladder ladder.json
-    python benchmarks/elastic.py memory --ladder ladder.json
+    MKL_DISABLE_FAST_MM=1 python benchmarks/elastic.py memory --ladder ladder.json   # as the command sets for itself
     python benchmarks/elastic.py speed --ladder ladder.json
     python benchmarks/elastic.py start                    # the first start of `secateur serve`, which makes its ladder, and the second; what the process holds
 
@@ -36,6 +36,7 @@ from secateur.adapt.weights import prepare
 from secateur.core.ladder import Ladder, half_of
 from secateur.core.ladder_file import read_ladder
 from secateur.core.progress import Silent
+from secateur.model.memory import hold_little
 from secateur.model.opened import Opened, open_model
 from secateur.model.whole import load_whole
 from secateur.pipeline.calibration import Calibration, calibration_tokens
@@ -290,6 +291,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
+    hold_little()
     if chosen.part == "start":
         with tempfile.TemporaryDirectory() as folder:
             started(chosen.model, Path(folder), chosen.threads)
