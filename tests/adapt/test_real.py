@@ -25,6 +25,7 @@ def _anonymous() -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_smollm2_predicts_what_it_predicts_when_pruned_offline(smollm2: str, tmp_path: Path) -> None:
     model = open_model(smollm2)
     ladder = ladder_for(model.graph, model.digest, UNITS)
@@ -38,6 +39,7 @@ def test_smollm2_predicts_what_it_predicts_when_pruned_offline(smollm2: str, tmp
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_memory_of_smollm2_is_within_five_percent_of_the_model_and_comes_back(smollm2: str, tmp_path: Path) -> None:
     model = open_model(smollm2)
     ladder, memory = ladder_for(model.graph, model.digest, UNITS), MemoryModel(model.graph)
