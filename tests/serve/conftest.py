@@ -95,3 +95,10 @@ def listening(app: Any, gate: Gate | None = None) -> Iterator[str]:
         finally:
             server.should_exit = True
             thread.join(10)
+
+
+@pytest.fixture(scope="module")
+def served(tokenizer: Any) -> Iterator[Served]:
+    made = serve(tokenizer)
+    yield made
+    made.worker.stop()

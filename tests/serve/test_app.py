@@ -7,17 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.serve.conftest import Served, listening, serve
+from tests.serve.conftest import Served, listening
 from tests.serve.fakes import continued, logits_after
 
 openai = pytest.importorskip("openai", reason="pip install openai")
-
-
-@pytest.fixture(scope="module")
-def served(tokenizer: Any) -> Iterator[Served]:
-    made = serve(tokenizer)
-    yield made
-    made.worker.stop()
 
 
 @pytest.fixture(scope="module")

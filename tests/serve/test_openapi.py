@@ -11,7 +11,7 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
-from tests.serve.conftest import Served, listening, serve
+from tests.serve.conftest import Served, listening
 
 EXAMPLES = 20
 # What no description of one field can say: sizes of this model, and fields that depend on one another.
@@ -20,13 +20,6 @@ OPERATIONS = [
     *(("POST", path) for path in ("/v1/chat/completions", "/v1/completions")),
     *(("GET", path) for path in ("/v1/models", "/v1/models/{name}", "/health", "/state", "/metrics")),
 ]
-
-
-@pytest.fixture(scope="module")
-def served(tokenizer: Any) -> Iterator[Served]:
-    made = serve(tokenizer)
-    yield made
-    made.worker.stop()
 
 
 @pytest.fixture(scope="module")
