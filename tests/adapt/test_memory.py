@@ -14,8 +14,10 @@ from tests.tiny_models import FAMILIES
 
 from secateur import pipeline
 from secateur.adapt.elastic import open_elastic
-from secateur.adapt.memory import MemoryModel
+from secateur.adapt.kernels import KINDS, open_kernels
+from secateur.adapt.memory import KernelMemory, MemoryModel
 from secateur.model.opened import open_model
+from secateur.runtime.elastic.kernels import Kernels
 
 Maker = Callable[..., Path]
 UNITS = ("1.ffn:64", "1.kv:1", "0.kv:1", "1.attn", "0.ffn:32", "1.ffn")
@@ -58,6 +60,30 @@ def test_caches_are_what_an_elastic_model_allocates(tiny: Maker, tmp_path: Path)
             assert cache.bytes == memory.cache(ladder.kept(level), 1, 100)
             assert memory.kv_values(ladder.kept(level)) * kv.itemsize * 100 <= cache.bytes
             assert cache.close() == memory.cache(ladder.kept(level), 1, 100)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_kernels_take_what_is_counted(kind: str, tiny: Maker, tmp_path: Path) -> None:
+    """Weights are those of the file they are read from, caches what is allocated, and a pass has room for what it works in."""
+    model = open_model(str(tiny("qwen3", intermediate_size=128)))
+    ladder = ladder_for(model.graph, model.digest, UNITS)
+    memory = KernelMemory(model.graph, KINDS[kind], torch.float16)
+    elastic = open_kernels(model, ladder, tmp_path / "weights.safetensors", kind=kind, kv=torch.float16)
+    assert memory.weights({}) == sum(_stored(tmp_path).values())
+    for level in (2, 4, 6):
+        change = elastic.set_level(level)
+        # A scale that some units of a group share goes with the last of them.
+        shared = 2 * model.graph.hidden_size if kind == "int8" else 0
+        assert 0 <= memory.weights({}) - change.freed - memory.weights(ladder.kept(level)) <= shared
+        with elastic.open() as cache:
+            elastic.prefill(list(range(96)), cache)
+            assert cache.bytes == memory.cache(ladder.kept(level), 1, 96)
+            assert memory.kv_values(ladder.kept(level)) * 2 * 96 <= cache.bytes
+        elastic.set_level(0)
+    body = elastic._body
+    assert isinstance(body, Kernels)
+    logits = 2 * 4 * 16 * model.graph.vocab_size
+    assert body.decoder._scratch.nbytes <= memory.activations(16, 100) - logits <= 1.5 * body.decoder._scratch.nbytes
 
 
 def test_operations_are_two_for_each_weight_of_the_linears(tiny: Maker) -> None:

@@ -28,6 +28,9 @@ Secateur = Callable[..., tuple[int, str, str]]
         (("--policy", "greedi"), "did you mean greedy"),
         (("--kv", "f8"), "f32, bf16, f16"),
         (("--ladder", "none.json"), "none.json"),
+        (("--type", "int8"), "--type int8 is for --backend native"),
+        (("--backend", "native", "--type", "int9"), "did you mean int8"),
+        (("--backend", "native", "--kv", "bf16"), "f32, f16"),
     ],
 )
 def test_mistakes_are_one_line(secateur: Secateur, tiny: Maker, tmp_path: Path, options: tuple[str, ...], says: str) -> None:

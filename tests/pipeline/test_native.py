@@ -16,11 +16,12 @@ from tests.export.uneven import save_uneven, widths
 
 from secateur.core.errors import UnsupportedModelError, UsageError
 from secateur.model.families import FAMILIES
+from secateur.model.natively import runs_natively
 from secateur.model.whole import load_whole
 from secateur.pipeline import evaluate
 from secateur.pipeline.export_gguf import open_registered
 from secateur.pipeline.export_sparse import export_sparse
-from secateur.pipeline.native import KINDS, Natively, Reader, run_natively, runs_natively
+from secateur.pipeline.native import KINDS, Natively, Reader, run_natively
 from secateur.runtime.native import Native
 from secateur.runtime.torch import TorchBackend
 from secateur.sparse.choice import Chooser

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 import torch
 
+from secateur.core.codes import usual_grid
 from secateur.core.graph import Graph, Group
 from secateur.runtime.elastic import CHUNK
 from secateur.runtime.elastic.room import whole_pages
 from secateur.runtime.elastic.weights import SCRATCH
+from secateur.sparse.decoder import ROWS, in_lanes
 
 Kept = Mapping[str, int]
 """Group (`3.kv`, `3.ffn`) -> units that are kept; 0 where that half of the block is gone; groups not named are whole."""
@@ -20,7 +22,7 @@ Kept = Mapping[str, int]
 class MemoryModel:
     """Counts bytes of a model.
 
-    dtype: of stored matrices (vectors are float32); kv: of keys and values.
+    dtype: of stored matrices (vectors are float32), int8 for codes of 8 bits with scales; kv: of keys and values.
     """
 
     graph: Graph
@@ -75,7 +77,35 @@ class MemoryModel:
 
     def _bytes(self, name: str) -> int:
         info = self.graph.tensors[name]
-        return info.numel * (self.dtype if len(info.shape) > 1 else torch.float32).itemsize
+        if len(info.shape) == 1:
+            return info.numel * torch.float32.itemsize
+        # A scale of two bytes for every group.
+        scales = 2 * info.numel // usual_grid(8, info.shape[1]).group if self.dtype is torch.int8 else 0
+        return info.numel * self.dtype.itemsize + scales
 
     def _groups(self) -> list[Group]:
         return [group for block in self.graph.blocks for group in block.groups if group.kind in ("kv", "ffn")]
+
+
+class KernelMemory(MemoryModel):
+    """Counts bytes of a model in the C kernels."""
+
+    def kv_values(self, kept: Kept) -> int:
+        """Return how many numbers the cache holds for each token of a sequence."""
+        blocks = self.graph.blocks
+        return sum(2 * kept.get(f"{block.index}.kv", block.shape.n_kv_heads) * in_lanes(block.shape.head_dim) for block in blocks)
+
+    def activations(self, batch: int, tokens: int) -> int:
+        """Return bytes that one pass takes at most, beside weights and caches.
+
+        Prompts are read a few tokens at a time, and what that works in is kept.
+        """
+        graph = self.graph
+        inner = max(block.shape.intermediate_size for block in graph.blocks)
+        queries = max(block.shape.n_heads * block.shape.head_dim for block in graph.blocks)
+        keys = max(block.shape.n_kv_heads * block.shape.head_dim for block in graph.blocks)
+        # States, queries and what was found, keys and values, gate and up, and the widest of them once more as the kernels read it, with
+        # scales and what begins on a line of its own; and angles.
+        between = 2 * (graph.hidden_size + queries + keys + inner) + 1.25 * max(graph.hidden_size, queries, inner)
+        angles = max(block.shape.head_dim for block in graph.blocks)
+        return 4 * (round(ROWS * (between + angles)) + 2 * batch * graph.vocab_size)

@@ -18,20 +18,22 @@ if TYPE_CHECKING:
     from secateur.serve.elastic import Elasticity
 
 _POLICY = "Who decides what goes: greedy, cost-aware, knapsack, threshold, dqn; none keeps the model whole and watches no memory."
+_BACKEND = "elastic (torch) or native (the C kernels), whose level changes while they serve, or llamacpp for a GGUF file."
 _MAX_LOSS = "Nats a token, over the whole model's on the ladder's text, beyond which nobody is answered and requests wait; inf for no bound."
 _KEY = "SECATEUR_API_KEY"
 
 
 def serve(
     model: options.Model,
-    backend: Annotated[str, typer.Option("--backend", help="elastic, whose level changes while it serves, or llamacpp for a GGUF file.")] = "elastic",
+    backend: Annotated[str, typer.Option("--backend", help=_BACKEND)] = "elastic",
+    kind: Annotated[str, typer.Option("--type", help="native: weights in bf16 (the default), int8 or f32.")] = "",
     host: Annotated[str, typer.Option("--host", help="Address to listen on; another than this machine's own needs a key, or --no-key.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port; 0 takes a free one.")] = 8080,
     name: Annotated[str, typer.Option("--name", help="What clients call the model; MODEL's own name if not given.")] = "",
     ladder: Annotated[Optional[Path], typer.Option("--ladder", help="Ladder of `secateur adapt rank`; made once and kept if not given.")] = None,  # noqa: UP045
     policy: Annotated[str, typer.Option("--policy", help=_POLICY)] = "greedy",
     policy_file: Annotated[Optional[Path], typer.Option("--policy-file", help="Network of `secateur adapt train`, for dqn.")] = None,  # noqa: UP045
-    kv: Annotated[str, typer.Option("--kv", help="Keys and values: f32, bf16 or f16.")] = "f32",
+    kv: Annotated[str, typer.Option("--kv", help="Keys and values: f32, f16, or bf16 in torch.")] = "f32",
     memory_budget: Annotated[str, typer.Option("--memory-budget", help="Memory for this process, such as 900M; the machine and its groups bound it too.")] = "",
     headroom: Annotated[float, typer.Option("--headroom", min=0, max=0.9, help="Share of every limit that is kept free.")] = 0.05,
     calm: Annotated[float, typer.Option("--calm", min=0, help="Seconds for which there must be room before the level goes up.")] = 3.0,
@@ -74,7 +76,7 @@ def serve(
         body=options.memory("--max-body", max_body),
         limits=Limits(batch=batch, queue=queue, wait=wait),
         care=Care(headroom=headroom, calm=calm, watch=policy != "none", most_loss=_bound(max_loss)),
-        elasticity=_elasticity(ladder, policy, policy_file, kv, cache, threads) if backend == "elastic" else None,
+        elasticity=_elasticity(ladder, policy, policy_file, kv, cache, threads, _kind(backend, kind)) if backend != "llamacpp" else None,
     )
     with show.progress(quiet=quiet) as progress:
         run(how, progress if quiet or sys.stderr.isatty() else _Lines(), lambda address: print(f"serving {model} at {address}", file=sys.stderr, flush=True))
@@ -88,10 +90,19 @@ class _Lines(Silent):
         print(line, file=sys.stderr, flush=True)
 
 
-def _elasticity(ladder: Path | None, policy: str, policy_file: Path | None, kv: str, cache: Path | None, threads: int) -> Elasticity:
+def _elasticity(ladder: Path | None, policy: str, policy_file: Path | None, kv: str, cache: Path | None, threads: int, kind: str) -> Elasticity:
     from secateur.serve.elastic import Elasticity, cache_folder
 
-    return Elasticity(folder=cache or cache_folder(), ladder=ladder, policy=policy, policy_file=policy_file, kv=kv, threads=threads)
+    return Elasticity(folder=cache or cache_folder(), ladder=ladder, policy=policy, policy_file=policy_file, kv=kv, threads=threads, kind=kind)
+
+
+def _kind(backend: str, kind: str) -> str:
+    """Return the type of weights in the kernels; raises UsageError for one that another backend is to run in."""
+    from secateur.serve.elastic import NATIVE
+
+    if kind and backend != "native":
+        raise UsageError(f"--type {kind} is for --backend native: {backend} runs the model as it is stored")
+    return (kind or NATIVE) if backend == "native" else ""
 
 
 def _bound(nats: float) -> float:

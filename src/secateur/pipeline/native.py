@@ -11,17 +11,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from secateur.core.codes import Codes, Grid, usual_grid
-from secateur.core.errors import UnsupportedModelError, UsageError, nearest
+from secateur.core.codes import Codes, Grid, in_steps, usual_grid
+from secateur.core.errors import UsageError, nearest
 from secateur.core.graph import Block
 from secateur.core.progress import Progress
 from secateur.core.sparse import kind_of, pack
 from secateur.measure.perplexity import Quality, compare, final_states
 from secateur.model.build import transformers_config
 from secateur.model.coded import CodedSource
-from secateur.model.families import EMBED, FAMILIES, FINAL_NORM, HEAD, Family, family_of
+from secateur.model.families import EMBED, FINAL_NORM, HEAD, Family, family_of
+from secateur.model.natively import check_native, native_names
 from secateur.model.opened import Opened
-from secateur.model.positions import LENGTHENED, frequencies, rotary_type, sight, turns
+from secateur.model.positions import frequencies, sight, turns
 from secateur.model.sparse_folder import SparseSource
 from secateur.model.stream import POSITIONS, ModelStream
 from secateur.model.whole import load_whole
@@ -41,19 +42,13 @@ KINDS = (*_FLOATS, "int8", "int4", "sparse-bf16", "sparse-int8", "sparse-int4")
 _BITS = {"int8": 8, "int4": 4}
 
 
-def runs_natively(family: Family) -> bool:
-    """Return whether the blocks of a family are those of Llama, with norms of heads and biases or without."""
-    plain = family.attn_norms == ("input_layernorm",) and len(family.qkv) == 3 and len(family.gate_up) == 2
-    return plain and not family.norm_offset and not family.scaled_embeddings
-
-
 def native_weights(model: Opened, matrix: Callable[[str], Weight]) -> Weights:
     """Return the weights of `model`, its matrices made by `matrix` from their names.
 
     Raises UnsupportedModelError for a family, an activation or a rotary embedding that the kernels do not have.
     """
     family, config = family_of(model.source.config), transformers_config(model.source.config)
-    _check(model, family, config)
+    check_native(model.source.ref, family, config)
     radians, scale = frequencies(config)(1)
     embed = matrix(EMBED)
     head = embed if model.graph.tied else matrix(HEAD)
@@ -69,32 +64,15 @@ def native_weights(model: Opened, matrix: Callable[[str], Weight]) -> Weights:
     )
 
 
-def _check(model: Opened, family: Family, config: Any) -> None:
-    ref = model.source.ref
-    if not runs_natively(family):
-        known = ", ".join(name for name, row in FAMILIES.items() if runs_natively(row))
-        raise UnsupportedModelError(f"the native backend runs {known}, and {ref} is {family.name}: use --backend torch or llamacpp")
-    kind = rotary_type(config)
-    if kind in LENGTHENED:
-        raise UnsupportedModelError(f"the native backend has no rotary embedding of the kind {kind!r}, which {ref} has: use --backend torch")
-    if config.hidden_act not in ("silu", "swish"):
-        raise UnsupportedModelError(f"the native backend has no activation {config.hidden_act!r}, which {ref} has: use --backend torch")
-
-
 def _block(model: Opened, family: Family, config: Any, block: Block, matrix: Callable[[str], Weight]) -> BlockWeights:
-    modules = dict(zip(LINEARS, (*family.qkv, family.o, *family.gate_up, family.down), strict=True))
-    norms = {"attn_norm": family.attn_norms[0], "ffn_norm": family.ffn_norms[0], **dict(zip(("q_norm", "k_norm"), family.head_norms, strict=False))}
-    vectors = {name: f"{block.prefix}{module}.weight" for name, module in norms.items()}
-    vectors |= {f"{name}_bias": f"{block.prefix}{module}.bias" for name, module in modules.items()}
-    weights = {name: f"{block.prefix}{module}.weight" for name, module in modules.items()}
-    stored = model.graph.tensors
+    tensors = {name: tensor for tensor, name in native_names(family, block.prefix).items() if tensor in model.graph.tensors}
     return BlockWeights(
         shape=block.shape,
         turns=turns(config, block.index),
         window=sight(config, block.index),
-        vectors={name: _vector(model, tensor) for name, tensor in vectors.items() if tensor in stored},
-        matrices=_half(matrix, {name: weights[name] for name in ATTENTION if weights[name] in stored})
-        | _half(matrix, {name: weights[name] for name in FEED_FORWARD if weights[name] in stored}),
+        vectors={name: _vector(model, tensor) for name, tensor in tensors.items() if name not in LINEARS},
+        matrices=_half(matrix, {name: tensors[name] for name in ATTENTION if name in tensors})
+        | _half(matrix, {name: tensors[name] for name in FEED_FORWARD if name in tensors}),
     )
 
 
@@ -147,10 +125,7 @@ def _dense(weight: Tensor, kind: str) -> Tensor | Codes:
     if grid.bits == 4:
         return round_to_nearest(weight.float(), torch.ones(columns), grid)
     # Trying grids, as for 4 bits, takes a minute for embeddings and lowers the error by 3 %.
-    groups = weight.float().view(len(weight), -1, grid.group)
-    scales = (groups.abs().amax(2) / grid.highest).half()
-    codes = torch.where(scales[..., None] == 0, 0.0, groups / scales.float()[..., None]).round_().clamp_(grid.lowest, grid.highest)
-    return Codes(grid, codes.view(weight.shape).to(torch.int8), scales)
+    return in_steps(weight.float(), grid)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

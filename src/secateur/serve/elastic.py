@@ -7,14 +7,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from secateur.adapt.elastic import open_elastic
-from secateur.adapt.memory import MemoryModel
+from secateur.adapt.kernels import KINDS, check_kernels, open_kernels
+from secateur.adapt.kernels import KV as KERNEL_KV
+from secateur.adapt.memory import KernelMemory, MemoryModel
 from secateur.adapt.offers import choices_of
 from secateur.adapt.policies import DEFAULT, Choices, Policy, make_policy
 from secateur.core.errors import OutputError, UsageError
@@ -28,15 +30,16 @@ from secateur.serve.sampling import Logits
 
 KV = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 """Types of keys and values, by the name that a user types."""
+NATIVE = "bf16"
+"""The type of weights in the kernels where nobody chose one."""
 
 
 class ElasticModel:
     """A Stepped over an elastic model; bytes are those of the memory model."""
 
-    name = "elastic"
-
-    def __init__(self, model: Elastic, memory: MemoryModel, vocabulary: int) -> None:
-        self._model, self.vocabulary, self.context = model, vocabulary, model.limit
+    def __init__(self, model: Elastic, memory: MemoryModel) -> None:
+        self._model, self.vocabulary, self.context = model, model.vocab_size, model.limit
+        self.name = "native" if isinstance(memory, KernelMemory) else "elastic"
         self._memory = memory
         self._taken = self._count()
 
@@ -81,7 +84,7 @@ class Elasticity:
     """How a model is made elastic.
 
     ladder: file of its ladder, made and kept in `folder` where there is none. policy: who decides what goes, by name, with its file if it is trained.
-    kv: type of keys and values. threads: to make a ladder with.
+    kv: type of keys and values. threads: to make a ladder with, and of the kernels. kind: type of weights in the kernels, of `KINDS`; empty for torch.
     """
 
     folder: Path
@@ -90,27 +93,46 @@ class Elasticity:
     policy_file: Path | None = None
     kv: str = "f32"
     threads: int = 1
+    kind: str = ""
 
 
 def make_elastic(model: Opened, how: Elasticity, progress: Progress) -> tuple[ElasticModel, Choices, Policy]:
     """Return a model that is whole, what its ladder offers, and who decides.
 
-    Raises LadderError where the ladder is of another model, UsageError for a policy or a type that is not known.
+    Raises LadderError where the ladder is of another model, UsageError for a policy or a type that is not known, or where there are no kernels.
     """
-    if how.kv not in KV:
-        raise UsageError(f"--kv {how.kv}: keys and values are stored as {', '.join(KV)}")
+    _check(how, model)
     folder = how.folder / model.digest.removeprefix("sha256:")[:16]
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot write {folder}: {error.strerror}") from error
     ladder = read_ladder(how.ladder) if how.ladder else _own_ladder(model, folder / "ladder.json", how.threads, progress)
-    memory = MemoryModel(model.graph, kv=KV[how.kv])
-    choices = choices_of(ladder, kv_bytes=KV[how.kv].itemsize, activations=memory.activations)
-    weights = folder / f"weights-{choices.ladder.removeprefix('sha256:')[:16]}.safetensors"
-    policy = make_policy(how.policy, choices, how.policy_file)
-    elastic = open_elastic(model, ladder, weights, kv=KV[how.kv])
-    return ElasticModel(elastic, memory, model.graph.vocab_size), choices, policy
+    choices = choices_of(ladder, kv_bytes=KV[how.kv].itemsize)
+    weights = folder / f"weights-{choices.ladder.removeprefix('sha256:')[:16]}{how.kind and '-'}{how.kind}.safetensors"
+    if how.kind:
+        memory: MemoryModel = KernelMemory(model.graph, KINDS[how.kind], KV[how.kv])
+        kept = [ladder.kept(level) for level in range(len(ladder))]
+        # The ladder tells what its levels take in torch.
+        taken = np.array([(memory.weights(each), memory.kv_values(each) * memory.kv.itemsize) for each in kept], dtype=float)
+        choices = replace(choices, weights=taken[:, 0], cache=taken[:, 1], activations=memory.activations)
+        policy = make_policy(how.policy, choices, how.policy_file)
+        elastic = open_kernels(model, ladder, weights, kind=how.kind, kv=memory.kv, threads=how.threads)
+    else:
+        memory = MemoryModel(model.graph, kv=KV[how.kv])
+        choices = replace(choices, activations=memory.activations)
+        policy = make_policy(how.policy, choices, how.policy_file)
+        elastic = open_elastic(model, ladder, weights, kv=memory.kv)
+    return ElasticModel(elastic, memory), choices, policy
+
+
+def _check(how: Elasticity, model: Opened) -> None:
+    """Say what cannot work before a ladder is made for it, which takes minutes."""
+    known = {name: kind for name, kind in KV.items() if not how.kind or kind in KERNEL_KV}
+    if how.kv not in known:
+        raise UsageError(f"--kv {how.kv}: keys and values are stored as {', '.join(known)}")
+    if how.kind:
+        check_kernels(model, how.kind)
 
 
 def _own_ladder(model: Opened, path: Path, threads: int, progress: Progress) -> Ladder:

@@ -25,7 +25,7 @@ from secateur.serve.sensors.cgroup import Cgroup
 from secateur.serve.sensors.machine import Budget, Machine
 from secateur.serve.sensors.pressure import MACHINE
 
-BACKENDS = ("elastic", "llamacpp")
+BACKENDS = ("elastic", "native", "llamacpp")
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -35,7 +35,8 @@ class Serving:
 
     model: what the user typed. backend: one of BACKENDS. host, port: where to listen; 0 takes a free port. key: that clients must send, empty for
     none; open: whether other machines may come without one. usual: tokens of an answer whose length nobody asked for. seconds: that an answer may take.
-    budget: bytes for this process, None for no limit of its own. threads: of the model. elasticity: of the elastic backend, as `make_elastic` takes it.
+    budget: bytes for this process, None for no limit of its own. threads: of the model. elasticity: as `make_elastic` takes it, for the backends whose
+    level changes; its `kind` is what the native backend runs in.
     """
 
     model: str
@@ -96,12 +97,12 @@ def build(how: Serving, gate: Any, progress: Progress) -> Any:
 def _elastic(how: Serving, model: Any, decode: Any, progress: Progress) -> Engine:
     import torch
 
-    from secateur.serve.elastic import Elasticity, cache_folder, make_elastic, warm
+    from secateur.serve.elastic import NATIVE, Elasticity, cache_folder, make_elastic, warm
     from secateur.serve.keeper import Keeper
     from secateur.serve.worker import Worker
 
     torch.set_num_threads(how.threads)
-    elasticity = how.elasticity or Elasticity(folder=cache_folder(), threads=how.threads)
+    elasticity = how.elasticity or Elasticity(folder=cache_folder(), threads=how.threads, kind=NATIVE if how.backend == "native" else "")
     stepped, choices, policy = make_elastic(model, elasticity, progress)
     warm(stepped)
     return Worker(stepped, Keeper(stepped, choices, policy, senses(how.budget), how.care), decode, how.limits)

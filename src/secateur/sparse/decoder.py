@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Mapping, Sequence
 from ctypes import POINTER, c_float, c_int32, c_int64, c_void_p
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,8 @@ ROWS = 64
 """Tokens in a call: SEC_ROWS_MAX of decode.h."""
 HEAD_DIM = 512
 """SEC_HEAD_DIM_MAX of steps.h."""
-_LANES = 16
+LANES = 16
+"""Positions whose keys lie together, and what the width of a head is rounded up to."""
 _ALIGNED = 64
 _FIRST = 256
 _NORMS = ("attn_norm", "ffn_norm", "q_norm", "k_norm")
@@ -52,8 +53,10 @@ class _Decoder(ctypes.Structure):
     )
 
 
-class _Cache(ctypes.Structure):
-    _fields_ = (("capacity", c_int64), ("half", c_int32), ("keys", c_void_p), ("values", c_void_p))
+class KeysValues(ctypes.Structure):
+    """`sec_cache` of decode.h."""
+
+    _fields_ = (("capacity", c_int64), ("half", c_int32), ("keys", c_void_p), ("values", c_void_p), ("groups", c_void_p))
 
 
 class _Token(ctypes.Structure):
@@ -95,7 +98,7 @@ class Cache:
         self.length = 0
         self._shapes = tuple(shapes)
         self._dtype = np.dtype(np.uint16 if half else np.float32)
-        self.struct = _Cache(0, int(half), None, None)
+        self.struct = KeysValues(0, int(half), None, None, None)
         self.buffers: list[tuple[NDArray[Any], NDArray[Any]]] = [(np.empty(0), np.empty(0))] * len(shapes)
 
     @property
@@ -112,17 +115,17 @@ class Cache:
         while grown < length:
             grown *= 2
         self.buffers = [self._grown(shape, *old, capacity, grown) for shape, old in zip(self._shapes, self.buffers, strict=True)]
-        self._pointers = [_pointers([pair[which] for pair in self.buffers]) for which in range(2)]
+        self._pointers = [pointers([pair[which].ctypes.data for pair in self.buffers]) for which in range(2)]
         self.struct.capacity = grown
-        self.struct.keys, self.struct.values = (ctypes.addressof(pointers) for pointers in self._pointers)
+        self.struct.keys, self.struct.values = map(ctypes.addressof, self._pointers)
 
     def _grown(self, shape: BlockShape, keys: NDArray[Any], values: NDArray[Any], before: int, after: int) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return larger buffers: keys `[head, position / 16, head_dim, 16]`, values `[head, position, head_dim in whole lanes]`."""
-        wide = -(-shape.head_dim // _LANES) * _LANES
-        new_keys = np.zeros((shape.n_kv_heads, after // _LANES, shape.head_dim, _LANES), self._dtype)
+        """Return larger buffers: keys of a head `[position / 16, head_dim, 16]` and some room, values `[head, position, head_dim in whole lanes]`."""
+        wide = in_lanes(shape.head_dim)
+        new_keys = np.zeros((shape.n_kv_heads, after * wide), self._dtype)
         new_values = np.zeros((shape.n_kv_heads, after, wide), self._dtype)
         if before:
-            new_keys[:, : before // _LANES] = keys
+            new_keys[:, : before * wide] = keys
             new_values[:, :before] = values
         return new_keys, new_values
 
@@ -162,23 +165,34 @@ class Decoder:
 
         Returns the logits of the last `wanted` tokens, `[wanted, vocab_size]`.
         """
+        rows = []
+        for token, cache in zip(tokens, caches, strict=True):
+            rows.append((token, cache.length, cache.struct))
+            cache.length += 1
+        for cache in caches:
+            cache.reserve(cache.length)
+        return self.read(rows, wanted)
+
+    def read(self, rows: Sequence[tuple[int, int, KeysValues]], wanted: int) -> Vector:
+        """Read tokens, each with its position and where its sequence keeps keys and values; those of one sequence come in their order.
+
+        Returns the logits of the last `wanted` tokens, `[wanted, vocab_size]`.
+        """
         logits = np.empty((wanted, self.weights.head.rows), np.float32)
-        skipped = len(tokens) - wanted
-        for start in range(0, len(tokens), ROWS):
-            stop = min(start + ROWS, len(tokens))
+        skipped = len(rows) - wanted
+        for start in range(0, len(rows), ROWS):
+            stop = min(start + ROWS, len(rows))
             first = min(max(start, skipped), stop)
-            self._call(tokens[start:stop], caches[start:stop], first - start, logits[max(first - skipped, 0) :])
+            tokens = (_Token * (stop - start))(*(_Token(token, position, ctypes.addressof(kept)) for token, position, kept in rows[start:stop]))
+            room = self._room(len(tokens))
+            self._library.sec_decode(self._struct, self.pool.pointer, len(tokens), tokens, first - start, room, logits[max(first - skipped, 0) :].ctypes.data)
         return logits
 
-    def _call(self, tokens: Sequence[int], caches: Sequence[Cache], first: int, logits: Vector) -> None:
-        rows = (_Token * len(tokens))()
-        for row, token, cache in zip(rows, tokens, caches, strict=True):
-            row.token, row.position = token, cache.length
-            cache.length += 1
-        for row, cache in zip(rows, caches, strict=True):
-            cache.reserve(cache.length)
-            row.cache = ctypes.addressof(cache.struct)
-        self._library.sec_decode(self._struct, self.pool.pointer, len(tokens), rows, first, self._room(len(tokens)), logits.ctypes.data)
+    def change(self, index: int, block: BlockWeights) -> None:
+        """Let a block have other weights from now on."""
+        self._blocks[index] = _block(block)
+        blocks = self.weights.blocks
+        self.weights = replace(self.weights, blocks=(*blocks[:index], block, *blocks[index + 1 :]))
 
     def _room(self, rows: int) -> int:
         """Return where a call may work."""
@@ -192,8 +206,14 @@ def _address(vector: Vector | None) -> int | None:
     return None if vector is None else vector.ctypes.data
 
 
-def _pointers(arrays: Sequence[NDArray[Any]]) -> ctypes.Array[c_void_p]:
-    return (c_void_p * len(arrays))(*(array.ctypes.data for array in arrays))
+def pointers(addresses: Sequence[int]) -> ctypes.Array[c_void_p]:
+    """Return addresses as C reads them."""
+    return (c_void_p * len(addresses))(*addresses)
+
+
+def in_lanes(width: int) -> int:
+    """Return the width of a head, rounded up to whole lanes."""
+    return -(-width // LANES) * LANES
 
 
 def _block(block: BlockWeights) -> _Block:

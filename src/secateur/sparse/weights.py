@@ -6,6 +6,7 @@ import ctypes
 import mmap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import accumulate
 
 import torch
@@ -28,10 +29,22 @@ _LINE, _LARGE = 64, 2 << 20
 _FLOATS = ctypes.POINTER(ctypes.c_float)
 
 
+@dataclass(frozen=True, slots=True)
+class Bytes:
+    """Codes of 8 bits as the kernels read them.
+
+    values: codes and 128, `[rows, columns]`, uint8. scales: `[rows, groups]`, float16. group: columns that share one, 0 for a whole row.
+    """
+
+    values: Tensor
+    scales: Tensor
+    group: int
+
+
 class Weight:
     """One weight `[rows, columns]` in the form of a kernel, with the memory that `matrix` points into."""
 
-    def __init__(self, weight: Tensor | Codes | Packed) -> None:
+    def __init__(self, weight: Tensor | Bytes | Codes | Packed) -> None:
         self.kind, group, self.rows, self.columns, parts = _described(weight)
         self._names = tuple(parts)
         self.matrix = Matrix(kind=self.kind, group=group, rows=self.rows, cols=self.columns)
@@ -73,20 +86,39 @@ def settle(weights: Sequence[Weight]) -> None:
 
 def together(tensors: Sequence[Tensor]) -> list[Tensor]:
     """Return copies that lie one after another in memory that the system was asked to hold in large pages, and gets back when the last copy goes."""
-    starts = list(accumulate((-(-tensor.nbytes // _LINE) * _LINE for tensor in tensors), initial=0))
-    size = starts.pop()
-    memory = mmap.mmap(-1, size + _LARGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    first = -torch.frombuffer(memory, dtype=torch.uint8).data_ptr() % _LARGE
-    # Not for the rest, which would take a whole large page.
-    if size >= _LARGE and hasattr(mmap, "MADV_HUGEPAGE"):
-        memory.madvise(mmap.MADV_HUGEPAGE, first, size // _LARGE * _LARGE)
-    return [_copied(tensor, memory, first + start) for tensor, start in zip(tensors, starts, strict=True)]
+    piece = Piece([tensor.nbytes for tensor in tensors])
+    return [piece.array(place, tensor.dtype, tensor.shape).copy_(tensor) for place, tensor in enumerate(tensors)]
 
 
-def _copied(tensor: Tensor, memory: mmap.mmap, start: int) -> Tensor:
-    if not tensor.numel():
-        return tensor
-    return torch.frombuffer(memory, dtype=tensor.dtype, count=tensor.numel(), offset=start).view(tensor.shape).copy_(tensor)
+class Piece:
+    """Memory for arrays that lie one after another, which the system was asked to hold in large pages and gets back when the last array goes.
+
+    sizes: bytes of each array.
+    """
+
+    def __init__(self, sizes: Sequence[int]) -> None:
+        starts = list(accumulate((-(-size // _LINE) * _LINE for size in sizes), initial=0))
+        size = starts.pop()
+        self._memory = mmap.mmap(-1, size + _LARGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        first = -torch.frombuffer(self._memory, dtype=torch.uint8).data_ptr() % _LARGE
+        # Not for the rest, which would take a whole large page.
+        if size >= _LARGE and hasattr(mmap, "MADV_HUGEPAGE"):
+            self._memory.madvise(mmap.MADV_HUGEPAGE, first, size // _LARGE * _LARGE)
+        self._ranges = [(first + start, first + start + size) for start, size in zip(starts, sizes, strict=True)]
+
+    def array(self, place: int, dtype: torch.dtype, shape: Sequence[int]) -> Tensor:
+        """Return one of the arrays."""
+        start, end = self._ranges[place]
+        if start == end:
+            return torch.empty(*shape, dtype=dtype)
+        return torch.frombuffer(self._memory, dtype=dtype, count=(end - start) // dtype.itemsize, offset=start).view(*shape)
+
+    def release(self, place: int) -> None:
+        """Give the whole pages of one of the arrays back, with what they held."""
+        start, end = self._ranges[place]
+        first, last = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE, end // mmap.PAGESIZE * mmap.PAGESIZE
+        if last > first:
+            self._memory.madvise(mmap.MADV_DONTNEED, first, last - first)
 
 
 @contextmanager
@@ -99,7 +131,12 @@ def threads(library: ctypes.CDLL, count: int) -> Iterator[int | None]:
         library.sec_pool_free(pool)
 
 
-def _described(weight: Tensor | Codes | Packed) -> tuple[int, int, int, int, dict[str, Tensor]]:
+def as_bytes(codes: Codes) -> Bytes:
+    """Return codes of 5 to 8 bits as the kernels read them; raises UsageError for a grid that they do not have."""
+    return Bytes((codes.values.to(torch.int16) + 128).to(torch.uint8), codes.scales, _group(codes.grid, codes.values.shape[1]))
+
+
+def _described(weight: Tensor | Bytes | Codes | Packed) -> tuple[int, int, int, int, dict[str, Tensor]]:
     """Return kind, group, rows, columns and the arrays of a weight."""
     if isinstance(weight, Tensor):
         rows, columns = weight.shape
@@ -107,11 +144,13 @@ def _described(weight: Tensor | Codes | Packed) -> tuple[int, int, int, int, dic
         if weight.dtype not in kinds:
             raise UsageError(f"weights of {weight.dtype}: the kernels take float32 and bfloat16")
         return kinds[weight.dtype], 0, rows, columns, {"values": weight}
+    if isinstance(weight, Codes) and weight.grid.bits > 4:
+        weight = as_bytes(weight)
+    if isinstance(weight, Bytes):
+        return INT8, weight.group, *weight.values.shape, {"values": weight.values, "scales": weight.scales}
     if isinstance(weight, Codes):
-        (rows, columns), grid = weight.values.shape, weight.grid
-        wide = grid.bits > 4
-        values = (weight.values.to(torch.int16) + 128).to(torch.uint8) if wide else _nibbles(weight.values)
-        return INT8 if wide else INT4, _group(grid, columns), rows, columns, {"values": values, "scales": weight.scales}
+        rows, columns = weight.values.shape
+        return INT4, _group(weight.grid, columns), rows, columns, {"values": _nibbles(weight.values), "scales": weight.scales}
     rows, columns = weight.shape
     parts = {"values": weight.values, "mask": weight.mask, "offsets": weight.offsets()}
     if weight.grid is None or weight.scales is None:

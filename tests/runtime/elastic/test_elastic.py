@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import torch
 from tests.ladders import ladder_for
+from tests.runtime.elastic.steps import stepped, transformers
 from tests.tiny_models import FAMILIES
 from torch import Tensor
-from transformers import AutoModelForCausalLM, DynamicCache
+from transformers import DynamicCache
 
 from secateur import pipeline
 from secateur.adapt.elastic import open_elastic
@@ -38,10 +39,6 @@ def opened(tiny: Maker, tmp_path: Path) -> Callable[..., tuple[Opened, Ladder, E
     return opened
 
 
-def _transformers(folder: Path | str) -> Any:
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-
-
 @torch.no_grad()
 def _logprobs(model: Any, tokens: list[int]) -> Tensor:
     return torch.log_softmax(model(torch.tensor([tokens]), use_cache=False).logits[0, -1].double(), -1).float()
@@ -54,13 +51,13 @@ def _close(found: Any, meant: Tensor) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_levels_predict_what_models_pruned_offline_predict(family: str, opened: Callable[..., Any], tmp_path: Path) -> None:
     model, ladder, elastic = opened(family)
-    _close(elastic.logprobs(TOKENS), _logprobs(_transformers(model.source.ref), TOKENS))
+    _close(elastic.logprobs(TOKENS), _logprobs(transformers(model.source.ref), TOKENS))
     whole = elastic.logprobs(TOKENS)
     for level in (4, 7):
         pipeline.apply(ladder.plan(level), model.source.ref, tmp_path / str(level))
         elastic.set_level(level)
         found = elastic.logprobs(TOKENS)
-        _close(found, _logprobs(_transformers(tmp_path / str(level)), TOKENS))
+        _close(found, _logprobs(transformers(tmp_path / str(level)), TOKENS))
         assert abs(found - whole).max() > 1e-2
     elastic.set_level(0)
     assert (elastic.logprobs(TOKENS) == whole).all()
@@ -72,7 +69,7 @@ def test_steps_out_of_order_predict_what_their_plan_predicts(family: str, opened
     chosen = ["1.kv:1", "0.kv:1", "0.ffn:32", "1.attn"]
     pipeline.apply(ladder.plan_without(chosen), model.source.ref, tmp_path / "out")
     elastic.set_units(chosen)
-    _close(elastic.logprobs(TOKENS), _logprobs(_transformers(tmp_path / "out"), TOKENS))
+    _close(elastic.logprobs(TOKENS), _logprobs(transformers(tmp_path / "out"), TOKENS))
     assert (elastic.units, elastic.level) == (tuple(chosen), 4)
     assert ladder.plan_without(chosen) != ladder.plan(4)
 
@@ -81,7 +78,7 @@ def test_steps_out_of_order_predict_what_their_plan_predicts(family: str, opened
 def test_bfloat16_weights_are_computed_with_exactly(family: str, opened: Callable[..., Any], tmp_path: Path) -> None:
     model, ladder, elastic = opened(family, level=5, kind=torch.bfloat16, dtype="bfloat16")
     pipeline.apply(ladder.plan(5), model.source.ref, tmp_path / "pruned")
-    pruned = _transformers(tmp_path / "pruned")
+    pruned = transformers(tmp_path / "pruned")
     _close(elastic.logprobs(TOKENS), _logprobs(pruned, TOKENS))
 
 
@@ -89,7 +86,7 @@ def test_bfloat16_weights_are_computed_with_exactly(family: str, opened: Callabl
 def test_requests_of_different_lengths_decode_together(family: str, opened: Callable[..., Any]) -> None:
     """Past the window of those families that have one, and in chunks of uneven size."""
     model, _, elastic = opened(family)
-    whole = _transformers(model.source.ref)
+    whole = transformers(model.source.ref)
     lengths, caches = (3, 30, 17), [elastic.open(60) for _ in range(3)]
     for length, cache in zip(lengths, caches, strict=True):
         elastic.prefill(TOKENS[: length - 2], cache)
@@ -100,54 +97,37 @@ def test_requests_of_different_lengths_decode_together(family: str, opened: Call
             _close(torch.log_softmax(row.double(), -1).float(), _logprobs(whole, TOKENS[: length + more + 1]))
 
 
-def _step(model: Any, past: DynamicCache, tokens: list[int], silent: dict[str, Tensor]) -> Tensor:
-    """Run more tokens through the whole model of transformers; silent: module -> mask of its inputs (or all of its output)."""
-    handles = []
-    for name, mask in silent.items():
-        module = model.model.get_submodule(name)
-        if mask.dim():
-            handles.append(module.register_forward_pre_hook(lambda _module, inputs, mask=mask: (inputs[0] * mask,)))
-        else:
-            handles.append(module.register_forward_hook(lambda _module, _inputs, output: output * 0))
-    positions = torch.arange(past.get_seq_length(), past.get_seq_length() + len(tokens))[None]
-    with torch.no_grad():
-        logits: Tensor = model(torch.tensor([tokens]), position_ids=positions, past_key_values=past, use_cache=True).logits[0, -1]
-    for handle in handles:
-        handle.remove()
-    return logits
-
-
 @pytest.mark.parametrize("config", [{}, {"attention_bias": True}])
 def test_levels_change_in_the_middle_of_requests(opened: Callable[..., Any], config: dict[str, Any]) -> None:
     """What went from a request's attention stays away from it; its FFNs, and requests begun later, get all back."""
     model, _, elastic = opened("llama", **config)
-    whole = _transformers(model.source.ref)
+    whole = transformers(model.source.ref)
     off, first_group = torch.zeros(()), torch.tensor([0.0, 1.0]).repeat_interleave(32)
     ffn_32 = (torch.arange(96) >= 64).float()
     early, late = elastic.open(), elastic.open()
     early_past, late_past = DynamicCache(config=whole.config), DynamicCache(config=whole.config)
 
-    torch.testing.assert_close(elastic.prefill(TOKENS[:10], early), _step(whole, early_past, TOKENS[:10], {}), atol=2e-5, rtol=0)
+    torch.testing.assert_close(elastic.prefill(TOKENS[:10], early), stepped(whole, early_past, TOKENS[:10], {}), atol=2e-5, rtol=0)
     elastic.set_level(5)
     cut = {"layers.1.self_attn.o_proj": off, "layers.0.self_attn.o_proj": first_group}
     narrow = {"layers.1.mlp.down_proj": ffn_32}
     (row,) = elastic.decode([TOKENS[10]], [early])
-    torch.testing.assert_close(row, _step(whole, early_past, [TOKENS[10]], cut | narrow), atol=2e-5, rtol=0)
+    torch.testing.assert_close(row, stepped(whole, early_past, [TOKENS[10]], cut | narrow), atol=2e-5, rtol=0)
     elastic.set_level(1)
     assert (late.groups, early.groups) == ([1, 0, 2], [1, 0, 2])
     late.close()
     late = elastic.open()
     elastic.prefill(TOKENS[20:26], late)
     wide = {"layers.1.mlp.down_proj": (torch.arange(96) >= 32).float()}
-    _step(whole, late_past, TOKENS[20:26], wide)
+    stepped(whole, late_past, TOKENS[20:26], wide)
     rows = elastic.decode([TOKENS[11], TOKENS[26]], [early, late])
-    torch.testing.assert_close(rows[0], _step(whole, early_past, [TOKENS[11]], cut | wide), atol=2e-5, rtol=0)
-    torch.testing.assert_close(rows[1], _step(whole, late_past, [TOKENS[26]], wide), atol=2e-5, rtol=0)
+    torch.testing.assert_close(rows[0], stepped(whole, early_past, [TOKENS[11]], cut | wide), atol=2e-5, rtol=0)
+    torch.testing.assert_close(rows[1], stepped(whole, late_past, [TOKENS[26]], wide), atol=2e-5, rtol=0)
 
 
 def test_generates_what_transformers_generates(opened: Callable[..., Any]) -> None:
     model, _, elastic = opened("qwen3")
-    made = _transformers(model.source.ref).generate(torch.tensor([TOKENS[:8]]), max_new_tokens=12, min_new_tokens=12, do_sample=False)
+    made = transformers(model.source.ref).generate(torch.tensor([TOKENS[:8]]), max_new_tokens=12, min_new_tokens=12, do_sample=False)
     assert elastic.generate(TOKENS[:8], 12).tokens == tuple(made[0, 8:].tolist())
     assert elastic.caches == ()
 

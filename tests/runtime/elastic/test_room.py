@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.runtime.elastic.steps import anonymous
 
 from secateur.core.errors import SourceError
 from secateur.runtime.elastic.cache import Cache
@@ -15,18 +16,13 @@ from secateur.runtime.elastic.weights import Prefix, Stored, combination, produc
 MB = 1 << 20
 
 
-def _anonymous() -> int:
-    rows = Path("/proc/self/smaps_rollup").read_text().splitlines()
-    return int(next(row.split()[1] for row in rows if row.startswith("Anonymous:"))) * 1024
-
-
 def test_what_is_released_has_left_the_process() -> None:
     room = Room(32 * MB)
-    before = _anonymous()
+    before = anonymous()
     room.tensor(0, (32 * MB,), torch.uint8).fill_(1)
-    assert _anonymous() - before == pytest.approx(32 * MB, rel=0.05)
+    assert anonymous() - before == pytest.approx(32 * MB, rel=0.05)
     assert room.release(8 * MB + 1, 32 * MB) == 24 * MB - PAGE
-    assert _anonymous() - before == pytest.approx(8 * MB, rel=0.1)
+    assert anonymous() - before == pytest.approx(8 * MB, rel=0.1)
     left = room.tensor(0, (32 * MB,), torch.uint8)
     assert (int(left[8 * MB]), int(left[8 * MB + PAGE])) == (1, 0)
     assert room.release(1, PAGE) == 0
@@ -78,18 +74,18 @@ def test_products_of_bfloat16_rows_are_exact(tokens: int) -> None:
 def test_a_cache_takes_pages_as_it_fills_and_gives_them_back() -> None:
     cache = Cache([4, 2], [(4, 64), (2, 64)], 4000, torch.float32, Cache.empty)
     assert cache.limit >= 4000
-    before = _anonymous()
+    before = anonymous()
     cache.append(0, torch.ones(1).expand(4, 3000, 64), torch.full((1,), 2.0).expand(4, 3000, 64))
     cache.append(1, torch.ones(1).expand(2, 3000, 64), torch.full((1,), 2.0).expand(2, 3000, 64))
     cache.tokens = 3000
     assert cache.bytes == 2 * 6 * -(-3000 * 256 // PAGE) * PAGE
-    assert _anonymous() - before == pytest.approx(cache.bytes, rel=0.05)
+    assert anonymous() - before == pytest.approx(cache.bytes, rel=0.05)
     whole = cache.bytes
     assert cache.shrink(0, 1) == whole // 2
     assert cache.shrink(0, 1) == 0
-    assert _anonymous() - before == pytest.approx(cache.bytes, rel=0.05)
+    assert anonymous() - before == pytest.approx(cache.bytes, rel=0.05)
     keys, values = cache.read(0, 0, 3000)
     assert (keys.shape, float(keys.min()), float(values.min())) == ((1, 3000, 64), 1.0, 2.0)
     assert cache.close() == whole // 2
     assert (cache.bytes, cache.closed) == (0, True)
-    assert _anonymous() - before < 0.02 * whole
+    assert anonymous() - before < 0.02 * whole

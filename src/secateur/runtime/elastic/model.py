@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -53,6 +54,18 @@ class Body:
     limit: int
     vocab_size: int
 
+    def cache(self, groups: Sequence[int], limit: int, kv: torch.dtype, closing: Callable[[Cache], int]) -> Cache:
+        """Return a cache for a request that uses so many key-value groups of each block, and has at most `limit` tokens."""
+        return Cache(groups, self.sizes, limit, kv, closing)
+
+    def forward(self, requests: Sequence[tuple[Cache, Sequence[int]]]) -> Tensor:
+        """Let every request read its new tokens; return the logits `[requests, vocab_size]` after the last of each."""
+        step = Step([(cache, len(tokens)) for cache, tokens in requests], self.rotary)
+        ends = torch.tensor([len(tokens) for _, tokens in requests]).cumsum(0) - 1
+        states = self.states(torch.tensor([token for _, tokens in requests for token in tokens]), step)
+        step.commit()
+        return self.logits(states[ends])
+
     def states(self, tokens: Tensor, step: Attending) -> Tensor:
         """Return the states of tokens, `[tokens]`, after the last block, `[tokens, hidden_size]`."""
         states = self.embed(tokens)
@@ -66,6 +79,41 @@ class Body:
         return found if self.softcap is None else torch.tanh(found / self.softcap) * self.softcap
 
 
+class Held(Protocol):
+    """A half of a block; units: how many it computes with, none where it is gone."""
+
+    units: int
+
+    def hold(self, units: int) -> int:
+        """Have so many units in memory, and compute with them; return the bytes that this frees (negative: takes)."""
+
+
+class Computing(Protocol):
+    """What an elastic model computes with: a `Body` in torch, or one in the kernels; see there what each member is."""
+
+    @property
+    def halves(self) -> Mapping[str, Held]:
+        """What changes with the level."""
+
+    @property
+    def limit(self) -> int:
+        """Positions that the model knows."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Tokens."""
+
+    @property
+    def sizes(self) -> Sequence[tuple[int, int]]:
+        """Key-value heads and their width, of each block."""
+
+    def cache(self, groups: Sequence[int], limit: int, kv: torch.dtype, closing: Callable[[Cache], int]) -> Cache:
+        """Return an empty cache."""
+
+    def forward(self, requests: Sequence[tuple[Cache, Sequence[int]]]) -> Tensor:
+        """Let every request read its new tokens."""
+
+
 class Elastic:
     """A causal language model on the CPU whose level may change between any two calls, from any thread.
 
@@ -75,7 +123,7 @@ class Elastic:
 
     name = "elastic"
 
-    def __init__(self, body: Body, ladder: Ladder, *, level: int = 0, kv: torch.dtype = torch.float32) -> None:
+    def __init__(self, body: Computing, ladder: Ladder, *, level: int = 0, kv: torch.dtype = torch.float32) -> None:
         self.ladder, self._kv = ladder, kv
         self._body, self._lock = body, threading.RLock()
         self._open: weakref.WeakSet[Cache] = weakref.WeakSet()
@@ -120,7 +168,7 @@ class Elastic:
         """Begin a request of at most `limit` tokens (by default, and at most, as many as the model knows)."""
         with self._lock:
             groups = [self._attention(block) for block in range(len(self._body.sizes))]
-            cache = Cache(groups, self._body.sizes, min(limit or self.limit, self.limit), self._kv, self._close)
+            cache = self._body.cache(groups, min(limit or self.limit, self.limit), self._kv, self._close)
             self._open.add(cache)
             return cache
 
@@ -147,11 +195,7 @@ class Elastic:
         with self._lock:
             for cache, tokens in requests:
                 self._check(cache, tokens)
-            step = Step([(cache, len(tokens)) for cache, tokens in requests], self._body.rotary)
-            ends = torch.tensor([len(tokens) for _, tokens in requests]).cumsum(0) - 1
-            states = self._body.states(torch.tensor([token for _, tokens in requests for token in tokens]), step)
-            step.commit()
-            return self._body.logits(states[ends])
+            return self._body.forward(requests)
 
     def logprobs(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         """Return the natural logarithm of the probability of each next token, `[vocab_size]`, after `tokens`."""

@@ -122,17 +122,23 @@ static void place(const call *c, const sec_block *b, float *head, const float *w
         turn(head, cosines, cosines + c->model->turned, c->model->turned);
 }
 
+/* Key-value heads of a block that a token's sequence has. */
+static int64_t groups_of(const sec_token *token, const sec_block *b, int64_t index) {
+    return token->cache->groups ? token->cache->groups[index] : b->n_kv_heads;
+}
+
 /* Writes keys and values of the tokens into their caches, and makes queries ready. */
 static void remember(const call *c, const sec_block *b, int64_t index) {
     const int64_t d = b->head_dim, stride = (d + 15) / 16 * 16;
     for (int64_t t = 0; t < c->rows; t++) {
         const sec_cache *cache = c->tokens[t].cache;
+        const int64_t groups = groups_of(&c->tokens[t], b, index);
         const int64_t at = c->tokens[t].position, size = cache->half ? 2 : 4;
         float *k = c->k + t * b->n_kv_heads * d, *v = c->v + t * b->n_kv_heads * d, *q = c->q + t * b->n_heads * d;
         for (int64_t h = 0; h < b->n_heads; h++)
             place(c, b, q + h * d, b->q_norm, t);
-        for (int64_t h = 0; h < b->n_kv_heads; h++) {
-            char *keys = (char *)cache->keys[index] + (h * cache->capacity * d + at / 16 * 16 * d + at % 16) * size;
+        for (int64_t h = 0; h < groups; h++) {
+            char *keys = (char *)cache->keys[index] + (h * cache->capacity * stride + at / 16 * 16 * d + at % 16) * size;
             char *values = (char *)cache->values[index] + (h * cache->capacity + at) * stride * size;
             place(c, b, k + h * d, b->k_norm, t);
             c->steps->store(k + h * d, d, 16, keys, cache->half);
@@ -150,7 +156,7 @@ static void attention_part(void *argument, int64_t part) {
     const sec_cache *cache = token->cache;
     const int64_t stride = (d + 15) / 16 * 16, size = cache->half ? 2 : 4, end = token->position + 1;
     sec_past past = {
-        .keys = (const char *)cache->keys[a->index] + h * cache->capacity * d * size,
+        .keys = (const char *)cache->keys[a->index] + h * cache->capacity * stride * size,
         .values = (const char *)cache->values[a->index] + h * cache->capacity * stride * size,
         .stride = stride,
         .first = b->window && end > b->window ? end - b->window : 0,
@@ -158,17 +164,21 @@ static void attention_part(void *argument, int64_t part) {
         .head_dim = b->head_dim,
         .half = cache->half,
     };
+    if (h >= groups_of(token, b, a->index)) {
+        memset(a->c->mixed + (t * b->n_heads + h * served) * d, 0, (size_t)(served * d) * sizeof(float));
+        return;
+    }
     for (int64_t i = h * served; i < (h + 1) * served; i++) {
         const int64_t at = (t * b->n_heads + i) * d;
         a->c->steps->attend(a->c->q + at, 1.0f / sqrtf((float)d), &past, a->c->mixed + at);
     }
 }
 
-static void add_output(call *c, const sec_matrix *w, const float *bias, const float *x) {
+/* Leaves what `x` says in `normed`, to be added to the states. */
+static void output(call *c, const sec_matrix *w, const float *bias, const float *x) {
     product p = {.c = c, .matrix = {w}, .bias = {bias}, .to = {c->normed}, .count = 1};
     prepare(c, x, w->cols, &p);
     run_product(&p);
-    c->steps->add(c->x, c->normed, c->rows * c->model->hidden);
 }
 
 static void attend(call *c, const sec_block *b, int64_t index) {
@@ -179,7 +189,11 @@ static void attend(call *c, const sec_block *b, int64_t index) {
     run_product(&p);
     remember(c, b, index);
     sec_pool_run(c->pool, attention_part, &a, c->rows * b->n_kv_heads);
-    add_output(c, &b->o, b->o_bias, c->mixed);
+    output(c, &b->o, b->o_bias, c->mixed);
+    const int64_t hidden = c->model->hidden;
+    for (int64_t t = 0; t < c->rows; t++)
+        if (groups_of(&c->tokens[t], b, index))
+            c->steps->add(c->x + t * hidden, c->normed + t * hidden, hidden);
 }
 
 static void feed_forward(call *c, const sec_block *b) {
@@ -187,7 +201,8 @@ static void feed_forward(call *c, const sec_block *b) {
     normed(c, c->x, b->ffn_norm, 0);
     prepare(c, c->normed, c->model->hidden, &p);
     run_product(&p);
-    add_output(c, &b->down, b->down_bias, c->inner);
+    output(c, &b->down, b->down_bias, c->inner);
+    c->steps->add(c->x, c->normed, c->rows * c->model->hidden);
 }
 
 static int64_t padded(int64_t bytes) {

@@ -27,11 +27,14 @@ typedef struct {
     sec_matrix embed, head;
 } sec_decoder;
 
-/* Keys and values of one sequence, for each block: see steps.h. */
+/* Keys and values of one sequence, for each block: see steps.h. A head has room for `capacity` rows of head_dim rounded up to 16. */
 typedef struct {
     int64_t capacity;  /* positions, a multiple of 64 */
     int32_t half;
     void *const *keys, *const *values;
+    /* How many key-value heads the sequence has in each block, the first ones; the others answer with zeros, and without any there is no
+       output bias either. NULL: all. */
+    const int32_t *groups;
 } sec_cache;
 
 /* A token of one sequence: its number, its position, and where keys and values lie. */

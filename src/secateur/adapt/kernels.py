@@ -1,0 +1,136 @@
+"""Open a model as an elastic one that runs in the C kernels."""
+
+from __future__ import annotations
+
+import ctypes
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from secateur.adapt.weights import SCALES, part_name, prepare
+from secateur.core.codes import usual_grid
+from secateur.core.errors import UsageError, nearest
+from secateur.core.graph import Block, BlockShape, Group
+from secateur.core.ladder import Ladder
+from secateur.model.build import transformers_config
+from secateur.model.families import EMBED, FAMILIES, FINAL_NORM, HEAD
+from secateur.model.natively import check_native, native_names
+from secateur.model.opened import Opened
+from secateur.model.positions import frequencies, sight, turns
+from secateur.runtime.elastic import Elastic
+from secateur.runtime.elastic.kernels import Half, Kernels, Part, Strip
+from secateur.runtime.elastic.room import WeightFile
+from secateur.runtime.elastic.weights import Stored
+from secateur.sparse.decoder import BlockWeights, Decoder, Weights
+from secateur.sparse.library import KernelsWarning, kernels
+from secateur.sparse.pool import Pool
+from secateur.sparse.weights import Weight, settle
+
+KINDS = {"bf16": torch.bfloat16, "int8": torch.int8, "f32": torch.float32}
+"""Types of stored matrices, by the name that a user types."""
+KV = (torch.float32, torch.float16)
+"""Types of keys and values."""
+
+
+def open_kernels(
+    model: Opened, ladder: Ladder, weights: Path, *, kind: str = "bf16", level: int = 0, kv: torch.dtype = torch.float32, threads: int = 1
+) -> Elastic:
+    """Return the elastic model of a ladder, at a level, in the kernels.
+
+    weights: the file it reads from, made first if it is not there; kind: of `KINDS`; kv: of keys and values, of `KV`.
+    Raises LadderError if the ladder was made for another model or lacks the level, SourceError or OutputError as `prepare` does,
+    UnsupportedModelError for a model that the kernels cannot run, UsageError for a kind that is not known, and where there are no kernels.
+    """
+    library = check_kernels(model, kind)
+    ladder.validate(model.graph, model.digest)
+    ladder.at(level)
+    body = _Builder(model, prepare(model, ladder, weights, KINDS[kind]), WeightFile(weights)).body(library, threads)
+    return Elastic(body, ladder, level=level, kv=kv)
+
+
+def check_kernels(model: Opened, kind: str) -> ctypes.CDLL:
+    """Return the kernels; raises as `open_kernels` does where they cannot be had, or cannot run a model in a type."""
+    if kind not in KINDS:
+        raise UsageError(f"--type {kind} is not one of an elastic model in the kernels{nearest(kind, KINDS)}: use {', '.join(KINDS)}")
+    check_native(model.source.ref, FAMILIES[model.graph.family], transformers_config(model.source.config))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", KernelsWarning)
+        try:
+            found = kernels()
+        except KernelsWarning as warning:
+            raise UsageError(f"the native backend has no kernels here: {str(warning).partition(': ')[2]}; --backend elastic needs none") from None
+    if found is None:
+        raise UsageError("the native backend has no kernels here: --backend elastic needs none")
+    return found
+
+
+class _Builder:
+    """Makes a decoder of stored weights, none of whose units are held yet."""
+
+    def __init__(self, model: Opened, stored: Mapping[str, Stored], file: WeightFile) -> None:
+        self._graph, self._config, self._stored, self._file = model.graph, transformers_config(model.source.config), stored, file
+        self._family = FAMILIES[model.graph.family]
+
+    def body(self, library: ctypes.CDLL, threads: int) -> Kernels:
+        """Build the model; nothing but what no level changes is read yet."""
+        graph = self._graph
+        radians, scale = frequencies(self._config)(1)
+        embed = self._fixed(EMBED)
+        weights = Weights(
+            embed=embed,
+            head=embed if graph.tied else self._fixed(HEAD),
+            final_norm=self._vector(FINAL_NORM),
+            epsilon=self._config.rms_norm_eps,
+            frequencies=radians.float().numpy(),
+            scale=float(scale),
+            blocks=tuple(map(self._block, graph.blocks)),
+        )
+        decoder = Decoder(library, weights, Pool(library, threads))
+        halves = {group.name: self._half(decoder, block, group) for block in graph.blocks for group in block.groups if group.kind in ("kv", "ffn")}
+        sizes = [(block.shape.n_kv_heads, block.shape.head_dim) for block in graph.blocks]
+        return Kernels(decoder=decoder, halves=halves, sizes=sizes, limit=int(self._config.max_position_embeddings))
+
+    def _block(self, block: Block) -> BlockWeights:
+        """Return a block with what no level changes: norms, and biases that are added to the states."""
+        names = native_names(self._family, block.prefix)
+        return BlockWeights(
+            shape=BlockShape(0, 0, block.shape.head_dim, 0),
+            turns=turns(self._config, block.index),
+            window=sight(self._config, block.index),
+            vectors={name: self._vector(tensor) for tensor, name in names.items() if tensor in self._stored},
+        )
+
+    def _half(self, decoder: Decoder, block: Block, group: Group) -> Half:
+        names = native_names(self._family, block.prefix)
+        parts = [self._part(part_name(group, place), names[part.tensor], part.block, across=part.dim == 1) for place, part in enumerate(group.slices)]
+        return Half(decoder, block.index, self._file, parts, block.shape.n_heads // block.shape.n_kv_heads if group.kind == "kv" else 0)
+
+    def _part(self, stored: str, name: str, block: int, *, across: bool) -> Part:
+        values = Strip(stored=self._stored[stored], block=block, across=across)
+        if stored + SCALES not in self._stored:
+            return Part(name=name, values=values)
+        inputs = values.stored.shape[0 if across else 1]
+        group = usual_grid(8, inputs).group
+        scales = Strip(stored=self._stored[stored + SCALES], block=block, group=group if across else 1, across=across)
+        return Part(name=name, values=values, scales=scales, group=0 if group == inputs else group)
+
+    def _fixed(self, tensor: str) -> Weight:
+        """Return a matrix that no level changes."""
+        part = self._part(tensor, tensor, 1, across=False)
+        weight = part.weight(*(self._whole(strip.stored) for strip in part.strips))
+        settle([weight])
+        return weight
+
+    def _vector(self, tensor: str) -> NDArray[np.float32]:
+        found: NDArray[np.float32] = self._whole(self._stored[tensor]).numpy()
+        return found
+
+    def _whole(self, stored: Stored) -> Tensor:
+        array = torch.empty(stored.shape, dtype=stored.dtype)
+        Strip(stored=stored, block=1).read(self._file, array, 0, len(array))
+        return array
