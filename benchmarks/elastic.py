@@ -4,6 +4,7 @@
     python benchmarks/elastic.py levels --ladder ladder.json
     MKL_DISABLE_FAST_MM=1 python benchmarks/elastic.py memory --ladder ladder.json   # as the command sets for itself
     python benchmarks/elastic.py speed --ladder ladder.json
+    python benchmarks/elastic.py serve --ladder ladder.json --threads 1   # tokens/s of `secateur serve` in torch and in the kernels, in turns
     python benchmarks/elastic.py start                    # the first start of `secateur serve`, which makes its ladder, and the second; what the process holds
 
 `levels` counts in a memory cgroup of its own where it may make one (v1 or v2).
@@ -12,6 +13,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import mmap
 import os
 import signal
@@ -19,9 +21,10 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,6 +46,7 @@ from secateur.pipeline.calibration import Calibration, calibration_tokens
 from secateur.runtime.elastic import Cache, Elastic
 from secateur.runtime.process import forget_peak, process_memory
 from secateur.runtime.torch import TorchBackend
+from secateur.serve.launch import ends_of
 
 REPEAT, MB = 5, 1e6
 CGROUPS = Path("/sys/fs/cgroup")
@@ -277,6 +281,68 @@ def started(model: str, folder: Path, threads: int) -> None:
             process.send_signal(signal.SIGINT)
 
 
+SERVED = {"elastic, bfloat16": ("elastic",), "native, bf16": ("native", "--type", "bf16"), "native, int8": ("native", "--type", "int8")}
+PROMPT, ANSWER = 32, 48
+
+
+@contextmanager
+def serving(model: str, ladder: Path, folder: Path, threads: int, backend: tuple[str, ...]) -> Iterator[str]:
+    """Start a server that keeps its model whole; yield its address."""
+    command = [sys.executable, "-m", "secateur", "serve", model, "--ladder", str(ladder), "--cache", str(folder), "--threads", str(threads)]
+    with subprocess.Popen([*command, "--port", "0", "--policy", "none", "--name", "it", "--backend", *backend], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        yield next(line for line in process.stderr if line.startswith("serving ")).split()[-1]
+        process.send_signal(signal.SIGINT)
+
+
+def streamed(address: str, seed: int, ends: tuple[int, ...], came: list[list[float]]) -> None:
+    """Ask for one answer, and note when each of its tokens came."""
+    import httpx
+
+    prompt = torch.randint(1000, 40_000, (PROMPT,), generator=torch.Generator().manual_seed(seed)).tolist()
+    body = {"model": "it", "prompt": prompt, "max_tokens": ANSWER, "temperature": 0, "stream": True, "logit_bias": {str(end): -100 for end in ends}}
+    times: list[float] = []
+    came.append(times)
+    with httpx.stream("POST", f"{address}/v1/completions", json=body | {"logprobs": 0}, timeout=300) as answer:
+        for line in answer.iter_lines():
+            if line.startswith("data: {"):
+                probabilities = json.loads(line[6:])["choices"][0]["logprobs"]
+                times += [time.perf_counter()] * len(probabilities["tokens"] if probabilities else ())
+
+
+def asked_together(address: str, clients: int, ends: tuple[int, ...], turn: int) -> tuple[float, float]:
+    """Return tokens a second while all clients are answered, and seconds until the last of them had a token."""
+    came: list[list[float]] = []
+    threads = [threading.Thread(target=streamed, args=(address, 100 * turn + place, ends, came)) for place in range(clients)]
+    start = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    begin, end = max(times[0] for times in came), min(times[-1] for times in came)
+    return sum(begin < when <= end for times in came for when in times) / (end - begin), begin - start
+
+
+def served(model: str, ladder: Path, folder: Path, threads: int) -> None:
+    """Clients that stream from servers in torch and in the kernels, in turns."""
+    found: dict[tuple[str, int], list[tuple[float, float]]] = {}
+    ends = tuple(ends_of((opened := open_model(model)).source, opened.source.tokenizer()))
+    with ExitStack() as stack:
+        addresses = {name: stack.enter_context(serving(model, ladder, folder, threads, backend)) for name, backend in SERVED.items()}
+        for turn in range(REPEAT + 1):
+            for clients in (1, 8):
+                for name, address in addresses.items():
+                    rate = asked_together(address, clients, ends, turn)
+                    # The first turn finds what libraries allocate once.
+                    found.setdefault((name, clients), []).extend([rate] if turn else [])
+    rows = []
+    for (name, clients), rates in found.items():
+        base = [rate for rate, _ in found[next(iter(SERVED)), clients]]
+        ratios = [rate / other for (rate, _), other in zip(rates, base, strict=True)]
+        rows.append([name, str(clients), spread([rate for rate, _ in rates]), spread(ratios, "{:.2f}"), spread([first for _, first in rates], "{:.2f}")])
+    print(common.table(["", "clients", "tokens/s", "times torch's", "seconds to the last first token"], rows))
+
+
 def _freed(prices: MemoryModel, unit: str, context: int) -> int:
     kept = {unit.replace("attn", "kv"): 0}
     return prices.weights({}) - prices.weights(kept) + (prices.kv_values({}) - prices.kv_values(kept)) * 4 * context
@@ -284,7 +350,7 @@ def _freed(prices: MemoryModel, unit: str, context: int) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=["rank", "levels", "memory", "speed", "start"])
+    parser.add_argument("part", choices=["rank", "levels", "memory", "speed", "serve", "start"])
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--ladder", type=Path)
     parser.add_argument("--output", "-o", type=Path, default=Path("ladder.json"))
@@ -295,6 +361,10 @@ def main() -> None:
     if chosen.part == "start":
         with tempfile.TemporaryDirectory() as folder:
             started(chosen.model, Path(folder), chosen.threads)
+        return
+    if chosen.part == "serve":
+        with tempfile.TemporaryDirectory() as folder:
+            served(chosen.model, chosen.ladder, Path(folder), chosen.threads)
         return
     model = open_model(chosen.model)
     with tempfile.TemporaryDirectory() as folder:

@@ -12,8 +12,8 @@ from tests.present.comparisons import DEPTH, DIGEST, MAGNITUDE, Q4, WANDA, WIDTH
 
 from secateur.present.charts import charts, front
 from secateur.present.columns import best_for, comma_separated, markdown
-from secateur.present.folder import Part, read_cells, write_json, write_part
-from secateur.present.kinds import by_kind
+from secateur.present.folder import Part, Row, read_cells, write_json, write_part
+from secateur.present.kinds import by_kind, header
 from secateur.present.lines import Line, lines_of
 
 
@@ -68,6 +68,33 @@ def test_kinds(lines: dict[object, Line]) -> None:
     assert rows["structured, width"][1:4] == ["20 %", "x 1.20", "85 %"]
     assert rows["structured, depth"][1:4] == ["19 %", "-", "70 %"]
     assert rows["runtime-adaptive"][-1].startswith("not measured")
+
+
+def test_the_native_backend_has_columns_of_its_own(tmp_path: Path) -> None:
+    """Its gains are by another whole model than llama.cpp's."""
+    write(tmp_path)
+    few = Row("native int8", "", "quantized")
+    figures = {
+        job().rows[0]: {"native_bytes": 100e6, "native_decode": 40.0, "native_bandwidth": 0.9},
+        WANDA: {"native_bytes": 70e6, "native_decode": 60.0, "native_decode_ratio": 1.5, "native_bandwidth": 0.8},
+        few: {"native_bytes": 52e6, "native_decode": 70.0, "native_decode_ratio": 1.75},
+    }
+    for row, values in figures.items():
+        write_part(tmp_path, row, "tasks" if row != few else "speed", Part(source=DIGEST, records=tuple(record(*value) for value in values.items())))
+    with_few = replace(job(), rows=(*job().rows, few))
+    lines = {line.row: line for line in lines_of(read_cells(tmp_path, with_few))}
+    assert (lines[WANDA].speed_gain, lines[WANDA].native_gain) == (1.0, 1.5)
+    assert lines[WANDA].native_reduction == pytest.approx(0.3)
+    assert "native backend skips zeros" in lines[WANDA].hardware
+    assert "skips zeros;" in lines[MAGNITUDE].hardware, "which was not run there"
+    assert (lines[few].speed_gain, lines[few].native_gain, lines[few].size) == (None, 1.75, 52e6)
+    assert lines[few].size_reduction == pytest.approx(0.48)
+    assert header(list(lines.values()))[3] == "in our kernels"
+    rows = {row[0]: row for row in by_kind(list(lines.values()))}
+    assert rows["unstructured"][2:5] == ["x 1.00", "30 % smaller, x 1.50", "95 %"]
+    assert rows["structured, width"][3] == "-"
+    assert {len(row) for row in rows.values()} == {7}
+    assert "native speed gain" in markdown(list(lines.values()))
 
 
 def test_a_failed_row_says_why(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -27,7 +26,7 @@ from secateur.runtime.elastic.kernels import Half, Kernels, Part, Strip
 from secateur.runtime.elastic.room import WeightFile
 from secateur.runtime.elastic.weights import Stored
 from secateur.sparse.decoder import BlockWeights, Decoder, Weights
-from secateur.sparse.library import KernelsWarning, kernels
+from secateur.sparse.library import require_kernels
 from secateur.sparse.pool import Pool
 from secateur.sparse.weights import Weight, settle
 
@@ -58,15 +57,7 @@ def check_kernels(model: Opened, kind: str) -> ctypes.CDLL:
     if kind not in KINDS:
         raise UsageError(f"--type {kind} is not one of an elastic model in the kernels{nearest(kind, KINDS)}: use {', '.join(KINDS)}")
     check_native(model.source.ref, FAMILIES[model.graph.family], transformers_config(model.source.config))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", KernelsWarning)
-        try:
-            found = kernels()
-        except KernelsWarning as warning:
-            raise UsageError(f"the native backend has no kernels here: {str(warning).partition(': ')[2]}; --backend elastic needs none") from None
-    if found is None:
-        raise UsageError("the native backend has no kernels here: --backend elastic needs none")
-    return found
+    return require_kernels("--backend elastic needs none")
 
 
 class _Builder:

@@ -27,14 +27,24 @@ QUICK_METHODS = (
 )
 QUICK_TARGETS = ("ratio=0.2",)
 QUICK = {"samples": 8, "calib_window": 512, "window": 1024, "count": 4, "prompt": 32, "tokens": 16, "repeat": 7}
-SHORT = {"method": "method", "target": "target", "size reduction": "smaller", "speed gain": "faster", "accuracy kept": "kept", "perplexity": "perpl."}
+SHORT = {
+    "method": "method",
+    "target": "target",
+    "size reduction": "smaller",
+    "speed gain": "faster",
+    "native speed gain": "native",
+    "native size, MB": "nat. MB",
+    "accuracy kept": "kept",
+    "perplexity": "perpl.",
+}
+SHORT |= {"native size reduction": "nat. smaller", "native speed gain": "nat. faster"}
 SHORT |= {"task accuracy": "tasks", "stereotyped pairs": "stereot.", "size, MB": "MB", "decode, tokens/s": "tok/s", "CPU, s": "CPU s"}
 """The columns that a terminal has room for."""
 
 _METHODS = "Parted by commas: magnitude, wanda, ria, sparsegpt, alps, random, width, depth, auto; options after colons: width:criterion=flap:units=ffn+kv."
 _TARGETS = "Parted by commas: ratio=0.2 (of all block weights), params=80%, size=200MB, ram=300MB@ctx2048, or 2:4; + joins what must hold together."
 _TASKS = "Tasks of lm-eval, parted by commas: arc_easy,hellaswag; a later run in the same folder may add them."
-_BACKENDS = "Where speed is measured: llamacpp, torch, both parted by a comma, or none."
+_BACKENDS = "Where speed is measured: llamacpp, torch, native, several parted by commas, or none; native adds the whole model in its int8 and int4."
 
 
 def compare(

@@ -71,7 +71,9 @@ class Benched:
 
     def records(self, settings: Settings) -> list[Record]:
         """Return the medians as records."""
-        protocol = f"{settings.backend}, {settings.threads} threads, {settings.prompt} tokens of prompt, {settings.tokens} of answer"
+        protocol = (
+            f"{f'{settings.backend} {settings.kind}'.strip()}, {settings.threads} threads, {settings.prompt} tokens of prompt, {settings.tokens} of answer"
+        )
         protocol += f", one warm-up, median of {settings.repeat}" + (", in turns with a baseline" if self.ratio else "")
         values = [(name, spread.median, _UNITS[name]) for name, spread in self.speeds.items()]
         values += [("peak_memory", float(self.peak_memory), "bytes"), ("file", float(self.file_bytes), "bytes")]
@@ -84,7 +86,7 @@ def bench(src: str, against: str | None = None, settings: Settings | None = None
     Raises UsageError for settings that cannot work, MissingExtraError without xllamacpp, and what `export` raises.
     """
     settings = settings or Settings()
-    return _with_ratio(bench_each([(ref, settings) for ref in (src, against) if ref], progress or Silent()))
+    return with_ratio(bench_each([(ref, settings) for ref in (src, against) if ref], progress or Silent()))
 
 
 def bench_each(entries: Sequence[tuple[str, Settings]], progress: Progress) -> list[tuple[Benched, Speed]]:
@@ -111,7 +113,7 @@ def bench_files(src: str, files: Sequence[Path], settings: Settings, progress: P
     _check(settings)
     models = [open_registered(src)] * len(files)
     _check_context(models, settings)
-    return _with_ratio(_in_turns(models, files, [settings] * len(files), progress or Silent()))
+    return with_ratio(_in_turns(models, files, [settings] * len(files), progress or Silent()))
 
 
 def _check_context(models: Sequence[Opened], settings: Settings) -> None:
@@ -139,7 +141,8 @@ def _memory_beside(each: Sequence[Settings]) -> list[Stream]:
     return [Stream(Pool(library, each[0].threads))] if library else []
 
 
-def _with_ratio(measured: Sequence[tuple[Benched, Speed]]) -> list[Benched]:
+def with_ratio(measured: Sequence[tuple[Benched, Speed]]) -> list[Benched]:
+    """Return the figures of models, those of the first with their ratio to the second's."""
     found = [one for one, _ in measured]
     return [replace(found[0], ratio=ratio_of(measured[0][1], measured[1][1])), *found[1:]] if len(found) > 1 else found
 

@@ -32,7 +32,7 @@ from secateur.runtime.native import Native
 from secateur.runtime.torch import TorchBackend
 from secateur.sparse.choice import Chooser
 from secateur.sparse.decoder import ATTENTION, FEED_FORWARD, LINEARS, BlockWeights, Decoder, Weights
-from secateur.sparse.library import kernels
+from secateur.sparse.library import kernels, require_kernels
 from secateur.sparse.pool import Pool
 from secateur.sparse.weights import Weight, settle
 
@@ -165,9 +165,9 @@ def measure_natively(model: Opened, how: Natively, windows: Tensor, progress: Pr
 
     Raises UsageError where there are no kernels, and as `run_natively` does.
     """
+    require_kernels("evaluate without --backend native")
     backend = run_natively(model, how)
-    if not isinstance(backend, Native):
-        raise UsageError("the native backend has no kernels here: evaluate without --backend native")
+    assert isinstance(backend, Native)
     progress.start("evaluate", len(windows) + (len(reference) if reference else 0))
     dense = reference.logits(final_states(reference, windows, progress)) if reference else None
     return compare(_logits(backend, windows, progress), windows, dense)

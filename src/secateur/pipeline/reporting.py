@@ -12,7 +12,7 @@ from secateur.present.asked import tables
 from secateur.present.charts import charts, require_charts, write_png
 from secateur.present.columns import comma_separated, markdown, plain
 from secateur.present.folder import Cell, read_cells, read_job
-from secateur.present.kinds import HEADER, by_kind
+from secateur.present.kinds import by_kind, header
 from secateur.present.lines import Line, lines_of
 from secateur.present.page import page, summary
 
@@ -60,7 +60,7 @@ def report(folder: str | Path, out: str | Path | None = None, formats: Sequence[
 
 def _kinds(lines: Sequence[Line]) -> str:
     rows = by_kind(lines)
-    return f"## The kinds of pruning\n\n{plain(HEADER, rows)}\n" if rows else ""
+    return f"## The kinds of pruning\n\n{plain(header(lines), rows)}\n" if rows else ""
 
 
 def _asked(cells: Sequence[Cell]) -> str:

@@ -84,6 +84,11 @@ COLUMNS: tuple[Column, ...] = (
     _number("memory, MB", "memory", megabytes),
     _number("to prune, s", "prune_seconds", lambda value: f"{value:.0f}"),
     _number("CPU, s", "prune_cpu", lambda value: f"{value:.0f}"),
+    _number("native size, MB", "native_size", megabytes),
+    _number("native size reduction", "native_reduction", _percent),
+    _number("native, tokens/s", "native_speed", lambda value: f"{value:.4g}"),
+    _number("native speed gain", "native_gain", _gain),
+    _number("of memory's bandwidth", "bandwidth", _percent),
     _words("hardware suitability", lambda line: line.hardware),
     _words("best for", best_for),
 )
@@ -121,7 +126,7 @@ def comma_separated(lines: Sequence[Line]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     columns = measured(lines)
     writer.writerow([column.name for column in columns])
-    names = {"size, MB": 1e6, "memory, MB": 1e6, "weights not zero, M": 1e6}
+    names = {"size, MB": 1e6, "native size, MB": 1e6, "memory, MB": 1e6, "weights not zero, M": 1e6}
     for line in lines:
         values = [column.value(line) for column in columns]
         scaled = [value / names.get(column.name, 1) if isinstance(value, float) else value for column, value in zip(columns, values, strict=True)]

@@ -19,6 +19,7 @@ JOB = "compare.json"
 CELLS = "cells"
 PLAN = "plan.json"
 KINDS = ("dense", "quantized", "magnitude", "unstructured", "structured")
+NATIVE = "native "
 PARTS = ("pruned", "file", "quality", "tasks", "bias", "speed")
 """What there is to know of a row, each in a file of its own: a killed run repeats nothing that is finished."""
 
@@ -27,7 +28,8 @@ PARTS = ("pruned", "file", "quality", "tasks", "bias", "speed")
 class Row:
     """One line of a comparison.
 
-    method: as the user wrote it, `dense`, or a type of quantized weights. target: what it had to meet; empty for the whole model.
+    method: as the user wrote it, `dense`, or a type of quantized weights, of a GGUF file or, after `NATIVE`, of the native backend.
+    target: what it had to meet; empty for the whole model.
     kind: of `KINDS`.
     """
 
@@ -39,6 +41,16 @@ class Row:
     def name(self) -> str:
         """How people call it."""
         return f"{self.method} at {self.target}" if self.target else self.method
+
+    @property
+    def native(self) -> str:
+        """The type of weights in which the whole model runs in the native backend and nowhere else; empty for every other row."""
+        return self.method.removeprefix(NATIVE) if self.kind == "quantized" and self.method.startswith(NATIVE) else ""
+
+    @property
+    def zeroed(self) -> bool:
+        """Whether single weights are what goes."""
+        return self.kind in ("magnitude", "unstructured")
 
     @property
     def is_depth(self) -> bool:

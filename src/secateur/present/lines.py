@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from secateur.present.folder import Cell, Row
 
-_RUNTIMES = ("llamacpp", "torch")
+_RUNTIMES = ("llamacpp", "torch", "native")
+"""Where the first speed that a row has is the one that counts; the native backend's only where nothing else was measured."""
 _HARDWARE = {
     "dense": "any that has the memory",
     "quantized": "CPUs and GPUs with integer kernels, such as llama.cpp's",
@@ -15,6 +16,7 @@ _HARDWARE = {
     "unstructured": "where something skips zeros; stock kernels do not",
     "structured": "any CPU, GPU or NPU: the matrices are smaller",
 }
+_SKIPS = "CPUs, where secateur's native backend skips zeros; stock kernels do not"
 _TWO_OF_FOUR = "NVIDIA GPUs with sparse tensor cores (since Ampere)"
 _DEPTH = "any CPU, GPU or NPU: there are fewer matrices"
 _GOOD_FOR = {
@@ -34,6 +36,8 @@ class Line:
     size_reduction: share of the whole model's bytes that is gone. speed_gain: decode speed by the whole model's, in `runtime`.
     accuracy_kept: share of the whole model's mean task accuracy, or of its next-token accuracy where no tasks were measured.
     task_accuracy: mean over the tasks of comprehension. stereotyped: share of CrowS-Pairs whose stereotyping sentence is the likelier; 0.5 is neutral.
+    native_...: the same in the native backend, of bytes as it holds them; gains by the whole model in bfloat16 there.
+    bandwidth: share of what memory gives at which it reads weights.
     best: of which measured column it is the best of all pruned rows at its target.
     """
 
@@ -53,6 +57,11 @@ class Line:
     stereotyped: float | None = None
     prune_seconds: float | None = None
     prune_cpu: float | None = None
+    native_size: float | None = None
+    native_reduction: float | None = None
+    native_speed: float | None = None
+    native_gain: float | None = None
+    bandwidth: float | None = None
     hardware: str = ""
     good_for: str = ""
     best: tuple[str, ...] = ()
@@ -88,18 +97,19 @@ def _mean(scores: Mapping[str, float]) -> float | None:
 
 
 def _line(cell: Cell, whole: Cell | None) -> Line:
-    runtime = next((name for name in _RUNTIMES if cell.value(f"{name}_decode") is not None), "")
+    runtime = _runtime(cell, whole)
     size = cell.value("file_bytes") if cell.row.kind == "quantized" else cell.value("weight_bytes")
+    dense, held, theirs = cell.row.kind == "dense", cell.value("native_bytes"), whole.value("native_bytes") if whole else None
     return Line(
         row=cell.row,
         parameters=cell.value("parameters"),
         nonzero=cell.value("nonzero_parameters"),
-        size=size,
-        size_reduction=_reduction(cell, whole),
+        size=held if cell.row.native else size,
+        size_reduction=1 - held / theirs if cell.row.native and held and theirs else _reduction(cell, whole),
         runtime=runtime,
         speed=cell.value(f"{runtime}_decode"),
-        speed_gain=1.0 if cell.row.kind == "dense" and runtime else cell.value(f"{runtime}_decode_ratio"),
-        prompt_gain=1.0 if cell.row.kind == "dense" and runtime else cell.value(f"{runtime}_prompt_ratio"),
+        speed_gain=1.0 if dense and runtime else cell.value(f"{runtime}_decode_ratio"),
+        prompt_gain=1.0 if dense and runtime else cell.value(f"{runtime}_prompt_ratio"),
         memory=cell.value(f"{runtime}_peak_memory"),
         perplexity=cell.value("perplexity"),
         accuracy_kept=_kept(cell, whole),
@@ -107,11 +117,23 @@ def _line(cell: Cell, whole: Cell | None) -> Line:
         stereotyped=cell.value("crows_pairs"),
         prune_seconds=cell.value("prune_seconds"),
         prune_cpu=cell.value("prune_cpu_seconds"),
-        hardware=_hardware(cell.row),
+        native_size=held,
+        native_reduction=1 - held / theirs if held and theirs else None,
+        native_speed=cell.value("native_decode"),
+        native_gain=1.0 if dense and held else cell.value("native_decode_ratio"),
+        bandwidth=cell.value("native_bandwidth"),
+        hardware=_SKIPS if cell.row.zeroed and held and cell.row.target != "2:4" else _hardware(cell.row),
         good_for=_GOOD_DEPTH if cell.row.is_depth else _GOOD_FOR[cell.row.kind],
         failed=cell.failed,
         notes=cell.notes,
     )
+
+
+def _runtime(cell: Cell, whole: Cell | None) -> str:
+    """Return where the speed that counts was measured; gains in the native backend are by another whole model, and stand in columns of their own."""
+    measured = [name for name in _RUNTIMES if cell.value(f"{name}_decode") is not None]
+    others = whole is not None and any(whole.value(f"{name}_decode") is not None for name in _RUNTIMES[:-1])
+    return next((name for name in measured if name != _RUNTIMES[-1] or not others), "")
 
 
 def _hardware(row: Row) -> str:
@@ -134,6 +156,8 @@ def _kept(cell: Cell, whole: Cell | None) -> float | None:
         return None
     ours, theirs = task_scores(cell), task_scores(whole)
     both = sorted(ours.keys() & theirs.keys())
+    if theirs and cell.row.native:
+        return None
     if both and sum(theirs[name] for name in both):
         return sum(ours[name] for name in both) / sum(theirs[name] for name in both)
     kept, all_of_it = cell.value("next_token_accuracy"), whole.value("next_token_accuracy")

@@ -12,7 +12,7 @@ from secateur.present.asked import tables
 from secateur.present.charts import Spec, charts, script
 from secateur.present.columns import Column, is_best, measured, megabytes, short
 from secateur.present.folder import Cell, Job
-from secateur.present.kinds import HEADER, by_kind
+from secateur.present.kinds import by_kind, header
 from secateur.present.lines import BESTS, Line, lines_of
 
 _TITLES = {
@@ -99,7 +99,7 @@ def _said(line: Line, column: str) -> str:
 def _kinds(lines: Sequence[Line]) -> Iterator[str]:
     rows = by_kind(lines)
     if rows:
-        yield _section("The kinds of pruning", "The range of what the rows below measured.", plain_table(HEADER, rows, "kinds"))
+        yield _section("The kinds of pruning", "The range of what the rows below measured.", plain_table(header(lines), rows, "kinds"))
 
 
 def _table(lines: Sequence[Line]) -> str:

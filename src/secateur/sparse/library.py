@@ -67,6 +67,19 @@ def kernels() -> ctypes.CDLL | None:
     return library
 
 
+def require_kernels(instead: str) -> ctypes.CDLL:
+    """Return the loaded library; raises UsageError, which says why and what to do instead, where there is none."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", KernelsWarning)
+        try:
+            found, why = kernels(), "see the warning above"
+        except KernelsWarning as warning:
+            found, why = None, str(warning).partition(": ")[2]
+    if found is None:
+        raise UsageError(f"the native backend has no kernels here ({why}): {instead}")
+    return found
+
+
 def choose(library: ctypes.CDLL, isa: str) -> str:
     """Make `library` run the instructions `isa`, the best where empty; returns their name. Raises UsageError where it cannot."""
     code = library.sec_select(isa.encode() if isa else None)

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tests.conftest import Maker
 
 from secateur import pipeline
-from secateur.core.errors import RecordError, UsageError
+from secateur.core.errors import RecordError, UnsupportedModelError, UsageError
 from secateur.core.plan import Plan
 from secateur.core.progress import Silent
 from secateur.pipeline.calibration import Calibration
 from secateur.pipeline.comparing import compare
-from secateur.pipeline.comparing.cell import MODEL, make, tidy
+from secateur.pipeline.comparing.cell import MODEL, make, tidy, time_row
 from secateur.pipeline.comparing.processes import Failure, Pool, Task
 from secateur.pipeline.comparing.protocol import Protocol
+from secateur.pipeline.native import Natively
 from secateur.present.folder import PLAN, cell_folder, read_cell, read_cells, read_job
+from secateur.present.lines import lines_of
 
 PROTOCOL = Protocol(calibration=Calibration(samples=2, window=64), window=64, count=2, backends=())
 METHODS = ("magnitude", "wanda", "width:align=8", "depth")
@@ -31,7 +34,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         for task in tasks:
             done.extend(task.names)
             for name in task.names:
-                make(Path(pool.command(task, 0)[3]), name, Silent())
+                {"make": make, "time": time_row}[task.action](Path(pool.command(task, 0)[3]), name, Silent())
         return []
 
     monkeypatch.setattr(Pool, "run", run)
@@ -55,6 +58,41 @@ def test_figures_are_those_of_evaluate(tiny: Maker, tmp_path: Path, here: list[s
     assert max(sizes) / min(sizes) < 1.2, "tiny blocks are coarse, yet all are about as small"
     assert by_name["wanda at ratio=0.3"].value("weight_bytes") == by_name["dense"].value("weight_bytes")
     assert {path.name for path in (tmp_path / "out").rglob("*") if path.suffix in (".safetensors", ".gguf")} == set()
+
+
+def test_rows_in_the_native_backend(tiny: Maker, tmp_path: Path, here: list[str]) -> None:
+    """Each beside the whole model there, which also runs in fewer bits, with the quality of what really runs."""
+    model = str(tiny("llama", hidden_size=128, intermediate_size=256))
+    protocol = replace(PROTOCOL, backends=("native",), prompt=8, tokens=4, repeat=1)
+    found = compare(model, tmp_path / "out", methods=["wanda", "width:align=8"], targets=["ratio=0.5"], protocol=protocol)
+    assert not found.failures
+    cells = {cell.row.name: cell for cell in found.cells}
+    assert list(cells) == ["dense", "q8_0", "q4_0", "native int8", "native int4", "wanda at ratio=0.5", "width:align=8 at ratio=0.5"]
+    held = {name: cell.value("native_bytes") or 0.0 for name, cell in cells.items()}
+    whole = held["dense"]
+    assert held["q8_0"] == held["q4_0"] == 0, "files of another runtime"
+    assert held["native int8"] == pytest.approx(whole * (1 + 2 / 64) / 2)
+    assert held["native int4"] < held["native int8"]
+    assert held["width:align=8 at ratio=0.5"] < 0.8 * whole
+    assert 0 < held["wanda at ratio=0.5"] <= whole
+    for name, cell in cells.items():
+        assert ("native_decode_ratio" in cell.records) == (held[name] > 0 and name != "dense")
+        assert ("native_bandwidth" in cell.records) == (held[name] > 0)
+    assert "sparse-bf16" in cells["wanda at ratio=0.5"].records["native_decode"].protocol
+    assert "native bf16," in cells["width:align=8 at ratio=0.5"].records["native_decode"].protocol
+    for kind in ("int8", "int4"):
+        again = pipeline.evaluate(model, window=64, count=2, native=Natively(kind=kind))
+        assert cells[f"native {kind}"].value("perplexity") == again.perplexity != cells["dense"].value("perplexity")
+    lines = {line.row.name: line for line in lines_of(found.cells)}
+    assert lines["native int8"].size == held["native int8"]
+    assert lines["native int8"].runtime == "native"
+
+
+def test_a_family_that_the_kernels_do_not_have(tiny: Maker, tmp_path: Path, here: list[str]) -> None:
+    protocol = replace(PROTOCOL, backends=("torch", "native"))
+    with pytest.raises(UnsupportedModelError, match="the native backend runs llama"):
+        compare(str(tiny("gemma2")), tmp_path / "out", methods=["magnitude"], targets=["2:4"], protocol=protocol)
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_is_finished_is_not_done_again(tiny: Maker, tmp_path: Path, here: list[str]) -> None:

@@ -232,7 +232,7 @@ def test_without_kernels(opened: Opening, tmp_path: Path, monkeypatch: pytest.Mo
 
     kernels.cache_clear()
     monkeypatch.setattr("secateur.sparse.library._load", none)
-    with pytest.raises(UsageError, match=r"no kernels here: no C compiler \(cc, gcc or clang\); --backend elastic needs none"):
+    with pytest.raises(UsageError, match=r"no kernels here \(no C compiler \(cc, gcc or clang\)\): --backend elastic needs none"):
         open_kernels(model, ladder, tmp_path / "other")
     monkeypatch.undo()
     kernels.cache_clear()

@@ -13,11 +13,14 @@ from typing import Any
 
 from secateur.core.errors import OutputError, UsageError, nearest
 from secateur.core.graph import Graph
+from secateur.model.build import transformers_config
+from secateur.model.families import family_of
+from secateur.model.natively import check_native
 from secateur.model.opened import Opened, open_model
 from secateur.pipeline.bench import BACKENDS
 from secateur.pipeline.comparing import worker
 from secateur.pipeline.comparing.asked import check_asked
-from secateur.pipeline.comparing.cell import DENSE, LLAMACPP, tidy
+from secateur.pipeline.comparing.cell import DENSE, LLAMACPP, NATIVE, tidy
 from secateur.pipeline.comparing.cluster import Cluster, require_ray
 from secateur.pipeline.comparing.methods import DEFAULT, Method, Size, parsed, rows_of
 from secateur.pipeline.comparing.processes import Failure, Pool, Task, python
@@ -26,6 +29,7 @@ from secateur.pipeline.comparing.usage import free_bytes
 from secateur.pipeline.comparing.watch import Unwatched, Watcher
 from secateur.present.folder import JOB, Cell, Job, Row, cell_folder, read_cells, read_job, write_json
 from secateur.runtime.llamacpp import require_llamacpp
+from secateur.sparse.library import require_kernels
 
 ENGINES = ("local", "ray")
 TARGETS = ("ratio=0.2", "2:4")
@@ -79,8 +83,12 @@ def compare(
     """
     out, protocol, running, watcher = Path(out), protocol or Protocol(), running or Running(), watcher or Unwatched()
     _check(protocol, running)
-    rows, left_out = rows_of(parsed(methods, Method.parse, "methods"), parsed(targets, Size.parse, "targets"))
+    native = NATIVE in protocol.backends
+    rows, left_out = rows_of(parsed(methods, Method.parse, "methods"), parsed(targets, Size.parse, "targets"), native=native)
     opened = open_model(model)
+    if native:
+        config = opened.source.config
+        check_native(opened.source.ref, family_of(config), transformers_config(config))
     for row in rows:
         if row.target:
             Method.parse(row.method).goal(Size.parse(row.target), opened.graph)
@@ -177,6 +185,8 @@ def _check(protocol: Protocol, running: Running) -> None:
     check_asked(protocol)
     if LLAMACPP in protocol.backends:
         require_llamacpp("speed in llama.cpp (and the quantized rows)")
+    if NATIVE in protocol.backends:
+        require_kernels("leave native out of --backends")
 
 
 def _job(opened: Opened, out: Path, rows: Sequence[Row], protocol: Protocol) -> Job:

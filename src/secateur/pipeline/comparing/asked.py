@@ -21,6 +21,7 @@ from secateur.present.folder import write_json
 if TYPE_CHECKING:
     from secateur.pipeline.comparing.cell import Work
 
+_NATIVE = "runs in the native backend alone, which is asked no tasks and not audited"
 TASKS, BIAS = "task-answers.json", "bias-answers.json"
 """Files beside the parts of a row: its answer to each item, so that another row can be compared item by item."""
 
@@ -40,6 +41,9 @@ def check_asked(protocol: Protocol) -> None:
 def score_tasks(work: Work) -> None:
     """Write the part `tasks`: figures called `KIND/TASK/METRIC`, and `.../shift` for how far each is from the whole model's."""
     protocol = work.protocol
+    if work.row.native:
+        work.write("tasks", notes=(_NATIVE,))
+        return
     tasked = evaluate_tasks(
         work.model,
         protocol.tasks,
@@ -57,6 +61,9 @@ def score_tasks(work: Work) -> None:
 def audit(work: Work) -> None:
     """Write the part `bias`: figures as the audit calls them, and `.../worse`, `/low`, `/high` for how much further from neutral each is."""
     protocol = work.protocol
+    if work.row.native:
+        work.write("bias", notes=(_NATIVE,))
+        return
     ours = bias_answers(
         work.model,
         winogender=protocol.winogender or None,

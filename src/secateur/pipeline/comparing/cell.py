@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from secateur.core.errors import PlanError, UnsupportedModelError, UsageError
+from secateur.core.errors import PlanError, UnsupportedModelError, UsageError, VerificationError
 from secateur.core.footprint import footprint
 from secateur.core.plan import Plan
 from secateur.core.progress import Progress
@@ -20,12 +20,13 @@ from secateur.core.record import Record
 from secateur.measure.perplexity import described
 from secateur.model.opened import open_model
 from secateur.pipeline import Settings, apply, evaluate, plan
-from secateur.pipeline.bench import bench, bench_files
+from secateur.pipeline.bench import Benched, bench, bench_each, bench_files, with_ratio
 from secateur.pipeline.comparing.asked import audit, score_tasks
 from secateur.pipeline.comparing.methods import Method, Size
 from secateur.pipeline.comparing.protocol import Protocol, protocol_of
 from secateur.pipeline.comparing.removed import removed
 from secateur.pipeline.export import export
+from secateur.pipeline.native import Natively
 from secateur.pipeline.outcome import is_stock
 from secateur.present.folder import PLAN, Job, Part, Row, cell_folder, read_cell, read_job, write_json, write_part
 from secateur.runtime.process import forget_peak, process_memory
@@ -34,9 +35,11 @@ from secateur.transform.rounding import storage_type
 MODEL, FILE = "model", "model.gguf"
 PLANNED = "planned.json"
 DENSE = Row("dense", "", "dense")
-LLAMACPP = "llamacpp"
+LLAMACPP, NATIVE = "llamacpp", "native"
 PLAIN = "f16"
 """The type of GGUF in which rows that are not quantized are written and timed."""
+NATIVE_PLAIN, NATIVE_ZEROED = "bf16", "sparse-bf16"
+"""The types in which they run in the native backend: those that lost single weights without the zeros, where that is faster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,7 @@ class Work:
     @property
     def model(self) -> str:
         """What is measured: the model itself, a file, or the folder that pruning wrote, written again where it is gone."""
-        if self.row.kind == "dense":
+        if self.row.kind == "dense" or self.row.native:
             return self.job.ref
         if self.row.kind == "quantized":
             return str(self.file())
@@ -182,7 +185,7 @@ def _decided(work: Work) -> tuple[Plan, dict[str, float]]:
 def _file(work: Work) -> None:
     """Write the GGUF file; that llama.cpp has no room for a model is a fact about it, not a failure."""
     checked = LLAMACPP in work.protocol.backends
-    if not checked and work.row.kind != "quantized":
+    if work.row.native or (not checked and work.row.kind != "quantized"):
         work.write("file")
         return
     try:
@@ -196,23 +199,37 @@ def _file(work: Work) -> None:
 
 def _quality(work: Work) -> None:
     protocol, section = work.protocol, work.job.protocols["quality"]
-    found = evaluate(work.model, text=protocol.text, window=protocol.window, count=protocol.count, compute=protocol.compute, progress=work.progress)
-    words = described(section["origin"], section["digest"], protocol.count, protocol.window, protocol.compute)
+    native = Natively(kind=work.row.native) if work.row.native else None
+    found = evaluate(
+        work.model, text=protocol.text, window=protocol.window, count=protocol.count, compute=protocol.compute, native=native, progress=work.progress
+    )
+    words = described(section["origin"], section["digest"], protocol.count, protocol.window, work.row.method if native else protocol.compute)
     work.write("quality", *(replace(record, seed=protocol.seed) for record in found.records(words, work.job.digest, work.plan_digest)))
 
 
 def _speed(work: Work) -> None:
-    records: list[Record] = []
+    records, notes = list[Record](), list[str]()
     for backend in work.protocol.backends:
-        records += _timed(work, backend)
-    work.write("speed", *records)
+        try:
+            records += _timed(work, backend)
+        except UnsupportedModelError as error:
+            notes.append(f"not in {backend}: {error}")
+    work.write("speed", *records, notes=tuple(notes))
 
 
 def _timed(work: Work, backend: str) -> Iterator[Record]:
     """Yield the figures of one backend, and their ratios to the whole model's; nothing where it does not run there."""
     settings = replace(work.protocol.speed, backend=backend)
     dense = work.row.kind == "dense"
-    if backend == "torch":
+    if backend == NATIVE:
+        if work.row.kind == "quantized" and not work.row.native:
+            return
+        plain = replace(settings, kind=NATIVE_PLAIN)
+        settings = replace(settings, kind=work.row.native or (NATIVE_ZEROED if work.row.zeroed else NATIVE_PLAIN))
+        entries = [(work.model, settings), *([] if dense else [(work.job.ref, plain)])]
+        found = with_ratio(bench_each(entries, work.progress))[0]
+        yield from _told(work, found, settings.kind)
+    elif backend == "torch":
         if work.row.kind == "quantized":
             return
         found = bench(work.model, None if dense else work.job.ref, settings, work.progress)[0]
@@ -227,6 +244,17 @@ def _timed(work: Work, backend: str) -> Iterator[Record]:
     for name, ratio in (found.ratio or {}).items():
         words = f"{backend}, the whole model's beside it in the same run, median of {settings.repeat} ratios ({ratio.low:.3g} to {ratio.high:.3g})"
         yield work.record(f"{backend}_{name}_ratio", ratio.median, "ratio", words)
+
+
+def _told(work: Work, found: Benched, kind: str) -> Iterator[Record]:
+    """Yield what the native backend tells of itself: bytes that it holds, and the share of the memory's bandwidth at which it reads them."""
+    if found.native is None or found.stream is None:
+        raise VerificationError("the native backend ran in torch: the kernels that were there when the comparison began are gone")
+    sparse = sum(count for _, _, held, count in found.native.kinds if held.startswith("sparse"))
+    words = f"matrices as the native backend holds them, {kind}, {sparse} of {sum(count for *_, count in found.native.kinds)} without their zeros"
+    yield work.record("native_bytes", found.native.weights, "bytes", words)
+    share = f"bytes of matrices that a token reads, by what memory gives in the same turns ({found.stream.low:.3g} to {found.stream.high:.3g})"
+    yield work.record("native_bandwidth", found.stream.median, "share", share)
 
 
 def _plan(work: Work) -> Plan:

@@ -20,11 +20,13 @@ from secateur.pipeline.depth import Depth
 from secateur.pipeline.methods import METHODS, method_named
 from secateur.pipeline.sparsity import Sparsity
 from secateur.pipeline.width import Width, scorers
-from secateur.present.folder import Row
+from secateur.present.folder import NATIVE, Row
 
 Goal = Sparsity | Width | Depth | Auto
 QUANTIZED = ("q8_0", "q4_0")
 """Types of GGUF in which the whole model is always compared."""
+NATIVE_TYPES = ("int8", "int4")
+"""Types in which it is compared where speed is measured in the native backend."""
 DEFAULT = ("magnitude", "wanda", "ria", "sparsegpt", "alps", "width", "width:allocation=sensitivity", "depth", "depth:sub-blocks", "auto")
 
 _UNIT_METHODS: Mapping[str, type[Width] | type[Depth] | type[Auto]] = {"width": Width, "depth": Depth, "auto": Auto}
@@ -144,12 +146,14 @@ class Size:
         return f"{math.ceil(1e6 * gone / weights) / 1e6:.6f}"
 
 
-def rows_of(methods: Sequence[Method], sizes: Sequence[Size]) -> tuple[tuple[Row, ...], tuple[str, ...]]:
+def rows_of(methods: Sequence[Method], sizes: Sequence[Size], *, native: bool = False) -> tuple[tuple[Row, ...], tuple[str, ...]]:
     """Return the rows of every method at every size, the whole model first, and what was left out, in words.
 
+    native: whether the whole model is also to run in few bits in the native backend.
     Raises TargetError where nothing is left.
     """
-    rows = [Row("dense", "", "dense"), *(Row(kind, "", "quantized") for kind in QUANTIZED)]
+    few = (*QUANTIZED, *(f"{NATIVE}{kind}" for kind in NATIVE_TYPES if native))
+    rows = [Row("dense", "", "dense"), *(Row(kind, "", "quantized") for kind in few)]
     left_out = []
     for size in sizes:
         able = [method for method in methods if method.of_units or not size.in_bytes]

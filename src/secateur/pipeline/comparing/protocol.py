@@ -24,7 +24,7 @@ class Protocol:
     """What is read and how it is measured.
 
     calibration, seed: what every method decides from. text, window, count, compute: what perplexity is measured on, as
-    `pipeline.evaluate` takes them. backends: where speed is measured (`llamacpp`, `torch`); empty for nowhere.
+    `pipeline.evaluate` takes them. backends: where speed is measured (`llamacpp`, `torch`, `native`); empty for nowhere.
     threads, prompt, tokens, repeat: as in `pipeline.bench.Settings`. tasks, limit, shots, datasets: as `evaluate_tasks` takes them; no tasks for none.
     bias, bias_limit, winogender: whether bias is audited, and as `audit_bias` takes them.
     """
