@@ -3,8 +3,10 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 
 from secateur.core.errors import UsageError
+from secateur.sparse.build import FOLDER, NAME, source_digest
 from secateur.sparse.library import CACHE_VARIABLE, ISA_VARIABLE, KernelsWarning, Matrix, choose, kernels, load
 
 
@@ -96,3 +99,20 @@ def test_what_is_no_library_is_refused(tmp_path: Path) -> None:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
+
+
+@pytest.mark.slow
+def test_a_wheel_holds_the_kernels_and_their_sources(tmp_path: Path) -> None:
+    """So that they run where there is no compiler, and are compiled where there is one for another machine."""
+    pytest.importorskip("setuptools", "77", reason="pip install setuptools")
+    root = Path(__file__).parents[2]
+    shutil.copytree(root / "src", tmp_path / "src", ignore=shutil.ignore_patterns("*.egg-info", "__pycache__"))
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(root / name, tmp_path)
+    command = [sys.executable, "-m", "pip", "wheel", str(tmp_path), "--no-deps", "--no-build-isolation", "--no-index", "-q", "-w", str(tmp_path / "out")]
+    subprocess.run(command, check=True, cwd=tmp_path)
+    (wheel,) = (tmp_path / "out").glob("*.whl")
+    with zipfile.ZipFile(wheel) as held:
+        assert {f"secateur/sparse/csrc/{path.name}" for path in FOLDER.glob("*.[ch]")} <= set(held.namelist())
+        found = load(Path(held.extract(f"secateur/sparse/{NAME}", tmp_path / "there")))
+    assert found.sec_source() == source_digest().encode()
