@@ -4,10 +4,12 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 pytest.importorskip("fastapi", reason="pip install 'secateur[serve]'")
 
-from secateur.serve.sampling import Sampler, Sampling, told
+from secateur.serve.sampling import Sampler, Sampling, _within, likeliest, told
 
 LOGITS = np.log(np.array([0.5, 0.25, 0.15, 0.1], dtype=np.float32))
 DRAWS = 4000
@@ -29,6 +31,18 @@ def test_top_p_keeps_the_token_that_crosses_the_mark() -> None:
     assert _shares(Sampling(seed=0, top_p=0.6)) == pytest.approx([2 / 3, 1 / 3, 0, 0], abs=0.03)
     assert _shares(Sampling(seed=0, top_p=0.01)) == [1, 0, 0, 0]
     assert _shares(Sampling(seed=0, top_p=0.9999)) == pytest.approx([0.5, 0.25, 0.15, 0.1], abs=0.03)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 3000), st.integers(0, 3100), st.sampled_from([0.3, 3.0, 1e3]), st.floats(0.01, 0.999))
+def test_the_likeliest_are_those_of_a_whole_sort(seed: int, size: int, count: int, spread: float, share: float) -> None:
+    """Equal ones too, of which there are many among rounded values."""
+    below = np.round(np.random.default_rng(seed).exponential(spread, size), 1)
+    values = np.exp(below.min() - below)
+    order = np.argsort(-values, kind="stable")
+    assert likeliest(values, count).tolist() == order[:count].tolist()
+    shares = np.cumsum(values[order]) / values.sum()
+    assert _within(values, share).tolist() == order[: int(np.searchsorted(shares, share)) + 1].tolist()
 
 
 def test_penalties_and_bias() -> None:

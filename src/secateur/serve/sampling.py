@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Logits = NDArray[np.float32]
+_FEW = 256
+"""Tokens among which the likeliest are looked for first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,10 +70,7 @@ class Sampler:
         chances = np.exp(scaled)
         order: NDArray[np.int64] | None = None
         if self._sampling.top_p < 1:
-            order = np.argsort(-chances, kind="stable")
-            shares = np.cumsum(chances[order]) / chances.sum()
-            # The token that crosses the mark is in.
-            order = order[: int(np.searchsorted(shares, self._sampling.top_p)) + 1]
+            order = _within(chances, self._sampling.top_p)
             chances = chances[order]
         sums = np.cumsum(chances)
         place = int(np.searchsorted(sums, self._draw.random() * sums[-1], side="right"))
@@ -79,11 +78,32 @@ class Sampler:
         return int(order[place]) if order is not None else place
 
 
+def _within(chances: NDArray[np.float64], share: float) -> NDArray[np.int64]:
+    """Return the likeliest tokens that have this share together, the one that crosses the mark included."""
+    total, count = chances.sum(), _FEW
+    while True:
+        order = likeliest(chances, count)
+        shares = np.cumsum(chances[order]) / total
+        if shares[-1] >= share or count >= len(chances):
+            return order[: int(np.searchsorted(shares, share)) + 1]
+        count *= 8
+
+
+def likeliest(values: NDArray[np.float64], count: int) -> NDArray[np.int64]:
+    """Return the places of the `count` largest values, the largest first and the first of equal ones first."""
+    places = np.arange(len(values))
+    if 0 < count < len(values):
+        # Sorting tens of thousands takes as long as a small model's token.
+        places = np.flatnonzero(values >= np.partition(values, -count)[-count])
+    return places[np.argsort(-values[places], kind="stable")][:count] if count else places[:0]
+
+
 def told(logits: Logits, token: int, count: int) -> Chosen:
     """Return a token with what the model's distribution says of it and of the `count` likeliest."""
     exact = logits.astype(np.float64)
-    logprobs = exact - np.logaddexp.reduce(exact)
-    best = np.argsort(-logprobs, kind="stable")[:count]
+    most = exact.max()
+    logprobs = exact - (most + np.log(np.exp(exact - most).sum()))
+    best = likeliest(logprobs, count)
     return Chosen(token, float(logprobs[token]), tuple((int(index), float(logprobs[index])) for index in best))
 
 
