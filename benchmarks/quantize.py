@@ -21,6 +21,7 @@ ROWS = {
     "dense": "",
     "Q4_0": "export --type q4_0",
     "GPTQ int4-g32": "quantize",
+    "GPTQ int4-g32, scales trained": "quantize | recover --method scales --steps 60 --batch 1024 --micro 2 --samples 140 --teacher smollm2-135m",
     "GPTQ int4a-g32": "quantize --asymmetric",
     "GPTQ int3-g32": "quantize --bits 3",
     "imatrix int4-g32": "quantize --method imatrix",
@@ -45,7 +46,7 @@ def row(options: str, scratch: Path, windows: int) -> dict[str, Any]:
         made = {
             "seconds": made.get("seconds", 0) + done.seconds,
             "peak_mb": max(made.get("peak_mb", 0), done.peak_mb),
-            "bits_per_weight": done.body.get("bits_per_weight"),
+            "bits_per_weight": done.body.get("bits_per_weight", made.get("bits_per_weight")),
             "folder_bytes": done.body["bytes"],
         }
     if options:

@@ -17,10 +17,12 @@ from common import CALIBRATION, SECATEUR, perplexity, prune, run, table
 
 MODEL = "smollm2-135m"
 STUDENTS = {"Wanda 50 %": "--method wanda --sparsity 0.5 --repair lsq", "FFN -20 %": "--method width --ratio 0.2"}
+TEN_MINUTES = "--steps 32 --batch 1024 --micro 2 --samples 72"
 METHODS = {
     "local": "--method local",
-    "lora": "--method lora --steps 100",
-    "distill": "--method distill",
+    "distill": f"--method distill {TEN_MINUTES}",
+    "lora": f"--method lora --rate 2e-3 {TEN_MINUTES}",
+    "distill-long": "--method distill",
 }
 
 

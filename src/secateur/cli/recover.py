@@ -22,7 +22,7 @@ _METHOD = (
     "local: one half of a block at a time, one block in memory; distill: every weight of the whole model; lora: adapters, merged; bias: biases alone; "
     "scales: those of a quantised model, whose codes stay."
 )
-_RATE = "Highest learning rate; local and scales: relative to the size of what learns."
+_RATE = "Highest learning rate; local, distill and scales: relative to the size of what learns."
 _BATCH = "Tokens in each step; of all processes together."
 _LOSS = "Kullback-Leibler divergence: forward (default), reverse or both."
 _STATES = "Weight of the distance of the last hidden states."

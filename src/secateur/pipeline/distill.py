@@ -19,6 +19,7 @@ from secateur.core.pattern import Pattern
 from secateur.core.plan import Plan
 from secateur.core.progress import Progress
 from secateur.model.arithmetic import Arithmetic, arithmetic, has_bfloat16
+from secateur.model.families import EMBED, HEAD
 from secateur.model.memory import give_back
 from secateur.model.opened import Opened, open_model
 from secateur.model.packed import PackedSource
@@ -34,13 +35,15 @@ from secateur.train.lora import adapters
 from secateur.train.losses import KINDS, Kind, Targets
 from secateur.train.scales import scales
 from secateur.train.schedule import SCHEDULES, Schedule
-from secateur.train.student import Learner, Loss, all_weights
+from secateur.train.student import Learner, Loss, named_weights, size
 from secateur.train.teacher import teach
 from secateur.train.trainer import Regime, Trained, Trainer
 from secateur.transform.mask import choose_mask
 
 Trains = Literal["all", "lora", "bias", "scales"]
-_RATES: Mapping[Trains, float] = {"all": 3e-4, "lora": 1e-3, "bias": 1e-3, "scales": 2e-3}
+_RATES: Mapping[Trains, float] = {"all": 5e-4, "lora": 1e-3, "bias": 1e-3, "scales": 2e-3}
+_LOOKING, _LEAST_LOOKS = 0.5, 2
+"""Tokens that are looked at for each that is trained on, at most, and looks at least. A look costs a third of training on the same."""
 _EVERY = 5
 """Steps of training between two cuts."""
 _WAIT = timedelta(days=7)
@@ -51,16 +54,18 @@ _WAIT = timedelta(days=7)
 class Distill:
     """Train a whole model to predict what its teacher predicts.
 
-    trains: `all` weights, adapters of `rank` (`lora`, scaled by `alpha` / `rank`), each `bias`, or the `scales` of a quantised model.
+    trains: `all` weights but embeddings and head, adapters of `rank` (`lora`, scaled by `alpha` / `rank`), each `bias`, or the `scales` of a
+    quantised model.
     steps: of AdamW; batch: tokens in each, over all processes; micro: windows that a process runs at once, the rest is accumulated.
-    rate: highest learning rate, of scales as a share of each; None for 3e-4, 1e-3 for adapters and biases, 2e-3 for scales.
+    rate: highest learning rate; of all weights relative to the root mean square of each, of scales to each; None for 5e-4, 1e-3 for adapters and biases, 2e-3 for scales.
     schedule: `cosine` or `wsd`; warmup: its share of the steps.
     loss: `forward`, `reverse` or `both` Kullback-Leibler divergences at `temperature`, of the teacher's `top` likeliest tokens and all
     others as one; states, text: weights of the distance of the last hidden states, and of the negative log likelihood of the text.
     sparsity: share of zeros that every linear of the blocks grows along a cubic while it is trained, by magnitude, and has from `grow` of the
     steps on; None leaves zeros as they are. The best is then the best from there on, and the result need not be better than its start.
-    held: share of the windows that nothing is learned from. They are looked at `checks` times; `patience` looks in a row without gain
-    end the run, and the model is what it was at its best. checkpointing: less memory, a third more time.
+    held: share of the windows that nothing is learned from. They are looked at `checks` times, or as often as costs a sixth of the training,
+    but twice; `patience` looks in a row without gain end the run, and the model is what it was at its best.
+    checkpointing: less memory, a third more time.
     """
 
     trains: Trains = "all"
@@ -109,8 +114,9 @@ class Distill:
         if not 0 < self.held < 1 or min(self.states, self.text, self.warmup, self.patience) < 0:
             raise UsageError("held must be between 0 and 1; states, text, warmup and patience not below 0")
 
-    def regime(self, length: int, processes: int, *, bfloat16: bool) -> Regime:
-        """Return how windows of `length` tokens are trained on by so many processes."""
+    def regime(self, windows: int, length: int, processes: int, *, bfloat16: bool) -> Regime:
+        """Return how `windows` of `length` tokens, the held-out ones among them, are trained on by so many processes."""
+        affordable = int(_LOOKING * self.steps * self.batch / (held_out(windows, self.held) * length))
         return Regime(
             steps=self.steps,
             # Every process runs equally many windows, so that the mean of their gradients is that of the step.
@@ -119,7 +125,7 @@ class Distill:
             rate=self.rate or _RATES[self.trains],
             schedule=self.schedule,
             warmup=round(self.warmup * self.steps),
-            checks=self.checks,
+            checks=min(self.checks, max(_LEAST_LOOKS, affordable)),
             patience=self.patience,
             bfloat16=bfloat16,
             checkpointing=self.checkpointing,
@@ -143,7 +149,8 @@ class WholeRun:
         targets = self._targets(tokens, progress)
         learner = self._learner(seed)
         learner.model.to(self.accelerator.device)
-        regime = self._how.regime(tokens.shape[1], self.accelerator.num_processes, bfloat16=self._bfloat16)
+        windows, length = tokens.shape
+        regime = self._how.regime(windows, length, self.accelerator.num_processes, bfloat16=self._bfloat16)
         loss = Loss(kind=self._how.loss, temperature=self._how.temperature, states=self._how.states, text=self._how.text)
         trainer = Trainer(self.accelerator, learner, loss, regime, self._folder, seed, self._gradual())
         self.trained = trainer.run(tokens, targets, held_out(len(tokens), self._how.held), progress)
@@ -196,7 +203,10 @@ class WholeRun:
         masks = {name: mask for name, mask in found.items() if mask is not None}
         match self._how.trains:
             case "all":
-                return all_weights(whole, masks, graph.tensors)
+                # Nothing was cut from embeddings and head, and a short text shows few of their rows.
+                learner = named_weights(whole, masks, graph.tensors.keys() - {EMBED, HEAD})
+                learner.sizes = {name: size(parameter.detach()) or 1.0 for name, parameter in learner.parameters.items()}
+                return learner
             case "lora":
                 modules = [name.removesuffix(".weight") for name in found]
                 return adapters(whole, modules, masks, rank=self._how.rank, alpha=self._how.alpha, seed=seed)

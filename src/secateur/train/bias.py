@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from secateur.core.errors import UsageError
-from secateur.train.student import Learner, all_weights
+from secateur.train.student import Learner, named_weights
 
 
 def biases(model: Any, names: Any) -> Learner:
@@ -16,4 +16,4 @@ def biases(model: Any, names: Any) -> Learner:
     own = {name: None for name in names if name.endswith(".bias")}
     if not own:
         raise UsageError("--method bias: the config of this family holds no biases: use --method lora or distill")
-    return all_weights(model, {}, own)
+    return named_weights(model, {}, own)

@@ -12,6 +12,7 @@ from secateur.core.errors import UsageError
 from secateur.core.stream import LiveBlock
 from secateur.train.memory import is_memory, what_fits
 from secateur.train.schedule import rate
+from secateur.train.student import size
 
 _BETAS = (0.9, 0.95)
 _TINY = 1e-12
@@ -95,7 +96,7 @@ def reconstruct(live: LiveBlock, masks: Mapping[str, Tensor | None], inputs: Ten
 def _train(live: LiveBlock, masks: Mapping[str, Tensor | None], inputs: Tensor, aim: Aim, course: Course, seed: int) -> None:
     # The optimizer's own parameters share their memory with the block's weights.
     weights = {name: torch.nn.Parameter(live.weight(name)) for name in masks}
-    groups = [{"params": [weight], "lr": course.rate * _size(weight.detach())} for weight in weights.values()]
+    groups = [{"params": [weight], "lr": course.rate * size(weight.detach())} for weight in weights.values()]
     optimizer = torch.optim.Adam(groups, betas=_BETAS, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate("cosine", step, course.steps, course.warmup))
     for chosen in _batches(len(inputs), course, seed):
@@ -135,11 +136,6 @@ def _batches(windows: int, course: Course, seed: int) -> Iterator[Tensor]:
             order = torch.cat([order, torch.randperm(windows, generator=draw)])
         yield order[: course.batch]
         order = order[course.batch :]
-
-
-def _size(weight: Tensor) -> float:
-    alive = weight[weight != 0]
-    return float(alive.square().mean().sqrt()) if len(alive) else 0.0
 
 
 def _error(live: LiveBlock, inputs: Tensor, aim: Aim, step: int) -> float:

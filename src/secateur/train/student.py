@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +31,7 @@ class Learner:
     """What learns in a model, and how what was learned becomes stored weights.
 
     parameters: those that learn, by a name of their own. masks: which of a parameter's elements may differ from zero.
+    sizes: what a learning rate is a share of, for each parameter; 1 for those that are not in it.
     tensors: returns what changed, by the names that the model is stored under.
     """
 
@@ -38,13 +39,20 @@ class Learner:
     parameters: dict[str, nn.Parameter]
     tensors: Callable[[], dict[str, Tensor]]
     masks: dict[str, Tensor] = field(default_factory=dict)
+    sizes: dict[str, float] = field(default_factory=dict)
 
 
-def all_weights(model: Any, masks: Mapping[str, Tensor], names: Mapping[str, Any]) -> Learner:
-    """Return a learner of every weight of `model` whose name is in `names`; zeros outside `masks` stay."""
+def named_weights(model: Any, masks: Mapping[str, Tensor], names: Collection[str]) -> Learner:
+    """Return a learner of the weights `names` of `model`; zeros outside `masks` stay."""
     model.requires_grad_(False)
     parameters = {name: parameter.requires_grad_() for name, parameter in model.named_parameters() if name in names}
     return Learner(model, parameters, lambda: {name: parameter.detach() for name, parameter in parameters.items()}, dict(masks))
+
+
+def size(weight: Tensor) -> float:
+    """Return the root mean square of what is not zero in a weight."""
+    alive = weight[weight != 0]
+    return float(alive.square().mean().sqrt()) if len(alive) else 0.0
 
 
 class Beside(nn.Module):

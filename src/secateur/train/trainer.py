@@ -32,7 +32,7 @@ class Regime:
     """How a model is trained.
 
     batch: windows in a step, over all processes; micro: windows that one process runs at once; the rest is accumulated.
-    rate: highest learning rate; floor: share of it that is left at the end; clip: largest norm of a gradient.
+    rate: highest learning rate, times the size of what learns; floor: share of it that is left at the end; clip: largest norm of a gradient.
     checks: how often the held-out loss is looked at; patience: looks in a row that may bring nothing before the run ends.
     bfloat16: run operations in bfloat16; weights, gradients and sums stay float32.
     checkpointing: compute activations again instead of keeping them.
@@ -91,7 +91,8 @@ class Trainer:
         learner.model.train()
         self._module = accelerator.prepare(Beside(learner.model, loss))
         learner.masks = {name: mask.to(accelerator.device) for name, mask in learner.masks.items()}
-        self._optimizer = torch.optim.AdamW(list(learner.parameters.values()), lr=regime.rate, betas=_BETAS, weight_decay=0.0, fused=True)
+        groups = [{"params": [parameter], "size": learner.sizes.get(name, 1.0)} for name, parameter in learner.parameters.items()]
+        self._optimizer = torch.optim.AdamW(groups, lr=regime.rate, betas=_BETAS, weight_decay=0.0, fused=True)
 
     def run(self, tokens: Tensor, targets: Targets, held: int, progress: Progress) -> Trained:
         """Train on all windows `[windows, length]` but the last `held`, and leave the model as it was at its best.
@@ -148,7 +149,7 @@ class Trainer:
         if finite:
             share = rate(self._regime.schedule, step, self._regime.steps, self._regime.warmup, self._regime.floor)
             for group in self._optimizer.param_groups:
-                group["lr"] = self._regime.rate * share
+                group["lr"] = self._regime.rate * share * group["size"]
             self._optimizer.step()
             if self._gradual:
                 self._gradual.cut(self._learner, self._regime.steps)
