@@ -57,7 +57,8 @@ class Distill:
     trains: `all` weights but embeddings and head, adapters of `rank` (`lora`, scaled by `alpha` / `rank`), each `bias`, or the `scales` of a
     quantised model.
     steps: of AdamW; batch: tokens in each, over all processes; micro: windows that a process runs at once, the rest is accumulated.
-    rate: highest learning rate; of all weights relative to the root mean square of each, of scales to each; None for 5e-4, 1e-3 for adapters and biases, 2e-3 for scales.
+    rate: highest learning rate; of all weights relative to the root mean square of each, of scales to each; None for 5e-4, 1e-3 for adapters
+    and biases, 2e-3 for scales.
     schedule: `cosine` or `wsd`; warmup: its share of the steps.
     loss: `forward`, `reverse` or `both` Kullback-Leibler divergences at `temperature`, of the teacher's `top` likeliest tokens and all
     others as one; states, text: weights of the distance of the last hidden states, and of the negative log likelihood of the text.
