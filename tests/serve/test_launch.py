@@ -14,8 +14,11 @@ from tests.serve.conftest import listening
 
 from secateur import pipeline
 from secateur.adapt.memory import MemoryModel
+from secateur.adapt.offers import priced
+from secateur.adapt.policies import Observation, make_policy
 from secateur.core.errors import LadderError, SourceError, UsageError
 from secateur.core.ladder import Ladder
+from secateur.core.ladder_file import read_ladder
 from secateur.core.progress import Silent
 from secateur.model.opened import open_model
 from secateur.model.whole import load_whole
@@ -103,8 +106,27 @@ def test_a_model_without_a_ladder_is_ranked_once(tiny: Maker, tmp_path: Path) ->
     for _ in range(2):
         _, choices, _ = make_elastic(open_model(str(tiny("llama"))), Elasticity(folder=tmp_path), notes)
         assert {unit.partition(".")[0] for unit in choices.units} <= {"0", "1", "2"}
+        assert priced(read_ladder(next(tmp_path.glob("*/ladder.json"))))
     (path,) = tmp_path.glob("*/ladder.json")
     assert [line.startswith("no ladder of") and str(path) in line for line in notes.lines] == [True, False]
+
+
+@pytest.mark.parametrize(("prices", "name"), [(True, "cost-aware"), (False, "greedy")])
+def test_who_decides_where_nobody_said(prices: bool, name: str, tiny: Maker, tmp_path: Path) -> None:
+    path, ladder = make_ladder(tiny("llama"), tmp_path)
+    # The last step is the cheapest on its own.
+    costs = {rung.unit: ladder.loss + (len(ladder.rungs) - place) for place, rung in enumerate(ladder.rungs)}
+    replace(ladder, costs=(costs if prices else {},)).save(path, overwrite=True)
+    _, choices, policy = make_elastic(open_model(str(tiny("llama"))), Elasticity(folder=tmp_path, ladder=path), Silent())
+    seen = Observation(batch=1, tokens=8, available=choices.whole(1, 8) - 1)
+    assert policy(seen) == make_policy(name, choices)(seen)
+    assert (make_policy("cost-aware", choices)(seen) != make_policy("greedy", choices)(seen)) == prices
+
+
+def test_a_policy_that_is_not_known_is_refused_before_anything_is_ranked(tiny: Maker, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="did you mean greedy"):
+        make_elastic(open_model(str(tiny("llama"))), Elasticity(folder=tmp_path, policy="gredy"), _Notes())
+    assert not list(tmp_path.glob("*/ladder.json*"))
 
 
 def test_a_ranking_that_fails_is_one_line(tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,7 @@ from secateur.core.progress import Silent
 if TYPE_CHECKING:
     from secateur.serve.elastic import Elasticity
 
-_POLICY = "Who decides what goes: greedy, cost-aware, knapsack, threshold, dqn; none keeps the model whole and watches no memory."
+_POLICY = "Who decides what goes: auto (cost-aware where the ladder is priced, else greedy), knapsack, threshold, dqn; none keeps all and watches no memory."
 _BACKEND = "elastic (torch) or native (the C kernels), whose level changes while they serve, or llamacpp for a GGUF file."
 _MAX_LOSS = "Nats a token, over the whole model's on the ladder's text, beyond which nobody is answered and requests wait; inf for no bound."
 _KEY = "SECATEUR_API_KEY"
@@ -31,7 +31,7 @@ def serve(
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port; 0 takes a free one.")] = 8080,
     name: Annotated[str, typer.Option("--name", help="What clients call the model; MODEL's own name if not given.")] = "",
     ladder: Annotated[Optional[Path], typer.Option("--ladder", help="Ladder of `secateur adapt rank`; made once and kept if not given.")] = None,  # noqa: UP045
-    policy: Annotated[str, typer.Option("--policy", help=_POLICY)] = "greedy",
+    policy: Annotated[str, typer.Option("--policy", help=_POLICY)] = "auto",
     policy_file: Annotated[Optional[Path], typer.Option("--policy-file", help="Network of `secateur adapt train`, for dqn.")] = None,  # noqa: UP045
     kv: Annotated[str, typer.Option("--kv", help="Keys and values: f32, f16, or bf16 in torch.")] = "f32",
     memory_budget: Annotated[str, typer.Option("--memory-budget", help="Memory for this process, such as 900M; the machine and its groups bound it too.")] = "",

@@ -17,8 +17,8 @@ from secateur.adapt.elastic import open_elastic
 from secateur.adapt.kernels import KINDS, check_kernels, open_kernels
 from secateur.adapt.kernels import KV as KERNEL_KV
 from secateur.adapt.memory import KernelMemory, MemoryModel
-from secateur.adapt.offers import choices_of
-from secateur.adapt.policies import DEFAULT, Choices, Policy, make_policy
+from secateur.adapt.offers import choices_of, priced
+from secateur.adapt.policies import AUTO, POLICIES, Choices, Policy, make_policy, usual
 from secateur.core.errors import OutputError, UsageError
 from secateur.core.ladder import Ladder
 from secateur.core.ladder_file import read_ladder
@@ -83,13 +83,14 @@ class ElasticModel:
 class Elasticity:
     """How a model is made elastic.
 
-    ladder: file of its ladder, made and kept in `folder` where there is none. policy: who decides what goes, by name, with its file if it is trained.
+    ladder: file of its ladder, made and kept in `folder` where there is none. policy: who decides what goes, by name, with its file if it is trained;
+    AUTO for the best that the ladder allows.
     kv: type of keys and values. threads: to make a ladder with, and of the kernels. kind: type of weights in the kernels, of `KINDS`; empty for torch.
     """
 
     folder: Path
     ladder: Path | None = None
-    policy: str = DEFAULT
+    policy: str = AUTO
     policy_file: Path | None = None
     kv: str = "f32"
     threads: int = 1
@@ -109,6 +110,7 @@ def make_elastic(model: Opened, how: Elasticity, progress: Progress) -> tuple[El
         raise OutputError(f"cannot write {folder}: {error.strerror}") from error
     ladder = read_ladder(how.ladder) if how.ladder else _own_ladder(model, folder / "ladder.json", how.threads, progress)
     choices = choices_of(ladder, kv_bytes=KV[how.kv].itemsize)
+    name = usual(priced=priced(ladder)) if how.policy == AUTO else how.policy
     weights = folder / f"weights-{choices.ladder.removeprefix('sha256:')[:16]}{how.kind and '-'}{how.kind}.safetensors"
     if how.kind:
         memory: MemoryModel = KernelMemory(model.graph, KINDS[how.kind], KV[how.kv])
@@ -116,12 +118,12 @@ def make_elastic(model: Opened, how: Elasticity, progress: Progress) -> tuple[El
         # The ladder tells what its levels take in torch.
         taken = np.array([(memory.weights(each), memory.kv_values(each) * memory.kv.itemsize) for each in kept], dtype=float)
         choices = replace(choices, weights=taken[:, 0], cache=taken[:, 1], activations=memory.activations)
-        policy = make_policy(how.policy, choices, how.policy_file)
+        policy = make_policy(name, choices, how.policy_file)
         elastic = open_kernels(model, ladder, weights, kind=how.kind, kv=memory.kv, threads=how.threads)
     else:
         memory = MemoryModel(model.graph, kv=KV[how.kv])
         choices = replace(choices, activations=memory.activations)
-        policy = make_policy(how.policy, choices, how.policy_file)
+        policy = make_policy(name, choices, how.policy_file)
         elastic = open_elastic(model, ladder, weights, kv=memory.kv)
     return ElasticModel(elastic, memory), choices, policy
 
@@ -131,6 +133,8 @@ def _check(how: Elasticity, model: Opened) -> None:
     known = {name: kind for name, kind in KV.items() if not how.kind or kind in KERNEL_KV}
     if how.kv not in known:
         raise UsageError(f"--kv {how.kv}: keys and values are stored as {', '.join(known)}")
+    if how.policy != AUTO:
+        POLICIES[how.policy]
     if how.kind:
         check_kernels(model, how.kind)
 
@@ -139,14 +143,20 @@ def _own_ladder(model: Opened, path: Path, threads: int, progress: Progress) -> 
     """Return the ladder kept for a model, ranking the model first where there is none."""
     if not path.exists():
         progress.note(f"no ladder of {model.source.ref} yet: finding out what it can do without, once; this takes minutes and is kept in {path}")
-        started = time.monotonic()
-        # What ranking leaves in the heap would stay with the server: 100 MB and more. The child shows its own progress and mistakes.
-        command = [sys.executable, "-m", "secateur", "adapt", "rank", model.source.ref, "-o", str(path)]
-        ended = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": str(threads)}, stdout=subprocess.DEVNULL, check=False)
-        if ended.returncode:
-            raise UsageError(f"no ladder could be made: `secateur adapt rank {model.source.ref} -o ladder.json` says why; --ladder takes one")
-        progress.note(f"ranked in {time.monotonic() - started:.0f} s")
+        started, ranked = time.monotonic(), path.with_name("ranked.json")
+        if not ranked.exists():
+            _adapt(threads, "rank", model.source.ref, "-o", str(ranked))
+        _adapt(threads, "price", model.source.ref, str(ranked), "-o", str(path))
+        progress.note(f"ranked and priced in {time.monotonic() - started:.0f} s")
     return read_ladder(path)
+
+
+def _adapt(threads: int, *words: str) -> None:
+    """Run a verb of `secateur adapt` in a process of its own: what it leaves in the heap, 100 MB and more, would stay with the server."""
+    # The child shows its own progress and mistakes.
+    command = [sys.executable, "-m", "secateur", "adapt", *words]
+    if subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": str(threads)}, stdout=subprocess.DEVNULL, check=False).returncode:
+        raise UsageError(f"no ladder could be made: `secateur adapt {' '.join(words)}` says why; --ladder takes one")
 
 
 def cache_folder() -> Path:

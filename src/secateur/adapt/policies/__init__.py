@@ -9,7 +9,7 @@ from typing import Protocol
 from secateur.adapt.choices import Choices, Decision, Observation
 from secateur.core.registry import Registry
 
-__all__ = ["DEFAULT", "POLICIES", "Choices", "Decision", "Observation", "Policy", "make_policy", "policy"]
+__all__ = ["AUTO", "POLICIES", "Choices", "Decision", "Observation", "Policy", "make_policy", "policy", "usual"]
 
 
 class Policy(Protocol):
@@ -26,8 +26,13 @@ Maker = Callable[[Choices, Path | None], Policy]
 """Makes a policy for one ladder; the file is of a trained network, for those that need one."""
 
 POLICIES: Registry[Maker] = Registry("policy", "secateur.adapt.policies")
-DEFAULT = "greedy"
-"""Goes by measured levels alone. The two that leave the ladder's order go by prices, which add up only roughly, and need a ladder that was priced."""
+AUTO = "auto"
+"""What is asked for where the ladder is to decide who decides; see `usual`."""
+
+
+def usual(*, priced: bool) -> str:
+    """Return the policy that did best by our measurements: on a ladder whose steps were priced, or on one that holds measured levels alone."""
+    return "cost-aware" if priced else "greedy"
 
 
 def policy(name: str, *, levels: bool, trained: bool = False, paper: str = "") -> Callable[[Maker], Maker]:
