@@ -30,7 +30,7 @@ from group import Group
 from recorded import lives, replay
 from secateur.core.progress import Silent
 from secateur.model.opened import open_model
-from secateur.serve.elastic import Elasticity, make_elastic
+from secateur.serve.elastic import NATIVE, Elasticity, make_elastic
 from squeeze_chart import draw
 
 _EVERY = 0.25
@@ -299,9 +299,12 @@ def _model(options: argparse.Namespace) -> tuple[Any, Any]:
     parser = argparse.ArgumentParser()
     parser.add_argument("--ladder", type=Path)
     parser.add_argument("--kv", default="f32")
+    parser.add_argument("--backend", default="elastic")
+    parser.add_argument("--type", default=NATIVE)
     same, _ = parser.parse_known_args(options.serve)
+    kind = same.type if same.backend == "native" else ""
     opened = open_model(options.model)
-    stepped, _, _ = make_elastic(opened, Elasticity(folder=options.output / "cache", ladder=same.ladder, kv=same.kv), Silent())
+    stepped, _, _ = make_elastic(opened, Elasticity(folder=options.output / "cache", ladder=same.ladder, kv=same.kv, kind=kind), Silent())
     return stepped, opened.source.tokenizer()
 
 

@@ -95,6 +95,10 @@ def test_the_native_backend_has_columns_of_its_own(tmp_path: Path) -> None:
     assert rows["structured, width"][3] == "-"
     assert {len(row) for row in rows.values()} == {7}
     assert "native speed gain" in markdown(list(lines.values()))
+    drawn = charts([replace(line, perplexity=line.perplexity or 20.1) for line in lines.values()], [])
+    held = {point["name"]: point["x"] for point in drawn["quality-held"]["layer"][1]["data"]["values"]}
+    assert held == {"dense": 100.0, "q4_0": 80.4, "wanda at ratio=0.2": 70.0, "native int8": 52.0}
+    assert len(drawn["quality-native"]["layer"][1]["data"]["values"]) == 3
 
 
 def test_a_failed_row_says_why(tmp_path: Path) -> None:

@@ -29,9 +29,15 @@ def charts(lines: Sequence[Line], cells: Sequence[Cell]) -> dict[str, Spec]:
     found = {
         "quality-size": _pareto(lines, "size", "size, MB", lambda value: value / 1e6, smaller=True),
         "quality-speed": _pareto(lines, "speed_gain", "decode speed by the whole model's", lambda value: value, smaller=False),
+        **(_in_kernels(lines) if any(line.native_size is not None for line in lines) else {}),
         "removed": _heat_map(cells),
     }
     return {name: spec for name, spec in found.items() if spec}
+
+
+def _in_kernels(lines: Sequence[Line]) -> dict[str, Spec]:
+    speed = _pareto(lines, "native_gain", "decode speed by the whole model's in bfloat16", lambda value: value, smaller=False)
+    return {"quality-held": _pareto(lines, "held", "weights in memory, MB", lambda value: value / 1e6, smaller=True), "quality-native": speed}
 
 
 def png(spec: Spec) -> bytes:

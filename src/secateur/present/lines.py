@@ -68,6 +68,11 @@ class Line:
     failed: str = ""
     notes: tuple[str, ...] = ()
 
+    @property
+    def held(self) -> float | None:
+        """Bytes of weights where each row runs in as few as was measured: in the native backend, or in llama.cpp's file of a quantized one."""
+        return self.size if self.row.kind == "quantized" else self.native_size
+
 
 BESTS: tuple[tuple[str, str, Callable[[float], float]], ...] = (
     ("perplexity", "lowest perplexity", lambda value: value),

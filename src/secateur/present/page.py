@@ -18,6 +18,11 @@ from secateur.present.lines import BESTS, Line, lines_of
 _TITLES = {
     "quality-size": ("Quality against bytes", "The dashed line joins the rows that no other beats in both."),
     "quality-speed": ("Quality against speed", "Decode speed, in turns with the whole model on the machine that ran the comparison."),
+    "quality-held": (
+        "Quality at equal bytes",
+        "Weights as they run: pruned ones in the native backend, without their zeros where that is faster; the whole model there and in llama.cpp's files.",
+    ),
+    "quality-native": ("Quality against speed in the native backend", "In turns with the whole model in bfloat16 there."),
     "removed": ("What each plan removed, block by block", "The stronger the colour, the larger the share of a block's attention or FFN that is gone or zero."),
 }
 _PARETO = ("quality-size", "quality-speed")
