@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from secateur.adapt.coded import INT4, Coded
 from secateur.adapt.weights import SCALES, part_name, prepare
-from secateur.core.codes import usual_grid
 from secateur.core.errors import UsageError, nearest
-from secateur.core.graph import Block, BlockShape, Group
+from secateur.core.graph import Block, BlockShape, Group, Slice
 from secateur.core.ladder import Ladder
 from secateur.model.build import transformers_config
 from secateur.model.families import EMBED, FAMILIES, FINAL_NORM, HEAD
@@ -30,7 +30,7 @@ from secateur.sparse.library import require_kernels
 from secateur.sparse.pool import Pool
 from secateur.sparse.weights import Weight, settle
 
-KINDS = {"bf16": torch.bfloat16, "int8": torch.int8, "f32": torch.float32}
+KINDS = {"bf16": torch.bfloat16, "int8": torch.int8, "int4": INT4, "f32": torch.float32}
 """Types of stored matrices, by the name that a user types."""
 KV = (torch.float32, torch.float16)
 """Types of keys and values."""
@@ -48,7 +48,7 @@ def open_kernels(
     library = check_kernels(model, kind)
     ladder.validate(model.graph, model.digest)
     ladder.at(level)
-    body = _Builder(model, prepare(model, ladder, weights, KINDS[kind]), WeightFile(weights)).body(library, threads)
+    body = _Builder(model, KINDS[kind], prepare(model, ladder, weights, KINDS[kind]), WeightFile(weights)).body(library, threads)
     return Elastic(body, ladder, level=level, kv=kv)
 
 
@@ -63,7 +63,8 @@ def check_kernels(model: Opened, kind: str) -> ctypes.CDLL:
 class _Builder:
     """Makes a decoder of stored weights, none of whose units are held yet."""
 
-    def __init__(self, model: Opened, stored: Mapping[str, Stored], file: WeightFile) -> None:
+    def __init__(self, model: Opened, dtype: torch.dtype, stored: Mapping[str, Stored], file: WeightFile) -> None:
+        self._dtype = dtype
         self._graph, self._config, self._stored, self._file = model.graph, transformers_config(model.source.config), stored, file
         self._family = FAMILIES[model.graph.family]
 
@@ -98,22 +99,28 @@ class _Builder:
 
     def _half(self, decoder: Decoder, block: Block, group: Group) -> Half:
         names = native_names(self._family, block.prefix)
-        parts = [self._part(part_name(group, place), names[part.tensor], part.block, across=part.dim == 1) for place, part in enumerate(group.slices)]
+        parts = [self._part(part_name(group, place), names[part.tensor], group.size, part) for place, part in enumerate(group.slices)]
         return Half(decoder, block.index, self._file, parts, block.shape.n_heads // block.shape.n_kv_heads if group.kind == "kv" else 0)
 
-    def _part(self, stored: str, name: str, block: int, *, across: bool) -> Part:
-        values = Strip(stored=self._stored[stored], block=block, across=across)
+    def _part(self, stored: str, name: str, units: int, part: Slice, *, outside: bool = False) -> Part:
+        """Return a weight of which each of `units` owns what `part` says."""
+        values, across = self._stored[stored], part.dim == 1
         if stored + SCALES not in self._stored:
-            return Part(name=name, values=values)
-        inputs = values.stored.shape[0 if across else 1]
-        group = usual_grid(8, inputs).group
-        scales = Strip(stored=self._stored[stored + SCALES], block=block, group=group if across else 1, across=across)
-        return Part(name=name, values=values, scales=scales, group=0 if group == inputs else group)
+            return Part(name=name, values=Strip(stored=values, block=part.block, across=across))
+        inputs = units * part.block if across else self._graph.tensors[part.tensor].shape[1]
+        coded = Coded.of(self._dtype, inputs, outside=outside)
+        assert coded is not None
+        shared = (coded.chunk, (coded.group, 1)) if across else ((1, 1), (1, 1))
+        codes, scales = (
+            Strip(stored=self._stored[each], block=part.block, group=group, across=across)
+            for each, group in zip((stored, stored + SCALES), shared, strict=True)
+        )
+        return Part(name=name, values=codes, scales=scales, bits=coded.bits, group=0 if coded.group == inputs else coded.group, inputs=inputs)
 
     def _fixed(self, tensor: str) -> Weight:
         """Return a matrix that no level changes."""
-        part = self._part(tensor, tensor, 1, across=False)
-        weight = part.weight(*(self._whole(strip.stored) for strip in part.strips))
+        part = self._part(tensor, tensor, 1, Slice(tensor, 0), outside=True)
+        weight = part.weight(0, *(self._whole(strip.stored) for strip in part.strips))
         settle([weight])
         return weight
 

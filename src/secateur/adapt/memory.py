@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from secateur.core.codes import usual_grid
+from secateur.adapt.coded import Coded
 from secateur.core.graph import Graph, Group
 from secateur.runtime.elastic import CHUNK
 from secateur.runtime.elastic.room import whole_pages
@@ -22,7 +22,7 @@ Kept = Mapping[str, int]
 class MemoryModel:
     """Counts bytes of a model.
 
-    dtype: of stored matrices (vectors are float32), int8 for codes of 8 bits with scales; kv: of keys and values.
+    dtype: of stored matrices (vectors are float32), int8 and int4 for codes with scales; kv: of keys and values.
     """
 
     graph: Graph
@@ -79,9 +79,8 @@ class MemoryModel:
         info = self.graph.tensors[name]
         if len(info.shape) == 1:
             return info.numel * torch.float32.itemsize
-        # A scale of two bytes for every group.
-        scales = 2 * info.numel // usual_grid(8, info.shape[1]).group if self.dtype is torch.int8 else 0
-        return info.numel * self.dtype.itemsize + scales
+        coded = Coded.of(self.dtype, info.shape[1], outside=name in self.graph.outside)
+        return coded.bytes(info.shape[0]) if coded else info.numel * self.dtype.itemsize
 
     def _groups(self) -> list[Group]:
         return [group for block in self.graph.blocks for group in block.groups if group.kind in ("kv", "ffn")]

@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from secateur.core.codes import in_steps, usual_grid
+from secateur.adapt.coded import INT4, Coded
 from secateur.core.errors import SourceError
 from secateur.core.files import written_whole
 from secateur.core.graph import Graph, Group, Slice
@@ -20,11 +20,10 @@ from secateur.model.opened import Opened
 from secateur.model.safetensors_header import read_safetensors
 from secateur.model.source import read_as
 from secateur.runtime.elastic.weights import Stored
-from secateur.sparse.weights import as_bytes
 
 SCALES = ".scales"
 """What the name of codes of 8 bits has after it where their scales are stored."""
-_CODES = {torch.bfloat16: "BF16", torch.float32: "F32", torch.uint8: "U8", torch.float16: "F16"}
+_CODES = {torch.bfloat16: "BF16", torch.float32: "F32", torch.uint8: "U8", torch.float16: "F16", torch.int8: "I8", INT4: "I4"}
 _TYPES = {code: dtype for dtype, code in _CODES.items()}
 Shapes = dict[str, tuple[torch.dtype, tuple[int, ...]]]
 
@@ -42,10 +41,10 @@ def elastic_groups(graph: Graph) -> list[Group]:
 def prepare(model: Opened, ladder: Ladder, path: Path, dtype: torch.dtype) -> dict[str, Stored]:
     """Return where each weight lies in `path`, which is made first if it is not there; one block is in memory at a time.
 
-    Matrices are stored in `dtype`, those in int8 as codes and 128 with their scales apart, and vectors in float32. Raises OutputError if the
+    Matrices are stored in `dtype`, of int8 and int4 as codes with their scales apart, and vectors in float32. Raises OutputError if the
     file cannot be written, SourceError if it is damaged or was made from something else.
     """
-    identity = {"model": model.digest, "order": _digest(ladder), "dtype": "I8" if dtype is torch.int8 else _CODES[dtype]}
+    identity = {"model": model.digest, "order": _digest(ladder), "dtype": _CODES[dtype]}
     if not path.exists():
         _write(model, ladder, path, dtype, identity)
     try:
@@ -67,7 +66,7 @@ def _shapes(graph: Graph, dtype: torch.dtype) -> Shapes:
     """Return type and shape of everything in the file, in the order in which it is written."""
     found: Shapes = {}
     for name in (name for name in graph.tensors if name in graph.outside):
-        found |= _laid_out(name, graph.tensors[name].shape, dtype)
+        found |= _laid_out(name, graph.tensors[name].shape, dtype, 0, outside=True)
     for block in graph.blocks:
         groups = [group for group in block.groups if group.kind in ("kv", "ffn")]
         for group in groups:
@@ -80,14 +79,15 @@ def _shapes(graph: Graph, dtype: torch.dtype) -> Shapes:
     return found
 
 
-def _laid_out(name: str, shape: tuple[int, ...], dtype: torch.dtype, dim: int = 0) -> Shapes:
+def _laid_out(name: str, shape: tuple[int, ...], dtype: torch.dtype, dim: int, *, outside: bool = False) -> Shapes:
     """Return what is stored of a weight whose units are rows, or where dim is 1 columns that are stored as rows."""
     if len(shape) == 1:
         return {name: (torch.float32, shape)}
-    if dtype is not torch.int8:
+    coded = Coded.of(dtype, shape[1 - dim], outside=outside)
+    if coded is None:
         return {name: (dtype, shape)}
-    groups = shape[1 - dim] // usual_grid(8, shape[1 - dim]).group
-    return {name: (torch.uint8, shape), name + SCALES: (torch.float16, (groups, shape[1]) if dim else (shape[0], groups))}
+    codes, scales = coded.shapes(shape[dim], dim)
+    return {name: (torch.uint8, codes), name + SCALES: (torch.float16, scales)}
 
 
 def _write(model: Opened, ladder: Ladder, path: Path, dtype: torch.dtype, identity: Mapping[str, str]) -> None:
@@ -99,38 +99,36 @@ def _write(model: Opened, ladder: Ladder, path: Path, dtype: torch.dtype, identi
     text = json.dumps(header).encode()
     with written_whole(path) as scratch, scratch.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        for name, tensor in _tensors(model, ladder, shapes):
+        for name, tensor in _tensors(model, ladder, dtype):
             kind, shape = shapes[name]
             file.write(tensor.reshape(shape).to(kind).contiguous().view(torch.uint8).numpy().data)
 
 
-def _tensors(model: Opened, ladder: Ladder, shapes: Shapes) -> Iterator[tuple[str, Tensor]]:
+def _tensors(model: Opened, ladder: Ladder, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
     """Yield what `_shapes` lists, in the same order."""
     graph = model.graph
     for name in (name for name in graph.tensors if name in graph.outside):
-        if name + SCALES in shapes:
-            yield from zip((name, name + SCALES), map(torch.cat, zip(*map(_codes, model.source.pieces(name)), strict=True)), strict=True)
+        shape = graph.tensors[name].shape
+        coded = Coded.of(dtype, shape[1], outside=True) if len(shape) > 1 else None
+        if coded:
+            parts = [coded.arrays(piece, 0) for piece in model.source.pieces(name)]
+            yield from zip((name, name + SCALES), map(torch.cat, zip(*parts, strict=True)), strict=True)
         else:
-            yield name, read_as(model.source, name, shapes[name][0])
+            yield name, read_as(model.source, name, dtype if len(shape) > 1 else torch.float32)
     for block in graph.blocks:
         weights = {name: read_as(model.source, name, torch.float32) for name in block.tensors}
         groups = [group for group in block.groups if group.kind in ("kv", "ffn")]
         for group in groups:
             for place, part in enumerate(group.slices):
-                name, ordered = part_name(group, place), _ordered(weights[part.tensor], part, ladder.order[group.name])
-                if name + SCALES in shapes:
-                    yield from zip((name, name + SCALES), _codes(ordered.reshape(shapes[name][1]), part.dim), strict=True)
-                else:
-                    yield name, ordered
+                yield from _unit_after_unit(part_name(group, place), weights[part.tensor], part, ladder.order[group.name], dtype)
         sliced = {part.tensor for group in groups for part in group.slices}
         yield from ((name, weights[name]) for name in block.tensors if name not in sliced)
 
 
-def _codes(weight: Tensor, dim: int = 0) -> tuple[Tensor, Tensor]:
-    """Return codes and 128, and their scales, of a weight whose units are rows, or where dim is 1 were columns; laid out as it is."""
-    weight = weight.float().T.contiguous() if dim else weight.float()
-    found = as_bytes(in_steps(weight, usual_grid(8, weight.shape[1])))
-    return (found.values.T, found.scales.T) if dim else (found.values, found.scales)
+def _unit_after_unit(name: str, weight: Tensor, part: Slice, order: tuple[int, ...], dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
+    ordered = _ordered(weight, part, order).flatten(0, 1)
+    coded = Coded.of(dtype, ordered.shape[1 - part.dim], outside=False) if ordered.dim() > 1 else None
+    yield from zip((name, name + SCALES), coded.arrays(ordered, part.dim) if coded else (ordered,), strict=False)
 
 
 def _ordered(weight: Tensor, part: Slice, order: tuple[int, ...]) -> Tensor:

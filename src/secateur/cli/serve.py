@@ -26,7 +26,7 @@ _KEY = "SECATEUR_API_KEY"
 def serve(
     model: options.Model,
     backend: Annotated[str, typer.Option("--backend", help=_BACKEND)] = "elastic",
-    kind: Annotated[str, typer.Option("--type", help="native: weights in bf16 (the default), int8 or f32.")] = "",
+    kind: Annotated[str, typer.Option("--type", help="native: weights in bf16 (the default), int8, int4 or f32.")] = "",
     host: Annotated[str, typer.Option("--host", help="Address to listen on; another than this machine's own needs a key, or --no-key.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port; 0 takes a free one.")] = 8080,
     name: Annotated[str, typer.Option("--name", help="What clients call the model; MODEL's own name if not given.")] = "",

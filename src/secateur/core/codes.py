@@ -111,14 +111,6 @@ def usual_grid(bits: int, columns: int) -> Grid:
     return Grid(bits=bits, group=next((group for group in groups if columns % group == 0), columns))
 
 
-def in_steps(weight: Tensor, grid: Grid) -> Codes:
-    """Return the codes of `weight` `[out_features, in_features]`, float32, on a symmetric grid whose last step is the largest weight of each group."""
-    groups = weight.view(len(weight), -1, grid.group)
-    scales = (groups.abs().amax(2) / grid.highest).half()
-    codes = torch.where(scales[..., None] == 0, 0.0, groups / scales.float()[..., None]).round_().clamp_(grid.lowest, grid.highest)
-    return Codes(grid, codes.view(weight.shape).to(torch.int8), scales)
-
-
 def packed_words(count: int, bits: int) -> int:
     """Return how many 32-bit words `count` codes take."""
     return -(-count * bits // 32)

@@ -109,23 +109,27 @@ def make_elastic(model: Opened, how: Elasticity, progress: Progress) -> tuple[El
     except OSError as error:
         raise OutputError(f"cannot write {folder}: {error.strerror}") from error
     ladder = read_ladder(how.ladder) if how.ladder else _own_ladder(model, folder / "ladder.json", how.threads, progress)
-    choices = choices_of(ladder, kv_bytes=KV[how.kv].itemsize)
-    name = usual(priced=priced(ladder)) if how.policy == AUTO else how.policy
+    memory = KernelMemory(model.graph, KINDS[how.kind], KV[how.kv]) if how.kind else MemoryModel(model.graph, kv=KV[how.kv])
+    choices = replace(choices_of(ladder, kv_bytes=memory.kv.itemsize), activations=memory.activations)
     weights = folder / f"weights-{choices.ladder.removeprefix('sha256:')[:16]}{how.kind and '-'}{how.kind}.safetensors"
-    if how.kind:
-        memory: MemoryModel = KernelMemory(model.graph, KINDS[how.kind], KV[how.kv])
-        kept = [ladder.kept(level) for level in range(len(ladder))]
-        # The ladder tells what its levels take in torch.
-        taken = np.array([(memory.weights(each), memory.kv_values(each) * memory.kv.itemsize) for each in kept], dtype=float)
-        choices = replace(choices, weights=taken[:, 0], cache=taken[:, 1], activations=memory.activations)
+    name = usual(priced=priced(ladder)) if how.policy == AUTO else how.policy
+    if not how.kind:
         policy = make_policy(name, choices, how.policy_file)
-        elastic = open_kernels(model, ladder, weights, kind=how.kind, kv=memory.kv, threads=how.threads)
-    else:
-        memory = MemoryModel(model.graph, kv=KV[how.kv])
-        choices = replace(choices, activations=memory.activations)
-        policy = make_policy(name, choices, how.policy_file)
-        elastic = open_elastic(model, ladder, weights, kv=memory.kv)
+        return ElasticModel(open_elastic(model, ladder, weights, kv=memory.kv), memory), choices, policy
+    choices = _taking(choices, ladder, memory)
+    policy = make_policy(name, choices, how.policy_file)
+    if not weights.exists():
+        progress.note(f"no weights of {model.source.ref} in {how.kind} yet: they are written once, and kept in {weights}")
+    elastic = open_kernels(model, ladder, weights, kind=how.kind, kv=memory.kv, threads=how.threads)
     return ElasticModel(elastic, memory), choices, policy
+
+
+def _taking(choices: Choices, ladder: Ladder, memory: MemoryModel) -> Choices:
+    """Return choices with the bytes that a memory model counts; a ladder tells what its levels take in torch."""
+    kept = [ladder.kept(level) for level in range(len(ladder))]
+    weights = np.array([memory.weights(each) for each in kept], dtype=float)
+    cache = np.array([memory.kv_values(each) * memory.kv.itemsize for each in kept], dtype=float)
+    return replace(choices, weights=weights, cache=cache)
 
 
 def _check(how: Elasticity, model: Opened) -> None:

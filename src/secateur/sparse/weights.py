@@ -29,22 +29,28 @@ _LINE, _LARGE = 64, 2 << 20
 _FLOATS = ctypes.POINTER(ctypes.c_float)
 
 
-@dataclass(frozen=True, slots=True)
-class Bytes:
-    """Codes of 8 bits as the kernels read them.
+CODES_CHUNK, CODES_BYTES = CHUNK, CHUNK // 2
+"""Inputs whose codes of 4 bits lie together, and their bytes."""
 
-    values: codes and 128, `[rows, columns]`, uint8. scales: `[rows, groups]`, float16. group: columns that share one, 0 for a whole row.
+
+@dataclass(frozen=True, slots=True)
+class Laid:
+    """Codes of 8 or 4 bits as the kernels read them (`sec_matrix` of kernels.h).
+
+    values: `[rows, bytes]`, uint8. scales: `[rows, groups]`, float16. group: columns that share one, 0 for a whole row.
     """
 
     values: Tensor
     scales: Tensor
+    bits: int
+    columns: int
     group: int
 
 
 class Weight:
     """One weight `[rows, columns]` in the form of a kernel, with the memory that `matrix` points into."""
 
-    def __init__(self, weight: Tensor | Bytes | Codes | Packed) -> None:
+    def __init__(self, weight: Tensor | Laid | Codes | Packed) -> None:
         self.kind, group, self.rows, self.columns, parts = _described(weight)
         self._names = tuple(parts)
         self.matrix = Matrix(kind=self.kind, group=group, rows=self.rows, cols=self.columns)
@@ -131,12 +137,13 @@ def threads(library: ctypes.CDLL, count: int) -> Iterator[int | None]:
         library.sec_pool_free(pool)
 
 
-def as_bytes(codes: Codes) -> Bytes:
-    """Return codes of 5 to 8 bits as the kernels read them; raises UsageError for a grid that they do not have."""
-    return Bytes((codes.values.to(torch.int16) + 128).to(torch.uint8), codes.scales, _group(codes.grid, codes.values.shape[1]))
+def _laid(codes: Codes) -> Laid:
+    columns, bits = codes.values.shape[1], 8 if codes.grid.bits > 4 else 4
+    values = (codes.values.to(torch.int16) + 128).to(torch.uint8) if bits == 8 else _nibbles(codes.values)
+    return Laid(values, codes.scales, bits, columns, _group(codes.grid, columns))
 
 
-def _described(weight: Tensor | Bytes | Codes | Packed) -> tuple[int, int, int, int, dict[str, Tensor]]:
+def _described(weight: Tensor | Laid | Codes | Packed) -> tuple[int, int, int, int, dict[str, Tensor]]:
     """Return kind, group, rows, columns and the arrays of a weight."""
     if isinstance(weight, Tensor):
         rows, columns = weight.shape
@@ -144,13 +151,11 @@ def _described(weight: Tensor | Bytes | Codes | Packed) -> tuple[int, int, int, 
         if weight.dtype not in kinds:
             raise UsageError(f"weights of {weight.dtype}: the kernels take float32 and bfloat16")
         return kinds[weight.dtype], 0, rows, columns, {"values": weight}
-    if isinstance(weight, Codes) and weight.grid.bits > 4:
-        weight = as_bytes(weight)
-    if isinstance(weight, Bytes):
-        return INT8, weight.group, *weight.values.shape, {"values": weight.values, "scales": weight.scales}
     if isinstance(weight, Codes):
-        rows, columns = weight.values.shape
-        return INT4, _group(weight.grid, columns), rows, columns, {"values": _nibbles(weight.values), "scales": weight.scales}
+        weight = _laid(weight)
+    if isinstance(weight, Laid):
+        kind, parts = INT8 if weight.bits == 8 else INT4, {"values": weight.values, "scales": weight.scales}
+        return kind, weight.group, len(weight.values), weight.columns, parts
     rows, columns = weight.shape
     parts = {"values": weight.values, "mask": weight.mask, "offsets": weight.offsets()}
     if weight.grid is None or weight.scales is None:
@@ -173,4 +178,4 @@ def _nibbles(values: Tensor) -> Tensor:
     padded = torch.full((rows, -(-columns // CHUNK) * CHUNK), 8, dtype=torch.uint8)
     padded[:, :columns] = (values + 8).to(torch.uint8)
     chunks = padded.view(rows, -1, 2, CHUNK // 2)
-    return chunks[:, :, 0] | chunks[:, :, 1] << 4
+    return (chunks[:, :, 0] | chunks[:, :, 1] << 4).flatten(1)

@@ -76,21 +76,22 @@ def test_bfloat16(family: str, opened: Opening, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen3"])
-@pytest.mark.parametrize("width", [96, 128])
-def test_int8(family: str, width: int, opened: Opening, tmp_path: Path) -> None:
+@pytest.mark.parametrize("width", [96, 128, 150])
+@pytest.mark.parametrize("kind", ["int8", "int4"])
+def test_codes(kind: str, family: str, width: int, opened: Opening, tmp_path: Path) -> None:
     """Codes are those of the sorted whole weights, so a level is the pruned model with the rounded weights that are left."""
-    model, ladder, elastic = opened(family, kind="int8", intermediate_size=width)
+    model, ladder, elastic = opened(family, kind=kind, intermediate_size=width)
     stored = load_file(tmp_path / "weights.safetensors")
     for level in (0, 3, 6, 2):
         pruned = transformers(model.source.ref)
         weights = dict(pruned.named_parameters())
         for name in (name for name in model.graph.outside if name + ".scales" in stored):
-            weights[name].data = _held(stored[name], stored[name + ".scales"])
+            weights[name].data = _held(stored[name], stored[name + ".scales"], weights[name].shape[1])
         kept = ladder.kept(level)
         for group in (group for block in model.graph.blocks for group in block.groups if group.name in kept):
             for place, part in enumerate(group.slices):
                 name = f"{group.name}/{place}"
-                whole = _held(stored[name], stored[name + ".scales"], part.dim)
+                whole = _held(stored[name], stored[name + ".scales"], model.graph.tensors[part.tensor].shape[1], part.dim)
                 whole[kept[group.name] * part.block :] = 0
                 order = torch.tensor(ladder.order[group.name])
                 back = torch.empty_like(whole).view(group.size, part.block, -1)
@@ -100,18 +101,25 @@ def test_int8(family: str, width: int, opened: Opening, tmp_path: Path) -> None:
         torch.testing.assert_close(last(elastic, TOKENS), logits(pruned, TOKENS), atol=2e-3, rtol=0)
 
 
-def _held(codes: Tensor, scales: Tensor, dim: int = 0) -> Tensor:
+def _held(codes: Tensor, scales: Tensor, inputs: int, dim: int = 0) -> Tensor:
     """Return what codes and scales stand for, laid out as they are stored."""
-    spread = scales.float().repeat_interleave(codes.shape[1 - dim] // scales.shape[1 - dim], 1 - dim)
-    return (codes.float() - 128) * spread
+    codes, scales = (codes.T, scales.T) if dim else (codes, scales)
+    if codes.shape[1] == inputs:
+        values = codes.float() - 128
+    else:
+        chunks = codes.view(len(codes), -1, 32)
+        values = (torch.cat([chunks & 15, chunks >> 4], -1).float() - 8).flatten(1)[:, :inputs]
+    found = values * scales.float().repeat_interleave(inputs // scales.shape[1], 1)
+    return found.T.contiguous() if dim else found
 
 
-def test_int8_is_near_the_model_pruned_offline(opened: Opening, tmp_path: Path) -> None:
-    model, ladder, elastic = opened("qwen3", kind="int8", hidden_size=128)
+@pytest.mark.parametrize(("kind", "far"), [("int8", 1e-3), ("int4", 0.1)])
+def test_codes_are_near_the_model_pruned_offline(kind: str, far: float, opened: Opening, tmp_path: Path) -> None:
+    model, ladder, elastic = opened("qwen3", kind=kind, hidden_size=128)
     pipeline.apply(ladder.plan(4), model.source.ref, tmp_path / "pruned")
     elastic.set_level(4)
     found, wanted = (each.log_softmax(-1) for each in (last(elastic, TOKENS), logits(transformers(tmp_path / "pruned"), TOKENS)))
-    assert 0 < (wanted.exp() * (wanted - found)).sum() < 1e-3
+    assert 0 < (wanted.exp() * (wanted - found)).sum() < far
 
 
 @pytest.mark.parametrize("config", [{}, {"attention_bias": True}])
@@ -157,14 +165,14 @@ def test_keys_in_float16(opened: Opening, tmp_path: Path) -> None:
         assert cache.bytes < wide.bytes
 
 
-@pytest.mark.parametrize("kind", ["bf16", "int8"])
+@pytest.mark.parametrize("kind", ["bf16", "int8", "int4"])
 def test_memory_of_what_goes_has_left_the_process(kind: str, opened: Opening) -> None:
     """Halves, and a half that gets narrower, as the system counts them; and it comes back."""
     # A half of 6 MB or 3 MB, so that a part of it lies in large pages.
     sizes = {"hidden_size": 512, "intermediate_size": 2048, "num_attention_heads": 8, "num_key_value_heads": 4}
     _, _, elastic = opened("llama", kind=kind, units=("1.ffn:1024", "1.kv:2", "1.attn", "1.ffn"), **sizes)
     last(elastic, TOKENS)
-    number = 2 if kind == "bf16" else 1 + 2 / 64
+    number = {"bf16": 2, "int8": 1 + 2 / 64, "int4": 0.5 + 2 / 32}[kind]
     ffn, attention = 3 * 512 * 2048 * number, 512 * (512 + 256 + 256 + 512) * number
     before, whole = anonymous(), last(elastic, TOKENS)
     for level, gone in ((1, ffn / 2), (2, ffn / 2 + attention / 2), (3, ffn / 2 + attention), (4, ffn + attention), (1, ffn / 2), (0, 0)):

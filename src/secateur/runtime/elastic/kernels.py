@@ -15,7 +15,7 @@ from secateur.runtime.elastic.cache import Cache
 from secateur.runtime.elastic.room import WeightFile, whole_pages
 from secateur.runtime.elastic.weights import SCRATCH, Stored
 from secateur.sparse.decoder import ATTENTION, FEED_FORWARD, LANES, BlockWeights, Decoder, KeysValues, in_lanes, pointers
-from secateur.sparse.weights import Bytes, Piece, Weight
+from secateur.sparse.weights import Laid, Piece, Weight
 
 _POSITIONS = 64
 """What the kernels count the room of a cache in."""
@@ -25,18 +25,19 @@ _POSITIONS = 64
 class Strip:
     """An array of a half, as long as the half has units.
 
-    stored: where the file has it, unit after unit. block: numbers of inputs or outputs that a unit owns; group: how many of them share one index of its
-    first dimension there. across: whether that is the last dimension of the array.
+    stored: where the file has it, unit after unit. block: inputs or outputs that a unit owns; group: how many of them own indices of its first dimension
+    there together, and how many indices. across: whether that is the last dimension of the array.
     """
 
     stored: Stored
     block: int
-    group: int = 1
+    group: tuple[int, int] = (1, 1)
     across: bool = False
 
     def count(self, units: int) -> int:
         """Return how many indices so many units own."""
-        return -(-units * self.block // self.group)
+        owners, indices = self.group
+        return -(-units * self.block // owners) * indices
 
     def shape(self, units: int) -> tuple[int, ...]:
         """Return the shape of the array."""
@@ -70,21 +71,28 @@ def _bytes(array: Tensor) -> memoryview:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """A weight or a bias of a half, by its name in `BlockWeights`; scales, group: of a weight that is codes of 8 bits."""
+    """A weight or a bias of a half, by its name in `BlockWeights`.
+
+    scales: of a weight that is codes of `bits` bits; group: inputs that share one, 0 for all. inputs: that the whole weight has.
+    """
 
     name: str
     values: Strip
     scales: Strip | None = None
+    bits: int = 0
     group: int = 0
+    inputs: int = 0
 
     @property
     def strips(self) -> tuple[Strip, ...]:
         """Its arrays."""
         return (self.values,) if self.scales is None else (self.values, self.scales)
 
-    def weight(self, values: Tensor, scales: Tensor | None = None) -> Weight:
-        """Return it as the kernels read it."""
-        return Weight(values if scales is None else Bytes(values, scales, self.group))
+    def weight(self, units: int, values: Tensor, scales: Tensor | None = None) -> Weight:
+        """Return it as the kernels read it, with so many units."""
+        if scales is None:
+            return Weight(values)
+        return Weight(Laid(values, scales, self.bits, units * self.values.block if self.values.across else self.inputs, self.group))
 
 
 class Half:
@@ -139,7 +147,7 @@ class Half:
         vectors = {name: vector for name, vector in block.vectors.items() if name not in mine}
         for part, own in found:
             if part.name in names:
-                matrices[part.name] = part.weight(*own)
+                matrices[part.name] = part.weight(units, *own)
             else:
                 vectors[part.name] = own[0].numpy()
         heads = {"n_heads": units * self._served, "n_kv_heads": units} if self._served else {"intermediate_size": units}
