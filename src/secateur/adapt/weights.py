@@ -22,7 +22,7 @@ from secateur.model.source import read_as
 from secateur.runtime.elastic.weights import Stored
 
 SCALES = ".scales"
-"""What the name of codes of 8 bits has after it where their scales are stored."""
+"""What the name of codes has after it where their scales are stored."""
 _CODES = {torch.bfloat16: "BF16", torch.float32: "F32", torch.uint8: "U8", torch.float16: "F16", torch.int8: "I8", INT4: "I4"}
 _TYPES = {code: dtype for dtype, code in _CODES.items()}
 Shapes = dict[str, tuple[torch.dtype, tuple[int, ...]]]

@@ -14,7 +14,7 @@ from torch import Tensor
 from secateur.runtime.elastic.cache import Cache
 from secateur.runtime.elastic.room import WeightFile, whole_pages
 from secateur.runtime.elastic.weights import SCRATCH, Stored
-from secateur.sparse.decoder import ATTENTION, FEED_FORWARD, LANES, BlockWeights, Decoder, KeysValues, in_lanes, pointers
+from secateur.sparse.decoder import ATTENTION, FEED_FORWARD, LANES, Decoder, KeysValues, in_lanes, pointers
 from secateur.sparse.weights import Laid, Piece, Weight
 
 _POSITIONS = 64
@@ -98,7 +98,7 @@ class Part:
 class Half:
     """Attention or FFN of block `index` of a decoder, in one piece of memory that is made anew when it gets wider or narrower.
 
-    served: query heads of a key-value head, 0 for an FFN.
+    Narrower, it takes one array more than it had while that is copied. served: query heads of a key-value head, 0 for an FFN.
     """
 
     def __init__(self, decoder: Decoder, index: int, file: WeightFile, parts: Sequence[Part], served: int) -> None:
@@ -209,8 +209,3 @@ class Kernels:
     def _rows(self, cache: Cache, tokens: Sequence[int]) -> list[tuple[int, int, KeysValues]]:
         assert isinstance(cache, KernelCache)
         return [(token, position, cache.struct) for position, token in enumerate(tokens, cache.tokens)]
-
-
-def empty_block(block: BlockWeights) -> BlockWeights:
-    """Return a block without its halves, for `Half` to fill."""
-    return replace(block, shape=replace(block.shape, n_heads=0, n_kv_heads=0, intermediate_size=0), matrices={})
