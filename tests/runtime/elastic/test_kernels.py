@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.export.uneven import save_uneven, widths
 from tests.ladders import ladder_for
 from tests.runtime.elastic.steps import anonymous, stepped, transformers
 from torch import Tensor
 from transformers import DynamicCache
 
 from secateur import pipeline
+from secateur.adapt.elastic import open_elastic
 from secateur.adapt.kernels import open_kernels
 from secateur.core.errors import LadderError, SourceError, UnsupportedModelError, UsageError
 from secateur.core.ladder import Ladder
@@ -155,6 +157,29 @@ def test_levels_change_in_the_middle_of_requests(opened: Opening, config: dict[s
     mixed = elastic.forward([(early, TOKENS[12:15]), (late, [TOKENS[27]])])
     torch.testing.assert_close(mixed[0], stepped(whole, early_past, TOKENS[12:15], cut | wide), atol=5e-5, rtol=0)
     torch.testing.assert_close(mixed[1], stepped(whole, late_past, [TOKENS[27]], wide), atol=5e-5, rtol=0)
+
+
+def test_blocks_of_unequal_width(tiny: Maker, tmp_path: Path) -> None:
+    """One of them without an FFN."""
+    shapes = widths([(4, 2, 96), (4, 2, 64), (2, 1, 0), (2, 2, 37)])
+    model = open_model(str(save_uneven(tiny("qwen3", num_hidden_layers=4), tmp_path / "model", shapes)))
+    ladder = ladder_for(model.graph, model.digest, ("1.ffn:32", "1.kv:1", "2.attn"))
+    ours = open_kernels(model, ladder, tmp_path / "ours", kind="f32")
+    theirs = open_elastic(model, ladder, tmp_path / "theirs", dtype=torch.float32)
+    for level in (0, 3, 1):
+        ours.set_level(level)
+        theirs.set_level(level)
+        torch.testing.assert_close(last(ours, TOKENS), last(theirs, TOKENS), atol=5e-5, rtol=0)
+
+
+def test_more_requests_than_one_call_takes(opened: Opening) -> None:
+    _, _, elastic = opened("llama")
+    caches = [elastic.open(4) for _ in range(70)]
+    for place, cache in enumerate(caches):
+        elastic.prefill([place, place + 1], cache)
+    rows = elastic.decode(range(70), caches)
+    for place in (0, 63, 64, 69):
+        torch.testing.assert_close(rows[place], last(elastic, [place, place + 1, place]), atol=5e-5, rtol=0)
 
 
 def test_keys_in_float16(opened: Opening, tmp_path: Path) -> None:
