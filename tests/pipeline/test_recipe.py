@@ -273,7 +273,7 @@ class TestShipped:
         assert recipe.model == smollm2
         rows = forecast(recipe, tmp_path / "out")
         assert [row.kind for row in rows] == [stage.kind for stage in recipe.stages]
-        assert all(1e7 < row.bytes < 6e8 and 1e8 < row.memory < 4e9 and row.seconds >= 0 and not row.cached for row in rows)
+        assert all(1e7 < row.bytes < 6e8 and 1e8 < row.memory < 6e9 and row.seconds >= 0 and not row.cached for row in rows)
         assert not (tmp_path / "out").exists()
 
     @pytest.mark.slow
