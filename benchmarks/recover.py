@@ -21,7 +21,7 @@ TEN_MINUTES = "--steps 32 --batch 1024 --micro 2 --samples 72"
 METHODS = {
     "local": "--method local",
     "distill": f"--method distill {TEN_MINUTES}",
-    "lora": f"--method lora --rate 2e-3 {TEN_MINUTES}",
+    "lora": f"--method lora {TEN_MINUTES}",
     "distill-long": "--method distill",
 }
 

@@ -41,7 +41,7 @@ from secateur.train.trainer import Regime, Trained, Trainer
 from secateur.transform.mask import choose_mask
 
 Trains = Literal["all", "lora", "bias", "scales"]
-_RATES: Mapping[Trains, float] = {"all": 5e-4, "lora": 1e-3, "bias": 1e-3, "scales": 2e-3}
+_RATES: Mapping[Trains, float] = {"all": 5e-4, "lora": 2e-3, "bias": 1e-3, "scales": 2e-3}
 _LOOKING, _LEAST_LOOKS = 0.5, 2
 """Tokens that are looked at for each that is trained on, at most, and looks at least. A look costs a third of training on the same."""
 _EVERY = 5
@@ -57,8 +57,8 @@ class Distill:
     trains: `all` weights but embeddings and head, adapters of `rank` (`lora`, scaled by `alpha` / `rank`), each `bias`, or the `scales` of a
     quantised model.
     steps: of AdamW; batch: tokens in each, over all processes; micro: windows that a process runs at once, the rest is accumulated.
-    rate: highest learning rate; of all weights relative to the root mean square of each, of scales to each; None for 5e-4, 1e-3 for adapters
-    and biases, 2e-3 for scales.
+    rate: highest learning rate; of all weights relative to the root mean square of each, of scales to each; None for 5e-4, 1e-3 for biases,
+    2e-3 for adapters and scales.
     schedule: `cosine` or `wsd`; warmup: its share of the steps.
     loss: `forward`, `reverse` or `both` Kullback-Leibler divergences at `temperature`, of the teacher's `top` likeliest tokens and all
     others as one; states, text: weights of the distance of the last hidden states, and of the negative log likelihood of the text.
