@@ -161,9 +161,15 @@ class TestReading:
 
     def test_a_missing_extra_is_named_before_anything_runs(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-        for stage, extra in (("quantize", "quantize"), ("export", "llamacpp"), ({"prune": {"sparsity": 0.5, "calibration": {"text": "hf:a:b:c"}}}, "datasets")):
+        prune = {"sparsity": 0.5}
+        for extra, *stages in (
+            ("quantize", "quantize"),
+            ("llamacpp", "export"),
+            ("datasets", {"prune": {**prune, "calibration": {"text": "hf:a:b:c"}}}),
+            ("recover", {"prune": prune}, {"recover": {"method": "distill"}}),
+        ):
             with pytest.raises(MissingExtraError, match=rf"pip install 'secateur\[{extra}\]'"):
-                read_recipe(write(tmp_path / "r.yaml", with_stages(stage)))
+                read_recipe(write(tmp_path / "r.yaml", with_stages(*stages)))
 
 
 class TestRunning:
@@ -239,6 +245,14 @@ class TestRunning:
         monkeypatch.setattr(Checkpoint, "write", write_shard)
         assert [step.cached for step in secateur.run(recipe, tmp_path / "out", model=model, resume=True).steps] == [True, False]
         assert artefacts(tmp_path / "out") == artefacts(tmp_path / "whole")
+
+    @pytest.mark.parametrize("method", ["distill", "lora"])
+    def test_the_command_trains_whole_models(self, tiny: Maker, tmp_path: Path, method: str) -> None:
+        """A process of our own keeps packages out of the way that training needs."""
+        body = with_stages({"prune": {"method": "wanda", "sparsity": 0.5}}, {"recover": {"method": method, "steps": 1, "batch": 128, "micro": 1}})
+        command = [sys.executable, "-m", "secateur", "run", str(write(tmp_path / "recipe.yaml", body)), "--model", str(tiny("llama")), "--quiet"]
+        done = subprocess.run([*command, "-o", str(tmp_path / "out")], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
 
     @pytest.mark.slow
     def test_kill_minus_nine_anywhere_ends_with_the_same_artefacts(self, tiny: Maker, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -99,11 +98,6 @@ def _how(method: str, given: dict[str, Any]) -> How | Interleaved:
     for name in given:
         if method not in belong.get(name, METHODS):
             raise UsageError(f"--{name} belongs to --method {' or '.join(belong[name])}, not to {method}: leave it out")
-    if method != "local":
-        for name in ("accelerate", "scipy"):
-            # Kept out of verbs that do not train; see `cli.main`.
-            if name in sys.modules and sys.modules[name] is None:
-                del sys.modules[name]
     if "stages" in given and "ratio" not in given:
         raise UsageError("--stages needs --ratio: the share of the FFNs that goes in all")
     from secateur import pipeline

@@ -10,6 +10,7 @@ from typing import Any
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _ALONE = 8 << 20
 _KEPT = 32 << 20
+_KEPT_OUT = ("accelerate", "scipy")
 
 
 def spare_the_machine() -> None:
@@ -20,9 +21,16 @@ def spare_the_machine() -> None:
     # MKL would keep the work space of every factorisation: 20 to 50 MB.
     os.environ.setdefault("MKL_DISABLE_FAST_MM", "1")
     # transformers imports these wherever they are installed, for losses and for training that nothing here needs: 40 MB.
-    for name in ("accelerate", "scipy"):
+    for name in _KEPT_OUT:
         sys.modules.setdefault(name, None)  # type: ignore[arg-type]
     hold_little()
+
+
+def let_train() -> None:
+    """Let what trains import what `spare_the_machine` keeps out."""
+    for name in _KEPT_OUT:
+        if name in sys.modules and sys.modules[name] is None:
+            del sys.modules[name]
 
 
 def hold_little() -> None:

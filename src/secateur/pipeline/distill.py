@@ -20,7 +20,7 @@ from secateur.core.plan import Plan
 from secateur.core.progress import Progress
 from secateur.model.arithmetic import Arithmetic, arithmetic, has_bfloat16
 from secateur.model.families import EMBED, HEAD
-from secateur.model.memory import give_back
+from secateur.model.memory import give_back, let_train
 from secateur.model.opened import Opened, open_model
 from secateur.model.packed import PackedSource
 from secateur.model.whole import load_whole
@@ -230,6 +230,7 @@ def _by_magnitude(weight: Tensor, ratio: float) -> Tensor:
 
 
 def _accelerator() -> Any:
+    let_train()
     try:
         from accelerate import Accelerator
         from accelerate.utils import InitProcessGroupKwargs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from secateur.core.errors import MissingExtraError, UsageError, nearest
 from secateur.core.target import Limit, Target
+from secateur.model.memory import let_train
 from secateur.pipeline.auto import Auto
 from secateur.pipeline.calibration import Calibration
 from secateur.pipeline.depth import Depth
@@ -292,10 +293,21 @@ def _check_order(stages: Sequence[Stage]) -> None:
         seen.append(kind)
 
 
+def _needed(stage: Stage) -> Iterator[tuple[str, str]]:
+    """Yield the packages that a stage needs, each with its extra."""
+    if stage.kind in _EXTRAS:
+        yield _EXTRAS[stage.kind]
+    if isinstance(stage.options, Distill):
+        let_train()
+        yield "accelerate", "recover"
+        if stage.options.trains == "lora":
+            yield "peft", "recover"
+
+
 def _check_extras(stages: Sequence[Stage]) -> None:
     for stage in stages:
-        package, extra = _EXTRAS.get(stage.kind, ("", ""))
-        if package and importlib.util.find_spec(package) is None:
-            raise MissingExtraError(f"stage {stage.kind} needs the package {package}: pip install 'secateur[{extra}]'")
+        for package, extra in _needed(stage):
+            if importlib.util.find_spec(package) is None:
+                raise MissingExtraError(f"stage {stage.kind} needs the package {package}: pip install 'secateur[{extra}]'")
         if stage.calibration.text.startswith("hf:") and importlib.util.find_spec("datasets") is None:
             raise MissingExtraError(f"text from a data set needs the package datasets, for stage {stage.kind}: pip install 'secateur[datasets]'")
