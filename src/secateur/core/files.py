@@ -58,7 +58,7 @@ def claimed(folder: Path, out: Path, job: Mapping[str, Any], *, overwrite: bool)
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = _locked(folder, out)
+        lock = locked(folder, out)
     except OSError as error:
         raise OutputError(f"cannot write {out}: {error.strerror or error}") from error
     with lock:
@@ -73,7 +73,8 @@ def claimed(folder: Path, out: Path, job: Mapping[str, Any], *, overwrite: bool)
             raise
 
 
-def _locked(folder: Path, out: Path) -> TextIO:
+def locked(folder: Path, out: Path) -> TextIO:
+    """Return the lock of a folder, held until it is closed; raises OutputError if another run that makes `out` has it."""
     lock = (folder / LOCK).open("w")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -18,13 +17,14 @@ from typing import Any
 
 from secateur.calibrate.text import read_text
 from secateur.core.errors import OutputError
+from secateur.core.files import locked, write_text
 from secateur.core.progress import Progress, Silent
 from secateur.model.checkpoint import file_digest
 from secateur.model.opened import open_model
 from secateur.pipeline.recipe import CHANGING, Eval, Recipe, Stage, read_recipe
 from secateur.pipeline.stages import Made, Place, perform
 
-STAGES, REPORT, LOCK = "stages", "report.json", "lock"
+STAGES, REPORT = "stages", "report.json"
 _RECORD = ".json"
 
 
@@ -191,21 +191,15 @@ def _clear(path: Path) -> None:
 
 
 def _write(path: Path, body: Mapping[str, Any]) -> None:
-    scratch = path.with_name(path.name + ".tmp")
-    scratch.write_text(json.dumps(body, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    os.replace(scratch, path)
+    write_text(path, json.dumps(body, indent=2, sort_keys=True) + "\n")
 
 
 @contextmanager
 def _locked(out: Path) -> Iterator[None]:
     try:
         out.mkdir(parents=True, exist_ok=True)
-        lock = (out / LOCK).open("w")
+        lock = locked(out, out)
     except OSError as error:
         raise OutputError(f"cannot write {out}: {error.strerror or error}") from error
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise OutputError(f"another run is writing {out}: wait for it to end") from None
         yield

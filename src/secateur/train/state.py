@@ -13,16 +13,17 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from secateur.core.files import written_whole
+
 _RANDOM = "random"
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
     """Write tensors and plain data to one file that exists whole or not at all."""
-    scratch = path.with_suffix(".tmp")
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, scratch, metadata={"facts": json.dumps(facts)})
-    with scratch.open("rb") as handle:
-        os.fsync(handle.fileno())
-    scratch.rename(path)
+    with written_whole(path) as scratch:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, scratch, metadata={"facts": json.dumps(facts)})
+        with scratch.open("rb") as handle:
+            os.fsync(handle.fileno())
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
