@@ -17,10 +17,11 @@ from common import CALIBRATION, SECATEUR, perplexity, prune, run, table
 
 MODEL = "smollm2-135m"
 STUDENTS = {"Wanda 50 %": "--method wanda --sparsity 0.5 --repair lsq", "FFN -20 %": "--method width --ratio 0.2"}
-TEN_MINUTES = "--steps 32 --batch 1024 --micro 2 --samples 72"
+TEN_MINUTES = "--steps 60 --batch 512 --micro 1 --samples 68"
 METHODS = {
     "local": "--method local",
-    "distill": f"--method distill {TEN_MINUTES}",
+    "distill": f"--method distill --rate 1e-3 {TEN_MINUTES}",
+    "distill-1024": "--method distill --steps 32 --batch 1024 --micro 2 --samples 72",
     "lora": f"--method lora {TEN_MINUTES}",
     "distill-long": "--method distill",
 }
