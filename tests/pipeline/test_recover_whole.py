@@ -191,6 +191,26 @@ def test_options_that_cannot_work(tiny: Maker, student: Path, tmp_path: Path, ho
         _recover(student, tiny("llama"), tmp_path / "out", **how)
 
 
+@pytest.mark.parametrize(("steps", "samples", "looks"), [(2000, 512, 10), (400, 512, 3), (60, 68, 3), (2, 512, 2)])
+def test_held_out_text_is_looked_at_as_often_as_costs_a_sixth_of_the_training(steps: int, samples: int, looks: int) -> None:
+    """Steps of one window; an eighth of the windows is held out, and a look costs a third of training on it."""
+    assert pipeline.Distill(steps=steps, batch=512, micro=1).regime(samples, 512, 1, bfloat16=False).checks == looks
+
+
+def test_each_weight_learns_at_the_rate_of_its_own_size_and_embeddings_stay(tiny: Maker, student: Path, tmp_path: Path) -> None:
+    """The first step of Adam moves every weight by the rate."""
+    made = _recover(student, tiny("llama"), tmp_path / "out", steps=1, rate=1e-2, checks=1)
+    assert made.changed
+    start, end = _weights(student), _weights(tmp_path / "out")
+    for name, weight in start.items():
+        moved = (end[name] - weight).abs()
+        if "embed" in name or "lm_head" in name:
+            assert not moved.any(), name
+        elif "proj" in name:
+            alive = weight != 0
+            assert float(moved[alive].median()) == pytest.approx(1e-2 * float(weight[alive].square().mean().sqrt()), rel=0.02), name
+
+
 @pytest.mark.timeout(300)
 def test_two_processes_train_what_one_does(tiny: Maker, student: Path, tmp_path: Path) -> None:
     options = ["--teacher", tiny("llama"), "--method", "distill", "--steps", "8", "--batch", "192", "--micro", "2", "--rate", "3e-3", "--samples", "24"]
