@@ -32,12 +32,12 @@ SHORT = {
     "target": "target",
     "size reduction": "smaller",
     "speed gain": "faster",
-    "native speed gain": "native",
     "native size, MB": "nat. MB",
+    "native size reduction": "nat. smaller",
+    "native speed gain": "nat. faster",
     "accuracy kept": "kept",
     "perplexity": "perpl.",
 }
-SHORT |= {"native size reduction": "nat. smaller", "native speed gain": "nat. faster"}
 SHORT |= {"task accuracy": "tasks", "stereotyped pairs": "stereot.", "size, MB": "MB", "decode, tokens/s": "tok/s", "CPU, s": "CPU s"}
 """The columns that a terminal has room for."""
 

@@ -56,12 +56,7 @@ def claimed(folder: Path, out: Path, job: Mapping[str, Any], *, overwrite: bool)
     An error removes the folder, a kill or an interrupt leaves it. Raises OutputError where nothing can be written, where another run
     has it, and where it is of another job (unless `overwrite`).
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = locked(folder, out)
-    except OSError as error:
-        raise OutputError(f"cannot write {out}: {error.strerror or error}") from error
-    with lock:
+    with locked(folder, out):
         _claim(folder, job, overwrite=overwrite)
         try:
             yield
@@ -74,8 +69,15 @@ def claimed(folder: Path, out: Path, job: Mapping[str, Any], *, overwrite: bool)
 
 
 def locked(folder: Path, out: Path) -> TextIO:
-    """Return the lock of a folder, held until it is closed; raises OutputError if another run that makes `out` has it."""
-    lock = (folder / LOCK).open("w")
+    """Return the lock of a folder, made if need be, held until it is closed.
+
+    Raises OutputError if another run that makes `out` has it, or nothing can be written there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / LOCK).open("w")
+    except OSError as error:
+        raise OutputError(f"cannot write {out}: {error.strerror or error}") from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

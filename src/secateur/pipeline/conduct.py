@@ -9,7 +9,6 @@ import resource
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -68,7 +67,7 @@ def conduct(recipe: Recipe, out: Path, *, resume: bool = False, progress: Progre
     """
     if out.exists() and not resume and any(out.iterdir() if out.is_dir() else [out]):
         raise OutputError(f"{out} exists: pass --resume to go on with what is there, or choose another --output")
-    with _locked(out):
+    with locked(out, out):
         run = _Conducting(recipe, out, progress or Silent())
         steps = tuple(run.steps())
         return run.finish(steps)
@@ -192,14 +191,3 @@ def _clear(path: Path) -> None:
 
 def _write(path: Path, body: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(body, indent=2, sort_keys=True) + "\n")
-
-
-@contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock = locked(out, out)
-    except OSError as error:
-        raise OutputError(f"cannot write {out}: {error.strerror or error}") from error
-    with lock:
-        yield
