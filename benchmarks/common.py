@@ -67,9 +67,9 @@ def prune(out: Path, *options: str, model: str = "smollm2-135m", calibration: st
     return run([SECATEUR, "prune", model, "-o", str(out), "--calib", calibration, "--overwrite", "--json", *options])
 
 
-def perplexity(model: str | Path) -> float:
+def perplexity(model: str | Path, windows: int = 20) -> float:
     """Return the perplexity by the protocol: WikiText-2 test, 20 windows of 2,048 tokens, float32."""
-    return float(run([SECATEUR, "eval", str(model), "--text", str(TEST_TEXT), "--window", "2048", "-n", "20", "--json"]).body["perplexity"])
+    return float(run([SECATEUR, "eval", str(model), "--text", str(TEST_TEXT), "--window", "2048", "-n", str(windows), "--json"]).body["perplexity"])
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:

@@ -2,7 +2,7 @@
 
     python benchmarks/quantize.py [--only "GPTQ int4-g32"] [--jsonl out/quantize.jsonl] [--windows 20]
 
-Rows that `--jsonl` already holds are not measured again. Perplexity by the protocol, products in bfloat16. Q4_0 is what gguf, and llama.cpp without an
+Rows that `--jsonl` already holds are not measured again. Perplexity by the protocol. Q4_0 is what gguf, and llama.cpp without an
 importance matrix, make of the model; every other file is the GGUF export of the quantised folder, which is checked in llama.cpp before it appears.
 """
 
@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from common import CALIBRATION, SECATEUR, TEST_TEXT, run, table
+from common import CALIBRATION, SECATEUR, perplexity, run, table
 
 MODEL = "smollm2-135m"
 ROWS = {
@@ -54,8 +54,7 @@ def row(options: str, scratch: Path, windows: int) -> dict[str, Any]:
         file = run([SECATEUR, *kind, model, "-o", str(scratch / "model.gguf"), "--json"]).body
         made |= {"file_bytes": file["bytes"], "kl_in_llama_cpp": file["kl"]}
     measured = str(scratch / "model.gguf") if options.startswith("export") else model
-    protocol = ["--text", str(TEST_TEXT), "--window", "2048", "-n", str(windows), "--compute", "bfloat16"]
-    return made | {"windows": windows, "perplexity": run([SECATEUR, "eval", measured, *protocol, "--json"]).body["perplexity"]}
+    return made | {"windows": windows, "perplexity": perplexity(measured, windows)}
 
 
 def main() -> None:

@@ -1,6 +1,8 @@
 """What recovery gives back of SmolLM2-135M: perplexity and processor seconds of each method, after closed-form repair.
 
     python benchmarks/recover.py [--only "FFN -20 %"] [--methods local distill] [--scratch out/recover]
+    python benchmarks/recover.py --only "Wanda 50 %" --methods gradual       # prunes the dense model while it trains
+    python benchmarks/recover.py --only "FFN -20 %" --methods interleaved
 
 Students that `--scratch` already holds are not pruned again. The share closed is that of the gap in log perplexity between the
 student, repaired in closed form, and the dense model. Processor seconds are those of the whole `secateur recover`, all threads.
@@ -23,11 +25,16 @@ METHODS = {
     "distill": f"--method distill --rate 1e-3 {TEN_MINUTES}",
     "distill-1024": "--method distill --steps 32 --batch 1024 --micro 2 --samples 72",
     "lora": f"--method lora {TEN_MINUTES}",
+    "bias": f"--method bias {TEN_MINUTES}",
+    "gradual": f"--method distill --sparsity 0.5 --rate 1e-3 {TEN_MINUTES}",
+    "interleaved": f"--method distill --ratio 0.2 --stages 4 --rate 1e-3 {TEN_MINUTES}",
     "distill-long": "--method distill",
 }
+FROM_DENSE = ("gradual", "interleaved")
+"""Methods that prune themselves."""
 
 
-def recovered(student: Path, out: Path, options: str) -> tuple[dict[str, float], float]:
+def recovered(student: Path | str, out: Path, options: str) -> tuple[dict[str, float], float]:
     """Recover a student; return what the command printed and its processor seconds."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     body = run(
@@ -56,7 +63,7 @@ def main() -> None:
         rows.append([name, "closed form", f"{start:.2f}", "", "", ""])
         for method in given.methods:
             out = student.with_name(f"{student.name}-{method}")
-            body, seconds = recovered(student, out, f"{METHODS[method]} {given.options}")
+            body, seconds = recovered(MODEL if method in FROM_DENSE else student, out, f"{METHODS[method]} {given.options}")
             found = perplexity(out)
             closed = math.log(start / found) / math.log(start / dense)
             rows.append([name, method, f"{found:.2f}", f"{closed:.1%}", f"{seconds:.0f}", str(body.get("tokens_per_second", ""))])

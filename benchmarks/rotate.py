@@ -2,7 +2,7 @@
 
     python benchmarks/rotate.py [--only "Wanda 50 %"] [--jsonl out/rotate.jsonl] [--windows 20]
 
-Rows that `--jsonl` already holds are not measured again. Perplexity by the protocol, products in bfloat16. Seconds are those of the whole process, what is
+Rows that `--jsonl` already holds are not measured again. Perplexity by the protocol. Seconds are those of the whole process, what is
 learned, pruned, written, reloaded and compared. A rotated model stores its head beside its embedding; `parameters` counts it.
 """
 
@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from common import SECATEUR, TEST_TEXT, prune, run, table
+from common import perplexity, prune, table
 
 _HIDDEN = "--method width --units hidden --ratio 0.1"
 ROWS = {
@@ -31,8 +31,7 @@ ROWS = {
 def row(options: str, model: str, scratch: Path, windows: int) -> dict[str, Any]:
     """Make one row's model and measure it."""
     done = prune(scratch / "out", *options.split(), model=model)
-    protocol = ["--text", str(TEST_TEXT), "--window", "2048", "-n", str(windows), "--compute", "bfloat16"]
-    found = run([SECATEUR, "eval", str(scratch / "out"), *protocol, "--json"]).body["perplexity"]
+    found = perplexity(scratch / "out", windows)
     return {"perplexity": found, "windows": windows, "parameters": done.body["parameters"], "seconds": done.seconds, "peak_mb": done.peak_mb}
 
 
