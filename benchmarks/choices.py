@@ -8,11 +8,9 @@ Cells that `--jsonl` already holds are not measured again, so a stopped run goes
 from __future__ import annotations
 
 import argparse
-import json
-import tempfile
 from pathlib import Path
 
-from common import perplexity, prune, table
+from common import measured, perplexity, prune, table
 
 AMOUNT = {"50": "--sparsity 0.5", "60": "--sparsity 0.6", "70": "--sparsity 0.7", "2:4": "--pattern 2:4"}
 CHOICES = {
@@ -26,11 +24,10 @@ CHOICES = {
 }
 
 
-def measured(path: Path | None) -> dict[str, dict[str, float]]:
-    """Return the cells of an earlier run by their options."""
-    if path is None or not path.exists():
-        return {}
-    return {cell["options"]: cell for cell in map(json.loads, path.read_text().splitlines())}
+def cell(options: str, scratch: Path) -> dict[str, float]:
+    """Prune in one way and measure what came of it."""
+    done = prune(scratch / "out", *options.split())
+    return {"perplexity": perplexity(scratch / "out"), "seconds": done.seconds, "peak_mb": done.peak_mb}
 
 
 def main() -> None:
@@ -39,15 +36,8 @@ def main() -> None:
     parser.add_argument("--only", action="append", choices=CHOICES)
     parser.add_argument("--jsonl", type=Path, help="where every finished cell is added")
     options = parser.parse_args()
-    cells = measured(options.jsonl)
-    with tempfile.TemporaryDirectory() as scratch:
-        for choice in (choice for question in options.only or CHOICES for choice in CHOICES[question]):
-            if choice not in cells:
-                done = prune(Path(scratch) / "out", *choice.split())
-                cells[choice] = {"options": choice, "perplexity": perplexity(Path(scratch) / "out"), "seconds": done.seconds, "peak_mb": done.peak_mb}
-                if options.jsonl:
-                    with options.jsonl.open("a") as file:
-                        file.write(json.dumps(cells[choice]) + "\n")
+    chosen = [choice for question in options.only or CHOICES for choice in CHOICES[question]]
+    cells = measured(chosen, options.jsonl, cell)
     rows = [[name, f"{cell['perplexity']:.2f}", f"{cell['seconds']:.0f}", f"{cell['peak_mb']:.0f}"] for name, cell in cells.items()]
     print(table(["options", "perplexity", "seconds", "peak MB"], rows))
 

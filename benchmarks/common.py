@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,20 @@ def prune(out: Path, *options: str, model: str = "smollm2-135m", calibration: st
 def perplexity(model: str | Path, windows: int = 20) -> float:
     """Return the perplexity by the protocol: WikiText-2 test, 20 windows of 2,048 tokens, float32."""
     return float(run([SECATEUR, "eval", str(model), "--text", str(TEST_TEXT), "--window", "2048", "-n", str(windows), "--json"]).body["perplexity"])
+
+
+def measured(names: Iterable[str], kept: Path | None, measure: Callable[[str, Path], dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return what `measure` gives for each name and an empty folder, and what `kept` holds; that is added to, and not measured again."""
+    lines = kept.read_text().splitlines() if kept and kept.exists() else []
+    found = {line["name"]: line for line in map(json.loads, lines)}
+    for name in names:
+        if name not in found:
+            with tempfile.TemporaryDirectory() as scratch:
+                found[name] = {"name": name, **measure(name, Path(scratch))}
+            if kept:
+                with kept.open("a") as file:
+                    file.write(json.dumps(found[name]) + "\n")
+    return found
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:

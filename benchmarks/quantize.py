@@ -9,12 +9,10 @@ importance matrix, make of the model; every other file is the GGUF export of the
 from __future__ import annotations
 
 import argparse
-import json
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from common import CALIBRATION, SECATEUR, perplexity, run, table
+from common import CALIBRATION, SECATEUR, measured, perplexity, run, table
 
 MODEL = "smollm2-135m"
 ROWS = {
@@ -53,8 +51,8 @@ def row(options: str, scratch: Path, windows: int) -> dict[str, Any]:
         kind = options.split() if options.startswith("export") else ["export"]
         file = run([SECATEUR, *kind, model, "-o", str(scratch / "model.gguf"), "--json"]).body
         made |= {"file_bytes": file["bytes"], "kl_in_llama_cpp": file["kl"]}
-    measured = str(scratch / "model.gguf") if options.startswith("export") else model
-    return made | {"windows": windows, "perplexity": perplexity(measured, windows)}
+    judged = str(scratch / "model.gguf") if options.startswith("export") else model
+    return made | {"windows": windows, "perplexity": perplexity(judged, windows)}
 
 
 def main() -> None:
@@ -64,14 +62,7 @@ def main() -> None:
     parser.add_argument("--jsonl", type=Path, help="where every finished row is added")
     parser.add_argument("--windows", type=int, default=20)
     options = parser.parse_args()
-    found = {line["name"]: line for line in map(json.loads, options.jsonl.read_text().splitlines())} if options.jsonl and options.jsonl.exists() else {}
-    for name in options.only or ROWS:
-        if name not in found:
-            with tempfile.TemporaryDirectory() as scratch:
-                found[name] = {"name": name, **row(ROWS[name], Path(scratch), options.windows)}
-            if options.jsonl:
-                with options.jsonl.open("a") as file:
-                    file.write(json.dumps(found[name]) + "\n")
+    found = measured(options.only or ROWS, options.jsonl, lambda name, scratch: row(ROWS[name], scratch, options.windows))
     print(
         table(["weights", "bits", "GGUF MB", "perplexity", "windows", "seconds", "KL in llama.cpp"], [[name, *_figures(line)] for name, line in found.items()])
     )

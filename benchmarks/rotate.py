@@ -9,12 +9,10 @@ learned, pruned, written, reloaded and compared. A rotated model stores its head
 from __future__ import annotations
 
 import argparse
-import json
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from common import perplexity, prune, table
+from common import measured, perplexity, prune, table
 
 _HIDDEN = "--method width --units hidden --ratio 0.1"
 ROWS = {
@@ -43,14 +41,7 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--windows", type=int, default=20)
     options = parser.parse_args()
-    found = {line["name"]: line for line in map(json.loads, options.jsonl.read_text().splitlines())} if options.jsonl and options.jsonl.exists() else {}
-    for name in options.only or ROWS:
-        if name not in found:
-            with tempfile.TemporaryDirectory() as scratch:
-                found[name] = {"name": name, **row(ROWS[name], options.model, Path(scratch), options.windows)}
-            if options.jsonl:
-                with options.jsonl.open("a") as file:
-                    file.write(json.dumps(found[name]) + "\n")
+    found = measured(options.only or ROWS, options.jsonl, lambda name, scratch: row(ROWS[name], options.model, scratch, options.windows))
     figures = [
         [name, f"{line['parameters'] / 1e6:.1f}M", f"{line['perplexity']:.2f}", str(line["windows"]), f"{line['seconds']:.0f}", f"{line['peak_mb']:.0f}"]
         for name, line in found.items()

@@ -9,12 +9,10 @@ thread, median of five runs that take turns with the whole model's.
 from __future__ import annotations
 
 import argparse
-import json
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from common import SECATEUR, perplexity, prune, run, table
+from common import SECATEUR, measured, perplexity, prune, run, table
 
 MODEL = "smollm2-135m"
 ROWS = {
@@ -55,14 +53,7 @@ def main() -> None:
     parser.add_argument("--only", action="append", choices=ROWS)
     parser.add_argument("--jsonl", type=Path, help="where every finished row is added")
     options = parser.parse_args()
-    found = {line["name"]: line for line in map(json.loads, options.jsonl.read_text().splitlines())} if options.jsonl and options.jsonl.exists() else {}
-    for name in options.only or ROWS:
-        if name not in found:
-            with tempfile.TemporaryDirectory() as scratch:
-                found[name] = {"name": name, **row(ROWS[name], Path(scratch))}
-            if options.jsonl:
-                with options.jsonl.open("a") as file:
-                    file.write(json.dumps(found[name]) + "\n")
+    found = measured(options.only or ROWS, options.jsonl, lambda name, scratch: row(ROWS[name], scratch))
     rows = [[name, *_figures(line)] for name, line in found.items()]
     print(table(["what goes", "parameters", "perplexity", "seconds", "Q8_0 MB (whole)", "decode, tokens/s", "speed-up (range)"], rows))
 

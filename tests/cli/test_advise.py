@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ import typer
 from tests.conftest import Maker
 
 from secateur.cli.main import app
-from secateur.cli.main import run as main
 from secateur.device.probe import Machine
 from secateur.device.profile import Rates, load_profile, profile_names
 from secateur.device.stream import Measured
@@ -23,20 +21,11 @@ RATES = Rates(threads=1, layer=2e-5, weights={"f16": 8e9, "q8_0": 5e9}, cache=4e
 
 
 @pytest.fixture
-def secateur(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    """Run the command in this process, with nothing remembered of this machine; returns exit code, stdout and stderr."""
+def secateur(secateur: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    """The command with nothing remembered of this machine, on a wide screen."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["secateur", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-            sys.exit(0)
-        output = capsys.readouterr()
-        return int(stopped.value.code or 0), output.out, output.err
-
-    return run
+    return secateur
 
 
 @pytest.fixture

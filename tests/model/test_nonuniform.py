@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from tests.conftest import Maker
+from tests.killed import assert_same_files, killed_at
 from tests.tiny_models import FAMILIES
 from transformers import AutoModelForCausalLM
 
@@ -117,8 +118,7 @@ def test_stock_transformers_refuses_it_rather_than_load_something_else(tiny: Mak
     assert "trust_remote_code" in done.stderr
 
 
-def test_an_interrupted_cut_goes_on_with_the_same_bytes(tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from secateur.model.checkpoint import Checkpoint
+def test_an_interrupted_cut_goes_on_with_the_same_bytes(tiny: Maker, tmp_path: Path) -> None:
 
     folder = tiny("qwen2")
     made_by = {"repair": "lsq", "calibration": "builtin", "samples": "4", "window": "64"}
@@ -126,17 +126,7 @@ def test_an_interrupted_cut_goes_on_with_the_same_bytes(tiny: Maker, tmp_path: P
     digest = pipeline.plan(str(folder), sparsity=0.5, method="wanda", calibration=pipeline.Calibration(samples=4, window=64)).made_by["calibration_digest"]
     plan = Plan(model=base.model, keep=base.keep, drop=base.drop, made_by=made_by | {"calibration_digest": digest})
     pipeline.apply(plan, str(folder), tmp_path / "whole")
-    write = Checkpoint.write
-
-    def stop(self: Checkpoint, index: int, tensors: dict[str, torch.Tensor]) -> None:
-        if index == 3:
-            raise KeyboardInterrupt
-        write(self, index, tensors)
-
-    monkeypatch.setattr(Checkpoint, "write", stop)
-    with pytest.raises(KeyboardInterrupt):
+    with killed_at(3):
         pipeline.apply(plan, str(folder), tmp_path / "out")
-    monkeypatch.setattr(Checkpoint, "write", write)
     assert pipeline.apply(plan, str(folder), tmp_path / "out").resumed_blocks == 2
-    for file in (tmp_path / "whole").iterdir():
-        assert file.read_bytes() == (tmp_path / "out" / file.name).read_bytes(), file.name
+    assert_same_files(tmp_path / "out", tmp_path / "whole")

@@ -11,13 +11,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from tests.conftest import Maker
 from tests.export.uneven import save_uneven, widths
+from tests.killed import killed_at
 from tests.tiny_models import FAMILIES
 
 from secateur import pipeline
 from secateur.core.codes import Grid
 from secateur.core.errors import PlanError, SecateurError, UsageError, VerificationError
 from secateur.core.pattern import Pattern
-from secateur.model.checkpoint import Checkpoint
 from secateur.model.opened import open_model
 from secateur.model.packed import PackedSource
 from secateur.pipeline.export import export
@@ -140,19 +140,10 @@ def test_what_is_protected_stays_as_it_is(tiny: Maker, tmp_path: Path) -> None:
     assert verify(str(tmp_path / "out")).stock_difference <= 1e-5
 
 
-def test_a_run_that_stopped_goes_on(tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_stopped_goes_on(tiny: Maker, tmp_path: Path) -> None:
     quantize(tiny("llama"), tmp_path / "whole")
-    write = Checkpoint.write
-
-    def stop(self: Checkpoint, index: int, tensors: dict[str, torch.Tensor]) -> None:
-        if index == 2:
-            raise KeyboardInterrupt
-        write(self, index, tensors)
-
-    monkeypatch.setattr(Checkpoint, "write", stop)
-    with pytest.raises(KeyboardInterrupt):
+    with killed_at(2):
         quantize(tiny("llama"), tmp_path / "out")
-    monkeypatch.setattr(Checkpoint, "write", write)
     with pytest.raises(SecateurError, match="unfinished run with other settings"):
         quantize(tiny("llama"), tmp_path / "out", Integers(bits=3))
     assert quantize(tiny("llama"), tmp_path / "out").resumed_blocks == 1
@@ -229,13 +220,8 @@ def test_bits_of_each_layer_meet_a_budget_and_beat_one_width(tiny: Maker, tmp_pa
     assert verify(str(tmp_path / "out")).stock_difference <= 1e-5
     kls = [pipeline.evaluate(str(tmp_path / name), window=64, count=8, reference=str(whole)).kl or 0.0 for name in ("out", "even")]
     assert kls[0] < kls[1]
-    write = Checkpoint.write
-    monkeypatch.setattr(
-        Checkpoint, "write", lambda self, index, tensors: write(self, index, tensors) if index < 2 else (_ for _ in ()).throw(KeyboardInterrupt)
-    )
-    with pytest.raises(KeyboardInterrupt):
+    with killed_at(2):
         quantize(whole, tmp_path / "again", budget)
-    monkeypatch.setattr(Checkpoint, "write", write)
     monkeypatch.setattr("secateur.pipeline.integers.allocate_bits", None)
     quantize(whole, tmp_path / "again", budget)
     assert contents(tmp_path / "again") == contents(tmp_path / "out")

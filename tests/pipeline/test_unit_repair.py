@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from tests.conftest import Maker
+from tests.killed import assert_same_files, killed_at
 from tests.tiny_models import FAMILIES
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
@@ -16,7 +17,6 @@ from transformers import AutoModelForCausalLM
 from secateur import pipeline
 from secateur.core.errors import UsageError
 from secateur.core.plan import Plan
-from secateur.model.checkpoint import Checkpoint
 from secateur.model.opened import Opened, open_model
 from secateur.pipeline.calibration import calibration_tokens
 from secateur.pipeline.unit_repair import repaired
@@ -198,24 +198,14 @@ def _our_logits(model: Opened) -> Tensor:
 
 
 @pytest.mark.parametrize(("family", "dtype"), [("llama", "float32"), ("gemma2", "bfloat16")])
-def test_an_interrupted_run_goes_on_with_the_same_bytes(tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str, dtype: str) -> None:
+def test_an_interrupted_run_goes_on_with_the_same_bytes(tiny: Maker, tmp_path: Path, family: str, dtype: str) -> None:
     folder, settings = tiny(family), pipeline.Settings(dtype=dtype)
     plan = _plan(folder, "affine", hidden=tuple(range(60)))
     pipeline.apply(plan, str(folder), tmp_path / "whole", settings=settings)
-    write = Checkpoint.write
-
-    def stop(self: Checkpoint, index: int, tensors: dict[str, Tensor]) -> None:
-        if index == 3:
-            raise KeyboardInterrupt
-        write(self, index, tensors)
-
-    monkeypatch.setattr(Checkpoint, "write", stop)
-    with pytest.raises(KeyboardInterrupt):
+    with killed_at(3):
         pipeline.apply(plan, str(folder), tmp_path / "out", settings=settings)
-    monkeypatch.setattr(Checkpoint, "write", write)
     assert pipeline.apply(plan, str(folder), tmp_path / "out", settings=settings).resumed_blocks == 2
-    for file in (tmp_path / "whole").iterdir():
-        assert file.read_bytes() == (tmp_path / "out" / file.name).read_bytes(), file.name
+    assert_same_files(tmp_path / "out", tmp_path / "whole")
 
 
 def test_a_gguf_file_gets_its_biases(tiny_gguf: Maker, tmp_path: Path) -> None:

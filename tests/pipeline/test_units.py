@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from tests.conftest import Maker
+from tests.killed import assert_same_files, killed_at
 from tests.pipeline.masking import logits, masked_model
 from tests.tiny_models import FAMILIES
 from transformers import AutoModelForCausalLM
@@ -87,9 +88,7 @@ def test_bfloat16_folders_are_what_the_run_computed(tiny: Maker, tmp_path: Path,
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("family", ["qwen2", "gemma3_text"])
-def test_an_interrupted_cut_of_channels_goes_on_with_the_same_bytes(
-    tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str, dtype: str
-) -> None:
+def test_an_interrupted_cut_of_channels_goes_on_with_the_same_bytes(tiny: Maker, tmp_path: Path, family: str, dtype: str) -> None:
     folder, settings = tiny(family, **WIDE), pipeline.Settings(dtype=dtype)
     calibration = pipeline.Calibration(samples=4, window=64)
     digest = pipeline.plan(str(folder), sparsity=0.5, method="wanda", calibration=calibration).made_by["calibration_digest"]
@@ -97,21 +96,10 @@ def test_an_interrupted_cut_of_channels_goes_on_with_the_same_bytes(
     keep = {"hidden": CHANNELS, "0.ffn": tuple(range(50)), "1.kv": (0,), "1.head": (1, 2), "2.head": (0, 1, 4, 5), "2.ffn": tuple(range(20, 60))}
     plan = _plan(folder, keep, ("1.ffn",), **made_by)
     pipeline.apply(plan, str(folder), tmp_path / "whole", settings=settings)
-    write = Checkpoint.write
-
-    def stop(self: Checkpoint, index: int, tensors: dict[str, torch.Tensor]) -> None:
-        if index == 3:
-            raise KeyboardInterrupt
-        write(self, index, tensors)
-
-    monkeypatch.setattr(Checkpoint, "write", stop)
-    with pytest.raises(KeyboardInterrupt):
+    with killed_at(3):
         pipeline.apply(plan, str(folder), tmp_path / "out", settings=settings)
-    monkeypatch.setattr(Checkpoint, "write", write)
     assert pipeline.apply(plan, str(folder), tmp_path / "out", settings=settings).resumed_blocks == 2
-    assert {path.name for path in (tmp_path / "whole").iterdir()} == {path.name for path in (tmp_path / "out").iterdir()}
-    for file in (tmp_path / "whole").iterdir():
-        assert file.read_bytes() == (tmp_path / "out" / file.name).read_bytes(), file.name
+    assert_same_files(tmp_path / "out", tmp_path / "whole")
 
 
 def test_repair_answers_for_heads_and_groups_together(tiny: Maker, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -40,3 +41,33 @@ class Source(Protocol):
 
     def copy_companions(self, folder: Path) -> None:
         """Write tokenizer, chat template and generation config into `folder`."""
+
+
+class Derived(ABC):
+    """A Source made of another one, of which it keeps all that a subclass does not replace."""
+
+    def __init__(self, source: Source) -> None:
+        self.ref = source.ref
+        self.config: dict[str, Any] = source.config
+        self.tensors: Mapping[str, TensorInfo] = source.tensors
+        self._source = source
+
+    @abstractmethod
+    def read(self, name: str) -> Tensor:
+        """Return one tensor, owned by the caller."""
+
+    @abstractmethod
+    def pieces(self, name: str) -> Iterator[Tensor]:
+        """Yield the rows of one tensor in order, a few at a time."""
+
+    def digest(self) -> str:
+        """Return the digest of the source."""
+        return self._source.digest()
+
+    def tokenizer(self) -> Any:
+        """Return the tokenizer of the source."""
+        return self._source.tokenizer()
+
+    def copy_companions(self, folder: Path) -> None:
+        """Copy those of the source."""
+        self._source.copy_companions(folder)

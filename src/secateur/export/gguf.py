@@ -16,9 +16,8 @@ from torch import Tensor
 
 from secateur.core.codes import Codes, Grid
 from secateur.core.errors import SourceError, UsageError
-from secateur.core.graph import TensorInfo
 from secateur.core.progress import Progress
-from secateur.core.source import Source
+from secateur.core.source import Derived, Source
 from secateur.export.grids import kind_of_grid, pack_codes
 from secateur.export.layout import Layout, Stored
 from secateur.export.types import check_width, exact_kind, finite, kind_of, nbytes, pack, rounded
@@ -135,13 +134,12 @@ def _arranged(stored: Stored, parts: list[Tensor]) -> Tensor:
     return halves.transpose(1, 2).reshape(tensor.shape)
 
 
-class _Rounded:
+class _Rounded(Derived):
     """A Source whose weights are rounded as a file stores them, those in `kinds`."""
 
     def __init__(self, source: Source, kinds: Mapping[str, GGMLQuantizationType]) -> None:
-        self.ref, self.config = source.ref, source.config
-        self.tensors: Mapping[str, TensorInfo] = source.tensors
-        self._source, self._kinds = source, kinds
+        super().__init__(source)
+        self._kinds = kinds
 
     def read(self, name: str) -> Tensor:
         tensor = self._source.read(name).float()
@@ -150,15 +148,6 @@ class _Rounded:
     def pieces(self, name: str) -> Iterator[Tensor]:
         for piece in self._source.pieces(name):
             yield rounded(name, piece.float(), self._kinds[name]) if name in self._kinds else piece.float()
-
-    def digest(self) -> str:
-        return self._source.digest()
-
-    def tokenizer(self) -> Any:
-        return self._source.tokenizer()
-
-    def copy_companions(self, folder: Path) -> None:
-        self._source.copy_companions(folder)
 
 
 def _add(writer: GGUFWriter, key: str, value: Any) -> None:

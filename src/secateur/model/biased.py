@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Collection, Iterator
 
 import torch
 from torch import Tensor
 
 from secateur.core.graph import Graph, TensorInfo
-from secateur.core.source import Source
+from secateur.core.source import Derived, Source
 from secateur.model.families import Family, family_of
 from secateur.model.graph import read_graph, tensor_shapes
 from secateur.model.opened import Opened
@@ -40,18 +38,17 @@ def with_output_biases(model: Opened, halves: Collection[str]) -> Opened:
     return Opened(source, read_graph(source))
 
 
-class Biased:
+class Biased(Derived):
     """A Source whose config sets `flags`, with zeros for the biases that these bring."""
 
     def __init__(self, source: Source, graph: Graph, flags: Collection[str]) -> None:
-        self.ref = source.ref
-        self.config: dict[str, Any] = {**source.config, **dict.fromkeys(sorted(flags), True)}
-        self._source = source
+        super().__init__(source)
+        self.config = {**source.config, **dict.fromkeys(sorted(flags), True)}
         family = family_of(self.config)
         own = [tensor_shapes(family, self.config, block.index, block.shape, graph.hidden_size) for block in graph.blocks]
         self._added = {name: shape for shapes in own for name, shape in shapes.items() if name not in source.tensors}
         infos = {name: TensorInfo(shape, source.tensors[name.removesuffix("bias") + "weight"].dtype) for name, shape in self._added.items()}
-        self.tensors: Mapping[str, TensorInfo] = {**source.tensors, **infos}
+        self.tensors = {**source.tensors, **infos}
 
     def read(self, name: str) -> Tensor:
         """Return a tensor of the source, or the zeros of a bias that it has not."""
@@ -63,15 +60,3 @@ class Biased:
             yield self.read(name)
         else:
             yield from self._source.pieces(name)
-
-    def digest(self) -> str:
-        """Return the digest of the source."""
-        return self._source.digest()
-
-    def tokenizer(self) -> Any:
-        """Return the tokenizer of the source."""
-        return self._source.tokenizer()
-
-    def copy_companions(self, folder: Path) -> None:
-        """Copy those of the source."""
-        self._source.copy_companions(folder)

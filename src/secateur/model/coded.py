@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Set
-from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from secateur.core.codes import Codes, Grid
 from secateur.core.graph import TensorInfo
+from secateur.core.source import Derived
 from secateur.model.folder import FolderSource
 
 CONFIG_KEY = "quantization_config"
 
 
-class CodedSource(ABC):
+class CodedSource(Derived):
     """A Source over a folder of which some weights are put together from parts.
 
     grids: name of a quantised weight -> its grid; `codes` gives these as they are.
     """
 
     def __init__(self, folder: FolderSource, grids: Mapping[str, Grid], whole: Mapping[str, TensorInfo], parts: Set[str]) -> None:
-        self.ref, self.path = folder.ref, folder.path
+        super().__init__(folder)
+        self.path = folder.path
         self.config = {key: value for key, value in folder.config.items() if key != CONFIG_KEY}
         self.grids = grids
         self._folder, self._whole = folder, whole
-        self.tensors: Mapping[str, TensorInfo] = {**{name: info for name, info in folder.tensors.items() if name not in parts}, **whole}
+        self.tensors = {**{name: info for name, info in folder.tensors.items() if name not in parts}, **whole}
 
     @abstractmethod
     def codes(self, name: str) -> Codes:
@@ -47,15 +47,3 @@ class CodedSource(ABC):
             yield self.read(name)
         else:
             yield from self._folder.pieces(name)
-
-    def digest(self) -> str:
-        """Return the digest of the files."""
-        return self._folder.digest()
-
-    def tokenizer(self) -> Any:
-        """Return the folder's tokenizer."""
-        return self._folder.tokenizer()
-
-    def copy_companions(self, folder: Path) -> None:
-        """Copy tokenizer, chat template and generation config."""
-        self._folder.copy_companions(folder)

@@ -10,14 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import sqrt
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from secateur.core.graph import Graph, Group, Slice, TensorInfo
-from secateur.core.source import Source
+from secateur.core.graph import Graph, Group, Slice
+from secateur.core.source import Derived, Source
 from secateur.model.families import EMBED, FAMILIES, FINAL_NORM, HEAD, PREFIX, Family
 
 
@@ -63,17 +61,16 @@ def hidden_folds(graph: Graph, kept: int) -> dict[str, Fold]:
     return folds
 
 
-class Narrowed:
+class Narrowed(Derived):
     """A Source seen as a model of fewer hidden channels will hold it: whole in shape, silent in the channels that go.
 
     Weights outside the blocks, and those that are rescaled, are what their stored values stand for in the type `dtype`.
     """
 
     def __init__(self, source: Source, graph: Graph, kept: tuple[int, ...], dtype: torch.dtype) -> None:
-        self.ref, self.config = source.ref, source.config
-        self.tensors: Mapping[str, TensorInfo] = source.tensors
+        super().__init__(source)
         self.folds = hidden_folds(graph, len(kept))
-        self._source, self._dtype, self._outside = source, dtype, frozenset(graph.outside)
+        self._dtype, self._outside = dtype, frozenset(graph.outside)
         self._slices = {part.tensor: part for part in graph.hidden.slices}
         alive = torch.zeros(graph.hidden_size, dtype=torch.bool)
         alive[list(kept)] = True
@@ -110,15 +107,3 @@ class Narrowed:
         if name in self._slices:
             weight.index_fill_(self._slices[name].dim, self._gone, 0)
         return weight
-
-    def digest(self) -> str:
-        """Return the digest of the source."""
-        return self._source.digest()
-
-    def tokenizer(self) -> Any:
-        """Return the tokenizer of the source."""
-        return self._source.tokenizer()
-
-    def copy_companions(self, folder: Path) -> None:
-        """Copy those of the source."""
-        self._source.copy_companions(folder)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
-from secateur.core.graph import Graph, TensorInfo
-from secateur.core.source import Source
+from secateur.core.graph import Graph
+from secateur.core.source import Derived, Source
 
 
-class Merged:
+class Merged(Derived):
     """A Source in which each block of `merge` has the weights `w + Σ (w_k - w)`, k over the blocks it names.
 
     LaCo (arXiv:2402.11187): the sum of the differences, each from the block's own weights. `merge` may be replaced between
@@ -20,10 +18,8 @@ class Merged:
     """
 
     def __init__(self, source: Source, graph: Graph, merge: Mapping[str, tuple[str, ...]]) -> None:
-        self.ref, self.config = source.ref, source.config
-        self.tensors: Mapping[str, TensorInfo] = source.tensors
+        super().__init__(source)
         self.merge = merge
-        self._source = source
         self._prefixes = {str(block.index): block.prefix for block in graph.blocks}
         self._owner = {name: (str(block.index), name.removeprefix(block.prefix)) for block in graph.blocks for name in block.tensors}
 
@@ -46,15 +42,3 @@ class Merged:
             yield self.read(name)
         else:
             yield from self._source.pieces(name)
-
-    def digest(self) -> str:
-        """Return the digest of the source."""
-        return self._source.digest()
-
-    def tokenizer(self) -> Any:
-        """Return the tokenizer of the source."""
-        return self._source.tokenizer()
-
-    def copy_companions(self, folder: Path) -> None:
-        """Copy those of the source."""
-        self._source.copy_companions(folder)

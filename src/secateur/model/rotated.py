@@ -9,15 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from secateur.core.errors import UsageError
-from secateur.core.graph import Block, Graph, TensorInfo
-from secateur.core.source import Source
+from secateur.core.graph import Block, Graph
+from secateur.core.source import Derived, Source
 from secateur.model.families import EMBED, FINAL_NORM, HEAD, family_of
 
 
@@ -42,17 +41,17 @@ def check_rotation(model: Graph, config: Mapping[str, Any]) -> None:
         )
 
 
-class Rotated:
+class Rotated(Derived):
     """A Source that predicts what another does, rotated as it is read; one tensor and the norm before it are in memory at a time."""
 
     def __init__(self, source: Source, graph: Graph, rotation: Rotation) -> None:
-        self.ref = source.ref
+        super().__init__(source)
         self.rotation = rotation
-        self._source, self._blocks = source, {name: block for block in graph.blocks for name in block.tensors}
+        self._blocks = {name: block for block in graph.blocks for name in block.tensors}
         self._family = family_of(source.config)
-        untied = rotation.states is not None and graph.tied
-        self.config: dict[str, Any] = {**source.config, "tie_word_embeddings": False} if untied else source.config
-        self.tensors: Mapping[str, TensorInfo] = {**source.tensors, HEAD: source.tensors[EMBED]} if untied else source.tensors
+        if rotation.states is not None and graph.tied:
+            self.config = {**source.config, "tie_word_embeddings": False}
+            self.tensors = {**source.tensors, HEAD: source.tensors[EMBED]}
         self._head = EMBED if graph.tied else HEAD
 
     def read(self, name: str) -> Tensor:
@@ -106,18 +105,6 @@ class Rotated:
     def _plain(self, norm: str) -> Tensor:
         """Return the weights of a norm that scales nothing."""
         return torch.full(self.tensors[norm].shape, 1.0 - self._family.norm_offset)
-
-    def digest(self) -> str:
-        """Return the digest of the source."""
-        return self._source.digest()
-
-    def tokenizer(self) -> Any:
-        """Return the tokenizer of the source."""
-        return self._source.tokenizer()
-
-    def copy_companions(self, folder: Path) -> None:
-        """Copy those of the source."""
-        self._source.copy_companions(folder)
 
 
 def values_start(block: Block, name: str, module: str) -> int | None:
