@@ -99,6 +99,21 @@ def test_companions_make_the_same_tokenizer(folder: Path, tmp_path: Path) -> Non
     assert {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"} <= {path.name for path in out.iterdir()}
 
 
+@pytest.mark.parametrize("kind", ["TokenizersBackend", "LlamaTokenizerFast", "Qwen2Tokenizer", ""])
+@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3"])
+def test_the_tokenizer_is_the_one_that_the_class_of_the_config_leads_to(family: str, kind: str, tiny: Maker, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    folder = Path(shutil.copytree(tiny(family), tmp_path / "model"))
+    named = json.loads((folder / "tokenizer_config.json").read_text())
+    named.pop("tokenizer_class")
+    (folder / "tokenizer_config.json").write_text(json.dumps(named | ({"tokenizer_class": kind} if kind else {})))
+    found, theirs = open_source(str(folder)).tokenizer(), AutoTokenizer.from_pretrained(folder)
+    assert type(found) is type(theirs)
+    assert found(TEXT).input_ids == theirs(TEXT).input_ids
+    assert (found.chat_template, found.all_special_ids, found.name_or_path) == (theirs.chat_template, theirs.all_special_ids, theirs.name_or_path)
+
+
 def test_a_folder_without_tokenizer_opens_and_says_so_when_asked(folder: Path, tmp_path: Path) -> None:
     (folder / "tokenizer.json").unlink()
     source = open_source(str(folder))

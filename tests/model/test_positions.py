@@ -32,16 +32,17 @@ SCALED: dict[str, dict[str, Any]] = {
 _LENGTHS = {"max_position_embeddings": 256, "original_max_position_embeddings": 64, "pad_token_id": 2, "eos_token_id": 2, "bos_token_id": 0}
 
 
-def _config(settings: dict[str, Any], family: str = "llama") -> Any:
+def scaled_config(settings: dict[str, Any], family: str = "llama") -> dict[str, Any]:
+    """Return the config of a model with these rotary settings."""
     stock = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 384}
     rope = {"rope_theta": 1000.0, **({"partial_rotary_factor": 0.5} if family == "phi3" else {}), **settings}
-    return transformers_config({**stock, "model_type": family, **_LENGTHS, "rope_parameters": rope})
+    return {**stock, "model_type": family, **_LENGTHS, "rope_parameters": rope}
 
 
 @pytest.mark.parametrize("name", SCALED)
 def test_frequencies_are_those_of_transformers_at_every_length(name: str) -> None:
     family, rotary = ("phi3", Phi3RotaryEmbedding) if name == "longrope" else ("llama", LlamaRotaryEmbedding)
-    config = _config({"rope_type": name, **SCALED[name]}, family)
+    config = transformers_config(scaled_config({"rope_type": name, **SCALED[name]}, family))
     found = frequencies(config)
     for length in (1, 64, 65, 256, 300):
         theirs: Any = rotary(config)
@@ -75,7 +76,7 @@ def test_windows_and_blocks_without_positions(family: str, tiny: Maker) -> None:
 
 
 def test_a_scaling_that_is_not_known() -> None:
-    config = _config({"rope_type": "linear", "factor": 2.0})
+    config = transformers_config(scaled_config({"rope_type": "linear", "factor": 2.0}))
     config.rope_parameters["rope_type"] = "spiral"
     with pytest.raises(UnsupportedModelError, match="'spiral'"):
         frequencies(config)

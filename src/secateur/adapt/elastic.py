@@ -14,7 +14,6 @@ from secateur.adapt.weights import part_name, prepare
 from secateur.core.errors import UnsupportedModelError
 from secateur.core.graph import Block, Group
 from secateur.core.ladder import Ladder
-from secateur.model.build import transformers_config
 from secateur.model.families import EMBED, FAMILIES, FINAL_NORM, HEAD
 from secateur.model.opened import Opened
 from secateur.model.positions import frequencies, rotary_kind, sight, turns
@@ -57,7 +56,7 @@ class _Builder:
 
     def __init__(self, model: Opened, stored: Mapping[str, Stored], path: Path) -> None:
         self._graph, self._stored = model.graph, stored
-        self._config, self._family = transformers_config(model.source.config), FAMILIES[model.graph.family]
+        self._config, self._family = model.config, FAMILIES[model.graph.family]
         self._file = WeightFile(path)
         self._starts, at = dict[str, int](), 0
         for name, entry in stored.items():

@@ -16,7 +16,6 @@ from secateur.adapt.weights import SCALES, part_name, prepare
 from secateur.core.errors import UsageError, nearest
 from secateur.core.graph import Block, BlockShape, Group, Slice
 from secateur.core.ladder import Ladder
-from secateur.model.build import transformers_config
 from secateur.model.families import EMBED, FAMILIES, FINAL_NORM, HEAD
 from secateur.model.natively import check_native, native_names
 from secateur.model.opened import Opened
@@ -56,7 +55,7 @@ def check_kernels(model: Opened, kind: str) -> ctypes.CDLL:
     """Return the kernels; raises as `open_kernels` does where they cannot be had, or cannot run a model in a type."""
     if kind not in KINDS:
         raise UsageError(f"--type {kind} is not one of an elastic model in the kernels{nearest(kind, KINDS)}: use {', '.join(KINDS)}")
-    check_native(model.source.ref, FAMILIES[model.graph.family], transformers_config(model.source.config))
+    check_native(model.source.ref, FAMILIES[model.graph.family], model.config)
     return require_kernels("--backend elastic needs none")
 
 
@@ -65,7 +64,7 @@ class _Builder:
 
     def __init__(self, model: Opened, dtype: torch.dtype, stored: Mapping[str, Stored], file: WeightFile) -> None:
         self._dtype = dtype
-        self._graph, self._config, self._stored, self._file = model.graph, transformers_config(model.source.config), stored, file
+        self._graph, self._config, self._stored, self._file = model.graph, model.config, stored, file
         self._family = FAMILIES[model.graph.family]
 
     def body(self, library: ctypes.CDLL, threads: int) -> Kernels:

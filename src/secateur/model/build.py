@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from secateur.model.families import BASE_KEY, SHAPES_KEY, family_of
 from secateur.model.reshape import reshape_blocks
@@ -18,6 +17,8 @@ def transformers_config(config: Mapping[str, Any]) -> Any:
     Some of these classes insist, when they are made, on a `hidden_size` that is the width of all query heads together or a
     multiple of their number. No model needs that, so they are told one and then given the real one.
     """
+    from transformers import AutoConfig
+
     stock = {key: value for key, value in config.items() if key not in ("per_layer_config", "auto_map", BASE_KEY)}
     stock["model_type"] = family_of(config).name
     heads = stock["num_attention_heads"]
@@ -29,6 +30,8 @@ def transformers_config(config: Mapping[str, Any]) -> Any:
 
 def build_model(config: Mapping[str, Any]) -> Any:
     """Return the model that `config` describes, float32, with transformers' initial weights."""
+    from transformers import AutoModelForCausalLM
+
     model: Any = AutoModelForCausalLM.from_config(transformers_config(config), dtype=torch.float32)
     if SHAPES_KEY in config:
         family = family_of(config)

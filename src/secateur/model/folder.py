@@ -34,6 +34,8 @@ _DTYPES = {
 }
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
+# What AutoTokenizer looks at in a config beside its type.
+_NAMES = ("tokenizer_class", "model_name")
 _COMPANIONS = (
     *_VOCABULARIES,
     "merges.txt",
@@ -82,7 +84,7 @@ class FolderSource:
         from transformers import AutoTokenizer
 
         try:
-            return AutoTokenizer.from_pretrained(self.path, local_files_only=True)
+            return AutoTokenizer.from_pretrained(self.path, local_files_only=True, **self._spared())
         # transformers and tokenizers raise anything, bare Exception included, for a damaged tokenizer file.
         except Exception as error:  # noqa: BLE001
             reason = str(error).strip().partition("\n")[0]
@@ -94,6 +96,19 @@ class FolderSource:
         for name in _COMPANIONS:
             if (self.path / name).is_file():
                 shutil.copyfile(self.path / name, folder / name)
+
+    def _spared(self) -> dict[str, Any]:
+        """Return what spares AutoTokenizer the class of the config, which imports much; nothing where that class would decide."""
+        path = self.path / "tokenizer_config.json"
+        named = _read_json(path, "get it again") if path.is_file() else {}
+        if "tokenizer_class" not in named or "auto_map" in named or "model_type" not in self.config:
+            return {}
+        from transformers import PreTrainedConfig
+
+        said = {"name_or_path": str(self.path), **{key: self.config[key] for key in _NAMES if key in self.config}}
+        config: Any = PreTrainedConfig(**said)
+        config.model_type = self.config["model_type"]
+        return {"config": config}
 
     def _require_tokenizer(self) -> None:
         if not any((self.path / name).is_file() for name in _VOCABULARIES):

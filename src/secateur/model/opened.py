@@ -2,31 +2,42 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import torch
 
 from secateur.core.graph import Graph
 from secateur.core.source import Source
-from secateur.model.families import BASE_KEY
+from secateur.model.build import transformers_config
+from secateur.model.completed import completed
 from secateur.model.graph import read_graph
-from secateur.model.nonuniform import register
 from secateur.model.source import open_source
 from secateur.model.stream import ModelStream
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A source and its graph."""
+    """A source and its graph.
+
+    kept_in: folder of what is found out once, for a process that is to hold little.
+    """
 
     source: Source
     graph: Graph
+    kept_in: Path | None = field(default=None, kw_only=True)
 
     @cached_property
     def digest(self) -> str:
         """Digest of the stored weights; reading a large model for it takes a while, once."""
         return self.source.digest()
+
+    @cached_property
+    def config(self) -> Any:
+        """Config with what its class in transformers fills in; raises OutputError where `kept_in` cannot be written."""
+        return completed(self.source.config, self.kept_in) if self.kept_in else transformers_config(self.source.config)
 
     def stream(self, outside: torch.dtype = torch.float32) -> ModelStream:
         """Return the model as a stream of blocks, weights outside the blocks rounded to `outside`."""
@@ -36,7 +47,4 @@ class Opened:
 def open_model(ref: str) -> Opened:
     """Open a folder, a hub id, a GGUF file or a built-in name; raises SourceError or UnsupportedModelError."""
     source = open_source(ref)
-    if BASE_KEY in source.config:
-        # transformers would ask to run the folder's own code, which says the same as ours.
-        register()
     return Opened(source, read_graph(source))

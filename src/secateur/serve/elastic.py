@@ -102,6 +102,7 @@ def make_elastic(model: Opened, how: Elasticity, progress: Progress) -> tuple[El
 
     Raises LadderError where the ladder is of another model, UsageError for a policy or a type that is not known, or where there are no kernels.
     """
+    model = replace(model, kept_in=how.folder)
     _check(how, model)
     folder = how.folder / model.digest.removeprefix("sha256:")[:16]
     try:
