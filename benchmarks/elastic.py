@@ -5,7 +5,8 @@
     MKL_DISABLE_FAST_MM=1 python benchmarks/elastic.py memory --ladder ladder.json   # as the command sets for itself
     python benchmarks/elastic.py speed --ladder ladder.json
     python benchmarks/elastic.py serve --ladder ladder.json --threads 1   # tokens/s of `secateur serve` in torch and in the kernels, in turns
-    python benchmarks/elastic.py start                    # the first start of `secateur serve`, which makes its ladder, and the second; what the process holds
+    python benchmarks/elastic.py start --ladder ladder.json --beside OLD/src   # how long `secateur serve` takes to listen, and what the process holds
+                                                          # (in turns with another checkout; without a ladder the first start makes one)
 
 `levels` counts in a memory cgroup of its own where it may make one (v1 or v2).
 """
@@ -60,9 +61,9 @@ class Notes(Silent):
         print(" ", line, flush=True)
 
 
-def resident() -> int:
-    """Bytes of anonymous pages of this process, counted page by page by the kernel."""
-    rows = Path("/proc/self/smaps_rollup").read_text().splitlines()
+def resident(process: int | str = "self") -> int:
+    """Bytes of anonymous pages of a process, counted page by page by the kernel."""
+    rows = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
     return int(next(row.split()[1] for row in rows if row.startswith("Anonymous:"))) * 1024
 
 
@@ -264,35 +265,46 @@ def ranked(model: Opened, output: Path, folder: Path) -> None:
     print(f"naive search, computed: {cost.naive_heads} such measurements, at that time each (at most) {total:.0f} s; passes through halves {cost.naive}")
 
 
-def started(model: str, folder: Path, threads: int) -> None:
-    """Start a server without a ladder, then again with the one it made; say how long it takes to listen, and what it holds then."""
-    command = [sys.executable, "-m", "secateur", "serve", model, "--port", "0", "--cache", str(folder), "--threads", str(threads)]
-    for name in ("first", "second"):
-        start = time.perf_counter()
-        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-            assert process.stderr is not None
-            for line in process.stderr:
-                print(f"  {time.perf_counter() - start:6.1f} s  {line.rstrip()}", flush=True)
-                if line.startswith("serving "):
-                    break
-            rows = Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()
-            held = {row.split()[0].rstrip(":"): int(row.split()[1]) * 1024 / MB for row in rows[1:]}
-            print(f"{name} start: {time.perf_counter() - start:.1f} s; anonymous {held['Anonymous']:.1f} MB, resident {held['Rss']:.1f} MB", flush=True)
-            process.send_signal(signal.SIGINT)
-
-
 SERVED = {"elastic, bfloat16": ("elastic",), "native, bf16": ("native", "--type", "bf16"), "native, int8": ("native", "--type", "int8")}
-PROMPT, ANSWER = 32, 48
+PROMPT, ANSWER, STARTS = 32, 48, 3
 
 
 @contextmanager
-def serving(model: str, ladder: Path, folder: Path, threads: int, backend: tuple[str, ...]) -> Iterator[str]:
-    """Start a server that keeps its model whole; yield its address."""
-    command = [sys.executable, "-m", "secateur", "serve", model, "--ladder", str(ladder), "--cache", str(folder), "--threads", str(threads)]
-    with subprocess.Popen([*command, "--port", "0", "--policy", "none", "--name", "it", "--backend", *backend], stderr=subprocess.PIPE, text=True) as process:
+def serving(model: str, folder: Path, threads: int, *options: str, source: str = "") -> Iterator[tuple[str, int]]:
+    """Start a server, of the checkout whose sources these are; yield its address, and the number of its process."""
+    command = [sys.executable, "-m", "secateur", "serve", model, "--cache", str(folder), "--threads", str(threads), "--port", "0", "--name", "it", *options]
+    environment = {**os.environ, "PYTHONPATH": source} if source else None
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stderr is not None
-        yield next(line for line in process.stderr if line.startswith("serving ")).split()[-1]
+        yield next(line for line in process.stderr if line.startswith("serving ")).split()[-1], process.pid
         process.send_signal(signal.SIGINT)
+
+
+def started(model: str, ladder: Path | None, threads: int, beside: str) -> None:
+    """Start servers whose weights are not sorted yet, then again those that have them; say what each holds once it listens, and once it has answered."""
+    found: dict[tuple[str, ...], list[list[float]]] = {}
+    for _ in range(STARTS if ladder else 1):
+        for backend, tree in ((backend, tree) for backend in ("elastic", "native") for tree in ("", beside)[: 1 + bool(beside)]):
+            options = ("--backend", backend, *(("--ladder", str(ladder)) if ladder else ()))
+            with tempfile.TemporaryDirectory() as folder:
+                for start in ("first", "again"):
+                    row = start_of(model, Path(folder), threads, options, tree)
+                    found.setdefault((backend, "other" if tree else "this", start), []).append(row)
+                    print(backend, tree, start, *(f"{value:.1f}" for value in row), flush=True)
+    rows = [[*how, *(spread([row[place] for row in each]) for place in range(4))] for how, each in sorted(found.items())]
+    print(common.table(["backend", "checkout", "start", "seconds", "anonymous MB, listening", "after an answer", "without the weights"], rows))
+
+
+def start_of(model: str, folder: Path, threads: int, options: tuple[str, ...], source: str) -> list[float]:
+    """Return seconds until a server listens, MB that it holds then and after an answer, and those without its weights."""
+    import httpx
+
+    start = time.perf_counter()
+    with serving(model, folder, threads, *options, source=source) as (address, process):
+        took, listening = time.perf_counter() - start, resident(process)
+        httpx.post(f"{address}/v1/completions", json={"model": "it", "prompt": [5] * PROMPT, "max_tokens": 8}, timeout=300).raise_for_status()
+        weights, answered = httpx.get(f"{address}/state", timeout=30).json()["weights"], resident(process)
+    return [took, listening / MB, answered / MB, (answered - weights) / MB]
 
 
 def streamed(address: str, seed: int, ends: tuple[int, ...], came: list[list[float]]) -> None:
@@ -328,7 +340,8 @@ def served(model: str, ladder: Path, folder: Path, threads: int) -> None:
     found: dict[tuple[str, int], list[tuple[float, float]]] = {}
     ends = tuple(ends_of((opened := open_model(model)).source, opened.source.tokenizer()))
     with ExitStack() as stack:
-        addresses = {name: stack.enter_context(serving(model, ladder, folder, threads, backend)) for name, backend in SERVED.items()}
+        whole = ("--ladder", str(ladder), "--policy", "none", "--backend")
+        addresses = {name: stack.enter_context(serving(model, folder, threads, *whole, *backend))[0] for name, backend in SERVED.items()}
         for turn in range(REPEAT + 1):
             for clients in (1, 8):
                 for name, address in addresses.items():
@@ -355,12 +368,12 @@ def main() -> None:
     parser.add_argument("--ladder", type=Path)
     parser.add_argument("--output", "-o", type=Path, default=Path("ladder.json"))
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--beside", default="", help="start: the sources of another checkout, to start servers of in turns")
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
     hold_little()
     if chosen.part == "start":
-        with tempfile.TemporaryDirectory() as folder:
-            started(chosen.model, Path(folder), chosen.threads)
+        started(chosen.model, chosen.ladder, chosen.threads, chosen.beside)
         return
     if chosen.part == "serve":
         with tempfile.TemporaryDirectory() as folder:
