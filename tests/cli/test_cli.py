@@ -356,6 +356,7 @@ def test_recover_refuses_options_of_another_method(secateur: Secateur, tiny: Mak
         (["--rank", "4"], "--rank belongs to --method lora, not to local"),
         (["--method", "lora", "--sparsity", "0.5"], "--sparsity belongs to --method distill, not to lora"),
         (["--method", "distill", "--stages", "3"], "--stages needs --ratio"),
+        (["--method", "distill", "--criterion", "wanda"], "--criterion needs --sparsity"),
         (["--method", "distill", "--loss", "backward"], "unknown --loss 'backward'"),
     ):
         code, printed, error = secateur("recover", tiny("llama"), "-o", tmp_path / "no", "--teacher", tiny("llama"), *options)

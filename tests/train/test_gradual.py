@@ -23,7 +23,7 @@ def test_the_cubic_is_steep_at_first_and_exact_at_its_end() -> None:
     assert cubic(0, 0, 0.5) == 0.5
 
 
-def _smallest(weight: Tensor, share: float) -> Tensor:
+def _smallest(_name: str, weight: Tensor, share: float) -> Tensor:
     order = weight.abs().flatten().argsort()
     mask = torch.ones(weight.numel(), dtype=torch.bool)
     mask[order[: round(share * weight.numel())]] = False

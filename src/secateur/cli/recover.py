@@ -25,6 +25,7 @@ _RATE = "Highest learning rate; local, distill and scales: relative to the size 
 _BATCH = "Tokens in each step; of all processes together."
 _LOSS = "Kullback-Leibler divergence: forward (default), reverse or both."
 _STATES = "Weight of the distance of the last hidden states."
+_CRITERION = "distill with --sparsity: which weights go: wanda (default), magnitude, ria, random."
 _STEPS = "Steps of training; local: for each half of a block."
 
 
@@ -42,7 +43,8 @@ def recover(
     top: Annotated[int | None, typer.Option("--top", min=1, help="Not local: likeliest tokens of the teacher that are kept; all others count as one.")] = None,
     states: Annotated[float | None, typer.Option("--states", min=0.0, help=f"Not local: {_STATES}")] = None,
     schedule: Annotated[str | None, typer.Option("--schedule", help="Not local: cosine (default) or wsd (warm up, stay, decay).")] = None,
-    sparsity: Annotated[float | None, typer.Option("--sparsity", help="distill: prune while training, by magnitude, to this share of zeros.")] = None,
+    sparsity: Annotated[float | None, typer.Option("--sparsity", help="distill: prune while training, to this share of zeros; MODEL is dense.")] = None,
+    criterion: Annotated[str | None, typer.Option("--criterion", help=_CRITERION)] = None,
     ratio: Annotated[float | None, typer.Option("--ratio", help="distill: narrow FFNs by this share in stages, training after each; MODEL is dense.")] = None,
     stages: Annotated[int | None, typer.Option("--stages", min=2, help="distill with --ratio: how many (5).")] = None,
     rank: Annotated[int | None, typer.Option("--rank", min=1, help="lora: rank of the adapters.")] = None,
@@ -70,6 +72,7 @@ def recover(
         "schedule": schedule,
         "rank": rank,
         "sparsity": sparsity,
+        "criterion": criterion,
         "ratio": ratio,
         "stages": stages,
     }
@@ -92,7 +95,7 @@ def _how(method: str, given: dict[str, Any]) -> How | Interleaved:
     """Return the recovery that the options ask for; raises UsageError for those that belong to another method."""
     belong = {
         "rank": ("lora",),
-        **dict.fromkeys(("sparsity", "ratio", "stages"), ("distill",)),
+        **dict.fromkeys(("sparsity", "criterion", "ratio", "stages"), ("distill",)),
         **dict.fromkeys(("micro", "loss", "temperature", "top", "states", "schedule", "checkpointing"), ("distill", "lora", "bias", "scales")),
     }
     for name in given:
@@ -100,6 +103,8 @@ def _how(method: str, given: dict[str, Any]) -> How | Interleaved:
             raise UsageError(f"--{name} belongs to --method {' or '.join(belong[name])}, not to {method}: leave it out")
     if "stages" in given and "ratio" not in given:
         raise UsageError("--stages needs --ratio: the share of the FFNs that goes in all")
+    if "criterion" in given and "sparsity" not in given:
+        raise UsageError("--criterion needs --sparsity: the share of zeros that it chooses")
     from secateur import pipeline
 
     ratio, stages = given.pop("ratio", None), given.pop("stages", 5)

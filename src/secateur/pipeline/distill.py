@@ -7,7 +7,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +14,6 @@ import torch
 from torch import Tensor
 
 from secateur.core.errors import MissingExtraError, UsageError, nearest
-from secateur.core.pattern import Pattern
 from secateur.core.plan import Plan
 from secateur.core.progress import Progress
 from secateur.model.arithmetic import Arithmetic, arithmetic, has_bfloat16
@@ -25,6 +23,7 @@ from secateur.model.opened import Opened, open_model
 from secateur.model.packed import PackedSource
 from secateur.model.whole import load_whole
 from secateur.pipeline.calibration import held_out
+from secateur.pipeline.growing import by_criterion, check_growing
 from secateur.pipeline.pairing import mask_of, pair
 from secateur.pipeline.reload import difference, last_states
 from secateur.pipeline.rewrite import Rewrite
@@ -38,7 +37,6 @@ from secateur.train.schedule import SCHEDULES, Schedule
 from secateur.train.student import Learner, Loss, named_weights, size
 from secateur.train.teacher import teach
 from secateur.train.trainer import Regime, Trained, Trainer
-from secateur.transform.mask import choose_mask
 
 Trains = Literal["all", "lora", "bias", "scales"]
 _RATES: Mapping[Trains, float] = {"all": 5e-4, "lora": 2e-3, "bias": 1e-3, "scales": 2e-3}
@@ -62,7 +60,7 @@ class Distill:
     schedule: `cosine` or `wsd`; warmup: its share of the steps.
     loss: `forward`, `reverse` or `both` Kullback-Leibler divergences at `temperature`, of the teacher's `top` likeliest tokens and all
     others as one; states, text: weights of the distance of the last hidden states, and of the negative log likelihood of the text.
-    sparsity: share of zeros that every linear of the blocks grows along a cubic while it is trained, by magnitude, and has from `grow` of the
+    sparsity: share of zeros that every linear of the blocks grows along a cubic while it is trained, by `criterion`, and has from `grow` of the
     steps on; None leaves zeros as they are. The best is then the best from there on, and the result need not be better than its start.
     held: share of the windows that nothing is learned from. They are looked at `checks` times, or as often as costs a sixth of the training,
     but twice; `patience` looks in a row without gain end the run, and the model is what it was at its best.
@@ -82,6 +80,7 @@ class Distill:
     states: float = 0.0
     text: float = 0.0
     sparsity: float | None = None
+    criterion: str = "wanda"
     grow: float = 0.6
     rank: int = 16
     alpha: int = 32
@@ -112,6 +111,7 @@ class Distill:
             raise UsageError(f"--rate {self.rate} must be above 0")
         if self.sparsity is not None and not (0 < self.sparsity < 1 and 0 <= self.grow < 1 and self.trains == "all"):
             raise UsageError(f"--sparsity {self.sparsity} must be between 0 and 1, and weights are pruned only where all are trained (--method distill)")
+        check_growing(self.criterion)
         if not 0 < self.held < 1 or min(self.states, self.text, self.warmup, self.patience) < 0:
             raise UsageError("held must be between 0 and 1; states, text, warmup and patience not below 0")
 
@@ -153,16 +153,19 @@ class WholeRun:
         windows, length = tokens.shape
         regime = self._how.regime(windows, length, self.accelerator.num_processes, bfloat16=self._bfloat16)
         loss = Loss(kind=self._how.loss, temperature=self._how.temperature, states=self._how.states, text=self._how.text)
-        trainer = Trainer(self.accelerator, learner, loss, regime, self._folder, seed, self._gradual())
+        gradual = self._gradual(learner.model, tokens[: windows - held_out(windows, self._how.held)])
+        trainer = Trainer(self.accelerator, learner, loss, regime, self._folder, seed, gradual)
         self.trained = trainer.run(tokens, targets, held_out(len(tokens), self._how.held), progress)
         if self.trained.best_step:
             self.changed = {name: tensor.cpu() for name, tensor in learner.tensors().items()}
 
-    def _gradual(self) -> Gradual | None:
+    def _gradual(self, whole: Any, tokens: Tensor) -> Gradual | None:
         if self._how.sparsity is None:
             return None
-        tensors = [linear.tensor for linear in self._student.graph.linears]
-        return Gradual(tensors, self._how.sparsity, round(self._how.grow * self._how.steps), _EVERY, _by_magnitude)
+        graph = self._student.graph
+        choose = by_criterion(self._how.criterion, whole, graph, tokens)
+        tensors = [linear.tensor for linear in graph.linears]
+        return Gradual(tensors, self._how.sparsity, round(self._how.grow * self._how.steps), _EVERY, choose)
 
     def write(self, rewrite: Rewrite) -> None:
         """Write every shard that is not there yet, and forget what a resume would have needed."""
@@ -213,20 +216,6 @@ class WholeRun:
                 return adapters(whole, modules, masks, rank=self._how.rank, alpha=self._how.alpha, seed=seed)
             case _:
                 return biases(whole, graph.tensors)
-
-
-def pruned_by(how: Distill, student: Opened, seed: int) -> Plan | None:
-    """Return the plan of the zeros that a training makes, or None if it makes none."""
-    if how.sparsity is None:
-        return None
-    pattern = str(Pattern(how.sparsity))
-    made_by = {"criterion": "magnitude", "repair": "none", "scope": "tensor", "allocation": "uniform", "target": pattern, "seed": str(seed)}
-    sparsity = {linear.tensor: pattern for linear in student.graph.linears}
-    return Plan(model=student.digest, sparsity=sparsity, made_by={**made_by, "secateur": version("secateur")})
-
-
-def _by_magnitude(weight: Tensor, ratio: float) -> Tensor:
-    return choose_mask(weight.abs(), Pattern(ratio), "tensor")
 
 
 def _accelerator() -> Any:

@@ -23,7 +23,8 @@ from secateur.model.coded import CodedSource
 from secateur.model.opened import Opened, open_model
 from secateur.model.packed import PackedSource
 from secateur.pipeline.calibration import Calibration, calibration_tokens, held_out, provenance
-from secateur.pipeline.distill import Distill, WholeRun, is_first_process, pruned_by, share
+from secateur.pipeline.distill import Distill, WholeRun, is_first_process, share
+from secateur.pipeline.growing import grown
 from secateur.pipeline.judge import Judge
 from secateur.pipeline.local import Local, LocalPass
 from secateur.pipeline.pairing import check_masks, check_tokenizers, plan_beside
@@ -154,7 +155,9 @@ class _Job:
             whole = WholeRun(self.student, self.teacher, self.plan, self.how, rewrite.folder, self.kind)
             whole.run(self.tokens, seed=self.seed, progress=progress)
             whole.write(rewrite)
-            rewrite.finish(self.teacher, self.said, pruned_by(self.how, self.student, self.seed) or self.plan)
+            zeros = self.how.sparsity
+            plan = self.plan if zeros is None else grown(self.student, self.how.criterion, zeros, self.text, self.seed)
+            rewrite.finish(self.teacher, self.said, plan)
             found, trained = whole.compare(rewrite, self.tokens), whole.trained
         accept(found)
         return found, trained

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from secateur.train.student import Learner
 
-Choose = Callable[[Tensor, float], Tensor]
-"""Weight and share of zeros in, keep-mask of the weight's shape out."""
+Choose = Callable[[str, Tensor, float], Tensor]
+"""Name of a weight, the weight and its share of zeros in, keep-mask of its shape out."""
 
 
 def cubic(step: int, stop: int, final: float) -> float:
@@ -41,7 +41,7 @@ class Gradual:
         """
         if step == self.stop or (step < self.stop and step % self.every == 0):
             for name in self.tensors:
-                learner.masks[name] = self.choose(learner.parameters[name].detach(), cubic(step, self.stop, self.final))
+                learner.masks[name] = self.choose(name, learner.parameters[name].detach(), cubic(step, self.stop, self.final))
         for name in self.tensors:
             if name not in learner.masks:
                 learner.masks[name] = learner.parameters[name].detach() != 0
