@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from tests.conftest import Maker
@@ -12,6 +13,7 @@ from tests.pipeline.test_recover_local import EXACT, TEXT, _bytes
 from secateur import pipeline
 from secateur.core.errors import OutputError, UsageError
 from secateur.model.opened import open_model
+from secateur.train.teacher import teach
 from secateur.train.trainer import Trainer
 
 HOW = pipeline.Interleaved(
@@ -29,7 +31,10 @@ class _Killed(BaseException):
 
 
 def test_stages_add_up_and_a_killed_run_goes_on(tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = Mock(wraps=teach)
+    monkeypatch.setattr("secateur.pipeline.distill.teach", asked)
     made = _run(tiny, tmp_path / "whole")
+    asked.assert_called_once()
     whole, narrow = (open_model(str(folder)).graph for folder in (tiny("llama"), tmp_path / "whole"))
     left = sum(block.shape.intermediate_size for block in narrow.blocks) / sum(block.shape.intermediate_size for block in whole.blocks)
     assert left == pytest.approx(0.5, abs=0.06)

@@ -134,9 +134,13 @@ class Distill:
 
 
 class WholeRun:
-    """Training of a whole model beside the folder that it is written to; every process of `accelerate launch` takes part."""
+    """Training of a whole model beside the folder that it is written to; every process of `accelerate launch` takes part.
 
-    def __init__(self, student: Opened, teacher: Opened, plan: Plan | None, how: Distill, folder: Path, kind: Arithmetic) -> None:
+    answers: file of what the teacher says, read where it is there; None keeps it in the folder until the model is written.
+    """
+
+    def __init__(self, student: Opened, teacher: Opened, plan: Plan | None, how: Distill, folder: Path, kind: Arithmetic, answers: Path | None = None) -> None:
+        self._answers = answers or folder / "model-teacher.safetensors"
         self._student, self._teacher, self._plan, self._how, self._folder = student, teacher, plan, how, folder
         self._channels = pair(student, teacher, plan).channels if how.states else None
         self.accelerator = _accelerator()
@@ -186,7 +190,7 @@ class WholeRun:
 
     def _targets(self, tokens: Tensor, progress: Progress) -> Targets:
         """Return what the teacher says, from a file where it has said it already."""
-        path = self._folder / "model-teacher.safetensors"
+        path = self._answers
         if self.accelerator.is_main_process and not path.exists():
             whole, states = load_whole(self._teacher), bool(self._how.states)
             device = self.accelerator.device

@@ -63,22 +63,25 @@ def interleave(src: str, teacher: str, how: Interleaved, text: Calibration, out:
     width, distill = how.stage()
     folder, model, whole = out.with_name(out.name + ".stages"), open_model(src), open_model(teacher)
     _claim(folder, {"model": model.digest, "teacher": whole.digest, "how": repr(how), "text": repr(text), "seed": seed}, settings)
+
+    def train(stage: int, into: Path) -> Recovered:
+        narrow = _narrowed(model, width, text, folder / f"{stage:02d}-narrowed", seed, settings, progress)
+        # The text is the same in every stage, and so is what the teacher says about it.
+        answers = folder / "teacher.safetensors"
+        return recover(narrow, whole, distill, text, into, seed=seed, settings=settings, progress=progress, answers=answers)
+
     for stage in range(1, how.stages):
         trained = folder / f"{stage:02d}-trained"
         if not trained.exists():
-            recover(
-                _narrowed(model, width, text, trained, seed, settings, progress), whole, distill, text, trained, seed=seed, settings=settings, progress=progress
-            )
+            train(stage, trained)
         model = open_model(str(trained))
-    last = _narrowed(model, width, text, folder / f"{how.stages:02d}-trained", seed, settings, progress)
-    made = recover(last, whole, distill, text, out, seed=seed, settings=settings, progress=progress)
+    made = train(how.stages, out)
     shutil.rmtree(folder)
     return made
 
 
-def _narrowed(model: Opened, width: Width, text: Calibration, trained: Path, seed: int, settings: Settings, progress: Progress) -> Opened:
+def _narrowed(model: Opened, width: Width, text: Calibration, out: Path, seed: int, settings: Settings, progress: Progress) -> Opened:
     """Return the model of a stage before it is trained, made now or by a run that was killed."""
-    out = trained.with_name(trained.name.replace("trained", "narrowed"))
     if not out.exists():
         execute(model, decide_width(model, width, text, seed, progress), out, settings, progress)
     return open_model(str(out))

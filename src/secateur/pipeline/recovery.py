@@ -59,8 +59,21 @@ class Recovered:
     trained: Trained | None = None
 
 
-def recover(student: Opened, teacher: Opened, how: How, calibration: Calibration, out: Path, *, seed: int, settings: Settings, progress: Progress) -> Recovered:
+def recover(
+    student: Opened,
+    teacher: Opened,
+    how: How,
+    calibration: Calibration,
+    out: Path,
+    *,
+    seed: int,
+    settings: Settings,
+    progress: Progress,
+    answers: Path | None = None,
+) -> Recovered:
     """Train `student` towards `teacher` and write the folder `out`, going on where the same run was killed.
+
+    answers: where what the teacher says about the text is kept, for a caller who trains several students on the same; it must be of such a run.
 
     Raises UsageError for a teacher that is not one of this student or a method that is not for it, PlanError for a mask that its plan does
     not give it, TextError if the text is too short, VerificationError if the folder does not compute what was meant; then nothing is left.
@@ -74,7 +87,7 @@ def recover(student: Opened, teacher: Opened, how: How, calibration: Calibration
         student = with_output_biases(student, ("attn", "ffn"))
     tokens = calibration_tokens(teacher, calibration, seed)
     held = tokens[-held_out(len(tokens), how.held) :]
-    job = _Job(student, teacher, how, plan, tokens, seed, settings, provenance(calibration, tokens))
+    job = _Job(student, teacher, how, plan, tokens, seed, settings, provenance(calibration, tokens), answers)
     if isinstance(how, Distill) and not is_first_process():
         return job.follow(how, out)
     with arithmetic(job.kind), writing(out, job.note(), len(student.graph.blocks) + 1, overwrite=settings.overwrite) as checkpoint:
@@ -121,6 +134,7 @@ class _Job:
     seed: int
     settings: Settings
     text: Mapping[str, str]
+    answers: Path | None
 
     @property
     def kind(self) -> Arithmetic:
@@ -152,7 +166,7 @@ class _Job:
             rewrite.finish(self.teacher, self.said, self.plan)
             found, trained = local.compare(self.tokens), None
         else:
-            whole = WholeRun(self.student, self.teacher, self.plan, self.how, rewrite.folder, self.kind)
+            whole = WholeRun(self.student, self.teacher, self.plan, self.how, rewrite.folder, self.kind, self.answers)
             whole.run(self.tokens, seed=self.seed, progress=progress)
             whole.write(rewrite)
             zeros = self.how.sparsity
