@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -133,14 +133,25 @@ class Distill:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One of several trainings on the same text.
+
+    answers: file of what the teacher says about it, made by the first. first: steps that the earlier ones took.
+    """
+
+    answers: Path
+    first: int = 0
+
+
 class WholeRun:
     """Training of a whole model beside the folder that it is written to; every process of `accelerate launch` takes part.
 
-    answers: file of what the teacher says, read where it is there; None keeps it in the folder until the model is written.
+    turn: None for a training by itself, whose teacher's predictions stay in the folder until the model is written.
     """
 
-    def __init__(self, student: Opened, teacher: Opened, plan: Plan | None, how: Distill, folder: Path, kind: Arithmetic, answers: Path | None = None) -> None:
-        self._answers = answers or folder / "model-teacher.safetensors"
+    def __init__(self, student: Opened, teacher: Opened, plan: Plan | None, how: Distill, folder: Path, kind: Arithmetic, turn: Turn | None = None) -> None:
+        self._turn = turn or Turn(folder / "model-teacher.safetensors")
         self._student, self._teacher, self._plan, self._how, self._folder = student, teacher, plan, how, folder
         self._channels = pair(student, teacher, plan).channels if how.states else None
         self.accelerator = _accelerator()
@@ -155,7 +166,7 @@ class WholeRun:
         learner = self._learner(seed)
         learner.model.to(self.accelerator.device)
         windows, length = tokens.shape
-        regime = self._how.regime(windows, length, self.accelerator.num_processes, bfloat16=self._bfloat16)
+        regime = replace(self._how.regime(windows, length, self.accelerator.num_processes, bfloat16=self._bfloat16), first=self._turn.first)
         loss = Loss(kind=self._how.loss, temperature=self._how.temperature, states=self._how.states, text=self._how.text)
         gradual = self._gradual(learner.model, tokens[: windows - held_out(windows, self._how.held)])
         trainer = Trainer(self.accelerator, learner, loss, regime, self._folder, seed, gradual)
@@ -190,7 +201,7 @@ class WholeRun:
 
     def _targets(self, tokens: Tensor, progress: Progress) -> Targets:
         """Return what the teacher says, from a file where it has said it already."""
-        path = self._answers
+        path = self._turn.answers
         if self.accelerator.is_main_process and not path.exists():
             whole, states = load_whole(self._teacher), bool(self._how.states)
             device = self.accelerator.device

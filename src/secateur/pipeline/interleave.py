@@ -14,7 +14,7 @@ from secateur.core.errors import OutputError, UsageError
 from secateur.core.progress import Progress
 from secateur.model.opened import Opened, open_model
 from secateur.pipeline.calibration import Calibration
-from secateur.pipeline.distill import Distill, processes
+from secateur.pipeline.distill import Distill, Turn, processes
 from secateur.pipeline.recovery import Recovered, recover
 from secateur.pipeline.run import Settings, execute
 from secateur.pipeline.width import Width, decide_width
@@ -66,9 +66,8 @@ def interleave(src: str, teacher: str, how: Interleaved, text: Calibration, out:
 
     def train(stage: int, into: Path) -> Recovered:
         narrow = _narrowed(model, width, text, folder / f"{stage:02d}-narrowed", seed, settings, progress)
-        # The text is the same in every stage, and so is what the teacher says about it.
-        answers = folder / "teacher.safetensors"
-        return recover(narrow, whole, distill, text, into, seed=seed, settings=settings, progress=progress, answers=answers)
+        turn = Turn(folder / "teacher.safetensors", (stage - 1) * distill.steps)
+        return recover(narrow, whole, distill, text, into, seed=seed, settings=settings, progress=progress, turn=turn)
 
     for stage in range(1, how.stages):
         trained = folder / f"{stage:02d}-trained"

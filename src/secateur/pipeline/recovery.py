@@ -23,7 +23,7 @@ from secateur.model.coded import CodedSource
 from secateur.model.opened import Opened, open_model
 from secateur.model.packed import PackedSource
 from secateur.pipeline.calibration import Calibration, calibration_tokens, held_out, provenance
-from secateur.pipeline.distill import Distill, WholeRun, is_first_process, share
+from secateur.pipeline.distill import Distill, Turn, WholeRun, is_first_process, share
 from secateur.pipeline.growing import grown
 from secateur.pipeline.judge import Judge
 from secateur.pipeline.local import Local, LocalPass
@@ -69,11 +69,11 @@ def recover(
     seed: int,
     settings: Settings,
     progress: Progress,
-    answers: Path | None = None,
+    turn: Turn | None = None,
 ) -> Recovered:
     """Train `student` towards `teacher` and write the folder `out`, going on where the same run was killed.
 
-    answers: where what the teacher says about the text is kept, for a caller who trains several students on the same; it must be of such a run.
+    turn: for a caller who trains several students on the same text.
 
     Raises UsageError for a teacher that is not one of this student or a method that is not for it, PlanError for a mask that its plan does
     not give it, TextError if the text is too short, VerificationError if the folder does not compute what was meant; then nothing is left.
@@ -87,7 +87,7 @@ def recover(
         student = with_output_biases(student, ("attn", "ffn"))
     tokens = calibration_tokens(teacher, calibration, seed)
     held = tokens[-held_out(len(tokens), how.held) :]
-    job = _Job(student, teacher, how, plan, tokens, seed, settings, provenance(calibration, tokens), answers)
+    job = _Job(student, teacher, how, plan, tokens, seed, settings, provenance(calibration, tokens), turn)
     if isinstance(how, Distill) and not is_first_process():
         return job.follow(how, out)
     with arithmetic(job.kind), writing(out, job.note(), len(student.graph.blocks) + 1, overwrite=settings.overwrite) as checkpoint:
@@ -134,7 +134,7 @@ class _Job:
     seed: int
     settings: Settings
     text: Mapping[str, str]
-    answers: Path | None
+    turn: Turn | None
 
     @property
     def kind(self) -> Arithmetic:
@@ -166,7 +166,7 @@ class _Job:
             rewrite.finish(self.teacher, self.said, self.plan)
             found, trained = local.compare(self.tokens), None
         else:
-            whole = WholeRun(self.student, self.teacher, self.plan, self.how, rewrite.folder, self.kind, self.answers)
+            whole = WholeRun(self.student, self.teacher, self.plan, self.how, rewrite.folder, self.kind, self.turn)
             whole.run(self.tokens, seed=self.seed, progress=progress)
             whole.write(rewrite)
             zeros = self.how.sparsity

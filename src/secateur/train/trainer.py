@@ -31,6 +31,7 @@ _DIVERGED = 4.0
 class Regime:
     """How a model is trained.
 
+    first: steps that other runs on the same windows took before: this one goes on in their order.
     batch: windows in a step, over all processes; micro: windows that one process runs at once; the rest is accumulated.
     rate: highest learning rate, times the size of what learns; floor: share of it that is left at the end; clip: largest norm of a gradient.
     checks: how often the held-out loss is looked at; patience: looks in a row that may bring nothing before the run ends.
@@ -50,6 +51,7 @@ class Regime:
     patience: int = 3
     bfloat16: bool = True
     checkpointing: bool = False
+    first: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +109,7 @@ class Trainer:
             course.best = math.inf if self._gradual else course.start
             self._save(course, best=self._gradual is None)
         seen, spent = 0, 0.0
-        for chosen in self._batches(len(learned), course.step):
+        for chosen in batches(len(learned), self._regime, self._seed, course.step):
             if course.ended:
                 break
             began = time.perf_counter()
@@ -123,16 +125,6 @@ class Trainer:
     def _looks(self) -> set[int]:
         steps, checks = self._regime.steps, self._regime.checks
         return {round(steps * look / checks) for look in range(1, checks + 1)} | {steps}
-
-    def _batches(self, windows: int, start: int) -> Iterator[Tensor]:
-        """Yield the windows of each step from `start` on: every one once before any a second time; the same after a resume."""
-        draw, order, batch = torch.Generator().manual_seed(self._seed), torch.empty(0, dtype=torch.int64), self._regime.batch
-        for step in range(self._regime.steps):
-            while len(order) < batch:
-                order = torch.cat([order, torch.randperm(windows, generator=draw)])
-            if step >= start:
-                yield order[:batch]
-            order = order[batch:]
 
     def _step(self, tokens: Tensor, targets: Targets, chosen: Tensor, step: int) -> bool:
         """Do one step; return whether its gradient was finite. If it was not, weights stay as they are."""
@@ -229,3 +221,14 @@ class Trainer:
 
     def _autocast(self) -> Any:
         return torch.autocast(self._accelerator.device.type, torch.bfloat16, enabled=self._regime.bfloat16)
+
+
+def batches(windows: int, regime: Regime, seed: int, start: int = 0) -> Iterator[Tensor]:
+    """Yield the windows of each step from `start` on: every one once before any a second time; the same after a resume."""
+    draw, order = torch.Generator().manual_seed(seed), torch.empty(0, dtype=torch.int64)
+    for step in range(regime.first + regime.steps):
+        while len(order) < regime.batch:
+            order = torch.cat([order, torch.randperm(windows, generator=draw)])
+        if step >= regime.first + start:
+            yield order[: regime.batch]
+        order = order[regime.batch :]
