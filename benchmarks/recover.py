@@ -27,7 +27,7 @@ METHODS = {
     "lora": f"--method lora {TEN_MINUTES}",
     "bias": f"--method bias {TEN_MINUTES}",
     "gradual": f"--method distill --sparsity 0.5 --rate 1e-3 {TEN_MINUTES}",
-    "interleaved": f"--method distill --ratio 0.2 --stages 4 --rate 1e-3 {TEN_MINUTES}",
+    "interleaved": f"--method distill --ratio 0.2 --stages 2 --rate 1e-3 {TEN_MINUTES}",
     "distill-long": "--method distill",
 }
 FROM_DENSE = ("gradual", "interleaved")
