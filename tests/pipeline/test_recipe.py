@@ -125,6 +125,10 @@ class TestReading:
             (with_stages("export", "quantize"), "comes after export"),
             (with_stages("export", "export"), "exports twice"),
             (with_stages({"quantize": {"bits": 9}}), "9 bits"),
+            (
+                with_stages({"prune": {"method": "width", "ratio": 0.2}}, {"quantize": {"group": 64}}),
+                r"stage 2 \(quantize\) has groups of 64, and prune leaves multiples of 32 inputs: add `align: 64`",
+            ),
             (with_stages({"gate": {"kl": 1.0}}), "no stage before it measures"),
             (with_stages({"gate": {}}), "asks for nothing"),
             (with_stages({"gate": {"size": "80%"}}), "no number of bytes"),

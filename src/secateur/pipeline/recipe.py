@@ -116,6 +116,7 @@ def read_recipe(path: Path, *, model: str = "", changes: Sequence[str] = ()) -> 
         raise UsageError(f"{path} has no stages: list some of {', '.join(KINDS)} under `stages:`")
     stages = tuple(_stage(row, f"stage {number}", calibration) for number, row in enumerate(rows, 1))
     _check_order(stages)
+    _check_groups(stages)
     _check_extras(stages)
     seed = body.get("seed", 0)
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
@@ -291,6 +292,18 @@ def _check_order(stages: Sequence[Stage]) -> None:
         if isinstance(stage.options, Gate) and "eval" not in seen and any((stage.options.perplexity, stage.options.perplexity_ratio, stage.options.kl)):
             raise UsageError(f"{where} asks for a quality that no stage before it measures: put an eval before it")
         seen.append(kind)
+
+
+def _check_groups(stages: Sequence[Stage]) -> None:
+    """Raise UsageError where a model is narrowed to widths that the groups of a later quantize do not divide."""
+    cuts = [stage.options for stage in stages if isinstance(stage.options, Width | Auto)]
+    narrowed = [cut.align for cut in cuts if {"ffn", "hidden"} & set(cut.units)]
+    for number, stage in enumerate(stages, 1):
+        if isinstance(stage.options, Integers) and any(align % stage.options.group for align in narrowed):
+            group, least = stage.options.group, min(narrowed)
+            raise UsageError(
+                f"stage {number} ({stage.kind}) has groups of {group}, and prune leaves multiples of {least} inputs: add `align: {group}` to prune"
+            )
 
 
 def _needed(stage: Stage) -> Iterator[tuple[str, str]]:
