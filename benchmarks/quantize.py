@@ -29,18 +29,19 @@ ROWS = {
     "GPTQ int8-g32": "quantize --bits 8",
     "imatrix int3-g32": "quantize --bits 3 --method imatrix",
     "GPTQ 3 to 8 bits, size of int4-g32": "quantize --target size=116.35MB",
+    "GPTQ 3 to 5 bits, size of the recipe": "quantize --target size=107.5MB",
     "50 % zeros and int4-g32 at once": "quantize --sparsity 0.5",
     "SparseGPT 50 %, then GPTQ int4-g32": "prune --method sparsegpt --sparsity 0.5 | quantize",
 }
 
 
-def row(options: str, scratch: Path, windows: int) -> dict[str, Any]:
+def row(options: str, scratch: Path, windows: int, calibration: Path) -> dict[str, Any]:
     """Make one row's model and file, and measure them."""
     made: dict[str, Any] = {}
     model = MODEL
     for number, step in enumerate(options.split(" | ") if "quantize" in options else ()):
         source, model = model, str(scratch / f"folder{number}")
-        done = run([SECATEUR, *step.split(), source, "-o", model, "--calib", str(CALIBRATION), "--json"])
+        done = run([SECATEUR, *step.split(), source, "-o", model, "--calib", str(calibration), "--json"])
         made = {
             "seconds": made.get("seconds", 0) + done.seconds,
             "peak_mb": max(made.get("peak_mb", 0), done.peak_mb),
@@ -60,9 +61,10 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--only", action="append", choices=ROWS)
     parser.add_argument("--jsonl", type=Path, help="where every finished row is added")
+    parser.add_argument("--calib", type=Path, default=CALIBRATION)
     parser.add_argument("--windows", type=int, default=20)
     options = parser.parse_args()
-    found = measured(options.only or ROWS, options.jsonl, lambda name, scratch: row(ROWS[name], scratch, options.windows))
+    found = measured(options.only or ROWS, options.jsonl, lambda name, scratch: row(ROWS[name], scratch, options.windows, options.calib))
     print(
         table(["weights", "bits", "GGUF MB", "perplexity", "windows", "seconds", "KL in llama.cpp"], [[name, *_figures(line)] for name, line in found.items()])
     )

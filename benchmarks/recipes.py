@@ -1,7 +1,7 @@
 """Does a recipe killed at random moments end with the artefacts of an uninterrupted one? `kill -9`, `--resume`, compare every file.
 
     python benchmarks/recipes.py [--kills 10] [--seed 0]
-    python benchmarks/recipes.py --whole DIR
+    python benchmarks/recipes.py --whole DIR [--calib ../shared/data/wikitext-2/wiki.train.part.raw]
 
 SmolLM2-135M at a budget that says nothing about quality: Wanda 50 %, a little local recovery, 4 bits, GGUF, two short windows of WikiText.
 What the stages of the uninterrupted run cost and gave is printed first. `--whole` is the same table of a recipe like `recipes/pi5-4bit.yaml` at a budget that
@@ -33,7 +33,7 @@ stages:
 """
 WHOLE = f"""
 model: smollm2-135m
-calibration: {{text: {CALIBRATION}, samples: 64, window: 512}}
+calibration: {{text: CALIBRATION, samples: 64, window: 512}}
 stages:
   - prune: {{method: width, ratio: 0.2, allocation: sensitivity}}
   - eval: {{text: {TEST_TEXT}, window: 2048, count: 20}}
@@ -59,11 +59,11 @@ def costs(out: Path) -> str:
     return table(list(COLUMNS), [[f"{row[name]:.4g}" if isinstance(row.get(name), float) else str(row.get(name, "")) for name in COLUMNS] for row in rows])
 
 
-def run_whole(folder: Path) -> None:
-    """Run the recipe of full budget, or go on with it, and print its table."""
+def run_whole(folder: Path, calibration: Path) -> None:
+    """Run the recipe of full budget on a text, or go on with it, and print its table."""
     folder.mkdir(parents=True, exist_ok=True)
     recipe = folder / "recipe.yaml"
-    recipe.write_text(WHOLE)
+    recipe.write_text(WHOLE.replace("CALIBRATION", str(calibration)))
     subprocess.run([SECATEUR, "run", str(recipe), "--resume", "--quiet", "-o", str(folder / "out")], check=True, stdout=subprocess.DEVNULL)
     print(costs(folder / "out"))
 
@@ -74,9 +74,10 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--whole", type=Path, metavar="DIR")
+    parser.add_argument("--calib", type=Path, default=CALIBRATION, help="the text of --whole")
     options = parser.parse_args()
     if options.whole:
-        run_whole(options.whole)
+        run_whole(options.whole, options.calib)
         return
     draw = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as scratch:
