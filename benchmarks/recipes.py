@@ -1,11 +1,11 @@
 """Does a recipe killed at random moments end with the artefacts of an uninterrupted one? `kill -9`, `--resume`, compare every file.
 
     python benchmarks/recipes.py [--kills 10] [--seed 0]
-    python benchmarks/recipes.py --whole DIR [--calib ../shared/data/wikitext-2/wiki.train.part.raw]
+    python benchmarks/recipes.py --whole DIR [--calib ../shared/data/wikitext-2/wiki.train.part.raw] [--once]
 
 SmolLM2-135M at a budget that says nothing about quality: Wanda 50 %, a little local recovery, 4 bits, GGUF, two short windows of WikiText.
 What the stages of the uninterrupted run cost and gave is printed first. `--whole` is the same table of a recipe like `recipes/pi5-4bit.yaml` at a budget that
-does, perplexity by the protocol: an hour of one core, resumed where it stopped.
+does, perplexity by the protocol: an hour of one core, resumed where it stopped. `--once` measures perplexity at its end alone.
 """
 
 from __future__ import annotations
@@ -31,19 +31,17 @@ stages:
   - export
   - eval: {{text: {TEST_TEXT}, window: 512, count: 2}}
 """
+EVAL = f"  - eval: {{text: {TEST_TEXT}, window: 2048, count: 20}}\n"
 WHOLE = f"""
 model: smollm2-135m
 calibration: {{text: CALIBRATION, samples: 64, window: 512}}
 stages:
   - prune: {{method: width, ratio: 0.2, allocation: sensitivity}}
-  - eval: {{text: {TEST_TEXT}, window: 2048, count: 20}}
-  - recover: {{method: distill, steps: 72, batch: 1024, micro: 2, calibration: {{samples: 124}}}}
-  - eval: {{text: {TEST_TEXT}, window: 2048, count: 20}}
-  - quantize: {{bits: 4, group: 32}}
+{EVAL}  - recover: {{method: distill, steps: 72, batch: 1024, micro: 2, calibration: {{samples: 124}}}}
+{EVAL}  - quantize: {{bits: 4, group: 32}}
   - recover: {{method: scales, steps: 42, batch: 1024, micro: 2, calibration: {{samples: 96}}}}
-  - eval: {{text: {TEST_TEXT}, window: 2048, count: 20}}
   - export
-"""
+{EVAL}"""
 COLUMNS = ("stage", "seconds", "processor_seconds", "parameters", "bytes", "kl_before", "kl_after", "kl_in_llama_cpp", "perplexity", "perplexity_ratio")
 
 
@@ -59,11 +57,12 @@ def costs(out: Path) -> str:
     return table(list(COLUMNS), [[f"{row[name]:.4g}" if isinstance(row.get(name), float) else str(row.get(name, "")) for name in COLUMNS] for row in rows])
 
 
-def run_whole(folder: Path, calibration: Path) -> None:
+def run_whole(folder: Path, calibration: Path, *, once: bool) -> None:
     """Run the recipe of full budget on a text, or go on with it, and print its table."""
     folder.mkdir(parents=True, exist_ok=True)
     recipe = folder / "recipe.yaml"
-    recipe.write_text(WHOLE.replace("CALIBRATION", str(calibration)))
+    text = WHOLE.replace("CALIBRATION", str(calibration))
+    recipe.write_text(text.replace(EVAL, "", 2) if once else text)
     subprocess.run([SECATEUR, "run", str(recipe), "--resume", "--quiet", "-o", str(folder / "out")], check=True, stdout=subprocess.DEVNULL)
     print(costs(folder / "out"))
 
@@ -75,9 +74,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--whole", type=Path, metavar="DIR")
     parser.add_argument("--calib", type=Path, default=CALIBRATION, help="the text of --whole")
+    parser.add_argument("--once", action="store_true", help="--whole: measure at the end alone")
     options = parser.parse_args()
     if options.whole:
-        run_whole(options.whole, options.calib)
+        run_whole(options.whole, options.calib, once=options.once)
         return
     draw = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as scratch:
