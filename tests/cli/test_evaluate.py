@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from tests.conftest import Maker
 from tests.measure.test_winogender import ROWS
+from tests.vocabularies import save_with_fewer_tokens
 
 from secateur.core.errors import VerificationError
 
@@ -82,3 +83,40 @@ def test_what_makes_no_sense_is_one_line(secateur: Secateur, tiny: Maker, mirror
     assert (code, out) == (2, "")
     assert message in err
     assert err.count("\n") == 1
+
+
+def test_beside_a_reference_that_reads_other_tokens(secateur: Secateur, tiny: Maker, tmp_path: Path) -> None:
+    parent, model = tiny("llama"), save_with_fewer_tokens(tiny("llama"), tmp_path / "fewer", 20)
+    options = ["--reference", parent, "--window", "50", "-n", "3"]
+    code, out, err = secateur("eval", model, *options, "--json")
+    assert (code, err) == (0, "")
+    body = json.loads(out)
+    assert {name: body[name] for name in ("per_token_of", "reference", "tokens", "windows")} == {
+        "per_token_of": str(parent),
+        "reference": str(parent),
+        "tokens": 3 * 49,
+        "windows": 3,
+    }
+    assert {body[name] for name in ("kl", "agreement", "next_token_accuracy")} == {None}
+    assert body["bits_per_byte"] > 0
+    assert body["perplexity"] > 1
+    assert body["reference_perplexity"] > 1
+    assert [record["name"] for record in body["records"]] == ["perplexity", "nll", "bits_per_byte"]
+    assert all(f"per token of {parent.name} (sha256:" in record["protocol"] for record in body["records"])
+    code, out, err = secateur("eval", model, *options)
+    assert (code, err) == (0, "")
+    flat = " ".join(out.split())
+    assert f"{model} reads other tokens than {parent}: figures are per token of the latter" in flat
+    assert "None" not in out
+    assert "agreement" not in out.replace("agreement and accuracy", "")
+
+
+def test_the_same_tokens_have_no_other_unit(secateur: Secateur, tiny: Maker) -> None:
+    code, out, _ = secateur("eval", tiny("llama", rms_norm_eps=1.0), "--reference", tiny("llama"), "--window", "50", "-n", "2", "--json")
+    body = json.loads(out)
+    assert code == 0
+    assert body["per_token_of"] is None
+    assert body["kl"] > 0
+    assert not {"bits_per_byte", "reference_perplexity"} & set(body)
+    code, out, _ = secateur("eval", tiny("llama", rms_norm_eps=1.0), "--reference", tiny("llama"), "--window", "50", "-n", "2")
+    assert "per token of" not in out

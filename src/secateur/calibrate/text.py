@@ -75,7 +75,8 @@ def windows(text: Text, tokenizer: Any, length: int, count: int | None = None) -
     """
     if length < 1 or (count is not None and count < 1):
         raise UsageError(f"{count if count is not None else 'all'} windows of {length} tokens: both numbers must be at least 1")
-    ids = _ids(text.text, tokenizer, None if count is None else length * count)
+    encoding, sure = encoded(text.text, tokenizer, None if count is None else length * count)
+    ids = encoding["input_ids"][:sure]
     whole = len(ids) // length
     needed = 1 if count is None else count
     if whole < needed:
@@ -94,8 +95,8 @@ def joined(tokens: Tensor, length: int) -> Tensor:
     return tokens.reshape(count // together, together * window)
 
 
-def _ids(text: str, tokenizer: Any, enough: int | None) -> list[int]:
-    """Return the token ids of the text, or at least its first `enough`.
+def encoded(text: str, tokenizer: Any, enough: int | None) -> tuple[Any, int]:
+    """Return the encoding of the text, or of a part that holds its first `enough` tokens, and how many tokens of it are the whole text's.
 
     Where a pre-tokenizer splits the text into words, how a word is encoded does not depend on what comes after it. So a
     part of the text gives the same ids, all but those of its last words, for a fraction of the memory and time. Where none
@@ -103,13 +104,14 @@ def _ids(text: str, tokenizer: Any, enough: int | None) -> list[int]:
     """
     size = len(text) if enough is None or not tokenizer.is_fast else _CHARACTERS_PER_TOKEN * (enough + _UNSURE_WORDS)
     while enough is not None and size < len(text):
-        encoded = _encode(text[:size], tokenizer)
-        words = encoded.word_ids(0)
+        encoding = _encode(text[:size], tokenizer)
+        words = encoding.word_ids(0)
         sure = bisect_left(words, words[-1] - _UNSURE_WORDS) if words else 0
         if sure >= enough:
-            return list(encoded["input_ids"][:sure])
+            return encoding, sure
         size *= 2
-    return list(_encode(text, tokenizer)["input_ids"])
+    encoding = _encode(text, tokenizer)
+    return encoding, len(encoding["input_ids"])
 
 
 def _encode(text: str, tokenizer: Any) -> Any:

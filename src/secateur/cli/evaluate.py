@@ -23,6 +23,11 @@ _GATE = "Exit with 3 if a figure is further from neutral than the reference's by
 
 _BACKENDS = ("torch", "native")
 
+_INCOMPARABLE = ("kl", "agreement", "next_token_accuracy", "per_token_of")
+"""Figures that are none where model and reference read other tokens."""
+
+_ACROSS = "figures are per token of the latter, and divergence, agreement and accuracy, which compare single tokens, are left out"
+
 _Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
 """Title, header, rows."""
 
@@ -73,14 +78,21 @@ def evaluate(
             text = text or "builtin"
             native = pipeline.Natively(kind=kind.lower(), threads=threads) if backend == "native" else None
             quality = pipeline.evaluate(model, text=text, window=window, count=count, reference=reference, native=native, **common)
-            body |= {"text": text, "window": window, "windows": len(quality.nll_windows), "tokens": quality.tokens}
-            body |= {"perplexity": quality.perplexity, "nll": quality.nll, "nll_standard_error": quality.standard_error}
-            body["next_token_accuracy"] = quality.accuracy
-            body |= {"reference": reference, "kl": quality.kl, "agreement": quality.agreement} if reference else {}
+            body |= {"text": text, "window": window, **_quality_body(quality, reference)}
             body["records"] = [*body.get("records", []), *_records(model, text, window, quality, common["compute"])]
     _print(body | {"seconds": round(time.perf_counter() - started, 1)}, as_json=as_json)
     if audit and max_bias_shift is not None:
         _gate(audit, max_bias_shift)
+
+
+def _quality_body(quality: Quality, reference: str | None) -> dict[str, Any]:
+    body: dict[str, Any] = {"windows": len(quality.nll_windows), "tokens": quality.tokens, "perplexity": quality.perplexity, "nll": quality.nll}
+    body |= {"nll_standard_error": quality.standard_error, "next_token_accuracy": quality.accuracy}
+    if reference:
+        body |= {"reference": reference, "kl": quality.kl, "agreement": quality.agreement, "per_token_of": quality.per_token_of}
+    if quality.per_token_of:
+        body |= {"reference_perplexity": quality.reference_perplexity, "bits_per_byte": quality.bits_per_byte}
+    return body
 
 
 def _records(model: str, text: str, window: int, quality: Quality, compute: str) -> list[dict[str, Any]]:
@@ -91,6 +103,8 @@ def _records(model: str, text: str, window: int, quality: Quality, compute: str)
 
     opened, read = open_model(model), read_text(text)
     words = described(read.origin, read.digest, len(quality.nll_windows), window, compute)
+    if quality.per_token_of:
+        words += f", per token of {Path(quality.per_token_of).name} ({open_model(quality.per_token_of).digest[:19]}...), whose windows these are"
     return [record.as_dict() for record in quality.records(words, opened.digest, plan_digest(opened))]
 
 
@@ -139,8 +153,10 @@ def _bias_body(audit: Audit, most: float | None) -> dict[str, Any]:
 
 
 def _print(body: dict[str, Any], *, as_json: bool) -> None:
-    flat = {key: value for key, value in body.items() if not isinstance(value, dict | list)}
+    flat = {key: value for key, value in body.items() if not isinstance(value, dict | list) and not (value is None and key in _INCOMPARABLE)}
     show.result(body if as_json else flat, as_json=as_json)
+    if body.get("per_token_of") and not as_json:
+        print(f"{body['model']} reads other tokens than {body['per_token_of']}: {_ACROSS}")
     for title, header, rows in [] if as_json else [*_task_tables(body.get("tasks", {})), *_bias_table(body.get("bias"))]:
         print()
         show.table(rows, header=header, title=title)

@@ -26,19 +26,30 @@ class Quality:
     accuracy: share of tokens that were the likeliest next one.
     kl: mean KL(reference || model), nats per token; agreement: share of tokens with the same best next token
         (both `None` without a reference).
+
+    Where the reference reads other tokens, its tokens are those of all figures, and `accuracy`, `kl` and `agreement` are `None`.
+    per_token_of: the reference then; reference_nll: its own `nll` on the same characters; bits_per_byte: of the predicted text in UTF-8.
     """
 
     nll: float
     nll_windows: tuple[float, ...]
     tokens: int
-    accuracy: float
+    accuracy: float | None
     kl: float | None = None
     agreement: float | None = None
+    per_token_of: str | None = None
+    reference_nll: float | None = None
+    bits_per_byte: float | None = None
 
     @property
     def perplexity(self) -> float:
         """Exponent of the mean negative log likelihood."""
-        return math.exp(self.nll) if self.nll < 700 else math.inf
+        return _exponent(self.nll)
+
+    @property
+    def reference_perplexity(self) -> float | None:
+        """Exponent of `reference_nll`."""
+        return None if self.reference_nll is None else _exponent(self.reference_nll)
 
     @property
     def standard_error(self) -> float | None:
@@ -53,15 +64,22 @@ class Quality:
             ("perplexity", self.perplexity, "perplexity", None),
             ("nll", self.nll, "nats per token", self.standard_error),
             ("next_token_accuracy", self.accuracy, "share", None),
+            ("bits_per_byte", self.bits_per_byte, "bits per byte", None),
         )
         return [
-            Record(name=name, value=value, unit=unit, protocol=protocol, model=model, plan=plan, standard_error=error) for name, value, unit, error in figures
+            Record(name=name, value=value, unit=unit, protocol=protocol, model=model, plan=plan, standard_error=error)
+            for name, value, unit, error in figures
+            if value is not None
         ]
 
 
 def described(origin: str, digest: str, count: int, window: int, compute: str) -> str:
     """Return how perplexity is measured, in words; origin, digest: of the text."""
     return f"{origin} ({digest[:19]}...), whole text tokenised, {count} windows of {window} tokens without overlap, {compute}"
+
+
+def _exponent(nll: float) -> float:
+    return math.exp(nll) if nll < 700 else math.inf
 
 
 def measure(stream: LayerStream, windows: Tensor, progress: Progress, reference: LayerStream | None = None) -> Quality:

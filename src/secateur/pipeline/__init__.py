@@ -13,6 +13,7 @@ from secateur.core.progress import Progress, Silent
 from secateur.measure.perplexity import Quality, measure
 from secateur.model.arithmetic import Arithmetic, arithmetic
 from secateur.model.opened import open_model
+from secateur.pipeline.across import measure_across, same_tokens
 from secateur.pipeline.advice import Advice, advise
 from secateur.pipeline.auto import Auto, decide_auto
 from secateur.pipeline.bias import Audit, audit_bias
@@ -181,16 +182,18 @@ def evaluate(
 
     The text is tokenised whole, without special tokens, and cut without overlap; each window predicts its last
     `window - 1` tokens. native: run `src` in the native backend, as this says, instead of torch.
-    Raises TextError if the text is too short, UsageError if the tokenizers differ, and what `native_backend` raises.
+    Where `reference` reads the text as other tokens, the windows are its own, and figures are per token of it: see `measure_across`.
+    Raises TextError if the text is too short, UsageError if the tokens of the two cannot be set side by side, and what
+    `native_backend` raises.
     """
     model = open_model(src)
     if window < 2:
         raise UsageError(f"a window of {window} tokens predicts nothing: --window must be at least 2")
-    tokens = windows(read_text(text), model.source.tokenizer(), window, count)
-    other = open_model(reference) if reference else None
-    if other and other.graph.vocab_size != model.graph.vocab_size:
-        raise UsageError(f"{reference} has another vocabulary than {src}: their predictions cannot be compared")
+    read, other, shown = read_text(text), open_model(reference) if reference else None, progress or Silent()
+    tokens = windows(read, (other or model).source.tokenizer(), window, count)
     with arithmetic(compute):
+        if other and not same_tokens(model, other, read, tokens):
+            return measure_across(model, other, read, tokens, shown, native)
         if native:
-            return measure_natively(model, native, tokens, progress or Silent(), other.stream() if other else None)
-        return measure(model.stream(), tokens, progress or Silent(), other.stream() if other else None)
+            return measure_natively(model, native, tokens, shown, other.stream() if other else None)
+        return measure(model.stream(), tokens, shown, other.stream() if other else None)

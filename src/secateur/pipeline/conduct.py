@@ -168,8 +168,9 @@ class _Conducting:
 
 
 def row(step: Step) -> dict[str, Any]:
-    """Return a step as the report has it."""
-    return {"stage": step.kind, "seconds": step.seconds, "processor_seconds": step.processor_seconds, "cached": step.cached, **step.figures}
+    """Return a step as the report has it, without figures that it could not have."""
+    figures = {name: value for name, value in step.figures.items() if value is not None}
+    return {"stage": step.kind, "seconds": step.seconds, "processor_seconds": step.processor_seconds, "cached": step.cached, **figures}
 
 
 def _processor_seconds() -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -160,19 +160,27 @@ def measure_natively(model: Opened, how: Natively, windows: Tensor, progress: Pr
 
     Raises UsageError where there are no kernels, and as `run_natively` does.
     """
+    logits = native_logits(model, how, windows.tolist(), progress)
+    progress.start("evaluate", len(windows) + (len(reference) if reference else 0))
+    dense = reference.logits(final_states(reference, windows, progress)) if reference else None
+    return compare(logits, windows, dense)
+
+
+def native_logits(model: Opened, how: Natively, rows: Sequence[Sequence[int]], progress: Progress) -> Iterator[Tensor]:
+    """Return the logits of every position but the last of each of `rows` of token ids, as many at a time as a stream of blocks yields.
+
+    Raises UsageError where there are no kernels, and as `run_natively` does.
+    """
     require_kernels("evaluate without --backend native")
     backend = run_natively(model, how)
     assert isinstance(backend, Native)
-    progress.start("evaluate", len(windows) + (len(reference) if reference else 0))
-    dense = reference.logits(final_states(reference, windows, progress)) if reference else None
-    return compare(_logits(backend, windows, progress), windows, dense)
+    return _logits(backend, rows, progress)
 
 
-def _logits(backend: Native, windows: Tensor, progress: Progress) -> Iterator[Tensor]:
-    """Yield the logits of every position but the last of each window, as many at a time as a stream of blocks yields."""
+def _logits(backend: Native, rows: Sequence[Sequence[int]], progress: Progress) -> Iterator[Tensor]:
     held = torch.empty(0)
-    for window in windows.tolist():
-        for logits in backend.logits(window[:-1]):
+    for row in rows:
+        for logits in backend.logits(row[:-1]):
             held = torch.cat([held.view(-1, logits.shape[1]), torch.from_numpy(logits)])
             while len(held) >= POSITIONS:
                 yield held[:POSITIONS]

@@ -71,10 +71,13 @@ def perform(stage: Stage, place: Place, progress: Progress) -> Made:
 def _evaluated(how: Eval, place: Place, progress: Progress) -> Made:
     options: Any = {"text": how.text, "window": how.window, "count": how.count, "compute": how.compute, "progress": progress}
     found = pipeline.evaluate(place.model, reference=place.dense, **options)
-    dense = place.figures.get("dense_perplexity") if place.figures.get("measured_with") == _protocol(how) else None
-    dense = dense or pipeline.evaluate(place.dense, **options).perplexity
-    ratio = {"dense_perplexity": dense, "perplexity_ratio": found.perplexity / dense, "measured_with": _protocol(how)}
-    return Made(None, {"perplexity": found.perplexity, "kl": found.kl, "agreement": found.agreement, **ratio})
+    measured_with = _protocol(how) + (", by tokens of the dense model" if found.per_token_of else "")
+    known = place.figures.get("dense_perplexity") if place.figures.get("measured_with") == measured_with else None
+    dense = found.reference_perplexity or known or pipeline.evaluate(place.dense, **options).perplexity
+    ratio = {"dense_perplexity": dense, "perplexity_ratio": found.perplexity / dense, "measured_with": measured_with}
+    across = {"per_token_of": found.per_token_of, "bits_per_byte": found.bits_per_byte}
+    # Figures that this model has not are noted as such, so that no gate takes those of a model before it.
+    return Made(None, {"perplexity": found.perplexity, "kl": found.kl, "agreement": found.agreement, **ratio, **across})
 
 
 def _protocol(how: Eval) -> str:
@@ -88,6 +91,8 @@ def _judged(gate: Gate, place: Place) -> Made:
         if most is None:
             continue
         value = place.figures.get(name)
+        if value is None and name == "kl" and (dense := place.figures.get("per_token_of")):
+            raise UsageError(f"the gate asks for kl, and {place.model} reads other tokens than {dense}: ask for perplexity_ratio, which is per token of it")
         if value is None:
             raise UsageError(f"the gate asks for {name}, and no stage before it gave any: put a stage that does before it")
         if not value <= most:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from secateur.calibrate.text import read_text, windows
-from secateur.core.errors import SourceError, VerificationError
+from secateur.core.errors import SourceError, UsageError, VerificationError
 from secateur.core.pattern import Pattern
 from secateur.core.plan import Plan
 from secateur.core.progress import Progress, Silent
@@ -49,11 +49,14 @@ def verify(ref: str, *, reference: str | None = None, text: str = "builtin", pro
     """Check a model; raises VerificationError naming the first thing that is wrong.
 
     Digests and sparsities are checked where `secateur.json` and `plan.json` lie beside the weights. Every weight must be
-    finite. Stock transformers must load the folder and give our logits. `reference` adds the divergence from that model.
+    finite. Stock transformers must load the folder and give our logits. `reference` adds the divergence from that model;
+    raises UsageError if it has another vocabulary.
     """
     progress = progress or Silent()
     model = open_model(ref)
-    folder = Path(ref)
+    folder, other = Path(ref), open_model(reference) if reference else None
+    if other and other.graph.vocab_size != model.graph.vocab_size:
+        raise UsageError(f"{reference} has another vocabulary than {ref}, so single tokens cannot be compared: use secateur eval --reference")
     progress.start("verify", len(model.graph.tensors) + 1)
     shards = _check_digests(folder) if (folder / MANIFEST).is_file() else 0
     _check_finite(model, progress)
@@ -61,7 +64,7 @@ def verify(ref: str, *, reference: str | None = None, text: str = "builtin", pro
     tokens = windows(read_text(text), model.source.tokenizer(), _WINDOW, 4)
     difference = _against_stock(model, folder, tokens[:1]) if folder.is_dir() else 0.0
     progress.step("stock transformers")
-    quality = measure(model.stream(), tokens, progress, open_model(reference).stream()) if reference else None
+    quality = measure(model.stream(), tokens, progress, other.stream()) if other else None
     return Verified(shards, len(model.graph.tensors), pruned, difference, quality)
 
 

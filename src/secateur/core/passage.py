@@ -1,0 +1,18 @@
+"""A stretch of text as one model reads it, for figures of models whose tokens differ."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """Token ids of a model, of which it predicts those after the first `context`.
+
+    units: tokens of the reference that spell the predicted text; size: its bytes in UTF-8.
+    """
+
+    ids: tuple[int, ...]
+    context: int
+    units: int
+    size: int
