@@ -38,5 +38,5 @@ def test_the_written_model_has_the_predicted_size(tiny: Maker, tmp_path: Path, f
 def test_rows_that_two_groups_own_leave_once() -> None:
     groups = (Group("0.kv", "kv", 2, (Slice("q", 0, 4),)), Group("0.head", "head", 4, (Slice("q", 0, 2),)))
     block = Block(0, "", BlockShape(4, 2, 2, 0), ("q",), (), groups, {"attn": ("q",), "ffn": ()})
-    graph = Graph("", 3, 1, True, {"q": TensorInfo((8, 3), "F32")}, (block,), (), Group("hidden", "hidden", 3, ()))
+    graph = Graph("", 3, 1, True, {"q": TensorInfo((8, 3), "F32")}, (block,), (), Group("hidden", "hidden", 3, ()), Group("vocab", "vocab", 1, ()))
     assert footprint(graph, {"0.kv": (1,), "0.head": (0, 2)}, (), 4).parameters == 2 * 3

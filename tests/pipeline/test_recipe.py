@@ -118,6 +118,10 @@ class TestReading:
             (with_stages({"prune": {}}), r"stage 1 \(prune\): sparsity: field required"),
             (with_stages({"prune": {"sparsity": 0.5}}, {"recover": {"method": "lcal"}}), r"unknown method 'lcal' \(did you mean local\?\)"),
             (with_stages("recover"), "comes before any prune"),
+            (with_stages({"prune": {"method": "vocab", "ratio": 0.2}}, "recover"), "comes before any prune"),
+            (with_stages({"prune": {"sparsity": 0.5}}, {"prune": {"method": "vocab", "ratio": 0.2}}), r"stage 2 \(prune\) prunes tokens.*move it first"),
+            (with_stages(*2 * [{"prune": {"method": "vocab", "ratio": 0.2}}]), "move it first"),
+            (with_stages({"prune": {"method": "vocab"}}), "either --ratio"),
             (with_stages("quantize", {"prune": {"sparsity": 0.5}}), "stage 2 .prune. comes after quantize"),
             (with_stages("quantize", "quantize"), "comes after quantize"),
             (with_stages({"prune": {"sparsity": 0.5}}, "quantize", "recover"), "stage 3 .recover. comes after quantize"),
@@ -249,6 +253,15 @@ class TestRunning:
         monkeypatch.setattr(Checkpoint, "write", write_shard)
         assert [step.cached for step in secateur.run(recipe, tmp_path / "out", model=model, resume=True).steps] == [True, False]
         assert artefacts(tmp_path / "out") == artefacts(tmp_path / "whole")
+
+    def test_after_tokens_are_pruned_the_teacher_is_the_dense_model_in_those_that_are_left(self, tiny: Maker, tmp_path: Path) -> None:
+        stages = [{"prune": {"method": "vocab", "ratio": 0.2}}, {"prune": {"method": "width", "ratio": 0.2}}, {"recover": {"steps": 2, "batch": 64}}]
+        done = run(tiny, tmp_path, body=with_stages(*stages, {"quantize": {"method": "rtn"}}))
+        first, *others = (step.artefact for step in done.steps)
+        assert first is not None
+        assert {json.loads((one / "config.json").read_text())["vocab_size"] for one in others if one} == {288}
+        forecasts = forecast(read_recipe(tmp_path / "recipe.yaml", model=str(tiny("llama"))), tmp_path / "other")
+        assert forecasts[0].bytes == pytest.approx(2 * done.steps[0].figures["parameters"], rel=0.1)
 
     @pytest.mark.parametrize("method", ["distill", "lora"])
     def test_the_command_trains_whole_models(self, tiny: Maker, tmp_path: Path, method: str) -> None:

@@ -19,11 +19,14 @@ if TYPE_CHECKING:
 
 _BELONGS = {
     **dict.fromkeys(("sparsity", "pattern", "scope"), ("weights",)),
-    **dict.fromkeys(("units", "align", "uniform"), ("width", "auto")),
+    **dict.fromkeys(("units", "uniform"), ("width", "auto")),
+    "align": ("width", "auto", "vocab"),
     "keep_heads": ("width",),
     **dict.fromkeys(("drop_layers", "sub_blocks"), ("depth",)),
-    "ratio": ("width", "depth"),
-    **dict.fromkeys(("target", "layers"), ("width", "depth", "auto")),
+    "ratio": ("width", "depth", "vocab"),
+    "target": ("width", "depth", "auto", "vocab"),
+    "layers": ("width", "depth", "auto"),
+    **dict.fromkeys(("repair", "protect"), ("weights", "width", "depth", "auto")),
     "criterion": ("weights", "width", "depth"),
     **dict.fromkeys(("allocation", "rotate"), ("weights", "width")),
 }
@@ -60,10 +63,10 @@ class Choice:
 
     @property
     def kind(self) -> str:
-        """What goes: `weights`, or units by `width`, by `depth`, or by both (`auto`, which means weights unless there is a target)."""
+        """What goes: `weights`, units by `width`, by `depth` or by both (`auto`, which means weights unless there is a target), or tokens, `vocab`."""
         if self.method == "auto" and self.target is not None:
             return "auto"
-        return self.method if self.method in ("width", "depth") else "weights"
+        return self.method if self.method in ("width", "depth", "vocab") else "weights"
 
     def check(self) -> None:
         """Raise UsageError for options that contradict each other, before anything heavy is imported."""
@@ -78,8 +81,11 @@ class Choice:
             raise UsageError(f"pattern {self.pattern!r} is not N:M such as 2:4; a ratio goes to --sparsity")
         if self.sparsity is not None and ":" in self.sparsity:
             raise UsageError(f"sparsity {self.sparsity!r} is a pattern: give it to --pattern")
-        if self.kind == "width" and (self.ratio is None) == (self.target is None):
+        if self.kind in ("width", "vocab") and (self.ratio is None) == (self.target is None):
             raise UsageError("say how much to narrow: either --ratio 0.2 or --target params=80%")
+        sampled = any(getattr(self, field.name) != field.default for field in fields(self) if field.name in ("samples", "calib_window"))
+        if self.kind == "vocab" and self.calib != "self" and sampled:
+            raise UsageError("--method vocab counts the tokens of the whole text: leave out --samples and --calib-window")
         if self.target is not None:
             Target.parse(self.target)
 
@@ -100,6 +106,8 @@ class Choice:
             return pipeline.Depth(target=target, **parts)
         if self.kind == "weights":
             return pipeline.Sparsity(sparsity=self.sparsity or self.pattern or "", method=self.method, scope=self.scope, rotate=self.rotate, **parts)
+        if self.kind == "vocab":
+            return pipeline.Vocab(ratio=self.ratio, target=target, align=self.align, dtype=self.dtype)
         parts |= {name: getattr(self, name) for name in ("align", "uniform", "layers", "dtype")}
         if self.units is not None:
             parts["units"] = tuple(unit.strip() for unit in self.units.split(","))

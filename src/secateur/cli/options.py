@@ -12,17 +12,17 @@ from secateur.core.errors import UsageError
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
 Model = Annotated[str, typer.Argument(help="Model folder, .gguf file, hub id (org/name) or smollm2-135m.", metavar="MODEL")]
 Out = Annotated[Path, typer.Option("--output", "-o", help="Folder to write; appears only when it is finished and checked.")]
-_METHODS = "magnitude, wanda, sparsegpt, ria, alps, random; width, depth; auto (best by measurement; with --target of width and depth together)."
+_METHODS = "magnitude, wanda, sparsegpt, ria, alps, random; width, depth; vocab (rare tokens); auto (best by measurement; with --target of width and depth)."
 Method = Annotated[str, typer.Option("--method", help=_METHODS)]
 Sparsity = Annotated[Optional[str], typer.Option("--sparsity", help="Share of zeros: 0.5 or 50%.")]  # noqa: UP045
 Pattern = Annotated[Optional[str], typer.Option("--pattern", help="N:M pattern: 2:4 keeps two of every four.")]  # noqa: UP045
 Units = Annotated[str | None, typer.Option("--units", help="width: what is narrowed, of ffn (default), kv, head, hidden, by commas; auto: ffn (default), kv.")]
-Ratio = Annotated[Optional[float], typer.Option("--ratio", help="width: share of those units' parameters that goes; depth: share of all blocks.")]  # noqa: UP045
+Ratio = Annotated[float | None, typer.Option("--ratio", help="Share that goes; width: of those units' parameters; depth: of all blocks; vocab: of all tokens.")]
 _BUDGETS = "params=110M, params=80%, size=200MB, ram=300MB@ctx2048 (weights and KV cache), ratio=0.2 (of all block parameters)"
-Target = Annotated[Optional[list[str]], typer.Option("--target", help=f"width, depth, auto: budgets, instead of --ratio: {_BUDGETS}. Repeatable: all hold.")]  # noqa: UP045
+Target = Annotated[Optional[list[str]], typer.Option("--target", help=f"Not of weights: budgets, instead of --ratio: {_BUDGETS}. Repeatable: all hold.")]  # noqa: UP045
 DropLayers = Annotated[Optional[int], typer.Option("--drop-layers", min=1, help="depth: so many blocks' worth of parameters go.")]  # noqa: UP045
 SubBlocks = Annotated[bool, typer.Option("--sub-blocks", help="depth: attention and FFN may go on their own.")]
-Align = Annotated[int, typer.Option("--align", min=1, help="width, auto: FFNs and hidden channels stay multiples of it: 32, 64, 256.")]
+Align = Annotated[int, typer.Option("--align", min=1, help="width, vocab, auto: FFNs, hidden channels and tokens stay multiples of it: 32, 64, 256.")]
 Uniform = Annotated[bool, typer.Option("--uniform", help="width, auto: insist on one width for all blocks, which loads everywhere.")]
 Layers = Annotated[Optional[str], typer.Option("--layers", help="width, depth, auto: only these blocks, such as 4-25 or 0-3,8.")]  # noqa: UP045
 KeepHeads = Annotated[int, typer.Option("--keep-heads", min=1, help="width: heads that stay in every block, at least.")]

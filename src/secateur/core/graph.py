@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["ffn", "kv", "head", "hidden"]
-_HALVES: Mapping[Kind, str] = {"kv": "attn", "head": "attn", "ffn": "ffn", "hidden": ""}
+Kind = Literal["ffn", "kv", "head", "hidden", "vocab"]
+_HALVES: Mapping[Kind, str] = {"kv": "attn", "head": "attn", "ffn": "ffn", "hidden": "", "vocab": ""}
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +103,7 @@ class Graph:
     """A model read off its real tensors.
 
     hidden: the channels that run through the whole model, one selection for embeddings, norms, every linear and the head.
+    vocab: the tokens, rows of embeddings and head.
     """
 
     family: str
@@ -113,11 +114,12 @@ class Graph:
     blocks: tuple[Block, ...]
     outside: tuple[str, ...]
     hidden: Group
+    vocab: Group
 
     @property
     def groups(self) -> dict[str, Group]:
-        """Every group by name: those of the blocks, and `hidden`."""
-        return {group.name: group for group in (*(group for block in self.blocks for group in block.groups), self.hidden)}
+        """Every group by name: those of the blocks, `hidden` and `vocab`."""
+        return {group.name: group for group in (*(group for block in self.blocks for group in block.groups), self.hidden, self.vocab)}
 
     @property
     def linears(self) -> tuple[Linear, ...]:

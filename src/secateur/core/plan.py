@@ -35,6 +35,8 @@ _MADE_BY = {
     "dtype",
     "calibration",
     "calibration_digest",
+    "counted",
+    "counted_digest",
     "samples",
     "window",
     "seed",
@@ -47,7 +49,7 @@ class Plan:
     """What to do to one model.
 
     model: digest of the source weights, as `Source.digest()` gives it.
-    keep: group name (`3.ffn`, `3.kv`, `3.head`, `hidden`) -> surviving unit indices, ascending; groups not named stay whole.
+    keep: group name (`3.ffn`, `3.kv`, `3.head`, `hidden`, `vocab`) -> surviving unit indices, ascending; groups not named stay whole.
         Query heads of a key-value group that goes are gone anyway; every surviving one must keep equally many.
     drop: removed blocks, such as `3.attn`, `7.ffn` or `12` (both).
     merge: whole block -> dropped blocks whose differences from it are added to its weights; left out of the JSON if empty.
@@ -120,6 +122,8 @@ class Plan:
                 lines.append(f"{group.name}: keep {_of(kept, group.size)}")
         if graph.hidden.name in self.keep:
             lines.append(f"hidden channels: keep {_of(len(self.keep[graph.hidden.name]), graph.hidden.size)}")
+        if graph.vocab.name in self.keep:
+            lines.append(f"tokens: keep {_of(len(self.keep[graph.vocab.name]), graph.vocab.size)}")
         return lines + [f"all {kind} units: keep {_of(kept, size)}" for kind, (kept, size) in totals.items() if kept < size]
 
     def digest(self) -> str:
@@ -161,6 +165,9 @@ class Plan:
             raise PlanError("plan cuts hidden channels and prunes single weights: cut first, then prune the result")
         for block in graph.blocks:
             self._validate_heads(block)
+        others = (len(self.keep) > 1, self.drop, self.sparsity, self.merge, self.made_by.get("rotate"), self.made_by.get("calibration"))
+        if graph.vocab.name in self.keep and any(others):
+            raise PlanError("plan prunes tokens and something else, whose text has them: prune tokens first, then the result")
 
     def _validate_merge(self, graph: Graph) -> None:
         """What takes in others must stay whole, what is taken in must go whole, once, and have the same tensors."""

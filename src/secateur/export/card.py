@@ -102,6 +102,8 @@ def _removed(plan: Plan, graph: Graph) -> Iterator[str]:
             yield f"{name} per block: {_range([before for before, _ in widths])} before, {_range([after for _, after in widths])} after."
     if len(plan.keep.get(graph.hidden.name, range(graph.hidden_size))) < graph.hidden_size:
         yield f"Hidden channels: {graph.hidden_size} before, {len(plan.keep[graph.hidden.name])} after."
+    if graph.vocab.name in plan.keep:
+        yield f"Tokens: {graph.vocab.size} before, {len(plan.keep[graph.vocab.name])} after; text with the others is spelled with more of these."
     gone = {block.index: dropped_halves(block, plan.drop) for block in graph.blocks}
     for name, halves in (("Whole blocks", {"attn", "ffn"}), ("Attention", {"attn"}), ("FFN", {"ffn"})):
         indices = [str(index) for index, dropped in gone.items() if dropped == halves]
@@ -125,6 +127,8 @@ def _decided(plan: Plan) -> Iterator[str]:
     if "calibration" in made_by:
         size = f"{made_by.get('samples')} windows of {made_by.get('window')} tokens"
         yield f"Calibration text: {origin(made_by['calibration'])}, {size}, digest `{made_by.get('calibration_digest')}`"
+    if "counted" in made_by:
+        yield f"Tokens were counted on: {origin(made_by['counted'])}, digest `{made_by.get('counted_digest')}`"
     yield f"Source weights: digest `{plan.model}`"
     yield f"Plan: digest `{plan.digest()}`"
 

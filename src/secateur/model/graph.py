@@ -43,7 +43,8 @@ def read_graph(source: Source) -> Graph:
         blocks.append(_block(family, index, shape, own))
     _check(expected, tensors, family)
     hidden = hidden_group(family, expected, len(shapes), hidden_size)
-    return Graph(family.name, hidden_size, vocab_size, tied, tensors, tuple(blocks), tuple(outside), hidden)
+    vocab = Group("vocab", "vocab", vocab_size, tuple(Slice(name, 0) for name in (EMBED, HEAD) if name in outside))
+    return Graph(family.name, hidden_size, vocab_size, tied, tensors, tuple(blocks), tuple(outside), hidden, vocab)
 
 
 def block_shapes(config: Mapping[str, Any]) -> tuple[BlockShape, ...]:

@@ -30,6 +30,7 @@ from secateur.pipeline.run import Pruned, Settings, execute
 from secateur.pipeline.sparsity import Sparsity, decide_sparsity
 from secateur.pipeline.tasks import Tasked, evaluate_tasks
 from secateur.pipeline.verify import Verified, verify
+from secateur.pipeline.vocab import Vocab, decide_vocab
 from secateur.pipeline.width import Width, decide_width
 
 __all__ = [
@@ -53,6 +54,7 @@ __all__ = [
     "Sparsity",
     "Tasked",
     "Verified",
+    "Vocab",
     "Width",
     "advise",
     "apply",
@@ -66,8 +68,8 @@ __all__ = [
     "verify",
 ]
 
-Goal = Sparsity | Width | Depth | Auto
-"""What should go: weights, units, blocks, or whatever of the last two serves a size best."""
+Goal = Sparsity | Width | Depth | Vocab | Auto
+"""What should go: weights, units, blocks, tokens, or whatever units and blocks serve a size best."""
 
 
 def plan(
@@ -75,7 +77,7 @@ def plan(
 ) -> Plan:
     """Decide what goes from the model `src`.
 
-    goal: a `Sparsity`, a `Width`, a `Depth` or an `Auto`; left out, `weights` are the fields of a `Sparsity`:
+    goal: a `Sparsity`, a `Width`, a `Depth`, a `Vocab` or an `Auto`; left out, `weights` are the fields of a `Sparsity`:
         `plan("model", sparsity=0.5, method="wanda")`.
     Raises SecateurError for a model, a text or options that cannot work.
     """
@@ -89,6 +91,8 @@ def plan(
             return decide_width(model, width, text, seed, shown)
         case Depth() as depth:
             return decide_depth(model, depth, text, seed, shown)
+        case Vocab() as vocab:
+            return decide_vocab(model, vocab, text, seed, shown)
         case Auto() as auto:
             return decide_auto(model, auto, text, seed, shown)
 

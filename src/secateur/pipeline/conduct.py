@@ -22,6 +22,7 @@ from secateur.model.checkpoint import file_digest
 from secateur.model.opened import open_model
 from secateur.pipeline.recipe import CHANGING, Eval, Recipe, Stage, read_recipe
 from secateur.pipeline.stages import Made, Place, perform
+from secateur.pipeline.vocab import Vocab
 
 STAGES, REPORT = "stages", "report.json"
 _RECORD = ".json"
@@ -107,7 +108,7 @@ class _Conducting:
 
     def __init__(self, recipe: Recipe, out: Path, progress: Progress) -> None:
         self._recipe, self._out, self._progress = recipe, out, progress
-        self._model, self._file = recipe.model, Path()
+        self._model, self._teacher, self._file = recipe.model, recipe.model, Path()
 
     def steps(self) -> Iterator[Step]:
         """Run or reuse every stage in order."""
@@ -128,6 +129,7 @@ class _Conducting:
             artefact = self._out / STAGES / noted["artefact"] if noted["artefact"] else None
             if artefact and stage.kind in CHANGING:
                 self._model, self._file = str(artefact), Path()
+                self._teacher = self._model if isinstance(stage.options, Vocab) else self._teacher
             elif artefact:
                 self._file = artefact
             figures = figures | noted["figures"]
@@ -137,7 +139,7 @@ class _Conducting:
         target = self._out / STAGES / key
         for stray in (target, target.with_suffix(".gguf")):
             _clear(stray)
-        return Place(self._model, self._recipe.model, target, self._recipe.seed, figures, self._file if self._file.name else None)
+        return Place(self._model, self._recipe.model, self._teacher, target, self._recipe.seed, figures, self._file if self._file.name else None)
 
     def _note(self, key: str, made: Made, cost: Mapping[str, float]) -> dict[str, Any]:
         files = sorted(made.artefact.iterdir()) if made.artefact and made.artefact.is_dir() else [made.artefact] if made.artefact else []

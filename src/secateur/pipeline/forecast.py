@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -22,6 +23,8 @@ from secateur.pipeline.distill import Distill
 from secateur.pipeline.integers import Integers
 from secateur.pipeline.local import Local
 from secateur.pipeline.recipe import Eval, Export, Recipe, Stage
+from secateur.pipeline.run import PROBE
+from secateur.pipeline.vocab import Vocab
 from secateur.pipeline.width import Width
 
 _IMPORTS = 390 << 20
@@ -77,6 +80,10 @@ def forecast(recipe: Recipe, out: Path) -> list[Forecast]:
 
 def _resized(stage: Stage, size: _Size, graph: Graph, grid: Grid) -> _Size:
     match stage.options:
+        case Vocab(ratio=float(ratio)):
+            return replace(size, outside=size.outside * (1 - ratio))
+        case Vocab(target=str(target)):
+            return replace(size, outside=min(_most(limit, size) - size.inside for limit in Target.parse([target]).limits))
         case Width(ratio=float(ratio), units=units):
             kinds = [group for block in graph.blocks for group in block.groups if group.kind in units]
             share = sum(graph.tensors[part.tensor].numel for group in kinds for part in group.slices) / max(sum(one.numel for one in graph.tensors.values()), 1)
@@ -102,12 +109,13 @@ def _resized(stage: Stage, size: _Size, graph: Graph, grid: Grid) -> _Size:
 
 def _left(limit: Limit, size: _Size) -> float:
     """Return the parameters inside the blocks that a budget leaves."""
+    return size.inside * (1 - float(limit.value)) if limit.metric == "ratio" else max(_most(limit, size) - size.outside, 0.0)
+
+
+def _most(limit: Limit, size: _Size) -> float:
+    """Return the parameters of the whole model that a budget leaves."""
     value = float(limit.value)
-    if limit.metric == "ratio":
-        return size.inside * (1 - value)
-    whole = size.inside + size.outside
-    most = value * whole if limit.unit == "%" else value if limit.metric == "params" else 8 * value / size.bits
-    return max(most - size.outside, 0.0)
+    return value * (size.inside + size.outside) if limit.unit == "%" else value if limit.metric == "params" else 8 * value / size.bits
 
 
 def _work(stage: Stage, size: _Size, graph: Graph) -> Iterator[float]:
@@ -120,6 +128,8 @@ def _work(stage: Stage, size: _Size, graph: Graph) -> Iterator[float]:
             yield (size.inside + size.outside) * (6 * how.steps * how.batch + 2 * tokens)
         case Eval() as how:
             yield 3 * 2 * (size.inside + size.outside) * how.count * how.window
+        case Vocab():
+            yield 4 * size.inside * math.prod(PROBE)
         case Export():
             yield 2 * (size.inside + size.outside) * _CHECK_TOKENS
         case Integers() | Width() | Depth() | Auto():

@@ -8,15 +8,19 @@ from secateur.core.footprint import dropped_halves, kept_shape
 from secateur.core.plan import Plan
 from secateur.model.nonuniform import pruned_config
 from secateur.model.opened import Opened
+from secateur.model.vocabulary import fewer_ids
 
 
 def planned_config(model: Opened, plan: Plan) -> dict[str, Any]:
     """Return the config of what `plan` makes of `model`; it names a modelling file where stock classes will not do."""
     graph = model.graph
     alive = surviving_blocks(model, plan)
+    config = model.source.config
+    if tokens := plan.keep.get(graph.vocab.name):
+        config = fewer_ids(config, tokens) | {"vocab_size": len(tokens)}
     channels = len(plan.keep.get(graph.hidden.name, range(graph.hidden_size)))
     shapes = [kept_shape(graph.blocks[index], plan.keep, plan.drop) for index in alive]
-    return pruned_config(model.source.config, shapes, alive, channels if channels < graph.hidden_size else None)
+    return pruned_config(config, shapes, alive, channels if channels < graph.hidden_size else None)
 
 
 def is_stock(model: Opened, plan: Plan) -> bool:

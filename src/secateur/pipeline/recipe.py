@@ -23,6 +23,7 @@ from secateur.pipeline.integers import Integers
 from secateur.pipeline.local import Local
 from secateur.pipeline.methods import METHODS
 from secateur.pipeline.sparsity import Sparsity
+from secateur.pipeline.vocab import Vocab
 from secateur.pipeline.width import Width
 
 
@@ -65,7 +66,7 @@ class Gate:
         return int(limit.value) if limit else None
 
 
-Options = Sparsity | Width | Depth | Auto | Local | Distill | Integers | Export | Eval | Gate
+Options = Sparsity | Width | Depth | Vocab | Auto | Local | Distill | Integers | Export | Eval | Gate
 KINDS = ("prune", "recover", "quantize", "export", "eval", "gate")
 CHANGING = ("prune", "recover", "quantize")
 """Stages that make another model of the one they get."""
@@ -225,13 +226,13 @@ def _recovery(fields: dict[str, Any], where: str) -> Options:
 def _pruning(fields: dict[str, Any], where: str) -> Options:
     """Return the goal that the options mean: `method` says of which kind, as on the command line."""
     method = fields.get("method", "auto")
-    known = ("width", "depth", "auto", *METHODS)
+    known = ("width", "depth", "vocab", "auto", *METHODS)
     if method not in known:
         raise UsageError(f"{where}: unknown method {method!r}{nearest(str(method), known)}; known: {', '.join(known)}")
     if method == "auto" and "target" in fields:
         kind: type[Any] = Auto
     else:
-        kind = {"width": Width, "depth": Depth}.get(str(method), Sparsity)
+        kind = {"width": Width, "depth": Depth, "vocab": Vocab}.get(str(method), Sparsity)
     if kind is Sparsity:
         if "pattern" in fields:
             fields["sparsity"] = fields.pop("pattern")
@@ -241,6 +242,8 @@ def _pruning(fields: dict[str, Any], where: str) -> Options:
         fields["target"] = ",".join(map(str, fields["target"]))
     _check_target(fields.get("target"))
     made: Options = _made(kind, fields, where)
+    if isinstance(made, Vocab):
+        made.check()
     return made
 
 
@@ -291,7 +294,9 @@ def _check_order(stages: Sequence[Stage]) -> None:
             raise UsageError(f"{where}: the recipe exports twice: keep one")
         if isinstance(stage.options, Gate) and "eval" not in seen and any((stage.options.perplexity, stage.options.perplexity_ratio, stage.options.kl)):
             raise UsageError(f"{where} asks for a quality that no stage before it measures: put an eval before it")
-        seen.append(kind)
+        if isinstance(stage.options, Vocab) and {*CHANGING, "vocab"} & set(seen):
+            raise UsageError(f"{where} prunes tokens, and every stage before it would be of another vocabulary: move it first")
+        seen.append("vocab" if isinstance(stage.options, Vocab) else kind)
 
 
 def _check_groups(stages: Sequence[Stage]) -> None:

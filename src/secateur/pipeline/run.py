@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -28,6 +29,7 @@ from secateur.model.nonuniform import MODULE, modeling_source
 from secateur.model.opened import Opened, open_model
 from secateur.model.source import hub_name
 from secateur.model.stream import ModelStream
+from secateur.model.vocabulary import check_tokenizer, narrow_tokenizer
 from secateur.pipeline.calibration import replay_calibration
 from secateur.pipeline.carve import carve, inputs_kept
 from secateur.pipeline.methods import Method, method_of
@@ -40,7 +42,8 @@ from secateur.pipeline.unit_repair import closes_gaps, repaired, unit_repair_of
 from secateur.transform.rounding import storage_type
 from secateur.transform.surgery import cut, uncut
 
-_PROBE = (8, 64)
+PROBE = (8, 64)
+"""Windows and tokens of a run that needs no calibration text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,7 @@ def execute(model: Opened, plan: Plan, out: Path, settings: Settings, progress: 
     """
     plan.validate(model.graph, model.digest)
     method, given = method_of(plan.made_by if plan.sparsity else {}), model
-    tokens = replay_calibration(model, plan) if "calibration" in plan.made_by else probe(model)
+    tokens = replay_calibration(model, plan) if "calibration" in plan.made_by else probe(model, plan.keep.get(model.graph.vocab.name))
     model = replayed(Opened(Merged(given.source, given.graph, plan.merge), given.graph) if plan.merge else given, plan, tokens, progress)
     model = repaired(model, plan)
     dtype = storage_type(settings.dtype, model.graph.tensors)
@@ -114,9 +117,10 @@ class _Run:
 
     def __init__(self, model: Opened, plan: Plan, method: Method, dtype: torch.dtype, checkpoint: Checkpoint, progress: Progress) -> None:
         self.kept = plan.keep.get(model.graph.hidden.name, tuple(range(model.graph.hidden_size)))
+        self.tokens = plan.keep.get(model.graph.vocab.name)
         self.cuts_channels = len(self.kept) < model.graph.hidden_size
-        self._source = Narrowed(model.source, model.graph, self.kept, dtype)
-        self.stream = ModelStream(self._source, model.graph) if self.cuts_channels else model.stream(outside=dtype)
+        self.source = Narrowed(model.source, model.graph, self.kept, dtype)
+        self.stream = ModelStream(self.source, model.graph) if self.cuts_channels else model.stream(outside=dtype)
         self.zeros = self.weights = self.parameters = 0
         self.resumed = max(checkpoint.finished() - 1, 0)
         self._model, self._plan, self._method, self._dtype = model, plan, method, dtype
@@ -127,9 +131,9 @@ class _Run:
         self._seed = int(plan.made_by.get("seed", "0"))
 
     def write_outside(self) -> None:
-        """Write embeddings, final norm and head, of which nothing but hidden channels is ever pruned."""
+        """Write embeddings, final norm and head, of which nothing but hidden channels and tokens is ever pruned."""
         graph = self._model.graph
-        tensors = cut({name: self._source.stored(name) for name in graph.outside}, [graph.hidden], self._plan.keep)
+        tensors = cut({name: self.source.stored(name) for name in graph.outside}, [graph.hidden, graph.vocab], self._plan.keep)
         if self._checkpoint.finished() == 0:
             self._checkpoint.write(0, tensors)
         self._enter(0, tensors)
@@ -162,9 +166,9 @@ class _Run:
                 with without(live, [other]):
                     carve(live, hidden, tensors, self._plan.keep, self._repair, self._seed)
                     if gap := self._gaps.get((live.block.index, part)):
-                        close_gap(live, part, hidden, ModelStream(self._source, self._model.graph), gap, inputs_kept(live, self._plan.keep))
+                        close_gap(live, part, hidden, ModelStream(self.source, self._model.graph), gap, inputs_kept(live, self._plan.keep))
                     self._sparsify(live, hidden, tensors)
-                    for name in tensors - self._source.folds.keys():
+                    for name in tensors - self.source.folds.keys():
                         live.weight(name).copy_(live.weight(name).to(self._dtype))
                     hidden.advance(live)
 
@@ -178,6 +182,8 @@ class _Run:
         if "auto_map" in config:
             (folder / f"{MODULE}.py").write_text(modeling_source(family_of(config)), encoding="utf-8")
         self._model.source.copy_companions(folder)
+        if self.tokens:
+            narrow_tokenizer(folder, self._model.source.tokenizer(), self.tokens)
         (folder / "plan.json").write_text(self._plan.to_json(), encoding="utf-8")
         manifest = {"plan": self._plan.digest(), "source": self._model.digest, "shards": self._checkpoint.digests(), "secateur": version("secateur")}
         self._checkpoint.write_json(MANIFEST, manifest)
@@ -200,14 +206,14 @@ class _Run:
     def _stored(self, place: int, live: LiveBlock) -> dict[str, Tensor]:
         """Return the tensors of a block as they are stored: cut, rounded, numbered by their new place."""
         block = live.block
-        folds = self._source.folds
-        whole = {name: self._source.stored(name) if name in folds else live.weight(name).to(self._dtype) for name in _present(block, self._plan)}
+        folds = self.source.folds
+        whole = {name: self.source.stored(name) if name in folds else live.weight(name).to(self._dtype) for name in _present(block, self._plan)}
         return {_renamed(name, block, place): tensor for name, tensor in cut(whole, self._groups(block), self._plan.keep).items()}
 
     def _restore(self, place: int, live: LiveBlock) -> None:
         block = live.block
         # What is rescaled is never pruned weight by weight, and is in its place already.
-        names = {_renamed(name, block, place): name for name in _present(block, self._plan) if name not in self._source.folds}
+        names = {_renamed(name, block, place): name for name in _present(block, self._plan) if name not in self.source.folds}
         stored = {names[name]: tensor for name, tensor in load_file(self._checkpoint.shard(place + 1)).items() if name in names}
         shapes = {name: self._model.graph.tensors[name].shape for name in stored}
         for name, tensor in uncut(stored, shapes, self._groups(block), self._plan.keep).items():
@@ -240,22 +246,27 @@ def _renamed(name: str, block: Block, place: int) -> str:
     return block.prefix.replace(f".{block.index}.", f".{place}.") + name.removeprefix(block.prefix)
 
 
-def probe(model: Opened) -> Tensor:
-    """Return token ids for a run that needs no calibration text, so that its output can be compared all the same."""
-    return torch.randint(model.graph.vocab_size, _PROBE, generator=torch.Generator().manual_seed(0))
+def probe(model: Opened, alive: Sequence[int] | None = None) -> Tensor:
+    """Return token ids, of `alive` or of all, for a run that needs no calibration text, so that its output can be compared all the same."""
+    ids = torch.tensor(alive or range(model.graph.vocab_size))
+    return ids[torch.randint(len(ids), PROBE, generator=torch.Generator().manual_seed(0))]
 
 
 def _reload(folder: Path, tokens: Tensor, meant: Tensor, run: _Run) -> float:
     """Run `tokens` through the written folder, block by block in transformers' modules; return the relative difference.
 
-    Where channels were cut, so were final norm and head, and the logits of each window's last position are compared too.
+    Where channels or tokens were cut, so was the head, and the logits of each window's last position are compared too.
     """
-    stream = open_model(str(folder)).stream()
+    written = open_model(str(folder))
+    stream, alive = written.stream(), torch.tensor(run.tokens or range(written.graph.vocab_size))
+    if run.tokens:
+        check_tokenizer(written.source.tokenizer(), run.source.tokenizer(), run.tokens)
+        tokens = torch.searchsorted(alive, tokens)
     states = last_states(stream, tokens)
     found = difference(states, meant[..., run.kept])
-    if run.cuts_channels:
-        logits = [torch.cat(list(model.logits(ends[:, -1]))) for model, ends in ((stream, states), (run.stream, meant))]
-        found = max(found, difference(*logits))
+    if run.cuts_channels or run.tokens:
+        given, wanted = (torch.cat(list(model.logits(ends[:, -1]))) for model, ends in ((stream, states), (run.stream, meant)))
+        found = max(found, difference(given, wanted[:, alive]))
     accept(found)
     return found
 

@@ -22,11 +22,12 @@ from secateur.pipeline.run import Settings
 class Place:
     """Where a stage stands: the model it gets, the dense one, the path it may write, and what stages before it measured.
 
-    file: what was exported last.
+    teacher: the dense one in the vocabulary of the model. file: what was exported last.
     """
 
     model: str
     dense: str
+    teacher: str
     target: Path
     seed: int
     figures: Mapping[str, Any]
@@ -48,7 +49,7 @@ def perform(stage: Stage, place: Place, progress: Progress) -> Made:
     match stage.options:
         case (Local() | Distill()) as how:
             recovered = pipeline.recover(
-                place.model, place.target, how, teacher=place.dense, calibration=text, seed=place.seed, settings=settings, progress=progress
+                place.model, place.target, how, teacher=place.teacher, calibration=text, seed=place.seed, settings=settings, progress=progress
             )
             gained = {"kl_before": recovered.before.kl, "kl_after": recovered.after.kl, "halves_changed": recovered.changed}
             return Made(place.target, {"parameters": recovered.parameters, "bytes": recovered.bytes, **gained})

@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from typing import get_args
 
 import torch
 from torch import Tensor
@@ -36,7 +35,7 @@ from secateur.pipeline.unit_repair import filled, prepared
 from secateur.transform.rounding import storage_type
 from secateur.transform.unit_repair import UNIT_REPAIRS
 
-KINDS: tuple[Kind, ...] = get_args(Kind)
+KINDS: tuple[Kind, ...] = ("ffn", "kv", "head", "hidden")
 MOST = 0.75
 """No group loses more of its units than this, unless all lose the same share."""
 
