@@ -145,7 +145,7 @@ def test_verify_refuses_in_one_line(model: str, parent: str) -> None:
 
 class TestStages:
     def made(self, options: Options, model: str, parent: str, figures: dict[str, Any]) -> dict[str, Any]:
-        place = Place(model, parent, Path("nowhere"), 0, figures, None)
+        place = Place(model, parent, parent, Path("nowhere"), 0, figures, None)
         return {**figures, **perform(Stage("stage", options, Calibration()), place, Silent()).figures}
 
     def test_figures_that_cannot_be_are_left_out(self, model: str, parent: str) -> None:

@@ -256,8 +256,11 @@ class TestRunning:
 
     def test_after_tokens_are_pruned_the_teacher_is_the_dense_model_in_those_that_are_left(self, tiny: Maker, tmp_path: Path) -> None:
         stages = [{"prune": {"method": "vocab", "ratio": 0.2}}, {"prune": {"method": "width", "ratio": 0.2}}, {"recover": {"steps": 2, "batch": 64}}]
-        done = run(tiny, tmp_path, body=with_stages(*stages, {"quantize": {"method": "rtn"}}))
+        done = run(tiny, tmp_path, body=with_stages(*stages, {"quantize": {"method": "rtn"}}, {"eval": {"window": 64, "count": 2}}))
         first, *others = (step.artefact for step in done.steps)
+        measured = done.steps[-1].figures
+        assert measured["per_token_of"] == str(tiny("llama"))
+        assert measured["perplexity_ratio"] == pytest.approx(measured["perplexity"] / measured["dense_perplexity"])
         assert first is not None
         assert {json.loads((one / "config.json").read_text())["vocab_size"] for one in others if one} == {288}
         forecasts = forecast(read_recipe(tmp_path / "recipe.yaml", model=str(tiny("llama"))), tmp_path / "other")
