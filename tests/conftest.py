@@ -10,11 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from tests.mirror import write_mirror
 from tests.tiny_gguf import write_gguf
 from tests.tiny_models import save_tiny
 
 Maker = Callable[..., Path]
+
+# `--hypothesis-profile default` looks longer.
+settings.register_profile("quick", max_examples=40)
+settings.load_profile("quick")
 
 
 @pytest.fixture(autouse=True, scope="session")

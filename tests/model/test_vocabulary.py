@@ -64,7 +64,7 @@ def narrowed(tokenizer: Any, kept: list[int], folder: Path) -> Any:
 
 @pytest.mark.parametrize("kind", KINDS)
 class TestBoth:
-    @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(data=st.data())
     def test_text_comes_back_and_pieces_that_are_left_stay(self, tokenizers: dict[str, Any], tmp_path: Path, kind: str, data: st.DataObject) -> None:
         before = tokenizers[kind]
