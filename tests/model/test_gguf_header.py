@@ -17,7 +17,7 @@ from secateur.model.gguf_file import GgufSource
 from secateur.model.gguf_header import read_header
 from secateur.model.graph import read_graph
 
-MORE = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+MORE = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def text(value: str | bytes) -> bytes:

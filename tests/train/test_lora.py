@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from tests.conftest import Maker
 from transformers import AutoModelForCausalLM
 
+from secateur.core.errors import UsageError
 from secateur.train.lora import adapters
 
 
@@ -36,3 +38,10 @@ def test_merged_weights_compute_what_the_adapters_computed_and_keep_zeros(tiny: 
     after = model(tokens).logits
     assert not torch.allclose(after, before, atol=1e-2)
     torch.testing.assert_close(plain(tokens).logits, after, rtol=1e-4, atol=1e-4)
+
+
+def test_a_rank_that_no_weight_has_is_refused(tiny: Maker) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny("llama"), dtype=torch.float32)
+    adapters(model, ["model.layers.0.mlp.down_proj"], {}, rank=64, alpha=8, seed=0)
+    with pytest.raises(UsageError, match="--rank 65 is above 64"):
+        adapters(model, ["model.layers.0.mlp.down_proj"], {}, rank=65, alpha=8, seed=0)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from secateur.core.errors import MissingExtraError
+from secateur.core.errors import MissingExtraError, UsageError
 from secateur.train.student import Learner
 
 _NAME = "default"
@@ -20,12 +20,16 @@ def adapters(model: Any, modules: Sequence[str], masks: Mapping[str, Tensor], *,
     """Return a learner of adapters of `rank` on `modules` (names of linears) of a transformers model.
 
     masks: weight name -> which of its elements may differ from zero; others get plain LoRA (arXiv:2106.09685). With a mask M a linear
-    computes W + M * (B A) alpha / rank, and so does what is merged, as in PERP (arXiv:2312.15230). Raises MissingExtraError without peft.
+    computes W + M * (B A) alpha / rank, and so does what is merged, as in PERP (arXiv:2312.15230). Raises MissingExtraError without peft,
+    UsageError for a rank that no weight has.
     """
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError:
         raise MissingExtraError("--method lora needs peft: pip install 'secateur[recover]'") from None
+    most = max(min(model.get_submodule(name).weight.shape) for name in modules)
+    if rank > most:
+        raise UsageError(f"--rank {rank} is above {most}, the rank of the largest weight: adapters pay where it is far below")
     torch.manual_seed(seed)
     model.requires_grad_(False)
     inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.0, bias="none", target_modules=list(modules)), model)
