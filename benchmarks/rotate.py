@@ -1,6 +1,6 @@
 """Pruning SmolLM2-135M with and without `--rotate`: perplexity, parameters, seconds and memory.
 
-    python benchmarks/rotate.py [--only "Wanda 50 %"] [--jsonl out/rotate.jsonl] [--windows 20]
+    python benchmarks/rotate.py [--only "Wanda 50 %"] [--jsonl out/rotate.jsonl] [--windows 20] [--samples 64]
 
 Rows that `--jsonl` already holds are not measured again. Perplexity by the protocol. Seconds are those of the whole process, what is
 learned, pruned, written, reloaded and compared. A rotated model stores its head beside its embedding; `parameters` counts it.
@@ -26,9 +26,9 @@ ROWS = {
 }
 
 
-def row(options: str, model: str, scratch: Path, windows: int) -> dict[str, Any]:
+def row(options: str, model: str, scratch: Path, windows: int, samples: int) -> dict[str, Any]:
     """Make one row's model and measure it."""
-    done = prune(scratch / "out", *options.split(), model=model)
+    done = prune(scratch / "out", *options.split(), "--samples", str(samples), model=model)
     found = perplexity(scratch / "out", windows)
     return {"perplexity": found, "windows": windows, "parameters": done.body["parameters"], "seconds": done.seconds, "peak_mb": done.peak_mb}
 
@@ -40,8 +40,9 @@ def main() -> None:
     parser.add_argument("--jsonl", type=Path, help="where every finished row is added")
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--windows", type=int, default=20)
+    parser.add_argument("--samples", type=int, default=64, help="windows of 512 tokens that calibrate")
     options = parser.parse_args()
-    found = measured(options.only or ROWS, options.jsonl, lambda name, scratch: row(ROWS[name], options.model, scratch, options.windows))
+    found = measured(options.only or ROWS, options.jsonl, lambda name, scratch: row(ROWS[name], options.model, scratch, options.windows, options.samples))
     figures = [
         [name, f"{line['parameters'] / 1e6:.1f}M", f"{line['perplexity']:.2f}", str(line["windows"]), f"{line['seconds']:.0f}", f"{line['peak_mb']:.0f}"]
         for name, line in found.items()
