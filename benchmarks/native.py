@@ -53,14 +53,21 @@ def prepare(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for kind in FILES:
         export(SMALL, folder / f"{kind}.gguf", kind=kind, verify=False, overwrite=True)
-    source = open_model(SMALL).source
     for sparsity in (0.0, *SPARSITIES):
-        save_pruned(source, folder / f"{sparsity:.0%}", sparsity)
+        pruned_folder(folder, sparsity)
+
+
+def pruned_folder(folder: Path, sparsity: float) -> Path:
+    """Return the folder of SmolLM2-135M in bfloat16 with that share of zeros, written unless it is there."""
+    out = folder / f"{sparsity:.0%}"
+    if not (out / "model.safetensors").exists():
+        save_pruned(open_model(SMALL).source, out, sparsity)
+    return out
 
 
 def save_pruned(source: Any, out: Path, sparsity: float) -> None:
     """Write a bfloat16 folder whose matrices inside blocks have that share of zeros, the smallest."""
-    out.mkdir(exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
     (out / "config.json").write_text(json.dumps(source.config))
     tensors = {}
     for name in source.tensors:

@@ -15,6 +15,9 @@ from tests.mirror import write_mirror
 from tests.tiny_gguf import write_gguf
 from tests.tiny_models import save_tiny
 
+from secateur.core.errors import UsageError
+from secateur.sparse.library import ISA_VARIABLE, ISAS, choose, kernels
+
 Maker = Callable[..., Path]
 
 # `--hypothesis-profile default` looks longer.
@@ -86,3 +89,17 @@ def mirror(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path_factory.mktemp("datasets"))
         patch.setattr("datasets.config.HF_HUB_OFFLINE", True)
         yield write_mirror(tmp_path_factory.mktemp("mirror"))
+
+
+@pytest.fixture(params=ISAS)
+def isa(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Every instruction set that this processor has, chosen for the kernels of this process; afterwards the one asked for by `$SECATEUR_ISA`, or the best."""
+    library = kernels()
+    if library is None:
+        pytest.skip("no C compiler, so no kernels")
+    try:
+        choose(library, request.param)
+    except UsageError as error:
+        pytest.skip(str(error))
+    yield request.param
+    choose(library, os.environ.get(ISA_VARIABLE, ""))

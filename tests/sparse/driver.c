@@ -121,11 +121,12 @@ static void drop(weight *w) {
 
 /* What input i really is at a column: as it came, or rounded. */
 static double used(const sec_input *in, const weight *w, const float *x, int64_t i, int64_t c) {
-    int64_t at = (c / 64 * in->n + i) * 64 + c % 64;
     int64_t slot = c / 64 * in->slots + i;
     const int8_t *bytes = in->bytes ? in->bytes + slot * 128 + c % 64 : NULL;
     if (is_int(w->m.kind)) return (bytes ? bytes[0] + 256.0 * bytes[64] : in->codes[slot * 64 + c % 64]) * in->scales[slot];
-    return in->bf16 && w->m.kind != SEC_F32 ? bf16(in->bf16[at]) : x[i * w->m.cols + c];
+    if (!in->bf16 || w->m.kind == SEC_F32) return x[i * w->m.cols + c];
+    const uint16_t *parts = in->bf16 + (c / 64 * in->n + i) * 128 + c % 64;
+    return (double)bf16(parts[0]) + bf16(parts[64]);
 }
 
 static int check(const weight *w, int64_t n, sec_pool *pool) {
@@ -145,6 +146,7 @@ static int check(const weight *w, int64_t n, sec_pool *pool) {
                 double in_c = used(&in, w, x, i, c), weight_c = w->dense[r * cols + c];
                 double off = fabs(in_c - x[i * cols + c]);
                 if (is_int(w->m.kind) && off > 0.51 * in.scales[c / 64 * in.slots + i]) bad++;
+                if (!is_int(w->m.kind) && off > fabs(x[i * cols + c]) / 65536) bad++;
                 sum += in_c * weight_c;
                 size += fabs(in_c) * (fabs(weight_c) + w->above[r]);
             }

@@ -45,7 +45,10 @@ def inputs(count: int, columns: int, seed: int = 0) -> Tensor:
 
 
 def rounded(kind: str, x: Tensor, isa: str) -> Tensor:
-    """Return the inputs that a kernel really multiplies, float64: each 64 share a scale of 32,512 steps for integer kinds."""
+    """Return the inputs that a kernel really multiplies, float64.
+
+    Of integer kinds each 64 share a scale of 32,512 steps; pairs of bfloat16 hold an input as the sum of two.
+    """
     if kind.startswith("int"):
         columns = x.shape[1]
         padded = torch.nn.functional.pad(x, (0, -columns % CHUNK)).view(len(x), -1, CHUNK)
@@ -53,7 +56,10 @@ def rounded(kind: str, x: Tensor, isa: str) -> Tensor:
         # The same single-precision steps as the kernels': a tie may not fall to the other side.
         codes = torch.where(top > 0, padded * (STEPS / top), 0.0).round()
         return (codes.double() * (top / STEPS).double()).flatten(1)[:, :columns]
-    return x.bfloat16().double() if kind.startswith("bf16") and isa == "avx512bf16" else x.double()
+    if kind.startswith("bf16") and isa.endswith("bf16"):
+        nearest = x.bfloat16()
+        return nearest.double() + (x - nearest.float()).bfloat16().double()
+    return x.double()
 
 
 def slack(weight: Stored, x: Tensor) -> Tensor:

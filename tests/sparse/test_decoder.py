@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from tests.sparse.reference import PlainBlock, PlainModel, logits
 
-from secateur.core.errors import UnsupportedModelError, UsageError
+from secateur.core.errors import UnsupportedModelError
 from secateur.core.graph import BlockShape
 from secateur.sparse.decoder import BlockWeights, Decoder, Weights
-from secateur.sparse.library import ISAS, choose, kernels
+from secateur.sparse.library import kernels
 from secateur.sparse.pool import Pool
 from secateur.sparse.weights import Weight
 
@@ -93,17 +93,6 @@ def decoder(model: PlainModel, *, half: bool = False, threads: int = 1) -> Decod
 
 def tokens_of(rng: np.random.Generator, count: int) -> list[int]:
     return [int(token) for token in rng.integers(VOCAB, size=count)]
-
-
-@pytest.fixture(params=ISAS)
-def isa(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Every instruction set that this processor has."""
-    try:
-        choose(library(), request.param)
-    except UsageError as error:
-        pytest.skip(str(error))
-    yield request.param
-    choose(library(), "")
 
 
 @pytest.mark.parametrize("half", [False, True])

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
 from itertools import product
 
 import pytest
@@ -10,22 +9,19 @@ from tests.sparse.problems import KINDS, dense, inputs, rounded, slack, weight
 
 from secateur.core.codes import Codes, Grid
 from secateur.core.errors import UsageError
-from secateur.sparse.library import ISAS, choose, kernels
+from secateur.sparse.library import kernels
 from secateur.sparse.weights import Weight, multiply, threads
 
 COLUMNS = (1, 33, 64, 96, 200, 576)  # more of them in driver.c
 
 
-@pytest.fixture(params=ISAS)
-def library(request: pytest.FixtureRequest) -> Iterator[ctypes.CDLL]:
+@pytest.fixture
+def library(isa: str) -> ctypes.CDLL:
+    """The kernels by each instruction set."""
     loaded = kernels()
     assert loaded is not None
-    try:
-        choose(loaded, request.param)
-    except UsageError as error:
-        pytest.skip(str(error))
-    yield loaded
-    choose(loaded, "")
+    assert loaded.sec_isa().decode() == isa
+    return loaded
 
 
 @pytest.mark.parametrize("kind", KINDS)

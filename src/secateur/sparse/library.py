@@ -15,7 +15,7 @@ from secateur.sparse.build import NAME, BuildError, build_key, compile_library, 
 ABI = 1
 ISA_VARIABLE = "SECATEUR_ISA"
 CACHE_VARIABLE = "SECATEUR_CACHE"
-ISAS = ("portable", "avx2", "avx512", "avx512bf16", "neon")
+ISAS = ("portable", "avx2", "avx512", "avx512bf16", "neon", "emulated-bf16")
 _UNKNOWN, _LACKING = -1, -2
 
 

@@ -68,8 +68,8 @@ def test_levels_predict_what_models_pruned_offline_predict(family: str, opened: 
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen3"])
-def test_bfloat16(family: str, opened: Opening, tmp_path: Path) -> None:
-    """Weights are those of the pruned model; where the processor multiplies bfloat16, inputs are rounded to it too."""
+def test_bfloat16(family: str, opened: Opening, tmp_path: Path, isa: str) -> None:
+    """Weights are those of the pruned model, whatever instructions multiply them."""
     model, ladder, elastic = opened(family, kind="bf16", dtype="bfloat16")
     for level in (5, 2):
         pipeline.apply(ladder.plan(level), model.source.ref, tmp_path / str(level))

@@ -6,11 +6,16 @@
 /* Best first. */
 static const sec_ops *const all[] = {
 #if defined(__x86_64__)
-    &sec_avx512bf16, &sec_avx512, &sec_avx2,
+    &sec_avx512, &sec_avx2,
 #elif defined(__aarch64__)
     &sec_neon,
 #endif
     &sec_portable,
+    /* Run only where they are asked for by name. */
+#if defined(__x86_64__)
+    &sec_avx512bf16,
+#endif
+    &sec_emulated_bf16,
 };
 
 static _Atomic(const sec_ops *) chosen;
@@ -75,7 +80,7 @@ static size_t lay_out(sec_input *in, char *base, uint32_t kinds) {
     int wide = now->bf16, ints = (kinds & INT_KINDS) != 0;
     in->plain = take(base, &used, chunks * SEC_CHUNK * sizeof(float), (kinds >> SEC_F32 & 1) != 0);
     in->split = take(base, &used, chunks * SEC_CHUNK * sizeof(float), (kinds & BF16_KINDS) && !wide);
-    in->bf16 = take(base, &used, chunks * SEC_CHUNK * sizeof(uint16_t), (kinds & BF16_KINDS) && wide);
+    in->bf16 = take(base, &used, chunks * 2 * SEC_CHUNK * sizeof(uint16_t), (kinds & BF16_KINDS) && wide);
     in->codes = take(base, &used, slots * SEC_CHUNK * sizeof(int16_t), ints && !now->bytes);
     in->bytes = take(base, &used, slots * SEC_CHUNK * 2, ints && now->bytes);
     in->scales = take(base, &used, slots * sizeof(float), ints);

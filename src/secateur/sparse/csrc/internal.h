@@ -18,7 +18,7 @@ typedef struct {
     sec_rows_fn rows[SEC_KINDS];
 } sec_ops;
 
-extern const sec_ops sec_portable;
+extern const sec_ops sec_portable, sec_emulated_bf16;
 #if defined(__x86_64__)
 extern const sec_ops sec_avx2, sec_avx512, sec_avx512bf16;
 /* For sec_avx512bf16, which differs in bf16 only. */

@@ -40,7 +40,7 @@ typedef struct {
     int64_t slots;  /* n rounded up to 1, 2, 4 or 8: what codes have room for; those beyond n are zero */
     float *plain;   /* [chunks][n][64] as they are: SEC_F32 */
     float *split;   /* [chunks][n][64] the 32 even columns, then the 32 odd ones: bf16 kinds */
-    uint16_t *bf16; /* [chunks][n][64] rounded to bfloat16: bf16 kinds, where the processor multiplies these */
+    uint16_t *bf16; /* [chunks][n][2][64] the nearest bfloat16, then what is left of it: bf16 kinds, where pairs of these are multiplied */
     int16_t *codes; /* [chunks][slots][64] rounded to -SEC_INPUT_TOP .. SEC_INPUT_TOP: int kinds */
     int8_t *bytes;  /* [chunks][slots][2][64] those codes as low and high bytes, both with a sign: instead, where the processor multiplies bytes */
     float *scales;  /* [chunks][slots] of those codes */
@@ -56,7 +56,7 @@ void sec_prepare(sec_input *input, void *scratch, uint32_t kinds, const float *x
 /* y[i * stride + r] = row r of the weight times input i, for row0 <= r < row1: what a thread of a pool is handed. */
 void sec_rows(const sec_matrix *weight, const sec_input *input, float *y, int64_t stride, int64_t row0, int64_t row1);
 
-/* Choose the instructions: portable, avx2, avx512, avx512bf16, neon; NULL for the best. 0: done; -1: no such name in this build;
+/* Choose the instructions: portable, avx2, avx512, avx512bf16, neon, emulated-bf16; NULL for the best. 0: done; -1: no such name in this build;
  * -2: the processor lacks them. Not while anything runs. Inputs prepared before must be prepared again. */
 int sec_select(const char *isa);
 const char *sec_isa(void);

@@ -52,8 +52,11 @@ static void prepare_chunk(sec_input *in, const float *x, int64_t c, int64_t i) {
         }
     }
     if (in->bf16) {
-        uint16_t *bf16 = in->bf16 + at * SEC_CHUNK;
-        for (int j = 0; j < SEC_CHUNK; j++) bf16[j] = sec_to_bf16(x[j]);
+        uint16_t *bf16 = in->bf16 + at * 2 * SEC_CHUNK;
+        for (int j = 0; j < SEC_CHUNK; j++) {
+            bf16[j] = sec_to_bf16(x[j]);
+            bf16[SEC_CHUNK + j] = sec_to_bf16(x[j] - sec_from_bf16(bf16[j]));
+        }
     }
     if (in->scales) prepare_codes(in, x, c * in->slots + i);
 }
