@@ -22,14 +22,14 @@ from numpy.typing import NDArray
 
 from common import SECATEUR, run, table
 from secateur.core.progress import Silent
-from secateur.device.decode import clock_of
+from secateur.device.decode_model import clock_of
 from secateur.device.profile import load_profile
-from secateur.model.opened import open_model
-from secateur.pipeline.clocking import KINDS, TOKENS, Clocking, Timed, rates, synthetics
-from secateur.pipeline.sizes import Cut, Sizes
+from secateur.model.handle import open_model
+from secateur.pipeline.advise.decode_timing import KINDS, TOKENS, Clocking, Timed, rates, synthetics
+from secateur.pipeline.advise.size_estimate import Cut, Sizes
 from secateur.runtime import Generated, Memory
-from secateur.runtime.bench import Speed, Spread, take_turns
 from secateur.runtime.isolated import Isolated
+from secateur.runtime.timed_turns import Speed, Spread, take_turns
 
 MODEL = "smollm2-135m"
 CUTS = {

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from common import CALIBRATION, SECATEUR, TEST_TEXT, run, table
-from secateur.pipeline.comparing.usage import tree_bytes
+from secateur.core.system_memory import tree_bytes
 
 MODEL = "smollm2-135m"
 CALIB = ["--calib", str(CALIBRATION)]

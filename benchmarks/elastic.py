@@ -32,22 +32,23 @@ from pathlib import Path
 import torch
 
 import common
-from secateur.adapt.elastic import build_body, open_elastic
-from secateur.adapt.memory import MemoryModel
-from secateur.adapt.passing import Passing
-from secateur.adapt.ranking import Rank, rank
-from secateur.adapt.weights import prepare
-from secateur.core.ladder import Ladder, half_of
-from secateur.core.ladder_file import read_ladder
+from secateur.adapt.elastic.torch_model import build_body, open_elastic
+from secateur.adapt.elastic.weights import prepare
+from secateur.adapt.memory_model import MemoryModel
+from secateur.adapt.ranking.rank import Rank, rank
+from secateur.adapt.ranking.windowed_forward import Passing
+from secateur.adapt.serving.launch import ends_of
+from secateur.calibrate.calibration import Calibration, calibration_tokens
+from secateur.core.process_memory import hold_little
 from secateur.core.progress import Silent
-from secateur.model.memory import hold_little
-from secateur.model.opened import Opened, open_model
-from secateur.model.whole import load_whole
-from secateur.pipeline.calibration import Calibration, calibration_tokens
-from secateur.runtime.elastic import Cache, Elastic
+from secateur.model.full_model import load_whole
+from secateur.model.handle import Opened, open_model
+from secateur.runtime.elastic.model import Elastic
 from secateur.runtime.process import forget_peak, process_memory
 from secateur.runtime.torch import TorchBackend
-from secateur.serve.launch import ends_of
+from secateur_runtime.decoder.kv_cache import Cache
+from secateur_runtime.ladder import Ladder, half_of
+from secateur_runtime.ladder_file import read_ladder
 
 REPEAT, MB = 5, 1e6
 CGROUPS = Path("/sys/fs/cgroup")

@@ -21,7 +21,7 @@ def synthetic(folder: Path, blocks: int) -> Path:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from secateur.model.source import open_source
+    from secateur.model.formats.open_source import open_source
 
     torch.manual_seed(0)
     model = LlamaForCausalLM(LlamaConfig(**WIDTH, num_hidden_layers=blocks, tie_word_embeddings=True)).to(torch.bfloat16)

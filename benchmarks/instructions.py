@@ -21,11 +21,11 @@ from pathlib import Path
 
 from common import TEST_TEXT, table
 from native import library, pruned_folder, text
-from secateur.core.errors import UsageError
 from secateur.core.progress import Silent
-from secateur.runtime.bench import Speed, Spread, ratios, take_turns
 from secateur.runtime.isolated import Isolated
-from secateur.sparse.library import ISA_VARIABLE, ISAS, choose
+from secateur.runtime.timed_turns import Speed, Spread, ratios, take_turns
+from secateur_runtime.errors import UsageError
+from secateur_runtime.kernels.library import ISA_VARIABLE, ISAS, choose
 
 PROMISE = 1e-4
 """Nats a token that bf16 may lose."""
@@ -110,7 +110,7 @@ def speeds(rows: list[Contender], threads: int, prompt: int, tokens: int, rounds
         for one in rows:
             with one.environment():
                 options = {"model": one.model, "kind": one.kind, "threads": threads}
-                made = Isolated(one.label, "secateur.pipeline.native:native_backend", options)
+                made = Isolated(one.label, "secateur.pipeline.evaluate.native_model:native_backend", options)
             backends.append(stack.enter_context(made))
         prompts = [[5 * index % 300 for index in range(prompt)]] * len(rows)
         return take_turns(backends, prompts, tokens, rounds, Silent())

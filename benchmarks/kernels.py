@@ -25,11 +25,11 @@ import torch
 from torch import Tensor
 
 from common import table
-from secateur.core.codes import Codes, Grid
-from secateur.core.sparse import Packed, pack
-from secateur.sparse.build import find_compiler
-from secateur.sparse.library import kernels
-from secateur.sparse.weights import Weight, multiply, threads, together
+from secateur_runtime.kernels.bitmask import Packed, pack
+from secateur_runtime.kernels.build import find_compiler
+from secateur_runtime.kernels.kernel_weight import Weight, multiply, threads, together
+from secateur_runtime.kernels.library import kernels
+from secateur_runtime.kernels.quantized import Codes, Grid
 
 Stored = Tensor | Codes | Packed
 Copy = Callable[[Tensor], Tensor]

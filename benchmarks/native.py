@@ -21,25 +21,28 @@ import torch
 from safetensors.torch import save_file
 
 from common import CALIBRATION, TEST_TEXT, table
+from secateur.calibrate.calibration import Calibration
 from secateur.calibrate.text import read_text
 from secateur.calibrate.text import windows as cut
-from secateur.core.codes import Codes, Grid
-from secateur.core.graph import BlockShape
 from secateur.core.progress import Silent
-from secateur.core.sparse import Packed, pack
-from secateur.device.synthetic import Synthetic
-from secateur.model.opened import open_model
-from secateur.pipeline import Calibration, Integers, Settings, quantize
-from secateur.pipeline.export import export
-from secateur.pipeline.native import Natively, measure_natively
-from secateur.runtime.bench import Speed, Spread, ratios, take_turns
+from secateur.device.synthetic_gguf import Synthetic
+from secateur.model.handle import open_model
+from secateur.model.written.write_settings import Settings
+from secateur.pipeline.evaluate.native_model import Natively
+from secateur.pipeline.evaluate.native_quality import measure_natively
+from secateur.pipeline.export.gguf import export
+from secateur.pipeline.quantize.quantize import Integers, quantize
 from secateur.runtime.isolated import Isolated
+from secateur.runtime.memory_stream import SIZE, Stream
 from secateur.runtime.native import About, Native
-from secateur.runtime.stream import SIZE, Stream
-from secateur.sparse.decoder import LINEARS, BlockWeights, Decoder, Weights
-from secateur.sparse.library import kernels
-from secateur.sparse.pool import Pool
-from secateur.sparse.weights import Weight
+from secateur.runtime.timed_turns import Speed, Spread, ratios, take_turns
+from secateur_runtime.decoder.block_shape import BlockShape
+from secateur_runtime.decoder.native_decoder import LINEARS, BlockWeights, Decoder, Weights
+from secateur_runtime.kernels.bitmask import Packed, pack
+from secateur_runtime.kernels.kernel_weight import Weight
+from secateur_runtime.kernels.library import kernels
+from secateur_runtime.kernels.quantized import Codes, Grid
+from secateur_runtime.kernels.thread_pool import Pool
 
 SMALL = "smollm2-135m"
 SHAPE = Synthetic(kind="q8_0", layers=22, hidden=2048, inner=5632, heads=32, kv_heads=4, vocabulary=32000)
@@ -177,7 +180,7 @@ def copied(form: Codes | Packed) -> Weight:
 def opened(row: Row, threads: int, context: int) -> Isolated:
     backend, path, kind = row
     if backend == "native":
-        return Isolated(backend, "secateur.pipeline.native:native_backend", {"model": path, "kind": kind, "threads": threads})
+        return Isolated(backend, "secateur.pipeline.evaluate.native_model:native_backend", {"model": path, "kind": kind, "threads": threads})
     return Isolated(backend, "secateur.runtime.llamacpp:LlamaCpp", {"path": path, "context": context, "threads": threads})
 
 

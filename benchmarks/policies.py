@@ -22,22 +22,23 @@ from statistics import fmean
 import numpy as np
 
 from common import SHARED, TEST_TEXT, table
-from secateur import pipeline
-from secateur.adapt.choices import Choices, Observation
-from secateur.adapt.network import load_network
-from secateur.adapt.offers import choices_of
-from secateur.adapt.policies import Policy, make_policy
-from secateur.adapt.pricing import losses_of, open_passing
-from secateur.adapt.reward import observed
-from secateur.adapt.simulate import Simulated, simulate
-from secateur.adapt.speed import Speed
-from secateur.adapt.static import always, static_plan
-from secateur.adapt.traces import KINDS, SCENARIOS, Moment, synthetic
+from secateur.adapt.ranking.pricing import losses_of, open_passing
+from secateur.adapt.replay.reward import observed
+from secateur.adapt.replay.simulate import Simulated, simulate
+from secateur.adapt.replay.speed_model import Speed
+from secateur.adapt.replay.static_policy import always, static_plan
+from secateur.adapt.replay.traces import KINDS, SCENARIOS, Moment, synthetic
 from secateur.calibrate.text import read_text, windows
-from secateur.core.ladder import Ladder
-from secateur.core.ladder_file import read_ladder
-from secateur.model.opened import open_model
-from secateur.pipeline.tasks import evaluate_tasks
+from secateur.core.ladder_plan import plan_of_units
+from secateur.model.handle import open_model
+from secateur.pipeline.evaluate.tasks import evaluate_tasks
+from secateur.pipeline.prune.apply import apply
+from secateur_runtime.ladder import Ladder
+from secateur_runtime.ladder_costs import Choices, Observation
+from secateur_runtime.ladder_file import read_ladder
+from secateur_runtime.policies import Policy, make_policy
+from secateur_runtime.policies.q_network import load_network
+from secateur_runtime.read_costs import choices_of
 
 Units = tuple[str, ...]
 BUDGETS = (0.8, 0.6)
@@ -210,7 +211,7 @@ def score(ladder: Ladder, units: Units, known: dict[str, dict[str, float]], argu
     key = f"{arguments.limit} {arguments.tasks} {' '.join(sorted(units))}"
     if key not in known:
         with tempfile.TemporaryDirectory() as folder:
-            pipeline.apply(ladder.plan_without(units), arguments.model, f"{folder}/out")
+            apply(plan_of_units(ladder, units), arguments.model, f"{folder}/out")
             found = evaluate_tasks(f"{folder}/out", arguments.tasks.split(","), limit=arguments.limit, datasets=SHARED / "hub")
         known[key] = {one.task: one["acc"].value for one in found.scores}
         arguments.scores.write_text(json.dumps(known))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from secateur.model.memory import spare_the_machine
+from secateur.core.process_memory import spare_the_machine
 
 
 class Recorded:
@@ -112,18 +112,18 @@ def replay(model: Any, life: Life) -> tuple[list[float], int]:
 def main() -> None:
     """Serve, with a recorder in front of the model."""
     spare_the_machine()
+    from secateur.adapt.serving import elastic_backend
     from secateur.cli.main import run
-    from secateur.serve import elastic
 
     # Line by line: a server that is killed, or ended by a signal, closes nothing.
     file = Path(sys.argv[1]).open("w", encoding="utf-8", buffering=1)  # noqa: SIM115
-    make: Callable[..., Any] = elastic.make_elastic
+    make: Callable[..., Any] = elastic_backend.make_elastic
 
     def made(*arguments: Any) -> Any:
         model, choices, policy = make(*arguments)
         return Recorded(model, file), choices, policy
 
-    elastic.make_elastic = made
+    elastic_backend.make_elastic = made
     sys.argv = [sys.argv[0], *sys.argv[2:]]
     try:
         run()

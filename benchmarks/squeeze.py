@@ -28,9 +28,9 @@ import torch
 
 from group import Group
 from recorded import lives, replay
+from secateur.adapt.serving.elastic_backend import NATIVE, Elasticity, make_elastic
 from secateur.core.progress import Silent
-from secateur.model.opened import open_model
-from secateur.serve.elastic import NATIVE, Elasticity, make_elastic
+from secateur.model.handle import open_model
 from squeeze_chart import draw
 
 _EVERY = 0.25

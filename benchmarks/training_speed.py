@@ -18,12 +18,12 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
-from secateur.model.arithmetic import has_bfloat16
 from secateur.model.families import EMBED, HEAD
-from secateur.model.opened import open_model
-from secateur.model.whole import load_whole
+from secateur.model.full_model import load_whole
+from secateur.model.handle import open_model
+from secateur.tensors.precision import has_bfloat16
+from secateur.train.learner import Loss, named_weights
 from secateur.train.losses import Targets
-from secateur.train.student import Loss, named_weights
 from secateur.train.trainer import Regime, Trainer
 
 WINDOWS, LENGTH, KEPT = 2, 512, 64

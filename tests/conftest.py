@@ -15,8 +15,8 @@ from tests.mirror import write_mirror
 from tests.tiny_gguf import write_gguf
 from tests.tiny_models import save_tiny
 
-from secateur.core.errors import UsageError
-from secateur.sparse.library import ISA_VARIABLE, ISAS, choose, kernels
+from secateur_runtime.errors import UsageError
+from secateur_runtime.kernels.library import ISA_VARIABLE, ISAS, choose, kernels
 
 Maker = Callable[..., Path]
 

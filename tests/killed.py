@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from torch import Tensor
 
-from secateur.model.checkpoint import Checkpoint
+from secateur.model.written.checkpoint import Checkpoint
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from secateur.core.graph import Graph
-from secateur.core.ladder import Ladder, Rung, step
+from secateur_runtime.ladder import Ladder, Rung, step
 
 EXAMPLE = Ladder(
     model="sha256:" + "0" * 64,

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from secateur.core.graph import Group, Slice
-from secateur.core.stats import LinearStats
-from secateur.core.units import UnitView
+from secateur.tensors.stats import LinearStats
+from secateur.tensors.unit_view import UnitView
 
 
 def make_stats(inputs: Tensor, outputs: Tensor | None = None) -> LinearStats:

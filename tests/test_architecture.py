@@ -246,10 +246,10 @@ BROKEN: list[tuple[Rule, str, str]] = [
     (import_direction, "secateur.core.plan", "import secateur.model"),
     (import_direction, "secateur.core.plan", "from secateur import model"),
     (import_direction, "secateur.core.plan", "from . import graph"),
-    (import_direction, "secateur.criteria.wanda", "def f():\n    from secateur.model.stream import Stream"),
+    (import_direction, "secateur.criteria.wanda", "def f():\n    from secateur.model.block_stream import Stream"),
     (import_direction, "secateur.criteria.wanda", "from secateur.runtime import Backend"),
-    (import_direction, "secateur.export.gguf", "from secateur.runtime import Torch"),
-    (import_direction, "secateur.sparse.library", "from secateur.runtime import Backend"),
+    (import_direction, "secateur.export.gguf.writer", "from secateur.runtime import Torch"),
+    (import_direction, "secateur_runtime.kernels.library", "from secateur.runtime import Backend"),
     (import_direction, "secateur.runtime.native", "from secateur.model import opened"),
     (import_direction, "secateur.transform.mask", "import secateur"),
     (import_direction, "secateur.pipeline", "from secateur.cli import show"),
@@ -278,20 +278,20 @@ BROKEN: list[tuple[Rule, str, str]] = [
     (unsafe_reading, "secateur.core.plan", "numpy.load('x', allow_pickle=True)"),
     (unsafe_reading, "secateur.core.plan", "eval('x')"),
     (family_by_name, "secateur.model.families", "if 'llama' in name.lower(): pass"),
-    (heavy_cli, "secateur.cli.prune", "import torch.nn"),
-    (heavy_cli, "secateur.cli.prune", "if x:\n    from transformers import AutoTokenizer"),
+    (heavy_cli, "secateur.cli.model.prune", "import torch.nn"),
+    (heavy_cli, "secateur.cli.model.prune", "if x:\n    from transformers import AutoTokenizer"),
 ]
 
 SOUND: list[tuple[Rule, str, str]] = [
-    (import_direction, "secateur.export.gguf", "from secateur.runtime import Backend"),
-    (import_direction, "secateur.runtime.native", "from secateur.sparse.decoder import Decoder"),
+    (import_direction, "secateur.export.gguf.writer", "from secateur.runtime import Backend"),
+    (import_direction, "secateur.runtime.native", "from secateur_runtime.decoder.native_decoder import Decoder"),
     (import_direction, "secateur.adapt.ladder", "from secateur.pipeline import prune"),
-    (import_direction, "secateur.cli.prune", "import secateur\nfrom secateur import pipeline"),
+    (import_direction, "secateur.cli.model.prune", "import secateur\nfrom secateur import pipeline"),
     (missing_annotation, "secateur.core.plan", "class A:\n    @classmethod\n    def f(cls, a: int) -> None: ..."),
     (missing_docstring, "secateur.core.plan", "'''Doc.'''\ndef _f(): ...\nclass _A:\n    def f(self): ..."),
     (catch_all, "secateur.core.plan", "try: f()\nexcept BaseException:\n    clean()\n    raise"),
     (catch_all, "secateur.core.plan", "try: f()\n# The library raises nothing narrower.\nexcept Exception as e:  # noqa: BLE001\n    raise ValueError"),
-    (heavy_cli, "secateur.cli.prune", "if TYPE_CHECKING:\n    import torch\ndef f():\n    import torch"),
+    (heavy_cli, "secateur.cli.model.prune", "if TYPE_CHECKING:\n    import torch\ndef f():\n    import torch"),
 ]
 
 

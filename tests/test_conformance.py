@@ -7,15 +7,15 @@ import torch
 from tests.problems import GROUPS, make_problem, make_stats, make_view, reorder
 from torch import Tensor
 
-from secateur.core.errors import UsageError
 from secateur.core.graph import Kind
 from secateur.core.pattern import Pattern, Scope
-from secateur.core.stats import LinearStats
-from secateur.core.units import UnitView
 from secateur.criteria import CRITERIA, default_scope
 from secateur.criteria.units import ALL_KINDS, UNIT_CRITERIA, kinds_of, unit_criterion_for
+from secateur.tensors.stats import LinearStats
+from secateur.tensors.unit_view import UnitView
 from secateur.transform.mask import Scorer, choose_mask
 from secateur.transform.repair import REPAIRS
+from secateur_runtime.errors import UsageError
 
 RATIOS = ("0", "0.5", "0.3")
 GROUPED = ("2:4", "4:8", "8:16")

@@ -8,7 +8,7 @@ from itertools import product
 import numpy as np
 from hypothesis import strategies as st
 
-from secateur.adapt.choices import Choices, Mask, Observation
+from secateur_runtime.ladder_costs import Choices, Mask, Observation
 
 STEPS = ("1.ffn:64", "2.attn", "1.ffn", "2.ffn", "3.kv:1", "3.attn", "1.attn")
 

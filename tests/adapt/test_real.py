@@ -10,10 +10,12 @@ import torch
 from tests.ladders import ladder_for
 from transformers import AutoModelForCausalLM
 
-from secateur import pipeline
-from secateur.adapt.elastic import open_elastic
-from secateur.adapt.memory import MemoryModel
-from secateur.model.opened import open_model
+from secateur.adapt.elastic.torch_model import open_elastic
+from secateur.adapt.memory_model import MemoryModel
+from secateur.core.ladder_plan import plan_of_level
+from secateur.model.handle import open_model
+from secateur.model.written.write_settings import Settings
+from secateur.pipeline.prune.apply import apply
 
 UNITS = tuple(unit for block in range(3, 27, 2) for unit in (f"{block}.ffn:768", f"{block}.attn", f"{block}.ffn", f"{block + 1}.kv:2"))
 TOKENS = torch.randint(1000, 40_000, (200,), generator=torch.Generator().manual_seed(0)).tolist()
@@ -30,7 +32,7 @@ def test_smollm2_predicts_what_it_predicts_when_pruned_offline(smollm2: str, tmp
     model = open_model(smollm2)
     ladder = ladder_for(model.graph, model.digest, UNITS)
     elastic = open_elastic(model, ladder, tmp_path / "weights.safetensors", dtype=torch.float32)
-    pipeline.apply(ladder.plan(len(UNITS)), smollm2, tmp_path / "pruned", settings=pipeline.Settings(dtype="float32"))
+    apply(plan_of_level(ladder, len(UNITS)), smollm2, tmp_path / "pruned", settings=Settings(dtype="float32"))
     pruned = AutoModelForCausalLM.from_pretrained(tmp_path / "pruned", dtype=torch.float32).eval()
     with torch.no_grad():
         meant = torch.log_softmax(pruned(torch.tensor([TOKENS]), use_cache=False).logits[0, -1].double(), -1).float()

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from tests.conftest import Maker
 
 from secateur.allocate import ALLOCATIONS, settle
-from secateur.calibrate.collect import HiddenStates, collect
+from secateur.calibrate.input_statistics import HiddenStates, collect
 from secateur.criteria import CRITERIA
-from secateur.model.opened import open_model
+from secateur.model.handle import open_model
 
 
 def _ratios(folder: str, name: str, budget: float, spoil: int | None = None) -> tuple[dict[str, float], dict[str, int]]:

@@ -12,14 +12,15 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 
-from secateur import pipeline
-from secateur.calibrate.collect import BATCH_TOKENS
 from secateur.calibrate.gradients import BlockGradients, gradients
+from secateur.calibrate.input_statistics import BATCH_TOKENS
 from secateur.core.plan import Plan
-from secateur.core.stream import Pulled
-from secateur.model.nonuniform import register
-from secateur.model.opened import open_model
-from secateur.model.stream import ModelStream, StreamedBlock
+from secateur.model.block_stream import ModelStream, StreamedBlock
+from secateur.model.handle import open_model
+from secateur.model.unequal_blocks import register
+from secateur.model.written.write_settings import Settings
+from secateur.pipeline.prune.apply import apply
+from secateur.tensors.layer_stream import Pulled
 
 # more than one batch of windows, and longer than the sliding windows of the tiny models
 TOKENS = torch.randint(200, (60, 40), generator=torch.Generator().manual_seed(7))
@@ -81,7 +82,7 @@ def test_equals_autograd_on_the_whole_model(tiny: Maker, family: str) -> None:
 def test_equals_autograd_where_halves_are_missing(tiny: Maker, tmp_path: Path) -> None:
     source = str(tiny("gemma2"))
     plan = Plan(model=open_model(source).digest, keep={"0.kv": (1,)}, drop=("1.ffn", "2.attn"), made_by={"repair": "none"})
-    pipeline.apply(plan, source, tmp_path / "out", settings=pipeline.Settings(dtype="float32"))
+    apply(plan, source, tmp_path / "out", settings=Settings(dtype="float32"))
     register()
     stream = open_model(str(tmp_path / "out")).stream()
     every = [name for block in stream.graph.blocks for name in block.tensors]

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from secateur.calibrate.text import Text, calibration_digest, joined, read_text, windows
-from secateur.core.errors import TextError, UsageError
+from secateur_runtime.errors import TextError, UsageError
 
 WORDS = ["a", "b", "c", "d"]
 

@@ -8,11 +8,13 @@ import pytest
 from safetensors import safe_open
 from tests.conftest import Maker
 
-from secateur import pipeline
 from secateur.core.footprint import footprint
-from secateur.core.graph import Block, BlockShape, Graph, Group, Slice, TensorInfo
+from secateur.core.graph import Block, Graph, Group, Slice, TensorInfo
 from secateur.core.plan import Plan
-from secateur.model.opened import open_model
+from secateur.model.handle import open_model
+from secateur.model.written.write_settings import Settings
+from secateur.pipeline.prune.apply import apply
+from secateur_runtime.decoder.block_shape import BlockShape
 
 KEEP = {"0.ffn": tuple(range(0, 96, 3)), "1.ffn": tuple(range(64)), "1.kv": (1,)}
 CHANNELS = KEEP | {"hidden": tuple(range(0, 64, 2)), "0.head": (0, 3), "1.head": (0, 2, 3)}
@@ -23,7 +25,7 @@ CHANNELS = KEEP | {"hidden": tuple(range(0, 64, 2)), "0.head": (0, 3), "1.head":
 def test_the_written_model_has_the_predicted_size(tiny: Maker, tmp_path: Path, family: str, keep: dict[str, tuple[int, ...]], drop: tuple[str, ...]) -> None:
     model = open_model(str(tiny(family)))
     foreseen = footprint(model.graph, keep, drop, 2)
-    made = pipeline.apply(Plan(model=model.digest, keep=keep, drop=drop), str(tiny(family)), tmp_path / "out", settings=pipeline.Settings(dtype="bfloat16"))
+    made = apply(Plan(model=model.digest, keep=keep, drop=drop), str(tiny(family)), tmp_path / "out", settings=Settings(dtype="bfloat16"))
     assert made.parameters == foreseen.parameters
     stored = 0
     for shard in (tmp_path / "out").glob("*.safetensors"):

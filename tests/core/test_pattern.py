@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from secateur.core.errors import UsageError
 from secateur.core.pattern import Pattern
+from secateur_runtime.errors import UsageError
 
 
 @pytest.mark.parametrize(("text", "ratio", "n", "m"), [("0.5", 0.5, 0, 0), ("50%", 0.5, 0, 0), (" 0 ", 0, 0, 0), ("2:4", 0.5, 2, 4), ("3:4", 0.25, 3, 4)])

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.conftest import Maker
 
-from secateur.core.errors import PlanError
 from secateur.core.plan import Plan
-from secateur.model.opened import open_model
+from secateur.model.handle import open_model
+from secateur_runtime.errors import PlanError
 
 names = st.text(max_size=20)
 units = st.sets(st.integers(0, 10**6), max_size=20).map(lambda found: tuple(sorted(found)))

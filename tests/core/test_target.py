@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secateur.core.errors import TargetError
 from secateur.core.footprint import Footprint
 from secateur.core.target import Limit, Target
+from secateur_runtime.errors import TargetError
 
 WHOLE = Footprint(parameters=1000, block_parameters=800, weight_bytes=2000, kv_values=10)
 CUT = Footprint(parameters=777, block_parameters=577, weight_bytes=1554, kv_values=7)

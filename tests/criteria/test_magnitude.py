@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import torch
 
-from secateur.core.stats import LinearStats
 from secateur.criteria.magnitude import magnitude
+from secateur.tensors.stats import LinearStats
 
 
 def test_is_the_absolute_value() -> None:

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from secateur.core.stats import LinearStats
 from secateur.criteria.obs import DAMPING, obs
+from secateur.tensors.stats import LinearStats
 
 
 def test_is_the_cost_of_removal_with_all_others_free() -> None:

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import torch
 
-from secateur.core.stats import LinearStats
 from secateur.criteria.random import random
+from secateur.tensors.stats import LinearStats
 
 STATS = LinearStats(0, torch.zeros(200), torch.zeros(200))
 

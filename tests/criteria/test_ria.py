@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import torch
 
-from secateur.core.stats import LinearStats
 from secateur.criteria.ria import ria
+from secateur.tensors.stats import LinearStats
 
 
 def test_matches_the_formula_in_float64() -> None:

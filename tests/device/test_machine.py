@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from secateur.device.bandwidth import measure_machine
 from secateur.device.probe import Gpu, cpu_facts, gpu_from, probe
-from secateur.device.quality import factor
-from secateur.device.stream import measure_machine
+from secateur.device.quality_model import factor
 
 X86 = "processor\t: 0\nmodel\t\t: 167\nmodel name\t: Some CPU @ 2GHz\ncpu MHz\t\t: 2000.5\nflags\t\t: fpu avx2 f16c\n\nprocessor\t: 1\nflags\t\t: none\n"
 ARM = "processor\t: 0\nFeatures\t: fp asimd asimddp\nCPU part\t: 0xd0b\n\nModel\t\t: Raspberry Pi 5 Model B Rev 1.0\n"

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from secateur.core.errors import OutputError, UsageError
 from secateur.device.profile import Profile, load_profile, parse_profile, profile_names, to_toml, write_profile
+from secateur_runtime.errors import OutputError, UsageError
 
 WANTED = ("pi4", "pi5", "phone-flagship", "phone-midrange", "orin-nano", "agx-orin", "n100", "laptop", "rtx4090", "h100", "cortex-m7")
 scalars = st.one_of(st.text(max_size=8), st.booleans(), st.integers(-(2**60), 2**60), st.floats(allow_nan=False, allow_infinity=False))

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from secateur.core.progress import Silent
 from secateur.measure.perplexity import measure
-from secateur.model.opened import open_model
+from secateur.model.handle import open_model
 
 
 def _log_probabilities(folder: str, windows: torch.Tensor) -> torch.Tensor:

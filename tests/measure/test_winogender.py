@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from secateur.core.errors import TextError
 from secateur.measure.winogender import read_winogender
+from secateur_runtime.errors import TextError
 
 ROWS = """sentid\tsentence
 nurse.patient.1.male.txt\tThe nurse told the patient that his blood was drawn.

@@ -10,20 +10,23 @@ from typing import Any
 
 import pytest
 
-from secateur import pipeline
+from secateur.calibrate.calibration import Calibration
+from secateur.pipeline.evaluate.evaluate import evaluate
+from secateur.pipeline.evaluate.verify import verify
+from secateur.pipeline.prune.prune import prune
 
-CALIBRATION = pipeline.Calibration(samples=8, window=256)
+CALIBRATION = Calibration(samples=8, window=256)
 
 
 @pytest.mark.slow
 @pytest.mark.ci
 def test_smollm2_pruned_by_half_still_predicts_and_stock_transformers_agrees(smollm2: str, tmp_path: Path) -> None:
-    made = pipeline.prune(smollm2, tmp_path / "out", sparsity=0.5, method="sparsegpt", calibration=CALIBRATION)
+    made = prune(smollm2, tmp_path / "out", sparsity=0.5, method="sparsegpt", calibration=CALIBRATION)
     assert made.sparsity == pytest.approx(0.5, abs=1e-3)
     assert made.reload_difference <= 1e-4
-    assert pipeline.verify(str(tmp_path / "out")).stock_difference < 1e-3
-    dense = pipeline.evaluate(smollm2, window=512, count=4)
-    pruned = pipeline.evaluate(str(tmp_path / "out"), window=512, count=4, reference=smollm2)
+    assert verify(str(tmp_path / "out")).stock_difference < 1e-3
+    dense = evaluate(smollm2, window=512, count=4)
+    pruned = evaluate(str(tmp_path / "out"), window=512, count=4, reference=smollm2)
     assert dense.perplexity < pruned.perplexity < 4 * dense.perplexity
     assert pruned.kl is not None
     assert 0 < pruned.kl < 2
@@ -32,7 +35,7 @@ def test_smollm2_pruned_by_half_still_predicts_and_stock_transformers_agrees(smo
 @pytest.mark.slow
 def test_the_protocol_gives_the_published_dense_perplexity(smollm2: str, shared: Path) -> None:
     text = shared / "data" / "wikitext-2" / "wiki.test.raw"
-    assert pipeline.evaluate(smollm2, text=str(text)).perplexity == pytest.approx(20.852, abs=2e-3)
+    assert evaluate(smollm2, text=str(text)).perplexity == pytest.approx(20.852, abs=2e-3)
 
 
 @pytest.mark.slow
@@ -46,7 +49,7 @@ def test_two_commands_lead_from_smollm2_to_a_pruned_file_that_llama_cpp_runs(smo
     # Which neurons stay hangs on the text, which differs from one Python to the next: 0.005 and 0.012 were seen.
     assert 0 <= done["kl"] < 0.03
     assert file.stat().st_size < 0.9 * 134_515_008 * 34 / 32
-    assert pipeline.verify(str(folder)).stock_difference < 1e-3
+    assert verify(str(folder)).stock_difference < 1e-3
 
 
 def _secateur(*arguments: str) -> dict[str, Any]:

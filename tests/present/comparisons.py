@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from secateur.core.record import Record
-from secateur.present.folder import Job, Part, Row, write_part
+from secateur.present.comparison_folder import Job, Part, Row, write_part
+from secateur_runtime.record import Record
 
 DIGEST = "sha256:" + "0" * 64
 DENSE, Q4 = Row("dense", "", "dense"), Row("q4_0", "", "quantized")

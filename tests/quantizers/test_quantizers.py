@@ -10,12 +10,12 @@ import torch
 from tests.problems import make_problem, make_stats
 from torch import Tensor
 
-from secateur.core.codes import Codes, Grid
-from secateur.core.errors import SecateurError
-from secateur.core.stats import LinearStats
 from secateur.quantizers import QUANTIZERS
 from secateur.quantizers.gptq import gptq, joint, swept
 from secateur.quantizers.refine import refine
+from secateur.tensors.stats import LinearStats
+from secateur_runtime.errors import SecateurError
+from secateur_runtime.kernels.quantized import Codes, Grid
 
 GRIDS = [Grid(bits=bits, group=group, symmetric=symmetric) for bits, group in ((4, 32), (3, 16), (8, 48), (2, 96)) for symmetric in (True, False)]
 ALL = pytest.mark.parametrize("name", list(QUANTIZERS))

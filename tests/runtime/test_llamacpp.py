@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from tests.conftest import Maker
 
-from secateur.core.errors import MissingExtraError, SourceError, VerificationError
-from secateur.model.opened import open_model
-from secateur.model.whole import load_whole
+from secateur.model.full_model import load_whole
+from secateur.model.handle import open_model
 from secateur.runtime import Generated
 from secateur.runtime.isolated import Isolated
 from secateur.runtime.llamacpp import require_llamacpp
 from secateur.runtime.torch import TorchBackend
+from secateur_runtime.errors import MissingExtraError, SourceError, VerificationError
 
 LLAMACPP = "secateur.runtime.llamacpp:LlamaCpp"
 HERE = "tests.runtime.test_llamacpp"

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.conftest import Maker
-from tests.export.uneven import save_uneven, widths
+from tests.uneven import save_uneven, widths
 
-from secateur.model.whole import load_whole
-from secateur.pipeline.export_gguf import open_registered
+from secateur.model.full_model import load_whole
+from secateur.model.handle import open_registered
 from secateur.runtime.torch import TorchBackend
 
 PROMPT = [5, 100, 33, 200, 77, 150, 42]

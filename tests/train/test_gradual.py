@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from secateur.train.gradual import Gradual, cubic
-from secateur.train.student import Learner
+from secateur.train.learner import Learner
 
 
 def test_the_cubic_is_steep_at_first_and_exact_at_its_end() -> None:

@@ -7,8 +7,8 @@ import torch
 from tests.conftest import Maker
 from transformers import AutoModelForCausalLM
 
-from secateur.core.errors import UsageError
 from secateur.train.lora import adapters
+from secateur_runtime.errors import UsageError
 
 
 def test_merged_weights_compute_what_the_adapters_computed_and_keep_zeros(tiny: Maker) -> None:

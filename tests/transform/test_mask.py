@@ -5,9 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from secateur.core.errors import SecateurError, UsageError
 from secateur.core.pattern import Pattern, Scope
 from secateur.transform.mask import choose_mask
+from secateur_runtime.errors import SecateurError, UsageError
 
 HALF = Pattern.parse("0.5")
 

@@ -11,9 +11,9 @@ from typing import Protocol
 from torch import Tensor
 
 from secateur.core.graph import Linear
-from secateur.core.registry import Registry
-from secateur.core.stats import LinearStats
-from secateur.core.stream import LiveBlock
+from secateur.tensors.layer_stream import LiveBlock
+from secateur.tensors.stats import LinearStats
+from secateur_runtime.registry import Registry
 
 Scorer = Callable[[Tensor, LinearStats], Tensor]
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from secateur.allocate import Scorer, allocation, settle
 from secateur.core.graph import Linear
-from secateur.core.stats import LinearStats
-from secateur.core.stream import LiveBlock
+from secateur.tensors.layer_stream import LiveBlock
+from secateur.tensors.stats import LinearStats
 
 _OFFSETS = (-0.15, 0.0, 0.15)
 _STEPS = 400

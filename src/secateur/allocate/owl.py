@@ -8,8 +8,8 @@ from torch import Tensor
 
 from secateur.allocate import Scorer, allocation, settle
 from secateur.core.graph import Linear
-from secateur.core.stats import LinearStats
-from secateur.core.stream import LiveBlock
+from secateur.tensors.layer_stream import LiveBlock
+from secateur.tensors.stats import LinearStats
 
 OUTLIER = 5.0
 """A score counts as outlying beyond this many times the block's mean (M in the paper)."""

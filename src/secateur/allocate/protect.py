@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
-from secateur.core.errors import UsageError
 from secateur.core.graph import Graph
+from secateur_runtime.errors import UsageError
 
 _ENDS = re.compile(r"(first|last)=([0-9]{1,9})")
 _SPAN = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from secateur.allocate import Scorer, allocation
 from secateur.core.graph import Linear
-from secateur.core.stats import LinearStats
-from secateur.core.stream import LiveBlock
+from secateur.tensors.layer_stream import LiveBlock
+from secateur.tensors.stats import LinearStats
 
 
 @allocation("uniform")

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secateur.calibrate.collect import BATCH_TOKENS
+from secateur.calibrate.input_statistics import BATCH_TOKENS
 from secateur.core.progress import Progress, Silent
-from secateur.core.stream import LayerStream, LiveBlock
+from secateur.tensors.layer_stream import LayerStream, LiveBlock
 
 
 @dataclass(frozen=True, slots=True)

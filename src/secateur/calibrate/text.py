@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from secateur.calibrate import builtin, hub
-from secateur.core.errors import TextError, UsageError
+from secateur.calibrate import builtin_text, hub_datasets
+from secateur_runtime.errors import TextError, UsageError
 
 _JOIN = "\n\n"
 
@@ -53,9 +53,9 @@ def read_text(spec: str) -> Text:
     if spec == "self":
         raise UsageError("text 'self' is sampled from a model, and none was given here: name a file, hf:DATASET:CONFIG:SPLIT or builtin")
     if spec == "builtin":
-        text, origin = builtin.read()
+        text, origin = builtin_text.read()
     elif spec.startswith("hf:"):
-        text, origin = hub.read(spec), spec.removeprefix("hf:")
+        text, origin = hub_datasets.read(spec), spec.removeprefix("hf:")
     else:
         text, origin = _from_file(Path(spec)), Path(spec).name
     if not text.strip():

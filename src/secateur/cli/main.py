@@ -6,10 +6,12 @@ import sys
 
 import typer
 
-from secateur.cli import adapt, advise, apply, bench, card, compare, device, evaluate, export, inspect, plan, prune, quantize, recover, report, serve, verify
-from secateur.cli import run as recipes
-from secateur.core.errors import SecateurError
-from secateur.model.memory import spare_the_machine
+from secateur.cli.device import adapt, advise, device, serve
+from secateur.cli.measure import bench, card, compare, evaluate, inspect, report, verify
+from secateur.cli.model import apply, export, plan, prune, quantize, recover
+from secateur.cli.model import run as recipes
+from secateur.core.process_memory import spare_the_machine
+from secateur_runtime.errors import SecateurError
 
 app = typer.Typer(
     help="Prune a language model to fit the device it must run on.",

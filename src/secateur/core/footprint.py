@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from secateur.core.graph import Block, BlockShape, Graph, Group, Slice
+from secateur.core.graph import Block, Graph, Group, Slice
+from secateur_runtime.decoder.block_shape import BlockShape
 
 Keep = Mapping[str, Collection[int]]
 Along = dict[tuple[str, int], list[tuple[Slice, Group]]]

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from secateur_runtime.decoder.block_shape import BlockShape
+
 Kind = Literal["ffn", "kv", "head", "hidden", "vocab"]
 _HALVES: Mapping[Kind, str] = {"kv": "attn", "head": "attn", "ffn": "ffn", "hidden": "", "vocab": ""}
 
@@ -60,16 +62,6 @@ class Linear:
     stage: int
     out_features: int
     in_features: int
-
-
-@dataclass(frozen=True, slots=True)
-class BlockShape:
-    """Widths of one decoder block; zero heads or a zero `intermediate_size` mean that sub-block is absent."""
-
-    n_heads: int
-    n_kv_heads: int
-    head_dim: int
-    intermediate_size: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from secateur.core.errors import UsageError
+from secateur_runtime.errors import UsageError
 
 Scope = Literal["row", "tensor"]
 """Which weights compete: those of one output row, or all of one tensor."""

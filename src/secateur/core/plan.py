@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from secateur.core.errors import PlanError, SecateurError, nearest
 from secateur.core.footprint import dropped_halves, footprint
 from secateur.core.graph import Block, Graph
 from secateur.core.pattern import Pattern
+from secateur_runtime.errors import PlanError, SecateurError, nearest
 
 VERSION = 1
 _FIELDS = {"version", "model", "keep", "drop", "merge", "sparsity", "made_by"}

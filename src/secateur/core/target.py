@@ -10,8 +10,8 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Literal
 
-from secateur.core.errors import TargetError, nearest
 from secateur.core.footprint import Footprint
+from secateur_runtime.errors import TargetError, nearest
 
 Metric = Literal["params", "size", "ram", "ratio"]
 METRICS: tuple[Metric, ...] = ("params", "size", "ram", "ratio")

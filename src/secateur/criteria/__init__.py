@@ -7,8 +7,8 @@ from collections.abc import Callable
 from torch import Tensor
 
 from secateur.core.pattern import Scope
-from secateur.core.registry import Registry
-from secateur.core.stats import LinearStats
+from secateur.tensors.stats import LinearStats
+from secateur_runtime.registry import Registry
 
 Criterion = Callable[[Tensor, LinearStats], Tensor]
 

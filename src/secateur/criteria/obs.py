@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from secateur.core.linalg import damped_cholesky
-from secateur.core.stats import LinearStats
 from secateur.criteria import criterion
+from secateur.tensors.linalg import damped_cholesky
+from secateur.tensors.stats import LinearStats
 
 DAMPING = 0.01
 """Share of each diagonal entry of the Gram matrix added to it."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from secateur.core.stats import LinearStats
 from secateur.criteria import criterion
+from secateur.tensors.stats import LinearStats
 
 _GOLDEN = -0x61C8864680B583EB
 _MIX_A = -0x40A7B892E31B1A47

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from secateur.core.stats import LinearStats
 from secateur.criteria import criterion
+from secateur.tensors.stats import LinearStats
 
 ACTIVATION_POWER = 0.5
 

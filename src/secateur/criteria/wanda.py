@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from secateur.core.stats import LinearStats
 from secateur.criteria import criterion
+from secateur.tensors.stats import LinearStats
 
 
 @criterion("wanda", scope="row", needs={"input_sq"}, paper="arXiv:2306.11695")

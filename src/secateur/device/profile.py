@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from secateur.core.errors import UsageError, nearest
-from secateur.core.files import refuse_existing, write_text
+from secateur_runtime.errors import UsageError, nearest
+from secateur_runtime.files import refuse_existing, write_text
 
 LOCAL = "local"
 """The name of the machine that asks."""

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
 from secateur.core.progress import Progress
-from secateur.core.record import Record
-from secateur.core.stream import LayerStream
+from secateur.tensors.layer_stream import LayerStream
+from secateur_runtime.record import Record
 
 _BATCH_TOKENS = 2048
 

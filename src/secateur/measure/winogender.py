@@ -6,7 +6,7 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-from secateur.core.errors import TextError
+from secateur_runtime.errors import TextError
 
 FILE = "all_sentences.tsv"
 GENDERS = ("male", "female", "neutral")

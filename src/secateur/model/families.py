@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from secateur.core.errors import UnsupportedModelError, nearest
+from secateur_runtime.errors import UnsupportedModelError, nearest
 
 EMBED = "model.embed_tokens.weight"
 FINAL_NORM = "model.norm.weight"

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from secateur.core.errors import MissingExtraError, OutputError
 from secateur.present.columns import short
-from secateur.present.folder import KINDS, Cell
-from secateur.present.lines import Line
+from secateur.present.comparison_folder import KINDS, Cell
+from secateur.present.summary_rows import Line
+from secateur_runtime.errors import MissingExtraError, OutputError
 
 Spec = dict[str, Any]
 _SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"

@@ -7,7 +7,7 @@ import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from secateur.present.lines import BESTS, Line
+from secateur.present.summary_rows import BESTS, Line
 
 NOTHING = "-"
 

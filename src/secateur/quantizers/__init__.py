@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from secateur.core.codes import Codes, Grid
-from secateur.core.registry import Registry
-from secateur.core.stats import LinearStats
+from secateur.tensors.stats import LinearStats
+from secateur_runtime.kernels.quantized import Codes, Grid
+from secateur_runtime.registry import Registry
 
 Quantizer = Callable[[Tensor, LinearStats, Grid], Codes]
 """`(weight, stats, grid) -> codes`: the weight `[out_features, in_features]`, float32, is left as it was."""

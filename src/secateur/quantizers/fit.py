@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from secateur.core.codes import Grid, exact_scales
+from secateur_runtime.kernels.quantized import Grid, exact_scales
 
 _SYMMETRIC = torch.linspace(0.65, 1.2, 23)
 """Tried ends of the grid, as shares of the largest weight of the group."""

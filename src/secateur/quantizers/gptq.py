@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from secateur.core.codes import Codes, Grid
-from secateur.core.linalg import damped_cholesky, default_damping, finite_gram, with_damping
-from secateur.core.stats import LinearStats
-from secateur.core.sweep import inverse_factor, sweep
 from secateur.quantizers import quantizer
 from secateur.quantizers.fit import fit, level, round_to
 from secateur.quantizers.refine import refine
+from secateur.tensors.linalg import damped_cholesky, default_damping, finite_gram, with_damping
+from secateur.tensors.obs_sweep import inverse_factor, sweep
+from secateur.tensors.stats import LinearStats
+from secateur_runtime.kernels.quantized import Codes, Grid
 
 _PASSES = 4
 """Each pass of refinement gains a quarter to a half of what the one before it gained; four cost as much as the sweep."""

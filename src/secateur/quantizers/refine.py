@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from secateur.core.codes import Codes, Grid, exact_scales
+from secateur_runtime.kernels.quantized import Codes, Grid, exact_scales
 
 
 def refine(weight: Tensor, gram: Tensor, codes: Codes, alive: Tensor, passes: int) -> Codes:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from secateur.core.codes import Codes, Grid, usual_grid
-from secateur.core.stats import LinearStats
 from secateur.quantizers import quantizer
 from secateur.quantizers.fit import fit, level, round_to
+from secateur.tensors.stats import LinearStats
+from secateur_runtime.kernels.quantized import Codes, Grid, usual_grid
 
 
 @quantizer("rtn")

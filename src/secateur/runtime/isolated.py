@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from secateur.core.errors import SecateurError, SourceError, VerificationError
 from secateur.runtime import Generated, Memory
+from secateur_runtime.errors import SecateurError, SourceError, VerificationError
 
-CHILD = "secateur.runtime.child"
+CHILD = "secateur.runtime.isolated_child"
 
 
 class Isolated:

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from secateur.core.errors import MissingExtraError, SourceError
 from secateur.runtime import Generated, Memory
 from secateur.runtime.process import process_memory
+from secateur_runtime.errors import MissingExtraError, SourceError
 
 _ERRORS_ONLY = 1
 _ALL = 1 << 20

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from secateur.runtime import Generated, Memory
 from secateur.runtime.process import process_memory
-from secateur.sparse.choice import Timed
-from secateur.sparse.decoder import Cache, Decoder
-from secateur.sparse.weights import NAMES
+from secateur_runtime.decoder.native_decoder import Cache, Decoder
+from secateur_runtime.kernels.dense_or_sparse import Timed
+from secateur_runtime.kernels.kernel_weight import NAMES
 
 _AT_ONCE = 256
 """Positions whose logits lie in memory together."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from secateur.train.student import Learner
+from secateur.train.learner import Learner
 
 Choose = Callable[[str, Tensor, float], Tensor]
 """Name of a weight, the weight and its share of zeros in, keep-mask of its shape out."""

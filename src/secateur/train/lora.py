@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from secateur.core.errors import MissingExtraError, UsageError
-from secateur.train.student import Learner
+from secateur.train.learner import Learner
+from secateur_runtime.errors import MissingExtraError, UsageError
 
 _NAME = "default"
 

@@ -13,14 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from secateur.core.errors import UsageError
 from secateur.core.progress import Progress
-from secateur.train import state
+from secateur.train import training_state
 from secateur.train.gradual import Gradual
+from secateur.train.learner import Beside, Learner, Loss, apply_masks
 from secateur.train.losses import Targets
-from secateur.train.memory import is_memory, what_fits
+from secateur.train.out_of_memory import is_memory, what_fits
 from secateur.train.schedule import Schedule, rate
-from secateur.train.student import Beside, Learner, Loss, apply_masks
+from secateur_runtime.errors import UsageError
 
 _BETAS = (0.9, 0.95)
 _DIVERGED = 4.0
@@ -200,15 +200,15 @@ class Trainer:
     def _save(self, course: _Course, *, best: bool) -> None:
         if self._accelerator.is_main_process:
             if best:
-                state.save(self._best, self._learner.parameters, {})
+                training_state.save(self._best, self._learner.parameters, {})
             facts = {name: getattr(course, name) for name in _Course.__slots__}
-            state.save(self._state, state.of_training(self._learner.parameters, self._optimizer), facts)
+            training_state.save(self._state, training_state.of_training(self._learner.parameters, self._optimizer), facts)
 
     def _resume(self) -> _Course:
         if not self._state.exists():
             return _Course()
-        stored, facts = state.load(self._state)
-        state.restore(self._learner.parameters, self._optimizer, stored)
+        stored, facts = training_state.load(self._state)
+        training_state.restore(self._learner.parameters, self._optimizer, stored)
         return _Course(**facts)
 
     @torch.no_grad()
@@ -216,7 +216,7 @@ class Trainer:
         self._accelerator.wait_for_everyone()
         if not self._best.exists():
             raise UsageError("the model diverged before it had the zeros asked for: lower --rate, or give it more --steps")
-        for name, tensor in state.load(self._best)[0].items():
+        for name, tensor in training_state.load(self._best)[0].items():
             self._learner.parameters[name].copy_(tensor)
 
     def _autocast(self) -> Any:

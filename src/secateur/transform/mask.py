@@ -7,9 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from secateur.core.errors import SecateurError
 from secateur.core.pattern import Pattern, Scope
-from secateur.core.stats import LinearStats
+from secateur.tensors.stats import LinearStats
+from secateur_runtime.errors import SecateurError
 
 Scorer = Callable[[Tensor, LinearStats], Tensor]
 
@@ -66,3 +66,10 @@ def _first_among_equals(score: Tensor, threshold: Tensor, count: int) -> Tensor:
     equal = score == threshold
     room = count - above.sum(dim=1, keepdim=True)
     return above | (equal & (equal.cumsum(dim=1) <= room))
+
+
+def holds(weight: Tensor, pattern: Pattern) -> bool:
+    """Return whether a weight `[out_features, in_features]` has at least the zeros of its pattern."""
+    if pattern.m:
+        return int((weight.reshape(-1, pattern.m) != 0).sum(1).max()) <= pattern.n
+    return int((weight == 0).sum()) >= weight.numel() - pattern.kept(weight.numel())

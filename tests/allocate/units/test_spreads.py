@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tests.allocate.units.problems import curves_of, oracle
 
 from secateur.allocate.units import SPREADS, Curve, SpreadContext, parameters_gone
-from secateur.core.errors import UsageError
+from secateur_runtime.errors import UsageError
 
 KINDS = st.sampled_from([(12, 1, 1, 10), (30, 5, 6, 7), (3, 1, 1, 100), (33, 8, 9, 4), (64, 16, 32, 3)])
 ROWS = st.lists(KINDS, min_size=1, max_size=5)

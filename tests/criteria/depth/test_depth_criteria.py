@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from secateur.core.errors import UsageError
 from secateur.criteria.depth import DEPTH_CRITERIA, compared_by
+from secateur_runtime.errors import UsageError
 
 FIRST, SECOND = torch.randn(2, 7, 11, generator=torch.Generator().manual_seed(0))
 TARGETS = torch.tensor([0, 3, 10, 4, 4, 9, 1])

@@ -3,8 +3,8 @@ from __future__ import annotations
 import torch
 from tests.problems import make_stats, make_view
 
-from secateur.core.units import UnitView
 from secateur.criteria.units.flap import flap
+from secateur.tensors.unit_view import UnitView
 
 
 def test_equals_the_formula_on_the_inputs_themselves() -> None:

@@ -4,8 +4,8 @@ import pytest
 import torch
 from tests.problems import make_stats, make_view
 
-from secateur.core.units import UnitView
 from secateur.criteria.units.minitron import minitron
+from secateur.tensors.unit_view import UnitView
 
 
 def inputs_of(width: int, seed: int) -> torch.Tensor:

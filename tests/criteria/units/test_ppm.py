@@ -3,8 +3,8 @@ from __future__ import annotations
 import torch
 from tests.problems import make_view
 
-from secateur.core.units import UnitView
 from secateur.criteria.units.ppm import ppm
+from secateur.tensors.unit_view import UnitView
 
 
 def test_equals_the_formula() -> None:

@@ -5,8 +5,8 @@ import torch
 from tests.problems import make_stats, make_view
 from torch import Tensor
 
-from secateur.core.units import UnitView
 from secateur.criteria.units.slimllm import slimllm
+from secateur.tensors.unit_view import UnitView
 
 
 def inputs_of(width: int, seed: int = 1) -> Tensor:

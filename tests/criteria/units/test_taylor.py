@@ -4,8 +4,8 @@ import pytest
 import torch
 from tests.problems import make_view
 
-from secateur.core.units import UnitView
 from secateur.criteria.units.taylor import taylor
+from secateur.tensors.unit_view import UnitView
 
 
 def test_equals_the_formula() -> None:

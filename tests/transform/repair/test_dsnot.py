@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from secateur.core.pattern import Pattern
-from secateur.core.stats import LinearStats
 from secateur.criteria.wanda import wanda
+from secateur.tensors.stats import LinearStats
 from secateur.transform.mask import choose_mask
 from secateur.transform.repair.dsnot import dsnot
 

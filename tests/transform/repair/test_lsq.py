@@ -4,11 +4,11 @@ import pytest
 import torch
 from tests.problems import make_problem
 
-from secateur.core.errors import UsageError
 from secateur.core.pattern import Pattern
 from secateur.criteria.wanda import wanda
 from secateur.transform.repair.lsq import lsq
 from secateur.transform.repair.objective import problem
+from secateur_runtime.errors import UsageError
 
 
 @pytest.mark.parametrize("text", ["0.5", "2:4"])

@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from secateur.core.errors import SecateurError
-from secateur.core.stats import LinearStats
+from secateur.tensors.stats import LinearStats
 from secateur.transform.repair.objective import damped, problem, reconstruction_error
+from secateur_runtime.errors import SecateurError
 
 
 def test_reconstruction_error_is_the_share_of_output_power_lost() -> None:

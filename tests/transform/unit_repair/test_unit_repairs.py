@@ -7,9 +7,9 @@ import torch
 from tests.problems import make_problem, make_stats
 from torch import Tensor
 
-from secateur.core.errors import SecateurError, UsageError
-from secateur.core.stats import LinearStats
+from secateur.tensors.stats import LinearStats
 from secateur.transform.unit_repair import UNIT_REPAIRS, Cut, Repaired, bias_for
+from secateur_runtime.errors import SecateurError, UsageError
 
 KEPT = torch.tensor([0, 2, 3, 7, 8])
 GONE = torch.tensor([1, 4, 5, 6, 9])

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from secateur.core.errors import UsageError
 from secateur.core.progress import Progress, Silent
-from secateur.core.registry import Registry
+from secateur_runtime.errors import UsageError
+from secateur_runtime.registry import Registry
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,8 @@ import random
 from collections.abc import Callable, Mapping
 
 from secateur.allocate.units import Curve, Measured, SpreadContext, budget_of, parameters_gone, spread
+from secateur.allocate.units.balance import settle_cuts
 from secateur.allocate.units.knapsack import knapsack
-from secateur.allocate.units.settle import settle_cuts
 
 LEVELS = 16
 """A mutation moves a group by about this part of what it can lose."""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 
 from secateur.allocate.units import Curve, SpreadContext, budget_of, spread
-from secateur.allocate.units.settle import balance, settle_cuts
+from secateur.allocate.units.balance import balance, settle_cuts
 
 ALPHA = 10.0
 """Sharpness; the paper's value for 20 %, 7 for 50 %."""

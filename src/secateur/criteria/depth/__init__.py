@@ -7,8 +7,8 @@ from typing import Literal
 
 from torch import Tensor
 
-from secateur.core.errors import UsageError
-from secateur.core.registry import Registry
+from secateur_runtime.errors import UsageError
+from secateur_runtime.registry import Registry
 
 DepthCriterion = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Takes `[positions, width]` as it was, the same as it became, and the token ids `[positions]` that follow; returns

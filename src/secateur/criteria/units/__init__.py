@@ -7,10 +7,10 @@ from typing import get_args
 
 from torch import Tensor
 
-from secateur.core.errors import UsageError
 from secateur.core.graph import Kind
-from secateur.core.registry import Entry, Registry
-from secateur.core.units import UnitView
+from secateur.tensors.unit_view import UnitView
+from secateur_runtime.errors import UsageError
+from secateur_runtime.registry import Entry, Registry
 
 UnitCriterion = Callable[[UnitView], Tensor]
 """Returns `[group.size]` float32; the higher, the more worth keeping."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from secateur.core.units import UnitView
 from secateur.criteria.units import HALVES, unit_criterion
+from secateur.tensors.unit_view import UnitView
 
 
 @unit_criterion("contribution", kinds=HALVES, needs={"input_sq"}, paper="arXiv:2407.14679")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from secateur.core.units import UnitView
 from secateur.criteria.units import ALL_KINDS, unit_criterion
+from secateur.tensors.unit_view import UnitView
 
 
 @unit_criterion("magnitude", kinds=ALL_KINDS)

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from secateur.core.graph import Slice
-from secateur.core.units import UnitView
 from secateur.criteria.units import ALL_KINDS, unit_criterion
+from secateur.tensors.unit_view import UnitView
 
 
 @unit_criterion("minitron", kinds=ALL_KINDS, needs={"input_abs"}, paper="arXiv:2407.14679")

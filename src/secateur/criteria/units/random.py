@@ -7,8 +7,8 @@ import zlib
 import torch
 from torch import Tensor
 
-from secateur.core.units import UnitView
 from secateur.criteria.units import ALL_KINDS, unit_criterion
+from secateur.tensors.unit_view import UnitView
 
 
 @unit_criterion("random", kinds=ALL_KINDS)

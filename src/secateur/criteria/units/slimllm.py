@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from secateur.core.stats import LinearStats
-from secateur.core.units import UnitView
 from secateur.criteria.units import HALVES, unit_criterion
+from secateur.tensors.stats import LinearStats
+from secateur.tensors.unit_view import UnitView
 
 _TINY = 1e-30
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from secateur.core.units import UnitView, unit_values
 from secateur.criteria.units import ALL_KINDS, unit_criterion
+from secateur.tensors.unit_view import UnitView, unit_values
 
 
 @unit_criterion("taylor", kinds=ALL_KINDS, needs={"gradient"}, paper="arXiv:2305.11627")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from secateur.runtime.elastic.cache import Cache
+from secateur_runtime.decoder.kv_cache import Cache
 
 Frequencies = Callable[[int], tuple[Tensor, float]]
 """For a text of so many tokens: radians per position of each pair of channels, `[pairs]`, and the scale of cosines and sines."""

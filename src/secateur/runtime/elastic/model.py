@@ -14,14 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from secateur.core.errors import UsageError
-from secateur.core.ladder import Ladder
 from secateur.runtime import Generated, Memory
 from secateur.runtime.elastic.attention import Attending, Frequencies, Step
-from secateur.runtime.elastic.cache import Cache
-from secateur.runtime.elastic.half import Half, Norm
-from secateur.runtime.elastic.weights import Lookup, Rows
+from secateur.runtime.elastic.sub_block import Half, Norm
 from secateur.runtime.process import process_memory
+from secateur_runtime.decoder.kv_cache import Cache
+from secateur_runtime.decoder.prefix_weights import Lookup, Rows
+from secateur_runtime.errors import UsageError
+from secateur_runtime.ladder import Ladder
 
 CHUNK = 256
 """Tokens of a prompt that pass at once: what lies between blocks takes memory with their number."""

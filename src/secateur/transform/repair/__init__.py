@@ -11,9 +11,9 @@ from collections.abc import Callable
 from torch import Tensor
 
 from secateur.core.pattern import Pattern, Scope
-from secateur.core.registry import Registry
-from secateur.core.stats import LinearStats
+from secateur.tensors.stats import LinearStats
 from secateur.transform.mask import Scorer
+from secateur_runtime.registry import Registry
 
 Repair = Callable[[Tensor, LinearStats, Pattern, Scorer | None, Scope], Tensor]
 """`(weight, stats, pattern, scorer, scope) -> weight`: shapes `[out_features, in_features]`, float32, input left as it was.

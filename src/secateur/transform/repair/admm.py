@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from secateur.core.pattern import Pattern, Scope
-from secateur.core.stats import LinearStats
+from secateur.tensors.stats import LinearStats
 from secateur.transform.mask import Scorer, choose_mask
 from secateur.transform.repair import repair
 from secateur.transform.repair.cg import Scaled, solve_on_support

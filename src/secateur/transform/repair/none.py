@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from secateur.core.pattern import Pattern, Scope
-from secateur.core.stats import LinearStats
+from secateur.tensors.stats import LinearStats
 from secateur.transform.mask import Scorer
 from secateur.transform.repair import repair
 from secateur.transform.repair.objective import chosen_mask

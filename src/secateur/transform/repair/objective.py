@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from secateur.core.errors import UsageError
-from secateur.core.linalg import finite_gram, gram_factor, with_damping
 from secateur.core.pattern import Pattern, Scope
-from secateur.core.stats import LinearStats
+from secateur.tensors.linalg import finite_gram, gram_factor, with_damping
+from secateur.tensors.stats import LinearStats
 from secateur.transform.mask import Scorer, choose_mask
+from secateur_runtime.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True)

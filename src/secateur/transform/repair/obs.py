@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from secateur.core.pattern import Pattern, Scope
-from secateur.core.stats import LinearStats
-from secateur.core.sweep import BLOCK, inverse_factor, sweep
+from secateur.tensors.obs_sweep import BLOCK, inverse_factor, sweep
+from secateur.tensors.stats import LinearStats
 from secateur.transform.mask import Scorer, choose_mask
 from secateur.transform.repair import repair
 from secateur.transform.repair.objective import chosen_mask, problem

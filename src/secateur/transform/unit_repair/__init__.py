@@ -11,8 +11,8 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor
 
-from secateur.core.registry import Registry
-from secateur.core.stats import LinearStats
+from secateur.tensors.stats import LinearStats
+from secateur_runtime.registry import Registry
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from secateur.core.errors import SecateurError
 from secateur.transform.unit_repair import Cut, Repaired, unit_repair
+from secateur_runtime.errors import SecateurError
 
 _STILL = 1e-6
 """Share of an output's mean square below which its variance is rounding of the statistics."""

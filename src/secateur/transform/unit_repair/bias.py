@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from secateur.core.errors import UsageError
 from secateur.transform.unit_repair import Cut, Repaired, unit_repair
+from secateur_runtime.errors import UsageError
 
 
 @unit_repair("bias", bias="must", needs={"input_mean"}, paper="arXiv:2312.11983")

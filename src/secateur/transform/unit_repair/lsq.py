@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from secateur.transform.refit import refit
+from secateur.transform.least_squares import refit
 from secateur.transform.unit_repair import Cut, Repaired, unit_repair
 
 

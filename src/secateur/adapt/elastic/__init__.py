@@ -1,0 +1,1 @@
+"""A model whose level changes, made of a stored one."""

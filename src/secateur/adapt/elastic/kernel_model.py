@@ -1,0 +1,135 @@
+"""Open a model as an elastic one that runs in the C kernels."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from secateur.adapt.elastic.quantized_layout import INT4, Coded
+from secateur.adapt.elastic.weights import SCALES, part_name, prepare
+from secateur.core.graph import Block, Group, Slice
+from secateur.core.ladder_plan import check_ladder
+from secateur.model.families import EMBED, FAMILIES, FINAL_NORM, HEAD
+from secateur.model.handle import Opened
+from secateur.model.native_support import check_native, native_names
+from secateur.model.rotary import frequencies, sight, turns
+from secateur.runtime.elastic.model import Elastic
+from secateur_runtime.decoder.block_shape import BlockShape
+from secateur_runtime.decoder.elastic_decoder import Half, Kernels, Part, Strip
+from secateur_runtime.decoder.native_decoder import BlockWeights, Decoder, Weights
+from secateur_runtime.decoder.prefix_weights import Stored
+from secateur_runtime.decoder.releasable_memory import WeightFile
+from secateur_runtime.errors import UsageError, nearest
+from secateur_runtime.kernels.kernel_weight import Weight, settle
+from secateur_runtime.kernels.library import require_kernels
+from secateur_runtime.kernels.thread_pool import Pool
+from secateur_runtime.ladder import Ladder
+
+KINDS = {"bf16": torch.bfloat16, "int8": torch.int8, "int4": INT4, "f32": torch.float32}
+"""Types of stored matrices, by the name that a user types."""
+KV = (torch.float32, torch.float16)
+"""Types of keys and values."""
+
+
+def open_kernels(
+    model: Opened, ladder: Ladder, weights: Path, *, kind: str = "bf16", level: int = 0, kv: torch.dtype = torch.float32, threads: int = 1
+) -> Elastic:
+    """Return the elastic model of a ladder, at a level, in the kernels.
+
+    weights: the file it reads from, made first if it is not there; kind: of `KINDS`; kv: of keys and values, of `KV`.
+    Raises LadderError if the ladder was made for another model or lacks the level, SourceError or OutputError as `prepare` does,
+    UnsupportedModelError for a model that the kernels cannot run, UsageError for a kind that is not known, and where there are no kernels.
+    """
+    library = check_kernels(model, kind)
+    check_ladder(ladder, model.graph, model.digest)
+    ladder.at(level)
+    body = _Builder(model, KINDS[kind], prepare(model, ladder, weights, KINDS[kind]), WeightFile(weights)).body(library, threads)
+    return Elastic(body, ladder, level=level, kv=kv)
+
+
+def check_kernels(model: Opened, kind: str) -> ctypes.CDLL:
+    """Return the kernels; raises as `open_kernels` does where they cannot be had, or cannot run a model in a type."""
+    if kind not in KINDS:
+        raise UsageError(f"--type {kind} is not one of an elastic model in the kernels{nearest(kind, KINDS)}: use {', '.join(KINDS)}")
+    check_native(model.source.ref, FAMILIES[model.graph.family], model.config)
+    return require_kernels("--backend elastic needs none")
+
+
+class _Builder:
+    """Makes a decoder of stored weights, none of whose units are held yet."""
+
+    def __init__(self, model: Opened, dtype: torch.dtype, stored: Mapping[str, Stored], file: WeightFile) -> None:
+        self._dtype = dtype
+        self._graph, self._config, self._stored, self._file = model.graph, model.config, stored, file
+        self._family = FAMILIES[model.graph.family]
+
+    def body(self, library: ctypes.CDLL, threads: int) -> Kernels:
+        """Build the model; nothing but what no level changes is read yet."""
+        graph = self._graph
+        radians, scale = frequencies(self._config)(1)
+        embed = self._fixed(EMBED)
+        weights = Weights(
+            embed=embed,
+            head=embed if graph.tied else self._fixed(HEAD),
+            final_norm=self._vector(FINAL_NORM),
+            epsilon=self._config.rms_norm_eps,
+            frequencies=radians.float().numpy(),
+            scale=float(scale),
+            blocks=tuple(map(self._block, graph.blocks)),
+        )
+        decoder = Decoder(library, weights, Pool(library, threads))
+        halves = {group.name: self._half(decoder, block, group) for block in graph.blocks for group in block.groups if group.kind in ("kv", "ffn")}
+        sizes = [(block.shape.n_kv_heads, block.shape.head_dim) for block in graph.blocks]
+        return Kernels(decoder=decoder, halves=halves, sizes=sizes, limit=int(self._config.max_position_embeddings))
+
+    def _block(self, block: Block) -> BlockWeights:
+        """Return a block with what no level changes: norms, and biases that are added to the states."""
+        names = native_names(self._family, block.prefix)
+        return BlockWeights(
+            shape=BlockShape(0, 0, block.shape.head_dim, 0),
+            turns=turns(self._config, block.index),
+            window=sight(self._config, block.index),
+            vectors={name: self._vector(tensor) for tensor, name in names.items() if tensor in self._stored},
+        )
+
+    def _half(self, decoder: Decoder, block: Block, group: Group) -> Half:
+        names = native_names(self._family, block.prefix)
+        parts = [self._part(part_name(group, place), names[part.tensor], group.size, part) for place, part in enumerate(group.slices)]
+        return Half(decoder, block.index, self._file, parts, block.shape.n_heads // block.shape.n_kv_heads if group.kind == "kv" else 0)
+
+    def _part(self, stored: str, name: str, units: int, part: Slice, *, outside: bool = False) -> Part:
+        """Return a weight of which each of `units` owns what `part` says."""
+        values, across = self._stored[stored], part.dim == 1
+        if stored + SCALES not in self._stored:
+            return Part(name=name, values=Strip(stored=values, block=part.block, across=across))
+        inputs = units * part.block if across else self._graph.tensors[part.tensor].shape[1]
+        coded = Coded.of(self._dtype, inputs, outside=outside)
+        assert coded is not None
+        shared = (coded.chunk, (coded.group, 1)) if across else ((1, 1), (1, 1))
+        codes, scales = (
+            Strip(stored=self._stored[each], block=part.block, group=group, across=across)
+            for each, group in zip((stored, stored + SCALES), shared, strict=True)
+        )
+        return Part(name=name, values=codes, scales=scales, bits=coded.bits, group=0 if coded.group == inputs else coded.group, inputs=inputs)
+
+    def _fixed(self, tensor: str) -> Weight:
+        """Return a matrix that no level changes."""
+        part = self._part(tensor, tensor, 1, Slice(tensor, 0), outside=True)
+        weight = part.weight(0, *(self._whole(strip.stored) for strip in part.strips))
+        settle([weight])
+        return weight
+
+    def _vector(self, tensor: str) -> NDArray[np.float32]:
+        found: NDArray[np.float32] = self._whole(self._stored[tensor]).numpy()
+        return found
+
+    def _whole(self, stored: Stored) -> Tensor:
+        array = torch.empty(stored.shape, dtype=stored.dtype)
+        Strip(stored=stored, block=1).read(self._file, array, 0, len(array))
+        return array

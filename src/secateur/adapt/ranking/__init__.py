@@ -1,0 +1,1 @@
+"""Which units a model can do without, and what each costs."""

@@ -1,0 +1,123 @@
+"""Rank the parts of a model: a criterion orders the units inside, a search the parts among each other; the result is a ladder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from secateur.adapt.elastic.torch_model import build_body
+from secateur.adapt.elastic.weights import elastic_groups, prepare
+from secateur.adapt.memory_model import MemoryModel
+from secateur.adapt.ranking.greedy_search import Cost, Search, Steps
+from secateur.adapt.ranking.resume import unfinished
+from secateur.adapt.ranking.windowed_forward import Passing
+from secateur.allocate.protect import protected_groups
+from secateur.calibrate.calibration import Calibration, calibration_tokens, provenance
+from secateur.core.progress import Progress, Silent
+from secateur.model.handle import Opened
+from secateur.pipeline.prune.width.decide import Width, rank_units
+from secateur_runtime.errors import UsageError
+from secateur_runtime.files import refuse_existing
+from secateur_runtime.ladder import Ladder, Rung
+
+PROBE_WINDOW = 128
+"""Tokens of a window on which losses are measured; the first quarter of it is read and not scored."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rank:
+    """How a model is ranked.
+
+    calibration: text by which units are ordered; the beginnings of its first `probe` windows are what losses are measured on.
+    criterion: orders neurons and key-value groups, as `scorer_for` takes it.
+    widths: steps in which an FFN goes; 1 for whole halves only. groups: whether key-value groups go one by one.
+    floor: share of the whole model's bytes, weights and `context` tokens of cache together, at which the ladder ends.
+    context: tokens in all caches together when parts are weighed by the bytes that they free.
+    protect: parts left whole, as `protected_groups` reads them.
+    dtype, kv: types in which an elastic model will hold weights, and keys and values.
+    """
+
+    calibration: Calibration = field(default_factory=lambda: Calibration(samples=16, window=512))
+    probe: int = 8
+    criterion: str = "contribution"
+    widths: int = 2
+    groups: bool = False
+    floor: float = 0.4
+    context: int = 4096
+    protect: Sequence[str] = ()
+    dtype: torch.dtype = torch.bfloat16
+    kv: torch.dtype = torch.float32
+
+    def check(self) -> None:
+        """Raise UsageError for values that cannot work with any model."""
+        if not 0 <= self.floor < 1:
+            raise UsageError(f"--floor {self.floor:g} is outside [0, 1): it is the share of the memory that the last level still takes")
+        if self.probe < 1 or self.widths < 1 or self.context < 0:
+            raise UsageError("--probe and --widths are at least 1, --context at least 0")
+
+
+def rank(
+    model: Opened, how: Rank | None = None, *, out: Path | None = None, overwrite: bool = False, seed: int = 0, progress: Progress | None = None
+) -> tuple[Ladder, Cost]:
+    """Return the ladder of a model, and what finding it took.
+
+    out: file to save it as; what is found before is kept in `OUT.partial`, from which a killed run goes on. overwrite: what is there may go.
+    Raises UsageError for options that cannot work, TextError if the text is too short, OutputError if nothing can be written.
+    """
+    how, told = how or Rank(), progress or Silent()
+    how.check()
+    if out is not None:
+        refuse_existing(out, overwrite=overwrite)
+    tokens = calibration_tokens(model, how.calibration, seed)
+    made_by, rungs = _made_by(how, tokens, seed), list[Rung]()
+    with unfinished(out, {"model": model.digest, **made_by}, overwrite=overwrite) as kept:
+        order = kept.order(lambda: _order(model, how, tokens, seed, told))
+        nothing = Rung(unit="", loss=0.0, weight_bytes=0, kv_values=0, flops=0)
+        ladder = Ladder(model=model.digest, order=order, whole=nothing, rungs=(), made_by=made_by)
+        search = _search(model, ladder, how, tokens, kept.weights)
+        whole = search.rung("")
+        rungs += kept.go_on(search)
+        for rung in search.rungs(how.floor, told):
+            rungs.append(rung)
+            kept.keep(search, rungs)
+        ladder = replace(ladder, whole=whole, rungs=tuple(rungs), costs=tuple(search.measured))
+        if out is not None:
+            ladder.save(out, overwrite=overwrite)
+    return ladder, search.cost
+
+
+def _order(model: Opened, how: Rank, tokens: Tensor, seed: int, progress: Progress) -> dict[str, tuple[int, ...]]:
+    """Return every group's units, those that stay longest first."""
+    width = Width(units=("kv", "ffn"), ratio=0.5, criterion=how.criterion)
+    ranked = rank_units(model, elastic_groups(model.graph), width, tokens, seed, progress)
+    return {name: tuple(unit for steps in reversed(one.steps) for unit in reversed(steps)) for name, one in ranked.items()}
+
+
+def _search(model: Opened, ladder: Ladder, how: Rank, tokens: Tensor, path: Path) -> Search:
+    memory = MemoryModel(model.graph, how.dtype, how.kv)
+    body = build_body(model, prepare(model, ladder, path, how.dtype), path)
+    window = min(PROBE_WINDOW, tokens.shape[1])
+    passing = Passing(body, model.graph, tokens[: how.probe, :window], window - window // 4)
+    return Search(passing, memory, Steps(widths=how.widths, groups=how.groups, protect=protected_groups(model.graph, how.protect), context=how.context))
+
+
+def _made_by(how: Rank, tokens: Tensor, seed: int) -> dict[str, str]:
+    said = {
+        "criterion": how.criterion,
+        "probe": str(how.probe),
+        "widths": str(how.widths),
+        "groups": "yes" if how.groups else "no",
+        "floor": f"{how.floor:g}",
+        "context": str(how.context),
+        "protect": ",".join(how.protect),
+        "dtype": str(how.dtype).removeprefix("torch."),
+        "kv": str(how.kv).removeprefix("torch."),
+        "seed": str(seed),
+        "secateur": version("secateur"),
+    }
+    return {key: value for key, value in said.items() if value} | dict(provenance(how.calibration, tokens))

@@ -1,0 +1,1 @@
+"""Policies replayed on traces of memory."""

@@ -1,0 +1,147 @@
+"""Replay a trace with a policy in charge: what it would have served, how well, how fast, and whether it would have been killed."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from secateur.adapt.replay.reward import observed
+from secateur.adapt.replay.speed_model import Speed, held
+from secateur.adapt.replay.traces import Moment
+from secateur_runtime.ladder_costs import Choices
+from secateur_runtime.policies import Policy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Happened:
+    """One moment as it went.
+
+    gone: steps that were out of the model. need: bytes that it took. killed: that was more than there was, and the request was lost.
+    served: tokens that all sequences got since the moment before; seconds: that took, the prompt included. decision: seconds to decide.
+    """
+
+    moment: Moment
+    gone: tuple[str, ...]
+    loss: float
+    need: float
+    killed: bool
+    served: int
+    seconds: float
+    decision: float
+
+
+@dataclass(frozen=True, slots=True)
+class Simulated:
+    """A trace with one policy in charge."""
+
+    policy: str
+    happened: tuple[Happened, ...]
+
+    @property
+    def loss(self) -> float:
+        """Mean nats per served token; not a number if none was served."""
+        served = self.served
+        return sum(one.loss * one.served for one in self.happened) / served if served else math.nan
+
+    @property
+    def served(self) -> int:
+        """Tokens of all requests."""
+        return sum(one.served for one in self.happened)
+
+    @property
+    def killed(self) -> float:
+        """Share of requests that ended out of memory."""
+        requests = {one.moment.request for one in self.happened}
+        return len({one.moment.request for one in self.happened if one.killed}) / len(requests)
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Served tokens by the time that serving took, prompts and lost requests included."""
+        seconds = sum(one.seconds for one in self.happened)
+        return self.served / seconds if seconds else 0.0
+
+    @property
+    def changes(self) -> int:
+        """How often something left the model or came back."""
+        return sum(before.gone != after.gone for before, after in zip(self.happened, self.happened[1:], strict=False))
+
+    def summary(self) -> dict[str, float | int | str]:
+        """Return the figures of a run, by name; times of decisions in microseconds."""
+        decisions = np.array([one.decision for one in self.happened]) * 1e6
+        return {
+            "policy": self.policy,
+            "loss": self.loss,
+            "perplexity": math.exp(self.loss) if self.served else math.nan,
+            "killed": self.killed,
+            "served": self.served,
+            "tokens_per_second": self.tokens_per_second,
+            "changes": self.changes,
+            "decision_median_us": float(np.median(decisions)),
+            "decision_p99_us": float(np.quantile(decisions, 0.99)),
+        }
+
+
+def simulate(choices: Choices, name: str, policy: Policy, moments: Sequence[Moment], speed: Speed, losses: Mapping[frozenset[str], float]) -> Simulated:
+    """Return how a trace goes with `policy` in charge.
+
+    A request that takes more memory than there is is killed, and what was left of it is lost. Attention that has left during a request
+    stays out until it ends, because its cache lacks the tokens of between; an FFN may come back at once.
+    losses: measured ones, by what is gone; the others are those of `Choices.loss`.
+    """
+    happened: list[Happened] = []
+    state = _State(choices)
+    for moment in moments:
+        state.begin(moment)
+        if state.dead:
+            continue
+        seen = observed(moment, choices, state.gone, state.latency)
+        start = time.perf_counter()
+        decision = policy(seen)
+        took = time.perf_counter() - start
+        state.gone = choices.mask(decision.units) | state.bound
+        state.bound = state.gone & choices.caching
+        happened.append(_lived(state, moment, speed, losses, took))
+    return Simulated(name, tuple(happened))
+
+
+class _State:
+    """What lasts from one moment to the next. bound: steps that cannot be taken back before the request ends."""
+
+    def __init__(self, choices: Choices) -> None:
+        self.choices = choices
+        self.gone = self.bound = np.zeros(len(choices.units), dtype=bool)
+        self.request, self.tokens, self.latency, self.dead = -1, 0, 0.0, False
+
+    def begin(self, moment: Moment) -> None:
+        """Start a request, if it is another one."""
+        if moment.request != self.request:
+            self.request, self.tokens, self.dead = moment.request, 0, False
+            self.bound = np.zeros_like(self.bound)
+
+
+def _lived(state: _State, moment: Moment, speed: Speed, losses: Mapping[frozenset[str], float], took: float) -> Happened:
+    choices, gone = state.choices, state.gone
+    weights, cache, _ = held(choices, gone)
+    need = weights + cache * moment.batch * moment.tokens + choices.activations(moment.batch, moment.tokens)
+    state.dead = need > moment.available
+    steps = moment.tokens - state.tokens if state.tokens else 0
+    if state.dead:
+        served, seconds = 0, 0.0
+    else:
+        served = moment.batch * steps
+        each = speed.decode(choices, gone, moment.batch, moment.tokens)
+        seconds = each * steps + (0.0 if state.tokens else speed.prefill(choices, gone, moment.batch, moment.tokens))
+        state.latency = each
+    state.tokens = moment.tokens
+    units = tuple(choices.units[index] for index in np.flatnonzero(gone))
+    loss = losses.get(frozenset(units), choices.loss(gone))
+    return Happened(moment=moment, gone=units, loss=loss, need=need, killed=state.dead, served=served, seconds=seconds, decision=took)
+
+
+def plans_of(runs: Sequence[Simulated]) -> list[tuple[str, ...]]:
+    """Return every different set of steps that any run took out, in order of size."""
+    return sorted({one.gone for run in runs for one in run.happened if not one.killed}, key=lambda units: (len(units), units))

@@ -1,0 +1,49 @@
+"""How long tokens take: what must be read, or what must be computed, whichever takes longer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from secateur.device.bandwidth import measure_machine
+from secateur.device.profile import LOCAL, load_profile
+from secateur_runtime.errors import UsageError
+from secateur_runtime.ladder_costs import Choices, Mask
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """A machine by two rates, bytes per second and operations per second (a roofline); `source` says whose."""
+
+    bytes: float
+    operations: float
+    source: str
+
+    def decode(self, choices: Choices, gone: Mask, batch: int, tokens: int) -> float:
+        """Return the seconds of one step in which each sequence gets a token: weights are read once, the cache of all sequences too."""
+        weights, cache, flops = held(choices, gone)
+        return max((weights + cache * batch * tokens) / self.bytes, flops * batch / self.operations)
+
+    def prefill(self, choices: Choices, gone: Mask, batch: int, tokens: int) -> float:
+        """Return the seconds until every sequence has read `tokens` tokens; attention's own products are not counted."""
+        weights, _, flops = held(choices, gone)
+        return max(weights / self.bytes, flops * batch * tokens / self.operations)
+
+
+def held(choices: Choices, gone: Mask) -> tuple[float, float, float]:
+    """Return bytes of weights, bytes of cache per position and operations per token without the steps of a mask."""
+    weights = choices.weights[0] - choices.freed_weights @ gone
+    cache = choices.cache[0] - choices.freed_cache @ gone
+    return float(weights), float(cache), float(choices.flops[0] - choices.freed_flops @ gone)
+
+
+def speed_of(device: str, memory: int) -> Speed:
+    """Return the rates of a device: `local` is measured now, in about a second; raises UsageError for a profile without them."""
+    if device == LOCAL:
+        measured = measure_machine(1, memory=memory)
+        return Speed(measured.read, measured.matrix, "this machine, one thread, measured now")
+    profile = load_profile(device)
+    figures = {name: figure.value for name, figure in profile.figures.items()}
+    read, matrix = figures.get("stream") or figures.get("bandwidth"), figures.get("matrix")
+    if read is None or matrix is None:
+        raise UsageError(f"nobody measured how fast {profile.name} reads and computes: use --device local, or a profile that `secateur device -o` wrote")
+    return Speed(read, matrix, profile.name)

@@ -1,0 +1,178 @@
+"""An elastic model as the worker steps it, with its ladder and its weights found or made."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from secateur.adapt.elastic.kernel_model import KINDS, check_kernels, open_kernels
+from secateur.adapt.elastic.kernel_model import KV as KERNEL_KV
+from secateur.adapt.elastic.torch_model import open_elastic
+from secateur.adapt.memory_model import KernelMemory, MemoryModel
+from secateur.core.process_memory import give_back
+from secateur.core.progress import Progress
+from secateur.model.handle import Opened
+from secateur.runtime.elastic.model import Elastic
+from secateur_runtime.decoder.kv_cache import Cache
+from secateur_runtime.errors import OutputError, UsageError
+from secateur_runtime.ladder import Ladder
+from secateur_runtime.ladder_file import read_ladder
+from secateur_runtime.policies import AUTO, POLICIES, Choices, Policy, make_policy, usual
+from secateur_runtime.read_costs import choices_of, priced
+from secateur_runtime.server.engine.sampling import Logits
+
+KV = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
+"""Types of keys and values, by the name that a user types."""
+NATIVE = "bf16"
+"""The type of weights in the kernels where nobody chose one."""
+
+
+class ElasticModel:
+    """A Stepped over an elastic model; bytes are those of the memory model."""
+
+    def __init__(self, model: Elastic, memory: MemoryModel) -> None:
+        self._model, self.vocabulary, self.context = model, model.vocab_size, model.limit
+        self.name = "native" if isinstance(memory, KernelMemory) else "elastic"
+        self._memory = memory
+        self._taken = self._count()
+
+    @property
+    def units(self) -> Sequence[str]:
+        """What is gone."""
+        return self._model.units
+
+    @property
+    def weights(self) -> int:
+        """Bytes that its weights take without them."""
+        return self._taken
+
+    def set_units(self, units: Sequence[str]) -> None:
+        """Do without these units and no others."""
+        self._model.set_units(units)
+        self._taken = self._count()
+
+    def _count(self) -> int:
+        return self._memory.weights(self._model.ladder.kept_without(self._model.units))
+
+    def open(self, limit: int) -> Cache:
+        """Return an empty cache for at most `limit` tokens."""
+        return self._model.open(limit)
+
+    def prefill(self, tokens: Sequence[int], cache: Cache) -> Logits:
+        """Add tokens to a cache; return the logits after the last one, `[vocab_size]`."""
+        found: Logits = self._model.prefill(tokens, cache).numpy()
+        return found
+
+    def decode(self, tokens: Sequence[int], caches: Sequence[Cache]) -> Sequence[Logits]:
+        """Add one token to each cache; return the logits after each, `[vocab_size]` every one."""
+        return list(self._model.decode(tokens, caches).numpy())
+
+    def give_back(self) -> None:
+        """Return what the allocator keeps to the system."""
+        give_back()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Elasticity:
+    """How a model is made elastic.
+
+    ladder: file of its ladder, made and kept in `folder` where there is none. policy: who decides what goes, by name, with its file if it is trained;
+    AUTO for the best that the ladder allows.
+    kv: type of keys and values. threads: to make a ladder with, and of the kernels. kind: type of weights in the kernels, of `KINDS`; empty for torch.
+    """
+
+    folder: Path
+    ladder: Path | None = None
+    policy: str = AUTO
+    policy_file: Path | None = None
+    kv: str = "f32"
+    threads: int = 1
+    kind: str = ""
+
+
+def make_elastic(model: Opened, how: Elasticity, progress: Progress) -> tuple[ElasticModel, Choices, Policy]:
+    """Return a model that is whole, what its ladder offers, and who decides.
+
+    Raises LadderError where the ladder is of another model, UsageError for a policy or a type that is not known, or where there are no kernels.
+    """
+    model = replace(model, kept_in=how.folder)
+    _check(how, model)
+    folder = how.folder / model.digest.removeprefix("sha256:")[:16]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot write {folder}: {error.strerror}") from error
+    ladder = read_ladder(how.ladder) if how.ladder else _own_ladder(model, folder / "ladder.json", how.threads, progress)
+    memory = KernelMemory(model.graph, KINDS[how.kind], KV[how.kv]) if how.kind else MemoryModel(model.graph, kv=KV[how.kv])
+    choices = replace(choices_of(ladder, kv_bytes=memory.kv.itemsize), activations=memory.activations)
+    weights = folder / f"weights-{choices.ladder.removeprefix('sha256:')[:16]}{how.kind and '-'}{how.kind}.safetensors"
+    name = usual(priced=priced(ladder)) if how.policy == AUTO else how.policy
+    if not how.kind:
+        policy = make_policy(name, choices, how.policy_file)
+        return ElasticModel(open_elastic(model, ladder, weights, kv=memory.kv), memory), choices, policy
+    choices = _taking(choices, ladder, memory)
+    policy = make_policy(name, choices, how.policy_file)
+    if not weights.exists():
+        progress.note(f"no weights of {model.source.ref} in {how.kind} yet: they are written once, and kept in {weights}")
+    elastic = open_kernels(model, ladder, weights, kind=how.kind, kv=memory.kv, threads=how.threads)
+    return ElasticModel(elastic, memory), choices, policy
+
+
+def _taking(choices: Choices, ladder: Ladder, memory: MemoryModel) -> Choices:
+    """Return choices with the bytes that a memory model counts; a ladder tells what its levels take in torch."""
+    kept = [ladder.kept(level) for level in range(len(ladder))]
+    weights = np.array([memory.weights(each) for each in kept], dtype=float)
+    cache = np.array([memory.kv_values(each) * memory.kv.itemsize for each in kept], dtype=float)
+    return replace(choices, weights=weights, cache=cache)
+
+
+def _check(how: Elasticity, model: Opened) -> None:
+    """Say what cannot work before a ladder is made for it, which takes minutes."""
+    known = {name: kind for name, kind in KV.items() if not how.kind or kind in KERNEL_KV}
+    if how.kv not in known:
+        raise UsageError(f"--kv {how.kv}: keys and values are stored as {', '.join(known)}")
+    if how.policy != AUTO:
+        POLICIES[how.policy]
+    if how.kind:
+        check_kernels(model, how.kind)
+
+
+def _own_ladder(model: Opened, path: Path, threads: int, progress: Progress) -> Ladder:
+    """Return the ladder kept for a model, ranking the model first where there is none."""
+    if not path.exists():
+        progress.note(f"no ladder of {model.source.ref} yet: finding out what it can do without, once; this takes minutes and is kept in {path}")
+        started, ranked = time.monotonic(), path.with_name("ranked.json")
+        if not ranked.exists():
+            _adapt(threads, "rank", model.source.ref, "-o", str(ranked))
+        _adapt(threads, "price", model.source.ref, str(ranked), "-o", str(path))
+        progress.note(f"ranked and priced in {time.monotonic() - started:.0f} s")
+    return read_ladder(path)
+
+
+def _adapt(threads: int, *words: str) -> None:
+    """Run a verb of `secateur adapt` in a process of its own: what it leaves in the heap, 100 MB and more, would stay with the server."""
+    # The child shows its own progress and mistakes.
+    command = [sys.executable, "-m", "secateur", "adapt", *words]
+    if subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": str(threads)}, stdout=subprocess.DEVNULL, check=False).returncode:
+        raise UsageError(f"no ladder could be made: `secateur adapt {' '.join(words)}` says why; --ladder takes one")
+
+
+def cache_folder() -> Path:
+    """Return where ladders and weights are kept from one start to the next."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "secateur"
+
+
+def warm(model: ElasticModel) -> None:
+    """Run one token, so that what libraries allocate once is there before memory is sensed."""
+    with model.open(2) as cache:
+        logits = model.prefill([0], cache)
+        assert np.isfinite(logits).all()
+    model.give_back()

@@ -1,0 +1,68 @@
+"""Which text a plan is made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from secateur.calibrate.self_sampled import sample_windows
+from secateur.calibrate.text import calibration_digest, read_text, windows
+from secateur.core.plan import Plan
+from secateur.core.process_memory import give_back
+from secateur.model.handle import Opened
+from secateur_runtime.errors import PlanError, TextError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """Which text is read: `samples` windows of `window` tokens from the start of `text`.
+
+    text: as `secateur.calibrate.text.read_text` takes it, or `self`: sampled from the model.
+    """
+
+    text: str = "builtin"
+    samples: int = 64
+    window: int = 512
+
+
+def calibration_tokens(model: Opened, calibration: Calibration, seed: int) -> Tensor:
+    """Return token ids `[samples, window]`; raises TextError if the text is too short."""
+    if calibration.text == "self":
+        return sample_windows(model, calibration.samples, calibration.window, seed)
+    tokens = windows(read_text(calibration.text), model.source.tokenizer(), calibration.window, calibration.samples)
+    give_back()
+    return tokens
+
+
+def held_out(windows: int, share: float) -> int:
+    """Return how many of so many windows, the last ones, are held out; raises TextError if none is left to learn from."""
+    held = max(1, round(share * windows))
+    if held >= windows:
+        raise TextError(f"{windows} window of calibration text is too little: some are learned from, others judge; ask for more --samples")
+    return held
+
+
+def provenance(calibration: Calibration, tokens: Tensor) -> Mapping[str, str]:
+    """Return what a plan says about its calibration text, enough to have it again."""
+    return {
+        "calibration": calibration.text,
+        "samples": str(calibration.samples),
+        "window": str(calibration.window),
+        "calibration_digest": calibration_digest(tokens),
+    }
+
+
+def replay_calibration(model: Opened, plan: Plan) -> Tensor:
+    """Return the token ids a plan was made with; raises PlanError if they cannot be had again."""
+    made_by = plan.made_by
+    try:
+        calibration = Calibration(text=made_by["calibration"], samples=int(made_by["samples"]), window=int(made_by["window"]))
+        seed = int(made_by.get("seed", "0"))
+    except (KeyError, ValueError):
+        raise PlanError("plan needs calibration text but made_by does not say which: it needs calibration, samples and window") from None
+    tokens = calibration_tokens(model, calibration, seed)
+    if calibration_digest(tokens) != made_by.get("calibration_digest"):
+        raise PlanError(f"calibration text {calibration.text} is not what the plan was made with: restore it, or make a new plan")
+    return tokens

@@ -1,0 +1,1 @@
+"""Verbs that ask about, adapt to or serve on a device."""

@@ -1,0 +1,1 @@
+"""Verbs that plan or write a model."""

@@ -1,0 +1,1 @@
+"""Options, tables and progress that verbs share."""

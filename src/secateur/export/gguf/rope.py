@@ -1,0 +1,73 @@
+"""Rotary position settings as GGUF metadata, and the frequency factors that go into the file as tensors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from secateur_runtime.errors import UnsupportedModelError
+
+_LLAMA3_LOADERS = ("llama", "deci")
+
+
+@dataclass(frozen=True, slots=True)
+class Rope:
+    """Metadata without the architecture's prefix, and vectors by tensor name."""
+
+    fields: Mapping[str, Any]
+    factors: Mapping[str, list[float]] = field(default_factory=dict)
+
+
+def rope_of(arch: str, settings: Mapping[str, Any], head_dim: int) -> Rope:
+    """Return how llama.cpp is told the rotary embedding of `settings` (a whole Hugging Face config).
+
+    Raises UnsupportedModelError for a scaling that llama.cpp, or its loader of `arch`, does not have.
+    """
+    parameters = settings["rope_parameters"]
+    main = parameters.get("full_attention", parameters)
+    fields: dict[str, Any] = {"rope.freq_base": float(main["rope_theta"])}
+    fields["rope.dimension_count"] = int(head_dim * main.get("partial_rotary_factor", 1.0))
+    if "sliding_attention" in parameters:
+        fields["rope.freq_base_swa"] = float(parameters["sliding_attention"]["rope_theta"])
+    kind = main.get("rope_type", "default")
+    if kind == "default":
+        return Rope(fields)
+    if kind == "llama3" and arch in _LLAMA3_LOADERS:
+        return Rope(fields, {"rope_freqs.weight": _llama3(main, head_dim)})
+    if kind == "linear":
+        return Rope(fields | {"rope.scaling.type": "linear", "rope.scaling.factor": float(main["factor"])})
+    if kind == "yarn":
+        return Rope(fields | _yarn(main, settings))
+    if kind == "longrope" and arch == "phi3":
+        return Rope(
+            fields | _longrope(main, settings), {f"rope_factors_{name}.weight": [float(x) for x in main[f"{name}_factor"]] for name in ("long", "short")}
+        )
+    raise UnsupportedModelError(f"not supported because llama.cpp's {arch} loader has no rotary scaling of the kind {kind!r}")
+
+
+def _llama3(rope: Mapping[str, Any], head_dim: int) -> list[float]:
+    """Return the divisor of each rotary frequency, `[head_dim/2]` (arXiv:2407.21783)."""
+    low, high, length = rope["low_freq_factor"], rope["high_freq_factor"], rope["original_max_position_embeddings"]
+    found = []
+    for index in range(0, head_dim, 2):
+        wavelength = 2 * math.pi * rope["rope_theta"] ** (index / head_dim)
+        # 0 where a wave does not fit the original context at all, 1 where it fits many times.
+        smooth = min(1.0, max(0.0, (length / wavelength - low) / (high - low)))
+        found.append(1 / ((1 - smooth) / rope["factor"] + smooth))
+    return found
+
+
+def _yarn(rope: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    original = rope.get("original_max_position_embeddings") or settings["max_position_embeddings"]
+    fields = {"rope.scaling.type": "yarn", "rope.scaling.factor": float(rope["factor"]), "rope.scaling.original_context_length": int(original)}
+    names = {"beta_fast": "rope.scaling.yarn_beta_fast", "beta_slow": "rope.scaling.yarn_beta_slow"}
+    return fields | {stored: float(rope[name]) for name, stored in names.items() if rope.get(name) is not None}
+
+
+def _longrope(rope: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    original = settings.get("original_max_position_embeddings") or rope.get("original_max_position_embeddings") or settings["max_position_embeddings"]
+    scale = rope.get("factor") or settings["max_position_embeddings"] / original
+    attention = rope.get("attention_factor") or (math.sqrt(1 + math.log(scale) / math.log(original)) if scale > 1 else 1.0)
+    return {"rope.scaling.original_context_length": int(original), "rope.scaling.attn_factor": float(attention)}

@@ -1,0 +1,87 @@
+"""A model's settings as GGUF metadata, refusing those that llama.cpp would silently replace by its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from secateur.export.gguf.layout import Layout
+from secateur.export.gguf.rope import Rope
+from secateur_runtime.errors import UnsupportedModelError
+
+# Blocks of the one size whose attention llama.cpp scales by hidden_size instead of the head width.
+_SCALED_BY_HIDDEN = {"gemma2": 46, "gemma3": 62}
+_WINDOWED = ("gemma2", "gemma3")
+_SOFTCAPS = ("attn_logit_softcapping", "final_logit_softcapping")
+
+
+def model_fields(layout: Layout, settings: Mapping[str, Any], rope: Rope) -> dict[str, Any]:
+    """Return metadata of the model itself under full keys; `settings` is the whole Hugging Face config, before pruned blocks are left out.
+
+    Raises UnsupportedModelError where llama.cpp's loader has a constant in place of a setting that differs here.
+    """
+    head_dim = max(shape.head_dim for shape in layout.shapes)
+    fields: dict[str, Any] = {
+        "context_length": context_length(layout.arch, settings),
+        "embedding_length": settings["hidden_size"],
+        "block_count": len(layout.shapes),
+        "feed_forward_length": _widths(layout, [shape.intermediate_size for shape in layout.shapes]),
+        "attention.head_count": _widths(layout, [shape.n_heads for shape in layout.shapes]),
+        "attention.head_count_kv": _widths(layout, [shape.n_kv_heads for shape in layout.shapes]),
+        "attention.layer_norm_rms_epsilon": float(settings["rms_norm_eps"]),
+        "attention.key_length": head_dim,
+        "attention.value_length": head_dim,
+        "vocab_size": settings["vocab_size"],
+        **rope.fields,
+    }
+    if layout.arch == "smollm3":
+        _check_rotary_blocks(layout, settings)
+    if layout.arch in _WINDOWED:
+        fields |= _windows(layout, settings)
+        _check_attention_scale(layout, settings, head_dim)
+    return {f"{layout.arch}.{key}": value for key, value in fields.items()}
+
+
+def context_length(arch: str, settings: Mapping[str, Any]) -> int:
+    """Return the longest context in which llama.cpp computes what the model does.
+
+    Its loaders of all families but Gemma attend to everything, which is the same as a window only as far as that window.
+    """
+    longest, window = int(settings["max_position_embeddings"]), settings.get("sliding_window")
+    kinds = settings.get("layer_types") or ["sliding_attention"]
+    return min(longest, int(window)) if arch not in _WINDOWED and window and "sliding_attention" in kinds else longest
+
+
+def _widths(layout: Layout, sizes: Sequence[int]) -> int | list[int]:
+    return list(sizes) if layout.arch in ("deci", "openelm") else sizes[0]
+
+
+def _check_rotary_blocks(layout: Layout, settings: Mapping[str, Any]) -> None:
+    rotary = [bool(settings["no_rope_layers"][index]) for index in layout.alive]
+    if rotary != [(index + 1) % 4 != 0 for index in range(len(rotary))]:
+        raise UnsupportedModelError(
+            "not supported because llama.cpp leaves rotary positions out of every fourth block of SmolLM3, and here others are without: remove layers in fours"
+        )
+
+
+def _windows(layout: Layout, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return window, the period of its pattern, and soft caps."""
+    sliding = [settings["layer_types"][index] == "sliding_attention" for index in layout.alive]
+    blocks = range(len(sliding))
+    # A period beyond the last block is a window everywhere.
+    period = next((step for step in range(1, len(sliding) + 2) if sliding == [(index + 1) % step != 0 for index in blocks]), None)
+    if period is None:
+        raise UnsupportedModelError(
+            "not supported because llama.cpp needs full attention in every n-th block, and the removed layers broke that: remove whole periods of layers"
+        )
+    fields = {"attention.sliding_window": settings["sliding_window"], "attention.sliding_window_pattern": period}
+    return fields | {name: float(settings[name]) for name in _SOFTCAPS if settings.get(name)}
+
+
+def _check_attention_scale(layout: Layout, settings: Mapping[str, Any], head_dim: int) -> None:
+    by_hidden = len(layout.shapes) == _SCALED_BY_HIDDEN[layout.arch]
+    fixed = settings["hidden_size"] // layout.shapes[0].n_heads if by_hidden else head_dim
+    if settings["query_pre_attn_scalar"] != fixed:
+        raise UnsupportedModelError(
+            f"not supported because llama.cpp scales the attention of this model by {fixed} and it needs {settings['query_pre_attn_scalar']}"
+        )

@@ -1,0 +1,54 @@
+"""Quality of a model beside a reference that reads other tokens: the same characters, per token of the reference."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from secateur.core.progress import Progress
+from secateur.core.text_span import Passage
+from secateur.measure.perplexity import Quality
+from secateur.tensors.layer_stream import LayerStream
+
+
+def streamed_logits(stream: LayerStream, passages: Sequence[Passage], progress: Progress) -> Iterator[Tensor]:
+    """Return the logits after every token but the last of each passage, `[positions, vocab_size]`, in chunks.
+
+    Passages differ in length and run one by one, so that what one gives depends neither on padding nor on the others.
+    """
+    states = list(stream.embed(torch.tensor(passage.ids[:-1])[None] for passage in passages))
+    for index in range(len(stream)):
+        with stream.open(index) as block:
+            for hidden in states:
+                hidden.copy_(block(hidden))
+        progress.step(f"block {index}")
+    return stream.logits(torch.cat([hidden[0] for hidden in states]))
+
+
+def predicted_nll(logits: Iterator[Tensor], passages: Sequence[Passage]) -> list[float]:
+    """Return the summed negative log likelihood, nats, of the predicted tokens of each passage; logits as `streamed_logits` gives them."""
+    targets = torch.tensor([token for passage in passages for token in passage.ids[1:]])
+    found, start = torch.empty(len(targets), dtype=torch.float64), 0
+    for chunk in logits:
+        here = slice(start, start := start + len(chunk))
+        found[here] = cross_entropy(chunk, targets[here], reduction="none").double()
+    parts = found.split([len(passage.ids) - 1 for passage in passages])
+    return [float(part[passage.context - 1 :].sum()) for part, passage in zip(parts, passages, strict=True)]
+
+
+def per_unit(sums: Sequence[float], beside: Sequence[float], passages: Sequence[Passage], reference: str) -> Quality:
+    """Return the quality by summed negative log likelihoods of each passage: of the model, and of the `reference` whose tokens are the units."""
+    units, size = (sum(counts) for counts in zip(*((passage.units, passage.size) for passage in passages), strict=True))
+    return Quality(
+        nll=math.fsum(sums) / units,
+        nll_windows=tuple(total / passage.units for total, passage in zip(sums, passages, strict=True)),
+        tokens=units,
+        accuracy=None,
+        per_token_of=reference,
+        reference_nll=math.fsum(beside) / units,
+        bits_per_byte=math.fsum(sums) / (math.log(2) * size),
+    )

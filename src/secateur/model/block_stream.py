@@ -1,0 +1,296 @@
+"""Run a stored model one decoder block at a time, on transformers' own modules.
+
+The model is built without weights. Its decoder layers are replaced by taps, so one weightless pass records the
+arguments (mask, rotary embedding, ...) that transformers would give each layer; a block is then loaded, called with
+them, and dropped. This holds for every family whose forward pass is a loop over `layers`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from secateur.core.graph import Block, Graph
+from secateur.core.process_memory import give_back
+from secateur.model.families import family_of
+from secateur.model.reshape import Nothing
+from secateur.model.transformers_model import build_without_weights
+from secateur.tensors.layer_stream import Pulled
+from secateur.tensors.precision import mixed
+from secateur.tensors.source import Source
+from secateur_runtime.errors import SourceError
+
+POSITIONS = 256
+"""Positions whose logits are in memory together."""
+
+
+class _StopForward(Exception):
+    """Raised by a tap to leave a forward pass early."""
+
+
+class StreamedBlock:
+    """One decoder block with its weights in memory (see `core.stream.LiveBlock`)."""
+
+    def __init__(self, block: Block, layer: nn.Module, second_half: str, call: Callable[[Tensor], Tensor]) -> None:
+        self.block = block
+        self._layer = layer
+        self._second_half = second_half
+        self._call = call
+
+    @torch.no_grad()
+    def __call__(self, hidden: Tensor) -> Tensor:
+        """Return the block's output for `hidden` `[batch, tokens, hidden_size]`."""
+        return self._call(hidden)
+
+    @torch.no_grad()
+    def tap(self, tensors: tuple[str, ...], hidden: Tensor, see: Callable[[str, Tensor], None]) -> None:
+        """Run as far as the last of the linears `tensors`, calling `see(tensor, input)` for each on the way."""
+        waiting = set(tensors)
+
+        def stop(tensor: str, inputs: Tensor) -> None:
+            see(tensor, inputs)
+            waiting.discard(tensor)
+            if not waiting:
+                raise _StopForward
+
+        with suppress(_StopForward):
+            self.watch(tensors, hidden, stop)
+
+    @torch.no_grad()
+    def watch(self, tensors: tuple[str, ...], hidden: Tensor, see: Callable[[str, Tensor], None]) -> Tensor:
+        """Return the block's output, calling `see(tensor, input)` for each of the linears named on the way."""
+        modules = {linear.tensor: self._layer.get_submodule(linear.module) for linear in self.block.linears if linear.tensor in tensors}
+        handles = [module.register_forward_pre_hook(_seeing(tensor, see)) for tensor, module in modules.items()]
+        try:
+            return self._call(hidden)
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    @torch.enable_grad()
+    def pull(self, hidden: Tensor, gradient: Tensor, tensors: tuple[str, ...]) -> Pulled:
+        """Run the block on `hidden` and return the gradients of the loss whose gradient at its output is `gradient`."""
+        given = hidden.detach().requires_grad_()
+        weights = [self._layer.get_parameter(tensor.removeprefix(self.block.prefix)).requires_grad_() for tensor in tensors]
+        middle: list[Tensor] = []
+        handle = self._layer.get_submodule(self._second_half).register_forward_pre_hook(lambda _module, inputs: middle.append(inputs[0]))
+        try:
+            found = torch.autograd.grad(self._call(given), [given, *middle, *weights], gradient)
+        finally:
+            handle.remove()
+            self._layer.requires_grad_(False)
+        return Pulled(found[0], found[1], dict(zip(tensors, found[2:], strict=True)))
+
+    @torch.enable_grad()
+    def slope(self, hidden: Tensor, loss: Callable[[Tensor], Tensor], tensors: tuple[str, ...]) -> tuple[float, dict[str, Tensor]]:
+        """Return `loss(output)` of the block's output for `hidden`, and its gradient with respect to each of `tensors`."""
+        weights = [self._layer.get_parameter(tensor.removeprefix(self.block.prefix)).requires_grad_() for tensor in tensors]
+        try:
+            with mixed():
+                output = self._call(hidden)
+            value = loss(output.float())
+            found = torch.autograd.grad(value, weights)
+        finally:
+            self._layer.requires_grad_(False)
+        return float(value.detach()), dict(zip(tensors, found, strict=True))
+
+    @contextmanager
+    def without(self, part: str) -> Iterator[None]:
+        """Run the block without its `attn` or its `ffn` until exit."""
+        name, attention = ("self_attn", True) if part == "attn" else ("mlp", False)
+        whole = getattr(self._layer, name)
+        setattr(self._layer, name, Nothing(attention=attention))
+        try:
+            yield
+        finally:
+            setattr(self._layer, name, whole)
+
+    def weight(self, tensor: str) -> Tensor:
+        """Return a weight of this block, float32; changing it in place changes the block."""
+        return self._layer.get_parameter(tensor.removeprefix(self.block.prefix)).data
+
+
+def _seeing(tensor: str, see: Callable[[str, Tensor], None]) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+    return lambda _module, inputs: see(tensor, inputs[0])
+
+
+class ModelStream:
+    """A stored causal language model of which one block at a time is in memory (see `core.stream.LayerStream`).
+
+    outside: the type that weights outside the blocks are rounded to, for a model about to be stored in that type.
+    """
+
+    def __init__(self, source: Source, graph: Graph, outside: torch.dtype = torch.float32) -> None:
+        self._source = source
+        self._rounding = outside
+        self.graph = graph
+        self._model = build_without_weights(source.config)
+        self._decoder = self._model.get_decoder()
+        self._layers: list[nn.Module] = list(self._decoder.layers)
+        self._outside = {name: self._source_name(name) for name, _ in self._model.named_parameters() if not self._in_a_block(name)}
+        self._second_half = family_of(source.config).ffn_norms[0]
+        self._calls: dict[int, list[dict[str, Any]]] = {}
+
+    def __len__(self) -> int:
+        """Number of decoder blocks."""
+        return len(self._layers)
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the states that pass from block to block."""
+        return self.graph.hidden_size
+
+    @torch.no_grad()
+    def embed(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Yield the input of block 0, `[batch, tokens, hidden_size]` float32, for each batch of token ids `[batch, tokens]`.
+
+        Of the embedding only the rows that occur are held.
+        """
+        every = list(batches)
+        used = torch.cat([tokens.flatten() for tokens in every]).unique()
+        module = self._model.get_input_embeddings()
+        (name,) = self._names_in(module)
+        with self._holding({name: self._rows(self._outside[name], used)}):
+            for tokens in every:
+                yield self._record(inputs_embeds=module(torch.searchsorted(used, tokens)))[0]["hidden"]
+
+    @contextmanager
+    def open(self, index: int) -> Iterator[StreamedBlock]:
+        """Load block `index`; raises SourceError if a weight is not finite. Its memory is given back on exit."""
+        block, layer = self.graph.blocks[index], self._layers[index]
+        state = {name.removeprefix(block.prefix): self._read(name) for name in block.tensors}
+        layer.load_state_dict(state, assign=True)
+        layer.requires_grad_(False)
+        forward = type(layer).forward
+
+        def call(hidden: Tensor) -> Tensor:
+            output: Tensor | tuple[Tensor, ...] = forward(layer, hidden, **self._arguments(hidden.shape[1])[index])
+            return output[0] if isinstance(output, tuple) else output
+
+        try:
+            yield StreamedBlock(block, layer, self._second_half, call)
+        finally:
+            layer.to("meta")
+            give_back()
+
+    @torch.no_grad()
+    def logits(self, hidden: Tensor) -> Iterator[Tensor]:
+        """Yield the logits `[positions, vocab_size]` of `hidden` `[tokens, hidden_size]`, a chunk of positions at a time."""
+        with self._materialised():
+            for chunk in hidden.split(POSITIONS):
+                with self._taps(_replay(chunk[None])):
+                    yield self._model(inputs_embeds=chunk[None], use_cache=False).logits[0]
+
+    def pull_nll(self, batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[Tensor]:
+        """Yield the gradient of the summed negative log likelihood with respect to the last block's output.
+
+        batches: states `[tokens, hidden_size]` with the token ids `[tokens]` that they should predict.
+        """
+        with self._materialised():
+            for hidden, targets in batches:
+                pieces = [self._pull_nll(*piece) for piece in zip(hidden.split(POSITIONS), targets.split(POSITIONS), strict=True)]
+                yield torch.cat(pieces)
+
+    @torch.enable_grad()
+    def _pull_nll(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        given = hidden.detach().requires_grad_()
+        with self._taps(_replay(given[None])):
+            logits = self._model(inputs_embeds=hidden[None], use_cache=False).logits[0]
+        (gradient,) = torch.autograd.grad(cross_entropy(logits, targets, reduction="sum"), given)
+        return gradient
+
+    @torch.no_grad()
+    def _arguments(self, length: int) -> list[dict[str, Any]]:
+        if length not in self._calls:
+            recorded = self._record(inputs_embeds=torch.zeros(1, length, self.graph.hidden_size))
+            self._calls = {length: [{key: value for key, value in call.items() if key != "hidden"} for call in recorded]}
+        return self._calls[length]
+
+    def _record(self, **inputs: Tensor) -> list[dict[str, Any]]:
+        calls: list[dict[str, Any]] = []
+
+        def record(index: int, hidden: Tensor, kwargs: dict[str, Any]) -> Tensor:
+            calls.append({"hidden": hidden, **kwargs})
+            if index == len(self._layers) - 1:
+                raise _StopForward
+            return hidden
+
+        with self._taps(record), suppress(_StopForward):
+            self._decoder(**inputs, use_cache=False)
+        return calls
+
+    @contextmanager
+    def _taps(self, see: Callable[[int, Tensor, dict[str, Any]], Tensor]) -> Iterator[None]:
+        for index, layer in enumerate(self._layers):
+            layer.forward = lambda hidden, index=index, **kwargs: see(index, hidden, kwargs)
+        try:
+            yield
+        finally:
+            for layer in self._layers:
+                del layer.forward
+
+    def _names_in(self, module: nn.Module) -> list[str]:
+        """Return the parameters of `module` that lie outside the blocks, by their names in the model."""
+        ours = {id(parameter) for parameter in module.parameters()}
+        return [name for name, parameter in self._model.named_parameters() if name in self._outside and id(parameter) in ours]
+
+    def _materialised(self) -> AbstractContextManager[None]:
+        """Hold every weight outside the blocks until exit."""
+        return self._holding({name: self._read(stored, self._rounding) for name, stored in self._outside.items()})
+
+    @contextmanager
+    def _holding(self, weights: Mapping[str, Tensor]) -> Iterator[None]:
+        """Give parameters outside the blocks these weights, until exit."""
+        owners = [(self._model.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2], weight) for name, weight in weights.items()]
+        empty = [getattr(owner, leaf) for owner, leaf, _ in owners]
+        for owner, leaf, weight in owners:
+            setattr(owner, leaf, nn.Parameter(weight, requires_grad=False))
+        self._model.tie_weights()
+        try:
+            yield
+        finally:
+            for (owner, leaf, _), parameter in zip(owners, empty, strict=True):
+                setattr(owner, leaf, parameter)
+            self._model.tie_weights()
+            give_back()
+
+    def _read(self, name: str, rounding: torch.dtype = torch.float32) -> Tensor:
+        """Return a finite float32 weight, rounded."""
+        tensor, start = torch.empty(self._source.tensors[name].shape), 0
+        for piece in self._pieces(name, rounding):
+            tensor[start : start + len(piece)] = piece
+            start += len(piece)
+        return tensor
+
+    def _rows(self, name: str, wanted: Tensor) -> Tensor:
+        """Return the rows `wanted` (ascending) of a weight outside the blocks."""
+        rows, start = torch.empty(len(wanted), *self._source.tensors[name].shape[1:]), 0
+        for piece in self._pieces(name, self._rounding):
+            first, last = torch.searchsorted(wanted, torch.tensor([start, start + len(piece)])).tolist()
+            rows[first:last] = piece[wanted[first:last] - start]
+            start += len(piece)
+        return rows
+
+    def _pieces(self, name: str, rounding: torch.dtype) -> Iterator[Tensor]:
+        for piece in self._source.pieces(name):
+            if not torch.isfinite(piece).all():
+                raise SourceError(f"{self._source.ref}: {name} holds NaN or infinite weights; get the model again")
+            yield piece.to(rounding).float()
+
+    def _in_a_block(self, name: str) -> bool:
+        return any(name.startswith(block.prefix) for block in self.graph.blocks)
+
+    def _source_name(self, name: str) -> str:
+        if name not in self._source.tensors:
+            raise SourceError(f"{self._source.ref}: {name} is missing; get the model again")
+        return name
+
+
+def _replay(states: Tensor) -> Callable[[int, Tensor, dict[str, Any]], Tensor]:
+    """Return a tap that lets block 0 give `states`, and every later block what it is given."""
+    return lambda index, given, _arguments: states if index == 0 else given

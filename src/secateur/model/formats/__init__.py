@@ -1,0 +1,1 @@
+"""Stored models of every format, read."""

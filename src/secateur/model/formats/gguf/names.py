@@ -1,0 +1,55 @@
+"""Names and row layouts of GGUF tensors, in Hugging Face terms."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from secateur.model.families import EMBED, FAMILIES, FINAL_NORM, HEAD, PREFIX, Family
+from secateur.model.formats.gguf.header import GgufTensor
+from secateur_runtime.errors import UnsupportedModelError
+
+_OUTSIDE = {"token_embd.weight": EMBED, "output_norm.weight": FINAL_NORM, "output.weight": HEAD}
+# Read by the config, not by the model.
+_ROPE_FACTORS = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
+_PRE_NORM_NAMES = ("attn_norm",), ("ffn_norm",)
+_SANDWICH_NORM_NAMES = ("attn_norm", "post_attention_norm"), ("ffn_norm", "post_ffw_norm")
+_IN_BLOCK = re.compile(r"blk\.(\d{1,5})\.(.+)\.(weight|bias)")
+
+
+def block_names(family: Family) -> dict[str, str]:
+    """Return GGUF name -> Hugging Face module of one block, both relative to the block."""
+    attn, ffn = _SANDWICH_NORM_NAMES if len(family.attn_norms) == 2 else _PRE_NORM_NAMES
+    qkv = ("attn_q", "attn_k", "attn_v") if len(family.qkv) == 3 else ("attn_qkv",)
+    # llama.cpp stores a fused gate and up under the name of up.
+    gate_up = ("ffn_gate", "ffn_up") if len(family.gate_up) == 2 else ("ffn_up",)
+    head_norms = ("attn_q_norm", "attn_k_norm") if family.head_norms else ()
+    stored = (*attn, *ffn, *qkv, "attn_output", *gate_up, "ffn_down", *head_norms)
+    modules = (*family.attn_norms, *family.ffn_norms, *family.qkv, family.o, *family.gate_up, family.down, *family.head_norms)
+    return dict(zip(stored, modules, strict=True))
+
+
+def huggingface_names(tensors: Mapping[str, GgufTensor], family_name: str) -> dict[str, GgufTensor]:
+    """Return the tensors under their Hugging Face names; raises UnsupportedModelError naming those that have none."""
+    modules = block_names(FAMILIES[family_name])
+    named: dict[str, GgufTensor] = {}
+    unknown = []
+    for name, tensor in tensors.items():
+        match = _IN_BLOCK.fullmatch(name)
+        if name in _OUTSIDE:
+            named[_OUTSIDE[name]] = tensor
+        elif match and match[2] in modules:
+            named[f"{PREFIX.format(int(match[1]))}{modules[match[2]]}.{match[3]}"] = tensor
+        elif not name.endswith(_ROPE_FACTORS):
+            unknown.append(name)
+    if unknown:
+        raise UnsupportedModelError(f"not supported because these GGUF tensors are not those of a {family_name} model: {', '.join(unknown[:4])}")
+    return named
+
+
+def undo_permutation(rows: Tensor, n_heads: int) -> Tensor:
+    """Return `rows` `[n_heads*head_dim, ...]` with each head's interleaved rotary pairs split into halves again."""
+    halves = rows.reshape(n_heads, rows.shape[0] // n_heads // 2, 2, *rows.shape[1:])
+    return halves.transpose(1, 2).reshape(rows.shape)

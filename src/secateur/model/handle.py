@@ -1,0 +1,60 @@
+"""A model opened for work: where it is stored, what it is made of, and its digest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from secateur.core.graph import Graph
+from secateur.model.block_stream import ModelStream
+from secateur.model.config_defaults import completed
+from secateur.model.families import SHAPES_KEY
+from secateur.model.formats.open_source import open_source
+from secateur.model.graph_builder import read_graph
+from secateur.model.transformers_model import transformers_config
+from secateur.model.unequal_blocks import register
+from secateur.tensors.source import Source
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A source and its graph.
+
+    kept_in: folder of what is found out once, for a process that is to hold little.
+    """
+
+    source: Source
+    graph: Graph
+    kept_in: Path | None = field(default=None, kw_only=True)
+
+    @cached_property
+    def digest(self) -> str:
+        """Digest of the stored weights; reading a large model for it takes a while, once."""
+        return self.source.digest()
+
+    @cached_property
+    def config(self) -> Any:
+        """Config with what its class in transformers fills in; raises OutputError where `kept_in` cannot be written."""
+        return completed(self.source.config, self.kept_in) if self.kept_in else transformers_config(self.source.config)
+
+    def stream(self, outside: torch.dtype = torch.float32) -> ModelStream:
+        """Return the model as a stream of blocks, weights outside the blocks rounded to `outside`."""
+        return ModelStream(self.source, self.graph, outside)
+
+
+def open_model(ref: str) -> Opened:
+    """Open a folder, a hub id, a GGUF file or a built-in name; raises SourceError or UnsupportedModelError."""
+    source = open_source(ref)
+    return Opened(source, read_graph(source))
+
+
+def open_registered(src: str) -> Opened:
+    """Open a model; one with blocks of unequal width can then be loaded whole, and its tokenizer too. Raises as `open_model` does."""
+    model = open_model(src)
+    if SHAPES_KEY in model.source.config:
+        register()
+    return model

@@ -1,0 +1,71 @@
+"""Have transformers know the types of unequal blocks, whether it is imported before or after this package.
+
+Importing transformers takes seconds, and registering the types needs it. So nothing is imported here: once the module of
+`AutoConfig`, through which every model is loaded, is there, its first `from_pretrained` registers them.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+_AUTO = "transformers.models.auto.configuration_auto"
+
+
+def announce() -> None:
+    """See to it that transformers knows our types when it first loads a model."""
+    if _AUTO in sys.modules:
+        _register_at_first_use(sys.modules[_AUTO])
+    else:
+        sys.meta_path.insert(0, _Watch())
+
+
+def _register_at_first_use(module: Any) -> None:
+    """Registering any earlier could be in the middle of transformers' own imports, which are circular."""
+    auto = module.AutoConfig
+    whole = vars(auto)["from_pretrained"]
+
+    def from_pretrained(cls: Any, *given: Any, **named: Any) -> Any:
+        from secateur.model.unequal_blocks import register
+
+        auto.from_pretrained = whole
+        register()
+        return cls.from_pretrained(*given, **named)
+
+    auto.from_pretrained = classmethod(from_pretrained)
+
+
+class _Watch(MetaPathFinder):
+    """Finds nothing itself; sees when the module is imported."""
+
+    def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        if fullname != _AUTO:
+            return None
+        sys.meta_path.remove(self)
+        found = (finder.find_spec(fullname, path, target) for finder in sys.meta_path)
+        spec = next((spec for spec in found if spec), None)
+        if spec and spec.loader:
+            spec.loader = _Then(spec.loader)
+        return spec
+
+
+class _Then(Loader):
+    """The loader of the module, and what follows."""
+
+    def __init__(self, loader: Loader) -> None:
+        self._loader = loader
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        # Whoever looks at the module later finds its own loader.
+        module.__loader__ = self._loader
+        if module.__spec__:
+            module.__spec__.loader = self._loader
+        self._loader.exec_module(module)
+        _register_at_first_use(module)

@@ -1,0 +1,1 @@
+"""A model seen otherwise, tensor by tensor."""

@@ -1,0 +1,62 @@
+"""Output biases: which halves of a block can hold one, and a model seen with biases that its folder does not store."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+import torch
+from torch import Tensor
+
+from secateur.core.graph import Graph, TensorInfo
+from secateur.model.families import Family, family_of
+from secateur.model.graph_builder import read_graph, tensor_shapes
+from secateur.model.handle import Opened
+from secateur.tensors.source import Derived, Source
+
+
+def output_module(family: Family, half: str) -> str:
+    """Return the last linear of a half (`attn` or `ffn`) of a block."""
+    return family.o if half == "attn" else family.down
+
+
+def holds_output_bias(family: Family, half: str) -> bool:
+    """Whether a stock config of the family can give the last linear of a half a bias."""
+    module = output_module(family, half)
+    return module in family.biased or bool(family.bias_flag(module))
+
+
+def with_output_biases(model: Opened, halves: Collection[str]) -> Opened:
+    """Return the same model with a bias at the end of each of `halves` that can hold one, zero where it has none yet.
+
+    A config has one flag for several linears, so others get zeros too. The digest stays that of the model.
+    """
+    family = family_of(model.source.config)
+    flags = {flag for half in halves if (flag := family.bias_flag(output_module(family, half)))}
+    if all(model.source.config.get(flag) for flag in flags):
+        return model
+    source = Biased(model.source, model.graph, flags)
+    return Opened(source, read_graph(source))
+
+
+class Biased(Derived):
+    """A Source whose config sets `flags`, with zeros for the biases that these bring."""
+
+    def __init__(self, source: Source, graph: Graph, flags: Collection[str]) -> None:
+        super().__init__(source)
+        self.config = {**source.config, **dict.fromkeys(sorted(flags), True)}
+        family = family_of(self.config)
+        own = [tensor_shapes(family, self.config, block.index, block.shape, graph.hidden_size) for block in graph.blocks]
+        self._added = {name: shape for shapes in own for name, shape in shapes.items() if name not in source.tensors}
+        infos = {name: TensorInfo(shape, source.tensors[name.removesuffix("bias") + "weight"].dtype) for name, shape in self._added.items()}
+        self.tensors = {**source.tensors, **infos}
+
+    def read(self, name: str) -> Tensor:
+        """Return a tensor of the source, or the zeros of a bias that it has not."""
+        return torch.zeros(self._added[name]) if name in self._added else self._source.read(name)
+
+    def pieces(self, name: str) -> Iterator[Tensor]:
+        """Yield the rows of such a tensor, a few at a time."""
+        if name in self._added:
+            yield self.read(name)
+        else:
+            yield from self._source.pieces(name)

@@ -1,0 +1,1 @@
+"""What every written model folder holds."""

@@ -1,0 +1,33 @@
+"""What the config of a planned model will say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from secateur.core.footprint import dropped_halves, kept_shape
+from secateur.core.plan import Plan
+from secateur.model.handle import Opened
+from secateur.model.tokenizer_pruning import fewer_ids
+from secateur.model.unequal_blocks import pruned_config
+
+
+def planned_config(model: Opened, plan: Plan) -> dict[str, Any]:
+    """Return the config of what `plan` makes of `model`; it names a modelling file where stock classes will not do."""
+    graph = model.graph
+    alive = surviving_blocks(model, plan)
+    config = model.source.config
+    if tokens := plan.keep.get(graph.vocab.name):
+        config = fewer_ids(config, tokens) | {"vocab_size": len(tokens)}
+    channels = len(plan.keep.get(graph.hidden.name, range(graph.hidden_size)))
+    shapes = [kept_shape(graph.blocks[index], plan.keep, plan.drop) for index in alive]
+    return pruned_config(config, shapes, alive, channels if channels < graph.hidden_size else None)
+
+
+def is_stock(model: Opened, plan: Plan) -> bool:
+    """Whether transformers' own classes load what `plan` makes of `model`."""
+    return "auto_map" not in planned_config(model, plan)
+
+
+def surviving_blocks(model: Opened, plan: Plan) -> tuple[int, ...]:
+    """Return the blocks of which something survives."""
+    return tuple(block.index for block in model.graph.blocks if len(dropped_halves(block, plan.drop)) < 2)

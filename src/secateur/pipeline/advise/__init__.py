@@ -1,0 +1,1 @@
+"""What to do to a model for a device."""

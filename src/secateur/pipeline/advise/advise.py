@@ -1,0 +1,258 @@
+"""Advise how to make a model fit a device: every way in reach is reckoned, the best for a goal is taken, and the others are told why not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from secateur.core.progress import Progress, Silent
+from secateur.core.target import Target
+from secateur.device.decode_model import Clock, Speed, clock_of
+from secateur.device.probe import probe
+from secateur.device.profile import LOCAL, Profile, load_profile, profile_names
+from secateur.device.quality_model import factor
+from secateur.export.gguf.description import naming_of, whole_settings
+from secateur.export.gguf.layout import PER_BLOCK
+from secateur.export.gguf.settings import context_length
+from secateur.model.handle import Opened, open_model
+from secateur.pipeline.advise.local_device import find_device, remembered
+from secateur.pipeline.advise.size_estimate import Cut, Sizes
+from secateur.pipeline.advise.suitability import Verdict, verdicts
+from secateur_runtime.errors import TargetError, UsageError, nearest
+
+GOALS = {"balanced": 1.3, "speed": 2.0, "accuracy": math.inf, "size": 2.0}
+"""Goals, and how much perplexity may grow (as a factor, before training) for the sake of speed or size."""
+TYPES = ("f16", "q8_0", "q5_0", "q4_0")
+WIDTHS, DEPTHS = (0.1, 0.2, 0.3, 0.4), (0.1, 0.2, 0.3)
+ALIGN = 32
+_CONTEXT = 4096
+_NEARLY = 0.9
+_BITS = {"q4_0": 4, "q5_0": 5}
+_SHARE = {"microcontroller": 1.0, "phone": 0.4, "board": 0.75, "mini-pc": 0.75, "laptop": 0.5, "desktop": 0.9, "server": 0.9}
+"""Of a device's memory, by kind: what a model may have where the user does not say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One way to run the model.
+
+    file, memory: bytes, the latter with `context` tokens in the cache. start, full: tokens per second with an empty and with a full cache.
+    perplexity: expected factor, before training; measured: on a small model, or continued beyond what was measured. fits: on the device, in the memory given.
+    """
+
+    cut: Cut
+    type: str
+    file: int
+    memory: int
+    start: Speed
+    full: Speed
+    perplexity: float
+    measured: bool
+    fits: bool
+
+    @property
+    def label(self) -> str:
+        """The option in words."""
+        return f"{self.cut.label}, {self.type}"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One command, as arguments, and why it comes here."""
+
+    command: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """What to do with a model for a device.
+
+    ram: bytes that may be used; assumed: nobody said how many. best: the option to take, None where none fits. options: all that were reckoned.
+    would: what would fit instead, in words. notes: what the commands do not say. basis: where the speeds come from.
+    """
+
+    model: str
+    device: str
+    profile: Profile
+    goal: str
+    context: int
+    ram: int
+    assumed: bool
+    best: Option | None
+    options: tuple[Option, ...]
+    verdicts: tuple[Verdict, ...]
+    steps: tuple[Step, ...]
+    would: tuple[str, ...]
+    notes: tuple[str, ...]
+    basis: str
+
+
+def advise(
+    src: str,
+    *,
+    device: str = LOCAL,
+    ram: str | None = None,
+    context: int | None = None,
+    goal: str = "balanced",
+    verbs: Collection[str] = (),
+    progress: Progress | None = None,
+) -> Advice:
+    """Return how to make the model `src` fit `device`.
+
+    device: `local` (measured once, then remembered), the name of a profile, or a FILE.toml. ram: such as `2G`; context: tokens in the cache.
+    goal: of `GOALS`. verbs: commands beyond pruning, export, evaluation and timing that may be advised.
+    Raises UsageError for an unknown device or goal, an amount that is none, or a context the model has not.
+    """
+    if goal not in GOALS:
+        raise UsageError(f"unknown --goal {goal!r}{nearest(goal, GOALS)}; known: {', '.join(GOALS)}")
+    said = _bytes_said(ram) if ram is not None else None
+    if device != LOCAL:
+        load_profile(device)
+    model = open_model(src)
+    tokens = _context(model, context)
+    profile = find_device(device, progress or Silent())
+    room = said or (probe().available if device == LOCAL else int(_SHARE[profile.kind] * profile.figure("memory")))
+    clock = clock_of(profile, remembered() if device != LOCAL else None)
+    options = _options(model, profile, clock, tokens, room)
+    best = choose(options, goal)
+    return Advice(
+        model=src,
+        device=device,
+        profile=profile,
+        goal=goal,
+        context=tokens,
+        ram=room,
+        assumed=said is None,
+        best=best,
+        options=tuple(options),
+        verdicts=verdicts(profile, clock, Sizes(model, profile, tokens), best.type if best else TYPES[-1], (WIDTHS[1], DEPTHS[0], ALIGN), verbs),
+        steps=_steps(model, src, best, profile, verbs) if best else (),
+        would=() if best else tuple(_would(model, profile, tokens, room, options)),
+        notes=tuple(_notes(profile, best, goal)),
+        basis=clock.basis,
+    )
+
+
+def choose(options: Sequence[Option], goal: str) -> Option | None:
+    """Return the option that serves a goal best: of those that fit, the most accurate, or the fastest or smallest that costs no more than the goal allows.
+
+    Nearly as fast, or as small, is enough where it is more accurate. Where all that fit cost more than allowed, the most accurate of them; None where
+    none fits.
+    """
+    fitting = [one for one in options if one.fits]
+    if not fitting:
+        return None
+    allowed = [one for one in fitting if one.perplexity <= GOALS[goal]]
+    if goal != "accuracy" and allowed:
+        merit = {id(one): 1 / one.file if goal == "size" else one.full.likely for one in allowed}
+        fitting = [one for one in allowed if merit[id(one)] >= _NEARLY * max(merit.values())]
+    return min(fitting, key=lambda one: (one.perplexity, -one.full.likely))
+
+
+def _options(model: Opened, profile: Profile, clock: Clock, context: int, room: int) -> list[Option]:
+    sizes = Sizes(model, profile, context)
+    flash = profile.figures.get("flash")
+    found = []
+    for cut in sizes.cuts(WIDTHS, DEPTHS, ALIGN):
+        for stored in filter(sizes.holds, TYPES if profile.processor != "mcu" else ("q8_0",)):
+            taken = sizes.taken(cut, stored)
+            perplexity, measured = factor(cut.kind, cut.share, stored)
+            fits = taken.memory <= room and (flash is None or taken.file <= flash.value)
+            start, full = clock.speed(taken.work.at(0.0)), clock.speed(taken.work)
+            found.append(Option(cut, stored, taken.file, taken.memory, start, full, perplexity, measured, fits))
+    return found
+
+
+def _steps(model: Opened, src: str, best: Option, profile: Profile, verbs: Collection[str]) -> tuple[Step, ...]:
+    """Return the commands in order: cut, train, store, judge, time."""
+    name = "out/" + Path(src).name.removesuffix(".gguf")
+    steps, last = [], src
+    if best.cut.kind != "dense":
+        last = f"{name}-pruned"
+        how = _width(model, best) if best.cut.kind == "width" else ("--method", "depth", "--drop-layers", str(len(best.cut.drop)))
+        steps.append(Step(("prune", src, "-o", last, *how), "first, while the weights are exact: what matters is judged on them, and rounding comes after"))
+        if "recover" in verbs:
+            steps.append(Step(("recover", last, "-o", f"{name}-recovered", "--teacher", src), "training wins back part of what the cut cost"))
+            last = f"{name}-recovered"
+    if profile.processor == "mcu":
+        return tuple(steps)
+    if best.type in _BITS and "quantize" in verbs:
+        bits = _BITS[best.type]
+        steps.append(Step(("quantize", last, "-o", f"{name}-{bits}bit", "--bits", str(bits), "--group", "32"), "GPTQ loses less than rounding to nearest"))
+        last = f"{name}-{bits}bit"
+    file = f"{name}-{best.type}.gguf"
+    steps.append(Step(("export", last, "-o", file, "--type", best.type), "rounded last: the file appears only when llama.cpp computes what the model does"))
+    steps.append(Step(("eval", file, "--reference", src), "how much was really lost: ours are expectations from another model"))
+    if profile.processor == "cpu":
+        steps.append(Step(("bench", file, "--backend", "llamacpp", "--threads", str(profile.threads)), "on the device: what the prediction is worth"))
+    return tuple(steps)
+
+
+def _notes(profile: Profile, best: Option | None, goal: str) -> Iterator[str]:
+    if best and best.perplexity > GOALS[goal]:
+        yield f"everything that fits costs more perplexity than the {GOALS[goal]:g} times of --goal {goal}: train it afterwards, or give it more memory"
+    if best and not best.measured:
+        yield "the expected perplexity goes beyond what was measured: judge it by the eval step"
+    if profile.processor == "gpu":
+        yield "secateur runs llama.cpp on the CPU: on this device time the file with its own llama-bench -ngl 99"
+    if profile.processor == "mcu":
+        yield "this version writes no files for microcontrollers"
+    if any(not one.confirmed for one in profile.figures.values()):
+        yield "some figures of this device are not confirmed: secateur device NAME shows which"
+
+
+def _width(model: Opened, best: Option) -> tuple[str, ...]:
+    spread = ("--allocation", "sensitivity") if PER_BLOCK.get(model.graph.family) == "deci" else ()
+    return ("--method", "width", "--ratio", f"{best.cut.share:g}", "--align", str(ALIGN), *spread)
+
+
+def _would(model: Opened, profile: Profile, context: int, room: int, options: Sequence[Option]) -> list[str]:
+    """Return what would fit instead: a shorter context, more memory, a smaller model, another device."""
+    least = min(options, key=lambda one: (one.memory, one.file))
+    left = Sizes(model, profile, context).taken(least.cut, least.type).footprint
+    each = left.kv_bytes_per_token()
+    fixed = least.memory - each * context
+    flash = profile.figures.get("flash")
+    found = []
+    if flash is not None and least.file > flash.value:
+        found.append(f"no context helps: {least.label} is a file of {least.file:,} bytes, and the flash holds {int(flash.value):,}")
+    elif room - fixed >= each:
+        found.append(f"a context of {(room - fixed) // each} tokens: --ctx {(room - fixed) // each}, with {least.label}")
+    if flash is None:
+        found.append(f"{least.memory / 1e6:.0f} MB of memory: --ram {math.ceil(least.memory / 1e6)}M, with {least.label}")
+    limit = flash.value if flash is not None else room - (fixed - least.file)
+    if limit > 0:
+        found.append(f"a model of less than {_counted(limit / (least.file / left.parameters))} parameters, stored as {least.type}, whose cache fits beside it")
+    if others := [name for name in profile_names() if _holds(load_profile(name), least)]:
+        found.append(f"another device: {', '.join(others)}")
+    return found
+
+
+def _holds(profile: Profile, least: Option) -> bool:
+    return profile.processor != "mcu" and _SHARE[profile.kind] * profile.figure("memory") >= least.memory + 5e8
+
+
+def _counted(count: float) -> str:
+    return f"{count / 1e9:.3g} billion" if count >= 1e9 else f"{count / 1e6:.3g} million"
+
+
+def _bytes_said(ram: str) -> int:
+    try:
+        (limit,) = Target.parse([f"ram={ram}@ctx1"]).limits
+    except TargetError:
+        raise UsageError(f"--ram {ram!r} is no amount of memory: write 2G, 500MB or 1GiB") from None
+    if limit.unit == "%":
+        raise UsageError(f"--ram {ram!r} is a share of what? write 2G, 500MB or 1GiB")
+    return int(limit.value)
+
+
+def _context(model: Opened, context: int | None) -> int:
+    longest = context_length(naming_of(model).arch, whole_settings(model))
+    if context is None:
+        return min(_CONTEXT, longest)
+    if not 1 <= context <= longest:
+        raise UsageError(f"--ctx {context}: {model.source.ref} has a context of 1 to {longest} tokens")
+    return context

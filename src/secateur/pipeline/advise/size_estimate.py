@@ -1,0 +1,134 @@
+"""What a model would take on a device once it is cut and stored as some type, reckoned before anything is done to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from secateur.core.footprint import Footprint, footprint, kept_counts
+from secateur.core.graph import Graph
+from secateur.device.decode_model import Work
+from secateur.device.profile import OUTPUT, Profile
+from secateur.export.gguf.description import whole_settings
+from secateur.export.gguf.tokenizer import tokenizer_fields
+from secateur.export.gguf.types import check_width, kind_of, nbytes, type_named
+from secateur.model.families import EMBED, HEAD
+from secateur.model.formats.gguf.gguf_source import GgufSource
+from secateur.model.formats.gguf.header import read_header
+from secateur.model.formats.gguf.tokenizer import SPLITS
+from secateur.model.handle import Opened
+from secateur_runtime.errors import UsageError
+
+_BATCH = 512
+_RUNTIME = {"cpu": 60_000_000, "gpu": 500_000_000, "mcu": 0}
+"""Bytes of a process with next to no model where it was not measured: llama.cpp here, a CUDA context, bare metal."""
+_COPIED = ("q4_0",)
+"""Types that llama.cpp repacks on CPUs, so that their block weights are held twice."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """One way to make a model smaller: `kind` and `share` as `device.quality.factor` takes them, and what a plan would say."""
+
+    kind: str
+    share: float
+    keep: Mapping[str, Sequence[int]]
+    drop: tuple[str, ...]
+
+    @property
+    def label(self) -> str:
+        """The cut in words."""
+        words = {"dense": "nothing", "width": f"width: FFN -{self.share:.0%}", "depth": f"depth: {len(self.drop)} blocks"}
+        return words[self.kind]
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What one cut of one type takes: bytes of the file and of memory at the context asked for, and what a token reads."""
+
+    file: int
+    memory: int
+    work: Work
+    footprint: Footprint
+
+
+class Sizes:
+    """Reckons what cuts of `model` take on a device at a context of `context` tokens."""
+
+    def __init__(self, model: Opened, profile: Profile, context: int) -> None:
+        self._model, self._profile, self._context = model, profile, context
+
+    def cuts(self, widths: Sequence[float], depths: Sequence[float], align: int) -> list[Cut]:
+        """Return the whole model, and what takes these shares of every FFN or of the blocks away."""
+        graph = self._model.graph
+        found = [Cut("dense", 0.0, {}, ())]
+        groups = [group for group in graph.groups.values() if group.kind == "ffn"]
+        for share in widths:
+            keep = {group.name: range(max(align, round(group.size * (1 - share) / align) * align)) for group in groups}
+            if all(len(keep[group.name]) < group.size for group in groups):
+                found.append(Cut("width", share, keep, ()))
+        inner = [block.index for block in graph.blocks[1:-1]]
+        counts = sorted({round(share * len(graph.blocks)) for share in depths})
+        found += [Cut("depth", count / len(graph.blocks), {}, tuple(map(str, inner[-count:]))) for count in counts if 0 < count <= len(inner)]
+        return found
+
+    def holds(self, stored: str) -> bool:
+        """Whether rows of the model's matrices fill the blocks of a type."""
+        kind = type_named(stored)
+        try:
+            for name, info in self._model.graph.tensors.items():
+                check_width(name, info.shape, kind_of(kind, info.shape, output=False))
+        except UsageError:
+            return False
+        return True
+
+    def taken(self, cut: Cut, stored: str) -> Taken:
+        """Return what a cut takes with weights of the type `stored`."""
+        graph = self._model.graph
+        left = footprint(graph, cut.keep, cut.drop, 1)
+        counts = kept_counts(graph, cut.keep, cut.drop)
+        head = EMBED if graph.tied else HEAD
+        sizes = {name: _bytes(graph, name, count, stored, output=name == head) for name, count in counts.items()}
+        alive = [block for block in graph.blocks if any(name in counts for name in block.tensors)]
+        blocks = sum(sizes[name] for block in alive for name in block.tensors if name in sizes)
+        file = sum(sizes.values()) + self._words
+        cache = left.kv_bytes_per_token() * self._context
+        work = Work({stored: float(blocks), OUTPUT: float(sizes[head])}, len(alive), graph.vocab_size, float(cache))
+        memory = self._memory(left, cache, blocks, file, stored)
+        return Taken(file, memory, work, left)
+
+    @cached_property
+    def _words(self) -> int:
+        """Bytes of the tokenizer and the settings in the file."""
+        source = self._model.source
+        if isinstance(source, GgufSource):
+            return min(tensor.offset for tensor in read_header(source.path).tensors.values())
+        return _packed(tokenizer_fields(source.tokenizer(), whole_settings(self._model), SPLITS))
+
+    def _memory(self, left: Footprint, cache: int, blocks: int, file: int, stored: str) -> int:
+        graph, profile = self._model.graph, self._profile
+        inner = max((block.shape.intermediate_size for block in graph.blocks), default=0)
+        states = 4 * (2 * inner + 4 * graph.hidden_size)
+        if profile.processor == "mcu":
+            return cache + states + 4 * graph.vocab_size
+        base = profile.rates.base if profile.rates else _RUNTIME[profile.processor]
+        copied = profile.rates.copied if profile.rates else _COPIED if profile.processor == "cpu" else ()
+        return file + cache + int(base) + min(_BATCH, self._context) * states + (blocks if stored in copied else 0)
+
+
+def _bytes(graph: Graph, name: str, count: int, stored: str, *, output: bool) -> int:
+    return nbytes((count,), kind_of(type_named(stored), graph.tensors[name].shape, output=output))
+
+
+def _packed(value: Any) -> int:
+    """Return about how many bytes a value of GGUF metadata takes."""
+    match value:
+        case dict():
+            return sum(len(key) + 12 + _packed(one) for key, one in value.items())
+        case list():
+            return 12 + sum(map(_packed, value))
+        case str():
+            return 8 + len(value.encode())
+    return 4

@@ -1,0 +1,236 @@
+"""Compare methods of pruning on one model: the same size, the same calibration, the same measurements, row by row."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from secateur.core.graph import Graph
+from secateur.core.system_memory import free_bytes
+from secateur.model.families import family_of
+from secateur.model.handle import Opened, open_model
+from secateur.model.native_support import check_native
+from secateur.model.transformers_model import transformers_config
+from secateur.pipeline.bench.bench import BACKENDS
+from secateur.pipeline.compare import worker
+from secateur.pipeline.compare.protocol import Protocol, agreed, protocol_of
+from secateur.pipeline.compare.ray_engine import Cluster, require_ray
+from secateur.pipeline.compare.row import DENSE, LLAMACPP, NATIVE
+from secateur.pipeline.compare.row_tasks import check_asked
+from secateur.pipeline.compare.row_work import tidy
+from secateur.pipeline.compare.rows import DEFAULT, Method, Size, parsed, rows_of
+from secateur.pipeline.compare.watcher import Unwatched, Watcher
+from secateur.pipeline.compare.worker_pool import Failure, Pool, Task, python
+from secateur.present.comparison_folder import JOB, Cell, Job, Row, cell_folder, read_cells, read_job, write_json
+from secateur.runtime.llamacpp import require_llamacpp
+from secateur_runtime.errors import OutputError, UsageError, nearest
+from secateur_runtime.kernels.library import require_kernels
+
+ENGINES = ("local", "ray")
+TARGETS = ("ratio=0.2", "2:4")
+_IMPORTS = 480 << 20
+"""What a worker holds before it has read a weight, and a little over."""
+_HARNESS = 480 << 20
+"""What lm-eval, its data and the states of a batch add."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """How the work is done, which changes no number but the seconds.
+
+    workers: rows worked on at once; None for as many as there are cores. max_ram: bytes that all processes together may hold; None for what is free.
+    engine: of `ENGINES`. keep: leave every pruned model in the folder; its plan makes it again otherwise.
+    """
+
+    workers: int | None = None
+    max_ram: int | None = None
+    engine: str = "local"
+    keep: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What a comparison knows now: its rows, those of this run that failed, what was left out, and the most memory held (0 where nobody looked)."""
+
+    folder: Path
+    job: Job
+    cells: tuple[Cell, ...]
+    failures: tuple[Failure, ...] = ()
+    left_out: tuple[str, ...] = ()
+    peak: int = 0
+
+
+def compare(
+    model: str,
+    out: str | Path,
+    *,
+    methods: Sequence[str] = DEFAULT,
+    targets: Sequence[str] = TARGETS,
+    protocol: Protocol | None = None,
+    running: Running | None = None,
+    watcher: Watcher | None = None,
+) -> Compared:
+    """Prune `model` by every method to every target, measure all alike, and keep what is found in the folder `out`.
+
+    methods, targets: as `Method.parse` and `Size.parse` read them. What `out` holds already is not done again.
+    Raises UsageError for a method, a target or an option that cannot work, or for a folder measured otherwise, RecordError for a damaged one,
+    MissingExtraError for an optional package. Rows that fail do not stop the others: they are in `failures`.
+    """
+    out, protocol, running, watcher = Path(out), protocol or Protocol(), running or Running(), watcher or Unwatched()
+    _check(protocol, running)
+    native = NATIVE in protocol.backends
+    rows, left_out = rows_of(parsed(methods, Method.parse, "methods"), parsed(targets, Size.parse, "targets"), native=native)
+    opened = open_model(model)
+    if native:
+        config = opened.source.config
+        check_native(opened.source.ref, family_of(config), transformers_config(config))
+    for row in rows:
+        if row.target:
+            Method.parse(row.method).goal(Size.parse(row.target), opened.graph)
+    with _claimed(out):
+        job = _job(opened, out, rows, protocol)
+        failures, peak = _work(_Site(out, job, opened.graph, protocol_of(job), running, watcher), rows)
+        return Compared(out, job, tuple(read_cells(out, job)), tuple(failures), left_out, peak)
+
+
+@dataclass(frozen=True, slots=True)
+class _Site:
+    out: Path
+    job: Job
+    graph: Graph
+    protocol: Protocol
+    running: Running
+    watcher: Watcher
+
+    @property
+    def workers(self) -> int:
+        """How many rows at once: no more than memory has room for."""
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return max(1, min(self.running.workers or cores, self.limit // self._each()))
+
+    @property
+    def threads(self) -> int:
+        """Threads of each."""
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return max(1, cores // self.workers)
+
+    @property
+    def limit(self) -> int:
+        """Bytes for all together."""
+        return self.running.max_ram or int(0.9 * free_bytes())
+
+    def _each(self) -> int:
+        """Return what one worker is expected to hold at most: states three times, a few blocks, the vocabulary's matrices, and a 16-bit file."""
+        calibration, protocol = self.protocol.calibration, self.protocol
+        tokens = max(calibration.samples * calibration.window, protocol.count * protocol.window)
+        states = 3 * 4 * tokens * self.graph.hidden_size
+        block = max(sum(self.graph.tensors[name].numel for name in block.tensors) for block in self.graph.blocks)
+        vocabulary = 2 * 4 * self.graph.vocab_size * self.graph.hidden_size
+        asked = _HARNESS + 4 * self.graph.parameters if protocol.tasks or protocol.bias else 0
+        return _IMPORTS + max(states + 8 * 4 * block + vocabulary + 2 * self.graph.parameters, asked)
+
+    def pool(self) -> Pool:
+        """Return what runs processes here."""
+
+        def command(task: Task, share: int) -> list[str]:
+            return python(worker.START, self.out, task.action, share, os.getpid(), *task.names)
+
+        return Pool(command, self.workers, self.threads, self.limit, self.watcher)
+
+
+def _work(site: _Site, rows: Sequence[Row]) -> tuple[list[Failure], int]:
+    """Make what is not made, then time what is not timed, one at a time; return what failed and the most memory held."""
+    cells = {cell.row: cell for cell in read_cells(site.out, site.job) if cell.row in rows}
+    unmade = [Task((row.name,), "make") for row, cell in cells.items() if not set(site.protocol.parts) <= cell.parts.keys()]
+    untimed = [row for row, cell in cells.items() if site.protocol.backends and "speed" not in cell.parts]
+    site.watcher.begin(len(unmade) + len(untimed))
+    pool = site.pool()
+    engine = Cluster(site.out, site.job.digest, pool.slots, pool.threads, pool.limit, site.watcher) if site.running.engine == "ray" else pool
+    failures = []
+    if site.protocol.tasks or site.protocol.bias:
+        # The others are compared with what the whole model answers.
+        first = [task for task in unmade if task.names == (DENSE.name,)]
+        failures, unmade = engine.run(first) if first else [], [task for task in unmade if task not in first]
+    failures += engine.run(unmade)
+    failed = {failure.name for failure in failures}
+    names = tuple(row.name for row in untimed if row.name not in failed)
+    failures += pool.run([Task(names, "time", alone=True)] if names else [])
+    _remember(site, cells, failures)
+    if not site.running.keep:
+        for row in site.job.rows:
+            tidy(site.out, row)
+    return failures, pool.peak
+
+
+def _remember(site: _Site, cells: Any, failures: Sequence[Failure]) -> None:
+    """Write down why a row came to nothing, so that a report can say so; the next run tries again."""
+    for failure in failures:
+        row = next(row for row in cells if row.name == failure.name)
+        write_json(cell_folder(site.out, row) / "failed.json", {"failed": failure.line, "code": failure.code})
+
+
+def _check(protocol: Protocol, running: Running) -> None:
+    if running.engine not in ENGINES:
+        raise UsageError(f"unknown --engine {running.engine!r}{nearest(running.engine, ENGINES)}; known: {', '.join(ENGINES)}")
+    for backend in protocol.backends:
+        if backend not in BACKENDS:
+            raise UsageError(f"unknown backend {backend!r}{nearest(backend, BACKENDS)}; known: {', '.join(BACKENDS)}")
+    if running.engine == "ray":
+        require_ray()
+    check_asked(protocol)
+    if LLAMACPP in protocol.backends:
+        require_llamacpp("speed in llama.cpp (and the quantized rows)")
+    if NATIVE in protocol.backends:
+        require_kernels("leave native out of --backends")
+
+
+def _job(opened: Opened, out: Path, rows: Sequence[Row], protocol: Protocol) -> Job:
+    """Return what the folder compares from now on, and write it."""
+    sections = protocol.sections()
+    if (out / JOB).exists():
+        before = read_job(out)
+        if before.digest != opened.digest:
+            raise UsageError(f"{out} compares {before.name}, another model ({before.digest[:19]}...): choose another --output")
+        protocols = agreed(sections, before.protocols, out)
+        read_cells(out, before)
+        job = replace(before, protocols=protocols, rows=tuple(dict.fromkeys((*before.rows, *rows))))
+    else:
+        ref = opened.source.ref
+        name = Path(ref).name
+        job = Job(
+            ref=str(Path(ref).resolve()) if Path(ref).exists() else ref,
+            name=name,
+            digest=opened.digest,
+            parameters=opened.graph.parameters,
+            protocols=sections,
+            rows=tuple(rows),
+            secateur=version("secateur"),
+        )
+    job.write(out)
+    return job
+
+
+@contextmanager
+def _claimed(out: Path) -> Iterator[None]:
+    """Hold the folder for this run alone; raises OutputError where another holds it, or where it is something else."""
+    if out.exists() and not out.is_dir():
+        raise OutputError(f"{out} is a file: give the name of a folder")
+    if out.is_dir() and any(path.name != "lock" for path in out.iterdir()) and not (out / JOB).exists():
+        raise OutputError(f"{out} holds something else than a comparison: choose another --output")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = (out / "lock").open("w")
+    except OSError as error:
+        raise OutputError(f"cannot write {out}: {error.strerror or error}") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OutputError(f"another comparison is writing {out}: wait for it to end") from None
+        yield

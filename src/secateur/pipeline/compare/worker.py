@@ -1,0 +1,71 @@
+"""The process that works on rows: says on stdout, a JSON object a line, how far it is and how each ended."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import resource
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from secateur.pipeline.compare.row_work import make, time_row
+from secateur.runtime.process import process_memory
+from secateur_runtime.errors import SecateurError
+
+_PR_SET_PDEATHSIG = 1
+START = """
+import sys
+from secateur.model.memory import spare_the_machine
+spare_the_machine()
+from secateur.pipeline.comparing.worker import main
+main(*sys.argv[1:])
+"""
+"""A program, because importing this module imports all that `spare_the_machine` must come before."""
+
+
+class Told:
+    """A Progress that writes what it is told."""
+
+    def start(self, task: str, total: int, done: int = 0) -> None:
+        """Say that a task begins."""
+        tell(task=task, total=total, done=done)
+
+    def step(self, detail: str = "") -> None:
+        """Say that one more step is finished."""
+        tell(step=detail)
+
+    def note(self, line: str) -> None:
+        """Say a line."""
+        tell(note=line)
+
+
+def tell(**body: Any) -> None:
+    """Write one line for the process that watches."""
+    print(json.dumps(body), flush=True)
+
+
+def bound(limit: int) -> None:
+    """Have the kernel refuse this process more than `limit` bytes, pages of files that it holds already included."""
+    own = max(limit - process_memory().files, 1 << 20)
+    resource.setrlimit(resource.RLIMIT_DATA, (own, resource.getrlimit(resource.RLIMIT_DATA)[1]))
+
+
+def main(folder: str, action: str, limit: str, parent: str, *names: str) -> None:
+    """Do `action` (`make` or `time`) to the rows called `names`, whatever becomes of the ones before; ends with the process `parent`."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != int(parent):
+            return
+    if int(limit):
+        bound(int(limit))
+    for name in names:
+        tell(begin=name)
+        try:
+            {"make": make, "time": time_row}[action](Path(folder), name, Told())
+        except SecateurError as error:
+            tell(end=name, error=str(error), code=error.exit_code)
+        else:
+            tell(end=name)

@@ -1,0 +1,30 @@
+"""TODO docstring."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from secateur.core.plan import Plan
+from secateur.core.progress import Progress
+from secateur.model.written.write_settings import Settings
+from secateur.pipeline.export.sparse_folder import PLAN, SparseExport, export_sparse
+from secateur.pipeline.prune.apply import apply
+from secateur_runtime.errors import OutputError
+
+
+def apply_sparse(plan: Plan, src: str, out: str | Path, *, kind: str, settings: Settings, progress: Progress | None = None) -> SparseExport:
+    """Do what a plan says and write the result without its zeros; a run that was killed goes on in the stage where it was.
+
+    The pruned model lies beside `out` until that is finished. Raises what `secateur.pipeline.prune.apply.apply` and `export_sparse` raise.
+    """
+    out = Path(out)
+    if out.exists() and not settings.overwrite:
+        raise OutputError(f"{out} exists: choose another --output, or pass --overwrite")
+    pruned = out.with_name(out.name + ".unpacked")
+    if not (pruned / PLAN).is_file() or (pruned / PLAN).read_text(encoding="utf-8") != plan.to_json():
+        apply(plan, src, pruned, settings=replace(settings, overwrite=True), progress=progress)
+    made = export_sparse(str(pruned), out, kind=kind, overwrite=settings.overwrite, progress=progress)
+    shutil.rmtree(pruned)
+    return made

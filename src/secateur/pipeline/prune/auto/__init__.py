@@ -1,0 +1,1 @@
+"""Whatever serves a target best."""

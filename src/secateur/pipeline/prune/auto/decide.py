@@ -1,0 +1,198 @@
+"""Search width and depth together for one target: make plans that meet it, rehearse them, take the best."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from torch import Tensor
+
+from secateur.allocate.protect import layers_named, protected_groups, protected_halves
+from secateur.allocate.units import check_cuts
+from secateur.calibrate.calibration import Calibration, calibration_tokens, provenance
+from secateur.calibrate.text import joined
+from secateur.core.graph import Graph, Group
+from secateur.core.plan import Plan
+from secateur.core.progress import Progress
+from secateur.core.target import Target
+from secateur.criteria.depth import DEPTH_CRITERIA
+from secateur.model.families import FAMILIES
+from secateur.model.handle import Opened
+from secateur.model.written.pruned_config import is_stock
+from secateur.pipeline.prune.auto.candidates import Budget, Candidate, Narrowing, distinct, narrowed, shallower, unreachable
+from secateur.pipeline.prune.auto.plan_divergence import Rehearsal
+from secateur.pipeline.prune.depth.block_ablation import passing
+from secateur.pipeline.prune.depth.gap_repair import SEAM
+from secateur.pipeline.prune.depth.search import Goes, in_order
+from secateur.pipeline.prune.width.decide import Width, rank_units
+from secateur.pipeline.prune.width.unit_ablation import Probe
+from secateur.tensors.precision import arithmetic
+from secateur.tensors.storage_dtype import storage_type
+from secateur_runtime.errors import UsageError
+
+HELD_OUT = 8
+"""Windows that judge, the last ones; half of all at most."""
+LONG = 2048
+"""Tokens to which the windows that judge are joined: attention heads are missed most far into a text."""
+FIT = 16
+"""Windows that the repairs of a rehearsal learn from; those of the run learn from all."""
+SEARCHED = 2048
+"""Tokens whose states say how far blocks turn them."""
+UNITS = ("ffn", "kv")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Auto:
+    """A size to reach by width, depth, or both.
+
+    target: budgets, as `Target.parse` reads them, all of which must hold.
+    units: kinds of groups that width may narrow, of `UNITS`; beside others, FFNs alone are tried too. Short calibration texts undervalue heads.
+    repair: None: what stays answers for what goes, where the family can have that; `none`: it does not.
+    align: FFNs stay multiples of it. uniform: insist on what transformers' own classes load.
+    protect: what stays whole, by rules over groups, blocks, halves and tensors; layers: blocks that may change, as `layers_named` reads them.
+    dtype: in which type the model will be stored, for budgets in bytes.
+    """
+
+    target: str
+    units: tuple[str, ...] = ("ffn",)
+    repair: str | None = None
+    align: int = 32
+    uniform: bool = False
+    protect: Sequence[str] = ()
+    layers: str | None = None
+    dtype: str = "auto"
+
+    def check(self) -> None:
+        """Raise UsageError for options that cannot work, or not together, with any model."""
+        if not self.units or set(self.units) - set(UNITS):
+            raise UsageError(f"--method auto narrows {' and '.join(UNITS)}, not --units {','.join(self.units)}: use --method width for others")
+        if self.repair not in (None, "none"):
+            raise UsageError(f"--method auto chooses the repair by itself: leave out --repair {self.repair}, or use none")
+        if self.uniform and (self.protect or self.layers):
+            raise UsageError("--uniform narrows every block alike: leave out --protect and --layers, or --uniform")
+
+    def repair_of(self, graph: Graph, candidate: Candidate) -> dict[str, str]:
+        """Return, as a plan records it, how what stays answers for what goes; norms behind a half keep it from answering for a gap."""
+        seam = candidate.drop and len(FAMILIES[graph.family].ffn_norms) == 1
+        return {"repair": self.repair or "+".join([*(["lsq"] if candidate.keep else []), *([SEAM] if seam else [])]) or "none"}
+
+    def made_by(self) -> dict[str, str]:
+        """Return what a plan records of it."""
+        said = {
+            "target": str(Target.parse([self.target])),
+            "units": ",".join(self.units),
+            "allocation": "uniform" if self.uniform else "sensitivity",
+            "align": str(self.align),
+            "dtype": self.dtype if self.dtype != "auto" else "",
+            "protect": ",".join(self.protect),
+            "layers": self.layers or "",
+        }
+        return {key: value for key, value in said.items() if value}
+
+
+def decide_auto(model: Opened, auto: Auto, calibration: Calibration, seed: int, progress: Progress) -> Plan:
+    """Return the plan, of several that meet the target, whose predictions on held-out text diverge least from the dense model's.
+
+    Raises UsageError for options that cannot work, TargetError naming the nearest target if the one asked for is out of
+    reach, TextError if the calibration text is too short.
+    """
+    auto.check()
+    budget = Budget(model.graph, Target.parse([auto.target]), storage_type(auto.dtype, model.graph.tensors).itemsize)
+    if budget.met({}, ()):
+        raise UsageError(f"the model meets {budget.target} as it is ({budget.whole.parameters:,} parameters): there is nothing to cut")
+    groups, halves = _free(model.graph, auto)
+    tokens = calibration_tokens(model, calibration, seed)
+    if len(tokens) < 2:
+        raise UsageError("--samples 1: one part of the text finds candidates and the rest judges them, so at least 2 windows are needed")
+    seen = tokens[: -min(HELD_OUT, len(tokens) // 2)]
+    narrowings, orders = _narrowings(model, auto, budget, groups, seen, seed, progress), _orders(model, auto, budget, halves, seen)
+    mixed = (one for name, order in orders.items() for one in shallower(budget, narrowings, name, order))
+    candidates = distinct([*narrowed(narrowings), *mixed])
+    if not candidates:
+        raise unreachable(budget, narrowings, orders)
+    made_by = auto.made_by() | {"seed": str(seed), "secateur": version("secateur")} | dict(provenance(calibration, tokens))
+    plans = {one.name: Plan(model=model.digest, keep=one.keep, drop=one.drop, made_by=made_by | auto.repair_of(model.graph, one)) for one in candidates}
+    if auto.uniform:
+        plans = {name: plan for name, plan in plans.items() if is_stock(model, plan)}
+    if not plans:
+        raise UsageError(f"nothing that transformers' own classes load meets {budget.target}: change --align or --units, or leave out --uniform")
+    held_out = joined(tokens[len(seen) :], min(LONG, model.source.config["max_position_embeddings"]))
+    return _best(plans, Rehearsal(model, seen[:FIT], held_out, seed), progress)
+
+
+def _best(plans: Mapping[str, Plan], rehearse: Callable[[Plan], float], progress: Progress) -> Plan:
+    """Return the plan that diverges least, with what the others did written into it."""
+    progress.start("rehearse", len(plans))
+    costs: dict[str, float] = {}
+    for name, plan in plans.items():
+        costs[name] = rehearse(plan)
+        progress.step(name)
+        progress.note(f"{name}: {costs[name]:.4f}")
+    ordered = sorted(costs, key=costs.__getitem__)
+    best = plans[ordered[0]]
+    tried = "; ".join(f"{name} {costs[name]:.4f}" for name in ordered)
+    return Plan(model=best.model, keep=best.keep, drop=best.drop, made_by={**best.made_by, "tried": tried})
+
+
+def _free(graph: Graph, auto: Auto) -> tuple[list[Group], list[str]]:
+    """Return the groups that may be narrowed and the halves that may go; raises UsageError for rules that match nothing.
+
+    A half goes only with all of its groups. The first block, which makes the states all others change, and the last,
+    which the head reads, are only narrowed.
+    """
+    layers = layers_named(graph, auto.layers) if auto.layers else range(len(graph.blocks))
+    spared: set[str] = set()
+    for rule in (part.strip() for text in auto.protect for part in text.split(",")):
+        spared |= _spared(graph, rule)
+    own = [(group, f"{block.index}.{group.half}") for block in graph.blocks for group in block.groups if block.index in layers]
+    spared |= {half for group, half in own if group.name in spared}
+    groups = [group for group, half in own if group.kind in auto.units and not {group.name, half} & spared]
+    inner = [block.index for block in graph.blocks[1:-1] if block.index in layers]
+    halves = [name for index in inner for part in ("attn", "ffn") if (name := f"{index}.{part}") not in spared]
+    if not groups and not halves:
+        raise UsageError("--protect and --layers leave nothing to cut")
+    return groups, halves
+
+
+def _spared(graph: Graph, rule: str) -> frozenset[str]:
+    """Return the groups and halves that one rule protects; it need not match both."""
+    try:
+        found = protected_halves(graph, [rule])
+    except UsageError:
+        return protected_groups(graph, [rule])
+    try:
+        return found | protected_groups(graph, [rule])
+    except UsageError:
+        return found
+
+
+def _narrowings(model: Opened, auto: Auto, budget: Budget, groups: list[Group], tokens: Tensor, seed: int, progress: Progress) -> dict[str, Narrowing]:
+    """Rank the units once, and return the ways to narrow, by name: FFNs alone, and all kinds together."""
+    if not groups:
+        return {}
+    spread = "uniform" if auto.uniform else "sensitivity"
+    width = Width(units=auto.units, target=auto.target, allocation=spread, align=auto.align, dtype=auto.dtype)
+    ranked = rank_units(model, groups, width, tokens, seed, progress)
+    weighed = {} if auto.uniform else Probe(model.stream(), ranked, tokens).sensitivity(progress)
+    whole = Narrowing(budget, ranked, weighed)
+    check_cuts({name: one.curve for name, one in ranked.items()})
+    ways = dict.fromkeys(tuple(kind for kind in UNITS if kind in kinds) for kinds in (("ffn",), auto.units) if set(kinds) <= set(auto.units))
+    return {",".join(kinds): whole.only(kinds) for kinds in ways if any(group.kind in kinds for group in groups)}
+
+
+def _orders(model: Opened, auto: Auto, budget: Budget, halves: list[str], tokens: Tensor) -> dict[str, tuple[str, ...]]:
+    """Return what goes by depth, least missed first, until the budget is met or nothing is left: blocks and, unless all must stay alike, halves."""
+    whole = [index for name in halves if name.endswith(".attn") and f"{(index := name.partition('.')[0])}.ffn" in halves]
+    ways = {"blocks": whole} | ({} if auto.uniform else {"halves": halves})
+    found: dict[str, tuple[str, ...]] = {}
+    with arithmetic("bfloat16"):
+        states, seams = passing(model.stream(), tokens[: max(1, SEARCHED // tokens.shape[1])], last=False)
+        for way, names in ways.items():
+            if prices := {name: price for name in names if (price := budget.price(name)) > 0}:
+                found[way] = in_order(_goes(budget, prices), DEPTH_CRITERIA["influence"].function, states, seams).drop
+    return found
+
+
+def _goes(budget: Budget, prices: Mapping[str, int]) -> Goes:
+    return Goes(prices, lambda drop: len(drop) == len(prices) or budget.met({}, drop))

@@ -1,0 +1,66 @@
+"""Measure what a plan does to a model's predictions before anything is written, repairs included."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from secateur.calibrate.input_statistics import HiddenStates
+from secateur.core.footprint import dropped_halves
+from secateur.core.plan import Plan
+from secateur.criteria.depth import DEPTH_CRITERIA
+from secateur.model.handle import Opened
+from secateur.pipeline.prune.depth.block_ablation import predicted
+from secateur.pipeline.prune.depth.gap_repair import close_gap, gaps
+from secateur.pipeline.prune.width.repair_units import closes_gaps, unit_repair_of
+from secateur.pipeline.prune.width.unit_removal import carve, inputs_kept
+from secateur.tensors.layer_stream import LiveBlock, without
+from secateur.tensors.precision import arithmetic
+
+POSITIONS = 1024
+"""Predictions compared, spread evenly over the windows held out."""
+
+
+class Rehearsal:
+    """The dense model's predictions on windows held out, and how far a plan moves them; one pass over the blocks a plan.
+
+    fit: `[windows, tokens]` that repairs learn from; held_out: those that judge.
+    """
+
+    def __init__(self, model: Opened, fit: Tensor, held_out: Tensor, seed: int) -> None:
+        self._model, self._fit, self._held_out, self._seed = model, fit, held_out, seed
+        count = held_out.numel()
+        self._places = torch.linspace(0, count - 1, min(POSITIONS, count)).long()
+        self._dense = self._finals(Plan(model=model.digest))
+
+    def __call__(self, plan: Plan) -> float:
+        """Return the mean divergence, nats per token, of the model that `plan`, which neither merges nor prunes weights, makes."""
+        finals = self._finals(plan)
+        with arithmetic("bfloat16"):
+            (cost,) = predicted(self._model.stream(), DEPTH_CRITERIA["kl"].function, self._dense, [finals], self._held_out.flatten()[self._places])
+        return max(cost, 0.0)
+
+    def _finals(self, plan: Plan) -> Tensor:
+        """Return the last states at the places compared, `[positions, hidden_size]`."""
+        stream, repair = self._model.stream(), unit_repair_of(plan)
+        closing = gaps(self._model.graph, plan.drop) if closes_gaps(plan) else {}
+        fit = HiddenStates(stream, self._fit) if repair.needs or closing else None
+        seen = HiddenStates(stream, self._held_out)
+        with arithmetic("bfloat16"):
+            for block in self._model.graph.blocks:
+                gone = dropped_halves(block, plan.drop)
+                if len(gone) == 2:
+                    continue
+                with stream.open(block.index) as live, without(live, gone):
+                    for part, other in (("attn", "ffn"), ("ffn", "attn")):
+                        if part not in gone and block.halves[part]:
+                            with without(live, [other]):
+                                self._carve(live, part, fit or seen, plan)
+                                if fit and (gap := closing.get((block.index, part))):
+                                    close_gap(live, part, fit, self._model.stream(), gap, inputs_kept(live, plan.keep))
+                                for states in (fit, seen) if fit else (seen,):
+                                    states.advance(live)
+        return torch.cat([batch.flatten(0, 1) for batch in seen.batches()])[self._places]
+
+    def _carve(self, live: LiveBlock, part: str, states: HiddenStates, plan: Plan) -> None:
+        carve(live, states, live.block.halves[part], plan.keep, unit_repair_of(plan), self._seed)

@@ -1,0 +1,1 @@
+"""Blocks and sub-blocks that go."""

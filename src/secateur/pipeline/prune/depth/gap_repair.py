@@ -1,0 +1,64 @@
+"""Let what stands before a gap answer for the blocks that are gone."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from torch import Tensor
+
+from secateur.calibrate.input_statistics import HiddenStates
+from secateur.core.footprint import dropped_halves
+from secateur.core.graph import Graph
+from secateur.tensors.layer_stream import LayerStream, LiveBlock
+from secateur.tensors.precision import arithmetic
+from secateur.transform.gap_fit import SeamFit
+
+SEAM = "seam"
+
+Half = tuple[int, str]
+
+
+def gaps(graph: Graph, drop: Collection[str]) -> dict[Half, tuple[Half, ...]]:
+    """Return the dropped halves behind each surviving one that has some."""
+    found: dict[Half, tuple[Half, ...]] = {}
+    last: Half | None = None
+    for block in graph.blocks:
+        gone = dropped_halves(block, drop)
+        for part in (part for part in ("attn", "ffn") if block.halves[part]):
+            half = (block.index, part)
+            if part not in gone:
+                last = half
+            elif last is not None:
+                found[last] = (*found.get(last, ()), half)
+    return found
+
+
+def close_gap(live: LiveBlock, part: str, hidden: HiddenStates, whole: LayerStream, gap: Sequence[Half], kept: Mapping[str, Tensor]) -> None:
+    """Change the last linear of half `part` so that its output comes nearest to what the halves of `gap` would make of it.
+
+    live: runs that half only; hidden: its inputs; whole: the model with nothing dropped; kept: inputs of linears that stay,
+    where some go. The target is what the gap would make of the pruned model's own states: one more copy of them in memory.
+    """
+    (name,) = (linear.tensor for linear in live.block.linears if linear.tensor in live.block.halves[part] and linear.stage == _last_stage(live, part))
+    reached = hidden.twin()
+    reached.advance(live)
+    for index, half in gap:
+        with whole.open(index) as gone, gone.without("ffn" if half == "attn" else "attn"):
+            reached.advance(gone)
+    fit = SeamFit(*live.weight(name).shape)
+    for batch, target in zip(hidden.batches(), reached.batches(), strict=True):
+        fit.add(_inputs(live, name, batch), target - live(batch), target)
+    with arithmetic("float32"):
+        change = fit.change(kept.get(name))
+    if change is not None:
+        live.weight(name).add_(change)
+
+
+def _inputs(live: LiveBlock, name: str, batch: Tensor) -> Tensor:
+    seen: list[Tensor] = []
+    live.tap((name,), batch, lambda _tensor, inputs: seen.append(inputs))
+    return seen[0]
+
+
+def _last_stage(live: LiveBlock, part: str) -> int:
+    return max(linear.stage for linear in live.block.linears if linear.tensor in live.block.halves[part])

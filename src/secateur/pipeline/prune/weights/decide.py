@@ -1,0 +1,100 @@
+"""Decide which linears get which sparsity."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from torch import Tensor
+
+from secateur.allocate import ALLOCATIONS
+from secateur.allocate.protect import protected
+from secateur.calibrate.calibration import Calibration, calibration_tokens, provenance
+from secateur.calibrate.input_statistics import HiddenStates, collect
+from secateur.core.pattern import Pattern
+from secateur.core.plan import Plan
+from secateur.core.progress import Progress
+from secateur.criteria import CRITERIA
+from secateur.model.handle import Opened
+from secateur.pipeline.prune.rotation import decided
+from secateur.pipeline.prune.weights.methods import Method, method_named
+from secateur.tensors.precision import arithmetic
+from secateur_runtime.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sparsity:
+    """How many weights become zero, and which.
+
+    sparsity: a ratio of zeros (`0.5`) or a pattern (`"2:4"`: two of every four survive).
+    method: a row of `secateur.pipeline.prune.weights.methods.METHODS` or `auto`; `criterion`, `repair`, `scope` and `allocation` replace
+        parts of it.
+    protect: rules of `secateur.allocate.protect.protected`.
+    rotate: how the model is rotated beforehand, one of `secateur.pipeline.prune.rotation.WAYS`; empty leaves it as it is.
+    """
+
+    sparsity: str | float
+    method: str = "auto"
+    criterion: str | None = None
+    repair: str | None = None
+    scope: str | None = None
+    allocation: str | None = None
+    protect: Sequence[str] = ()
+    rotate: str = ""
+
+
+def decide_sparsity(model: Opened, sparsity: Sparsity, calibration: Calibration, seed: int, progress: Progress) -> Plan:
+    """Return the plan that gives every unprotected linear its sparsity.
+
+    Raises SecateurError for options that cannot work with this model.
+    """
+    pattern = Pattern.parse(str(sparsity.sparsity))
+    given, (model, turned) = model, decided(model, sparsity.rotate, calibration, seed, progress)
+    named = method_named(sparsity.method)
+    method = named.replaced(sparsity.criterion, sparsity.repair, sparsity.scope)
+    # A pattern is the same everywhere, so there is nothing to spread.
+    spread = sparsity.allocation or ("uniform" if pattern.m else named.allocation)
+    names = _prunable(model, pattern, sparsity.protect)
+    made_by = {"target": str(pattern), "allocation": spread, "seed": str(seed), "secateur": version("secateur"), **method.as_strings(), **turned}
+    if sparsity.protect:
+        made_by["protect"] = ",".join(sparsity.protect)
+    if pattern.m and spread != "uniform":
+        raise UsageError(f"--allocation {spread} cannot spread the pattern {pattern}, which is the same everywhere: leave it out")
+    ratios = dict.fromkeys(names, pattern.ratio)
+    if method.needs or ALLOCATIONS[spread].needs:
+        tokens = calibration_tokens(given, calibration, seed)
+        made_by |= provenance(calibration, tokens)
+        if spread != "uniform":
+            ratios = _spread(model, pattern.ratio, method, spread, names, tokens, progress)
+    plan = {name: str(pattern if pattern.m else Pattern(ratio)) for name, ratio in ratios.items()}
+    return Plan(model=model.digest, sparsity=plan, made_by=made_by)
+
+
+def _prunable(model: Opened, pattern: Pattern, protect: Sequence[str]) -> list[str]:
+    spared = protected(model.graph, protect)
+    linears = [linear for linear in model.graph.linears if linear.tensor not in spared]
+    if not linears:
+        raise UsageError("--protect leaves nothing to prune")
+    for linear in linears:
+        pattern.check(linear.tensor, linear.in_features)
+    return [linear.tensor for linear in linears]
+
+
+def _spread(model: Opened, budget: float, method: Method, spread: str, names: list[str], tokens: Tensor, progress: Progress) -> dict[str, float]:
+    """Show the allocation every block of the dense model and return its ratios."""
+    entry = ALLOCATIONS[spread]
+    allocation = entry.function(budget, method.scorer or CRITERIA["wanda"].function)
+    stream, wanted = model.stream(), frozenset(names)
+    hidden = HiddenStates(stream, tokens)
+    progress.start(f"allocate ({spread})", len(stream))
+    with arithmetic("bfloat16"):
+        for index, block in enumerate(model.graph.blocks):
+            with stream.open(index) as live:
+                linears = tuple(linear for linear in block.linears if linear.tensor in wanted)
+                if linears:
+                    stats = collect(live, linears, hidden, entry.needs | method.needs)
+                    allocation.observe(live, linears, stats, next(hidden.batches()))
+                hidden.advance(live)
+            progress.step(f"block {index}")
+    return allocation.ratios()

@@ -1,0 +1,90 @@
+"""Named methods: which criterion scores, which repair solves, which weights compete, how the budget is spread."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from secateur.core.pattern import Scope
+from secateur.criteria import CRITERIA, default_scope
+from secateur.transform.mask import Scorer
+from secateur.transform.repair import REPAIRS, Repair
+from secateur_runtime.errors import UsageError, nearest
+
+SCOPES: Mapping[str, Scope] = {"row": "row", "tensor": "tensor"}
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One row of the table.
+
+    criterion: name of the criterion, or None where the repair chooses what to prune.
+    repair: name of the repair.
+    scope: which weights compete.
+    allocation: how a ratio is spread over tensors unless the user says otherwise.
+    """
+
+    criterion: str | None
+    repair: str
+    scope: Scope
+    allocation: str = "uniform"
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Which statistics of `LinearStats` criterion and repair read."""
+        return REPAIRS[self.repair].needs | (CRITERIA[self.criterion].needs if self.criterion else frozenset())
+
+    @property
+    def scorer(self) -> Scorer | None:
+        """The function of the criterion."""
+        return CRITERIA[self.criterion].function if self.criterion else None
+
+    @property
+    def solver(self) -> Repair:
+        """The function of the repair."""
+        return REPAIRS[self.repair].function
+
+    def replaced(self, criterion: str | None, repair: str | None, scope: str | None) -> Method:
+        """Return the method with the parts that are not None replaced; raises UsageError for an unknown name."""
+        changed: dict[str, Any] = {}
+        if criterion:
+            changed = {"criterion": criterion, "scope": default_scope(criterion)}
+        if repair:
+            changed["repair"] = REPAIRS[repair].name
+        if scope:
+            if scope not in SCOPES:
+                raise UsageError(f"unknown scope {scope!r}{nearest(scope, SCOPES)}; known: {', '.join(SCOPES)}")
+            changed["scope"] = SCOPES[scope]
+        return replace(self, **changed)
+
+    def as_strings(self) -> dict[str, str]:
+        """Return criterion, repair and scope as a plan records them."""
+        return {"criterion": self.criterion or "", "repair": self.repair, "scope": self.scope}
+
+
+METHODS: Mapping[str, Method] = {
+    "random": Method("random", "none", "row"),
+    "magnitude": Method("magnitude", "none", "tensor"),
+    "wanda": Method("wanda", "none", "row"),
+    "ria": Method("ria", "none", "tensor"),
+    "sparsegpt": Method(None, "obs", "tensor"),
+    "alps": Method(None, "admm", "tensor"),
+}
+"""`auto` is the best of these by measurement; LOG.md holds the table."""
+
+AUTO = "alps"
+
+
+def method_named(name: str) -> Method:
+    """Return the method called `name` or `auto`; raises UsageError for an unknown one."""
+    wanted = AUTO if name == "auto" else name
+    if wanted not in METHODS:
+        raise UsageError(f"unknown method {name!r}{nearest(name, METHODS)}; known: auto, {', '.join(METHODS)}")
+    return METHODS[wanted]
+
+
+def method_of(made_by: Mapping[str, str]) -> Method:
+    """Return the method a plan was made with; raises UsageError if the plan names none that exists."""
+    criterion, repair, scope = made_by.get("criterion", ""), made_by.get("repair", "none"), made_by.get("scope", "row")
+    return Method(None, "none", "row").replaced(criterion or None, repair, scope)

@@ -1,0 +1,1 @@
+"""Units that go: neurons, heads, channels."""

@@ -1,0 +1,62 @@
+"""Which repair a plan's units get, and the model with the biases that it fills."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from secateur.core.footprint import dropped_halves
+from secateur.core.plan import Plan
+from secateur.model.families import family_of
+from secateur.model.handle import Opened
+from secateur.model.views.output_bias import holds_output_bias, output_module, with_output_biases
+from secateur.pipeline.prune.depth.gap_repair import SEAM
+from secateur.transform.unit_repair import UNIT_REPAIRS, UnitRepair, bias_for
+from secateur_runtime.errors import UsageError
+from secateur_runtime.registry import Entry
+
+
+def unit_repair_of(plan: Plan) -> Entry[UnitRepair]:
+    """Return how what a plan leaves of each half answers for what goes; raises UsageError for an unknown name.
+
+    A plan that also prunes weights names the solver for these: units beside it are refitted, unless it says `none`.
+    """
+    if not plan.keep:
+        return UNIT_REPAIRS["none"]
+    name = plan.made_by.get("repair", "none").removesuffix(f"+{SEAM}")
+    return UNIT_REPAIRS["lsq" if plan.sparsity and name not in UNIT_REPAIRS else name]
+
+
+def closes_gaps(plan: Plan) -> bool:
+    """Whether what stands before a gap answers for what is gone; a plan that narrows too says it after the repair of units."""
+    return SEAM in plan.made_by.get("repair", "").split("+")
+
+
+def repaired(model: Opened, plan: Plan) -> Opened:
+    """Return the model with the biases that the repair of a plan fills, zero until then; raises as `prepared` does."""
+    halves = {
+        group.half for block in model.graph.blocks for group in block.groups if group.name in plan.keep and group.half not in dropped_halves(block, plan.drop)
+    }
+    return prepared(model, unit_repair_of(plan).name, halves)
+
+
+def prepared(model: Opened, repair: str, halves: Collection[str]) -> Opened:
+    """Return the model with the biases that `repair` fills when units leave `halves` (`attn`, `ffn`).
+
+    Raises UsageError if it cannot do without a bias that the family's stock config cannot hold.
+    """
+    family, wanted = family_of(model.source.config), bias_for(repair)
+    if wanted == "none":
+        return model
+    for half in sorted(halves):
+        if wanted == "must" and not holds_output_bias(family, half):
+            module = output_module(family, half)
+            raise UsageError(f"--repair {repair} adds a bias to {module}, which a stock {family.name} config cannot hold: use --repair lsq")
+    return with_output_biases(model, halves)
+
+
+def filled(model: Opened, repair: str, halves: Collection[str]) -> str:
+    """Return, for a plan, the halves whose outputs get a bias: `attn`, `ffn`, `attn,ffn` or `none`; empty for a repair that fills none."""
+    if bias_for(repair) == "none":
+        return ""
+    family = family_of(model.source.config)
+    return ",".join(sorted(half for half in halves if holds_output_bias(family, half))) or "none"

@@ -1,0 +1,145 @@
+"""Bits for each layer under a budget: rounding errors measured for every number of bits, weighed by what they do to predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from secateur.allocate.bits import Option, cheapest
+from secateur.calibrate.input_statistics import HiddenStates, collect
+from secateur.core.graph import Graph, Linear
+from secateur.core.progress import Progress
+from secateur.core.target import Target
+from secateur.criteria.depth.kl import kl
+from secateur.pipeline.prune.depth.block_ablation import predicted
+from secateur.quantizers import QUANTIZERS
+from secateur.tensors.layer_stream import LayerStream, LiveBlock
+from secateur.tensors.precision import arithmetic
+from secateur_runtime.errors import TargetError
+from secateur_runtime.kernels.quantized import Grid
+
+CHOICES = (3, 4, 5, 6, 8)
+_WINDOWS, _TOKENS, _POSITIONS = 8, 1024, 256
+"""Windows that inputs are measured on, tokens of them whose predictions are compared, and how many of those predictions."""
+_MEMORY = 192 << 20
+"""Bytes of states that halves measured together may take."""
+
+Half = tuple[int, str]
+
+
+@dataclass(slots=True)
+class _Measured:
+    """What rounding does to one half of a block.
+
+    divergence: of the predictions, with the fewest bits in this half alone, nats per token.
+    errors: linears that share an input -> bits -> squared error of their outputs, the inputs taken as uncorrelated.
+    """
+
+    errors: dict[tuple[Linear, ...], dict[int, float]] = field(default_factory=dict)
+    divergence: float = 0.0
+
+
+def budget_of(graph: Graph, target: Target, grids: Mapping[str, Grid], width: int) -> int:
+    """Return the bytes that the weights in `grids` may take; raises TargetError for a budget that is none of bytes, or out of reach.
+
+    width: bytes of a weight that is not quantised.
+    """
+    if any(limit.metric != "size" for limit in target.limits):
+        raise TargetError(f"target {target} is none that bits can meet: write size=60MB, or size=30% of the weights as they are")
+    most = min(limit.value * (graph.parameters * width if limit.unit == "%" else 1) for limit in target.limits)
+    rest = sum(info.numel for name, info in graph.tensors.items() if name not in grids) * width
+    least = rest + sum(nbytes(graph, name, replace(grid, bits=CHOICES[0])) for name, grid in grids.items())
+    if most < least:
+        raise TargetError(f"{target} is out of reach: {CHOICES[0]} bits everywhere take size={least / 1e6:.1f}MB, {rest / 1e6:.1f} of them not quantised")
+    return int(most) - rest
+
+
+def nbytes(graph: Graph, name: str, grid: Grid) -> int:
+    """Return the bytes that a weight takes on a grid, scales included."""
+    return round(graph.tensors[name].numel * grid.bits_per_weight / 8)
+
+
+def allocate_bits(graph: Graph, stream: LayerStream, grids: Mapping[str, Grid], budget: int, tokens: Tensor, progress: Progress) -> dict[str, Grid]:
+    """Return the grids with as many bits as serve the predictions best within `budget` bytes; linears that share their input share them.
+
+    The cost of a choice is its rounding error at the outputs, for each unit of which the half's own divergence counts.
+    tokens: calibration windows `[windows, tokens]`.
+    """
+    found = _Probe(graph, stream, grids, tokens).measure(progress)
+    options: dict[str, list[Option]] = {}
+    for one in found.values():
+        total = sum(by_bits[CHOICES[0]] for by_bits in one.errors.values())
+        for stage, by_bits in one.errors.items():
+            sizes = (sum(nbytes(graph, linear.tensor, replace(grids[linear.tensor], bits=bits)) for linear in stage) for bits in CHOICES)
+            costs = (one.divergence * by_bits[bits] / total if total else 0.0 for bits in CHOICES)
+            options[stage[0].tensor] = [Option(size, cost) for size, cost in zip(sizes, costs, strict=True)]
+    taken = cheapest(options, budget)
+    assert taken is not None, "budget_of made sure that the least fits"
+    stages = (stage for one in found.values() for stage in one.errors)
+    return {linear.tensor: replace(grids[linear.tensor], bits=CHOICES[taken[stage[0].tensor]]) for stage in stages for linear in stage}
+
+
+class _Probe:
+    """Rounds one half of one block at a time and runs what follows on it."""
+
+    def __init__(self, graph: Graph, stream: LayerStream, grids: Mapping[str, Grid], tokens: Tensor) -> None:
+        self._graph, self._stream, self._grids, self._tokens = graph, stream, grids, tokens[:_WINDOWS]
+        self._read = max(1, _TOKENS // tokens.shape[1])
+        following = self._tokens[: self._read, 1:].flatten()
+        self._places = torch.linspace(0, len(following) - 1, min(_POSITIONS, len(following))).long()
+        self._targets = following[self._places]
+
+    def measure(self, progress: Progress) -> dict[Half, _Measured]:
+        """Return what is found for every half that holds a weight to be quantised, as many in one pass as memory allows."""
+        halves = [(block.index, part) for block in self._graph.blocks for part, names in block.halves.items() if self._grids.keys() & set(names)]
+        together = max(1, _MEMORY // (4 * self._read * self._tokens.shape[1] * self._stream.hidden_size))
+        progress.start("measure bits", -(-len(halves) // together) * len(self._stream))
+        found: dict[Half, _Measured] = {}
+        for start in range(0, len(halves), together):
+            found |= self._pass(halves[start : start + together], progress)
+        return found
+
+    def _pass(self, halves: Sequence[Half], progress: Progress) -> dict[Half, _Measured]:
+        found: dict[Half, _Measured] = {}
+        hidden, states = HiddenStates(self._stream, self._tokens), dict[Half, Tensor]()
+        with arithmetic("bfloat16"):
+            for index in range(len(self._stream)):
+                with self._stream.open(index) as live:
+                    dense = torch.cat(list(hidden.batches()))[: self._read].clone()
+                    states = {half: live(before) for half, before in states.items()}
+                    for part in (part for place, part in halves if place == index):
+                        found[index, part], states[index, part] = self._rounded(live, part, hidden, dense)
+                    hidden.advance(live)
+                progress.step(f"block {index}")
+            dense = torch.cat(list(hidden.batches()))[: self._read]
+            costs = predicted(self._stream, kl, self._compared(dense), [self._compared(states[half]) for half in found], self._targets)
+        for one, cost in zip(found.values(), costs, strict=True):
+            one.divergence = cost
+        return found
+
+    def _rounded(self, live: LiveBlock, part: str, hidden: HiddenStates, dense: Tensor) -> tuple[_Measured, Tensor]:
+        """Return the errors of a half for every number of bits, and the block's output with the fewest in it; weights are restored."""
+        found, whole = _Measured(), dict[str, Tensor]()
+        for stage in live.block.stages:
+            linears = tuple(linear for linear in stage if linear.tensor in self._grids and linear.tensor in live.block.halves[part])
+            if not linears:
+                continue
+            stats = collect(live, linears, hidden, {"input_sq"})
+            found.errors[linears] = dict.fromkeys(CHOICES, 0.0)
+            for linear in linears:
+                weight = live.weight(linear.tensor)
+                whole[linear.tensor] = weight.clone()
+                for bits in reversed(CHOICES):
+                    codes = QUANTIZERS["imatrix"].function(whole[linear.tensor], stats[linear.tensor], replace(self._grids[linear.tensor], bits=bits))
+                    weight.copy_(codes.dense())
+                    found.errors[linears][bits] += float(((weight - whole[linear.tensor]).square() * stats[linear.tensor].input_sq).sum())
+        output = live(dense)
+        for name, weight in whole.items():
+            live.weight(name).copy_(weight)
+        return found, output
+
+    def _compared(self, states: Tensor) -> Tensor:
+        return states[:, :-1].flatten(0, 1)[self._places]

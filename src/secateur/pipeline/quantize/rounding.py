@@ -1,0 +1,64 @@
+"""How a weight becomes integers: rounded as it is, or pruned and rounded at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from secateur.core.pattern import Pattern
+from secateur.pipeline.prune.weights.methods import Method, method_named
+from secateur.quantizers import QUANTIZERS, Quantizer
+from secateur.quantizers.gptq import joint
+from secateur.tensors.stats import LinearStats
+from secateur_runtime.errors import UsageError
+from secateur_runtime.kernels.quantized import Codes, Grid
+from secateur_runtime.registry import Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Rounding:
+    """A quantiser, and the pattern and the method that choose zeros beforehand, where there are any."""
+
+    quantizer: Entry[Quantizer]
+    pruning: tuple[Pattern, Method] | None
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Which statistics of `LinearStats` it reads."""
+        return self.quantizer.needs | (self.pruning[1].needs if self.pruning else frozenset())
+
+    def __call__(self, weights: Sequence[Tensor], stats: LinearStats, grid: Grid) -> list[Codes]:
+        """Return the codes of weights `[out_features, in_features]`, float32, that read the same input; they are left as they were.
+
+        Rows know nothing of each other, so all are rounded at once: one factorisation, and longer vectors.
+        """
+        whole = torch.cat(list(weights))
+        if self.pruning is None:
+            codes = self.quantizer.function(whole, stats, grid)
+        else:
+            pattern, method = self.pruning
+            codes = joint(whole, stats, grid, torch.cat([method.solver(weight, stats, pattern, method.scorer, method.scope) for weight in weights]))
+        return codes.split([len(weight) for weight in weights])
+
+    def sparsity(self, tensors: Iterable[str]) -> dict[str, str]:
+        """Return the sparsity that a plan gives each of `tensors`."""
+        return dict.fromkeys(tensors, str(self.pruning[0])) if self.pruning else {}
+
+    def made_by(self, said: Mapping[str, str]) -> dict[str, str]:
+        """Return what a plan of these zeros records; `said` holds seed and calibration."""
+        known = ("seed", "calibration", "calibration_digest", "samples", "window")
+        own = {"target": str(self.pruning[0]), **self.pruning[1].as_strings()} if self.pruning else {}
+        return own | {key: said[key] for key in known if key in said}
+
+
+def rounding_named(method: str, sparsity: str, prune: str) -> Rounding:
+    """Return the rounding of these names; raises UsageError for what is unknown or cannot work together."""
+    entry = QUANTIZERS[method]
+    if not sparsity:
+        return Rounding(entry, None)
+    if entry.name != "gptq":
+        raise UsageError(f"--sparsity prunes and rounds at once, which only --method gptq can: prune first, then quantize with {entry.name}")
+    return Rounding(entry, (Pattern.parse(sparsity), method_named(prune)))

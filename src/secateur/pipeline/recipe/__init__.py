@@ -1,0 +1,1 @@
+"""Whole jobs, read from a file."""

@@ -1,0 +1,39 @@
+"""TODO docstring."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from secateur.calibrate.calibration import Calibration
+from secateur.core.progress import Progress, Silent
+from secateur.model.handle import open_model
+from secateur.model.written.write_settings import Settings
+from secateur.pipeline.recover.iterative_pruning import Interleaved, interleave
+from secateur.pipeline.recover.local_reconstruction import Local
+from secateur.pipeline.recover.training_run import How, Recovered
+from secateur.pipeline.recover.training_run import recover as recover_opened
+
+
+def recover(
+    src: str,
+    out: str | Path,
+    how: How | Interleaved | None = None,
+    *,
+    teacher: str,
+    calibration: Calibration | None = None,
+    seed: int = 0,
+    settings: Settings | None = None,
+    progress: Progress | None = None,
+) -> Recovered:
+    """Train the pruned model `src` towards the dense model `teacher` it was made from, and write the folder `out`.
+
+    how: a `Local` (the default), a `Distill`, or an `Interleaved`, for which `src` is the dense model. What is trained keeps its zeros;
+    held-out windows of the calibration text decide whether it is any better, and where it is not, the weights stay as they were.
+    Raises SecateurError for models, texts or options that cannot work, VerificationError if the reloaded folder does not
+    compute what was meant; nothing is left in place then.
+    """
+    wanted, shown, stored = how or Local(), progress or Silent(), settings or Settings()
+    text = calibration or Calibration(samples=wanted.samples)
+    if isinstance(wanted, Interleaved):
+        return interleave(src, teacher, wanted, text, Path(out), seed=seed, settings=stored, progress=shown)
+    return recover_opened(open_model(src), open_model(teacher), wanted, text, Path(out), seed=seed, settings=stored, progress=shown)

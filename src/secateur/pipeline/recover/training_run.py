@@ -1,0 +1,202 @@
+"""From a pruned model and its dense teacher to a model that lost less: written, reloaded, compared and judged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from secateur.calibrate.calibration import Calibration, calibration_tokens, held_out, provenance
+from secateur.core.plan import Plan
+from secateur.core.progress import Progress, Silent
+from secateur.export.cards.pruned_card import origin
+from secateur.export.cards.recovered_card import CARD, Recovery, recovered_card
+from secateur.measure.perplexity import Quality
+from secateur.model.formats.compressed_tensors import PackedSource
+from secateur.model.formats.quantized_source import CodedSource
+from secateur.model.handle import Opened, open_model
+from secateur.model.views.output_bias import with_output_biases
+from secateur.model.written.checkpoint import Checkpoint, writing
+from secateur.model.written.plan_file import plan_beside
+from secateur.model.written.reload_check import accept
+from secateur.model.written.write_settings import Settings
+from secateur.pipeline.prune.plan_masks import check_masks
+from secateur.pipeline.recover.accelerate_processes import is_first_process, share
+from secateur.pipeline.recover.distill import Distill, Turn, WholeRun
+from secateur.pipeline.recover.gradual_pruning import grown
+from secateur.pipeline.recover.held_out_quality import Judge
+from secateur.pipeline.recover.layer_mapping import check_tokenizers
+from secateur.pipeline.recover.local_reconstruction import Local, LocalPass
+from secateur.pipeline.recover.weight_writer import Rewrite
+from secateur.tensors.precision import Arithmetic, arithmetic
+from secateur.tensors.storage_dtype import storage_type
+from secateur.train.trainer import Trained
+from secateur_runtime.errors import UsageError
+
+How = Local | Distill
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What a recovery made.
+
+    before, after: quality on held-out windows of the calibration text, divergence from the teacher included.
+    changed: halves of blocks that are not as they were; none if the result was no better, and then the start was written.
+    resumed_blocks: how many a killed run had finished. trained: how the training of a whole model went.
+    reload_difference: largest difference between what the reloaded folder computes and what was meant, relative to the largest value.
+    """
+
+    out: Path
+    method: str
+    before: Quality
+    after: Quality
+    changed: int
+    parameters: int
+    bytes: int
+    resumed_blocks: int
+    reload_difference: float
+    trained: Trained | None = None
+
+
+def recover(
+    student: Opened,
+    teacher: Opened,
+    how: How,
+    calibration: Calibration,
+    out: Path,
+    *,
+    seed: int,
+    settings: Settings,
+    progress: Progress,
+    turn: Turn | None = None,
+) -> Recovered:
+    """Train `student` towards `teacher` and write the folder `out`, going on where the same run was killed.
+
+    turn: for a caller who trains several students on the same text.
+
+    Raises UsageError for a teacher that is not one of this student or a method that is not for it, PlanError for a mask that its plan does
+    not give it, TextError if the text is too short, VerificationError if the folder does not compute what was meant; then nothing is left.
+    """
+    how.check()
+    _check_grids(student, how)
+    check_tokenizers(student, teacher)
+    plan = plan_beside(student.source.ref)
+    check_masks(student, plan)
+    if isinstance(how, Distill) and how.trains == "bias":
+        student = with_output_biases(student, ("attn", "ffn"))
+    tokens = calibration_tokens(teacher, calibration, seed)
+    held = tokens[-held_out(len(tokens), how.held) :]
+    job = _Job(student, teacher, how, plan, tokens, seed, settings, provenance(calibration, tokens), turn)
+    if isinstance(how, Distill) and not is_first_process():
+        return job.follow(how, out)
+    with arithmetic(job.kind), writing(out, job.note(), len(student.graph.blocks) + 1, overwrite=settings.overwrite) as checkpoint:
+        rewrite = Rewrite(student, checkpoint, job.dtype)
+        judge = Judge(teacher.stream(), held, progress)
+        before = judge(student.stream(outside=job.dtype))
+        after, changed, found, trained = before, 0, 0.0, None
+        if not rewrite.reverting:
+            found, trained = job.run(rewrite, progress)
+            after, changed = judge(open_model(str(rewrite.folder)).stream()), rewrite.changed()
+        prunes = isinstance(how, Distill) and how.sparsity is not None
+        if not prunes and not (after.kl or 0.0) < (before.kl or 0.0):
+            progress.note("no better on held-out text: the weights stay as they were")
+            rewrite.revert()
+            rewrite.finish(teacher, job.said, plan)
+            after, changed, found = before, 0, 0.0
+        size = sum(path.stat().st_size for path in rewrite.folder.glob("*.safetensors"))
+        made = Recovered(out, how.method, before, after, changed, student.graph.parameters, size, rewrite.resumed, found, trained)
+        _write_card(student, teacher, rewrite.folder, made, job.said)
+        checkpoint.publish()
+    if isinstance(how, Distill):
+        share(made)
+    return made
+
+
+def _check_grids(student: Opened, how: How) -> None:
+    """Raise UsageError unless a quantised student trains its scales, and only such a one does."""
+    scales = isinstance(how, Distill) and how.trains == "scales"
+    if scales and not isinstance(student.source, PackedSource):
+        raise UsageError(f"--method scales trains a model that `secateur quantize` wrote, and {student.source.ref} is not quantised so: quantize it first")
+    if isinstance(student.source, CodedSource) and student.source.grids and not scales:
+        raise UsageError(f"{student.source.ref} is quantised: --method scales is the one that keeps it so; train other weights before you quantize")
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Everything that decides what a recovery makes."""
+
+    student: Opened
+    teacher: Opened
+    how: How
+    plan: Plan | None
+    tokens: Tensor
+    seed: int
+    settings: Settings
+    text: Mapping[str, str]
+    turn: Turn | None
+
+    @property
+    def kind(self) -> Arithmetic:
+        """In which arithmetic it runs."""
+        return self.settings.arithmetic or "bfloat16"
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type that weights are stored in."""
+        source = self.student.source
+        quantised = source.grids if isinstance(source, CodedSource) else {}
+        return storage_type(self.settings.dtype, {name: info for name, info in source.tensors.items() if name not in quantised})
+
+    @property
+    def said(self) -> dict[str, str]:
+        """What the folder says about how it came about."""
+        return {"method": self.how.method, **{name: str(value) for name, value in asdict(self.how).items()}, "seed": str(self.seed), **self.text}
+
+    def note(self) -> dict[str, str]:
+        """Return what two runs must have in common for one to go on where the other was killed."""
+        models = {"student": self.student.digest, "teacher": self.teacher.digest, "dtype": str(self.dtype), "arithmetic": self.kind}
+        return {**models, "secateur": version("secateur"), **self.said}
+
+    def run(self, rewrite: Rewrite, progress: Progress) -> tuple[float, Trained | None]:
+        """Train and write; return how far the reloaded folder is from what was meant, and how it went."""
+        if isinstance(self.how, Local):
+            local = LocalPass(self.student, self.teacher, self.plan, self.how, rewrite)
+            local.run(self.tokens, seed=self.seed, memory=self.settings.memory, progress=progress)
+            rewrite.finish(self.teacher, self.said, self.plan)
+            found, trained = local.compare(self.tokens), None
+        else:
+            whole = WholeRun(self.student, self.teacher, self.plan, self.how, rewrite.folder, self.kind, self.turn)
+            whole.run(self.tokens, seed=self.seed, progress=progress)
+            whole.write(rewrite)
+            zeros = self.how.sparsity
+            plan = self.plan if zeros is None else grown(self.student, self.how.criterion, zeros, self.text, self.seed)
+            rewrite.finish(self.teacher, self.said, plan)
+            found, trained = whole.compare(rewrite, self.tokens), whole.trained
+        accept(found)
+        return found, trained
+
+    def follow(self, how: Distill, out: Path) -> Recovered:
+        """Take part in a training that the first process of several leads; return what that one made."""
+        with arithmetic(self.kind):
+            folder = Checkpoint(out, len(self.student.graph.blocks) + 1).partial
+            WholeRun(self.student, self.teacher, self.plan, how, folder, self.kind).run(self.tokens, seed=self.seed, progress=Silent())
+        made: Recovered = share(None)
+        return made
+
+
+def _write_card(student: Opened, teacher: Opened, folder: Path, made: Recovered, said: Mapping[str, str]) -> None:
+    card, before, after = Path(student.source.ref).expanduser() / CARD, made.before, made.after
+    known = {key: text for key, text in said.items() if key != "calibration"}
+    facts = Recovery(
+        name=Path(student.source.ref).name,
+        teacher=f"{Path(teacher.source.ref).name}, digest `{teacher.digest}`",
+        said={**known, "text": origin(said["calibration"])},
+        kl=(before.kl or 0.0, after.kl or 0.0),
+        nll=(before.nll, after.nll),
+        difference=made.reload_difference,
+    )
+    (folder / CARD).write_text(recovered_card(card.read_text(encoding="utf-8") if card.is_file() else "", facts), encoding="utf-8")

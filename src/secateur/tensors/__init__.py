@@ -1,0 +1,1 @@
+"""Tensor mathematics that many rooms use."""

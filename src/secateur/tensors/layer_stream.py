@@ -1,0 +1,87 @@
+"""The seam between a model streamed block by block and the stages that calibrate, prune and evaluate it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from secateur.core.graph import Block
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """Gradients of a loss, pulled back through one block.
+
+    hidden, middle: at the block's input and between its halves, `[batch, tokens, hidden_size]`.
+    weights: tensor name -> gradient of the weight's shape.
+    """
+
+    hidden: Tensor
+    middle: Tensor
+    weights: dict[str, Tensor]
+
+
+class LiveBlock(Protocol):
+    """One decoder block with its weights in memory."""
+
+    block: Block
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        """Return the block's output, `[batch, tokens, hidden_size]`, for an input of the same shape."""
+
+    def tap(self, tensors: tuple[str, ...], hidden: Tensor, see: Callable[[str, Tensor], None]) -> None:
+        """Run `hidden` as far as the last of the linears named, calling `see(tensor, input)` for each on the way."""
+
+    def watch(self, tensors: tuple[str, ...], hidden: Tensor, see: Callable[[str, Tensor], None]) -> Tensor:
+        """Return the block's output, calling `see(tensor, input)` for each of the linears named on the way."""
+
+    def pull(self, hidden: Tensor, gradient: Tensor, tensors: tuple[str, ...]) -> Pulled:
+        """Run the block on `hidden` and return the gradients of the loss whose gradient at its output is `gradient`."""
+
+    def slope(self, hidden: Tensor, loss: Callable[[Tensor], Tensor], tensors: tuple[str, ...]) -> tuple[float, dict[str, Tensor]]:
+        """Return `loss(output)` of the block's output for `hidden`, and its gradient with respect to each of `tensors`."""
+
+    def without(self, part: str) -> AbstractContextManager[None]:
+        """Run the block without its `attn` or its `ffn` until exit."""
+
+    def weight(self, tensor: str) -> Tensor:
+        """Return a weight of this block, float32; changing it in place changes the block."""
+
+
+class LayerStream(Protocol):
+    """A causal language model of which one block at a time is in memory."""
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the states that pass from block to block."""
+
+    def __len__(self) -> int:
+        """Number of decoder blocks."""
+
+    def embed(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Yield the input of block 0, `[batch, tokens, hidden_size]` float32, for each batch of token ids `[batch, tokens]`."""
+
+    def open(self, index: int) -> AbstractContextManager[LiveBlock]:
+        """Load block `index`; its memory is given back on exit."""
+
+    def logits(self, hidden: Tensor) -> Iterator[Tensor]:
+        """Yield the logits `[positions, vocab_size]` of `hidden` `[tokens, hidden_size]` in consecutive chunks of positions."""
+
+    def pull_nll(self, batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[Tensor]:
+        """Yield the gradient of the summed negative log likelihood with respect to the last block's output.
+
+        batches: states `[tokens, hidden_size]` with the token ids `[tokens]` that they should predict.
+        """
+
+
+@contextmanager
+def without(live: LiveBlock, parts: Iterable[str]) -> Iterator[None]:
+    """Run a block without the halves `parts` until exit."""
+    with ExitStack() as stack:
+        for part in parts:
+            stack.enter_context(live.without(part))
+        yield

@@ -1,0 +1,211 @@
+"""The body of an elastic model in the C kernels: halves that are as wide as the level says, and caches that may lack some attention."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from secateur_runtime.decoder.kv_cache import Cache
+from secateur_runtime.decoder.native_decoder import ATTENTION, FEED_FORWARD, LANES, Decoder, KeysValues, in_lanes, pointers
+from secateur_runtime.decoder.prefix_weights import SCRATCH, Stored
+from secateur_runtime.decoder.releasable_memory import WeightFile, whole_pages
+from secateur_runtime.kernels.kernel_weight import Laid, Piece, Weight
+
+_POSITIONS = 64
+"""What the kernels count the room of a cache in."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Strip:
+    """An array of a half, as long as the half has units.
+
+    stored: where the file has it, unit after unit. block: inputs or outputs that a unit owns; group: how many of them own indices of its first dimension
+    there together, and how many indices. across: whether that is the last dimension of the array.
+    """
+
+    stored: Stored
+    block: int
+    group: tuple[int, int] = (1, 1)
+    across: bool = False
+
+    def count(self, units: int) -> int:
+        """Return how many indices so many units own."""
+        owners, indices = self.group
+        return -(-units * self.block // owners) * indices
+
+    def shape(self, units: int) -> tuple[int, ...]:
+        """Return the shape of the array."""
+        count, rest = self.count(units), self.stored.shape[1:]
+        return (*rest, count) if self.across else (count, *rest)
+
+    def bytes(self, units: int) -> int:
+        """Return the size of the array."""
+        return prod(self.shape(units)) * self.stored.dtype.itemsize
+
+    def prefix(self, array: Tensor, count: int) -> Tensor:
+        """Return the first indices of an array."""
+        return array.narrow(1 if self.across else 0, 0, count)
+
+    def read(self, file: WeightFile, array: Tensor, begin: int, end: int) -> None:
+        """Fill the indices from `begin` to `end`; raises SourceError where the file is too short."""
+        size = self.stored.row_bytes
+        if not self.across:
+            file.read(self.stored.offset + begin * size, _bytes(array[begin:end]))
+            return
+        some = max(1, SCRATCH // self.stored.shape[1])
+        for start in range(begin, end, some):
+            rows = torch.empty(min(some, end - start), self.stored.shape[1], dtype=self.stored.dtype)
+            file.read(self.stored.offset + start * size, _bytes(rows))
+            array[:, start : start + len(rows)].copy_(rows.T)
+
+
+def _bytes(array: Tensor) -> memoryview:
+    return array.reshape(-1).view(torch.uint8).numpy().data
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A weight or a bias of a half, by its name in `BlockWeights`.
+
+    scales: of a weight that is codes of `bits` bits; group: inputs that share one, 0 for all. inputs: that the whole weight has.
+    """
+
+    name: str
+    values: Strip
+    scales: Strip | None = None
+    bits: int = 0
+    group: int = 0
+    inputs: int = 0
+
+    @property
+    def strips(self) -> tuple[Strip, ...]:
+        """Its arrays."""
+        return (self.values,) if self.scales is None else (self.values, self.scales)
+
+    def weight(self, units: int, values: Tensor, scales: Tensor | None = None) -> Weight:
+        """Return it as the kernels read it, with so many units."""
+        if scales is None:
+            return Weight(values)
+        return Weight(Laid(values, scales, self.bits, units * self.values.block if self.values.across else self.inputs, self.group))
+
+
+class Half:
+    """Attention or FFN of block `index` of a decoder, in one piece of memory that is made anew when it gets wider or narrower.
+
+    Narrower, it takes one array more than it had while that is copied. served: query heads of a key-value head, 0 for an FFN.
+    """
+
+    def __init__(self, decoder: Decoder, index: int, file: WeightFile, parts: Sequence[Part], served: int) -> None:
+        self.units = 0
+        self._decoder, self._index, self._file, self._parts, self._served = decoder, index, file, tuple(parts), served
+        self._strips = [strip for part in parts for strip in part.strips]
+        self._piece, self._arrays = Piece([]), list[Tensor]()
+
+    def hold(self, units: int) -> int:
+        """Have so many units in memory, and compute with them; return the bytes that this frees (negative: takes).
+
+        Raises SourceError where the file is too short; then nothing has changed.
+        """
+        if units == self.units:
+            return 0
+        piece = Piece([strip.bytes(units) for strip in self._strips] if units else [])
+        arrays = [self._array(piece, place, units) for place in range(len(self._strips))] if units else []
+        freed = sum(strip.bytes(self.units) - strip.bytes(units) for strip in self._strips)
+        self._show(units, arrays)
+        self.units, self._piece, self._arrays = units, piece, arrays
+        return freed
+
+    def _array(self, piece: Piece, place: int, units: int) -> Tensor:
+        """Return one array in new memory: what there is of it is copied, and the rest read."""
+        strip = self._strips[place]
+        array = piece.array(place, strip.stored.dtype, strip.shape(units))
+        had, wanted = strip.count(self.units), strip.count(units)
+        if had:
+            strip.prefix(array, min(had, wanted)).copy_(strip.prefix(self._arrays[place], min(had, wanted)))
+        if wanted > had:
+            strip.read(self._file, array, had, wanted)
+        if units < self.units:
+            # Nothing is read that could fail, so that the old memory need not wait for the other arrays.
+            self._piece.release(place)
+        return array
+
+    def _show(self, units: int, arrays: Sequence[Tensor]) -> None:
+        """Let the decoder compute with these arrays."""
+        block, found, place = self._decoder.weights.blocks[self._index], list[tuple[Part, Sequence[Tensor]]](), 0
+        for part in self._parts if units else ():
+            found.append((part, arrays[place : place + len(part.strips)]))
+            place += len(part.strips)
+        names = ATTENTION if self._served else FEED_FORWARD
+        mine = {*names, *(f"{name}_bias" for name in names[:-1])}
+        matrices: dict[str, Weight] = {name: weight for name, weight in block.matrices.items() if name not in mine}
+        vectors = {name: vector for name, vector in block.vectors.items() if name not in mine}
+        for part, own in found:
+            if part.name in names:
+                matrices[part.name] = part.weight(units, *own)
+            else:
+                vectors[part.name] = own[0].numpy()
+        heads = {"n_heads": units * self._served, "n_kv_heads": units} if self._served else {"intermediate_size": units}
+        self._decoder.change(self._index, replace(block, shape=replace(block.shape, **heads), matrices=matrices, vectors=vectors))
+
+
+class KernelCache(Cache):
+    """Keys and values where the kernels find them. dtype: float32 or float16."""
+
+    def __init__(self, groups: Sequence[int], sizes: Sequence[tuple[int, int]], limit: int, dtype: torch.dtype, closing: Callable[[Cache], int]) -> None:
+        wide = [(heads, in_lanes(width)) for heads, width in sizes]
+        super().__init__(groups, wide, -(-limit // _POSITIONS) * _POSITIONS, dtype, closing)
+        self._seen = (ctypes.c_int32 * len(groups))(*groups)
+        self._places = [pointers([tensor.data_ptr() for tensor in tensors]) for tensors in (self._keys, self._values)]
+        keys, values = map(ctypes.addressof, self._places)
+        self.struct = KeysValues(self.limit, int(dtype == torch.float16), keys, values, ctypes.addressof(self._seen))
+
+    def shrink(self, block: int, groups: int) -> int:
+        """Forget all but the first `groups` groups of a block; return the bytes freed."""
+        freed = super().shrink(block, groups)
+        self._seen[block] = self.groups[block]
+        return freed
+
+    def _held(self, block: int, groups: int) -> int:
+        # Keys are written a few positions apart, so that these positions take their pages together.
+        return 2 * groups * whole_pages(-(-self.tokens // LANES) * LANES * self._row[block])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kernels:
+    """A body of an elastic model (see `Body`) in a decoder, whose blocks its halves fill."""
+
+    decoder: Decoder
+    halves: Mapping[str, Half]
+    sizes: Sequence[tuple[int, int]]
+    limit: int
+
+    @property
+    def vocab_size(self) -> int:
+        """Tokens."""
+        return self.decoder.weights.head.rows
+
+    def cache(self, groups: Sequence[int], limit: int, kv: torch.dtype, closing: Callable[[Cache], int]) -> KernelCache:
+        """Return a cache for a request that uses so many key-value groups of each block, and has at most `limit` tokens."""
+        return KernelCache(groups, self.sizes, limit, kv, closing)
+
+    def forward(self, requests: Sequence[tuple[Cache, Sequence[int]]]) -> Tensor:
+        """Let every request read its new tokens; return the logits `[requests, vocab_size]` after the last of each."""
+        found = np.empty((len(requests), self.vocab_size), np.float32)
+        single = [place for place, (_, tokens) in enumerate(requests) if len(tokens) == 1]
+        for places in (single, *([place] for place in range(len(requests)) if place not in single)):
+            rows = [row for place in places for row in self._rows(*requests[place])]
+            if rows:
+                found[places] = self.decoder.read(rows, len(places))
+        for cache, tokens in requests:
+            cache.tokens += len(tokens)
+        return torch.from_numpy(found)
+
+    def _rows(self, cache: Cache, tokens: Sequence[int]) -> list[tuple[int, int, KeysValues]]:
+        assert isinstance(cache, KernelCache)
+        return [(token, position, cache.struct) for position, token in enumerate(tokens, cache.tokens)]

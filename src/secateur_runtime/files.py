@@ -1,0 +1,96 @@
+"""Files that exist whole or not at all, and folders of what is not finished yet."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+from secateur_runtime.errors import OutputError
+
+
+def refuse_existing(path: Path, *, overwrite: bool) -> None:
+    """Raise OutputError if something is there that must stay."""
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path} exists: choose another --output, or pass --overwrite")
+
+
+@contextmanager
+def written_whole(path: Path, *, parents: bool = False) -> Iterator[Path]:
+    """Give a file beside `path` to write, which becomes `path` at the end and goes if anything fails.
+
+    parents: make the folders that lead to it. Raises OutputError where it cannot be written.
+    """
+    scratch = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        if parents:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        yield scratch
+        scratch.replace(path)
+    except BaseException as error:
+        if path.parent.is_dir():
+            scratch.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+        raise
+
+
+def write_text(path: Path, text: str, *, parents: bool = False) -> None:
+    """Write a text file as `written_whole` does."""
+    with written_whole(path, parents=parents) as scratch:
+        scratch.write_text(text, encoding="utf-8")
+
+
+JOB, LOCK = "job.json", "lock"
+
+
+@contextmanager
+def claimed(folder: Path, out: Path, job: Mapping[str, Any], *, overwrite: bool) -> Iterator[None]:
+    """Have the folder of what is unfinished of `out` to oneself, going on where the same job was killed.
+
+    An error removes the folder, a kill or an interrupt leaves it. Raises OutputError where nothing can be written, where another run
+    has it, and where it is of another job (unless `overwrite`).
+    """
+    with locked(folder, out):
+        _claim(folder, job, overwrite=overwrite)
+        try:
+            yield
+        except OSError as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise OutputError(f"cannot write {out}: {error.strerror or error}") from error
+        except Exception:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+
+def locked(folder: Path, out: Path) -> TextIO:
+    """Return the lock of a folder, made if need be, held until it is closed.
+
+    Raises OutputError if another run that makes `out` has it, or nothing can be written there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / LOCK).open("w")
+    except OSError as error:
+        raise OutputError(f"cannot write {out}: {error.strerror or error}") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise OutputError(f"another run is writing {out}: wait for it to end") from None
+    return lock
+
+
+def _claim(folder: Path, job: Mapping[str, Any], *, overwrite: bool) -> None:
+    note, text = folder / JOB, json.dumps(job, sort_keys=True)
+    if note.exists() and note.read_text(encoding="utf-8") != text:
+        if not overwrite:
+            raise OutputError(f"{folder} holds an unfinished run with other settings: repeat its command to finish it, or pass --overwrite")
+        for stale in (each for each in folder.iterdir() if each.name != LOCK):
+            shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
+    note.write_text(text, encoding="utf-8")

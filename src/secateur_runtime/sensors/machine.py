@@ -1,0 +1,41 @@
+"""The memory of the whole machine, and a budget for this process alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psutil
+
+from secateur_runtime.sensors import Room, sizes
+
+_MEMINFO = "/proc/meminfo"
+
+
+class Machine:
+    """What the machine has: total memory, and what of it is not available."""
+
+    def __init__(self, path: str = _MEMINFO) -> None:
+        self._path = Path(path)
+
+    def __call__(self) -> Room | None:
+        """Return the bound, or None where the system tells nothing."""
+        try:
+            rows = sizes(self._path.read_text(encoding="ascii"))
+        except OSError:
+            memory = psutil.virtual_memory()
+            return Room("machine", memory.total, memory.total - memory.available)
+        if "MemTotal" not in rows or "MemAvailable" not in rows:
+            return None
+        return Room("machine", rows["MemTotal"], rows["MemTotal"] - rows["MemAvailable"])
+
+
+class Budget:
+    """What the user lets this process have, in bytes; the memory of the process is what the system counts as resident."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._process = psutil.Process()
+
+    def __call__(self) -> Room:
+        """Return the bound."""
+        return Room("budget", self._limit, self._process.memory_info().rss)

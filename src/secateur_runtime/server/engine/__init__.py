@@ -1,0 +1,1 @@
+"""Batching, sampling and the memory controller."""

@@ -1,0 +1,215 @@
+"""The thread that owns a model and steps all requests together, one token at a time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable
+
+import psutil
+
+from secateur_runtime.server.engine.admission import Limits
+from secateur_runtime.server.engine.detokenizer import Decode
+from secateur_runtime.server.engine.job import Job, State
+from secateur_runtime.server.engine.memory_controller import Keeper, Load
+from secateur_runtime.server.engine.sequence import Running
+from secateur_runtime.server.engine.step_model import Stepped
+from secateur_runtime.server.engine.throughput import Rate
+from secateur_runtime.server.refusals import RefusedError
+
+_IDLE = 0.1
+"""Seconds between looks at memory while nothing is asked."""
+_SPARE = 1.5
+"""Headrooms that must be free for another request to join."""
+
+
+class Worker:
+    """An Engine over a model that is run step by step.
+
+    Requests join and leave between steps. One whose end would not fit at any level that answers well enough waits; where memory shrinks so
+    far that those under way do not fit either, the youngest is put back and read again later, so that none is lost.
+    """
+
+    def __init__(self, model: Stepped, keeper: Keeper, decode: Decode, limits: Limits) -> None:
+        self.name, self.context, self.vocabulary = model.name, model.context, model.vocabulary
+        self._model, self._keeper, self._decode, self._limits = model, keeper, decode, limits
+        self._changed = threading.Condition()
+        self._inbox: list[Job] = []
+        self._waiting: deque[Running] = deque()
+        self._running: list[Running] = []
+        self._stopping, self._failed = False, False
+        self._prompt_tokens, self._put_back, self._answers = 0, 0, Rate()
+        self._process = psutil.Process()
+        self._thread = threading.Thread(target=self._work, name="model", daemon=True)
+        self._thread.start()
+
+    def submit(self, job: Job) -> None:
+        """Take a job in; raises RefusedError with 413 where it never fits and 429 where too many wait."""
+        if not self._keeper.fits([Load(1, job.total)], self._keeper.most):
+            raise RefusedError(413, f"{job.total} tokens do not fit in memory at any level that answers well enough: shorten the prompt or max_tokens")
+        with self._changed:
+            if self._stopping or self._failed:
+                raise RefusedError(503, "the server is stopping")
+            if len(self._inbox) + len(self._waiting) >= self._limits.queue:
+                raise RefusedError(429, f"{self._limits.queue} requests wait already: try again later")
+            self._inbox.append(job)
+            self._changed.notify()
+
+    def cancel(self, job: Job) -> None:
+        """Let go of a job between two steps."""
+        job.cancelled.set()
+        with self._changed:
+            self._changed.notify()
+
+    def state(self) -> State:
+        """Return what it is doing."""
+        keeper, tightest = self._keeper, self._keeper.sensed.tightest
+        return State(
+            level=len(self._model.units),
+            levels=keeper.levels,
+            loss=keeper.loss,
+            weights=self._model.weights,
+            cache=self._cache(),
+            process=self._process.memory_info().rss,
+            limit=tightest.limit if tightest else None,
+            free=tightest.free if tightest else None,
+            bound=tightest.name if tightest else "",
+            stalled=keeper.sensed.stalled,
+            running=len(self._running),
+            waiting=len(self._waiting) + len(self._inbox),
+            prompt_tokens=self._prompt_tokens,
+            answer_tokens=self._answers.total,
+            rate=self._answers.now(),
+            downs=keeper.downs,
+            ups=keeper.ups,
+            put_back=self._put_back,
+            decide_seconds=keeper.decide_seconds,
+            change_seconds=keeper.change_seconds,
+        )
+
+    def healthy(self) -> bool:
+        """Return whether the thread lives."""
+        return self._thread.is_alive() and not self._failed
+
+    def stop(self) -> None:
+        """End; jobs under way are refused."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _work(self) -> None:
+        try:
+            while not self._stopping:
+                self._tick()
+        except BaseException:
+            self._failed = True
+            raise
+        finally:
+            words = "the model failed: see the server's log" if self._failed else "the server is stopping"
+            self._end_all(RefusedError(500 if self._failed else 503, words))
+
+    def _tick(self) -> None:
+        """One step: who comes and goes, what memory allows, a part of one prompt, a token of all others."""
+        self._collect()
+        self._keeper.look(self._cache())
+        self._settle()
+        self._admit()
+        started = time.perf_counter()
+        worked = self._prefill()
+        worked = self._step() or worked
+        if worked:
+            self._keeper.latency = 0.8 * self._keeper.latency + 0.2 * (time.perf_counter() - started)
+            self._leave()
+            return
+        with self._changed:
+            if not self._inbox and not self._stopping:
+                self._changed.wait(_IDLE)
+
+    def _collect(self) -> None:
+        with self._changed:
+            fresh, self._inbox = self._inbox, []
+            self._waiting.extend(Running(job, self._decode) for job in fresh)
+        now = time.monotonic()
+        for each in (*self._waiting, *self._running):
+            if each.job.cancelled.is_set():
+                each.finished = True
+            elif now > each.job.deadline:
+                each.refuse(RefusedError(504, "the answer took longer than the server allows"))
+        for each in self._waiting:
+            if not each.finished and not each.made and now - each.job.arrived > self._limits.wait:
+                each.refuse(RefusedError(429, "there was no room in memory for this request: try again later"))
+        self._leave()
+
+    def _leave(self) -> None:
+        """Let go of what is finished, and of its memory."""
+        gone = [each for each in (*self._running, *self._waiting) if each.finished]
+        if not gone:
+            return
+        self._running = [each for each in self._running if not each.finished]
+        self._waiting = deque(each for each in self._waiting if not each.finished)
+        self._free(gone)
+
+    def _free(self, which: Iterable[Running]) -> None:
+        for each in which:
+            each.drop_cache()
+        self._model.give_back()
+        self._keeper.look(self._cache(), now=True)
+
+    def _settle(self) -> None:
+        """Go to the level that memory allows; put requests back, the youngest first, while not even the lowest does."""
+        while self._running and not self._keeper.fits(self._loads(), self._keeper.available(self._cache())):
+            youngest = self._running.pop()
+            self._waiting.appendleft(youngest)
+            self._put_back += 1
+            self._free([youngest])
+        self._keeper.settle(self._loads(), self._cache())
+
+    def _loads(self) -> list[Load]:
+        return [each.load for each in self._running]
+
+    def _admit(self) -> None:
+        while self._waiting and len(self._running) < self._limits.batch:
+            loads = [*self._loads(), self._waiting[0].load]
+            # With more to spare than those under way need, lest it be put back at once.
+            if not self._keeper.fits(loads, self._keeper.available(self._cache(), _SPARE)):
+                return
+            self._running.append(self._waiting.popleft())
+            self._keeper.settle(loads, self._cache())
+
+    def _prefill(self) -> bool:
+        """Read a part of the oldest prompt that is not read yet."""
+        unread = next((each for each in self._running if not each.ready), None)
+        if unread is None:
+            return False
+        fresh, made = unread.made == 0, unread.made
+        count = unread.prefill(self._model, self._limits.chunk)
+        self._prompt_tokens += count if fresh else 0
+        self._answers.add(unread.made - made)
+        return True
+
+    def _step(self) -> bool:
+        """Make one token of every request whose prompt is read."""
+        ready = [each for each in self._running if each.ready and not each.finished]
+        if not ready:
+            return False
+        logits = self._model.decode([each.tokens[-1] for each in ready], [each.cache for each in ready if each.cache is not None])
+        made = sum(each.made for each in ready)
+        for each, row in zip(ready, logits, strict=True):
+            each.take(row)
+        self._answers.add(sum(each.made for each in ready) - made)
+        return True
+
+    def _cache(self) -> int:
+        return sum(cache.bytes for each in tuple(self._running) if (cache := each.cache) is not None)
+
+    def _end_all(self, error: RefusedError) -> None:
+        with self._changed:
+            jobs, self._inbox = self._inbox, []
+        for job in jobs:
+            job.tell(error)
+        for each in (*self._running, *self._waiting):
+            each.refuse(error)
+            each.drop_cache()
+        self._running, self._waiting = [], deque()

@@ -1,0 +1,83 @@
+"""One request while it is being answered: tokens, cache, text."""
+
+from __future__ import annotations
+
+import time
+
+from secateur_runtime.server.engine.detokenizer import Decode, Writer
+from secateur_runtime.server.engine.job import Job, Piece
+from secateur_runtime.server.engine.memory_controller import Load
+from secateur_runtime.server.engine.sampling import Logits, Sampler
+from secateur_runtime.server.engine.step_model import Cache, Stepped
+from secateur_runtime.server.refusals import RefusedError
+
+
+class Running:
+    """A job and how far it is; a sequence that lost its cache is read again from the start and goes on with the next token."""
+
+    def __init__(self, job: Job, decode: Decode) -> None:
+        self.job = job
+        self.tokens = list(job.asked.prompt)
+        self.done = 0
+        self.finished = False
+        self.cache: Cache | None = None
+        self._sampler = Sampler(job.asked.sampling)
+        self._writer = Writer(decode, job.asked.stops, job.asked.prompt)
+        self.first: float | None = None
+
+    @property
+    def made(self) -> int:
+        """Tokens of answer so far."""
+        return len(self.tokens) - len(self.job.asked.prompt)
+
+    @property
+    def load(self) -> Load:
+        """Tokens it holds, and will hold at its end."""
+        return Load(len(self.tokens), self.job.total)
+
+    @property
+    def ready(self) -> bool:
+        """Whether all but its last token are in the cache, so that it can be decoded with others."""
+        return self.cache is not None and self.done == len(self.tokens) - 1
+
+    def prefill(self, model: Stepped, chunk: int) -> int:
+        """Read at most `chunk` tokens into the cache, and choose the next token if those were the last; return how many."""
+        if self.cache is None:
+            self.cache = model.open(self.job.total)
+        part = self.tokens[self.done : self.done + chunk]
+        logits = model.prefill(part, self.cache)
+        self.done += len(part)
+        if self.done == len(self.tokens):
+            self.take(logits)
+        return len(part)
+
+    def take(self, logits: Logits) -> None:
+        """Choose a token after all that are in the cache, and tell it."""
+        self.done = len(self.tokens)
+        self.first = self.first or time.monotonic()
+        chosen = self._sampler.choose(logits)
+        if chosen.token in self.job.asked.ends:
+            self._end(Piece(self._writer.finish(), (), "stop"))
+            return
+        self.tokens.append(chosen.token)
+        text, full = self._writer.add(chosen.token), self.made == self.job.asked.limit
+        text += self._writer.finish() if full else ""
+        if full or self._writer.stopped:
+            self._end(Piece(text, (chosen,), "stop" if self._writer.stopped else "length"))
+        else:
+            self.job.tell(Piece(text, (chosen,)))
+
+    def refuse(self, error: RefusedError) -> None:
+        """End with an error."""
+        self.finished = True
+        self.job.tell(error)
+
+    def drop_cache(self) -> None:
+        """Give the cache's memory back."""
+        if self.cache is not None:
+            self.cache.close()
+        self.cache, self.done = None, 0
+
+    def _end(self, piece: Piece) -> None:
+        self.finished = True
+        self.job.tell(piece)

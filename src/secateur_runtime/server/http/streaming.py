@@ -1,0 +1,96 @@
+"""Hand pieces on to a client, and let go of everything the moment it is gone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+
+from fastapi import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from secateur_runtime.server.engine.job import Engine, Job, Piece
+from secateur_runtime.server.http.openai_responses import Wording, event
+from secateur_runtime.server.refusals import RefusedError, error_body
+
+_HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
+
+Pieces = AsyncIterator[Piece]
+
+
+async def collected(engine: Engine, job: Job, pieces: Pieces, request: Request, most: int = 0) -> list[Piece]:
+    """Return the pieces of a job to its end, or the first `most`; raises RefusedError where the engine gave up or the client went away."""
+    gone = asyncio.ensure_future(_gone(request.receive))
+    found: list[Piece] = []
+    try:
+        while not (found and (found[-1].finish or len(found) == most)):
+            piece = asyncio.ensure_future(anext(pieces))
+            await asyncio.wait({piece, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not piece.done():
+                piece.cancel()
+                raise RefusedError(400, "the client went away")
+            found.append(piece.result())
+    except BaseException:
+        engine.cancel(job)
+        raise
+    finally:
+        gone.cancel()
+    return found
+
+
+class StreamedAnswer(Response):
+    """Server-sent events of a job; first: pieces that have come already."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, engine: Engine, job: Job, pieces: Pieces, wording: Wording, first: Sequence[Piece], *, usage: bool) -> None:
+        self.status_code, self.background = 200, None
+        self.init_headers(_HEADERS)
+        self._engine, self._job, self._pieces, self._wording, self._first, self._usage = engine, job, pieces, wording, first, usage
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send every piece as it comes; a client that goes away, or reads nothing, ends the job."""
+        sending, gone = asyncio.ensure_future(self._send(send)), asyncio.ensure_future(_gone(receive))
+        try:
+            await asyncio.wait({sending, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if sending.done():
+                sending.result()
+        except ConnectionError:
+            return
+        finally:
+            sending.cancel()
+            gone.cancel()
+            self._engine.cancel(self._job)
+
+    async def _send(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        async for part in self._events():
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _events(self) -> AsyncIterator[bytes]:
+        made = 0
+        if opening := self._wording.opening():
+            yield opening
+        try:
+            async for piece in self._all():
+                made += piece.made
+                if piece.text or piece.tokens or piece.finish:
+                    yield self._wording.piece(piece)
+        except RefusedError as error:
+            yield event(error_body(error.status, str(error)))
+            return
+        yield self._wording.closing(made, usage=self._usage)
+
+    async def _all(self) -> AsyncIterator[Piece]:
+        for piece in self._first:
+            yield piece
+        if not self._first[-1].finish:
+            async for piece in self._pieces:
+                yield piece
+
+
+async def _gone(receive: Receive) -> None:
+    """Return when the client is gone."""
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,101 @@
+"""The kernels behind the server: several streams, one that is cancelled, and memory that shrinks under them and comes back."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from tests.adapt.serving.test_launch import PROMPT, make_ladder
+from tests.conftest import Maker
+from tests.secateur_runtime.server.conftest import listening
+
+from secateur.adapt.serving.elastic_backend import Elasticity, ElasticModel, make_elastic
+from secateur.core.progress import Silent
+from secateur.model.handle import Opened, open_model
+from secateur_runtime.sensors import Room, Sensed
+from secateur_runtime.server.engine.admission import Limits
+from secateur_runtime.server.engine.batch_engine import Worker
+from secateur_runtime.server.engine.memory_controller import Care, Keeper, Load
+from secateur_runtime.server.http.app import Service, make_app
+from secateur_runtime.server.http.openai_requests import Reader, decoder
+from secateur_runtime.server.http.request_guard import Gate
+
+TOKENS = 120
+BODY: dict[str, Any] = {"model": "tiny", "max_tokens": TOKENS, "temperature": 0, "stream": True, "logprobs": 0, "logit_bias": {"2": -100}}
+
+
+class Served:
+    """A server over a model in the kernels, and the memory that it thinks there is."""
+
+    def __init__(self, opened: Opened, model: ElasticModel, keeper: Keeper, worker: Worker) -> None:
+        self.model, self.keeper, self.worker, self.limit = model, keeper, worker, 1 << 40
+        reader = Reader(opened.source.tokenizer(), names=["tiny"], ends=frozenset({2}), context=model.context, vocabulary=model.vocabulary, usual=16)
+        self.app = make_app(Service(worker, reader, "tiny", 60), Gate())
+
+
+@pytest.fixture
+def served(tiny: Maker, tmp_path: Path) -> Iterator[Served]:
+    folder = tiny("llama", dtype="bfloat16")
+    path, _ = make_ladder(folder, tmp_path)
+    opened = open_model(str(folder))
+    model, choices, policy = make_elastic(opened, Elasticity(folder=tmp_path, ladder=path, kind="int8"), Silent())
+    held: list[Served] = []
+
+    def senses() -> Sensed:
+        taken = model.weights + sum(cache.bytes for cache in model._model.caches)
+        return Sensed((Room("test", held[0].limit if held else 1 << 40, taken),))
+
+    keeper = Keeper(model, choices, policy, senses, Care(headroom=0, least=0, calm=0.05))
+    worker = Worker(model, keeper, decoder(opened.source.tokenizer()), Limits(chunk=3))
+    held.append(Served(opened, model, keeper, worker))
+    yield held[0]
+    worker.stop()
+
+
+def _asked(address: str, prompt: list[int], found: list[list[float]], stop: int = TOKENS) -> None:
+    """Read a stream as far as `stop` tokens; then go away."""
+    logprobs: list[float] = []
+    found.append(logprobs)
+    with httpx.stream("POST", f"{address}/v1/completions", json={**BODY, "prompt": prompt}, timeout=30) as answer:
+        for line in answer.iter_lines():
+            if line.startswith("data: {"):
+                logprobs += (json.loads(line[6:])["choices"][0]["logprobs"] or {"token_logprobs": []})["token_logprobs"]
+            if len(logprobs) >= stop:
+                return
+
+
+def test_streams_under_memory_that_shrinks_and_comes_back(served: Served) -> None:
+    found: list[list[float]] = []
+    with listening(served.app) as address:
+        whole = served.model.weights
+        clients = [threading.Thread(target=_asked, args=(address, PROMPT[place:], found)) for place in range(3)]
+        clients.append(threading.Thread(target=_asked, args=(address, PROMPT, found, 5)))
+        for client in clients:
+            client.start()
+        _until(lambda: sum(map(len, found)) > 40)
+        # The whole model with all three answers to their ends is a little too much.
+        loads = [Load(len(PROMPT) - place, len(PROMPT) - place + TOKENS) for place in range(3)]
+        served.limit = int(served.keeper._choices.needs(served.keeper._seen(loads, 0))[0]) - 1000
+        _until(lambda: served.model.weights < whole)
+        served.limit = 1 << 40
+        for client in clients:
+            client.join(60)
+        _until(lambda: served.model.weights == whole)
+        state = httpx.get(f"{address}/state").json()
+    assert sorted(len(each) for each in found)[1:] == [TOKENS] * 3
+    assert (state["level"], state["running"], state["cache"]) == (0, 0, 0)
+    assert state["downs"] >= 1
+    assert served.model._model.caches == ()
+
+
+def _until(come: Any) -> None:
+    end = time.monotonic() + 30
+    while not come():
+        assert time.monotonic() < end
+        time.sleep(0.005)

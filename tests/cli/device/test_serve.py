@@ -1,0 +1,80 @@
+"""`secateur serve` as a user types it."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.conftest import Maker
+from tests.ladders import ladder_for
+
+from secateur.model.handle import open_model
+
+Secateur = Callable[..., tuple[int, str, str]]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--backend", "elastik"), "did you mean elastic"),
+        (("--host", "0.0.0.0"), "--no-key"),
+        (("--memory-budget", "some"), "--memory-budget 'some' is no amount of memory"),
+        (("--api-key-file", "none.txt"), "cannot read the API key"),
+        (("--policy", "greedi"), "did you mean greedy"),
+        (("--kv", "f8"), "f32, bf16, f16"),
+        (("--ladder", "none.json"), "none.json"),
+        (("--type", "int8"), "--type int8 is for --backend native"),
+        (("--backend", "native", "--type", "int9"), "did you mean int8"),
+        (("--backend", "native", "--kv", "bf16"), "f32, f16"),
+    ],
+)
+def test_mistakes_are_one_line(secateur: Secateur, tiny: Maker, tmp_path: Path, options: tuple[str, ...], says: str) -> None:
+    pytest.importorskip("fastapi", reason="pip install 'secateur[serve]'")
+    model = tiny("llama")
+    ladder = tmp_path / "ladder.json"
+    opened = open_model(str(model))
+    ladder_for(opened.graph, opened.digest, ("1.attn",)).save(ladder)
+    code, out, err = secateur("serve", model, "--port", 0, "--cache", tmp_path, "--ladder", ladder, *options)
+    assert (code, out, err.count("\n")) == (2, "", 1), err
+    assert says in err
+
+
+def test_without_its_packages(secateur: Secateur, tiny: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    code, _, err = secateur("serve", tiny("llama"))
+    assert (code, err.count("\n")) == (2, 1)
+    assert "pip install 'secateur[serve]'" in err
+
+
+def test_it_serves_until_it_is_interrupted(tiny: Maker, tmp_path: Path) -> None:
+    httpx = pytest.importorskip("httpx")
+    pytest.importorskip("fastapi", reason="pip install 'secateur[serve]'")
+    opened = open_model(str(tiny("llama")))
+    ladder_for(opened.graph, opened.digest, ("1.attn",)).save(tmp_path / "ladder.json")
+    command = [
+        sys.executable,
+        "-m",
+        "secateur",
+        "serve",
+        str(tiny("llama")),
+        "--port",
+        "0",
+        "--cache",
+        str(tmp_path),
+        "--ladder",
+        str(tmp_path / "ladder.json"),
+    ]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        found = re.search(r"at (http://127\.0\.0\.1:\d+)$", process.stderr.readline().strip())
+        assert found
+        body = {"model": tiny("llama").name, "prompt": "a", "max_tokens": 3}
+        assert httpx.post(f"{found[1]}/v1/completions", json=body, timeout=30).status_code == 200
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+    assert (process.returncode, rest) == (0, "")

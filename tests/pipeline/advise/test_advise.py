@@ -1,0 +1,170 @@
+"""Advice: sizes that come true, options that fit, reasons that follow from the device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.conftest import Maker
+
+import secateur
+from secateur.device.decode_model import Speed
+from secateur.device.profile import OUTPUT, load_profile, write_profile
+from secateur.model.handle import open_model
+from secateur.model.written.write_settings import Settings
+from secateur.pipeline.advise.advise import GOALS, Advice, Option, choose
+from secateur.pipeline.advise.size_estimate import Cut, Sizes
+from secateur.pipeline.export.gguf import export
+from secateur.pipeline.prune.depth.decide import Depth
+from secateur.pipeline.prune.prune import prune
+from secateur.pipeline.prune.width.decide import Width
+from secateur_runtime.errors import SecateurError
+
+
+def _option(perplexity: float, speed: float, file: int, *, fits: bool = True, stored: str = "f16") -> Option:
+    full = Speed(speed, speed, speed)
+    return Option(Cut("dense", 0.0, {}, ()), stored, file, file, full, full, perplexity, True, fits)
+
+
+EXACT, FOUR_BIT, CUT, BROKEN = _option(1.0, 10, 200), _option(1.27, 20, 100), _option(1.7, 30, 80), _option(9.0, 90, 40)
+
+
+@pytest.mark.parametrize(("goal", "best"), [("accuracy", EXACT), ("balanced", FOUR_BIT), ("speed", CUT), ("size", CUT)])
+def test_a_goal_decides(goal: str, best: Option) -> None:
+    assert choose([BROKEN, CUT, FOUR_BIT, EXACT], goal) == best
+    assert choose([_option(1.0, 99, 1, fits=False), BROKEN, CUT, FOUR_BIT, EXACT], goal) == best
+
+
+@pytest.mark.parametrize("goal", GOALS)
+def test_where_all_cost_too_much_the_most_accurate_is_taken(goal: str) -> None:
+    assert choose([BROKEN, _option(5.0, 1, 99)], goal) == _option(5.0, 1, 99)
+    assert choose([_option(1.0, 1, 1, fits=False)], goal) is None
+
+
+def test_nearly_as_fast_is_enough() -> None:
+    assert choose([_option(1.27, 20, 100), _option(1.1, 18.5, 120), _option(1.0, 10, 200)], "balanced") == _option(1.1, 18.5, 120)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma3_text"])
+@pytest.mark.parametrize("stored", ["f16", "q8_0", "q4_0"])
+def test_the_size_of_the_file_comes_true(tiny: Maker, tmp_path: Path, family: str, stored: str) -> None:
+    model = open_model(str(tiny(family)))
+    sizes = Sizes(model, load_profile("pi5"), 64)
+    taken = sizes.taken(sizes.cuts([], [], 32)[0], stored)
+    real = export(str(tiny(family)), tmp_path / "a.gguf", kind=stored, verify=False).bytes
+    assert taken.file == pytest.approx(real, rel=0.05)
+    again = Sizes(open_model(str(tmp_path / "a.gguf")), load_profile("pi5"), 64)
+    assert again.taken(sizes.cuts([], [], 32)[0], stored).file == pytest.approx(real, rel=0.01)
+
+
+def test_the_size_after_pruning_comes_true(tiny: Maker, tmp_path: Path) -> None:
+    model = tiny("llama", num_hidden_layers=5)
+    sizes = Sizes(open_model(str(model)), load_profile("pi5"), 64)
+    _, width, depth = sizes.cuts([0.33], [0.2], 32)
+    prune(str(model), tmp_path / "w", Width(ratio=0.33, criterion="magnitude", repair="none"), settings=Settings())
+    prune(str(model), tmp_path / "d", Depth(drop_layers=1, criterion="influence", repair="none"), settings=Settings())
+    for cut, folder in ((width, "w"), (depth, "d")):
+        left = open_model(str(tmp_path / folder)).graph
+        taken = sizes.taken(cut, "q8_0")
+        assert taken.footprint.parameters == left.parameters
+        assert taken.work.layers == len(left.blocks)
+        assert taken.file == pytest.approx(export(str(tmp_path / folder), tmp_path / f"{folder}.gguf", kind="q8_0", verify=False).bytes, rel=0.05)
+
+
+def test_what_a_token_reads(tiny: Maker) -> None:
+    model = open_model(str(tiny("llama")))
+    sizes = Sizes(model, load_profile("pi5"), 64)
+    taken = sizes.taken(sizes.cuts([], [], 32)[0], "q4_0")
+    head = model.graph.vocab_size * model.graph.hidden_size * 34 / 32
+    assert taken.work.weights[OUTPUT] == pytest.approx(head, rel=1e-6)
+    assert taken.file > taken.work.weights["q4_0"] + 2 * head * 0.99 - head, "embeddings are stored, not read whole"
+    assert taken.work.cache == 64 * 3 * 2 * 2 * 16 * 2
+
+
+def _advise(model: Path, device: str, ram: str | None = None, context: int = 64, goal: str = "balanced") -> Advice:
+    return secateur.advise(str(model), device=device, ram=ram, context=context, goal=goal, verbs=("recover", "serve"))
+
+
+def test_everything_listed_as_fitting_fits(tiny: Maker) -> None:
+    found = _advise(tiny("llama"), "pi5", ram="62M")
+    assert [one.fits for one in found.options] == [one.memory <= 62e6 for one in found.options]
+    assert found.best
+    assert found.best.fits
+    assert not found.would
+
+
+def test_what_would_fit_does(tiny: Maker) -> None:
+    model = tiny("llama", max_position_embeddings=65536)
+    found = _advise(model, "pi5", ram="70M", context=65536)
+    assert found.best is None
+    assert not found.steps
+    text = " ".join(found.would)
+    context = int(text.partition("--ctx ")[2].split(",")[0])
+    least = text.partition("--ram ")[2].split(",")[0]
+    assert _advise(model, "pi5", ram="70M", context=context).best
+    assert _advise(model, "pi5", ram="70M", context=context + context // 50).best is None
+    assert _advise(model, "pi5", ram=least, context=65536).best
+    assert "another device: " in text
+
+
+def test_a_microcontroller_holds_tiny_models_only(tiny: Maker) -> None:
+    assert _advise(tiny("llama"), "cortex-m7").best
+    large = _advise(tiny("llama", intermediate_size=8192), "cortex-m7")
+    assert large.best is None
+    assert any("the flash holds 2,097,152" in line for line in large.would)
+
+
+ANSWERS = {
+    "pi5": ("no", "no", "no"),
+    "laptop": ("no", "no", "if needed"),
+    "phone-flagship": ("no", "no", "if needed"),
+    "rtx4090": ("no", "if needed", "no"),
+    "orin-nano": ("no", "if needed", "if needed"),
+    "cortex-m7": ("no", "no", "no"),
+}
+
+
+@pytest.mark.parametrize("device", ANSWERS)
+def test_reasons_follow_from_the_device(tiny: Maker, device: str) -> None:
+    verdicts = {one.kind: one for one in _advise(tiny("llama"), device).verdicts}
+    assert tuple(verdicts[kind].answer for kind in ("unstructured", "2:4", "runtime-adaptive")) == ANSWERS[device]
+    assert all(one.reason for one in verdicts.values())
+    assert "VBMI2" in verdicts["unstructured"].reason or device != "laptop"
+
+
+def test_training_is_advised_only_where_there_is_a_verb_for_it(tiny: Maker) -> None:
+    model = str(tiny("llama", num_hidden_layers=20, intermediate_size=1024, vocab_size=512))
+    options: dict[str, Any] = {"device": "pi5", "ram": "2G", "context": 16, "goal": "size"}
+    with_it = [step.command[0] for step in secateur.advise(model, verbs=("recover",), **options).steps]
+    without = [step.command[0] for step in secateur.advise(model, **options).steps]
+    assert with_it[:2] == ["prune", "recover"]
+    assert without == [verb for verb in with_it if verb != "recover"]
+
+
+def test_a_type_that_cannot_hold_the_widths_is_not_advised(tiny: Maker) -> None:
+    assert {one.type for one in _advise(tiny("llama", intermediate_size=100), "pi5").options} == {"f16"}
+    assert {one.type for one in _advise(tiny("llama"), "pi5").options} == {"f16", "q8_0", "q5_0", "q4_0"}
+
+
+def test_a_profile_file(tiny: Maker, tmp_path: Path) -> None:
+    write_profile(load_profile("pi4"), tmp_path / "my.toml", overwrite=False)
+    assert _advise(tiny("llama"), str(tmp_path / "my.toml")).options == _advise(tiny("llama"), "pi4").options
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"device": "pi55"}, "did you mean pi5"),
+        ({"goal": "sped"}, "did you mean speed"),
+        ({"ram": "2X"}, "is no amount of memory"),
+        ({"ram": "80%"}, "is a share of what"),
+        ({"ram": "0"}, "is no amount of memory"),
+        ({"context": 0}, "1 to 256 tokens"),
+        ({"context": 257}, "1 to 256 tokens"),
+    ],
+)
+def test_a_mistake_is_one_line(tiny: Maker, given: dict[str, Any], message: str) -> None:
+    with pytest.raises(SecateurError, match=message) as raised:
+        secateur.advise(str(tiny("llama")), **{"device": "pi5", **given})
+    assert "\n" not in str(raised.value)

@@ -1,0 +1,112 @@
+"""Which rows a comparison has: what is typed, what is refused, and that sizes are matched."""
+
+from __future__ import annotations
+
+import pytest
+from tests.conftest import Maker
+
+from secateur.core.graph import Graph
+from secateur.model.handle import open_model
+from secateur.pipeline.compare.rows import DEFAULT, Method, Size, parsed, rows_of
+from secateur.pipeline.prune.depth.decide import Depth
+from secateur.pipeline.prune.weights.decide import Sparsity
+from secateur.pipeline.prune.width.decide import Width
+from secateur.present.comparison_folder import Row
+from secateur_runtime.errors import SecateurError, TargetError, UsageError
+
+
+@pytest.fixture
+def graph(tiny: Maker) -> Graph:
+    return open_model(str(tiny("llama"))).graph
+
+
+def test_options_over_a_method(graph: Graph) -> None:
+    method = Method.parse("width:criterion=flap:units=ffn+kv:align=16")
+    assert method.goal(Size.parse("ratio=0.2"), graph) == Width(target="ratio=0.2", criterion="flap", units=("ffn", "kv"), align=16)
+    assert Method.parse("depth:sub-blocks").goal(Size.parse("params=80%"), graph) == Depth(target="params=80%", sub_blocks=True)
+    assert Method.parse("wanda:repair=dsnot").goal(Size.parse("2:4"), graph) == Sparsity(sparsity="2:4", method="wanda", repair="dsnot")
+
+
+def test_kinds() -> None:
+    kinds = {text: Method.parse(text).kind for text in ("magnitude", "wanda", "sparsegpt", "wanda:criterion=magnitude", "width", "depth", "auto")}
+    assert list(kinds.values()) == ["magnitude", "unstructured", "unstructured", "magnitude", "structured", "structured", "structured"]
+
+
+def test_as_many_weights_are_left_as_units_would_leave(graph: Graph) -> None:
+    """A share of all block parameters is a little more of the linears, and a share of all parameters much more."""
+    weights = sum(graph.tensors[linear.tensor].numel for linear in graph.linears)
+    blocks = sum(graph.tensors[name].numel for block in graph.blocks for name in block.tensors)
+    assert float(Size.parse("ratio=0.25").sparsity(graph)) == pytest.approx(0.25 * blocks / weights, abs=2e-6)
+    assert float(Size.parse("params=80%").sparsity(graph)) == pytest.approx(0.2 * graph.parameters / weights, abs=2e-6)
+    left = graph.parameters - 10_000
+    assert float(Size.parse(f"params={left}").sparsity(graph)) == pytest.approx(10_000 / weights, abs=2e-6)
+    assert Size.parse("2:4").sparsity(graph) == "2:4"
+    assert Size.parse("2:4").budget == "ratio=0.5"
+    assert str(Size.parse("30%")) == "ratio=0.3"
+
+
+def test_the_whole_and_the_quantized_model_are_always_in() -> None:
+    rows, left_out = rows_of(parsed(["wanda,width"], Method.parse, "methods"), parsed(["ratio=0.2", "size=1MB"], Size.parse, "targets"))
+    assert [row.name for row in rows] == ["dense", "q8_0", "q4_0", "wanda at ratio=0.2", "width at ratio=0.2", "width at size=1MB"]
+    assert left_out == ("wanda not at size=1MB: zeros in place take as many bytes",)
+
+
+def test_each_once() -> None:
+    assert len(parsed(["wanda, wanda", "wanda"], Method.parse, "methods")) == 1
+    rows, _ = rows_of(parsed(["wanda"], Method.parse, "methods"), parsed(["0.2,20%,ratio=0.2"], Size.parse, "targets"))
+    assert rows[-1] == Row("wanda", "ratio=0.2", "unstructured")
+    assert len(rows) == 4
+
+
+def test_every_default_method_can_be_asked(graph: Graph) -> None:
+    for text in DEFAULT:
+        for size in ("ratio=0.2", "2:4"):
+            Method.parse(text).goal(Size.parse(size), graph)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("wnada", "did you mean wanda"),
+        ("", "unknown method ''"),
+        ("width:criterum=flap", "did you mean criterion"),
+        ("width:criterion=flop", "did you mean flap"),
+        ("depth:criterion=influenza", "did you mean influence"),
+        ("wanda:repair=dsnott", "did you mean dsnot"),
+        ("width:allocation=knapsak", "did you mean knapsack"),
+        ("wanda:allocation=owls", "did you mean owl"),
+        ("width:align=wide", "has a value that cannot work"),
+        ("width:ratio=0.3", "knows no option 'ratio'"),
+        ("depth:sub-blocks=perhaps", "has a value that cannot work"),
+        ("width:uniform:allocation=knapsack", "contradict"),
+    ],
+)
+def test_a_method_that_cannot_work(text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Method.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("2:4+ratio=0.3", "joins a pattern"),
+        ("ratio=0.2+ratio=0.3", "says ratio= twice"),
+        ("parms=80%", "did you mean params"),
+        ("half", "neither a ratio"),
+        ("0", "takes nothing away"),
+        ("ram=1GB", "needs a context"),
+    ],
+)
+def test_a_target_that_cannot_work(text: str, message: str) -> None:
+    with pytest.raises(TargetError, match=message):
+        Size.parse(text)
+
+
+def test_targets_that_these_methods_cannot_meet(graph: Graph) -> None:
+    with pytest.raises(TargetError, match="counts bytes, and wanda leave zeros"):
+        rows_of([Method.parse("wanda")], [Size.parse("size=1MB")])
+    for text, message in (("params=1", "out of reach"), ("params=999G", "as it is")):
+        with pytest.raises(SecateurError, match=message):
+            Method.parse("wanda").goal(Size.parse(text), graph)
+    with pytest.raises(UsageError, match="--methods names none"):
+        parsed([" , "], Method.parse, "methods")

@@ -1,0 +1,148 @@
+"""What the kernel's files say, of both versions of control groups."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from secateur_runtime.sensors import Room, Sensed, Senses
+from secateur_runtime.sensors.cgroup import Cgroup
+from secateur_runtime.sensors.gpu import Gpu, Gpus
+from secateur_runtime.sensors.machine import Budget, Machine
+from secateur_runtime.sensors.pressure import stalled
+
+NONE_V1 = str(2**63 - 4096)
+
+
+def _v1(folder: Path, limit: int | str, usage: int, **stat: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "memory.limit_in_bytes").write_text(f"{limit}\n")
+    (folder / "memory.usage_in_bytes").write_text(f"{usage}\n")
+    (folder / "memory.stat").write_text("".join(f"{name} {value}\n" for name, value in stat.items()))
+
+
+def _v2(folder: Path, limit: int | str, usage: int, **stat: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "memory.max").write_text(f"{limit}\n")
+    (folder / "memory.current").write_text(f"{usage}\n")
+    (folder / "memory.stat").write_text("".join(f"{name} {value}\n" for name, value in stat.items()))
+
+
+def _own(tmp_path: Path, text: str) -> Cgroup:
+    (tmp_path / "own").write_text(text)
+    return Cgroup(str(tmp_path / "fs"), str(tmp_path / "own"))
+
+
+def test_version_1(tmp_path: Path) -> None:
+    sensor = _own(tmp_path, "5:cpu,cpuacct:/a\n4:memory:/a/b\n0::/\n")
+    memory = tmp_path / "fs" / "memory"
+    (tmp_path / "fs" / "unified").mkdir(parents=True)
+    _v1(memory, NONE_V1, 9000)
+    _v1(memory / "a", 5000, 4000, total_cache=1500, total_mapped_file=300, total_shmem=200)
+    _v1(memory / "a" / "b", NONE_V1, 3000, total_cache=1000)
+    # 1,000 of the cache are pages of files that nobody has mapped.
+    assert sensor() == Room("cgroup", 5000, 3000)
+    _v1(memory / "a" / "b", 2500, 2400)
+    assert sensor() == Room("cgroup", 2500, 2400), "the one that leaves least counts"
+    assert sensor.pressure_file().endswith("unified/memory.pressure")
+
+
+def test_version_2(tmp_path: Path) -> None:
+    sensor = _own(tmp_path, "0::/user/one\n")
+    root = tmp_path / "fs"
+    _v2(root / "user" / "one", "max", 100)
+    assert sensor() is None
+    _v2(root / "user", 8000, 7000, anon=5000, file=1500, file_mapped=400, shmem=100, slab_reclaimable=500)
+    assert sensor() == Room("cgroup", 8000, 5500)
+    assert Room("cgroup", 8000, 5500).free == 2500
+    assert sensor.pressure_file() == str(root / "user" / "one" / "memory.pressure")
+
+
+def test_a_container_sees_its_group_at_the_root(tmp_path: Path) -> None:
+    sensor = _own(tmp_path, "0::/docker/0123\n")
+    _v2(tmp_path / "fs", 700, 600)
+    assert sensor() == Room("cgroup", 700, 600)
+
+
+@pytest.mark.parametrize("own", ["", "nonsense\n", "4:memory:/../../up\n0::/x\n"])
+def test_what_cannot_be_read_is_no_limit(tmp_path: Path, own: str) -> None:
+    sensor = _own(tmp_path, own)
+    assert sensor() is None
+    _v1(tmp_path / "fs" / "memory", "many", 1)
+    assert sensor() is None
+    assert Cgroup(str(tmp_path), str(tmp_path / "absent"))() is None
+
+
+def test_this_process() -> None:
+    room = Cgroup()()
+    assert room is None or 0 < room.used <= room.limit
+
+
+def test_machine(tmp_path: Path) -> None:
+    info = tmp_path / "meminfo"
+    info.write_text("MemTotal:       1000 kB\nMemFree:  10 kB\nMemAvailable:    400 kB\nMapped: 7 kB\n")
+    assert Machine(str(info))() == Room("machine", 1024_000, 614_400)
+    info.write_text("nothing\n")
+    assert Machine(str(info))() is None
+    found = Machine(str(tmp_path / "absent"))()
+    assert found is not None
+    assert found.limit == psutil.virtual_memory().total
+
+
+def test_budget_counts_this_process() -> None:
+    room = Budget(1 << 40)()
+    assert room.limit == 1 << 40
+    assert room.used == pytest.approx(psutil.Process().memory_info().rss, rel=0.1)
+
+
+def test_pressure(tmp_path: Path) -> None:
+    path = tmp_path / "memory.pressure"
+    path.write_text("some avg10=12.50 avg60=1.00 avg300=0.00 total=5\nfull avg10=99.00 avg60=0 avg300=0 total=1\n")
+    assert stalled(str(path)) == 0.125
+    path.write_text("odd")
+    assert stalled(str(path)) == stalled(str(tmp_path / "absent")) == 0.0
+
+
+def test_senses(tmp_path: Path) -> None:
+    path = tmp_path / "memory.pressure"
+    path.write_text("some avg10=50.00 avg60=1.00 avg300=0.00 total=5\n")
+    tight, loose = Room("tight", 10, 9), Room("loose", 100, 5)
+    sensed = Senses([lambda: loose, lambda: None, lambda: tight], [str(path), str(tmp_path / "absent")])()
+    assert sensed == Sensed((loose, tight), 0.5)
+    assert sensed.tightest == tight
+    assert Senses([])().tightest is None
+
+
+class _Nvml:
+    """NVML with one GPU, as a machine without any can test it."""
+
+    class NVMLError(Exception): ...
+
+    def __init__(self, *, fails: bool = False) -> None:
+        self._fails = fails
+
+    def nvmlDeviceGetCount(self) -> int:
+        if self._fails:
+            raise self.NVMLError
+        return 1
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
+        return index
+
+    def nvmlDeviceGetName(self, handle: int) -> bytes:
+        return b"GPU"
+
+    def nvmlDeviceGetMemoryInfo(self, handle: int) -> Any:
+        class Memory:
+            total, used = 100, 40
+
+        return Memory()
+
+
+def test_gpus() -> None:
+    assert Gpus(_Nvml())() == (Gpu("GPU", 100, 40),)
+    assert Gpus(_Nvml(fails=True))() == ()
+    Gpus()()

@@ -1,0 +1,70 @@
+"""schemathesis against the server's own description: whatever fits it, and whatever does not, the server answers as it says."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis import GenerationMode
+from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
+from tests.secateur_runtime.server.conftest import Served, listening
+
+EXAMPLES = 20
+# What no description of one field can say: sizes of this model, and fields that depend on one another.
+MEANT = re.compile("this model|prompt is empty|needs|not both")
+OPERATIONS = [
+    *(("POST", path) for path in ("/v1/chat/completions", "/v1/completions")),
+    *(("GET", path) for path in ("/v1/models", "/v1/models/{name}", "/health", "/state", "/metrics")),
+]
+
+
+@pytest.fixture(scope="module")
+def described(served: Served) -> Iterator[Any]:
+    with listening(served.app) as address:
+        yield schemathesis.openapi.from_url(f"{address}/openapi.json")
+
+
+@pytest.mark.parametrize(("method", "path"), OPERATIONS)
+def test_what_fits_the_description(described: Any, method: str, path: str) -> None:
+    accepted = [0]
+
+    def run(case: Any) -> None:
+        answer = _named(case).call(timeout=20)
+        accepted[0] += answer.status_code == 200
+        meant = answer.status_code == 413 or (answer.status_code == 400 and MEANT.search(answer.json()["error"]["message"]))
+        case.validate_response(answer, excluded_checks=[positive_data_acceptance] if meant else [])
+
+    _generate(run, described[path][method].as_strategy(generation_mode=GenerationMode.POSITIVE))
+    assert accepted[0] or "{" in path, "some requests that fit must be answered"
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+def test_what_does_not(described: Any, path: str) -> None:
+    def run(case: Any) -> None:
+        answer = _named(case).call(timeout=20)
+        case.validate_response(answer, excluded_checks=[negative_data_rejection] if answer.status_code == 413 else [])
+
+    _generate(run, described[path]["POST"].as_strategy(generation_mode=GenerationMode.NEGATIVE))
+
+
+def _generate(run: Callable[[Any], None], cases: Any) -> None:
+    checks = list(HealthCheck)
+    bounded = settings(max_examples=EXAMPLES, derandomize=True, phases=[Phase.generate], deadline=None, database=None, suppress_health_check=checks)
+    bounded(given(case=cases)(run))()
+
+
+def _named(case: Any) -> Any:
+    """A case that asks for the model there is, so that it is not refused for its name alone."""
+    if isinstance(case.body, dict) and isinstance(case.body.get("model"), str) and len(case.body["model"]) <= 300:
+        case.body["model"] = "fake"
+    return case
+
+
+def test_the_description_names_everything(served: Served) -> None:
+    description = served.app.openapi()
+    assert {(method.upper(), path) for path, ways in description["paths"].items() for method in ways} == set(OPERATIONS)
+    assert "422" not in str(description["paths"])
