@@ -12,7 +12,9 @@ from setuptools.command.build_py import build_py
 
 def _builder() -> Any:
     """Return `secateur_runtime.kernels.build` without importing the package, whose dependencies are not there yet."""
-    spec = importlib.util.spec_from_file_location("secateur_build", Path(__file__).parent / "src" / "secateur_runtime" / "kernels" / "build.py")
+    spec = importlib.util.spec_from_file_location(
+        "secateur_build", Path(__file__).parent / "src" / "secateur_runtime" / "kernels" / "build.py"
+    )
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -30,7 +32,9 @@ class BuildKernels(build_py):
             return
         builder = _builder()
         try:
-            builder.compile_library(Path(self.build_lib) / "secateur_runtime" / "kernels" / builder.NAME, builder.find_compiler())
+            builder.compile_library(
+                Path(self.build_lib) / "secateur_runtime" / "kernels" / builder.NAME, builder.find_compiler()
+            )
         except (builder.BuildError, OSError) as error:
             self.warn(f"the kernels for sparse weights were not compiled: {error}")
 

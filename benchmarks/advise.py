@@ -36,7 +36,9 @@ CUTS = {
     "dense": "",
     "FFN -20 %": "--method width --ratio 0.2 --criterion magnitude --repair none",
     "FFN -40 %": "--method width --ratio 0.4 --criterion magnitude --repair none",
-    "6 blocks": "--method depth --drop-layers 6 --criterion influence --repair none --samples 2 --calib-window 128",
+    "6 blocks": (
+        "--method depth --drop-layers 6 --criterion influence --repair none --samples 2 --calib-window 128"
+    ),
 }
 """What goes does not change how long the rest takes, so the cheapest criterion does."""
 PROMPT = 8
@@ -47,7 +49,9 @@ class Metered:
     """A backend whose seconds are those that its process had a processor, prompt left out: a short answer is subtracted from a long one."""
 
     def __init__(self, backend: Isolated, process: int) -> None:
-        self.name, self._backend, self._process = backend.name, backend, process
+        self.name = backend.name
+        self._backend = backend
+        self._process = process
 
     def generate(self, prompt: Sequence[int], max_tokens: int) -> Generated:
         """Answer twice, and return the longer answer with the time of the difference."""
@@ -67,7 +71,13 @@ class Metered:
         return self._backend.logprobs(tokens)
 
     def _seconds(self) -> float:
-        return sum(int(path.read_text().split()[0]) for path in Path(f"/proc/{self._process}/task").glob("*/schedstat")) / 1e9
+        return (
+            sum(
+                int(path.read_text().split()[0])
+                for path in Path(f"/proc/{self._process}/task").glob("*/schedstat")
+            )
+            / 1e9
+        )
 
 
 def metered(backends: list[Isolated]) -> list[Metered]:
@@ -89,14 +99,27 @@ def files(folder: Path, cuts: int) -> dict[tuple[str, str], Path]:
             made[cut, kind] = folder / f"{number}-{kind}.gguf"
             if made[cut, kind].exists():
                 continue
-            run([SECATEUR, "export", source, "-o", str(made[cut, kind]), "--type", kind, "--no-verify", "--json"])
+            run(
+                [
+                    SECATEUR,
+                    "export",
+                    source,
+                    "-o",
+                    str(made[cut, kind]),
+                    "--type",
+                    kind,
+                    "--no-verify",
+                    "--json",
+                ]
+            )
     return made
 
 
 def predicted(timed: dict[str, Timed], made: dict[tuple[str, str], Path]) -> dict[tuple[str, str], float]:
     """Return seconds for each token that the rates of synthetic models give."""
     profile = load_profile("pi5").model_copy(update={"rates": rates(timed, 1)})
-    clock, found = clock_of(profile), {}
+    clock = clock_of(profile)
+    found = {}
     for (cut, kind), path in made.items():
         model = open_model(str(path))
         work = Sizes(model, profile, PROMPT + TOKENS // 2).taken(Cut("dense", 0.0, {}, ()), kind).work
@@ -110,8 +133,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--cuts", type=int, default=len(CUTS), help="only the first so many of the cuts")
     parser.add_argument("--jsonl", type=Path)
-    parser.add_argument("--files", type=Path, help="where pruned and exported models are kept for the next run")
-    parser.add_argument("--processor-time", action="store_true", help="seconds that the processor spent, not those that passed")
+    parser.add_argument(
+        "--files", type=Path, help="where pruned and exported models are kept for the next run"
+    )
+    parser.add_argument(
+        "--processor-time",
+        action="store_true",
+        help="seconds that the processor spent, not those that passed",
+    )
     parser.add_argument("--prepare", action="store_true", help="make them, and measure nothing")
     options = parser.parse_args()
     with ExitStack() as stack:
@@ -122,7 +151,12 @@ def main() -> None:
             return
         clocking = Clocking(synthetics(), 1, stack)
         settings = {"context": PROMPT + TOKENS, "threads": 1}
-        real = [stack.enter_context(Isolated("llama.cpp", "secateur.runtime.llamacpp:LlamaCpp", {"path": str(path), **settings})) for path in made.values()]
+        real = [
+            stack.enter_context(
+                Isolated("llama.cpp", "secateur.runtime.llamacpp:LlamaCpp", {"path": str(path), **settings})
+            )
+            for path in made.values()
+        ]
         prompts = [*clocking.prompts, *([list(range(1, PROMPT + 1))] * len(real))]
         backends = [*clocking.backends, *real]
         if options.processor_time:
@@ -134,17 +168,34 @@ def main() -> None:
         report(predicted(timed, made), dict(zip(made, speeds[count:], strict=True)), options.jsonl)
 
 
-def report(seconds: dict[tuple[str, str], float], speeds: dict[tuple[str, str], Speed], jsonl: Path | None) -> None:
+def report(
+    seconds: dict[tuple[str, str], float], speeds: dict[tuple[str, str], Speed], jsonl: Path | None
+) -> None:
     """Print the table, and how many predictions are near enough."""
-    rows, near = [], 0
+    rows = []
+    near = 0
     for key, speed in speeds.items():
-        found, ours = Spread.of(speed.decode), 1 / seconds[key]
+        found = Spread.of(speed.decode)
+        ours = 1 / seconds[key]
         error = ours / found.median - 1
         near += abs(error) <= WITHIN
-        rows.append([*key, f"{ours:.1f}", f"{found.median:.1f} ({found.low:.1f}-{found.high:.1f})", f"{error:+.0%}"])
+        rows.append(
+            [*key, f"{ours:.1f}", f"{found.median:.1f} ({found.low:.1f}-{found.high:.1f})", f"{error:+.0%}"]
+        )
         if jsonl:
             with jsonl.open("a") as file:
-                file.write(json.dumps({"cut": key[0], "type": key[1], "predicted": ours, "measured": found.median, "turns": speed.decode}) + "\n")
+                file.write(
+                    json.dumps(
+                        {
+                            "cut": key[0],
+                            "type": key[1],
+                            "predicted": ours,
+                            "measured": found.median,
+                            "turns": speed.decode,
+                        }
+                    )
+                    + "\n"
+                )
     print(table(["goes", "type", "predicted", "measured (range)", "error"], rows))
     print(f"within {WITHIN:.0%}: {near} of {len(rows)}")
 

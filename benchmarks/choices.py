@@ -14,13 +14,30 @@ from common import measured, perplexity, prune, table
 
 AMOUNT = {"50": "--sparsity 0.5", "60": "--sparsity 0.6", "70": "--sparsity 0.7", "2:4": "--pattern 2:4"}
 CHOICES = {
-    "method": [f"--method {name} {AMOUNT[amount]}" for amount in ("60", "70") for name in ("wanda", "sparsegpt", "alps")],
-    "arithmetic": [f"--method wanda {AMOUNT[amount]}{kind}" for amount in ("50", "2:4") for kind in ("", " --dtype float32 --compute float32")],
-    "calibration": [f"--method sparsegpt {AMOUNT[amount]} --calib {text}" for amount in ("50", "2:4") for text in ("builtin", "self")],
-    "spread": [f"--method sparsegpt {AMOUNT['60']} --allocation {name}" for name in ("owl", "error", "global")],
+    "method": [
+        f"--method {name} {AMOUNT[amount]}"
+        for amount in ("60", "70")
+        for name in ("wanda", "sparsegpt", "alps")
+    ],
+    "arithmetic": [
+        f"--method wanda {AMOUNT[amount]}{kind}"
+        for amount in ("50", "2:4")
+        for kind in ("", " --dtype float32 --compute float32")
+    ],
+    "calibration": [
+        f"--method sparsegpt {AMOUNT[amount]} --calib {text}"
+        for amount in ("50", "2:4")
+        for text in ("builtin", "self")
+    ],
+    "spread": [
+        f"--method sparsegpt {AMOUNT['60']} --allocation {name}" for name in ("owl", "error", "global")
+    ],
     "criterion": [f"--method {name} {AMOUNT['50']}" for name in ("magnitude", "ria")],
     "repair": [f"--method wanda --repair {name} {AMOUNT['50']}" for name in ("dsnot", "lsq", "admm")],
-    "scope": [f"--method wanda --scope tensor {AMOUNT['50']}", f"--method sparsegpt --scope row {AMOUNT['50']}"],
+    "scope": [
+        f"--method wanda --scope tensor {AMOUNT['50']}",
+        f"--method sparsegpt --scope row {AMOUNT['50']}",
+    ],
 }
 
 
@@ -38,7 +55,10 @@ def main() -> None:
     options = parser.parse_args()
     chosen = [choice for question in options.only or CHOICES for choice in CHOICES[question]]
     cells = measured(chosen, options.jsonl, cell)
-    rows = [[name, f"{cell['perplexity']:.2f}", f"{cell['seconds']:.0f}", f"{cell['peak_mb']:.0f}"] for name, cell in cells.items()]
+    rows = [
+        [name, f"{cell['perplexity']:.2f}", f"{cell['seconds']:.0f}", f"{cell['peak_mb']:.0f}"]
+        for name, cell in cells.items()
+    ]
     print(table(["options", "perplexity", "seconds", "peak MB"], rows))
 
 

@@ -65,15 +65,34 @@ def _watched_to_its_end(process: subprocess.Popen[bytes]) -> float:
 
 def prune(out: Path, *options: str, model: str = "smollm2-135m", calibration: str = str(CALIBRATION)) -> Run:
     """Prune with the calibration of the protocol unless another is named."""
-    return run([SECATEUR, "prune", model, "-o", str(out), "--calib", calibration, "--overwrite", "--json", *options])
+    return run(
+        [SECATEUR, "prune", model, "-o", str(out), "--calib", calibration, "--overwrite", "--json", *options]
+    )
 
 
 def perplexity(model: str | Path, windows: int = 20) -> float:
     """Return the perplexity by the protocol: WikiText-2 test, 20 windows of 2,048 tokens, float32."""
-    return float(run([SECATEUR, "eval", str(model), "--text", str(TEST_TEXT), "--window", "2048", "-n", str(windows), "--json"]).body["perplexity"])
+    return float(
+        run(
+            [
+                SECATEUR,
+                "eval",
+                str(model),
+                "--text",
+                str(TEST_TEXT),
+                "--window",
+                "2048",
+                "-n",
+                str(windows),
+                "--json",
+            ]
+        ).body["perplexity"]
+    )
 
 
-def measured(names: Iterable[str], kept: Path | None, measure: Callable[[str, Path], dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def measured(
+    names: Iterable[str], kept: Path | None, measure: Callable[[str, Path], dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
     """Return what `measure` gives for each name and an empty folder, and what `kept` holds; that is added to, and not measured again."""
     lines = kept.read_text().splitlines() if kept and kept.exists() else []
     found = {line["name"]: line for line in map(json.loads, lines)}

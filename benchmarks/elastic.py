@@ -50,7 +50,8 @@ from secateur_runtime.decoder.kv_cache import Cache
 from secateur_runtime.ladder import Ladder, half_of
 from secateur_runtime.ladder_file import read_ladder
 
-REPEAT, MB = 5, 1e6
+REPEAT = 5
+MB = 1e6
 CGROUPS = Path("/sys/fs/cgroup")
 
 
@@ -108,7 +109,11 @@ def spread(values: list[float], form: str = "{:.1f}") -> str:
 
 def level_at(ladder: Ladder, share: float) -> int:
     """Return the first level whose weights are at most this share of the whole model's."""
-    return next(level for level in range(len(ladder)) if ladder.at(level).weight_bytes <= share * ladder.whole.weight_bytes)
+    return next(
+        level
+        for level in range(len(ladder))
+        if ladder.at(level).weight_bytes <= share * ladder.whole.weight_bytes
+    )
 
 
 def filled(elastic: Elastic, batch: int, tokens: int) -> list[Cache]:
@@ -122,7 +127,8 @@ def filled(elastic: Elastic, batch: int, tokens: int) -> list[Cache]:
 def levels(model: Opened, ladder: Ladder, folder: Path) -> None:
     """Down and up again between the whole model and 80 % and 60 % of its weights, with eight requests of 512 tokens open."""
     path = folder / "weights.safetensors"
-    memory, rows = MemoryModel(model.graph), list[list[str]]()
+    memory = MemoryModel(model.graph)
+    rows = list[list[str]]()
     with counted_group() as group:
         elastic = open_elastic(model, ladder, path)
         for share in (0.8, 0.6):
@@ -131,9 +137,17 @@ def levels(model: Opened, ladder: Ladder, folder: Path) -> None:
             for _ in range(REPEAT):
                 caches = filled(elastic, 8, 512)
                 forget(path)
-                kept, less = ladder.kept(0), ladder.kept(level)
-                computed = memory.weights(kept) - memory.weights(less) + memory.cache(kept, 8, 512) - memory.cache(less, 8, 512)
-                before, charge, start = resident(), charged(group), time.perf_counter()
+                kept = ladder.kept(0)
+                less = ladder.kept(level)
+                computed = (
+                    memory.weights(kept)
+                    - memory.weights(less)
+                    + memory.cache(kept, 8, 512)
+                    - memory.cache(less, 8, 512)
+                )
+                before = resident()
+                charge = charged(group)
+                start = time.perf_counter()
                 elastic.set_level(level)
                 found["down"].append((time.perf_counter() - start) * 1e3)
                 found["share"].append((before - resident()) / computed)
@@ -142,35 +156,57 @@ def levels(model: Opened, ladder: Ladder, folder: Path) -> None:
                 for cache in elastic.caches:
                     cache.close()
                 forget(path)
-                before, start = resident(), time.perf_counter()
+                before = resident()
+                start = time.perf_counter()
                 elastic.set_level(0)
                 found["up"].append((time.perf_counter() - start) * 1e3)
                 found["back"].append((resident() - before) / MB)
             charge_text = spread(found["charge"], "{:.3f}") if group else "not allowed"
-            figures = [spread(found["down"]), spread(found["share"], "{:.3f}"), charge_text, spread(found["up"]), spread(found["back"])]
+            figures = [
+                spread(found["down"]),
+                spread(found["share"], "{:.3f}"),
+                charge_text,
+                spread(found["up"]),
+                spread(found["back"]),
+            ]
             rows.append([f"{share:.0%}: level {level}", f"{computed / MB:.1f}", *figures])
         mapped(path, group)
-    header = ["to", "computed MB", "down ms", "returned (process)", "returned (cgroup)", "up cold ms", "taken MB"]
+    header = [
+        "to",
+        "computed MB",
+        "down ms",
+        "returned (process)",
+        "returned (cgroup)",
+        "up cold ms",
+        "taken MB",
+    ]
     print(common.table(header, rows))
 
 
 def mapped(path: Path, group: Path | None) -> None:
     """What the same file gives back if it is mapped: the last 40 % of it, by madvise, then by fadvise too."""
     forget(path)
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ) as view:
+    with (
+        path.open("rb") as file,
+        mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ) as view,
+    ):
         start = len(view) * 6 // 10 // mmap.PAGESIZE * mmap.PAGESIZE
         base = charged(group)
         for at in range(0, len(view), mmap.PAGESIZE):
             view[at]
-        whole, began = charged(group), time.perf_counter()
+        whole = charged(group)
+        began = time.perf_counter()
         view.madvise(mmap.MADV_DONTNEED, start, len(view) - start)
-        advised, left = time.perf_counter(), charged(group)
+        advised = time.perf_counter()
+        left = charged(group)
         os.posix_fadvise(file.fileno(), start, 0, os.POSIX_FADV_DONTNEED)
-        dropped, last = time.perf_counter(), charged(group)
+        dropped = time.perf_counter()
+        last = charged(group)
     size = len_of(path) - start
     print(
-        f"mapped file: {(whole - base) / MB:.0f} MB charged once read; madvise of {size / MB:.0f} MB {(advised - began) * 1e3:.1f} ms, charge "
-        f"{(whole - left) / size:.3f} lower; with fadvise {(dropped - advised) * 1e3:.1f} ms more, {(whole - last) / size:.3f} lower"
+        f"mapped file: {(whole - base) / MB:.0f} MB charged once read; madvise of {size / MB:.0f} MB"
+        f" {(advised - began) * 1e3:.1f} ms, charge {(whole - left) / size:.3f} lower; with fadvise"
+        f" {(dropped - advised) * 1e3:.1f} ms more, {(whole - last) / size:.3f} lower"
     )
 
 
@@ -181,7 +217,9 @@ def len_of(path: Path) -> int:
 
 def memory(model: Opened, ladder: Ladder, folder: Path) -> None:
     """The memory model against what the kernel counts: now (weights and caches) and at most (a prompt is read meanwhile)."""
-    path, counts, rows = folder / "weights.safetensors", MemoryModel(model.graph), list[list[str]]()
+    path = folder / "weights.safetensors"
+    counts = MemoryModel(model.graph)
+    rows = list[list[str]]()
     prepare(model, ladder, path, torch.bfloat16)
     warm = open_elastic(model, ladder, path, level=len(ladder) - 1)
     warm.generate([1, 2, 3], 4)
@@ -195,14 +233,24 @@ def memory(model: Opened, ladder: Ladder, folder: Path) -> None:
             elastic.set_level(level)
             caches = filled(elastic, batch, tokens - 1)
             forget_peak()
-            now, kept = resident() - base, ladder.kept(level)
+            now = resident() - base
+            kept = ladder.kept(level)
             said = counts.weights(kept) + counts.cache(kept, batch, tokens)
             peak_before = process_memory()
             elastic.decode([5] * batch, caches)
             peak = now + process_memory().peak - peak_before.resident
             total = said + counts.activations(batch, 0)
             print(share, batch, tokens, now, said, peak, total, flush=True)
-            rows.append([f"{share:.0%}", f"{batch} x {tokens}", f"{now / MB:.1f}", f"{said / now - 1:+.1%}", f"{peak / MB:.1f}", f"{total / peak - 1:+.1%}"])
+            rows.append(
+                [
+                    f"{share:.0%}",
+                    f"{batch} x {tokens}",
+                    f"{now / MB:.1f}",
+                    f"{said / now - 1:+.1%}",
+                    f"{peak / MB:.1f}",
+                    f"{total / peak - 1:+.1%}",
+                ]
+            )
             for cache in elastic.caches:
                 cache.close()
     print(common.table(["weights", "requests", "counted MB", "model", "at most MB", "model"], rows))
@@ -219,11 +267,14 @@ def speed(model: Opened, ladder: Ladder, folder: Path) -> None:
     rows.append(["transformers, float32", "1", spread(rates), ""])
     del backend
     for dtype in (torch.bfloat16, torch.float32):
-        elastic = open_elastic(model, ladder, folder / f"{dtype}.safetensors".removeprefix("torch."), dtype=dtype)
+        elastic = open_elastic(
+            model, ladder, folder / f"{dtype}.safetensors".removeprefix("torch."), dtype=dtype
+        )
         for share in (1.0, 0.6):
             elastic.set_level(level_at(ladder, share))
             for batch in (1, 8):
-                rates, prompt = [], []
+                rates = []
+                prompt = []
                 for _ in range(REPEAT):
                     start = time.perf_counter()
                     caches = filled(elastic, batch, 128)
@@ -234,7 +285,14 @@ def speed(model: Opened, ladder: Ladder, folder: Path) -> None:
                     rates.append(16 * batch / (time.perf_counter() - start))
                     for cache in elastic.caches:
                         cache.close()
-                rows.append([f"elastic, {dtype}, {share:.0%} of the weights".replace("torch.", ""), str(batch), spread(rates), spread(prompt)])
+                rows.append(
+                    [
+                        f"elastic, {dtype}, {share:.0%} of the weights".replace("torch.", ""),
+                        str(batch),
+                        spread(rates),
+                        spread(prompt),
+                    ]
+                )
         del elastic
     print(common.table(["", "requests", "decode tokens/s", "prompt tokens/s"], rows))
 
@@ -250,9 +308,13 @@ def ranked(model: Opened, output: Path, folder: Path) -> None:
     path = folder / "weights.safetensors"
     body = build_body(model, prepare(model, ladder, path, torch.bfloat16), path)
     tokens = calibration_tokens(model, calibration, 0)[: how.probe, :128]
-    passing, sizes = Passing(body, model.graph, tokens, 96), ladder.kept(0)
-    start, losses = time.perf_counter(), dict[str, float]()
-    for unit in (half_of(name) for name in sizes if int(name.partition(".")[0]) not in (0, len(model.graph.blocks) - 1)):
+    passing = Passing(body, model.graph, tokens, 96)
+    sizes = ladder.kept(0)
+    start = time.perf_counter()
+    losses = dict[str, float]()
+    for unit in (
+        half_of(name) for name in sizes if int(name.partition(".")[0]) not in (0, len(model.graph.blocks) - 1)
+    ):
         states = passing.embedded()
         for name in passing.halves:
             states = passing.through(name, 0 if half_of(name) == unit else sizes[name], states)
@@ -262,18 +324,47 @@ def ranked(model: Opened, output: Path, folder: Path) -> None:
     freed = {unit: _freed(prices, unit, how.context) for unit in losses}
     best = sorted(losses, key=lambda unit: (losses[unit] - ladder.loss) / freed[unit])
     total = cost.naive_heads * each
-    print(f"naive: {len(losses)} units measured at the first step, {each:.2f} s each, best {best[:3]}, the search took {ladder.rungs[0].unit}")
-    print(f"naive search, computed: {cost.naive_heads} such measurements, at that time each (at most) {total:.0f} s; passes through halves {cost.naive}")
+    print(
+        f"naive: {len(losses)} units measured at the first step, {each:.2f} s each, best {best[:3]}, the"
+        f" search took {ladder.rungs[0].unit}"
+    )
+    print(
+        f"naive search, computed: {cost.naive_heads} such measurements, at that time each (at most)"
+        f" {total:.0f} s; passes through halves {cost.naive}"
+    )
 
 
-SERVED = {"elastic, bfloat16": ("elastic",), "native, bf16": ("native", "--type", "bf16"), "native, int8": ("native", "--type", "int8")}
-PROMPT, ANSWER, STARTS = 32, 48, 3
+SERVED = {
+    "elastic, bfloat16": ("elastic",),
+    "native, bf16": ("native", "--type", "bf16"),
+    "native, int8": ("native", "--type", "int8"),
+}
+PROMPT = 32
+ANSWER = 48
+STARTS = 3
 
 
 @contextmanager
-def serving(model: str, folder: Path, threads: int, *options: str, source: str = "") -> Iterator[tuple[str, int]]:
+def serving(
+    model: str, folder: Path, threads: int, *options: str, source: str = ""
+) -> Iterator[tuple[str, int]]:
     """Start a server, of the checkout whose sources these are; yield its address, and the number of its process."""
-    command = [sys.executable, "-m", "secateur", "serve", model, "--cache", str(folder), "--threads", str(threads), "--port", "0", "--name", "it", *options]
+    command = [
+        sys.executable,
+        "-m",
+        "secateur",
+        "serve",
+        model,
+        "--cache",
+        str(folder),
+        "--threads",
+        str(threads),
+        "--port",
+        "0",
+        "--name",
+        "it",
+        *options,
+    ]
     environment = {**os.environ, "PYTHONPATH": source} if source else None
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stderr is not None
@@ -285,15 +376,33 @@ def started(model: str, ladder: Path | None, threads: int, beside: str) -> None:
     """Start servers whose weights are not sorted yet, then again those that have them; say what each holds once it listens, and once it has answered."""
     found: dict[tuple[str, ...], list[list[float]]] = {}
     for _ in range(STARTS if ladder else 1):
-        for backend, tree in ((backend, tree) for backend in ("elastic", "native") for tree in ("", beside)[: 1 + bool(beside)]):
+        for backend, tree in (
+            (backend, tree) for backend in ("elastic", "native") for tree in ("", beside)[: 1 + bool(beside)]
+        ):
             options = ("--backend", backend, *(("--ladder", str(ladder)) if ladder else ()))
             with tempfile.TemporaryDirectory() as folder:
                 for start in ("first", "again"):
                     row = start_of(model, Path(folder), threads, options, tree)
                     found.setdefault((backend, "other" if tree else "this", start), []).append(row)
                     print(backend, tree, start, *(f"{value:.1f}" for value in row), flush=True)
-    rows = [[*how, *(spread([row[place] for row in each]) for place in range(4))] for how, each in sorted(found.items())]
-    print(common.table(["backend", "checkout", "start", "seconds", "anonymous MB, listening", "after an answer", "without the weights"], rows))
+    rows = [
+        [*how, *(spread([row[place] for row in each]) for place in range(4))]
+        for how, each in sorted(found.items())
+    ]
+    print(
+        common.table(
+            [
+                "backend",
+                "checkout",
+                "start",
+                "seconds",
+                "anonymous MB, listening",
+                "after an answer",
+                "without the weights",
+            ],
+            rows,
+        )
+    )
 
 
 def start_of(model: str, folder: Path, threads: int, options: tuple[str, ...], source: str) -> list[float]:
@@ -302,9 +411,15 @@ def start_of(model: str, folder: Path, threads: int, options: tuple[str, ...], s
 
     start = time.perf_counter()
     with serving(model, folder, threads, *options, source=source) as (address, process):
-        took, listening = time.perf_counter() - start, resident(process)
-        httpx.post(f"{address}/v1/completions", json={"model": "it", "prompt": [5] * PROMPT, "max_tokens": 8}, timeout=300).raise_for_status()
-        weights, answered = httpx.get(f"{address}/state", timeout=30).json()["weights"], resident(process)
+        took = time.perf_counter() - start
+        listening = resident(process)
+        httpx.post(
+            f"{address}/v1/completions",
+            json={"model": "it", "prompt": [5] * PROMPT, "max_tokens": 8},
+            timeout=300,
+        ).raise_for_status()
+        weights = httpx.get(f"{address}/state", timeout=30).json()["weights"]
+        answered = resident(process)
     return [took, listening / MB, answered / MB, (answered - weights) / MB]
 
 
@@ -313,10 +428,19 @@ def streamed(address: str, seed: int, ends: tuple[int, ...], came: list[list[flo
     import httpx
 
     prompt = torch.randint(1000, 40_000, (PROMPT,), generator=torch.Generator().manual_seed(seed)).tolist()
-    body = {"model": "it", "prompt": prompt, "max_tokens": ANSWER, "temperature": 0, "stream": True, "logit_bias": {str(end): -100 for end in ends}}
+    body = {
+        "model": "it",
+        "prompt": prompt,
+        "max_tokens": ANSWER,
+        "temperature": 0,
+        "stream": True,
+        "logit_bias": {str(end): -100 for end in ends},
+    }
     times: list[float] = []
     came.append(times)
-    with httpx.stream("POST", f"{address}/v1/completions", json=body | {"logprobs": 0}, timeout=300) as answer:
+    with httpx.stream(
+        "POST", f"{address}/v1/completions", json=body | {"logprobs": 0}, timeout=300
+    ) as answer:
         for line in answer.iter_lines():
             if line.startswith("data: {"):
                 probabilities = json.loads(line[6:])["choices"][0]["logprobs"]
@@ -326,13 +450,17 @@ def streamed(address: str, seed: int, ends: tuple[int, ...], came: list[list[flo
 def asked_together(address: str, clients: int, ends: tuple[int, ...], turn: int) -> tuple[float, float]:
     """Return tokens a second while all clients are answered, and seconds until the last of them had a token."""
     came: list[list[float]] = []
-    threads = [threading.Thread(target=streamed, args=(address, 100 * turn + place, ends, came)) for place in range(clients)]
+    threads = [
+        threading.Thread(target=streamed, args=(address, 100 * turn + place, ends, came))
+        for place in range(clients)
+    ]
     start = time.perf_counter()
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    begin, end = max(times[0] for times in came), min(times[-1] for times in came)
+    begin = max(times[0] for times in came)
+    end = min(times[-1] for times in came)
     return sum(begin < when <= end for times in came for when in times) / (end - begin), begin - start
 
 
@@ -342,7 +470,10 @@ def served(model: str, ladder: Path, folder: Path, threads: int) -> None:
     ends = tuple(ends_of((opened := open_model(model)).source, opened.source.tokenizer()))
     with ExitStack() as stack:
         whole = ("--ladder", str(ladder), "--policy", "none", "--backend")
-        addresses = {name: stack.enter_context(serving(model, folder, threads, *whole, *backend))[0] for name, backend in SERVED.items()}
+        addresses = {
+            name: stack.enter_context(serving(model, folder, threads, *whole, *backend))[0]
+            for name, backend in SERVED.items()
+        }
         for turn in range(REPEAT + 1):
             for clients in (1, 8):
                 for name, address in addresses.items():
@@ -353,23 +484,39 @@ def served(model: str, ladder: Path, folder: Path, threads: int) -> None:
     for (name, clients), rates in found.items():
         base = [rate for rate, _ in found[next(iter(SERVED)), clients]]
         ratios = [rate / other for (rate, _), other in zip(rates, base, strict=True)]
-        rows.append([name, str(clients), spread([rate for rate, _ in rates]), spread(ratios, "{:.2f}"), spread([first for _, first in rates], "{:.2f}")])
+        rows.append(
+            [
+                name,
+                str(clients),
+                spread([rate for rate, _ in rates]),
+                spread(ratios, "{:.2f}"),
+                spread([first for _, first in rates], "{:.2f}"),
+            ]
+        )
     print(common.table(["", "clients", "tokens/s", "times torch's", "seconds to the last first token"], rows))
 
 
 def _freed(prices: MemoryModel, unit: str, context: int) -> int:
     kept = {unit.replace("attn", "kv"): 0}
-    return prices.weights({}) - prices.weights(kept) + (prices.kv_values({}) - prices.kv_values(kept)) * 4 * context
+    return (
+        prices.weights({})
+        - prices.weights(kept)
+        + (prices.kv_values({}) - prices.kv_values(kept)) * 4 * context
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("part", choices=["rank", "levels", "memory", "speed", "serve", "start"])
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--ladder", type=Path)
     parser.add_argument("--output", "-o", type=Path, default=Path("ladder.json"))
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--beside", default="", help="start: the sources of another checkout, to start servers of in turns")
+    parser.add_argument(
+        "--beside", default="", help="start: the sources of another checkout, to start servers of in turns"
+    )
     chosen = parser.parse_args()
     torch.set_num_threads(chosen.threads)
     hold_little()

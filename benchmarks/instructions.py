@@ -130,7 +130,9 @@ def main() -> None:
     timed = speeds(rows, given.threads, given.prompt, given.tokens, given.rounds)
     lines = []
     for one, speed in zip(rows, timed, strict=True):
-        base = next(own for row, own in zip(rows, timed, strict=True) if (row.kind, row.isa) == (one.kind, "avx2"))
+        base = next(
+            own for row, own in zip(rows, timed, strict=True) if (row.kind, row.isa) == (one.kind, "avx2")
+        )
         lost = divergence(one, given.windows)
         decode = text(Spread.of(speed.decode), ".1f")
         read = text(Spread.of(speed.prompt), ".0f")
@@ -138,7 +140,15 @@ def main() -> None:
         by_prompt = text(ratios(speed.prompt, base.prompt), ".2f")
         kept = "yes" if lost["kl"] <= PROMISE else "NO"
         lines.append([one.label, decode, by_decode, read, by_prompt, f"{lost['kl']:.1e}", kept])
-    header = ["", "decode tokens/s", "by avx2", "prompt tokens/s", "by avx2", "KL, nats a token", f"<= {PROMISE:g}"]
+    header = [
+        "",
+        "decode tokens/s",
+        "by avx2",
+        "prompt tokens/s",
+        "by avx2",
+        "KL, nats a token",
+        f"<= {PROMISE:g}",
+    ]
     print(table(header, lines), flush=True)
 
 

@@ -53,7 +53,12 @@ class Job(ctypes.Structure):
 
     _fields_ = (
         *(("dot", ctypes.c_void_p), ("n", ctypes.c_int), ("rows", ctypes.c_int64), ("step", ctypes.c_int64)),
-        *(("stride", ctypes.c_size_t), ("w", ctypes.c_void_p), ("x", ctypes.c_void_p), ("y", ctypes.c_void_p)),
+        *(
+            ("stride", ctypes.c_size_t),
+            ("w", ctypes.c_void_p),
+            ("x", ctypes.c_void_p),
+            ("y", ctypes.c_void_p),
+        ),
     )
 
 
@@ -76,7 +81,11 @@ def random_weight(kind: str, side: int, share: float) -> Stored:
         grid = GRIDS[kind]
         values = torch.randint(grid.lowest, grid.highest + 1, (side, side), generator=draw, dtype=torch.int8)
         # A code that is zero by chance would be left out too.
-        weight = Codes(grid, torch.where(values == 0, 1, values) * keep, torch.full((side, side // grid.group), 0.01, dtype=torch.float16))
+        weight = Codes(
+            grid,
+            torch.where(values == 0, 1, values) * keep,
+            torch.full((side, side // grid.group), 0.01, dtype=torch.float16),
+        )
     return pack(weight) if share else weight
 
 
@@ -85,49 +94,97 @@ def copied(weight: Stored, copy: Copy) -> Stored:
         return copy(weight)
     if isinstance(weight, Codes):
         return replace(weight, values=copy(weight.values), scales=copy(weight.scales))
-    return replace(weight, mask=copy(weight.mask), values=copy(weight.values), scales=None if weight.scales is None else copy(weight.scales))
+    return replace(
+        weight,
+        mask=copy(weight.mask),
+        values=copy(weight.values),
+        scales=None if weight.scales is None else copy(weight.scales),
+    )
 
 
 def ours(library: ctypes.CDLL, kind: str, side: int, share: float, total: float, copy: Copy) -> Contender:
-    stored, x = random_weight(kind, side, share), torch.randn(1, side)
+    stored = random_weight(kind, side, share)
+    x = torch.randn(1, side)
     first = Weight(stored)
-    weights = [Weight(copied(stored, copy)), *(Weight(copied(stored, copy)) for _ in range(int(total / first.nbytes)))]
+    weights = [
+        Weight(copied(stored, copy)),
+        *(Weight(copied(stored, copy)) for _ in range(int(total / first.nbytes))),
+    ]
     name = f"{kind} {share:.0%}" if share else f"{kind} dense"
-    return Contender(name, f"{kind} dense", first.nbytes, [lambda pool, weight=weight: multiply(library, weight, x, pool) for weight in weights])
+    return Contender(
+        name,
+        f"{kind} dense",
+        first.nbytes,
+        [lambda pool, weight=weight: multiply(library, weight, x, pool) for weight in weights],
+    )
 
 
 def of_torch(side: int, total: float, copy: Copy) -> Contender:
-    weight, x = torch.randn(side, side).bfloat16(), torch.randn(1, side).bfloat16()
+    weight = torch.randn(side, side).bfloat16()
+    x = torch.randn(1, side).bfloat16()
     copies = [copy(weight) for _ in range(int(total / weight.nbytes) + 1)]
-    return Contender("torch bf16", "bf16 dense", weight.nbytes, [lambda _, weight=weight: torch.nn.functional.linear(x, weight) for weight in copies])
+    return Contender(
+        "torch bf16",
+        "bf16 dense",
+        weight.nbytes,
+        [lambda _, weight=weight: torch.nn.functional.linear(x, weight) for weight in copies],
+    )
 
 
-def of_llamacpp(library: ctypes.CDLL, folder: Path, name: str, side: int, total: float, copy: Copy) -> Contender:
+def of_llamacpp(
+    library: ctypes.CDLL, folder: Path, name: str, side: int, total: float, copy: Copy
+) -> Contender:
     """llama.cpp's own product of vectors, row by row, on our pool; its inputs are in its own 8-bit blocks already."""
     import xllamacpp.xllamacpp as extension
 
-    ggml, (dot, bytes_each) = ctypes.CDLL(extension.__file__), GGML[name]
+    ggml = ctypes.CDLL(extension.__file__)
+    dot, bytes_each = GGML[name]
     ggml.ggml_cpu_init()
-    source, built = folder / "rows.c", folder / "rows.so"
+    source = folder / "rows.c"
+    built = folder / "rows.so"
     source.write_text(_LOOP)
     subprocess.run([*find_compiler(), "-O2", "-fPIC", "-shared", str(source), "-o", str(built)], check=True)
     loop = ctypes.cast(ctypes.CDLL(str(built)).rows, ctypes.c_void_p)
-    nbytes, block = int(side * side * bytes_each), 34 if name == "Q8_0" else 18
+    nbytes = int(side * side * bytes_each)
+    block = 34 if name == "Q8_0" else 18
     # The scales must be plain numbers, or the processor may take longer.
     random = torch.randint(0, 256, (nbytes,), dtype=torch.uint8)
-    weight = torch.randn(side, side).half().view(torch.uint8).flatten() if name == "F16" else _scaled(random, block)
-    x = torch.randn(side).half() if name == "F16" else _scaled(torch.randint(0, 256, (side // 32 * 34,), dtype=torch.uint8), 34)
-    out, function = torch.empty(side), ctypes.cast(getattr(ggml, f"ggml_vec_dot_{dot}"), ctypes.c_void_p)
+    weight = (
+        torch.randn(side, side).half().view(torch.uint8).flatten()
+        if name == "F16"
+        else _scaled(random, block)
+    )
+    x = (
+        torch.randn(side).half()
+        if name == "F16"
+        else _scaled(torch.randint(0, 256, (side // 32 * 34,), dtype=torch.uint8), 34)
+    )
+    out = torch.empty(side)
+    function = ctypes.cast(getattr(ggml, f"ggml_vec_dot_{dot}"), ctypes.c_void_p)
     parts = 8
     library.sec_pool_run.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
 
     def product(pool: int | None, own: Tensor) -> None:
-        job = Job(function, side, side, -(-side // parts), nbytes // side, own.data_ptr(), x.data_ptr(), out.data_ptr())
+        job = Job(
+            function,
+            side,
+            side,
+            -(-side // parts),
+            nbytes // side,
+            own.data_ptr(),
+            x.data_ptr(),
+            out.data_ptr(),
+        )
         library.sec_pool_run(pool or alone, loop, ctypes.byref(job), parts)
 
     alone = library.sec_pool_new(1)
     copies = [copy(weight) for _ in range(int(total / nbytes) + 1)]
-    return Contender(f"llama.cpp {name}", "bf16 dense" if name == "F16" else "int8 dense", nbytes, [lambda pool, own=own: product(pool, own) for own in copies])
+    return Contender(
+        f"llama.cpp {name}",
+        "bf16 dense" if name == "F16" else "int8 dense",
+        nbytes,
+        [lambda pool, own=own: product(pool, own) for own in copies],
+    )
 
 
 def _scaled(blocks: Tensor, size: int) -> Tensor:
@@ -143,7 +200,9 @@ def turn(contender: Contender, pool: int | None) -> float:
     return (time.perf_counter() - started) / len(contender.products)
 
 
-def measure(library: ctypes.CDLL, contenders: list[Contender], count: int, rounds: int, total: float, copy: Copy) -> list[dict[str, object]]:
+def measure(
+    library: ctypes.CDLL, contenders: list[Contender], count: int, rounds: int, total: float, copy: Copy
+) -> list[dict[str, object]]:
     """Return a record for each contender, after `rounds` rounds with `count` threads and one that does not count."""
     torch.set_num_threads(count)
     data = copy(torch.ones(int(total), dtype=torch.uint8))
@@ -157,11 +216,17 @@ def measure(library: ctypes.CDLL, contenders: list[Contender], count: int, round
             library.sec_stream(pool, data.data_ptr(), data.nbytes)
             stream.append(data.nbytes / (time.perf_counter() - started))
     rates = stream[1:]
-    return [told(contender, {name: row[1:] for name, row in seconds.items()}, rates, count) for contender in contenders]
+    return [
+        told(contender, {name: row[1:] for name, row in seconds.items()}, rates, count)
+        for contender in contenders
+    ]
 
 
-def told(contender: Contender, seconds: dict[str, list[float]], stream: list[float], count: int) -> dict[str, object]:
-    mine, base = seconds[contender.name], seconds[contender.baseline]
+def told(
+    contender: Contender, seconds: dict[str, list[float]], stream: list[float], count: int
+) -> dict[str, object]:
+    mine = seconds[contender.name]
+    base = seconds[contender.baseline]
     gains = sorted(other / own for other, own in zip(base, mine, strict=True))
     shares = sorted(contender.nbytes / own / rate for own, rate in zip(mine, stream, strict=True))
     return {
@@ -177,7 +242,9 @@ def told(contender: Contender, seconds: dict[str, list[float]], stream: list[flo
     }
 
 
-def families(library: ctypes.CDLL, folder: Path, side: int, total: float, copy: Copy) -> list[Callable[[], list[Contender]]]:
+def families(
+    library: ctypes.CDLL, folder: Path, side: int, total: float, copy: Copy
+) -> list[Callable[[], list[Contender]]]:
     """Return two groups of contenders, each made when its turn comes, so that memory holds one at a time."""
     return [
         lambda: [
@@ -201,7 +268,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--jsonl", type=Path)
-    parser.add_argument("--large-pages", action="store_true", help="ask the system for large pages, for every contender and for the stream")
+    parser.add_argument(
+        "--large-pages",
+        action="store_true",
+        help="ask the system for large pages, for every contender and for the stream",
+    )
     given = parser.parse_args()
     copy: Copy = (lambda tensor: together([tensor])[0]) if given.large_pages else torch.clone
     library = kernels()
@@ -216,7 +287,9 @@ def main() -> None:
             del contenders
     if given.jsonl:
         given.jsonl.parent.mkdir(parents=True, exist_ok=True)
-        given.jsonl.write_text("".join(json.dumps({"isa": library.sec_isa().decode(), **record}) + "\n" for record in records))
+        given.jsonl.write_text(
+            "".join(json.dumps({"isa": library.sec_isa().decode(), **record}) + "\n" for record in records)
+        )
     rows = [[str(record[key]) for key in records[0]] for record in records]
     print(table(list(records[0]), rows))
 

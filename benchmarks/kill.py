@@ -15,7 +15,20 @@ from pathlib import Path
 
 from common import CALIBRATION, SECATEUR
 
-COMMAND = [SECATEUR, "prune", "smollm2-135m", "--method", "wanda", "--sparsity", "0.5", "--calib", str(CALIBRATION), "--samples", "2", "--quiet"]
+COMMAND = [
+    SECATEUR,
+    "prune",
+    "smollm2-135m",
+    "--method",
+    "wanda",
+    "--sparsity",
+    "0.5",
+    "--calib",
+    str(CALIBRATION),
+    "--samples",
+    "2",
+    "--quiet",
+]
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -31,12 +44,20 @@ def main() -> None:
     options = parser.parse_args()
     draw = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as scratch:
-        whole, out = Path(scratch) / "whole", Path(scratch) / "out"
+        whole = Path(scratch) / "whole"
+        out = Path(scratch) / "out"
         started = time.perf_counter()
         subprocess.run([*COMMAND, "-o", str(whole)], check=True, stdout=subprocess.DEVNULL)
-        usual, expected, different, late = time.perf_counter() - started, digests(whole), 0, 0
+        usual = time.perf_counter() - started
+        expected = digests(whole)
+        different = 0
+        late = 0
         for kill in range(options.kills):
-            process = subprocess.Popen([*COMMAND, "-o", str(out), "--overwrite"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            process = subprocess.Popen(
+                [*COMMAND, "-o", str(out), "--overwrite"],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
             moment = draw.uniform(0, usual)
             time.sleep(moment)
             process.kill()
@@ -45,8 +66,15 @@ def main() -> None:
             subprocess.run([*COMMAND, "-o", str(out), "--overwrite"], check=True, stdout=subprocess.DEVNULL)
             same = digests(out) == expected
             different += not same
-            print(f"kill {kill + 1}: after {moment:.1f} s of {usual:.1f}, {blocks} shards done, {'same bytes' if same else 'OTHER BYTES'}", flush=True)
-    print(f"{options.kills - different} of {options.kills} resumed runs gave the bytes of the uninterrupted run ({late} had ended before the kill)")
+            print(
+                f"kill {kill + 1}: after {moment:.1f} s of {usual:.1f}, {blocks} shards done,"
+                f" {'same bytes' if same else 'OTHER BYTES'}",
+                flush=True,
+            )
+    print(
+        f"{options.kills - different} of {options.kills} resumed runs gave the bytes of the uninterrupted run"
+        f" ({late} had ended before the kill)"
+    )
 
 
 if __name__ == "__main__":

@@ -91,23 +91,55 @@ def pruned(weight: torch.Tensor, sparsity: float) -> torch.Tensor:
 def rows_of(folder: Path) -> list[Row]:
     """Return what is timed: the whole model in every type first, then pruned ones, then files in llama.cpp."""
     whole = [("native", str(folder / "0%"), kind) for kind in ("bf16", "int8", "int4")]
-    fewer = [("native", str(folder / f"{sparsity:.0%}"), kind) for kind in ("sparse-bf16", "sparse-int8") for sparsity in SPARSITIES]
+    fewer = [
+        ("native", str(folder / f"{sparsity:.0%}"), kind)
+        for kind in ("sparse-bf16", "sparse-int8")
+        for sparsity in SPARSITIES
+    ]
     return [*whole, *fewer, *(("llama.cpp", str(folder / f"{kind}.gguf"), kind) for kind in FILES)]
 
 
 def divergences(folder: Path, windows: int) -> None:
     """Print how far models run natively are from the float32 ones that they stand for, by windows of 512 tokens of the test text."""
-    eight, half = folder / "gptq8", folder / f"{SPARSITIES[0]:.0%}"
+    eight = folder / "gptq8"
+    half = folder / f"{SPARSITIES[0]:.0%}"
     if not eight.exists():
-        quantize(SMALL, eight, Integers(bits=8, group=64), calibration=Calibration(text=str(CALIBRATION)), settings=Settings(arithmetic="float32"))
-    rows = [(SMALL, "bf16", SMALL), (SMALL, "int8", SMALL), (str(eight), "int8", SMALL), (str(half), "sparse-int8", str(half))]
+        quantize(
+            SMALL,
+            eight,
+            Integers(bits=8, group=64),
+            calibration=Calibration(text=str(CALIBRATION)),
+            settings=Settings(arithmetic="float32"),
+        )
+    rows = [
+        (SMALL, "bf16", SMALL),
+        (SMALL, "int8", SMALL),
+        (str(eight), "int8", SMALL),
+        (str(half), "sparse-int8", str(half)),
+    ]
     tokens = cut(read_text(str(TEST_TEXT)), open_model(SMALL).source.tokenizer(), 512, windows)
     found = []
     for model, kind, reference in rows:
-        quality = measure_natively(open_model(model), Natively(kind=kind), tokens, Silent(), open_model(reference).stream())
-        found.append({"model": Path(model).name, "type": kind, "of": Path(reference).name, "kl": quality.kl, "agreement": quality.agreement})
+        quality = measure_natively(
+            open_model(model), Natively(kind=kind), tokens, Silent(), open_model(reference).stream()
+        )
+        found.append(
+            {
+                "model": Path(model).name,
+                "type": kind,
+                "of": Path(reference).name,
+                "kl": quality.kl,
+                "agreement": quality.agreement,
+            }
+        )
         print(json.dumps(found[-1]), flush=True)
-    print(table(["model", "type", "beside float32 of", "KL, nats a token", "same likeliest token"], [divergence_row(one) for one in found]), flush=True)
+    print(
+        table(
+            ["model", "type", "beside float32 of", "KL, nats a token", "same likeliest token"],
+            [divergence_row(one) for one in found],
+        ),
+        flush=True,
+    )
 
 
 def divergence_row(one: dict[str, Any]) -> list[str]:
@@ -118,17 +150,31 @@ def measure_small(folder: Path, threads: int, prompt: int, tokens: int, repeat: 
     rows = rows_of(folder)
     with ExitStack() as stack:
         backends = {name(row): stack.enter_context(opened(row, threads, prompt + tokens)) for row in rows}
-        return measured(SMALL, backends, {name(row): Path(row[1]) for row in rows}, threads, prompt, tokens, repeat)
+        return measured(
+            SMALL, backends, {name(row): Path(row[1]) for row in rows}, threads, prompt, tokens, repeat
+        )
 
 
-def measured(title: str, backends: dict[str, Any], files: dict[str, Path], threads: int, prompt: int, tokens: int, repeat: int) -> dict[str, Any]:
+def measured(
+    title: str,
+    backends: dict[str, Any],
+    files: dict[str, Path],
+    threads: int,
+    prompt: int,
+    tokens: int,
+    repeat: int,
+) -> dict[str, Any]:
     memory = Stream(Pool(library(), threads))
     prompts = [[5 * index % 300 for index in range(prompt)]] * len(backends)
     *speeds, read = take_turns([*backends.values(), memory], [*prompts, [0]], tokens, repeat, Silent())
     bandwidth = [SIZE * one / (tokens - 1) for one in read.decode]
     by_name = dict(zip(backends, speeds, strict=True))
-    told = {label: backend.about() if label.startswith("native") else None for label, backend in backends.items()}
-    found = {label: figures(speed, told[label], bandwidth, files.get(label)) for label, speed in by_name.items()}
+    told = {
+        label: backend.about() if label.startswith("native") else None for label, backend in backends.items()
+    }
+    found = {
+        label: figures(speed, told[label], bandwidth, files.get(label)) for label, speed in by_name.items()
+    }
     show(found, by_name, bandwidth, title)
     return found
 
@@ -143,45 +189,92 @@ def measure_large(threads: int, prompt: int, tokens: int, repeat: int) -> dict[s
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         SHAPE.write(folder / "q8_0.gguf")
-        backends: dict[str, Any] = {"llama.cpp q8_0": stack.enter_context(opened(("llama.cpp", str(folder / "q8_0.gguf"), "q8_0"), threads, prompt + tokens))}
+        backends: dict[str, Any] = {
+            "llama.cpp q8_0": stack.enter_context(
+                opened(("llama.cpp", str(folder / "q8_0.gguf"), "q8_0"), threads, prompt + tokens)
+            )
+        }
         for sparsity in (0.0, *SPARSITIES):
-            backends["native int8" if not sparsity else f"native sparse-int8 {sparsity:.0%} zeros"] = synthetic(sparsity, threads)
-        return measured("1.1B", backends, {"llama.cpp q8_0": folder / "q8_0.gguf"}, threads, prompt, tokens, repeat)
+            backends["native int8" if not sparsity else f"native sparse-int8 {sparsity:.0%} zeros"] = (
+                synthetic(sparsity, threads)
+            )
+        return measured(
+            "1.1B", backends, {"llama.cpp q8_0": folder / "q8_0.gguf"}, threads, prompt, tokens, repeat
+        )
 
 
 def synthetic(sparsity: float, threads: int) -> Native:
     """Return a model of the shape `SHAPE`, a matrix of each shape drawn once and copied for every block."""
-    names = dict(zip(("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"), LINEARS, strict=True))
+    names = dict(
+        zip(
+            ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"),
+            LINEARS,
+            strict=True,
+        )
+    )
     drawn = {names[stored]: random_codes(shape, sparsity) for stored, shape in SHAPE.shapes.items()}
-    forms: dict[str, Codes | Packed] = {key: pack(codes) if sparsity else codes for key, codes in drawn.items()}
+    forms: dict[str, Codes | Packed] = {
+        key: pack(codes) if sparsity else codes for key, codes in drawn.items()
+    }
     ones = np.ones(SHAPE.hidden, np.float32)
     shape = BlockShape(SHAPE.heads, SHAPE.kv_heads, SHAPE.head_dim, SHAPE.inner)
     blocks = [
-        BlockWeights(shape=shape, vectors={"attn_norm": ones, "ffn_norm": ones}, matrices={key: copied(one) for key, one in forms.items()})
+        BlockWeights(
+            shape=shape,
+            vectors={"attn_norm": ones, "ffn_norm": ones},
+            matrices={key: copied(one) for key, one in forms.items()},
+        )
         for _ in range(SHAPE.layers)
     ]
     head = Weight(random_codes((SHAPE.vocabulary, SHAPE.hidden), 0.0))
     frequencies = (10000.0 ** (-np.arange(0, SHAPE.head_dim, 2) / SHAPE.head_dim)).astype(np.float32)
-    weights = Weights(embed=head, head=head, final_norm=ones, epsilon=1e-5, frequencies=frequencies, scale=1.0, blocks=tuple(blocks))
+    weights = Weights(
+        embed=head,
+        head=head,
+        final_norm=ones,
+        epsilon=1e-5,
+        frequencies=frequencies,
+        scale=1.0,
+        blocks=tuple(blocks),
+    )
     return Native(Decoder(library(), weights, Pool(library(), threads)))
 
 
 def random_codes(shape: tuple[int, ...], sparsity: float) -> Codes:
     weight = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 30
     weight = pruned(weight, sparsity) if sparsity else weight
-    return Codes(Grid(bits=8, group=shape[1]), weight.clamp(-127, 127).round().to(torch.int8), torch.full((shape[0], 1), 1e-3).half())
+    return Codes(
+        Grid(bits=8, group=shape[1]),
+        weight.clamp(-127, 127).round().to(torch.int8),
+        torch.full((shape[0], 1), 1e-3).half(),
+    )
 
 
 def copied(form: Codes | Packed) -> Weight:
     """Return a weight with memory of its own."""
-    return Weight(replace(form, **{field.name: part.clone() for field in fields(form) if isinstance(part := getattr(form, field.name), torch.Tensor)}))
+    return Weight(
+        replace(
+            form,
+            **{
+                field.name: part.clone()
+                for field in fields(form)
+                if isinstance(part := getattr(form, field.name), torch.Tensor)
+            },
+        )
+    )
 
 
 def opened(row: Row, threads: int, context: int) -> Isolated:
     backend, path, kind = row
     if backend == "native":
-        return Isolated(backend, "secateur.pipeline.evaluate.native_model:native_backend", {"model": path, "kind": kind, "threads": threads})
-    return Isolated(backend, "secateur.runtime.llamacpp:LlamaCpp", {"path": path, "context": context, "threads": threads})
+        return Isolated(
+            backend,
+            "secateur.pipeline.evaluate.native_model:native_backend",
+            {"model": path, "kind": kind, "threads": threads},
+        )
+    return Isolated(
+        backend, "secateur.runtime.llamacpp:LlamaCpp", {"path": path, "context": context, "threads": threads}
+    )
 
 
 def name(row: Row) -> str:
@@ -193,7 +286,13 @@ def figures(speed: Speed, told: About | None, bandwidth: list[float], path: Path
     size = told.read if told else path.stat().st_size if path else 0
     share = ratios([size * one for one in speed.decode], bandwidth)
     kinds = sorted({kind for *_, kind, _ in told.kinds}) if told else []
-    return {"bytes": size, "decode": speed.decode, "prompt": speed.prompt, "share": share.median, "kinds": kinds}
+    return {
+        "bytes": size,
+        "decode": speed.decode,
+        "prompt": speed.prompt,
+        "share": share.median,
+        "kinds": kinds,
+    }
 
 
 def show(found: dict[str, Any], speeds: dict[str, Speed], bandwidth: list[float], title: str) -> None:
@@ -202,10 +301,28 @@ def show(found: dict[str, Any], speeds: dict[str, Speed], bandwidth: list[float]
     lines = []
     for label, one in found.items():
         by = [ratios(speeds[label].decode, speeds[base].decode) for base in bases]
-        cells = [label, f"{one['bytes'] / 1e6:.0f}", text(Spread.of(one["decode"]), ".1f"), f"{statistics.median(one['prompt']):.0f}"]
+        cells = [
+            label,
+            f"{one['bytes'] / 1e6:.0f}",
+            text(Spread.of(one["decode"]), ".1f"),
+            f"{statistics.median(one['prompt']):.0f}",
+        ]
         lines.append([*cells, f"{one['share']:.0%}", *(text(each, ".2f") for each in by)])
     print(f"\n{title}: memory is read at {text(Spread.of([each / 1e9 for each in bandwidth]), '.1f')} GB/s\n")
-    print(table(["", "MB a token", "decode tokens/s", "prompt tokens/s", "of bandwidth", *(f"by {base}" for base in bases)], lines), flush=True)
+    print(
+        table(
+            [
+                "",
+                "MB a token",
+                "decode tokens/s",
+                "prompt tokens/s",
+                "of bandwidth",
+                *(f"by {base}" for base in bases),
+            ],
+            lines,
+        ),
+        flush=True,
+    )
 
 
 def text(spread: Spread, form: str) -> str:
@@ -218,7 +335,9 @@ def main() -> None:
     parser.add_argument("--run", type=Path)
     parser.add_argument("--large", action="store_true")
     parser.add_argument("--divergence", type=Path)
-    parser.add_argument("--windows", type=int, default=4, help="Windows of 512 tokens that divergence is measured on.")
+    parser.add_argument(
+        "--windows", type=int, default=4, help="Windows of 512 tokens that divergence is measured on."
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--prompt", type=int, default=32)
     parser.add_argument("--tokens", type=int, default=33)
@@ -227,11 +346,17 @@ def main() -> None:
     if given.prepare:
         prepare(given.prepare)
     if given.run:
-        print(json.dumps(measure_small(given.run, given.threads, given.prompt, given.tokens, given.repeat)), flush=True)
+        print(
+            json.dumps(measure_small(given.run, given.threads, given.prompt, given.tokens, given.repeat)),
+            flush=True,
+        )
     if given.divergence:
         divergences(given.divergence, given.windows)
     if given.large:
-        print(json.dumps(measure_large(given.threads, given.prompt // 4, given.tokens // 2 + 1, given.repeat)), flush=True)
+        print(
+            json.dumps(measure_large(given.threads, given.prompt // 4, given.tokens // 2 + 1, given.repeat)),
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

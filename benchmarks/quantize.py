@@ -19,7 +19,10 @@ ROWS = {
     "dense": "",
     "Q4_0": "export --type q4_0",
     "GPTQ int4-g32": "quantize",
-    "GPTQ int4-g32, scales trained": "quantize | recover --method scales --steps 60 --batch 1024 --micro 2 --samples 140 --teacher smollm2-135m",
+    "GPTQ int4-g32, scales trained": (
+        "quantize | recover --method scales --steps 60 --batch 1024 --micro 2 --samples 140 --teacher"
+        " smollm2-135m"
+    ),
     "GPTQ int4a-g32": "quantize --asymmetric",
     "GPTQ int3-g32": "quantize --bits 3",
     "imatrix int4-g32": "quantize --method imatrix",
@@ -40,7 +43,8 @@ def row(options: str, scratch: Path, windows: int, calibration: Path) -> dict[st
     made: dict[str, Any] = {}
     model = MODEL
     for number, step in enumerate(options.split(" | ") if "quantize" in options else ()):
-        source, model = model, str(scratch / f"folder{number}")
+        source = model
+        model = str(scratch / f"folder{number}")
         done = run([SECATEUR, *step.split(), source, "-o", model, "--calib", str(calibration), "--json"])
         made = {
             "seconds": made.get("seconds", 0) + done.seconds,
@@ -64,9 +68,16 @@ def main() -> None:
     parser.add_argument("--calib", type=Path, default=CALIBRATION)
     parser.add_argument("--windows", type=int, default=20)
     options = parser.parse_args()
-    found = measured(options.only or ROWS, options.jsonl, lambda name, scratch: row(ROWS[name], scratch, options.windows, options.calib))
+    found = measured(
+        options.only or ROWS,
+        options.jsonl,
+        lambda name, scratch: row(ROWS[name], scratch, options.windows, options.calib),
+    )
     print(
-        table(["weights", "bits", "GGUF MB", "perplexity", "windows", "seconds", "KL in llama.cpp"], [[name, *_figures(line)] for name, line in found.items()])
+        table(
+            ["weights", "bits", "GGUF MB", "perplexity", "windows", "seconds", "KL in llama.cpp"],
+            [[name, *_figures(line)] for name, line in found.items()],
+        )
     )
 
 

@@ -42,19 +42,44 @@ stages:
   - recover: {{method: scales, steps: 42, batch: 1024, micro: 2, calibration: {{samples: 96}}}}
   - export
 {EVAL}"""
-COLUMNS = ("stage", "seconds", "processor_seconds", "parameters", "bytes", "kl_before", "kl_after", "kl_in_llama_cpp", "perplexity", "perplexity_ratio")
+COLUMNS = (
+    "stage",
+    "seconds",
+    "processor_seconds",
+    "parameters",
+    "bytes",
+    "kl_before",
+    "kl_after",
+    "kl_in_llama_cpp",
+    "perplexity",
+    "perplexity_ratio",
+)
 
 
 def digests(out: Path) -> dict[str, str]:
     """Return the digest of every file that a stage made; what was measured in seconds is in none of them."""
-    made = [path for entry in (out / "stages").iterdir() if entry.suffix != ".json" for path in (entry.iterdir() if entry.is_dir() else [entry])]
+    made = [
+        path
+        for entry in (out / "stages").iterdir()
+        if entry.suffix != ".json"
+        for path in (entry.iterdir() if entry.is_dir() else [entry])
+    ]
     return {str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest() for path in made}
 
 
 def costs(out: Path) -> str:
     """Return the table of what each stage of a finished run took and gave."""
     rows = json.loads((out / "report.json").read_text())["stages"]
-    return table(list(COLUMNS), [[f"{row[name]:.4g}" if isinstance(row.get(name), float) else str(row.get(name, "")) for name in COLUMNS] for row in rows])
+    return table(
+        list(COLUMNS),
+        [
+            [
+                f"{row[name]:.4g}" if isinstance(row.get(name), float) else str(row.get(name, ""))
+                for name in COLUMNS
+            ]
+            for row in rows
+        ],
+    )
 
 
 def run_whole(folder: Path, calibration: Path, *, once: bool) -> None:
@@ -63,7 +88,11 @@ def run_whole(folder: Path, calibration: Path, *, once: bool) -> None:
     recipe = folder / "recipe.yaml"
     text = WHOLE.replace("CALIBRATION", str(calibration))
     recipe.write_text(text.replace(EVAL, "", 2) if once else text)
-    subprocess.run([SECATEUR, "run", str(recipe), "--resume", "--quiet", "-o", str(folder / "out")], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [SECATEUR, "run", str(recipe), "--resume", "--quiet", "-o", str(folder / "out")],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
     print(costs(folder / "out"))
 
 
@@ -84,25 +113,37 @@ def main() -> None:
         recipe = Path(scratch) / "recipe.yaml"
         recipe.write_text(RECIPE)
         command = [SECATEUR, "run", str(recipe), "--resume", "--quiet", "-o"]
-        whole, out, kills = Path(scratch) / "whole", Path(scratch) / "out", 0
+        whole = Path(scratch) / "whole"
+        out = Path(scratch) / "out"
+        kills = 0
         started = time.perf_counter()
         subprocess.run([*command, str(whole)], check=True, stdout=subprocess.DEVNULL)
-        usual, expected = time.perf_counter() - started, digests(whole)
+        usual = time.perf_counter() - started
+        expected = digests(whole)
         print(costs(whole), flush=True)
         while kills < options.kills:
-            process = subprocess.Popen([*command, str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            process = subprocess.Popen(
+                [*command, str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            )
             moment = draw.uniform(0, usual / 5)
             time.sleep(moment)
             process.kill()
             kills += 1
             ended = process.wait() == 0
-            print(f"kill {kills}: after {moment:.1f} s of {usual:.1f}, {len(list(out.glob('stages/*.json')))} stages done", flush=True)
+            print(
+                f"kill {kills}: after {moment:.1f} s of {usual:.1f}, {len(list(out.glob('stages/*.json')))}"
+                " stages done",
+                flush=True,
+            )
             if ended:
                 break
         subprocess.run([*command, str(out)], check=True, stdout=subprocess.DEVNULL)
         found = digests(out)
         same = sum(found.get(name) == digest for name, digest in expected.items())
-    print(f"after {kills} kills: {same} of {len(expected)} files are those of the uninterrupted run, {len(found.keys() - expected.keys())} others")
+    print(
+        f"after {kills} kills: {same} of {len(expected)} files are those of the uninterrupted run,"
+        f" {len(found.keys() - expected.keys())} others"
+    )
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ class Recorded:
     """Stands before a Stepped, and writes down what is asked of it."""
 
     def __init__(self, model: Any, file: TextIO) -> None:
-        self._model, self._file = model, file
+        self._model = model
+        self._file = file
 
     def __getattr__(self, name: str) -> Any:
         """Whatever changes nothing is the model's own."""
@@ -76,9 +77,11 @@ class Life:
 
 def lives(path: Path) -> list[Life]:
     """Return the life of every cache of a recording, those that read nothing left out."""
-    found, live, units = list[Life](), dict[int, Life](), list[str]()
+    found = list[Life]()
+    live = dict[int, Life]()
+    units = list[str]()
     for line in path.read_text(encoding="utf-8").splitlines():
-        ((kind, what), *_) = row = list(json.loads(line).items())
+        (kind, what), *_ = row = list(json.loads(line).items())
         if kind == "units":
             units = what
             for life in live.values():
@@ -96,7 +99,8 @@ def lives(path: Path) -> list[Life]:
 def replay(model: Any, life: Life) -> tuple[list[float], int]:
     """Do it again, alone: for each token that was chosen and read, by how much its logit is below the highest, and the likeliest token after the last."""
     model.set_units(life.begun)
-    logits, below = None, list[float]()
+    logits = None
+    below = list[float]()
     cache = model.open(life.limit)
     for kind, what in life.events:
         if kind == "units":

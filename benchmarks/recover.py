@@ -20,7 +20,10 @@ from pathlib import Path
 from common import CALIBRATION, SECATEUR, perplexity, prune, run, table
 
 MODEL = "smollm2-135m"
-STUDENTS = {"Wanda 50 %": "--method wanda --sparsity 0.5 --repair lsq", "FFN -20 %": "--method width --ratio 0.2"}
+STUDENTS = {
+    "Wanda 50 %": "--method wanda --sparsity 0.5 --repair lsq",
+    "FFN -20 %": "--method width --ratio 0.2",
+}
 TEN_MINUTES = "--steps 60 --batch 512 --micro 1 --samples 68"
 METHODS = {
     "local": "--method local",
@@ -36,11 +39,26 @@ FROM_DENSE = ("gradual", "interleaved")
 """Methods that prune themselves."""
 
 
-def recovered(student: Path | str, out: Path, options: str, calibration: Path = CALIBRATION) -> tuple[dict[str, float], float]:
+def recovered(
+    student: Path | str, out: Path, options: str, calibration: Path = CALIBRATION
+) -> tuple[dict[str, float], float]:
     """Recover a student; return what the command printed and its processor seconds."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     body = run(
-        [SECATEUR, "recover", str(student), "-o", str(out), "--teacher", MODEL, "--calib", str(calibration), "--overwrite", "--json", *options.split()]
+        [
+            SECATEUR,
+            "recover",
+            str(student),
+            "-o",
+            str(out),
+            "--teacher",
+            MODEL,
+            "--calib",
+            str(calibration),
+            "--overwrite",
+            "--json",
+            *options.split(),
+        ]
     ).body
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return body, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
@@ -52,12 +70,19 @@ def main() -> None:
     parser.add_argument("--only", action="append", choices=STUDENTS)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=["local"])
     parser.add_argument("--options", default="", help="more options for every recovery")
-    parser.add_argument("--start", type=Path, help="recover this model instead of the pruned one, such as what another method gave")
+    parser.add_argument(
+        "--start",
+        type=Path,
+        help="recover this model instead of the pruned one, such as what another method gave",
+    )
     parser.add_argument("--calib", type=Path, default=CALIBRATION)
-    parser.add_argument("--dense", type=float, help="perplexity of the whole model, where it was measured already")
+    parser.add_argument(
+        "--dense", type=float, help="perplexity of the whole model, where it was measured already"
+    )
     parser.add_argument("--scratch", type=Path, default=Path("out/recover"))
     given = parser.parse_args()
-    rows, dense = [], given.dense or perplexity(MODEL)
+    rows = []
+    dense = given.dense or perplexity(MODEL)
     for name in given.only or STUDENTS:
         student = given.start or given.scratch / name.replace(" ", "").replace("%", "")
         if not student.exists():
@@ -66,11 +91,30 @@ def main() -> None:
         rows.append([name, "closed form", f"{start:.2f}", "", "", ""])
         for method in given.methods:
             out = student.with_name(f"{student.name}-{method}")
-            body, seconds = recovered(MODEL if method in FROM_DENSE else student, out, f"{METHODS[method]} {given.options}", given.calib)
+            body, seconds = recovered(
+                MODEL if method in FROM_DENSE else student,
+                out,
+                f"{METHODS[method]} {given.options}",
+                given.calib,
+            )
             found = perplexity(out)
             closed = math.log(start / found) / math.log(start / dense)
-            rows.append([name, method, f"{found:.2f}", f"{closed:.1%}", f"{seconds:.0f}", str(body.get("tokens_per_second", ""))])
-            print(table(["student", "recovery", "perplexity", "gap closed", "processor seconds", "tokens/s"], rows), flush=True)
+            rows.append(
+                [
+                    name,
+                    method,
+                    f"{found:.2f}",
+                    f"{closed:.1%}",
+                    f"{seconds:.0f}",
+                    str(body.get("tokens_per_second", "")),
+                ]
+            )
+            print(
+                table(
+                    ["student", "recovery", "perplexity", "gap closed", "processor seconds", "tokens/s"], rows
+                ),
+                flush=True,
+            )
     print(f"dense {dense:.3f}")
 
 

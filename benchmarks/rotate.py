@@ -30,7 +30,13 @@ def row(options: str, model: str, scratch: Path, windows: int, samples: int) -> 
     """Make one row's model and measure it."""
     done = prune(scratch / "out", *options.split(), "--samples", str(samples), model=model)
     found = perplexity(scratch / "out", windows)
-    return {"perplexity": found, "windows": windows, "parameters": done.body["parameters"], "seconds": done.seconds, "peak_mb": done.peak_mb}
+    return {
+        "perplexity": found,
+        "windows": windows,
+        "parameters": done.body["parameters"],
+        "seconds": done.seconds,
+        "peak_mb": done.peak_mb,
+    }
 
 
 def main() -> None:
@@ -42,9 +48,20 @@ def main() -> None:
     parser.add_argument("--windows", type=int, default=20)
     parser.add_argument("--samples", type=int, default=64, help="windows of 512 tokens that calibrate")
     options = parser.parse_args()
-    found = measured(options.only or ROWS, options.jsonl, lambda name, scratch: row(ROWS[name], options.model, scratch, options.windows, options.samples))
+    found = measured(
+        options.only or ROWS,
+        options.jsonl,
+        lambda name, scratch: row(ROWS[name], options.model, scratch, options.windows, options.samples),
+    )
     figures = [
-        [name, f"{line['parameters'] / 1e6:.1f}M", f"{line['perplexity']:.2f}", str(line["windows"]), f"{line['seconds']:.0f}", f"{line['peak_mb']:.0f}"]
+        [
+            name,
+            f"{line['parameters'] / 1e6:.1f}M",
+            f"{line['perplexity']:.2f}",
+            str(line["windows"]),
+            f"{line['seconds']:.0f}",
+            f"{line['peak_mb']:.0f}",
+        ]
         for name, line in found.items()
     ]
     print(table(["what", "parameters", "perplexity", "windows", "seconds", "peak MB"], figures))

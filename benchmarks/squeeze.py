@@ -40,7 +40,10 @@ _FALL = 20.0
 _SLACK = 1.05
 """Times the need, the limit before it falls."""
 _SPECIAL = re.compile(r"<[|\w]+>")
-_WORDS = "The gardener takes the branches that bear no fruit, so that the light reaches those that do; too much at once and the tree dies. "
+_WORDS = (
+    "The gardener takes the branches that bear no fruit, so that the light reaches those that do; too much at"
+    " once and the tree dies. "
+)
 
 
 @dataclass
@@ -115,7 +118,12 @@ def main() -> None:
         run = asyncio.run(_run(options, policy, schedule, options.seconds))
         print(json.dumps(run.summary(), indent=1), flush=True)
         runs.append(run)
-    body = {"need": dense.peak, "schedule": schedule, "dense": asdict(dense), "runs": [asdict(run) for run in runs]}
+    body = {
+        "need": dense.peak,
+        "schedule": schedule,
+        "dense": asdict(dense),
+        "runs": [asdict(run) for run in runs],
+    }
     (options.output / "squeeze.json").write_text(json.dumps(body))
     draw(body, options.output / "squeeze.png")
     if not runs[0].kills:
@@ -139,17 +147,27 @@ def _options() -> argparse.Namespace:
 
 def _schedule(need: int, seconds: float) -> list[tuple[float, float]]:
     """Return `(second, limit)` at which the limit begins to move to another value."""
-    return [(0, need * _SLACK), (seconds * 0.15, need * 0.8), (seconds * 0.45, need * 0.6), (seconds * 0.8, need * _SLACK)]
+    return [
+        (0, need * _SLACK),
+        (seconds * 0.15, need * 0.8),
+        (seconds * 0.45, need * 0.6),
+        (seconds * 0.8, need * _SLACK),
+    ]
 
 
-async def _run(options: argparse.Namespace, policy: str, schedule: list[tuple[float, float]], seconds: float) -> Run:
+async def _run(
+    options: argparse.Namespace, policy: str, schedule: list[tuple[float, float]], seconds: float
+) -> Run:
     run = Run(policy)
     with _server(options, policy, run) as (group, process, address):
         start = time.monotonic()
         stop = asyncio.Event()
         watching = asyncio.create_task(_watch(group, address, run, start, stop))
         squeezing = asyncio.create_task(_squeeze(group, schedule, start, seconds))
-        clients = [asyncio.create_task(_client(number, options, address, run, start, seconds)) for number in range(options.clients)]
+        clients = [
+            asyncio.create_task(_client(number, options, address, run, start, seconds))
+            for number in range(options.clients)
+        ]
         ended = asyncio.create_task(asyncio.to_thread(process.wait))
         served = asyncio.gather(*clients)
         await asyncio.wait({ended, served}, return_when=asyncio.FIRST_COMPLETED)
@@ -172,8 +190,23 @@ async def _run(options: argparse.Namespace, policy: str, schedule: list[tuple[fl
 def _server(options: argparse.Namespace, policy: str, run: Run) -> Iterator[tuple[Group, Any, str]]:
     group = Group(f"squeeze-{os.getpid()}-{policy}")
     log = (options.output / f"server-{policy}.log").open("w+")
-    server = [sys.executable, str(Path(__file__).with_name("recorded.py")), str(options.output / f"steps-{policy}.jsonl")]
-    command = [*server, "serve", options.model, "--port", "0", "--policy", policy, "--cache", str(options.output / "cache"), *options.serve]
+    server = [
+        sys.executable,
+        str(Path(__file__).with_name("recorded.py")),
+        str(options.output / f"steps-{policy}.jsonl"),
+    ]
+    command = [
+        *server,
+        "serve",
+        options.model,
+        "--port",
+        "0",
+        "--policy",
+        policy,
+        "--cache",
+        str(options.output / "cache"),
+        *options.serve,
+    ]
     process = group.run(command, stdout=log, stderr=log)
     try:
         yield group, process, _address(process, Path(log.name))
@@ -194,12 +227,17 @@ def _address(process: Any, log: Path) -> str:
 
 async def _squeeze(group: Group, schedule: list[tuple[float, float]], start: float, seconds: float) -> None:
     """Move the limit as the schedule says: up at once, down in small steps, each as soon as the kernel takes it."""
-    step = max(target for _, target in schedule) / _SLACK * 0.2 / min(_FALL, seconds * 0.1) * _STEP if schedule else 0
+    step = (
+        max(target for _, target in schedule) / _SLACK * 0.2 / min(_FALL, seconds * 0.1) * _STEP
+        if schedule
+        else 0
+    )
     while True:
         now = time.monotonic() - start
         targets = [target for second, target in schedule if second <= now]
         if targets:
-            target, limit = targets[-1], group.limit()
+            target = targets[-1]
+            limit = group.limit()
             if limit is None or target > limit:
                 group.set_limit(int(target))
             elif target < limit - 4096:
@@ -213,12 +251,19 @@ async def _watch(group: Group, address: str, run: Run, start: float, stop: async
             state: dict[str, Any] = {}
             with contextlib.suppress(httpx.HTTPError, ValueError):
                 state = (await http.get(f"{address}/state")).json()
-            kept = {name: state.get(name) for name in ("level", "rate", "weights", "cache", "running", "waiting", "put_back", "loss")}
-            run.samples.append({"second": time.monotonic() - start, "limit": group.limit(), "used": group.used(), **kept})
+            kept = {
+                name: state.get(name)
+                for name in ("level", "rate", "weights", "cache", "running", "waiting", "put_back", "loss")
+            }
+            run.samples.append(
+                {"second": time.monotonic() - start, "limit": group.limit(), "used": group.used(), **kept}
+            )
             await asyncio.sleep(_EVERY)
 
 
-async def _client(number: int, options: argparse.Namespace, address: str, run: Run, start: float, seconds: float) -> None:
+async def _client(
+    number: int, options: argparse.Namespace, address: str, run: Run, start: float, seconds: float
+) -> None:
     """Ask one thing after another until the time is over; the last answer is awaited."""
     async with httpx.AsyncClient(timeout=httpx.Timeout(120)) as http:
         asked = 0
@@ -253,7 +298,11 @@ async def _alive(http: httpx.AsyncClient, address: str) -> bool:
 
 async def _read(http: httpx.AsyncClient, url: str, body: dict[str, Any], stream: Stream) -> None:
     """Read a streamed answer to its end, and check that it is whole."""
-    text, told, tokens, usage, events = "", "", 0, None, list[str]()
+    text = ""
+    told = ""
+    tokens = 0
+    usage = None
+    events = list[str]()
     began = time.monotonic()
     async with http.stream("POST", url, json=body) as answer:
         if answer.status_code != 200:
@@ -275,13 +324,23 @@ async def _read(http: httpx.AsyncClient, url: str, body: dict[str, Any], stream:
                 stream.finish = choice["finish_reason"] or stream.finish
                 names = (choice["logprobs"] or {"tokens": []})["tokens"]
                 # Special tokens are counted and not written.
-                tokens, told = tokens + len(names), told + "".join(name for name in names if not _SPECIAL.fullmatch(name))
+                tokens = tokens + len(names)
+                told = told + "".join(name for name in names if not _SPECIAL.fullmatch(name))
                 stream.first = stream.first or time.monotonic() - began
-    stream.tokens, stream.text = tokens, text
+    stream.tokens = tokens
+    stream.text = text
     stream.wrong = _fault(events, text, told, tokens, usage, stream.finish, body["max_tokens"])
 
 
-def _fault(events: list[str], text: str, told: str, tokens: int, usage: dict[str, int] | None, finish: str, limit: int) -> str:
+def _fault(
+    events: list[str],
+    text: str,
+    told: str,
+    tokens: int,
+    usage: dict[str, int] | None,
+    finish: str,
+    limit: int,
+) -> str:
     """Return what is wrong with an answer, or nothing."""
     if not events or events[-1] != "[DONE]" or events.count("[DONE]") != 1:
         return "it did not end as it must"
@@ -304,7 +363,11 @@ def _model(options: argparse.Namespace) -> tuple[Any, Any]:
     same, _ = parser.parse_known_args(options.serve)
     kind = same.type if same.backend == "native" else ""
     opened = open_model(options.model)
-    stepped, _, _ = make_elastic(opened, Elasticity(folder=options.output / "cache", ladder=same.ladder, kv=same.kv, kind=kind), Silent())
+    stepped, _, _ = make_elastic(
+        opened,
+        Elasticity(folder=options.output / "cache", ladder=same.ladder, kv=same.kv, kind=kind),
+        Silent(),
+    )
     return stepped, opened.source.tokenizer()
 
 
@@ -313,7 +376,14 @@ def again(options: argparse.Namespace, run: Run) -> dict[str, Any]:
     model, tokenizer = _model(options)
     held = lives(options.output / f"steps-{run.policy}.jsonl")
     whole = {tuple(tokenizer.encode(stream.prompt)): stream for stream in run.streams if not stream.wrong}
-    found: dict[str, Any] = {"answers": 0, "tokens": 0, "changes": [], "not_likeliest": 0, "most_below": 0.0, "other_text": 0}
+    found: dict[str, Any] = {
+        "answers": 0,
+        "tokens": 0,
+        "changes": [],
+        "not_likeliest": 0,
+        "most_below": 0.0,
+        "other_text": 0,
+    }
     of = {prompt: [life for life in held if tuple(life.tokens[: len(prompt)]) == prompt] for prompt in whole}
     for prompt in sorted(of, key=lambda prompt: -sum(life.changes for life in of[prompt]))[: options.again]:
         found["answers"] += 1

@@ -25,8 +25,12 @@ ROWS = {
     "8 blocks": "--method depth --drop-layers 8",
     "8 blocks' worth of halves": "--method depth --drop-layers 8 --sub-blocks",
     "-20 % of all blocks: auto": "--method auto --target ratio=0.2",
-    "-20 % of all blocks: FFNs, no repair": "--method width --target ratio=0.2 --allocation sensitivity --repair none",
-    "-20 % of all blocks: FFNs and heads, no repair": "--method width --units ffn,kv --target ratio=0.2 --allocation sensitivity --repair none",
+    "-20 % of all blocks: FFNs, no repair": (
+        "--method width --target ratio=0.2 --allocation sensitivity --repair none"
+    ),
+    "-20 % of all blocks: FFNs and heads, no repair": (
+        "--method width --units ffn,kv --target ratio=0.2 --allocation sensitivity --repair none"
+    ),
     "-20 % of all blocks: depth, no repair": "--method depth --target ratio=0.2 --repair none",
 }
 
@@ -34,7 +38,22 @@ ROWS = {
 def row(options: str, scratch: Path) -> dict[str, Any]:
     """Prune, evaluate and time one row."""
     done = prune(scratch / "out", *options.split())
-    timed = run([SECATEUR, "bench", str(scratch / "out"), "--backend", "llamacpp", "--type", "q8_0", "--threads", "1", "--against", MODEL, "--json"]).body
+    timed = run(
+        [
+            SECATEUR,
+            "bench",
+            str(scratch / "out"),
+            "--backend",
+            "llamacpp",
+            "--type",
+            "q8_0",
+            "--threads",
+            "1",
+            "--against",
+            MODEL,
+            "--json",
+        ]
+    ).body
     pruned, whole = timed["models"]
     return {
         "parameters": done.body["parameters"],
@@ -55,7 +74,20 @@ def main() -> None:
     options = parser.parse_args()
     found = measured(options.only or ROWS, options.jsonl, lambda name, scratch: row(ROWS[name], scratch))
     rows = [[name, *_figures(line)] for name, line in found.items()]
-    print(table(["what goes", "parameters", "perplexity", "seconds", "Q8_0 MB (whole)", "decode, tokens/s", "speed-up (range)"], rows))
+    print(
+        table(
+            [
+                "what goes",
+                "parameters",
+                "perplexity",
+                "seconds",
+                "Q8_0 MB (whole)",
+                "decode, tokens/s",
+                "speed-up (range)",
+            ],
+            rows,
+        )
+    )
 
 
 def _figures(line: dict[str, Any]) -> list[str]:

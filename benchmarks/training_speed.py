@@ -26,13 +26,17 @@ from secateur.train.learner import Loss, named_weights
 from secateur.train.losses import Targets
 from secateur.train.trainer import Regime, Trainer
 
-WINDOWS, LENGTH, KEPT = 2, 512, 64
+WINDOWS = 2
+LENGTH = 512
+KEPT = 64
 
 
 def minimal(model: torch.nn.Module, tokens: torch.Tensor, targets: Targets) -> Callable[[], None]:
     """Return one step of the shortest loop."""
     model.get_input_embeddings().requires_grad_(False)
-    optimizer = torch.optim.AdamW([parameter for parameter in model.parameters() if parameter.requires_grad], lr=1e-6, fused=True)
+    optimizer = torch.optim.AdamW(
+        [parameter for parameter in model.parameters() if parameter.requires_grad], lr=1e-6, fused=True
+    )
 
     def step() -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16()):
@@ -63,7 +67,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         regime = Regime(steps=1000, batch=WINDOWS, micro=WINDOWS, rate=1e-6, bfloat16=has_bfloat16())
         trainer = Trainer(Accelerator(), learner, Loss(), regime, Path(folder), 0)
-        ways = {"secateur": lambda: trainer._step(tokens, targets, torch.arange(WINDOWS), 0), "minimal": minimal(short, tokens, targets)}
+        ways = {
+            "secateur": lambda: trainer._step(tokens, targets, torch.arange(WINDOWS), 0),
+            "minimal": minimal(short, tokens, targets),
+        }
         found: dict[str, list[float]] = {name: [] for name in ways}
         for turn in range(given.rounds + 1):
             for name, step in ways.items():
@@ -74,7 +81,10 @@ def main() -> None:
                     found[name].append(given.steps * tokens.numel() / (time.process_time() - began))
                     print(f"turn {turn}, {name}: {found[name][-1]:.0f}", flush=True)
     for name, speeds in found.items():
-        print(f"{name}: {statistics.median(speeds):.0f} tokens a processor second ({min(speeds):.0f} to {max(speeds):.0f})")
+        print(
+            f"{name}: {statistics.median(speeds):.0f} tokens a processor second ({min(speeds):.0f} to"
+            f" {max(speeds):.0f})"
+        )
     print(f"ratio {statistics.median(found['secateur']) / statistics.median(found['minimal']):.2f}")
 
 

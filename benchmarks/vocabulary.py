@@ -17,14 +17,38 @@ from common import CALIBRATION, SECATEUR, TEST_TEXT, measured, prune, run, table
 
 def row(ratio: float, scratch: Path, given: argparse.Namespace) -> dict[str, Any]:
     """Prune one share of the tokens and measure what is left; 0 measures the whole model."""
-    model, made = given.model, {}
+    model = given.model
+    made = {}
     if ratio:
         model = str(scratch / "out")
-        done = prune(Path(model), "--method", "vocab", "--ratio", str(ratio), model=given.model, calibration=str(given.calib))
+        done = prune(
+            Path(model),
+            "--method",
+            "vocab",
+            "--ratio",
+            str(ratio),
+            model=given.model,
+            calibration=str(given.calib),
+        )
         made = {"parameters": done.body["parameters"], "seconds": done.seconds, "peak_mb": done.peak_mb}
-    command = [SECATEUR, "eval", model, "--text", str(TEST_TEXT), "--window", str(given.window), "-n", str(given.windows), "--json"]
+    command = [
+        SECATEUR,
+        "eval",
+        model,
+        "--text",
+        str(TEST_TEXT),
+        "--window",
+        str(given.window),
+        "-n",
+        str(given.windows),
+        "--json",
+    ]
     found = run([*command, *(["--reference", given.model] if ratio else [])]).body
-    return made | {"windows": given.windows, "perplexity": found["perplexity"], "bits_per_byte": found.get("bits_per_byte")}
+    return made | {
+        "windows": given.windows,
+        "perplexity": found["perplexity"],
+        "bits_per_byte": found.get("bits_per_byte"),
+    }
 
 
 def main() -> None:
@@ -38,11 +62,21 @@ def main() -> None:
     parser.add_argument("--jsonl", type=Path, help="where every finished row is added")
     given = parser.parse_args()
     names = {
-        f"{Path(given.model).name} -{ratio:.0%}, {given.calib.name}" if ratio else f"{Path(given.model).name}, whole": ratio for ratio in [0.0, *given.ratios]
+        (
+            f"{Path(given.model).name} -{ratio:.0%}, {given.calib.name}"
+            if ratio
+            else f"{Path(given.model).name}, whole"
+        ): ratio
+        for ratio in [0.0, *given.ratios]
     }
     found = measured(names, given.jsonl, lambda name, scratch: row(names[name], scratch, given))
     rows = [
-        [name, f"{line['parameters'] / 1e6:.1f}M" if "parameters" in line else "", f"{line['perplexity']:.2f}", f"{line.get('seconds', 0):.0f}"]
+        [
+            name,
+            f"{line['parameters'] / 1e6:.1f}M" if "parameters" in line else "",
+            f"{line['perplexity']:.2f}",
+            f"{line.get('seconds', 0):.0f}",
+        ]
         for name, line in found.items()
     ]
     print(table(["tokens", "parameters", "perplexity for a token of the whole model", "seconds"], rows))

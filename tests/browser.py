@@ -12,7 +12,9 @@ import pytest
 
 
 @contextmanager
-def browser(address: str, width: int = 1000, scheme: Any = "light") -> Iterator[tuple[Any, list[str], list[str]]]:
+def browser(
+    address: str, width: int = 1000, scheme: Any = "light"
+) -> Iterator[tuple[Any, list[str], list[str]]]:
     """Yield the page, what the console said and what was asked of the network."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
@@ -20,7 +22,11 @@ def browser(address: str, width: int = 1000, scheme: Any = "light") -> Iterator[
     playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
     with playwright.sync_playwright() as driver:
         opened = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        shown, said, asked = opened.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme), list[str](), list[str]()
+        shown, said, asked = (
+            opened.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme),
+            list[str](),
+            list[str](),
+        )
         shown.on("console", lambda message: said.append(message.text))
         shown.on("pageerror", lambda error: said.append(str(error)))
         shown.on("request", lambda request: asked.append(request.url))

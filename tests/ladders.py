@@ -9,7 +9,14 @@ from secateur_runtime.ladder import Ladder, Rung, step
 
 EXAMPLE = Ladder(
     model="sha256:" + "0" * 64,
-    order={"0.kv": (1, 0), "0.ffn": (3, 1, 0, 2), "1.kv": (0, 1), "1.ffn": (0, 1, 2, 3), "2.kv": (0, 1), "2.ffn": (2, 3, 0, 1)},
+    order={
+        "0.kv": (1, 0),
+        "0.ffn": (3, 1, 0, 2),
+        "1.kv": (0, 1),
+        "1.ffn": (0, 1, 2, 3),
+        "2.kv": (0, 1),
+        "2.ffn": (2, 3, 0, 1),
+    },
     whole=Rung(unit="", loss=2.0, weight_bytes=1000, kv_values=48, flops=900),
     rungs=(
         Rung(unit="1.ffn:2", loss=2.05, weight_bytes=960, kv_values=48, flops=860),
@@ -32,5 +39,13 @@ def ladder_for(graph: Graph, digest: str, units: Sequence[str], *, reverse: bool
     for unit in units:
         group_name, count = step(unit, kept)
         kept[group_name] = count
-    rungs = tuple(Rung(unit=unit, loss=2 + 0.1 * place, weight_bytes=0, kv_values=0, flops=0) for place, unit in enumerate(units, 1))
-    return Ladder(model=digest, order=order, whole=Rung(unit="", loss=2.0, weight_bytes=0, kv_values=0, flops=0), rungs=rungs)
+    rungs = tuple(
+        Rung(unit=unit, loss=2 + 0.1 * place, weight_bytes=0, kv_values=0, flops=0)
+        for place, unit in enumerate(units, 1)
+    )
+    return Ladder(
+        model=digest,
+        order=order,
+        whole=Rung(unit="", loss=2.0, weight_bytes=0, kv_values=0, flops=0),
+        rungs=rungs,
+    )

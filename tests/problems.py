@@ -15,9 +15,13 @@ def make_stats(inputs: Tensor, outputs: Tensor | None = None) -> LinearStats:
     tokens = len(inputs)
     cross = None if outputs is None else outputs.T @ inputs / tokens
     # two windows of equal length
-    sizes = inputs.abs().unflatten(0, (2, -1)).mean(1) if tokens % 2 == 0 else inputs.abs().mean(0, keepdim=True)
+    sizes = (
+        inputs.abs().unflatten(0, (2, -1)).mean(1) if tokens % 2 == 0 else inputs.abs().mean(0, keepdim=True)
+    )
     size = sizes.square().mean(0).sqrt()
-    return LinearStats(tokens, inputs.square().mean(0), inputs.mean(0), inputs.T @ inputs / tokens, cross, input_abs=size)
+    return LinearStats(
+        tokens, inputs.square().mean(0), inputs.mean(0), inputs.T @ inputs / tokens, cross, input_abs=size
+    )
 
 
 def make_problem(rows: int, width: int, seed: int = 0, *, cross: bool = False) -> tuple[Tensor, LinearStats]:
@@ -28,7 +32,9 @@ def make_problem(rows: int, width: int, seed: int = 0, *, cross: bool = False) -
     generator = torch.Generator().manual_seed(seed)
     rank = max(width // 4, 1)
     mixing = torch.randn(rank, width, generator=generator) / rank**0.5
-    clean = torch.randn(8 * width, rank, generator=generator) @ mixing + 0.4 * torch.randn(8 * width, width, generator=generator)
+    clean = torch.randn(8 * width, rank, generator=generator) @ mixing + 0.4 * torch.randn(
+        8 * width, width, generator=generator
+    )
     clean[:, :: max(width // 3, 1)] *= 6
     weight = torch.randn(rows, width, generator=generator)
     if not cross:
@@ -39,20 +45,49 @@ def make_problem(rows: int, width: int, seed: int = 0, *, cross: bool = False) -
 _ROWS = (Slice("gate", 0), Slice("gate.bias", 0), Slice("up", 0))
 GROUPS: dict[str, Group] = {
     "ffn": Group("0.ffn", "ffn", 12, (*_ROWS, Slice("down", 1))),
-    "fused ffn": Group("0.ffn", "ffn", 12, (Slice("gate_up", 0), Slice("gate_up", 0, 1, 12), Slice("down", 1))),
-    "kv": Group("0.kv", "kv", 3, (Slice("q", 0, 8), Slice("q.bias", 0, 8), Slice("k", 0, 4), Slice("v", 0, 4), Slice("o", 1, 8))),
-    "fused kv": Group("0.kv", "kv", 3, (Slice("qkv", 0, 8), Slice("qkv", 0, 4, 24), Slice("qkv", 0, 4, 36), Slice("o", 1, 8))),
+    "fused ffn": Group(
+        "0.ffn", "ffn", 12, (Slice("gate_up", 0), Slice("gate_up", 0, 1, 12), Slice("down", 1))
+    ),
+    "kv": Group(
+        "0.kv",
+        "kv",
+        3,
+        (Slice("q", 0, 8), Slice("q.bias", 0, 8), Slice("k", 0, 4), Slice("v", 0, 4), Slice("o", 1, 8)),
+    ),
+    "fused kv": Group(
+        "0.kv",
+        "kv",
+        3,
+        (Slice("qkv", 0, 8), Slice("qkv", 0, 4, 24), Slice("qkv", 0, 4, 36), Slice("o", 1, 8)),
+    ),
     "head": Group("0.head", "head", 6, (Slice("q", 0, 4), Slice("q.bias", 0, 4), Slice("o", 1, 4))),
     "hidden": Group(
         "hidden",
         "hidden",
         8,
-        tuple(Slice(name, 0 if name in ("norm", "o", "down") else 1) for name in ("embed", "norm", "q", "k", "v", "o", "gate", "up", "down")),
+        tuple(
+            Slice(name, 0 if name in ("norm", "o", "down") else 1)
+            for name in ("embed", "norm", "q", "k", "v", "o", "gate", "up", "down")
+        ),
     ),
 }
-_SHAPES = {"gate": (12, 8), "gate.bias": (12,), "up": (12, 8), "gate_up": (24, 8), "down": (8, 12), "q": (24, 8), "q.bias": (24,), "k": (12, 8), "v": (12, 8)}
+_SHAPES = {
+    "gate": (12, 8),
+    "gate.bias": (12,),
+    "up": (12, 8),
+    "gate_up": (24, 8),
+    "down": (8, 12),
+    "q": (24, 8),
+    "q.bias": (24,),
+    "k": (12, 8),
+    "v": (12, 8),
+}
 _SHAPES |= {"qkv": (48, 8), "o": (8, 24), "embed": (11, 8), "norm": (8,)}
-_INPUTS = {name: place for place, names in enumerate((("q", "k", "v", "qkv"), ("o",), ("gate", "up", "gate_up"), ("down",))) for name in names}
+_INPUTS = {
+    name: place
+    for place, names in enumerate((("q", "k", "v", "qkv"), ("o",), ("gate", "up", "gate_up"), ("down",)))
+    for name in names
+}
 
 
 def make_view(layout: str, seed: int = 0) -> UnitView:
@@ -85,4 +120,10 @@ def reorder(view: UnitView, order: Tensor) -> UnitView:
 def _reorder_stats(stats: LinearStats, place: Tensor) -> LinearStats:
     assert stats.gram is not None
     assert stats.input_abs is not None
-    return LinearStats(stats.tokens, stats.input_sq[place], stats.input_mean[place], stats.gram[place][:, place], input_abs=stats.input_abs[place])
+    return LinearStats(
+        stats.tokens,
+        stats.input_sq[place],
+        stats.input_mean[place],
+        stats.gram[place][:, place],
+        input_abs=stats.input_abs[place],
+    )

@@ -98,14 +98,18 @@ def import_direction(module: Module) -> Iterator[str]:
         elif first == "secateur":
             target = rest[0] if rest else name if name in STAGES | FLOWS | TOP | {"core"} else ""
             if not may_import(module.part, target, name):
-                yield module.at(line, f"{module.part or 'the package'} may not import {target or 'the package'}")
+                yield module.at(
+                    line, f"{module.part or 'the package'} may not import {target or 'the package'}"
+                )
 
 
 def may_import(part: str, target: str, name: str) -> bool:
     if target in {part, "core"}:
         return True
     if part in STAGES:
-        return (part, target) in MADE_OF or (part in BACKEND_USERS and target == "runtime" and name == "Backend")
+        return (part, target) in MADE_OF or (
+            part in BACKEND_USERS and target == "runtime" and name == "Backend"
+        )
     if part in FLOWS or not part:
         return target in STAGES | FLOWS
     return part in TOP
@@ -113,7 +117,9 @@ def may_import(part: str, target: str, name: str) -> bool:
 
 def known_part(module: Module) -> Iterator[str]:
     if module.part and module.part not in STAGES | FLOWS | TOP | {"core"}:
-        yield module.at(1, f"{module.part} is no part of the house: give it a layer in this test, with a reason")
+        yield module.at(
+            1, f"{module.part} is no part of the house: give it a layer in this test, with a reason"
+        )
 
 
 def long_function(module: Module) -> Iterator[str]:
@@ -129,14 +135,25 @@ def long_file(module: Module) -> Iterator[str]:
 
 
 def missing_annotation(module: Module) -> Iterator[str]:
-    methods = {method for node in ast.walk(module.tree) if isinstance(node, ast.ClassDef) for method in node.body}
+    methods = {
+        method for node in ast.walk(module.tree) if isinstance(node, ast.ClassDef) for method in node.body
+    }
     for function in module.functions:
         spec = function.args
-        arguments = [*spec.posonlyargs, *spec.args, *spec.kwonlyargs, *filter(None, [spec.vararg, spec.kwarg])]
-        static = any(isinstance(mark, ast.Name) and mark.id == "staticmethod" for mark in function.decorator_list)
+        arguments = [
+            *spec.posonlyargs,
+            *spec.args,
+            *spec.kwonlyargs,
+            *filter(None, [spec.vararg, spec.kwarg]),
+        ]
+        static = any(
+            isinstance(mark, ast.Name) and mark.id == "staticmethod" for mark in function.decorator_list
+        )
         for argument in arguments[1:] if function in methods and not static else arguments:
             if argument.annotation is None:
-                yield module.at(argument.lineno, f"argument {argument.arg} of {function.name} has no annotation")
+                yield module.at(
+                    argument.lineno, f"argument {argument.arg} of {function.name} has no annotation"
+                )
         if function.returns is None:
             yield module.at(function.lineno, f"{function.name} has no return annotation")
 
@@ -164,7 +181,11 @@ def catch_all(module: Module) -> Iterator[str]:
                 caught = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
                 if any(is_everything(kind) for kind in caught) and not may_catch_all(module, node, handler):
                     yield module.at(handler.lineno, "catches everything")
-        elif isinstance(node, ast.Call) and called(node).endswith("suppress") and any(map(is_everything, node.args)):
+        elif (
+            isinstance(node, ast.Call)
+            and called(node).endswith("suppress")
+            and any(map(is_everything, node.args))
+        ):
             yield module.at(node.lineno, "suppresses everything")
 
 
@@ -194,14 +215,26 @@ def unfinished(module: Module) -> Iterator[str]:
 
 def unsafe_reading(module: Module) -> Iterator[str]:
     for line, source, name in imports(module):
-        if source.split(".")[0] in {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}:
+        if source.split(".")[0] in {
+            "pickle",
+            "cPickle",
+            "dill",
+            "cloudpickle",
+            "marshal",
+            "shelve",
+            "joblib",
+        }:
             yield module.at(line, f"imports {source}, whose files run code when read")
         if (source, name) == ("torch", "load"):
             yield module.at(line, "imports torch.load, whose files run code when read")
     for node in ast.walk(module.tree):
         if isinstance(node, ast.Call) and called(node) in {"torch.load", "eval", "exec"}:
             yield module.at(node.lineno, f"calls {called(node)}")
-        if isinstance(node, ast.keyword) and node.arg == "allow_pickle" and ast.unparse(node.value) != "False":
+        if (
+            isinstance(node, ast.keyword)
+            and node.arg == "allow_pickle"
+            and ast.unparse(node.value) != "False"
+        ):
             yield module.at(node.value.lineno, "allows pickle")
 
 
@@ -222,10 +255,16 @@ def heavy_cli(module: Module) -> Iterator[str]:
             lazy |= set(ast.walk(node))
     for node in ast.walk(module.tree):
         if node not in lazy and isinstance(node, ast.Import | ast.ImportFrom):
-            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+            names = (
+                [node.module or ""]
+                if isinstance(node, ast.ImportFrom)
+                else [alias.name for alias in node.names]
+            )
             for name in names:
                 if name.split(".")[0] in HEAVY:
-                    yield module.at(node.lineno, f"imports {name} before a verb runs, and --help waits for it")
+                    yield module.at(
+                        node.lineno, f"imports {name} before a verb runs, and --help waits for it"
+                    )
 
 
 Rule = Callable[[Module], Iterator[str]]
@@ -246,7 +285,11 @@ BROKEN: list[tuple[Rule, str, str]] = [
     (import_direction, "secateur.core.plan", "import secateur.model"),
     (import_direction, "secateur.core.plan", "from secateur import model"),
     (import_direction, "secateur.core.plan", "from . import graph"),
-    (import_direction, "secateur.criteria.wanda", "def f():\n    from secateur.model.block_stream import Stream"),
+    (
+        import_direction,
+        "secateur.criteria.wanda",
+        "def f():\n    from secateur.model.block_stream import Stream",
+    ),
     (import_direction, "secateur.criteria.wanda", "from secateur.runtime import Backend"),
     (import_direction, "secateur.export.gguf.writer", "from secateur.runtime import Torch"),
     (import_direction, "secateur_runtime.kernels.library", "from secateur.runtime import Backend"),
@@ -268,7 +311,11 @@ BROKEN: list[tuple[Rule, str, str]] = [
     (catch_all, "secateur.core.plan", "try: f()\nexcept Exception as e: print(e)"),
     (catch_all, "secateur.core.plan", "try: f()\nexcept (OSError, BaseException): raise ValueError"),
     (catch_all, "secateur.core.plan", "try: f()\nexcept Exception: pass  # noqa: BLE001"),
-    (catch_all, "secateur.core.plan", "try:\n    f()\n    g()\n# Reason.\nexcept Exception: pass  # noqa: BLE001"),
+    (
+        catch_all,
+        "secateur.core.plan",
+        "try:\n    f()\n    g()\n# Reason.\nexcept Exception: pass  # noqa: BLE001",
+    ),
     (catch_all, "secateur.core.plan", "with contextlib.suppress(Exception): f()"),
     (unfinished, "secateur.core.plan", "raise NotImplementedError"),
     (unfinished, "secateur.core.plan", "x = 1  # TODO: two"),
@@ -284,14 +331,33 @@ BROKEN: list[tuple[Rule, str, str]] = [
 
 SOUND: list[tuple[Rule, str, str]] = [
     (import_direction, "secateur.export.gguf.writer", "from secateur.runtime import Backend"),
-    (import_direction, "secateur.runtime.native", "from secateur_runtime.decoder.native_decoder import Decoder"),
+    (
+        import_direction,
+        "secateur.runtime.native",
+        "from secateur_runtime.decoder.native_decoder import Decoder",
+    ),
     (import_direction, "secateur.adapt.ladder", "from secateur.pipeline import prune"),
     (import_direction, "secateur.cli.model.prune", "import secateur\nfrom secateur import pipeline"),
-    (missing_annotation, "secateur.core.plan", "class A:\n    @classmethod\n    def f(cls, a: int) -> None: ..."),
+    (
+        missing_annotation,
+        "secateur.core.plan",
+        "class A:\n    @classmethod\n    def f(cls, a: int) -> None: ...",
+    ),
     (missing_docstring, "secateur.core.plan", "'''Doc.'''\ndef _f(): ...\nclass _A:\n    def f(self): ..."),
     (catch_all, "secateur.core.plan", "try: f()\nexcept BaseException:\n    clean()\n    raise"),
-    (catch_all, "secateur.core.plan", "try: f()\n# The library raises nothing narrower.\nexcept Exception as e:  # noqa: BLE001\n    raise ValueError"),
-    (heavy_cli, "secateur.cli.model.prune", "if TYPE_CHECKING:\n    import torch\ndef f():\n    import torch"),
+    (
+        catch_all,
+        "secateur.core.plan",
+        (
+            "try: f()\n# The library raises nothing narrower.\nexcept Exception as e:  # noqa: BLE001\n   "
+            " raise ValueError"
+        ),
+    ),
+    (
+        heavy_cli,
+        "secateur.cli.model.prune",
+        "if TYPE_CHECKING:\n    import torch\ndef f():\n    import torch",
+    ),
 ]
 
 
@@ -308,9 +374,15 @@ def test_rule_lets_sound_code_pass(rule: Rule, name: str, text: str) -> None:
 
 
 def test_most_functions_are_short() -> None:
-    lengths = {f"{module.path}:{function.lineno}: {function.name}": length(function) for module in MODULES for function in module.functions}
+    lengths = {
+        f"{module.path}:{function.lineno}: {function.name}": length(function)
+        for module in MODULES
+        for function in module.functions
+    }
     longest = "\n".join(sorted(lengths, key=lambda name: -lengths[name])[:20])
-    assert median(lengths.values()) <= 12, f"median {median(lengths.values())} lines, 12 are allowed; the longest:\n{longest}"
+    assert median(lengths.values()) <= 12, (
+        f"median {median(lengths.values())} lines, 12 are allowed; the longest:\n{longest}"
+    )
     ninth = quantiles(lengths.values(), n=10)[-1]
     assert ninth <= 35, f"nine in ten have up to {ninth} lines, 35 are allowed; the longest:\n{longest}"
 
@@ -332,7 +404,11 @@ def test_help_is_instant() -> None:
 
 
 def test_no_path_of_a_machine() -> None:
-    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False) if (ROOT / ".git").exists() else None
+    tracked = (
+        subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False)
+        if (ROOT / ".git").exists()
+        else None
+    )
     if tracked is None or tracked.returncode:
         pytest.skip("not a git checkout")
     problems = []

@@ -20,11 +20,23 @@ from secateur_runtime.errors import UsageError
 RATIOS = ("0", "0.5", "0.3")
 GROUPED = ("2:4", "4:8", "8:16")
 SELF_CHOOSING = ("obs", "admm")
-SOLVERS = [(repair, name) for repair in REPAIRS for name in (None, "random", "wanda") if name or repair in SELF_CHOOSING]
+SOLVERS = [
+    (repair, name)
+    for repair in REPAIRS
+    for name in (None, "random", "wanda")
+    if name or repair in SELF_CHOOSING
+]
 PAIRS = [(repair, name) for repair in REPAIRS for name in CRITERIA]
 
-UNIT_CASES = [(name, layout) for name in UNIT_CRITERIA for layout, group in GROUPS.items() if group.kind in kinds_of(name)]
-UNABLE: list[tuple[str, Kind]] = [(name, kind) for name in UNIT_CRITERIA for kind in ALL_KINDS if kind not in kinds_of(name)]
+UNIT_CASES = [
+    (name, layout)
+    for name in UNIT_CRITERIA
+    for layout, group in GROUPS.items()
+    if group.kind in kinds_of(name)
+]
+UNABLE: list[tuple[str, Kind]] = [
+    (name, kind) for name in UNIT_CRITERIA for kind in ALL_KINDS if kind not in kinds_of(name)
+]
 
 
 def scorer_of(name: str | None) -> Scorer | None:
@@ -93,7 +105,9 @@ class TestRepair:
         assert_meets(result, pattern)
 
     @pytest.mark.parametrize("shape", [(1, 1), (3, 5), (7, 1), (1, 9), (130, 131)])
-    def test_odd_shapes_are_within_a_thousandth(self, repair: str, name: str | None, shape: tuple[int, int]) -> None:
+    def test_odd_shapes_are_within_a_thousandth(
+        self, repair: str, name: str | None, shape: tuple[int, int]
+    ) -> None:
         weight, stats = make_problem(*shape)
         result = REPAIRS[repair].function(weight, stats, Pattern.parse("0.5"), scorer_of(name), "row")
         zeros = int((result == 0).sum())
@@ -113,11 +127,19 @@ class TestRepair:
         pattern = Pattern.parse(text)
         weight, stats = make_problem(6, 16)
         dead = make_stats(torch.zeros(9, 16))
-        partly = make_stats(torch.randn(64, 16, generator=torch.Generator().manual_seed(1)) * (torch.arange(16) % 5 > 0))
+        partly = make_stats(
+            torch.randn(64, 16, generator=torch.Generator().manual_seed(1)) * (torch.arange(16) % 5 > 0)
+        )
         few = make_stats(torch.randn(3, 16, generator=torch.Generator().manual_seed(2)))
         holed = weight.clone()
         holed[2] = 0
-        for case, moments in ((weight, dead), (weight, partly), (weight, few), (torch.ones(6, 16), stats), (holed, stats)):
+        for case, moments in (
+            (weight, dead),
+            (weight, partly),
+            (weight, few),
+            (torch.ones(6, 16), stats),
+            (holed, stats),
+        ):
             result = REPAIRS[repair].function(case, moments, pattern, scorer_of(name), "row")
             assert bool(result.isfinite().all())
             assert int((result != 0).sum()) <= pattern.kept(96)
@@ -132,7 +154,12 @@ class TestRepair:
 def test_every_criterion_works_with_every_repair(repair: str, name: str) -> None:
     weight, stats = make_problem(5, 16)
     for text in ("0.3", "2:4"):
-        assert_meets(REPAIRS[repair].function(weight, stats, Pattern.parse(text), scorer_of(name), default_scope(name)), Pattern.parse(text))
+        assert_meets(
+            REPAIRS[repair].function(
+                weight, stats, Pattern.parse(text), scorer_of(name), default_scope(name)
+            ),
+            Pattern.parse(text),
+        )
 
 
 @pytest.mark.parametrize("repair", list(REPAIRS))
@@ -157,13 +184,18 @@ class TestUnitCriterion:
         for before, after in ((again.weights, view.weights), (again.gradients, view.gradients)):
             assert all(torch.equal(before[key], after[key]) for key in before)
         for key, moments in again.stats.items():
-            assert all(torch.equal(a, b) for a, b in zip(copy_of(moments), copy_of(view.stats[key]), strict=True))
+            assert all(
+                torch.equal(a, b) for a, b in zip(copy_of(moments), copy_of(view.stats[key]), strict=True)
+            )
 
     def test_finite_on_degenerate_inputs(self, name: str, layout: str) -> None:
         view = make_view(layout)
         dead = {key: make_stats(torch.zeros(8, len(moments.input_sq))) for key, moments in view.stats.items()}
         holed = {key: weight.clone().zero_() for key, weight in view.weights.items()}
-        for case in (UnitView(view.group, view.weights, dead, view.gradients), UnitView(view.group, holed, view.stats, view.gradients)):
+        for case in (
+            UnitView(view.group, view.weights, dead, view.gradients),
+            UnitView(view.group, holed, view.stats, view.gradients),
+        ):
             assert bool(UNIT_CRITERIA[name].function(case).isfinite().all())
 
 

@@ -21,10 +21,15 @@ def test_no_folder_is_called_like_a_public_name() -> None:
 
 def test_functions_are_those_of_the_verbs() -> None:
     for name, module in (("compare", "comparing"), ("report", "reporting"), ("card", "carding")):
-        assert getattr(secateur, name) is getattr(importlib.import_module(f"secateur.pipeline.{module}"), name)
+        assert getattr(secateur, name) is getattr(
+            importlib.import_module(f"secateur.pipeline.{module}"), name
+        )
 
 
 def test_importing_is_instant() -> None:
     """Nothing heavy is imported before a name is used."""
-    program = "import sys, secateur; sys.exit(any(name in sys.modules for name in ('torch', 'transformers', 'numpy')))"
+    program = (
+        "import sys, secateur; sys.exit(any(name in sys.modules for name in ('torch', 'transformers',"
+        " 'numpy')))"
+    )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

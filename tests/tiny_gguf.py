@@ -48,7 +48,9 @@ def write_gguf(folder: Path, path: Path, kind: str = "F32") -> None:
     writer.close()
 
 
-def converted(weights: Mapping[str, Array], config: Mapping[str, Any], arch: gguf.MODEL_ARCH) -> Iterator[tuple[str, Array]]:
+def converted(
+    weights: Mapping[str, Array], config: Mapping[str, Any], arch: gguf.MODEL_ARCH
+) -> Iterator[tuple[str, Array]]:
     """Yield the tensors of a model under GGUF names, laid out as the converter lays them out."""
     names = gguf.get_tensor_name_map(arch, config["num_hidden_layers"])
     heads = {".q_proj.": config["num_attention_heads"], ".k_proj.": config["num_key_value_heads"]}
@@ -60,7 +62,11 @@ def converted(weights: Mapping[str, Array], config: Mapping[str, Any], arch: ggu
             array = array + 1
         for part, count in heads.items():
             if arch in PERMUTED and part in name:
-                array = array.reshape(count, 2, len(array) // count // 2, *array.shape[1:]).swapaxes(1, 2).reshape(array.shape)
+                array = (
+                    array.reshape(count, 2, len(array) // count // 2, *array.shape[1:])
+                    .swapaxes(1, 2)
+                    .reshape(array.shape)
+                )
         yield stored, array
 
 
@@ -93,12 +99,16 @@ def add_settings(writer: gguf.GGUFWriter, config: Mapping[str, Any]) -> None:
 def add_tokenizer(writer: gguf.GGUFWriter, folder: Path, config: Mapping[str, Any]) -> None:
     """Write the byte-level tokenizer of `folder` as metadata."""
     model = json.loads((folder / "tokenizer.json").read_text())["model"]
-    special = {entry["content"] for entry in json.loads((folder / "tokenizer.json").read_text())["added_tokens"]}
+    special = {
+        entry["content"] for entry in json.loads((folder / "tokenizer.json").read_text())["added_tokens"]
+    }
     tokens = sorted(model["vocab"], key=model["vocab"].__getitem__)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("smollm")
     writer.add_token_list(tokens)
-    writer.add_token_types([gguf.TokenType.CONTROL if token in special else gguf.TokenType.NORMAL for token in tokens])
+    writer.add_token_types(
+        [gguf.TokenType.CONTROL if token in special else gguf.TokenType.NORMAL for token in tokens]
+    )
     writer.add_token_merges([" ".join(pair) for pair in model["merges"]])
     writer.add_bos_token_id(config["bos_token_id"])
     writer.add_eos_token_id(config["eos_token_id"])

@@ -29,8 +29,19 @@ _OWN: dict[str, dict[str, Any]] = {
     "smollm3": {"num_hidden_layers": 4, "tie_word_embeddings": True},
     "qwen2": {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}},
     "qwen3": {"head_dim": 32, "tie_word_embeddings": True},
-    "gemma2": {"head_dim": 32, "sliding_window": 16, "query_pre_attn_scalar": 32, "tie_word_embeddings": True},
-    "gemma3_text": {"num_hidden_layers": 6, "head_dim": 32, "sliding_window": 16, "query_pre_attn_scalar": 32, "tie_word_embeddings": True},
+    "gemma2": {
+        "head_dim": 32,
+        "sliding_window": 16,
+        "query_pre_attn_scalar": 32,
+        "tie_word_embeddings": True,
+    },
+    "gemma3_text": {
+        "num_hidden_layers": 6,
+        "head_dim": 32,
+        "sliding_window": 16,
+        "query_pre_attn_scalar": 32,
+        "tie_word_embeddings": True,
+    },
     "phi3": {"original_max_position_embeddings": 256, "rms_norm_eps": 1e-5},
 }
 TEXT = """
@@ -40,7 +51,10 @@ the light reaches those that do; too much at once and the tree dies. In 1990 a f
 The device decides: a phone with 2048 megabytes of memory asks for another model than a server does.
 """
 _SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-_TEMPLATE = "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{%"
+    " endfor %}"
+)
 
 
 def save_tiny(family: str, folder: Path, shard_size: str | None, config: dict[str, Any]) -> None:
@@ -76,11 +90,21 @@ def _byte_level_tokenizer() -> Any:
 
     backend = Tokenizer(models.BPE())
     digits = pre_tokenizers.Digits(individual_digits=True)
-    backend.pre_tokenizer = pre_tokenizers.Sequence([digits, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [digits, pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
     backend.decoder = decoders.ByteLevel()
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    trainer = trainers.BpeTrainer(vocab_size=384, special_tokens=_SPECIAL, initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=384, special_tokens=_SPECIAL, initial_alphabet=alphabet, show_progress=False
+    )
     backend.train_from_iterator([TEXT], trainer)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token=_SPECIAL[0], eos_token=_SPECIAL[2], pad_token=_SPECIAL[2], model_max_length=256)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        bos_token=_SPECIAL[0],
+        eos_token=_SPECIAL[2],
+        pad_token=_SPECIAL[2],
+        model_max_length=256,
+    )
     tokenizer.chat_template = _TEMPLATE
     return tokenizer

@@ -36,7 +36,9 @@ def save_uneven(whole: Path, folder: Path, shapes: Sequence[BlockShape]) -> Path
         sizes[HEAD] = sizes[EMBED]
     for index, shape in enumerate(shapes):
         sizes |= tensor_shapes(FAMILIES[stock["model_type"]], config, index, shape, hidden)
-    save_file({name: _random(name, size, generator) for name, size in sizes.items()}, folder / "model.safetensors")
+    save_file(
+        {name: _random(name, size, generator) for name, size in sizes.items()}, folder / "model.safetensors"
+    )
     return folder
 
 

@@ -16,7 +16,8 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
-WINDOWS, LENGTH = 64, 512
+WINDOWS = 64
+LENGTH = 512
 
 
 def shared_folder() -> Path:

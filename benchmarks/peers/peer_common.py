@@ -127,6 +127,10 @@ def head_digest(model: PreTrainedModel) -> str:
 def linear_sparsity(model: PreTrainedModel) -> float:
     """Fraction of exact zeros over the weights of all linear layers apart from the head."""
     head = model.get_output_embeddings()
-    weights = [module.weight for module in model.modules() if isinstance(module, torch.nn.Linear) and module is not head]
+    weights = [
+        module.weight
+        for module in model.modules()
+        if isinstance(module, torch.nn.Linear) and module is not head
+    ]
     zeros = sum(int((weight == 0).sum()) for weight in weights)
     return zeros / sum(weight.numel() for weight in weights)

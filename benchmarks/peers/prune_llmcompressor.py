@@ -40,13 +40,11 @@ def main() -> None:
     extra = {"dampening_frac": args.damp} if args.damp is not None else {}
 
     def prune(model: PreTrainedModel, tokens: torch.Tensor) -> PreTrainedModel:
-        dataset = Dataset.from_dict({"input_ids": tokens.tolist(), "attention_mask": torch.ones_like(tokens).tolist()})
+        dataset = Dataset.from_dict(
+            {"input_ids": tokens.tolist(), "attention_mask": torch.ones_like(tokens).tolist()}
+        )
         recipe = modifier(
-            sparsity=0.5,
-            mask_structure=mask_structure,
-            targets=["Linear"],
-            ignore=[args.ignore],
-            **extra,
+            sparsity=0.5, mask_structure=mask_structure, targets=["Linear"], ignore=[args.ignore], **extra
         )
         pruned: PreTrainedModel = oneshot(
             model=model,

@@ -46,7 +46,8 @@ def write_text(path: Path, text: str, *, parents: bool = False) -> None:
         scratch.write_text(text, encoding="utf-8")
 
 
-JOB, LOCK = "job.json", "lock"
+JOB = "job.json"
+LOCK = "lock"
 
 
 @contextmanager
@@ -87,10 +88,14 @@ def locked(folder: Path, out: Path) -> TextIO:
 
 
 def _claim(folder: Path, job: Mapping[str, Any], *, overwrite: bool) -> None:
-    note, text = folder / JOB, json.dumps(job, sort_keys=True)
+    note = folder / JOB
+    text = json.dumps(job, sort_keys=True)
     if note.exists() and note.read_text(encoding="utf-8") != text:
         if not overwrite:
-            raise OutputError(f"{folder} holds an unfinished run with other settings: repeat its command to finish it, or pass --overwrite")
+            raise OutputError(
+                f"{folder} holds an unfinished run with other settings: repeat its command to finish it, or"
+                " pass --overwrite"
+            )
         for stale in (each for each in folder.iterdir() if each.name != LOCK):
             shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
     note.write_text(text, encoding="utf-8")

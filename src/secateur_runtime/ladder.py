@@ -63,7 +63,9 @@ class Ladder:
     def at(self, level: int) -> Rung:
         """Return what is known of a level; raises LadderError if there is none such."""
         if not 0 <= level < len(self):
-            raise LadderError(f"no level {level}: this ladder has the levels 0 (the whole model) to {len(self.rungs)}")
+            raise LadderError(
+                f"no level {level}: this ladder has the levels 0 (the whole model) to {len(self.rungs)}"
+            )
         return self.rungs[level - 1] if level else self.whole
 
     def kept(self, level: int) -> dict[str, int]:
@@ -76,16 +78,22 @@ class Ladder:
 
         Raises LadderError for a step that this ladder has not, or that cannot be taken without an earlier one.
         """
-        wanted, found = set(units), {name: len(all_of_it) for name, all_of_it in self.order.items()}
+        wanted = set(units)
+        found = {name: len(all_of_it) for name, all_of_it in self.order.items()}
         if strange := wanted.difference(rung.unit for rung in self.rungs):
-            raise LadderError(f"this ladder has no step {min(strange)!r}{nearest(min(strange), [rung.unit for rung in self.rungs])}")
+            raise LadderError(
+                "this ladder has no step"
+                f" {min(strange)!r}{nearest(min(strange), [rung.unit for rung in self.rungs])}"
+            )
         behind: dict[str, str] = {}
         for rung in self.rungs:
             group, count = step(rung.unit, found)
             if rung.unit not in wanted:
                 behind.setdefault(group, rung.unit)
             elif group in behind:
-                raise LadderError(f"{rung.unit!r} cannot go without {behind[group]!r}, which this ladder takes first")
+                raise LadderError(
+                    f"{rung.unit!r} cannot go without {behind[group]!r}, which this ladder takes first"
+                )
             else:
                 found[group] = count
         return found
@@ -100,13 +108,27 @@ class Ladder:
 
     def level_fitting(self, budget: int, batch: int = 1, tokens: int = 0, kv_bytes: int = 4) -> int | None:
         """Return the first level that needs at most `budget` bytes (see `need`), or None where even the last needs more."""
-        return next((level for level in range(len(self)) if self.need(level, batch, tokens, kv_bytes) <= budget), None)
+        return next(
+            (level for level in range(len(self)) if self.need(level, batch, tokens, kv_bytes) <= budget), None
+        )
 
     def to_json(self) -> str:
         """Return the ladder as JSON with sorted keys, a line for each entry, and a final newline."""
-        lines = [f'"costs": {_list(map(_json, self.costs))}', f'"made_by": {_json(self.made_by)}', f'"model": {_json(self.model)}']
-        lines.append('"order": {\n' + ",\n".join(f"{_json(name)}: {_json(units)}" for name, units in sorted(self.order.items())) + "}")
-        lines += [f'"rungs": {_list(_json(as_row(rung)) for rung in self.rungs)}', f'"version": {self.version}', f'"whole": {_json(as_row(self.whole))}']
+        lines = [
+            f'"costs": {_list(map(_json, self.costs))}',
+            f'"made_by": {_json(self.made_by)}',
+            f'"model": {_json(self.model)}',
+        ]
+        lines.append(
+            '"order": {\n'
+            + ",\n".join(f"{_json(name)}: {_json(units)}" for name, units in sorted(self.order.items()))
+            + "}"
+        )
+        lines += [
+            f'"rungs": {_list(_json(as_row(rung)) for rung in self.rungs)}',
+            f'"version": {self.version}',
+            f'"whole": {_json(as_row(self.whole))}',
+        ]
         return "{" + ",\n".join(lines) + "}\n"
 
     def save(self, path: Path, *, overwrite: bool = False) -> None:
@@ -122,10 +144,14 @@ def step(unit: str, kept: Mapping[str, int]) -> tuple[str, int]:
     """
     name, colon, width = unit.partition(":")
     index, _, part = name.partition(".")
-    group, narrows = f"{index}.kv" if part in ("attn", "kv") else name, bool(colon)
+    group = f"{index}.kv" if part in ("attn", "kv") else name
+    narrows = bool(colon)
     known = group in kept and part in (("kv", "ffn") if narrows else ("attn", "ffn"))
     if not known or (narrows and not (width.isascii() and width.isdecimal())):
-        raise LadderError(f"ladder takes {unit!r}, which is no unit of its model: units are such as '7.attn', '12.ffn', '3.kv:2', '5.ffn:1152'")
+        raise LadderError(
+            f"ladder takes {unit!r}, which is no unit of its model: units are such as '7.attn', '12.ffn',"
+            " '3.kv:2', '5.ffn:1152'"
+        )
     left = int(width or 0)
     if not narrows <= left < kept[group]:
         raise LadderError(f"ladder takes {unit!r} where {kept[group]} units of {group!r} are left")
@@ -139,7 +165,13 @@ def half_of(group: str) -> str:
 
 def as_row(rung: Rung) -> dict[str, str | float | int]:
     """Return a rung as plain data."""
-    return {"unit": rung.unit, "loss": rung.loss, "weight_bytes": rung.weight_bytes, "kv_values": rung.kv_values, "flops": rung.flops}
+    return {
+        "unit": rung.unit,
+        "loss": rung.loss,
+        "weight_bytes": rung.weight_bytes,
+        "kv_values": rung.kv_values,
+        "flops": rung.flops,
+    }
 
 
 def check_steps(ladder: Ladder) -> None:
@@ -153,8 +185,14 @@ def check_steps(ladder: Ladder) -> None:
         if rung.unit in outer:
             raise LadderError(f"ladder takes {rung.unit!r}: the first and the last block keep both halves")
     for before, after in pairwise((ladder.whole, *ladder.rungs)):
-        if after.weight_bytes > before.weight_bytes or after.kv_values > before.kv_values or after.flops > before.flops:
-            raise LadderError(f"ladder grows at {after.unit!r}: every level must take at most what the one before takes")
+        if (
+            after.weight_bytes > before.weight_bytes
+            or after.kv_values > before.kv_values
+            or after.flops > before.flops
+        ):
+            raise LadderError(
+                f"ladder grows at {after.unit!r}: every level must take at most what the one before takes"
+            )
 
 
 def _json(value: object) -> str:

@@ -75,7 +75,10 @@ class Choices:
         count = len(self.units)
         sizes = [len(self.losses), len(self.weights), len(self.cache), len(self.flops), len(self.prices) + 1]
         if sizes != [count + 1] * 5 or (self.prices < 0).any():
-            raise UsageError(f"a ladder of {count} steps needs {count + 1} figures for its levels and a price, not negative, for each step")
+            raise UsageError(
+                f"a ladder of {count} steps needs {count + 1} figures for its levels and a price, not"
+                " negative, for each step"
+            )
 
     @cached_property
     def before(self) -> tuple[int | None, ...]:
@@ -138,7 +141,11 @@ class Choices:
 
     def level(self, level: int, seen: Observation) -> Decision:
         """Return the decision to take the first `level` steps."""
-        need = self.weights[level] + self.cache[level] * seen.positions + self.activations(seen.batch, seen.tokens)
+        need = (
+            self.weights[level]
+            + self.cache[level] * seen.positions
+            + self.activations(seen.batch, seen.tokens)
+        )
         return Decision(self.units[:level], level, float(need))
 
     def decide(self, steps: Collection[int], seen: Observation) -> Decision:
@@ -159,7 +166,10 @@ class Choices:
         for index in np.flatnonzero(mask):
             earlier = self.before[index]
             if earlier is not None and not mask[earlier]:
-                raise UsageError(f"{self.units[index]} cannot go without {self.units[earlier]}, which the ladder takes first")
+                raise UsageError(
+                    f"{self.units[index]} cannot go without {self.units[earlier]}, which the ladder takes"
+                    " first"
+                )
         return mask
 
     @cached_property

@@ -21,7 +21,10 @@ def read_ladder(path: Path) -> Ladder:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise LadderError(f"cannot read {path}: {error.strerror}; make a ladder with `secateur adapt rank MODEL -o {path.name}`") from None
+        raise LadderError(
+            f"cannot read {path}: {error.strerror}; make a ladder with `secateur adapt rank MODEL -o"
+            f" {path.name}`"
+        ) from None
     except UnicodeDecodeError:
         raise LadderError(f"{path} is not a ladder: it is not text") from None
     try:
@@ -47,7 +50,12 @@ def parse_ladder(text: str) -> Ladder:
     if not isinstance(rungs, list):
         raise LadderError("ladder has no list of 'rungs'")
     ladder = Ladder(
-        model=body["model"], order=_order(body), whole=_rung(body.get("whole")), rungs=tuple(map(_rung, rungs)), costs=_costs(body), made_by=made_by
+        model=body["model"],
+        order=_order(body),
+        whole=_rung(body.get("whole")),
+        rungs=tuple(map(_rung, rungs)),
+        costs=_costs(body),
+        made_by=made_by,
     )
     check_steps(ladder)
     _check_costs(ladder)
@@ -72,7 +80,12 @@ def _order(body: dict[str, Any]) -> dict[str, tuple[int, ...]]:
         index, _, kind = name.partition(".")
         if not (index.isascii() and index.isdecimal()) or kind not in _GROUP_KINDS:
             raise LadderError(f"ladder orders {name!r}: groups are such as '3.kv' and '3.ffn'")
-        if not isinstance(units, list) or not units or any(type(unit) is not int for unit in units) or sorted(units) != list(range(len(units))):
+        if (
+            not isinstance(units, list)
+            or not units
+            or any(type(unit) is not int for unit in units)
+            or sorted(units) != list(range(len(units)))
+        ):
             raise LadderError(f"ladder order[{name!r}] must list every unit from 0 on once")
     return {name: tuple(units) for name, units in value.items()}
 
@@ -83,7 +96,9 @@ def _rung(row: Any) -> Rung:
     if not isinstance(row["unit"], str):
         raise LadderError(f"ladder has a rung whose unit is {row['unit']!r}")
     if any(type(row[name]) is not int or row[name] < 0 for name in _COUNTS) or not _is_loss(row["loss"]):
-        raise LadderError(f"ladder rung {row['unit']!r} needs a finite loss, and counts that are whole numbers")
+        raise LadderError(
+            f"ladder rung {row['unit']!r} needs a finite loss, and counts that are whole numbers"
+        )
     return Rung(**row)
 
 
@@ -93,7 +108,9 @@ def _is_loss(value: Any) -> bool:
 
 def _costs(body: dict[str, Any]) -> tuple[dict[str, float], ...]:
     value = body.get("costs", [])
-    if not isinstance(value, list) or not all(isinstance(row, dict) and all(map(_is_loss, row.values())) for row in value):
+    if not isinstance(value, list) or not all(
+        isinstance(row, dict) and all(map(_is_loss, row.values())) for row in value
+    ):
         raise LadderError("ladder 'costs' must list, for each level, unit -> loss")
     return tuple({unit: float(loss) for unit, loss in row.items()} for row in value)
 

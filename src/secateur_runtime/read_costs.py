@@ -17,7 +17,9 @@ def nothing(batch: int, tokens: int) -> float:
     return 0.0
 
 
-def choices_of(ladder: Ladder, *, kv_bytes: int = 4, activations: Callable[[int, int], float] = nothing) -> Choices:
+def choices_of(
+    ladder: Ladder, *, kv_bytes: int = 4, activations: Callable[[int, int], float] = nothing
+) -> Choices:
     """Return what a ladder offers.
 
     kv_bytes: of a number in the cache. activations: bytes of a pass, for a batch and the new tokens of each sequence.
@@ -43,7 +45,9 @@ def prices_of(ladder: Ladder) -> Floats:
     """
     if priced(ladder):
         alone = ladder.costs[0]
-        return np.array([max(0.0, alone[unit] - alone.get(before, ladder.loss)) for unit, before in _steps(ladder)])
+        return np.array(
+            [max(0.0, alone[unit] - alone.get(before, ladder.loss)) for unit, before in _steps(ladder)]
+        )
     added: dict[str, list[float]] = {}
     for level, costs in enumerate(ladder.costs):
         for unit, loss in costs.items():

@@ -55,6 +55,10 @@ class Record:
         for name in ("name", "unit", "protocol", "model", "plan", "machine"):
             if not isinstance(body[name], str):
                 raise RecordError(f"no record: {name} is {body[name]!r}, not text")
-        if isinstance(body["value"], bool) or not isinstance(body["value"], int | float) or not isinstance(body["software"], dict):
+        if (
+            isinstance(body["value"], bool)
+            or not isinstance(body["value"], int | float)
+            or not isinstance(body["software"], dict)
+        ):
             raise RecordError(f"no record: {body['name']} holds no number, or no versions")
         return cls(**{**body, "value": float(body["value"])})

@@ -37,7 +37,9 @@ class Registry(Generic[F]):
         self._entries: dict[str, Entry[F]] = {}
         self._loaded = False
 
-    def register(self, name: str, *, needs: frozenset[str] | set[str] = frozenset(), paper: str = "") -> Callable[[F], F]:
+    def register(
+        self, name: str, *, needs: frozenset[str] | set[str] = frozenset(), paper: str = ""
+    ) -> Callable[[F], F]:
         """Return a decorator that records a function under `name`."""
 
         def record(function: F) -> F:
@@ -51,7 +53,10 @@ class Registry(Generic[F]):
     def __getitem__(self, name: str) -> Entry[F]:
         self._load()
         if name not in self._entries:
-            raise UsageError(f"unknown {self.kind} {name!r}{nearest(name, self._entries)}; known: {', '.join(sorted(self._entries))}")
+            raise UsageError(
+                f"unknown {self.kind} {name!r}{nearest(name, self._entries)}; known:"
+                f" {', '.join(sorted(self._entries))}"
+            )
         return self._entries[name]
 
     def __iter__(self) -> Iterator[str]:

@@ -15,7 +15,9 @@ Maker = Callable[..., Path]
 
 
 def test_a_ladder_and_a_replay_of_it(tiny: Maker, tmp_path: Path) -> None:
-    how = secateur.Rank(calibration=secateur.Calibration(samples=2, window=32), probe=2, widths=1, floor=0.0, context=64)
+    how = secateur.Rank(
+        calibration=secateur.Calibration(samples=2, window=32), probe=2, widths=1, floor=0.0, context=64
+    )
     model, out = str(tiny("llama")), tmp_path / "ladder.json"
     ladder = secateur.rank(model, out, how)
     assert read_ladder(out) == ladder

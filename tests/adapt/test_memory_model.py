@@ -37,15 +37,22 @@ def test_weights_are_what_a_pruned_folder_holds(family: str, tiny: Maker, tmp_pa
     """But for the norms of halves that are gone, which an elastic model keeps."""
     model = open_model(str(tiny(family)))
     ladder, memory = ladder_for(model.graph, model.digest, UNITS), MemoryModel(model.graph, torch.float32)
-    assert memory.weights({}) == memory.weights(ladder.kept(0)) == sum(_stored(Path(model.source.ref)).values())
+    assert (
+        memory.weights({}) == memory.weights(ladder.kept(0)) == sum(_stored(Path(model.source.ref)).values())
+    )
     apply(plan_of_level(ladder, 6), model.source.ref, tmp_path / "out")
     pruned = open_model(str(tmp_path / "out")).graph
-    kept_norms = 4 * (model.graph.parameters - _within_groups(model.graph)) - 4 * (pruned.parameters - _within_groups(pruned))
+    kept_norms = 4 * (model.graph.parameters - _within_groups(model.graph)) - 4 * (
+        pruned.parameters - _within_groups(pruned)
+    )
     assert memory.weights(ladder.kept(6)) - kept_norms == sum(_stored(tmp_path / "out").values())
 
 
 def _within_groups(graph: Any) -> int:
-    return sum(graph.tensors[name].numel for name in {part.tensor for block in graph.blocks for group in block.groups for part in group.slices})
+    return sum(
+        graph.tensors[name].numel
+        for name in {part.tensor for block in graph.blocks for group in block.groups for part in group.slices}
+    )
 
 
 def test_caches_are_what_an_elastic_model_allocates(tiny: Maker, tmp_path: Path) -> None:
@@ -84,10 +91,17 @@ def test_the_kernels_take_what_is_counted(kind: str, tiny: Maker, tmp_path: Path
     body = elastic._body
     assert isinstance(body, Kernels)
     logits = 2 * 4 * 16 * model.graph.vocab_size
-    assert body.decoder._scratch.nbytes <= memory.activations(16, 100) - logits <= 1.5 * body.decoder._scratch.nbytes
+    assert (
+        body.decoder._scratch.nbytes
+        <= memory.activations(16, 100) - logits
+        <= 1.5 * body.decoder._scratch.nbytes
+    )
 
 
 def test_operations_are_two_for_each_weight_of_the_linears(tiny: Maker) -> None:
     graph = open_model(str(tiny("phi3"))).graph
-    assert MemoryModel(graph).flops({}) == 2 * (graph.vocab_size * graph.hidden_size + sum(one.out_features * one.in_features for one in graph.linears))
+    assert MemoryModel(graph).flops({}) == 2 * (
+        graph.vocab_size * graph.hidden_size
+        + sum(one.out_features * one.in_features for one in graph.linears)
+    )
     assert MemoryModel(graph).flops({"1.ffn": 0}) == MemoryModel(graph).flops({}) - 2 * 3 * 96 * 64

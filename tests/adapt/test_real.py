@@ -17,7 +17,11 @@ from secateur.model.handle import open_model
 from secateur.model.written.write_settings import Settings
 from secateur.pipeline.prune.apply import apply
 
-UNITS = tuple(unit for block in range(3, 27, 2) for unit in (f"{block}.ffn:768", f"{block}.attn", f"{block}.ffn", f"{block + 1}.kv:2"))
+UNITS = tuple(
+    unit
+    for block in range(3, 27, 2)
+    for unit in (f"{block}.ffn:768", f"{block}.attn", f"{block}.ffn", f"{block + 1}.kv:2")
+)
 TOKENS = torch.randint(1000, 40_000, (200,), generator=torch.Generator().manual_seed(0)).tolist()
 
 
@@ -35,14 +39,18 @@ def test_smollm2_predicts_what_it_predicts_when_pruned_offline(smollm2: str, tmp
     apply(plan_of_level(ladder, len(UNITS)), smollm2, tmp_path / "pruned", settings=Settings(dtype="float32"))
     pruned = AutoModelForCausalLM.from_pretrained(tmp_path / "pruned", dtype=torch.float32).eval()
     with torch.no_grad():
-        meant = torch.log_softmax(pruned(torch.tensor([TOKENS]), use_cache=False).logits[0, -1].double(), -1).float()
+        meant = torch.log_softmax(
+            pruned(torch.tensor([TOKENS]), use_cache=False).logits[0, -1].double(), -1
+        ).float()
     elastic.set_level(len(UNITS))
     torch.testing.assert_close(torch.from_numpy(elastic.logprobs(TOKENS)), meant, atol=2e-4, rtol=0)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_memory_of_smollm2_is_within_five_percent_of_the_model_and_comes_back(smollm2: str, tmp_path: Path) -> None:
+def test_memory_of_smollm2_is_within_five_percent_of_the_model_and_comes_back(
+    smollm2: str, tmp_path: Path
+) -> None:
     model = open_model(smollm2)
     ladder, memory = ladder_for(model.graph, model.digest, UNITS), MemoryModel(model.graph)
     open_elastic(model, ladder, tmp_path / "weights.safetensors", level=len(UNITS)).generate(TOKENS[:4], 2)
@@ -52,7 +60,10 @@ def test_memory_of_smollm2_is_within_five_percent_of_the_model_and_comes_back(sm
     caches = [elastic.open(300) for _ in range(4)]
     for cache in caches:
         elastic.prefill(TOKENS, cache)
-    predicted = [memory.weights(ladder.kept(level)) + memory.cache(ladder.kept(level), 4, 200) for level in (0, len(UNITS))]
+    predicted = [
+        memory.weights(ladder.kept(level)) + memory.cache(ladder.kept(level), 4, 200)
+        for level in (0, len(UNITS))
+    ]
     whole = _anonymous()
     assert whole - base == pytest.approx(predicted[0], rel=0.05)
     elastic.set_level(len(UNITS))

@@ -14,7 +14,9 @@ from secateur.criteria import CRITERIA
 from secateur.model.handle import open_model
 
 
-def _ratios(folder: str, name: str, budget: float, spoil: int | None = None) -> tuple[dict[str, float], dict[str, int]]:
+def _ratios(
+    folder: str, name: str, budget: float, spoil: int | None = None
+) -> tuple[dict[str, float], dict[str, int]]:
     """Run one allocation; `spoil` gives block `spoil` one input weight so large that its scores have outliers."""
     stream = open_model(folder).stream()
     hidden = HiddenStates(stream, torch.randint(200, (4, 64), generator=torch.Generator().manual_seed(8)))
@@ -27,7 +29,9 @@ def _ratios(folder: str, name: str, budget: float, spoil: int | None = None) -> 
                 for linear in linears:
                     block.weight(linear.tensor)[:, :2] *= 40
             sizes |= {linear.tensor: block.weight(linear.tensor).numel() for linear in linears}
-            allocation.observe(block, linears, collect(block, linears, hidden, {"gram"}), next(hidden.batches()))
+            allocation.observe(
+                block, linears, collect(block, linears, hidden, {"gram"}), next(hidden.batches())
+            )
             hidden.advance(block)
     return allocation.ratios(), sizes
 
@@ -53,7 +57,12 @@ def test_error_restores_the_weights_it_measured_with(tiny: Maker) -> None:
     allocation = ALLOCATIONS["error"].function(0.5, CRITERIA["wanda"].function)
     with stream.open(0) as block:
         before = {linear.tensor: block.weight(linear.tensor).clone() for linear in block.block.linears}
-        allocation.observe(block, block.block.linears, collect(block, block.block.linears, hidden, {"input_sq"}), next(hidden.batches()))
+        allocation.observe(
+            block,
+            block.block.linears,
+            collect(block, block.block.linears, hidden, {"input_sq"}),
+            next(hidden.batches()),
+        )
         for tensor, weight in before.items():
             assert torch.equal(block.weight(tensor), weight)
 
@@ -65,4 +74,6 @@ def test_error_restores_the_weights_it_measured_with(tiny: Maker) -> None:
 def test_settle_meets_any_budget(rows: dict[str, tuple[float, int]], budget: float) -> None:
     sizes = {name: size for name, (_, size) in rows.items()}
     settled = settle({name: ratio for name, (ratio, _) in rows.items()}, sizes, budget)
-    assert sum(settled[name] * size for name, size in sizes.items()) / sum(sizes.values()) == pytest.approx(budget, abs=1e-6)
+    assert sum(settled[name] * size for name, size in sizes.items()) / sum(sizes.values()) == pytest.approx(
+        budget, abs=1e-6
+    )

@@ -21,7 +21,11 @@ def options(costs: list[float], scale: int) -> list[Option]:
 def test_near_the_best_choice(things: list[tuple[list[float], int]], budget: int) -> None:
     rows = {str(index): options(*thing) for index, thing in enumerate(things)}
     taken = cheapest(rows, budget)
-    fitting = [choice for choice in product(range(4), repeat=len(rows)) if sum(rows[str(i)][c].size for i, c in enumerate(choice)) <= budget]
+    fitting = [
+        choice
+        for choice in product(range(4), repeat=len(rows))
+        if sum(rows[str(i)][c].size for i, c in enumerate(choice)) <= budget
+    ]
     if taken is None:
         assert not fitting
         return

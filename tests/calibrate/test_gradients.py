@@ -43,10 +43,16 @@ def _whole(folder: Path, stream: ModelStream) -> tuple[dict[str, Tensor], list[d
         sandwich = hasattr(layer, "pre_feedforward_layernorm")
         keep(index, "attn", layer.post_attention_layernorm if sandwich else layer.self_attn)
         keep(index, "ffn", layer.post_feedforward_layernorm if sandwich else layer.mlp)
-    total = cross_entropy(model(TOKENS, use_cache=False).logits[:, :-1].flatten(0, 1), TOKENS[:, 1:].flatten(), reduction="sum")
+    total = cross_entropy(
+        model(TOKENS, use_cache=False).logits[:, :-1].flatten(0, 1), TOKENS[:, 1:].flatten(), reduction="sum"
+    )
     total.backward()
     predicted = TOKENS[:, 1:].numel()
-    weights = {name: parameter.grad / predicted for name, parameter in model.named_parameters() if parameter.grad is not None}
+    weights = {
+        name: parameter.grad / predicted
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None
+    }
     moments: list[dict[str, Tensor]] = [{} for _ in range(len(stream))]
     for (index, half), tensor in seen.items():
         assert tensor.grad is not None
@@ -81,7 +87,12 @@ def test_equals_autograd_on_the_whole_model(tiny: Maker, family: str) -> None:
 
 def test_equals_autograd_where_halves_are_missing(tiny: Maker, tmp_path: Path) -> None:
     source = str(tiny("gemma2"))
-    plan = Plan(model=open_model(source).digest, keep={"0.kv": (1,)}, drop=("1.ffn", "2.attn"), made_by={"repair": "none"})
+    plan = Plan(
+        model=open_model(source).digest,
+        keep={"0.kv": (1,)},
+        drop=("1.ffn", "2.attn"),
+        made_by={"repair": "none"},
+    )
     apply(plan, source, tmp_path / "out", settings=Settings(dtype="float32"))
     register()
     stream = open_model(str(tmp_path / "out")).stream()
@@ -95,10 +106,15 @@ def test_only_what_is_asked_for_is_gathered_and_nothing_stays(tiny: Maker, tmp_p
     found = {block.index: block for block in gradients(stream, TOKENS[:2], weights=[wanted], folder=tmp_path)}
     assert {index: list(block.weights) for index, block in found.items()} == {0: [], 1: [wanted], 2: []}
     assert not list(tmp_path.iterdir()), "a scratch file must not outlive its run"
-    assert all(parameter.is_meta and not parameter.requires_grad for parameter in stream._model.get_decoder().layers.parameters())
+    assert all(
+        parameter.is_meta and not parameter.requires_grad
+        for parameter in stream._model.get_decoder().layers.parameters()
+    )
 
 
-def test_two_blocks_of_states_are_mapped_whatever_the_depth(tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_blocks_of_states_are_mapped_whatever_the_depth(
+    tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stream = open_model(str(tiny("llama", num_hidden_layers=8))).stream()
     mapped: list[int] = []
     pull = StreamedBlock.pull
@@ -115,5 +131,7 @@ def test_two_blocks_of_states_are_mapped_whatever_the_depth(tiny: Maker, tmp_pat
 
 
 def _bytes_mapped(folder: Path) -> int:
-    spans = [line.split()[0] for line in Path("/proc/self/maps").read_text().splitlines() if str(folder) in line]
+    spans = [
+        line.split()[0] for line in Path("/proc/self/maps").read_text().splitlines() if str(folder) in line
+    ]
     return sum(int(end, 16) - int(start, 16) for start, _, end in (span.partition("-") for span in spans))

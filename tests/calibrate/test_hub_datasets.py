@@ -93,7 +93,11 @@ def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "datasets", fake_datasets(ConnectionError("Couldn't reach 'org/set' on the Hub\nlong story")))
+    monkeypatch.setitem(
+        sys.modules,
+        "datasets",
+        fake_datasets(ConnectionError("Couldn't reach 'org/set' on the Hub\nlong story")),
+    )
     with pytest.raises(TextError, match=r"^cannot reach the hub for hf:org/set::test: [^\n]*$"):
         read_text("hf:org/set::test")
 

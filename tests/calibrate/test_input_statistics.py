@@ -70,7 +70,10 @@ def test_nothing_needed_means_nothing_run(tiny: Maker) -> None:
     stream = open_model(str(tiny("llama"))).stream()
     hidden = HiddenStates(stream, torch.zeros(1, 8, dtype=torch.int64))
     with stream.open(0) as block:
-        assert collect(block, block.block.linears, hidden, frozenset())[block.block.linears[0].tensor].tokens == 0
+        assert (
+            collect(block, block.block.linears, hidden, frozenset())[block.block.linears[0].tensor].tokens
+            == 0
+        )
 
 
 def test_moments_gathered_while_passing_are_the_same_and_the_states_move_on(tiny: Maker) -> None:

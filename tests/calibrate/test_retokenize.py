@@ -20,8 +20,26 @@ from secateur.core.text_span import Passage
 from secateur_runtime.errors import UsageError
 
 _BYTES = {letter: byte for byte, letter in bytes_to_unicode().items()}
-PIECES = ["Pruning removes ", "the parts", " ", "\n\n", "2023", "木", "森林", "🌳", "👩‍👩‍👧", "é", "e\u0301", "한국어", "<|im_start|>"]
-TEXTS = st.lists(st.sampled_from(PIECES) | st.text(st.characters(exclude_categories=["Cs"]), max_size=4), min_size=1, max_size=30).map("".join)
+PIECES = [
+    "Pruning removes ",
+    "the parts",
+    " ",
+    "\n\n",
+    "2023",
+    "木",
+    "森林",
+    "🌳",
+    "👩‍👩‍👧",
+    "é",
+    "e\u0301",
+    "한국어",
+    "<|im_start|>",
+]
+TEXTS = st.lists(
+    st.sampled_from(PIECES) | st.text(st.characters(exclude_categories=["Cs"]), max_size=4),
+    min_size=1,
+    max_size=30,
+).map("".join)
 
 
 def fast(backend: Tokenizer) -> Any:
@@ -57,7 +75,9 @@ def spelt(tokenizer: Any, ids: tuple[int, ...]) -> bytes:
     """The bytes of tokens, one by one: what they stand for by the definition of a byte-level vocabulary."""
     special = set(tokenizer.get_added_vocab())
     tokens = tokenizer.convert_ids_to_tokens(list(ids))
-    return b"".join(token.encode() if token in special else bytes(_BYTES[letter] for letter in token) for token in tokens)
+    return b"".join(
+        token.encode() if token in special else bytes(_BYTES[letter] for letter in token) for token in tokens
+    )
 
 
 def is_text(found: bytes) -> bool:
@@ -76,7 +96,9 @@ def aligned(text: str, length: int, reference: Any, model: Any) -> list[tuple[Pa
 @given(text=TEXTS, length=st.integers(2, 16))
 @example(text="木木木木木木木🌳🌳🌳🌳", length=5)
 @example(text="the parts 🌳", length=2)
-def test_both_predict_the_same_whole_characters(whole: Any, smaller: Any, spellers: tuple[Speller, Speller], text: str, length: int) -> None:
+def test_both_predict_the_same_whole_characters(
+    whole: Any, smaller: Any, spellers: tuple[Speller, Speller], text: str, length: int
+) -> None:
     read, ids = Text(text, "spec", "origin"), whole(text, add_special_tokens=False)["input_ids"]
     assume(len(ids) >= length)
     try:
@@ -100,7 +122,9 @@ def test_both_predict_the_same_whole_characters(whole: Any, smaller: Any, spelle
 
 
 @pytest.mark.parametrize("kind", ["trims", "prefixes"])
-def test_spaces_that_a_tokenizer_trims_or_adds_are_not_predicted(whole: Any, smaller: Any, body: dict[str, Any], kind: str) -> None:
+def test_spaces_that_a_tokenizer_trims_or_adds_are_not_predicted(
+    whole: Any, smaller: Any, body: dict[str, Any], kind: str
+) -> None:
     backend = Tokenizer.from_str(json.dumps(body))
     if kind == "trims":
         backend.post_processor = processors.ByteLevel(trim_offsets=True)
@@ -119,22 +143,32 @@ def sentencepiece(letters: str) -> Any:
     """A tokenizer of single letters and bytes that puts a space before every text, as Llama 2's does."""
     vocabulary = {"<unk>": 0, **{f"<0x{byte:02X}>": byte + 1 for byte in range(256)}}
     vocabulary |= {letter: 257 + place for place, letter in enumerate(letters)}
-    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    backend = Tokenizer(
+        models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>", byte_fallback=True, fuse_unk=True)
+    )
     backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
     return fast(backend)
 
 
 def test_tokenizers_that_begin_with_a_space_and_fall_back_on_bytes(whole: Any) -> None:
     other, text = sentencepiece("▁aehprstunig"), "the parts 木 in the sun, naïve 🌳 e\u0301 " * 4
     for theirs, ours in aligned(text, 9, whole, other):
-        assert [token for token in other.convert_ids_to_tokens(list(ours.ids[ours.context :])) if token == "<unk>"] == []
+        assert [
+            token for token in other.convert_ids_to_tokens(list(ours.ids[ours.context :])) if token == "<unk>"
+        ] == []
         predicted = spelt(whole, theirs.ids[theirs.context :]).decode()
         assert ours.size == len(predicted.encode())
-        assert len(ours.ids) - ours.context == sum(1 if letter in " aehprstunig" else len(letter.encode()) for letter in predicted)
+        assert len(ours.ids) - ours.context == sum(
+            1 if letter in " aehprstunig" else len(letter.encode()) for letter in predicted
+        )
     for theirs, ours in aligned(text, 9, other, whole):
         predicted = spelt(whole, ours.ids[ours.context :]).decode()
-        assert theirs.units == sum(1 if letter in " aehprstunig" else len(letter.encode()) for letter in predicted)
+        assert theirs.units == sum(
+            1 if letter in " aehprstunig" else len(letter.encode()) for letter in predicted
+        )
 
 
 def test_a_text_that_a_tokenizer_cannot_spell_is_one_line(whole: Any, body: dict[str, Any]) -> None:

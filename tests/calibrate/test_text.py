@@ -59,10 +59,19 @@ def test_plain_file_is_read_byte_for_byte(tmp_path: Path, suffix: str) -> None:
     assert text.digest == "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-@given(st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=1).filter(lambda texts: "".join(texts).strip()), st.booleans())
-def test_json_lines_are_joined_by_blank_lines(tmp_path_factory: pytest.TempPathFactory, texts: list[str], ascii_only: bool) -> None:
+@given(
+    st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=1).filter(
+        lambda texts: "".join(texts).strip()
+    ),
+    st.booleans(),
+)
+def test_json_lines_are_joined_by_blank_lines(
+    tmp_path_factory: pytest.TempPathFactory, texts: list[str], ascii_only: bool
+) -> None:
     path = tmp_path_factory.mktemp("text") / "text.jsonl"
-    path.write_bytes("\n".join(json.dumps({"text": text}, ensure_ascii=ascii_only) for text in texts).encode())
+    path.write_bytes(
+        "\n".join(json.dumps({"text": text}, ensure_ascii=ascii_only) for text in texts).encode()
+    )
     assert read_text(str(path)).text == "\n\n".join(texts)
 
 
@@ -148,30 +157,60 @@ def byte_level_tokenizer(splitting: bool) -> PreTrainedTokenizerFast:
     """The kind of tokenizer that real models have, trained on little; `splitting`: whether it splits text into words."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=splitting)
-    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=["<|begin_of_text|>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
-    tokenizer.train_from_iterator([*read_text("builtin").text[:20_000].split("\n\n"), "aaaa bbbb  \n\n 1234 aaab"], trainer)
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=["<|begin_of_text|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
+    tokenizer.train_from_iterator(
+        [*read_text("builtin").text[:20_000].split("\n\n"), "aaaa bbbb  \n\n 1234 aaab"], trainer
+    )
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
 
 
 BYTE_LEVEL = {splitting: byte_level_tokenizer(splitting) for splitting in (True, False)}
-PIECES = ["a", "b", "aaab", " the", " function", " ", "  ", "\n\n", "12", "don't", "é", "\u0301", "日本語", "🙂", "<|begin_of_text|>", ".", "_"]
+PIECES = [
+    "a",
+    "b",
+    "aaab",
+    " the",
+    " function",
+    " ",
+    "  ",
+    "\n\n",
+    "12",
+    "don't",
+    "é",
+    "\u0301",
+    "日本語",
+    "🙂",
+    "<|begin_of_text|>",
+    ".",
+    "_",
+]
 LONG = [" function", "<|begin_of_text|>"]
 """Single tokens of many characters, so that the ids asked for lie close to the cut."""
 
 
 @given(
-    text=(st.lists(st.sampled_from(PIECES), min_size=1, max_size=60) | st.lists(st.sampled_from(LONG), min_size=1, max_size=60)).map(
-        lambda pieces: ("".join(pieces) * 2000)[:2000]
-    ),
+    text=(
+        st.lists(st.sampled_from(PIECES), min_size=1, max_size=60)
+        | st.lists(st.sampled_from(LONG), min_size=1, max_size=60)
+    ).map(lambda pieces: ("".join(pieces) * 2000)[:2000]),
     splitting=st.booleans(),
     length=st.integers(1, 16),
     count=st.integers(1, 8),
 )
-def test_tokenising_a_part_gives_the_ids_of_the_whole(text: str, splitting: bool, length: int, count: int) -> None:
+def test_tokenising_a_part_gives_the_ids_of_the_whole(
+    text: str, splitting: bool, length: int, count: int
+) -> None:
     tokenizer = BYTE_LEVEL[splitting]
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     if len(ids) >= length * count:
-        assert windows(Text(text, "spec", "spec"), tokenizer, length, count).flatten().tolist() == ids[: length * count]
+        assert (
+            windows(Text(text, "spec", "spec"), tokenizer, length, count).flatten().tolist()
+            == ids[: length * count]
+        )
 
 
 def test_a_part_is_enough(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,7 +233,9 @@ def test_windows_below_one(tokenizer: Any, length: int, count: int | None) -> No
         windows(made(WORDS), tokenizer, length, count)
 
 
-def test_text_longer_than_the_model_is_no_warning(tokenizer: Any, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> None:
+def test_text_longer_than_the_model_is_no_warning(
+    tokenizer: Any, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
     with caplog.at_level(logging.WARNING):
         assert windows(made(WORDS * 10), tokenizer, 20).shape == (2, 20)
     assert not caplog.records

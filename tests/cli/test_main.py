@@ -30,7 +30,9 @@ def _json(result: tuple[int, str, str]) -> dict[str, Any]:
 
 def test_prune_eval_verify_inspect(secateur: Secateur, tiny: Maker, tmp_path: Path) -> None:
     model, out = tiny("llama"), tmp_path / "out"
-    pruned = _json(secateur("prune", model, "-o", out, "--method", "wanda", "--sparsity", "0.5", *SMALL, "--json"))
+    pruned = _json(
+        secateur("prune", model, "-o", out, "--method", "wanda", "--sparsity", "0.5", *SMALL, "--json")
+    )
     assert (pruned["sparsity"], pruned["criterion"], pruned["target"]) == (0.5, "wanda", "0.5")
     quality = _json(secateur("eval", out, "--window", 64, "-n", 2, "--reference", model, "--json"))
     assert quality["kl"] > 0
@@ -44,7 +46,9 @@ def test_tables_for_people(secateur: Secateur, tiny: Maker, tmp_path: Path) -> N
     code, out, _ = secateur("inspect", model, "--tensors")
     assert code == 0
     assert "qkv_proj" in out
-    code, out, _ = secateur("plan", model, "-o", tmp_path / "plan.json", "--method", "magnitude", "--pattern", "2:4", "--explain")
+    code, out, _ = secateur(
+        "plan", model, "-o", tmp_path / "plan.json", "--method", "magnitude", "--pattern", "2:4", "--explain"
+    )
     assert code == 0
     assert "gate_up_proj" in out
     assert "2:4" in out
@@ -60,30 +64,64 @@ def test_plan_then_apply_equals_prune(secateur: Secateur, tiny: Maker, tmp_path:
 
 
 def test_dry_run_writes_nothing(secateur: Secateur, tiny: Maker, tmp_path: Path) -> None:
-    assert _json(secateur("prune", tiny("llama"), "-o", tmp_path / "out", "--sparsity", "0.5", *SMALL, "--dry-run", "--json"))["pruned_tensors"] == 21
+    assert (
+        _json(
+            secateur(
+                "prune",
+                tiny("llama"),
+                "-o",
+                tmp_path / "out",
+                "--sparsity",
+                "0.5",
+                *SMALL,
+                "--dry-run",
+                "--json",
+            )
+        )["pruned_tensors"]
+        == 21
+    )
     assert not list(tmp_path.iterdir())
 
 
 def test_quantize_verify_export(secateur: Secateur, tiny: Maker, tmp_path: Path) -> None:
     pytest.importorskip("compressed_tensors", reason="pip install 'secateur[quantize]'")
-    made = _json(secateur("quantize", tiny("llama"), "-o", tmp_path / "out", "--bits", 3, "--asymmetric", *SMALL, "--json"))
+    made = _json(
+        secateur(
+            "quantize", tiny("llama"), "-o", tmp_path / "out", "--bits", 3, "--asymmetric", *SMALL, "--json"
+        )
+    )
     assert (made["grids"], made["bits_per_weight"], made["method"]) == ({"int3a-g32": 92160}, 3.5938, "gptq")
     assert _json(secateur("verify", tmp_path / "out", "--json"))["verdict"] == "ok"
     done = _json(secateur("export", tmp_path / "out", "-o", tmp_path / "out.gguf", "--no-verify", "--json"))
     assert done["type"] == "packed"
     code, _, error = secateur("quantize", tiny("llama"), "-o", tmp_path / "no", "--method", "gtpq")
-    assert (code, error) == (2, "error: unknown quantization method 'gtpq' (did you mean gptq?); known: gptq, imatrix, rtn\n")
+    assert (code, error) == (
+        2,
+        "error: unknown quantization method 'gtpq' (did you mean gptq?); known: gptq, imatrix, rtn\n",
+    )
 
 
 def test_a_budget_is_met_and_explained(secateur: Secateur, tiny: Maker, tmp_path: Path) -> None:
     model, out = tiny("llama"), tmp_path / "out"
-    options = ["--method", "width", "--units", "ffn,kv", "--target", "params=85%", "--target", "size=500kB", *SMALL]
+    options = [
+        "--method",
+        "width",
+        "--units",
+        "ffn,kv",
+        "--target",
+        "params=85%",
+        "--target",
+        "size=500kB",
+        *SMALL,
+    ]
     made = _json(secateur("prune", model, "-o", out, *options, "--json"))
     whole = _json(secateur("inspect", model, "--json"))["parameters"]
     assert made["parameters"] <= min(0.85 * whole, 125_000)
     assert made["target"] == "params=85%,size=500kB"
     assert made["loads"] == "in stock transformers"
-    code, text, _ = secateur("plan", model, "-o", tmp_path / "plan.json", *options, "--protect", "first=1", "--explain")
+    code, text, _ = secateur(
+        "plan", model, "-o", tmp_path / "plan.json", *options, "--protect", "first=1", "--explain"
+    )
     assert code == 0
     assert "all ffn units: keep" in text
     assert "parameters: " in text
@@ -92,18 +130,36 @@ def test_a_budget_is_met_and_explained(secateur: Secateur, tiny: Maker, tmp_path
 
 def test_repairs_of_units(secateur: Secateur, tiny: Maker, tmp_path: Path) -> None:
     options = ["--method", "width", "--units", "ffn,kv", "--ratio", "0.4", "--align", "8", *SMALL]
-    made = _json(secateur("prune", tiny("llama"), "-o", tmp_path / "out", *options, "--repair", "bias", "--json"))
+    made = _json(
+        secateur("prune", tiny("llama"), "-o", tmp_path / "out", *options, "--repair", "bias", "--json")
+    )
     assert (made["repair"], made["output_bias"]) == ("bias", "attn,ffn")
     assert _json(secateur("verify", tmp_path / "out", "--json"))["verdict"] == "ok"
-    code, text, _ = secateur("plan", tiny("llama"), "-o", tmp_path / "plan.json", *options, "--repair", "bias", "--explain")
+    code, text, _ = secateur(
+        "plan", tiny("llama"), "-o", tmp_path / "plan.json", *options, "--repair", "bias", "--explain"
+    )
     assert code == 0
     assert f"parameters: {made['parameters']:,} of" in text
     for family, repair, message in (
-        ("qwen3", "bias", "adds a bias to mlp.down_proj, which a stock qwen3 config cannot hold: use --repair lsq"),
-        ("phi3", "bias", "adds a bias to self_attn.o_proj, which a stock phi3 config cannot hold: use --repair lsq"),
-        ("llama", "dsnot", "--repair 'dsnot' cannot repair a cut of units; these can: affine, bias, lsq, none"),
+        (
+            "qwen3",
+            "bias",
+            "adds a bias to mlp.down_proj, which a stock qwen3 config cannot hold: use --repair lsq",
+        ),
+        (
+            "phi3",
+            "bias",
+            "adds a bias to self_attn.o_proj, which a stock phi3 config cannot hold: use --repair lsq",
+        ),
+        (
+            "llama",
+            "dsnot",
+            "--repair 'dsnot' cannot repair a cut of units; these can: affine, bias, lsq, none",
+        ),
     ):
-        code, out, error = secateur("prune", tiny(family), "-o", tmp_path / "no", *options, "--repair", repair)
+        code, out, error = secateur(
+            "prune", tiny(family), "-o", tmp_path / "no", *options, "--repair", repair
+        )
         assert (code, out) == (2, "")
         assert message in error
         assert error.count("\n") == 1
@@ -117,13 +173,19 @@ def test_help_names_every_criterion_and_spread_of_units(secateur: Secateur) -> N
 
     code, text, _ = secateur("prune", "--help")
     assert code == 0
-    assert [name for name in (*UNIT_CRITERIA, *SPREADS, *UNIT_REPAIRS) if name not in "".join(text.split())] == []
+    assert [
+        name for name in (*UNIT_CRITERIA, *SPREADS, *UNIT_REPAIRS) if name not in "".join(text.split())
+    ] == []
 
 
-def test_a_type_that_bytes_were_reckoned_with_is_the_type_that_is_stored(secateur: Secateur, tiny: Maker, tmp_path: Path) -> None:
+def test_a_type_that_bytes_were_reckoned_with_is_the_type_that_is_stored(
+    secateur: Secateur, tiny: Maker, tmp_path: Path
+) -> None:
     options = ["--method", "width", "--target", "size=240kB", "--dtype", "bfloat16", *SMALL]
     _json(secateur("plan", tiny("llama"), "-o", tmp_path / "plan.json", *options, "--json"))
-    applied = _json(secateur("apply", tiny("llama"), "--plan", tmp_path / "plan.json", "-o", tmp_path / "a", "--json"))
+    applied = _json(
+        secateur("apply", tiny("llama"), "--plan", tmp_path / "plan.json", "-o", tmp_path / "a", "--json")
+    )
     pruned = _json(secateur("prune", tiny("llama"), "-o", tmp_path / "b", *options, "--json"))
     assert applied["bytes"] == pruned["bytes"]
     assert 2 * applied["parameters"] <= 240_000
@@ -185,7 +247,10 @@ BAD: list[tuple[Callable[[Path], list[object]], str]] = [
     (lambda model: ["prune", model, "--sparsity", "0.5", "--method", "wnada"], "did you mean wanda"),
     (lambda model: ["prune", model, "--sparsity", "0.5", "--dtype", "bfloat61"], "did you mean bfloat16"),
     (lambda model: ["prune", model, "--sparsity", "0.5", "--compute", "int8"], "unknown --compute"),
-    (lambda model: ["prune", model, "--sparsity", "0.5", "--calib", "none.txt", "--method", "wanda"], "none.txt"),
+    (
+        lambda model: ["prune", model, "--sparsity", "0.5", "--calib", "none.txt", "--method", "wanda"],
+        "none.txt",
+    ),
     (_width("--ratio", "0.2", "--target", "params=80%"), "either --ratio"),
     (_width(), "either --ratio"),
     (_width("--target", "parms=80%"), "did you mean params"),
@@ -200,11 +265,20 @@ BAD: list[tuple[Callable[[Path], list[object]], str]] = [
     (_width("--ratio", "0.2", "--layers", "1-7"), "has 0-2"),
     (_width("--sparsity", "0.5"), "--sparsity belongs"),
     (_width("--ratio", "0.2", "--drop-layers", "1"), "--drop-layers belongs"),
-    (lambda model: ["prune", model, "--sparsity", "0.5", "--target", "params=80%"], "--sparsity belongs to pruning of weights"),
+    (
+        lambda model: ["prune", model, "--sparsity", "0.5", "--target", "params=80%"],
+        "--sparsity belongs to pruning of weights",
+    ),
     (lambda model: ["prune", model, "--method", "depth", "--ratio", "0.3", "--uniform"], "--uniform belongs"),
     (lambda model: ["prune", model, "--method", "depth", *SMALL], "one of --drop-layers"),
-    (lambda model: ["prune", model, "--method", "depth", "--drop-layers", "2", *SMALL], "at most 1 blocks' worth"),
-    (lambda model: ["prune", model, "--method", "depth", "--target", "params=1%", *SMALL], "the nearest is params="),
+    (
+        lambda model: ["prune", model, "--method", "depth", "--drop-layers", "2", *SMALL],
+        "at most 1 blocks' worth",
+    ),
+    (
+        lambda model: ["prune", model, "--method", "depth", "--target", "params=1%", *SMALL],
+        "the nearest is params=",
+    ),
     (_no_tokenizer, "tokenizer"),
     (_truncated, "safetensors"),
     (_damaged_header, "safetensors"),
@@ -216,7 +290,9 @@ BAD: list[tuple[Callable[[Path], list[object]], str]] = [
 
 
 @pytest.mark.parametrize(("make", "message"), BAD)
-def test_a_mistake_is_one_line_and_leaves_nothing(secateur: Secateur, tiny: Maker, tmp_path: Path, make: Callable[[Path], list[object]], message: str) -> None:
+def test_a_mistake_is_one_line_and_leaves_nothing(
+    secateur: Secateur, tiny: Maker, tmp_path: Path, make: Callable[[Path], list[object]], message: str
+) -> None:
     model = tmp_path / "model"
     shutil.copytree(tiny("llama"), model)
     arguments = make(model)
@@ -231,7 +307,17 @@ def test_a_mistake_is_one_line_and_leaves_nothing(secateur: Secateur, tiny: Make
 
 
 def test_an_existing_output_is_kept(secateur: Secateur, tiny: Maker, tmp_path: Path) -> None:
-    arguments = ["prune", tiny("llama"), "-o", tmp_path / "out", "--sparsity", "0.5", "--method", "magnitude", "--json"]
+    arguments = [
+        "prune",
+        tiny("llama"),
+        "-o",
+        tmp_path / "out",
+        "--sparsity",
+        "0.5",
+        "--method",
+        "magnitude",
+        "--json",
+    ]
     first = _json(secateur(*arguments))
     code, _, err = secateur(*arguments)
     assert (code, "--overwrite" in err) == (2, True)
@@ -239,19 +325,42 @@ def test_an_existing_output_is_kept(secateur: Secateur, tiny: Maker, tmp_path: P
 
 
 def test_a_wrong_plan_is_one_line(secateur: Secateur, tiny: Maker, tmp_path: Path) -> None:
-    _json(secateur("plan", tiny("qwen2"), "-o", tmp_path / "plan.json", "--method", "magnitude", "--sparsity", "0.5", "--json"))
-    uneven = json.dumps({"version": 1, "model": open_model(str(tiny("llama"))).digest, "keep": {"0.head": [0, 1, 2]}})
-    for text, message in ((None, "plan was made for"), ("{", "not JSON"), ('{"version": 1, "model": "", "x": 1}', "unknown key"), (uneven, "unevenly")):
+    _json(
+        secateur(
+            "plan",
+            tiny("qwen2"),
+            "-o",
+            tmp_path / "plan.json",
+            "--method",
+            "magnitude",
+            "--sparsity",
+            "0.5",
+            "--json",
+        )
+    )
+    uneven = json.dumps(
+        {"version": 1, "model": open_model(str(tiny("llama"))).digest, "keep": {"0.head": [0, 1, 2]}}
+    )
+    for text, message in (
+        (None, "plan was made for"),
+        ("{", "not JSON"),
+        ('{"version": 1, "model": "", "x": 1}', "unknown key"),
+        (uneven, "unevenly"),
+    ):
         if text is not None:
             (tmp_path / "plan.json").write_text(text)
-        code, _, err = secateur("apply", tiny("llama"), "--plan", tmp_path / "plan.json", "-o", tmp_path / "out")
+        code, _, err = secateur(
+            "apply", tiny("llama"), "--plan", tmp_path / "plan.json", "-o", tmp_path / "out"
+        )
         assert (code, len(err.splitlines())) == (2, 1)
         assert message in err
     assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]
 
 
 @pytest.mark.parametrize("damage", ["bytes", "zeros", "missing"])
-def test_verify_finds_what_was_changed_after_writing(secateur: Secateur, tiny: Maker, tmp_path: Path, damage: str) -> None:
+def test_verify_finds_what_was_changed_after_writing(
+    secateur: Secateur, tiny: Maker, tmp_path: Path, damage: str
+) -> None:
     from safetensors.torch import load_file, save_file
 
     out = tmp_path / "out"
@@ -262,14 +371,28 @@ def test_verify_finds_what_was_changed_after_writing(secateur: Secateur, tiny: M
     if damage == "bytes":
         shard.write_bytes(shard.read_bytes()[:-1] + b"\x01")
     if damage == "zeros":
-        save_file({name: tensor + 1 for name, tensor in load_file(shard).items()}, shard, metadata={"format": "pt"})
+        save_file(
+            {name: tensor + 1 for name, tensor in load_file(shard).items()}, shard, metadata={"format": "pt"}
+        )
         (out / "secateur.json").unlink()
     code, _, err = secateur("verify", out)
     assert (code, len(err.splitlines())) == (2 if damage == "missing" else 3, 1)
 
 
 def test_max_kl_is_a_gate(secateur: Secateur, tiny: Maker, tmp_path: Path) -> None:
-    _json(secateur("prune", tiny("llama"), "-o", tmp_path / "out", "--sparsity", "0.9", "--method", "random", "--json"))
+    _json(
+        secateur(
+            "prune",
+            tiny("llama"),
+            "-o",
+            tmp_path / "out",
+            "--sparsity",
+            "0.9",
+            "--method",
+            "random",
+            "--json",
+        )
+    )
     code, _, err = secateur("verify", tmp_path / "out", "--reference", tiny("llama"), "--max-kl", "1e-9")
     assert (code, len(err.splitlines())) == (3, 1)
 
@@ -278,10 +401,24 @@ def test_max_kl_is_a_gate(secateur: Secateur, tiny: Maker, tmp_path: Path) -> No
 def test_a_full_disk_is_one_line_and_leaves_nothing(tiny: Maker, tmp_path: Path) -> None:
     small = tmp_path / "small"
     small.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", str(small)], capture_output=True).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", str(small)], capture_output=True
+    ).returncode:
         pytest.skip("cannot mount a tmpfs here")
     try:
-        command = [sys.executable, "-m", "secateur", "prune", str(tiny("llama")), "-o", str(small / "out"), "--sparsity", "0.5", "--method", "magnitude"]
+        command = [
+            sys.executable,
+            "-m",
+            "secateur",
+            "prune",
+            str(tiny("llama")),
+            "-o",
+            str(small / "out"),
+            "--sparsity",
+            "0.5",
+            "--method",
+            "magnitude",
+        ]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 2
         assert done.stderr == f"error: cannot write {small / 'out'}: No space left on device\n"
@@ -299,8 +436,19 @@ main()
 
 
 def test_the_command_imports_nothing_for_training(tiny: Maker, tmp_path: Path) -> None:
-    options = ["prune", str(tiny("llama")), "-o", str(tmp_path / "out"), "--method", "magnitude", "--sparsity", "0.5"]
-    done = subprocess.run([sys.executable, "-c", PRINTS_IMPORTS, *options], check=True, capture_output=True, text=True)
+    options = [
+        "prune",
+        str(tiny("llama")),
+        "-o",
+        str(tmp_path / "out"),
+        "--method",
+        "magnitude",
+        "--sparsity",
+        "0.5",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", PRINTS_IMPORTS, *options], check=True, capture_output=True, text=True
+    )
     imported = done.stdout.splitlines()[-1].split()
     assert "transformers.modeling_utils" in imported
     assert not {"scipy", "accelerate"} & set(imported)
@@ -320,7 +468,9 @@ runpy.run_module("secateur", run_name="__main__", alter_sys=True)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="drops a capability of root as Linux has it")
 @pytest.mark.parametrize("existing", [False, True])
-def test_no_permission_to_write_is_one_line_and_leaves_nothing(tiny: Maker, tmp_path: Path, existing: bool) -> None:
+def test_no_permission_to_write_is_one_line_and_leaves_nothing(
+    tiny: Maker, tmp_path: Path, existing: bool
+) -> None:
     locked = tmp_path / "locked"
     locked.mkdir()
     if existing:
@@ -328,8 +478,20 @@ def test_no_permission_to_write_is_one_line_and_leaves_nothing(tiny: Maker, tmp_
         (locked / "out" / "config.json").write_text("{}")
     locked.chmod(0o555)
     try:
-        options = ["prune", str(tiny("llama")), "-o", str(locked / "out"), "--sparsity", "0.5", "--method", "magnitude", "--overwrite"]
-        done = subprocess.run([sys.executable, "-c", OBEYS_PERMISSIONS, *options], capture_output=True, text=True)
+        options = [
+            "prune",
+            str(tiny("llama")),
+            "-o",
+            str(locked / "out"),
+            "--sparsity",
+            "0.5",
+            "--method",
+            "magnitude",
+            "--overwrite",
+        ]
+        done = subprocess.run(
+            [sys.executable, "-c", OBEYS_PERMISSIONS, *options], capture_output=True, text=True
+        )
         if done.returncode == 77:
             pytest.skip("cannot run without root's right to write anywhere")
         assert done.stderr == f"error: cannot write {locked / 'out'}: Permission denied\n"
@@ -341,7 +503,9 @@ def test_no_permission_to_write_is_one_line_and_leaves_nothing(tiny: Maker, tmp_
 
 def test_recover(secateur: Secateur, tiny: Maker, tmp_path: Path) -> None:
     teacher, student, out = tiny("llama"), tmp_path / "student", tmp_path / "out"
-    _json(secateur("prune", teacher, "-o", student, "--method", "wanda", "--sparsity", "0.5", *SMALL, "--json"))
+    _json(
+        secateur("prune", teacher, "-o", student, "--method", "wanda", "--sparsity", "0.5", *SMALL, "--json")
+    )
     options = ["--teacher", teacher, "--samples", "16", "--calib-window", "64"]
     made = _json(secateur("recover", student, "-o", out, *options, "--steps", "20", "--json"))
     assert made["kl_after"] < made["kl_before"]
@@ -359,7 +523,9 @@ def test_recover_refuses_options_of_another_method(secateur: Secateur, tiny: Mak
         (["--method", "distill", "--criterion", "wanda"], "--criterion needs --sparsity"),
         (["--method", "distill", "--loss", "backward"], "unknown --loss 'backward'"),
     ):
-        code, printed, error = secateur("recover", tiny("llama"), "-o", tmp_path / "no", "--teacher", tiny("llama"), *options)
+        code, printed, error = secateur(
+            "recover", tiny("llama"), "-o", tmp_path / "no", "--teacher", tiny("llama"), *options
+        )
         assert (code, printed) == (2, "")
         assert message in error
         assert error.count("\n") == 1

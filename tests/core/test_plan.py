@@ -27,7 +27,10 @@ plans = st.builds(
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: (
-        st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["version", "model", "keep", "drop", "merge", "sparsity", "made_by", "x"]), inner)
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(["version", "model", "keep", "drop", "merge", "sparsity", "made_by", "x"]), inner
+        )
     ),
 )
 
@@ -77,7 +80,10 @@ def test_malformed_fields_are_named(change: dict[str, object], message: str) -> 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"sparsity": {"model.layers.0.mlp.up_porj.weight": "0.5"}}, "did you mean model.layers.0.mlp.up_proj.weight"),
+        (
+            {"sparsity": {"model.layers.0.mlp.up_porj.weight": "0.5"}},
+            "did you mean model.layers.0.mlp.up_proj.weight",
+        ),
         ({"sparsity": {"model.layers.0.mlp.up_proj.weight": "2:5"}}, "not a multiple of 5"),
         ({"sparsity": {"model.layers.0.mlp.up_proj.weight": "1.5"}}, "outside"),
         ({"sparsity": {"model.embed_tokens.weight": "0.5"}}, "not a prunable linear"),
@@ -89,16 +95,24 @@ def test_malformed_fields_are_named(change: dict[str, object], message: str) -> 
         ({"drop": ("1", "0.ffn"), "merge": {"0": ("1",)}}, "of which it drops a part"),
         ({"drop": ("1.ffn",), "merge": {"0": ("1",)}}, "without dropping it"),
         ({"drop": ("1",), "merge": {"0": ("1",), "2": ("1",)}}, "more than once"),
-        ({"keep": {"0.head": (0, 1, 2)}}, r"unevenly \(2 of group 0, 1 of group 1\): every surviving key-value group needs equally many"),
+        (
+            {"keep": {"0.head": (0, 1, 2)}},
+            r"unevenly \(2 of group 0, 1 of group 1\): every surviving key-value group needs equally many",
+        ),
         ({"keep": {"0.head": (0, 1)}}, r"unevenly \(2 of group 0, 0 of group 1\)"),
         ({"keep": {"0.head": (0, 1), "0.kv": (1,)}}, r"unevenly \(0 of group 1\)"),
         ({"keep": {"hidden": ()}}, "at least one"),
         ({"keep": {"hidden": (64,)}}, "out of range"),
         ({"keep": {"hiden": (0,)}}, "did you mean hidden"),
-        ({"keep": {"hidden": (0,)}, "sparsity": {"model.layers.0.mlp.up_proj.weight": "0.5"}}, "cut first, then prune the result"),
+        (
+            {"keep": {"hidden": (0,)}, "sparsity": {"model.layers.0.mlp.up_proj.weight": "0.5"}},
+            "cut first, then prune the result",
+        ),
     ],
 )
-def test_what_the_model_does_not_have_is_refused(tiny: Maker, fields: dict[str, object], message: str) -> None:
+def test_what_the_model_does_not_have_is_refused(
+    tiny: Maker, fields: dict[str, object], message: str
+) -> None:
     graph = open_model(str(tiny("llama"))).graph
     with pytest.raises(PlanError, match=message):
         Plan(model="sha256:0", **fields).validate(graph, "sha256:0")  # type: ignore[arg-type]
@@ -106,7 +120,15 @@ def test_what_the_model_does_not_have_is_refused(tiny: Maker, fields: dict[str, 
 
 def test_units_are_explained_as_shares_and_totals(tiny: Maker) -> None:
     graph = open_model(str(tiny("llama"))).graph
-    lines = Plan(model="", keep={"0.ffn": tuple(range(24)), "1.kv": (1,), "hidden": tuple(range(48))}, drop=("2.attn",)).explain(graph).splitlines()
+    lines = (
+        Plan(
+            model="",
+            keep={"0.ffn": tuple(range(24)), "1.kv": (1,), "hidden": tuple(range(48))},
+            drop=("2.attn",),
+        )
+        .explain(graph)
+        .splitlines()
+    )
     assert "0.ffn: keep 24 of 96 (25.0%)" in lines
     assert "1.kv: keep 1 of 2 (50.0%)" in lines
     assert "hidden channels: keep 48 of 64 (75.0%)" in lines

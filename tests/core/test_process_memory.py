@@ -40,4 +40,7 @@ def test_freed_memory_goes_back() -> None:
     assert kept["lean"] < 2e6
     assert held["lean"] < 5e6
     if held["plain"] < 5e6:
-        pytest.skip("the allocator of this machine keeps nothing of its own accord, so that hold_little has nothing to show")
+        pytest.skip(
+            "the allocator of this machine keeps nothing of its own accord, so that hold_little has nothing"
+            " to show"
+        )

@@ -16,8 +16,12 @@ WHOLE = Footprint(parameters=1000, block_parameters=800, weight_bytes=2000, kv_v
 CUT = Footprint(parameters=777, block_parameters=577, weight_bytes=1554, kv_values=7)
 
 amounts = st.decimals(1, 10**9, places=3).map(lambda amount: f"{amount.normalize():f}")
-shares = st.decimals(Decimal("0.001"), Decimal("0.999"), places=3).map(lambda amount: f"{amount.normalize():f}")
-percents = st.decimals(Decimal("0.01"), Decimal("99.99"), places=2).map(lambda amount: f"{amount.normalize():f}%")
+shares = st.decimals(Decimal("0.001"), Decimal("0.999"), places=3).map(
+    lambda amount: f"{amount.normalize():f}"
+)
+percents = st.decimals(Decimal("0.01"), Decimal("99.99"), places=2).map(
+    lambda amount: f"{amount.normalize():f}%"
+)
 byte_units = st.sampled_from(["", "B", "kB", "MB", "GB", "KiB", "MiB", "GiB"])
 budgets = st.one_of(
     st.builds("params={}{}".format, amounts, st.sampled_from(["", "K", "M", "B", "G"])),
@@ -27,9 +31,21 @@ budgets = st.one_of(
     st.builds("{}={}".format, st.sampled_from(["params", "size"]), percents),
 )
 pieces = st.lists(
-    st.sampled_from([*("params", "size", "ram", "ratio", "kv", "=", "1", "0", ".", "9" * 20), *("%@ctx, -\n٣"), "MB", "f32", "e9", "nan", "@ctx"])
+    st.sampled_from(
+        [
+            *("params", "size", "ram", "ratio", "kv", "=", "1", "0", ".", "9" * 20),
+            *"%@ctx, -\n٣",
+            "MB",
+            "f32",
+            "e9",
+            "nan",
+            "@ctx",
+        ]
+    )
 )
-footprints = st.builds(Footprint, st.integers(800, 10**9), st.integers(0, 800), st.integers(1, 10**10), st.integers(0, 10**6))
+footprints = st.builds(
+    Footprint, st.integers(800, 10**9), st.integers(0, 800), st.integers(1, 10**10), st.integers(0, 10**6)
+)
 
 
 @given(st.lists(budgets, min_size=1, max_size=4))
@@ -52,7 +68,13 @@ def test_any_other_text_is_refused_in_one_line_or_is_a_target(text: str) -> None
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("params=110M", 110_000_000), ("params=1.5b", 1_500_000_000), ("size=200MB", 200_000_000), ("size=200MiB", 200 << 20), ("ram=2gib@ctx9", 2 << 30)],
+    [
+        ("params=110M", 110_000_000),
+        ("params=1.5b", 1_500_000_000),
+        ("size=200MB", 200_000_000),
+        ("size=200MiB", 200 << 20),
+        ("ram=2gib@ctx9", 2 << 30),
+    ],
 )
 def test_units_mean_what_they_say(text: str, value: int) -> None:
     (limit,) = Target.parse([text]).limits
@@ -62,9 +84,26 @@ def test_units_mean_what_they_say(text: str, value: int) -> None:
 @pytest.mark.parametrize(
     ("text", "met"),
     [
-        *[("params=777", True), ("params=776", False), ("params=77.7%", True), ("params=77.6%", False), ("size=1554B", True), ("size=1553B", False)],
-        *[("ratio=0.27875", True), ("ratio=0.27876", False), ("ram=1694B@ctx10", True), ("ram=1693B@ctx10", False)],
-        *[("ram=1834B@ctx10,kv=f32", True), ("ram=1833B@ctx10,kv=f32", False), ("params=777,size=1553", False), ("size=80%,params=80%", True)],
+        *[
+            ("params=777", True),
+            ("params=776", False),
+            ("params=77.7%", True),
+            ("params=77.6%", False),
+            ("size=1554B", True),
+            ("size=1553B", False),
+        ],
+        *[
+            ("ratio=0.27875", True),
+            ("ratio=0.27876", False),
+            ("ram=1694B@ctx10", True),
+            ("ram=1693B@ctx10", False),
+        ],
+        *[
+            ("ram=1834B@ctx10,kv=f32", True),
+            ("ram=1833B@ctx10,kv=f32", False),
+            ("params=777,size=1553", False),
+            ("size=80%,params=80%", True),
+        ],
     ],
 )
 def test_every_budget_must_hold_to_the_last_byte(text: str, met: bool) -> None:
@@ -74,10 +113,32 @@ def test_every_budget_must_hold_to_the_last_byte(text: str, met: bool) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        *[("", "none of params"), ("parms=80%", "did you mean params"), ("params=", "no amount"), ("params=-5M", "no amount"), ("params=nan", "no amount")],
-        *[("params=110MB", "unit 'MB'"), ("size=2TB", "unit 'TB'"), ("ratio=2M", "unit 'M'"), ("ratio=1", "below 1"), ("ratio=0", "below 1")],
-        *[("params=100%", "below 1"), ("params=0.8", "80%"), ("ram=300MB", "needs a context"), ("ram=300MB@ctx0", "needs a context")],
-        *[("size=300MB@ctx2048", "takes no context"), ("kv=f32", "needs a budget"), ("size=1MB,kv=f32", "kv="), ("ram=1MB@ctx1,kv=f23", "did you mean f32")],
+        *[
+            ("", "none of params"),
+            ("parms=80%", "did you mean params"),
+            ("params=", "no amount"),
+            ("params=-5M", "no amount"),
+            ("params=nan", "no amount"),
+        ],
+        *[
+            ("params=110MB", "unit 'MB'"),
+            ("size=2TB", "unit 'TB'"),
+            ("ratio=2M", "unit 'M'"),
+            ("ratio=1", "below 1"),
+            ("ratio=0", "below 1"),
+        ],
+        *[
+            ("params=100%", "below 1"),
+            ("params=0.8", "80%"),
+            ("ram=300MB", "needs a context"),
+            ("ram=300MB@ctx0", "needs a context"),
+        ],
+        *[
+            ("size=300MB@ctx2048", "takes no context"),
+            ("kv=f32", "needs a budget"),
+            ("size=1MB,kv=f32", "kv="),
+            ("ram=1MB@ctx1,kv=f23", "did you mean f32"),
+        ],
         ("ram=1MB@ctx1,kv=f32,kv=f16", "once"),
     ],
 )
@@ -97,7 +158,10 @@ def test_the_nearest_target_is_met_and_only_what_failed_moves(texts: list[str], 
 
 
 def test_the_nearest_target_keeps_the_unit() -> None:
-    assert str(Target.parse(["params=50%,size=1kB,ratio=0.5,ram=9MB@ctx4"]).nearest(CUT, WHOLE)) == "params=77.7%,size=1.554kB,ratio=0.2787,ram=9MB@ctx4"
+    assert (
+        str(Target.parse(["params=50%,size=1kB,ratio=0.5,ram=9MB@ctx4"]).nearest(CUT, WHOLE))
+        == "params=77.7%,size=1.554kB,ratio=0.2787,ram=9MB@ctx4"
+    )
     assert Target.parse(["size=1KiB"]).nearest(CUT, WHOLE).limits == (Limit("size", Decimal("1.518"), "KiB"),)
 
 

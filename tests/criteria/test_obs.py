@@ -19,7 +19,9 @@ def test_is_the_cost_of_removal_with_all_others_free() -> None:
         # least squares of the removed column on the others leaves the Schur complement
         fit = torch.linalg.solve(damped[others][:, others], damped[others, column])
         remainder = damped[column, column] - damped[column, others] @ fit
-        torch.testing.assert_close(saliency[:, column].double(), weight[:, column].double().square() * remainder, rtol=1e-4, atol=0)
+        torch.testing.assert_close(
+            saliency[:, column].double(), weight[:, column].double().square() * remainder, rtol=1e-4, atol=0
+        )
 
 
 def test_an_indefinite_sum_is_damped_until_it_factorises() -> None:

@@ -8,13 +8,23 @@ from secateur.device.bandwidth import measure_machine
 from secateur.device.probe import Gpu, cpu_facts, gpu_from, probe
 from secateur.device.quality_model import factor
 
-X86 = "processor\t: 0\nmodel\t\t: 167\nmodel name\t: Some CPU @ 2GHz\ncpu MHz\t\t: 2000.5\nflags\t\t: fpu avx2 f16c\n\nprocessor\t: 1\nflags\t\t: none\n"
-ARM = "processor\t: 0\nFeatures\t: fp asimd asimddp\nCPU part\t: 0xd0b\n\nModel\t\t: Raspberry Pi 5 Model B Rev 1.0\n"
+X86 = (
+    "processor\t: 0\nmodel\t\t: 167\nmodel name\t: Some CPU @ 2GHz\ncpu MHz\t\t: 2000.5\nflags\t\t: fpu avx2"
+    " f16c\n\nprocessor\t: 1\nflags\t\t: none\n"
+)
+ARM = (
+    "processor\t: 0\nFeatures\t: fp asimd asimddp\nCPU part\t: 0xd0b\n\nModel\t\t: Raspberry Pi 5 Model B Rev"
+    " 1.0\n"
+)
 
 
 def test_processors_of_two_kinds() -> None:
     assert cpu_facts(X86) == {"name": "Some CPU @ 2GHz", "flags": "fpu avx2 f16c", "mhz": "2000.5"}
-    assert cpu_facts(ARM) == {"name": "Raspberry Pi 5 Model B Rev 1.0", "flags": "fp asimd asimddp", "mhz": ""}
+    assert cpu_facts(ARM) == {
+        "name": "Raspberry Pi 5 Model B Rev 1.0",
+        "flags": "fp asimd asimddp",
+        "mhz": "",
+    }
     assert cpu_facts("") == {"name": "", "flags": "", "mhz": ""}
 
 

@@ -10,15 +10,41 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from secateur.device.profile import Profile, load_profile, parse_profile, profile_names, to_toml, write_profile
+from secateur.device.profile import (
+    Profile,
+    load_profile,
+    parse_profile,
+    profile_names,
+    to_toml,
+    write_profile,
+)
 from secateur_runtime.errors import OutputError, UsageError
 
-WANTED = ("pi4", "pi5", "phone-flagship", "phone-midrange", "orin-nano", "agx-orin", "n100", "laptop", "rtx4090", "h100", "cortex-m7")
-scalars = st.one_of(st.text(max_size=8), st.booleans(), st.integers(-(2**60), 2**60), st.floats(allow_nan=False, allow_infinity=False))
+WANTED = (
+    "pi4",
+    "pi5",
+    "phone-flagship",
+    "phone-midrange",
+    "orin-nano",
+    "agx-orin",
+    "n100",
+    "laptop",
+    "rtx4090",
+    "h100",
+    "cortex-m7",
+)
+scalars = st.one_of(
+    st.text(max_size=8),
+    st.booleans(),
+    st.integers(-(2**60), 2**60),
+    st.floats(allow_nan=False, allow_infinity=False),
+)
 keys = st.text(min_size=1, max_size=6)
 tables = st.recursive(
     st.dictionaries(keys, scalars | st.lists(scalars, max_size=3), max_size=3),
-    lambda inner: st.dictionaries(keys, scalars | inner | st.lists(inner, min_size=1, max_size=2), max_size=3),
+    lambda inner: st.dictionaries(
+        keys, scalars | inner | st.lists(inner, min_size=1, max_size=2), max_size=3
+    ),
     max_leaves=8,
 )
 
@@ -26,7 +52,11 @@ tables = st.recursive(
 @pytest.mark.parametrize("name", WANTED)
 def test_every_figure_says_where_it_is_from(name: str) -> None:
     profile = load_profile(name)
-    sources = [profile.isa.source, *(one.source for one in profile.figures.values()), *(one.source for one in profile.published)]
+    sources = [
+        profile.isa.source,
+        *(one.source for one in profile.figures.values()),
+        *(one.source for one in profile.published),
+    ]
     assert all(source.startswith(("https://", "http://")) for source in sources)
     assert parse_profile(to_toml(profile.model_dump(exclude_none=True)), name) == profile
 
@@ -66,8 +96,14 @@ def _changed(**changes: Any) -> str:
         (_changed(figures__cores__value="4"), "figures.cores.value: Input should be a valid number"),
         (_changed(figures__cores__source=None), "figures.cores.source: Field required"),
         (_changed(figures__memory=None), "figures.memory is missing"),
-        (_changed(figures__memroy={"value": 1.0, "source": "", "confirmed": True}), "figure 'memroy' is not known (did you mean memory?)"),
-        (_changed(figures__bandwidth=None, figures__stream=None), "figures.bandwidth or figures.stream is missing"),
+        (
+            _changed(figures__memroy={"value": 1.0, "source": "", "confirmed": True}),
+            "figure 'memroy' is not known (did you mean memory?)",
+        ),
+        (
+            _changed(figures__bandwidth=None, figures__stream=None),
+            "figures.bandwidth or figures.stream is missing",
+        ),
         (_changed(processor="mcu"), "figures.flash is missing"),
         (_changed(colour="red"), "colour: Extra inputs are not permitted"),
     ],
@@ -80,7 +116,10 @@ def test_a_damaged_profile_is_one_line(tmp_path: Path, text: str, message: str) 
     assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize(("ref", "message"), [("pi6", "did you mean pi5"), ("loacl", "did you mean local"), ("none.toml", "No such file")])
+@pytest.mark.parametrize(
+    ("ref", "message"),
+    [("pi6", "did you mean pi5"), ("loacl", "did you mean local"), ("none.toml", "No such file")],
+)
 def test_an_unknown_device_is_one_line(ref: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         load_profile(ref)

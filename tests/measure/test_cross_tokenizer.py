@@ -19,13 +19,23 @@ LENGTHS = (40, 3, 2, 97, 40)
 
 def passages() -> list[Passage]:
     generator = torch.Generator().manual_seed(3)
-    return [Passage(tuple(torch.randint(384, (length,), generator=generator).tolist()), 1 + length // 20, length, 3 * length) for length in LENGTHS]
+    return [
+        Passage(
+            tuple(torch.randint(384, (length,), generator=generator).tolist()),
+            1 + length // 20,
+            length,
+            3 * length,
+        )
+        for length in LENGTHS
+    ]
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "smollm3"])
 def test_sums_equal_the_float64_formula(tiny: Maker, family: str) -> None:
     whole = AutoModelForCausalLM.from_pretrained(tiny(family)).double().eval()
-    found = predicted_nll(streamed_logits(open_model(str(tiny(family))).stream(), passages(), Silent()), passages())
+    found = predicted_nll(
+        streamed_logits(open_model(str(tiny(family))).stream(), passages(), Silent()), passages()
+    )
     for sums, passage in zip(found, passages(), strict=True):
         ids = torch.tensor(passage.ids)
         with torch.no_grad():
@@ -36,7 +46,9 @@ def test_sums_equal_the_float64_formula(tiny: Maker, family: str) -> None:
 def test_a_passage_does_not_depend_on_those_beside_it(tiny: Maker) -> None:
     stream = open_model(str(tiny("llama"))).stream()
     together = predicted_nll(streamed_logits(stream, passages(), Silent()), passages())
-    alone = [predicted_nll(streamed_logits(stream, [passage], Silent()), [passage])[0] for passage in passages()]
+    alone = [
+        predicted_nll(streamed_logits(stream, [passage], Silent()), [passage])[0] for passage in passages()
+    ]
     assert together == pytest.approx(alone, rel=1e-6)
 
 
@@ -46,4 +58,8 @@ def test_figures_are_per_unit() -> None:
     assert found.reference_perplexity == math.e
     assert found.bits_per_byte == pytest.approx(11 / math.log(2) / 10)
     assert (found.accuracy, found.kl, found.agreement, found.per_token_of) == (None, None, None, "dense")
-    assert [record.name for record in found.records("words", "digest")] == ["perplexity", "nll", "bits_per_byte"]
+    assert [record.name for record in found.records("words", "digest")] == [
+        "perplexity",
+        "nll",
+        "bits_per_byte",
+    ]

@@ -44,4 +44,7 @@ def test_a_model_does_not_diverge_from_itself(tiny: Maker) -> None:
 
 
 def test_a_single_window_has_no_standard_error(tiny: Maker) -> None:
-    assert measure(open_model(str(tiny("llama"))).stream(), torch.arange(32)[None], Silent()).standard_error is None
+    assert (
+        measure(open_model(str(tiny("llama"))).stream(), torch.arange(32)[None], Silent()).standard_error
+        is None
+    )

@@ -27,7 +27,14 @@ def test_items_that_share_a_cluster_count_once() -> None:
     """Each of 40 answers given ten times tells no more than once."""
     values = [1.0] * 22 + [0.0] * 18
     (apart,) = findings({"share": _series(values)})
-    (copied,) = findings({"share": _series([value for value in values for _ in range(10)], clusters=[str(place) for place in range(40) for _ in range(10)])})
+    (copied,) = findings(
+        {
+            "share": _series(
+                [value for value in values for _ in range(10)],
+                clusters=[str(place) for place in range(40) for _ in range(10)],
+            )
+        }
+    )
     assert copied.value.low == pytest.approx(apart.value.low)
     assert copied.independent == 40
     assert apart.said == "within noise of neutral"
@@ -70,7 +77,9 @@ def test_either_side_of_neutral_counts_alike() -> None:
 def test_many_figures_need_wider_intervals() -> None:
     parent, ours = [1.0, 0.0] * 100, [1.0] * 115 + [0.0] * 85
     one = findings({"a": _series(ours)}, {"a": _series(parent)})[0]
-    many = findings({name: _series(ours) for name in "abcdefghij"}, {name: _series(parent) for name in "abcdefghij"})[0]
+    many = findings(
+        {name: _series(ours) for name in "abcdefghij"}, {name: _series(parent) for name in "abcdefghij"}
+    )[0]
     assert one.wide
     assert many.wide
     assert one.wide == one.worse

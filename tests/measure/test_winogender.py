@@ -25,7 +25,9 @@ def test_sentences_become_prompts(tmp_path: Path) -> None:
     (tmp_path / "all_sentences.tsv").write_text(ROWS)
     first, second = read_winogender(tmp_path)
     assert first.pronouns == ("his", "her", "their")
-    assert first.prompt(1) == 'The nurse told the patient that her blood was drawn. The pronoun "her" refers to'
+    assert (
+        first.prompt(1) == 'The nurse told the patient that her blood was drawn. The pronoun "her" refers to'
+    )
     assert first.referents == (" the nurse", " the patient")
     assert second.pronouns == ("he", "she", "they")
     assert second.referents == (" the nurse", " someone")
@@ -36,7 +38,11 @@ def test_the_published_file(shared: Path) -> None:
     schemas = read_winogender(shared / "data" / "winogender")
     assert len(schemas) == 240
     assert len({schema.occupation for schema in schemas}) == 60
-    assert {schema.pronouns for schema in schemas} == {("he", "she", "they"), ("his", "her", "their"), ("him", "her", "them")}
+    assert {schema.pronouns for schema in schemas} == {
+        ("he", "she", "they"),
+        ("his", "her", "their"),
+        ("him", "her", "them"),
+    }
 
 
 @pytest.mark.parametrize(
@@ -44,8 +50,14 @@ def test_the_published_file(shared: Path) -> None:
     [
         ("", "holds no sentence"),
         ("nurse.patient.male.txt\tHe.", "line 1: not OCCUPATION.PARTICIPANT.ANSWER.GENDER.txt"),
-        (ROWS.replace("nurse.someone.0.neutral.txt", "nurse.someone.1.neutral.txt"), "nurse.someone.0 has no neutral sentence"),
-        (ROWS.replace(" her blood", " his blood").replace(" their blood", " his blood"), "nurse.patient.1 is the same in every gender"),
+        (
+            ROWS.replace("nurse.someone.0.neutral.txt", "nurse.someone.1.neutral.txt"),
+            "nurse.someone.0 has no neutral sentence",
+        ),
+        (
+            ROWS.replace(" her blood", " his blood").replace(" their blood", " his blood"),
+            "nurse.patient.1 is the same in every gender",
+        ),
     ],
 )
 def test_a_damaged_file_is_one_line(tmp_path: Path, text: str, message: str) -> None:

@@ -33,11 +33,15 @@ def test_logits_equal_the_whole_model(tiny: Maker, family: str) -> None:
     whole = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     with torch.no_grad():
         expected = whole(tokens).logits
-    torch.testing.assert_close(_streamed(open_model(str(folder)).stream(), tokens), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        _streamed(open_model(str(folder)).stream(), tokens), expected, rtol=1e-5, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gemma3_text", "phi3"])
-def test_embedding_holds_the_rows_that_occur_and_no_others(tiny: Maker, monkeypatch: pytest.MonkeyPatch, family: str) -> None:
+def test_embedding_holds_the_rows_that_occur_and_no_others(
+    tiny: Maker, monkeypatch: pytest.MonkeyPatch, family: str
+) -> None:
     monkeypatch.setattr("secateur.model.formats.raw_reads._PIECE_ELEMENTS", 640)
     folder = tiny(family)
     tokens = torch.tensor([[7, 150, 7, 1], [0, 2, 199, 150]])
@@ -61,7 +65,9 @@ def test_tap_sees_the_inputs_that_hooks_on_the_whole_model_see(tiny: Maker) -> N
     expected: dict[str, torch.Tensor] = {}
     for name in ("self_attn.o_proj", "mlp.down_proj"):
         module = whole.get_submodule(f"model.layers.0.{name}")
-        module.register_forward_pre_hook(lambda _module, inputs, name=name: expected.__setitem__(name, inputs[0]))
+        module.register_forward_pre_hook(
+            lambda _module, inputs, name=name: expected.__setitem__(name, inputs[0])
+        )
     with torch.no_grad():
         whole(tokens)
     stream = open_model(str(folder)).stream()
@@ -117,7 +123,9 @@ def test_slopes_are_those_of_the_whole_model(tiny: Maker, family: str) -> None:
     inputs: list[torch.Tensor] = []
     layer = whole.model.layers[1]
     layer.register_forward_pre_hook(lambda _layer, given: inputs.append(given[0]))
-    layer.register_forward_hook(lambda _layer, _given, output: outputs.append(output[0] if isinstance(output, tuple) else output))
+    layer.register_forward_hook(
+        lambda _layer, _given, output: outputs.append(output[0] if isinstance(output, tuple) else output)
+    )
     whole(tokens)
     outputs[0].square().sum().backward()
     with opened.stream().open(1) as live:

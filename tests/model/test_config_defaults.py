@@ -24,7 +24,13 @@ from secateur.model.transformers_model import transformers_config
 from secateur_runtime.errors import OutputError
 
 Asking = Callable[[dict[str, Any]], Any]
-CONFIG: dict[str, Any] = {"model_type": "llama", "hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2, "rope_theta": 5e5}
+CONFIG: dict[str, Any] = {
+    "model_type": "llama",
+    "hidden_size": 64,
+    "num_attention_heads": 4,
+    "num_hidden_layers": 2,
+    "rope_theta": 5e5,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -56,13 +62,21 @@ def _plain(config: Any) -> dict[str, Any]:
 def test_it_says_what_the_class_says(family: str, tiny: Maker, answered: Asking) -> None:
     config = open_model(str(tiny(family))).source.config
     # What a class fills in by itself is left to it.
-    config = {key: value for key, value in config.items() if key not in ("layer_types", "no_rope_layers", "hidden_act", "hidden_activation", "rms_norm_eps")}
+    config = {
+        key: value
+        for key, value in config.items()
+        if key not in ("layer_types", "no_rope_layers", "hidden_act", "hidden_activation", "rms_norm_eps")
+    }
     found, theirs = answered(config), transformers_config(config)
     assert type(found) is not type(theirs)
     assert _plain(found) == _plain(theirs)
     for index in range(config["num_hidden_layers"]):
         kind = rotary_kind(theirs, index)
-        assert (turns(found, index), sight(found, index), rotary_kind(found, index)) == (turns(theirs, index), sight(theirs, index), kind)
+        assert (turns(found, index), sight(found, index), rotary_kind(found, index)) == (
+            turns(theirs, index),
+            sight(theirs, index),
+            kind,
+        )
         assert torch.equal(frequencies(found, kind)(9)[0], frequencies(theirs, kind)(9)[0])
 
 

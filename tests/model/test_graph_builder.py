@@ -17,7 +17,15 @@ from secateur.model.graph_builder import block_groups, read_graph, tensor_shapes
 from secateur_runtime.decoder.block_shape import BlockShape
 from secateur_runtime.errors import UnsupportedModelError
 
-ROLES = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"]
+ROLES = [
+    "self_attn.q_proj",
+    "self_attn.k_proj",
+    "self_attn.v_proj",
+    "self_attn.o_proj",
+    "mlp.gate_proj",
+    "mlp.up_proj",
+    "mlp.down_proj",
+]
 FUSED = ["self_attn.qkv_proj", "self_attn.o_proj", "mlp.gate_up_proj", "mlp.down_proj"]
 LLAMA = {
     "model_type": "llama",
@@ -78,9 +86,13 @@ def test_every_family_is_read(tiny: Maker, family: str) -> None:
     assert graph.parameters == sum(source.read(name).numel() for name in source.tensors)
     for block in graph.blocks:
         assert [linear.module for linear in block.linears] == (FUSED if family == "phi3" else ROLES)
-        assert [linear.stage for linear in block.linears] == ([0, 1, 2, 3] if family == "phi3" else [0, 0, 0, 1, 2, 2, 3])
+        assert [linear.stage for linear in block.linears] == (
+            [0, 1, 2, 3] if family == "phi3" else [0, 0, 0, 1, 2, 2, 3]
+        )
         assert block.shape == BlockShape(4, 2, source.config.get("head_dim", 16), 96)
-        assert [group.name for group in block.groups] == [f"{block.index}.{kind}" for kind in ("kv", "head", "ffn")]
+        assert [group.name for group in block.groups] == [
+            f"{block.index}.{kind}" for kind in ("kv", "head", "ffn")
+        ]
         assert [group.half for group in block.groups] == ["attn", "attn", "ffn"]
     named = {name for block in graph.blocks for name in block.tensors} | set(graph.outside)
     assert named == set(source.tensors)
@@ -138,9 +150,13 @@ def test_units_tile_what_they_cut(family: str, shape: BlockShape, biased: bool) 
     assert all(sum(counts) == shape.n_heads * shape.head_dim for counts in heads.values())
     assert all(set(counts) == {1} for counts in seen.values())
     inputs = ("o_proj.weight", "down_proj.weight")
-    cut = {name for name in shapes if "_proj" in name and not name.endswith(("o_proj.bias", "down_proj.bias"))}
+    cut = {
+        name for name in shapes if "_proj" in name and not name.endswith(("o_proj.bias", "down_proj.bias"))
+    }
     assert set(seen) == {(name, 1 if name.endswith(inputs) else 0) for name in cut}
-    assert len(groups) == bool(shape.n_heads) + (shape.n_heads > shape.n_kv_heads) + bool(shape.intermediate_size)
+    assert len(groups) == bool(shape.n_heads) + (shape.n_heads > shape.n_kv_heads) + bool(
+        shape.intermediate_size
+    )
 
 
 def test_a_unit_is_one_kv_head_with_its_query_heads() -> None:
@@ -155,14 +171,21 @@ def test_a_unit_is_one_kv_head_with_its_query_heads() -> None:
     assert [(part.dim, part.offset) for part in ffn.slices] == [(0, 0), (0, 5), (1, 0)]
 
 
-@pytest.mark.parametrize("shape", [BlockShape(4, 4, 2, 12), BlockShape(4, 1, 2, 12), BlockShape(4, 2, 6, 12)], ids=["mha", "mqa", "wide heads"])
+@pytest.mark.parametrize(
+    "shape",
+    [BlockShape(4, 4, 2, 12), BlockShape(4, 1, 2, 12), BlockShape(4, 2, 6, 12)],
+    ids=["mha", "mqa", "wide heads"],
+)
 def test_attention_of_any_width(shape: BlockShape) -> None:
     source = make_llama(shape, num_key_value_heads=shape.n_kv_heads, head_dim=shape.head_dim)
     assert read_graph(source).blocks[1].shape == shape
 
 
 def test_blocks_of_unequal_width() -> None:
-    rows = [{"n_heads": 2, "n_kv_heads": 1, "head_dim": 2, "intermediate_size": 0}, {"n_heads": 0, "n_kv_heads": 0, "head_dim": 2, "intermediate_size": 5}]
+    rows = [
+        {"n_heads": 2, "n_kv_heads": 1, "head_dim": 2, "intermediate_size": 0},
+        {"n_heads": 0, "n_kv_heads": 0, "head_dim": 2, "intermediate_size": 5},
+    ]
     config = {**LLAMA, SHAPES_KEY: rows, "model_type": "pruned", "base_model_type": "llama"}
     tensors: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (10, 8), "model.norm.weight": (8,)}
     for index, row in enumerate(rows):
@@ -186,7 +209,10 @@ def test_buffers_of_old_checkpoints_are_left_out() -> None:
         ({"num_local_experts": 8}, "mixture of experts"),
         ({"hidden_size": 9}, "hidden_size is 9 but model.embed_tokens.weight has 8"),
         ({"vocab_size": 11}, "vocab_size is 11 but model.embed_tokens.weight has 10"),
-        ({"intermediate_size": 13}, r"model.layers.0.mlp.gate_proj.weight is \[12, 8\] where config.json means \[13, 8\]"),
+        (
+            {"intermediate_size": 13},
+            r"model.layers.0.mlp.gate_proj.weight is \[12, 8\] where config.json means \[13, 8\]",
+        ),
         ({"num_key_value_heads": 1}, r"wrong shape: model.layers.0.self_attn.k_proj.weight is \[4, 8\]"),
         ({"num_key_value_heads": 3}, "4 query heads do not divide among 3"),
         ({"num_attention_heads": "4"}, "num_attention_heads in config.json is '4'"),
@@ -197,7 +223,10 @@ def test_buffers_of_old_checkpoints_are_left_out() -> None:
         ({"attention_bias": True}, "missing model.layers.0.self_attn.q_proj.bias"),
         ({SHAPES_KEY: [{}]}, "does not list 2 blocks"),
         ({SHAPES_KEY: [{}, {}]}, "not a block shape"),
-        ({SHAPES_KEY: [{"n_heads": -1, "n_kv_heads": 1, "head_dim": 1, "intermediate_size": 1}] * 2}, "the widths"),
+        (
+            {SHAPES_KEY: [{"n_heads": -1, "n_kv_heads": 1, "head_dim": 1, "intermediate_size": 1}] * 2},
+            "the widths",
+        ),
     ],
 )
 def test_what_does_not_fit_is_named(config: dict[str, Any], message: str) -> None:
@@ -227,5 +256,7 @@ def test_missing_tensors_are_named(name: str, message: str) -> None:
 def test_unexpected_tensors_are_named() -> None:
     source = make_llama()
     source.stored |= {f"model.layers.0.mlp.experts.{index}.w1": TensorInfo((1,), "F32") for index in range(6)}
-    with pytest.raises(UnsupportedModelError, match=r"unexpected model.layers.0.mlp.experts.0.w1, .* and 2 more"):
+    with pytest.raises(
+        UnsupportedModelError, match=r"unexpected model.layers.0.mlp.experts.0.w1, .* and 2 more"
+    ):
         read_graph(source)

@@ -15,7 +15,13 @@ from tests.conftest import Maker
 from tests.tiny_models import TEXT
 
 from secateur.model.formats.open_source import open_source
-from secateur.model.tokenizer_pruning import Vocabulary, check_tokenizer, fewer_ids, narrow_tokenizer, vocabulary
+from secateur.model.tokenizer_pruning import (
+    Vocabulary,
+    check_tokenizer,
+    fewer_ids,
+    narrow_tokenizer,
+    vocabulary,
+)
 from secateur_runtime.errors import UnsupportedModelError, VerificationError
 
 WORDS = [*TEXT.split(), " the", "\n\n", "  ", " 東京", "🌳", "naïve", "<|im_end|>", "▁", "\t"]
@@ -29,16 +35,26 @@ def sentencepiece() -> Any:
 
     backend = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
     backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
     special = [AddedToken(token, special=True, normalized=False) for token in ("<unk>", "<s>", "</s>")]
-    trainer = trainers.BpeTrainer(vocab_size=500, special_tokens=[*special, *(f"<0x{byte:02X}>" for byte in range(256))], show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=500,
+        special_tokens=[*special, *(f"<0x{byte:02X}>" for byte in range(256))],
+        show_progress=False,
+    )
     backend.train_from_iterator([TEXT.replace(" ", "▁")], trainer)
     # The trainer takes bytes for special tokens; a SentencePiece vocabulary does not.
     body = json.loads(backend.to_str())
     body["added_tokens"] = body["added_tokens"][:3]
     backend = Tokenizer.from_str(json.dumps(body))
-    backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", backend.token_to_id("<s>"))])
-    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
+    backend.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", backend.token_to_id("<s>"))]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, unk_token="<unk>", bos_token="<s>", eos_token="</s>"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -66,27 +82,42 @@ def narrowed(tokenizer: Any, kept: list[int], folder: Path) -> Any:
 class TestBoth:
     @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(data=st.data())
-    def test_text_comes_back_and_pieces_that_are_left_stay(self, tokenizers: dict[str, Any], tmp_path: Path, kind: str, data: st.DataObject) -> None:
+    def test_text_comes_back_and_pieces_that_are_left_stay(
+        self, tokenizers: dict[str, Any], tmp_path: Path, kind: str, data: st.DataObject
+    ) -> None:
         before = tokenizers[kind]
         known = vocabulary(before, CONFIG)
-        kept = closed(known, data.draw(st.lists(st.sampled_from(sorted(known.tokens)), max_size=60, unique=True)))
+        kept = closed(
+            known, data.draw(st.lists(st.sampled_from(sorted(known.tokens)), max_size=60, unique=True))
+        )
         found = narrowed(before, kept, tmp_path / kind)
         check_tokenizer(found, before, kept)
-        for text in data.draw(st.lists(st.lists(st.sampled_from(WORDS), max_size=8).map("".join) | st.text(max_size=12), max_size=8)):
-            ids, old = found(text, add_special_tokens=False)["input_ids"], before(text, add_special_tokens=False)["input_ids"]
+        for text in data.draw(
+            st.lists(
+                st.lists(st.sampled_from(WORDS), max_size=8).map("".join) | st.text(max_size=12), max_size=8
+            )
+        ):
+            ids, old = (
+                found(text, add_special_tokens=False)["input_ids"],
+                before(text, add_special_tokens=False)["input_ids"],
+            )
             assert found.decode(ids) == before.decode(old)
             assert set(kept) - set(old) or len(kept) == len(old)
             if set(old) <= set(kept):
                 assert [kept[index] for index in ids] == old
 
     def test_special_tokens_bytes_and_named_ids_stay(self, tokenizers: dict[str, Any], kind: str) -> None:
-        known = vocabulary(tokenizers[kind], {"eos_token_id": [300, 301], "pad_token_id": None, "bos_token_id": 10**6})
+        known = vocabulary(
+            tokenizers[kind], {"eos_token_id": [300, 301], "pad_token_id": None, "bos_token_id": 10**6}
+        )
         fixed = {known.tokens[index] for index in known.fixed}
         assert {300, 301} <= known.fixed
         assert set(tokenizers[kind].all_special_tokens) <= fixed
         assert len(fixed) >= 256 + 3
 
-    def test_what_a_token_is_merged_from_spells_it(self, tokenizers: dict[str, Any], tmp_path: Path, kind: str) -> None:
+    def test_what_a_token_is_merged_from_spells_it(
+        self, tokenizers: dict[str, Any], tmp_path: Path, kind: str
+    ) -> None:
         before = tokenizers[kind]
         known = vocabulary(before, CONFIG)
         longest = max(set(known.tokens) - known.fixed, key=lambda index: len(known.tokens[index]))
@@ -94,9 +125,13 @@ class TestBoth:
         kept = closed(known, [longest])
         text = before.decode([longest])
         (old,) = (index for index in before(text, add_special_tokens=False)["input_ids"] if index == longest)
-        assert kept.index(old) in narrowed(before, kept, tmp_path)(text, add_special_tokens=False)["input_ids"]
+        assert (
+            kept.index(old) in narrowed(before, kept, tmp_path)(text, add_special_tokens=False)["input_ids"]
+        )
 
-    def test_a_tokenizer_that_spells_otherwise_is_refused(self, tokenizers: dict[str, Any], tmp_path: Path, kind: str) -> None:
+    def test_a_tokenizer_that_spells_otherwise_is_refused(
+        self, tokenizers: dict[str, Any], tmp_path: Path, kind: str
+    ) -> None:
         before = tokenizers[kind]
         known = vocabulary(before, CONFIG)
         kept = closed(known, sorted(known.tokens)[-40:])
@@ -114,7 +149,9 @@ def test_every_file_gets_the_new_ids(tmp_path: Path) -> None:
     (tmp_path / "merges.txt").write_text("")
     (tmp_path / "tokenizer.model").write_bytes(b"")
     (tmp_path / "added_tokens.json").write_text(json.dumps({"</s>": 2, "gone": 499}))
-    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, 300], "suppress_tokens": [300, 310], "temperature": 0.5}))
+    (tmp_path / "generation_config.json").write_text(
+        json.dumps({"eos_token_id": [2, 300], "suppress_tokens": [300, 310], "temperature": 0.5})
+    )
     said = json.loads((tmp_path / "tokenizer_config.json").read_text())
     said["added_tokens_decoder"] = {"2": {"content": "</s>"}, "499": {"content": "gone"}}
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(said))
@@ -126,20 +163,35 @@ def test_every_file_gets_the_new_ids(tmp_path: Path) -> None:
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
-    narrow_tokenizer(tmp_path, PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(whole))), kept)
+    narrow_tokenizer(
+        tmp_path, PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(whole))), kept
+    )
     body = json.loads((tmp_path / "tokenizer.json").read_text())
     assert [entry["id"] for entry in body["added_tokens"]] == [0, 1]
     assert body["post_processor"]["special_tokens"]["<s>"]["ids"] == [0]
     assert sorted(body["model"]["vocab"].values()) == list(range(len(kept)))
     assert json.loads((tmp_path / "added_tokens.json").read_text()) == {"</s>": 1}
-    assert json.loads((tmp_path / "generation_config.json").read_text()) == {"eos_token_id": [1, 258], "suppress_tokens": [258], "temperature": 0.5}
-    assert json.loads((tmp_path / "tokenizer_config.json").read_text())["added_tokens_decoder"] == {"1": {"content": "</s>"}}
+    assert json.loads((tmp_path / "generation_config.json").read_text()) == {
+        "eos_token_id": [1, 258],
+        "suppress_tokens": [258],
+        "temperature": 0.5,
+    }
+    assert json.loads((tmp_path / "tokenizer_config.json").read_text())["added_tokens_decoder"] == {
+        "1": {"content": "</s>"}
+    }
     assert not (tmp_path / "merges.txt").exists()
     assert not (tmp_path / "tokenizer.model").exists()
 
 
 def test_ids_of_a_config() -> None:
-    config = {"eos_token_id": [4, 9], "bos_token_id": 2, "pad_token_id": None, "decoder_start_token_id": 3, "bad_words_ids": [[2, 4], [3]], "hidden_size": 4}
+    config = {
+        "eos_token_id": [4, 9],
+        "bos_token_id": 2,
+        "pad_token_id": None,
+        "decoder_start_token_id": 3,
+        "bad_words_ids": [[2, 4], [3]],
+        "hidden_size": 4,
+    }
     assert fewer_ids(config, [2, 4, 9]) == {
         "eos_token_id": [1, 2],
         "bos_token_id": 0,
@@ -150,8 +202,13 @@ def test_ids_of_a_config() -> None:
     }
 
 
-@pytest.mark.parametrize(("change", "message"), [({"type": "Unigram"}, "Unigram"), ({"end_of_word_suffix": "</w>"}, "marks inside words")])
-def test_other_kinds_of_tokenizers_are_refused(tokenizers: dict[str, Any], change: dict[str, str], message: str) -> None:
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"type": "Unigram"}, "Unigram"), ({"end_of_word_suffix": "</w>"}, "marks inside words")],
+)
+def test_other_kinds_of_tokenizers_are_refused(
+    tokenizers: dict[str, Any], change: dict[str, str], message: str
+) -> None:
     class Other:
         is_fast = True
 

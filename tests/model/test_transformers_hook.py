@@ -24,7 +24,11 @@ def unequal(tiny: Maker, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A written model of unequal blocks whose channels its parent's class would refuse."""
     folder, out = tiny("llama"), tmp_path_factory.mktemp("unequal") / "out"
     keep = {"0.ffn": tuple(range(40)), "hidden": tuple(range(63))}
-    apply(Plan(model=open_model(str(folder)).digest, keep=keep, drop=("1.attn",), made_by={"repair": "none"}), str(folder), out)
+    apply(
+        Plan(model=open_model(str(folder)).digest, keep=keep, drop=("1.attn",), made_by={"repair": "none"}),
+        str(folder),
+        out,
+    )
     return out
 
 
@@ -58,7 +62,13 @@ print(AutoConfig.from_pretrained({str(unequal)!r}).model_type)
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:
-    assert _run("import sys, secateur; print(*(name for name in ('torch', 'transformers', 'numpy') if name in sys.modules))") == ""
+    assert (
+        _run(
+            "import sys, secateur; print(*(name for name in ('torch', 'transformers', 'numpy') if name in"
+            " sys.modules))"
+        )
+        == ""
+    )
 
 
 def test_transformers_is_imported_as_ever() -> None:

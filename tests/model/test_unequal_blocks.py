@@ -38,7 +38,9 @@ def _masked(folder: Path, plan: Plan) -> torch.Tensor:
         weight = (layer.mlp.down_proj if kind == "ffn" else layer.self_attn.o_proj).weight
         total = {"ffn": 96, "kv": 2}[kind]
         columns = weight.shape[1] // total
-        gone = [unit * columns + offset for unit in range(total) if unit not in units for offset in range(columns)]
+        gone = [
+            unit * columns + offset for unit in range(total) if unit not in units for offset in range(columns)
+        ]
         weight.data[:, gone] = 0
     for name in plan.drop:
         index, _, part = name.partition(".")
@@ -61,7 +63,9 @@ def _logits(model: torch.nn.Module) -> torch.Tensor:
 def test_surgery_equals_masking(tiny: Maker, tmp_path: Path, family: str, layout: str) -> None:
     folder = tiny(family)
     blocks = len(open_model(str(folder)).graph.blocks)
-    keep = {f"{index}.ffn": tuple(range(index % 3, 96, 2))[:40] for index in range(blocks)} | {f"{index}.kv": (index % 2,) for index in range(blocks)}
+    keep = {f"{index}.ffn": tuple(range(index % 3, 96, 2))[:40] for index in range(blocks)} | {
+        f"{index}.kv": (index % 2,) for index in range(blocks)
+    }
     drop: tuple[str, ...] = ()
     if layout == "unequal":
         keep = {"0.ffn": tuple(range(0, 96, 3)), "1.kv": (1,)}
@@ -93,7 +97,9 @@ def test_dropping_whole_blocks_gives_a_stock_checkpoint(tiny: Maker, tmp_path: P
 
 def test_remote_code_loads_it_without_this_package(tiny: Maker, tmp_path: Path) -> None:
     folder = tiny("llama")
-    secateur.apply(_plan(folder, {"0.ffn": tuple(range(32))}, ("1.attn",)), str(folder), tmp_path / "out", settings=EXACT)
+    secateur.apply(
+        _plan(folder, {"0.ffn": tuple(range(32))}, ("1.attn",)), str(folder), tmp_path / "out", settings=EXACT
+    )
     torch.save(TOKENS, tmp_path / "tokens.pt")
     script = f"""
 import sys
@@ -106,7 +112,12 @@ with torch.no_grad():
     torch.save(model(tokens).logits, {str(tmp_path / "logits.pt")!r})
 model.generate(tokens[:, :5], max_new_tokens=3, pad_token_id=2)
 """
-    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, env={"HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"})
+    subprocess.run(
+        [sys.executable, "-c", script],
+        check=True,
+        capture_output=True,
+        env={"HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"},
+    )
     register()
     ours = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32).eval()
     torch.testing.assert_close(torch.load(tmp_path / "logits.pt"), _logits(ours), rtol=1e-5, atol=1e-5)
@@ -115,7 +126,10 @@ model.generate(tokens[:, :5], max_new_tokens=3, pad_token_id=2)
 def test_stock_transformers_refuses_it_rather_than_load_something_else(tiny: Maker, tmp_path: Path) -> None:
     folder = tiny("llama")
     secateur.apply(_plan(folder, {}, ("1.attn",)), str(folder), tmp_path / "out", settings=EXACT)
-    script = f"from transformers import AutoModelForCausalLM; AutoModelForCausalLM.from_pretrained({str(tmp_path / 'out')!r}, trust_remote_code=False)"
+    script = (
+        "from transformers import AutoModelForCausalLM;"
+        f" AutoModelForCausalLM.from_pretrained({str(tmp_path / 'out')!r}, trust_remote_code=False)"
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode != 0
     assert "trust_remote_code" in done.stderr
@@ -126,8 +140,12 @@ def test_an_interrupted_cut_goes_on_with_the_same_bytes(tiny: Maker, tmp_path: P
     folder = tiny("qwen2")
     made_by = {"repair": "lsq", "calibration": "builtin", "samples": "4", "window": "64"}
     base = _plan(folder, {"0.ffn": tuple(range(50)), "1.kv": (0,), "2.ffn": tuple(range(20, 60))}, ("1.ffn",))
-    digest = secateur.plan(str(folder), sparsity=0.5, method="wanda", calibration=Calibration(samples=4, window=64)).made_by["calibration_digest"]
-    plan = Plan(model=base.model, keep=base.keep, drop=base.drop, made_by=made_by | {"calibration_digest": digest})
+    digest = secateur.plan(
+        str(folder), sparsity=0.5, method="wanda", calibration=Calibration(samples=4, window=64)
+    ).made_by["calibration_digest"]
+    plan = Plan(
+        model=base.model, keep=base.keep, drop=base.drop, made_by=made_by | {"calibration_digest": digest}
+    )
     secateur.apply(plan, str(folder), tmp_path / "whole")
     with killed_at(3):
         secateur.apply(plan, str(folder), tmp_path / "out")

@@ -20,7 +20,9 @@ CALIBRATION = Calibration(samples=8, window=256)
 
 @pytest.mark.slow
 @pytest.mark.ci
-def test_smollm2_pruned_by_half_still_predicts_and_stock_transformers_agrees(smollm2: str, tmp_path: Path) -> None:
+def test_smollm2_pruned_by_half_still_predicts_and_stock_transformers_agrees(
+    smollm2: str, tmp_path: Path
+) -> None:
     made = prune(smollm2, tmp_path / "out", sparsity=0.5, method="sparsegpt", calibration=CALIBRATION)
     assert made.sparsity == pytest.approx(0.5, abs=1e-3)
     assert made.reload_difference <= 1e-4
@@ -40,10 +42,25 @@ def test_the_protocol_gives_the_published_dense_perplexity(smollm2: str, shared:
 
 @pytest.mark.slow
 @pytest.mark.ci
-def test_two_commands_lead_from_smollm2_to_a_pruned_file_that_llama_cpp_runs(smollm2: str, tmp_path: Path) -> None:
+def test_two_commands_lead_from_smollm2_to_a_pruned_file_that_llama_cpp_runs(
+    smollm2: str, tmp_path: Path
+) -> None:
     """What the README promises a newcomer: the export ends well only if llama.cpp predicts what the model predicts."""
     folder, file = tmp_path / "narrow", tmp_path / "narrow.gguf"
-    _secateur("prune", smollm2, "-o", str(folder), "--method", "width", "--ratio", "0.2", "--samples", "8", "--calib-window", "256")
+    _secateur(
+        "prune",
+        smollm2,
+        "-o",
+        str(folder),
+        "--method",
+        "width",
+        "--ratio",
+        "0.2",
+        "--samples",
+        "8",
+        "--calib-window",
+        "256",
+    )
     done = _secateur("export", str(folder), "-o", str(file), "--type", "q8_0")
     assert done["verified"]
     # Which neurons stay hangs on the text, which differs from one Python to the next: 0.005 and 0.012 were seen.
@@ -53,7 +70,9 @@ def test_two_commands_lead_from_smollm2_to_a_pruned_file_that_llama_cpp_runs(smo
 
 
 def _secateur(*arguments: str) -> dict[str, Any]:
-    done = subprocess.run([sys.executable, "-m", "secateur", *arguments, "--json"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "secateur", *arguments, "--json"], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     body: dict[str, Any] = json.loads(done.stdout)
     return body

@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 from tests.present.comparisons import DENSE, DIGEST, ROWS, WANDA, job, record, write
 
-from secateur.present.comparison_folder import CELLS, Part, cell_folder, read_cells, read_job, write_json, write_part
+from secateur.present.comparison_folder import (
+    CELLS,
+    Part,
+    cell_folder,
+    read_cells,
+    read_job,
+    write_json,
+    write_part,
+)
 from secateur_runtime.errors import RecordError
 from secateur_runtime.record import Record
 
@@ -49,7 +57,9 @@ def _another_model(folder: Path) -> None:
 
 
 def _no_records(folder: Path) -> None:
-    (cell_folder(folder, DENSE) / "speed.json").write_text('{"source": "x", "records": [{"name": "speed"}], "removed": [], "notes": []}')
+    (cell_folder(folder, DENSE) / "speed.json").write_text(
+        '{"source": "x", "records": [{"name": "speed"}], "removed": [], "notes": []}'
+    )
 
 
 def _text_for_a_number(folder: Path) -> None:
@@ -87,7 +97,9 @@ def _no_job(folder: Path) -> None:
         (_no_job, "holds no compare.json"),
     ],
 )
-def test_what_is_no_comparison_is_refused(tmp_path: Path, spoil: Callable[[Path], None], message: str) -> None:
+def test_what_is_no_comparison_is_refused(
+    tmp_path: Path, spoil: Callable[[Path], None], message: str
+) -> None:
     spoil(write(tmp_path))
     with pytest.raises(RecordError, match=message) as raised:
         read_cells(tmp_path, read_job(tmp_path))
@@ -96,7 +108,13 @@ def test_what_is_no_comparison_is_refused(tmp_path: Path, spoil: Callable[[Path]
 
 def test_a_record_is_what_it_says() -> None:
     assert Record.from_dict(json.loads(json.dumps(record("a", 2).as_dict()))) == record("a", 2)
-    bodies: list[object] = [None, [], {"name": "a"}, record("a", 2).as_dict() | {"value": True}, record("a", 2).as_dict() | {"unit": 3}]
+    bodies: list[object] = [
+        None,
+        [],
+        {"name": "a"},
+        record("a", 2).as_dict() | {"value": True},
+        record("a", 2).as_dict() | {"unit": 3},
+    ]
     for body in bodies:
         with pytest.raises(RecordError):
             Record.from_dict(body)

@@ -58,8 +58,19 @@ def test_drawn_sorted_and_silent(written: Path) -> None:
 def test_a_phone(written: Path, scheme: str) -> None:
     with _drawn(written, 375, scheme) as (shown, said, _):
         assert shown.evaluate("document.documentElement.scrollWidth") <= 375
-        assert max(shown.evaluate("[...document.querySelectorAll('.chart svg')].map(chart => chart.getBoundingClientRect().right)")) <= 375
-        paper, ink = shown.evaluate("[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.querySelector('.chart svg text')).fill]")
+        assert (
+            max(
+                shown.evaluate(
+                    "[...document.querySelectorAll('.chart svg')].map(chart =>"
+                    " chart.getBoundingClientRect().right)"
+                )
+            )
+            <= 375
+        )
+        paper, ink = shown.evaluate(
+            "[getComputedStyle(document.body).backgroundColor,"
+            " getComputedStyle(document.querySelector('.chart svg text')).fill]"
+        )
         assert (light(paper) > 200) == (scheme == "light")
         assert (light(ink) < 100) == (scheme == "light")
         assert said == []

@@ -42,7 +42,10 @@ def test_tasks_replace_next_tokens(tmp_path: Path) -> None:
     write(tmp_path)
     names = ("comprehension/a/acc", "comprehension/b/acc", "word prediction/c/acc")
     for row, scores in ((job().rows[0], (0.5, 0.7, 0.9)), (WIDTH, (0.45, 0.51, 0.1))):
-        part = Part(source=DIGEST, records=tuple(record(name, value) for name, value in zip(names, scores, strict=True)))
+        part = Part(
+            source=DIGEST,
+            records=tuple(record(name, value) for name, value in zip(names, scores, strict=True)),
+        )
         write_part(tmp_path, row, "tasks", part)
     lines = {line.row: line for line in lines_of(read_cells(tmp_path, job()))}
     assert lines[WIDTH].accuracy_kept == pytest.approx(0.8), "word prediction is another matter"
@@ -64,7 +67,13 @@ def test_tables(lines: dict[object, Line]) -> None:
 
 def test_kinds(lines: dict[object, Line]) -> None:
     rows = {row[0]: row for row in by_kind(list(lines.values()))}
-    assert list(rows) == ["magnitude", "unstructured", "structured, width", "structured, depth", "runtime-adaptive"]
+    assert list(rows) == [
+        "magnitude",
+        "unstructured",
+        "structured, width",
+        "structured, depth",
+        "runtime-adaptive",
+    ]
     assert rows["structured, width"][1:4] == ["20 %", "x 1.20", "85 %"]
     assert rows["structured, depth"][1:4] == ["19 %", "-", "70 %"]
     assert rows["runtime-adaptive"][-1].startswith("not measured")
@@ -76,11 +85,21 @@ def test_the_native_backend_has_columns_of_its_own(tmp_path: Path) -> None:
     few = Row("native int8", "", "quantized")
     figures = {
         job().rows[0]: {"native_bytes": 100e6, "native_decode": 40.0, "native_bandwidth": 0.9},
-        WANDA: {"native_bytes": 70e6, "native_decode": 60.0, "native_decode_ratio": 1.5, "native_bandwidth": 0.8},
+        WANDA: {
+            "native_bytes": 70e6,
+            "native_decode": 60.0,
+            "native_decode_ratio": 1.5,
+            "native_bandwidth": 0.8,
+        },
         few: {"native_bytes": 52e6, "native_decode": 70.0, "native_decode_ratio": 1.75},
     }
     for row, values in figures.items():
-        write_part(tmp_path, row, "tasks" if row != few else "speed", Part(source=DIGEST, records=tuple(record(*value) for value in values.items())))
+        write_part(
+            tmp_path,
+            row,
+            "tasks" if row != few else "speed",
+            Part(source=DIGEST, records=tuple(record(*value) for value in values.items())),
+        )
     with_few = replace(job(), rows=(*job().rows, few))
     lines = {line.row: line for line in lines_of(read_cells(tmp_path, with_few))}
     assert (lines[WANDA].speed_gain, lines[WANDA].native_gain) == (1.0, 1.5)
@@ -109,8 +128,7 @@ def test_a_failed_row_says_why(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("smaller", "expected"),
-    [(True, [(1, 9), (2, 5), (4, 4)]), (False, [(4, 4), (5, 5), (6, 7)])],
+    ("smaller", "expected"), [(True, [(1, 9), (2, 5), (4, 4)]), (False, [(4, 4), (5, 5), (6, 7)])]
 )
 def test_front(smaller: bool, expected: list[tuple[float, float]]) -> None:
     points: list[tuple[float, float]] = [(2, 5), (1, 9), (4, 4), (5, 5), (3, 6), (2, 6), (6, 7)]

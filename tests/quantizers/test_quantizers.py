@@ -17,7 +17,11 @@ from secateur.tensors.stats import LinearStats
 from secateur_runtime.errors import SecateurError
 from secateur_runtime.kernels.quantized import Codes, Grid
 
-GRIDS = [Grid(bits=bits, group=group, symmetric=symmetric) for bits, group in ((4, 32), (3, 16), (8, 48), (2, 96)) for symmetric in (True, False)]
+GRIDS = [
+    Grid(bits=bits, group=group, symmetric=symmetric)
+    for bits, group in ((4, 32), (3, 16), (8, 48), (2, 96))
+    for symmetric in (True, False)
+]
 ALL = pytest.mark.parametrize("name", list(QUANTIZERS))
 ROWS, WIDTH = 24, 96
 
@@ -85,8 +89,12 @@ def test_the_more_is_known_the_less_is_lost(grid: Grid) -> None:
 def test_the_others_answer_for_what_is_pruned_and_rounded() -> None:
     """The joint form: with the mask given, the survivors move to make up for it, so a sweep beats rounding the survivors."""
     weight, stats = make_problem(64, WIDTH)
-    pruned = weight.masked_fill(torch.rand(weight.shape, generator=torch.Generator().manual_seed(1)) < 0.5, 0.0)
-    assert error(quantized("gptq", pruned, stats, Grid(bits=3)), pruned, stats) < 0.6 * error(quantized("imatrix", pruned, stats, Grid(bits=3)), pruned, stats)
+    pruned = weight.masked_fill(
+        torch.rand(weight.shape, generator=torch.Generator().manual_seed(1)) < 0.5, 0.0
+    )
+    assert error(quantized("gptq", pruned, stats, Grid(bits=3)), pruned, stats) < 0.6 * error(
+        quantized("imatrix", pruned, stats, Grid(bits=3)), pruned, stats
+    )
 
 
 def test_the_sweep_equals_the_textbook() -> None:
@@ -161,7 +169,9 @@ def test_a_grid_that_holds_the_weight_loses_nothing() -> None:
     values.view(ROWS, 3, 32)[..., 0] = -8
     weight = Codes(Grid(), values, scales).dense()
     for name in QUANTIZERS:
-        torch.testing.assert_close(quantized(name, weight, make_problem(ROWS, WIDTH)[1], Grid()).dense(), weight, rtol=1e-3, atol=0)
+        torch.testing.assert_close(
+            quantized(name, weight, make_problem(ROWS, WIDTH)[1], Grid()).dense(), weight, rtol=1e-3, atol=0
+        )
 
 
 def test_missing_statistics_are_said() -> None:

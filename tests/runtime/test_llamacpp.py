@@ -30,7 +30,9 @@ ENDS = [0, 2]
 def llama_cpp(tiny_gguf: Maker) -> Any:
     """llama.cpp with a tiny model, exact."""
     pytest.importorskip("xllamacpp", reason="pip install 'secateur[llamacpp]'")
-    with Isolated("llama.cpp", LLAMACPP, {"path": str(tiny_gguf("qwen2")), "context": 64, "exact": True}) as backend:
+    with Isolated(
+        "llama.cpp", LLAMACPP, {"path": str(tiny_gguf("qwen2")), "context": 64, "exact": True}
+    ) as backend:
         yield backend
 
 
@@ -77,7 +79,9 @@ def test_a_file_that_does_not_load(tmp_path: Path) -> None:
 
 def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(MissingExtraError, match=r"checking needs llama.cpp: pip install 'secateur\[llamacpp\]'"):
+    with pytest.raises(
+        MissingExtraError, match=r"checking needs llama.cpp: pip install 'secateur\[llamacpp\]'"
+    ):
         require_llamacpp("checking")
 
 
@@ -95,6 +99,12 @@ class Dying:
 
 
 def test_a_runtime_that_aborts_is_one_line() -> None:
-    words, message = "/a/b/ggml.c:12: GGML_ASSERT(x) failed", r"dying stopped without an answer \(exit -9\): ggml.c:12: GGML_ASSERT\(x\) failed"
-    with Isolated("dying", f"{HERE}:Dying", {"words": words}) as backend, pytest.raises(VerificationError, match=message):
+    words, message = (
+        "/a/b/ggml.c:12: GGML_ASSERT(x) failed",
+        r"dying stopped without an answer \(exit -9\): ggml.c:12: GGML_ASSERT\(x\) failed",
+    )
+    with (
+        Isolated("dying", f"{HERE}:Dying", {"words": words}) as backend,
+        pytest.raises(VerificationError, match=message),
+    ):
         backend.generate([1], 2)

@@ -57,7 +57,10 @@ def test_turns() -> None:
     ("settings", "message"),
     [
         (Settings(backend="torhc"), r"unknown --backend 'torhc' \(did you mean torch\?\)"),
-        (Settings(kind="q4_0"), "--type q4_0 is not one that torch computes in: use f32 or bf16, or --backend llamacpp"),
+        (
+            Settings(kind="q4_0"),
+            "--type q4_0 is not one that torch computes in: use f32 or bf16, or --backend llamacpp",
+        ),
         (Settings(tokens=1), "--tokens must be at least 2"),
         (Settings(prompt=250, tokens=7), "has a context of 256 tokens: lower --prompt or --tokens"),
     ],
@@ -86,10 +89,23 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     return int(stopped.value.code or 0)
 
 
-def test_the_command(tiny: Maker, tiny_gguf: Maker, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command(
+    tiny: Maker, tiny_gguf: Maker, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A folder is exported first, a GGUF file is taken as it is."""
     pytest.importorskip("xllamacpp", reason="pip install 'secateur[llamacpp]'")
-    shape = ["--backend", "llamacpp", "--prompt", 16, "--tokens", 4, "--repeat", 3, "--against", tiny_gguf("qwen2")]
+    shape = [
+        "--backend",
+        "llamacpp",
+        "--prompt",
+        16,
+        "--tokens",
+        4,
+        "--repeat",
+        3,
+        "--against",
+        tiny_gguf("qwen2"),
+    ]
     assert run(monkeypatch, "bench", tiny("qwen2"), *shape, "--json") == 0
     body = json.loads(capsys.readouterr().out)
     ours, theirs = body["models"]
@@ -102,13 +118,20 @@ def test_the_command(tiny: Maker, tiny_gguf: Maker, monkeypatch: pytest.MonkeyPa
     assert "ratio" in table
 
 
-def test_the_export_command(tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_export_command(
+    tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     pytest.importorskip("xllamacpp", reason="pip install 'secateur[llamacpp]'")
     model = tiny("mistral")
     assert run(monkeypatch, "export", model, "-o", tmp_path / "a.gguf", "--type", "Q8_0", "--json") == 0
     output = capsys.readouterr()
     body = json.loads(output.out)
-    assert (body["architecture"], body["type"], body["verified"], body["context"]) == ("llama", "q8_0", True, 16)
+    assert (body["architecture"], body["type"], body["verified"], body["context"]) == (
+        "llama",
+        "q8_0",
+        True,
+        16,
+    )
     assert "note: llama.cpp has no attention window" in output.err
     assert run(monkeypatch, "export", model, "-o", tmp_path / "b.gguf", "--no-verify") == 0
     assert "was NOT verified" in capsys.readouterr().err

@@ -33,7 +33,9 @@ def _rows() -> list[Asked]:
 
     question, other = tokens(40), tokens(23)
     rows = [Asked(question, tokens(count)) for count in (1, 9, 4, 1)]
-    rows += [Asked(other + tokens(1), tokens(3)) for _ in range(3)] + [Asked(question[:12] + tokens(2), tokens(2))]
+    rows += [Asked(other + tokens(1), tokens(3)) for _ in range(3)] + [
+        Asked(question[:12] + tokens(2), tokens(2))
+    ]
     return rows + [Asked(tokens(1), tokens(count)) for count in (1, 30)] + [Asked(tokens(5), tokens(5))]
 
 
@@ -42,7 +44,10 @@ def _expected(model: Any, row: Asked) -> Scored:
         logits = model(torch.tensor([[*row.context, *row.tokens]]), use_cache=False).logits[0].double()
     rows = logits[len(row.context) - 1 : -1]
     targets = torch.tensor(row.tokens)
-    return Scored(float(rows.log_softmax(-1).gather(1, targets[:, None]).sum()), bool((rows.argmax(-1) == targets).all()))
+    return Scored(
+        float(rows.log_softmax(-1).gather(1, targets[:, None]).sum()),
+        bool((rows.argmax(-1) == targets).all()),
+    )
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -99,11 +104,21 @@ def test_any_backend_gives_the_same(tiny: Maker) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(st.lists(st.integers(0, 1), min_size=1, max_size=30), st.lists(st.integers(0, 1), min_size=1, max_size=4)), max_size=12))
+@given(
+    st.lists(
+        st.tuples(
+            st.lists(st.integers(0, 1), min_size=1, max_size=30),
+            st.lists(st.integers(0, 1), min_size=1, max_size=4),
+        ),
+        max_size=12,
+    )
+)
 def test_every_row_is_in_one_batch_with_its_own_beginning(pairs: list[tuple[list[int], list[int]]]) -> None:
     rows = [Asked(tuple(context), tuple(tokens)) for context, tokens in pairs]
     batches = list(_batches(_groups(rows)))
-    assert sorted(index for batch in batches for group in batch for index in group.rows) == list(range(len(rows)))
+    assert sorted(index for batch in batches for group in batch for index in group.rows) == list(
+        range(len(rows))
+    )
     for batch in batches:
         assert batch[-1].shared == min(group.shared for group in batch)
         for group in batch:
@@ -113,7 +128,9 @@ def test_every_row_is_in_one_batch_with_its_own_beginning(pairs: list[tuple[list
 
 def test_a_sum_of_logarithms_of_probabilities(tiny: Maker) -> None:
     """All answers of one token together have the probability one."""
-    found = TorchScorer(_whole(tiny("gemma2"))).score([Asked((5, 6, 7), (token,)) for token in range(384)], Silent())
+    found = TorchScorer(_whole(tiny("gemma2"))).score(
+        [Asked((5, 6, 7), (token,)) for token in range(384)], Silent()
+    )
     vocabulary = _whole(tiny("gemma2")).config.vocab_size
     assert len(found) >= vocabulary - 8
     assert sum(math.exp(answer.logprob) for answer in found[:vocabulary]) == pytest.approx(1.0, abs=1e-4)

@@ -25,7 +25,10 @@ def test_levels_are_nested_plans() -> None:
     assert EXAMPLE.kept(3) == {"0.kv": 2, "0.ffn": 4, "1.kv": 0, "1.ffn": 0, "2.kv": 2, "2.ffn": 4}
     assert (plan_of_level(EXAMPLE, 0).keep, plan_of_level(EXAMPLE, 0).drop) == ({}, ())
     assert (plan_of_level(EXAMPLE, 1).keep, plan_of_level(EXAMPLE, 1).drop) == ({"1.ffn": (0, 1)}, ())
-    assert (plan_of_level(EXAMPLE, 4).keep, set(plan_of_level(EXAMPLE, 4).drop)) == ({"0.kv": (1,)}, {"1.attn", "1.ffn"})
+    assert (plan_of_level(EXAMPLE, 4).keep, set(plan_of_level(EXAMPLE, 4).drop)) == (
+        {"0.kv": (1,)},
+        {"1.attn", "1.ffn"},
+    )
     assert plan_of_level(EXAMPLE, 4).model == EXAMPLE.model
 
 
@@ -109,7 +112,9 @@ BROKEN: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
 
 
 @pytest.mark.parametrize(("change", "says"), BROKEN)
-def test_what_is_no_ladder_is_refused_in_one_line(change: Callable[[dict[str, Any]], Any], says: str, tmp_path: Path) -> None:
+def test_what_is_no_ladder_is_refused_in_one_line(
+    change: Callable[[dict[str, Any]], Any], says: str, tmp_path: Path
+) -> None:
     body = json.loads(EXAMPLE.to_json())
     change(body)
     path = tmp_path / "ladder.json"
@@ -146,10 +151,19 @@ def test_a_ladder_must_be_made_for_its_model(tiny: Callable[..., Path]) -> None:
 
 
 def test_steps_may_be_taken_out_of_order_but_not_within_a_half() -> None:
-    assert EXAMPLE.kept_without(["1.attn", "0.kv:1"]) == {"0.kv": 1, "0.ffn": 4, "1.kv": 0, "1.ffn": 4, "2.kv": 2, "2.ffn": 4}
+    assert EXAMPLE.kept_without(["1.attn", "0.kv:1"]) == {
+        "0.kv": 1,
+        "0.ffn": 4,
+        "1.kv": 0,
+        "1.ffn": 4,
+        "2.kv": 2,
+        "2.ffn": 4,
+    }
     plan = plan_of_units(EXAMPLE, ["1.attn", "0.kv:1"])
     assert (plan.keep, plan.drop, plan.model) == ({"0.kv": (1,)}, ("1.attn",), EXAMPLE.model)
-    assert [EXAMPLE.kept(level) for level in range(5)] == [EXAMPLE.kept_without(rung.unit for rung in EXAMPLE.rungs[:level]) for level in range(5)]
+    assert [EXAMPLE.kept(level) for level in range(5)] == [
+        EXAMPLE.kept_without(rung.unit for rung in EXAMPLE.rungs[:level]) for level in range(5)
+    ]
     with pytest.raises(LadderError, match=r"'1\.ffn' cannot go without '1\.ffn:2'"):
         EXAMPLE.kept_without(["1.ffn"])
     with pytest.raises(LadderError, match=r"no step '1\.atn' \(did you mean 1\.attn\?\)"):

@@ -16,7 +16,11 @@ TWO = choices_of(["1.attn", "2.ffn"], [(100, 10), (300, 0)], [0.5, 0.1], [2.0, 2
 
 def test_needs_are_weights_cache_and_activations() -> None:
     seen = Observation(batch=2, tokens=3, remaining=4, available=0)
-    assert TWO.needs(seen).tolist() == [10_000 + 14 * 1_000 + 42, 9_900 + 14 * 990 + 42, 9_600 + 14 * 990 + 42]
+    assert TWO.needs(seen).tolist() == [
+        10_000 + 14 * 1_000 + 42,
+        9_900 + 14 * 990 + 42,
+        9_600 + 14 * 990 + 42,
+    ]
     assert TWO.frees(seen).tolist() == [100 + 14 * 10, 300]
 
 
@@ -39,7 +43,9 @@ def test_the_loss_of_other_sets_lies_within_the_ladders(choices: Choices) -> Non
 
 
 def test_the_loss_of_another_set_is_that_of_the_ladder_at_the_same_price() -> None:
-    assert choices_of(["1.attn", "2.ffn"], [(1, 1), (1, 0)], [0.2, 0.1], [2.0, 2.4, 3.0]).loss(np.array([False, True])) == pytest.approx(2.2)
+    assert choices_of(["1.attn", "2.ffn"], [(1, 1), (1, 0)], [0.2, 0.1], [2.0, 2.4, 3.0]).loss(
+        np.array([False, True])
+    ) == pytest.approx(2.2)
 
 
 def test_a_step_needs_the_ones_before_it_in_its_half() -> None:

@@ -25,7 +25,9 @@ class Lines:
     def __call__(self, hidden: Tensor) -> Tensor:
         return hidden @ self._weight.T
 
-    def slope(self, hidden: Tensor, loss: Callable[[Tensor], Tensor], tensors: tuple[str, ...]) -> tuple[float, dict[str, Tensor]]:
+    def slope(
+        self, hidden: Tensor, loss: Callable[[Tensor], Tensor], tensors: tuple[str, ...]
+    ) -> tuple[float, dict[str, Tensor]]:
         self.seen.append(len(hidden))
         weight = self._weight.clone().requires_grad_()
         value = loss(hidden @ weight.T)
@@ -44,7 +46,13 @@ def _problem() -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _fit(
-    block: Any, mask: Tensor | None, inputs: Tensor, targets: Tensor, dtype: torch.dtype = torch.float32, metric: Tensor | None = None, course: Course = COURSE
+    block: Any,
+    mask: Tensor | None,
+    inputs: Tensor,
+    targets: Tensor,
+    dtype: torch.dtype = torch.float32,
+    metric: Tensor | None = None,
+    course: Course = COURSE,
 ) -> Fit:
     return reconstruct(block, {"w": mask}, inputs, Aim(targets, metric), course, dtype, 0)
 
@@ -85,7 +93,13 @@ def test_with_a_metric_masked_weights_do_what_least_squares_does_that_weighs_dir
     x, y = inputs[:16].flatten(0, 1), targets[:16].flatten(0, 1)
     scale = y.norm(dim=-1, keepdim=True)
     # every free weight is one unknown of what it adds to the multiplied error
-    columns = torch.stack([torch.outer((x / scale)[:, column], metric[row]).flatten() for row, column in mask.nonzero().tolist()], 1)
+    columns = torch.stack(
+        [
+            torch.outer((x / scale)[:, column], metric[row]).flatten()
+            for row, column in mask.nonzero().tolist()
+        ],
+        1,
+    )
     best = torch.linalg.lstsq(columns, ((y / scale) @ metric).flatten()).solution
     torch.testing.assert_close(block.weight("w")[mask], best, atol=0.05, rtol=0.05)
     assert (plain.weight("w")[mask] - best).abs().max() > 0.2
@@ -135,13 +149,22 @@ def test_every_window_is_seen_once_before_any_is_seen_again(windows: int) -> Non
 
 
 @pytest.mark.parametrize(
-    ("limit", "message"), [(3, "4 windows of 8 tokens at once: --batch 16 fits"), (0, "one window of 8 tokens: pass a smaller --calib-window")]
+    ("limit", "message"),
+    [
+        (3, "4 windows of 8 tokens at once: --batch 16 fits"),
+        (0, "one window of 8 tokens: pass a smaller --calib-window"),
+    ],
 )
 def test_out_of_memory_names_what_fits(limit: int, message: str) -> None:
     class Crowded(Lines):
-        def slope(self, hidden: Tensor, loss: Callable[[Tensor], Tensor], tensors: tuple[str, ...]) -> tuple[float, dict[str, Tensor]]:
+        def slope(
+            self, hidden: Tensor, loss: Callable[[Tensor], Tensor], tensors: tuple[str, ...]
+        ) -> tuple[float, dict[str, Tensor]]:
             if len(hidden) > limit:
-                raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9999999999 bytes")
+                raise RuntimeError(
+                    "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate"
+                    " 9999999999 bytes"
+                )
             return super().slope(hidden, loss, tensors)
 
     inputs, targets, right = _problem()
@@ -151,7 +174,9 @@ def test_out_of_memory_names_what_fits(limit: int, message: str) -> None:
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory() -> None:
     class Broken(Lines):
-        def slope(self, hidden: Tensor, loss: Callable[[Tensor], Tensor], tensors: tuple[str, ...]) -> tuple[float, dict[str, Tensor]]:
+        def slope(
+            self, hidden: Tensor, loss: Callable[[Tensor], Tensor], tensors: tuple[str, ...]
+        ) -> tuple[float, dict[str, Tensor]]:
             raise RuntimeError("shapes do not match")
 
     inputs, targets, right = _problem()

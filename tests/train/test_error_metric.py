@@ -9,7 +9,9 @@ from secateur.train.error_metric import metric_root
 
 
 def test_its_square_is_the_mix_of_the_fisher_information_and_of_all_directions_alike() -> None:
-    gradients = torch.randn(50, 6, generator=torch.Generator().manual_seed(0)) * torch.tensor([5.0, 1, 1, 1, 0.1, 0])
+    gradients = torch.randn(50, 6, generator=torch.Generator().manual_seed(0)) * torch.tensor(
+        [5.0, 1, 1, 1, 0.1, 0]
+    )
     fisher = gradients.T @ gradients / 50
     root = metric_root(fisher)
     error = torch.randn(3, 6, generator=torch.Generator().manual_seed(1))

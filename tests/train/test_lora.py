@@ -14,9 +14,16 @@ from secateur_runtime.errors import UsageError
 def test_merged_weights_compute_what_the_adapters_computed_and_keep_zeros(tiny: Maker) -> None:
     folder = tiny("llama")
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    names = [f"model.layers.{index}.{module}" for index in range(3) for module in ("self_attn.q_proj", "mlp.down_proj")]
+    names = [
+        f"model.layers.{index}.{module}"
+        for index in range(3)
+        for module in ("self_attn.q_proj", "mlp.down_proj")
+    ]
     masked = [f"{name}.weight" for name in names[:3]]
-    masks = {name: torch.rand(model.get_parameter(name).shape, generator=torch.Generator().manual_seed(1)) > 0.5 for name in masked}
+    masks = {
+        name: torch.rand(model.get_parameter(name).shape, generator=torch.Generator().manual_seed(1)) > 0.5
+        for name in masked
+    }
     with torch.no_grad():
         for name, mask in masks.items():
             model.get_parameter(name).mul_(mask)

@@ -16,13 +16,18 @@ VOCABULARY = 12
 
 def _logits(seed: int) -> tuple[Tensor, Tensor]:
     draw = torch.Generator().manual_seed(seed)
-    return torch.randn(2, 5, VOCABULARY, generator=draw) * 2, torch.randn(2, 5, VOCABULARY, generator=draw) * 2
+    return (
+        torch.randn(2, 5, VOCABULARY, generator=draw) * 2,
+        torch.randn(2, 5, VOCABULARY, generator=draw) * 2,
+    )
 
 
 def _plain(student: Tensor, teacher: Tensor, kind: str, temperature: float) -> float:
     p, q = ((logits.double() / temperature).log_softmax(-1) for logits in (teacher, student))
     forward, reverse = (p.exp() * (p - q)).sum(-1).mean(), (q.exp() * (q - p)).sum(-1).mean()
-    return float({"forward": forward, "reverse": reverse, "both": (forward + reverse) / 2}[kind] * temperature**2)
+    return float(
+        {"forward": forward, "reverse": reverse, "both": (forward + reverse) / 2}[kind] * temperature**2
+    )
 
 
 @pytest.mark.parametrize("kind", ["forward", "reverse", "both"])
@@ -30,7 +35,9 @@ def _plain(student: Tensor, teacher: Tensor, kind: str, temperature: float) -> f
 def test_with_the_whole_vocabulary_it_is_the_divergence(kind: str, temperature: float) -> None:
     student, teacher = _logits(0)
     tokens, logs = likeliest(teacher, VOCABULARY, temperature)
-    assert float(divergence(student, tokens, logs, kind, temperature)) == pytest.approx(_plain(student, teacher, kind, temperature), rel=5e-3)  # type: ignore[arg-type]
+    assert float(divergence(student, tokens, logs, kind, temperature)) == pytest.approx(
+        _plain(student, teacher, kind, temperature), rel=5e-3
+    )  # type: ignore[arg-type]
 
 
 @given(seed=st.integers(0, 1000), k=st.integers(1, VOCABULARY - 1))
@@ -72,5 +79,12 @@ def test_states_and_text() -> None:
     expected = ((student - teacher).norm(dim=-1) / teacher.norm(dim=-1)).square().mean()
     assert float(state_distance(student, teacher)) == pytest.approx(float(expected), rel=1e-5)
     tokens = torch.randint(VOCABULARY, (2, 5))
-    plain = sum(cross_entropy(student[row, place], tokens[row, place + 1]) for row in range(2) for place in range(4)) / 8
+    plain = (
+        sum(
+            cross_entropy(student[row, place], tokens[row, place + 1])
+            for row in range(2)
+            for place in range(4)
+        )
+        / 8
+    )
     assert float(next_token(student, tokens)) == pytest.approx(float(plain), rel=1e-5)

@@ -26,7 +26,9 @@ def _levels(codes: Codes) -> torch.Tensor:
 @pytest.mark.parametrize("name", ["int4-g16", "int4a-g16", "int8-g8", "int8a-g16"])
 def test_scales_found_mean_what_was_trained_and_gradients_are_right(tiny: Maker, name: str) -> None:
     grid, draw = Grid.parse(name), torch.Generator().manual_seed(0)
-    model, plain = (AutoModelForCausalLM.from_pretrained(tiny("llama"), dtype=torch.float32) for _ in range(2))
+    model, plain = (
+        AutoModelForCausalLM.from_pretrained(tiny("llama"), dtype=torch.float32) for _ in range(2)
+    )
     names = ["model.layers.0.self_attn.q_proj.weight", "model.layers.1.mlp.down_proj.weight"]
     codes = {one: _codes(plain.get_parameter(one).detach(), grid) for one in names}
     tokens = torch.randint(200, (2, 16), generator=draw)
@@ -41,7 +43,12 @@ def test_scales_found_mean_what_was_trained_and_gradients_are_right(tiny: Maker,
         for one in names:
             wanted = codes[one].scales.float() * learner.parameters[one]
             assert found[one].dtype == torch.float16
-            torch.testing.assert_close(found[one].float(), wanted, rtol=2**-11 if grid.symmetric else 2.0 ** (grid.bits - 11), atol=1e-7)
+            torch.testing.assert_close(
+                found[one].float(),
+                wanted,
+                rtol=2**-11 if grid.symmetric else 2.0 ** (grid.bits - 11),
+                atol=1e-7,
+            )
             plain.get_parameter(one).copy_((levels[one] * wanted.double()[..., None]).flatten(1))
     after = plain(tokens, labels=tokens)
     after.loss.backward()
@@ -51,4 +58,6 @@ def test_scales_found_mean_what_was_trained_and_gradients_are_right(tiny: Maker,
         assert slope is not None
         wanted = (slope.double().view(levels[one].shape) * levels[one]).sum(-1) * codes[one].scales.double()
         torch.testing.assert_close(learner.parameters[one].grad, wanted.float(), rtol=1e-3, atol=1e-6)
-    assert [one for one, parameter in model.named_parameters() if parameter.requires_grad] == [one.replace("weight", "gain") for one in names]
+    assert [one for one, parameter in model.named_parameters() if parameter.requires_grad] == [
+        one.replace("weight", "gain") for one in names
+    ]

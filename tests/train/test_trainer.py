@@ -28,4 +28,7 @@ def test_what_goes_on_reads_what_comes_next(windows: int, batch: int, steps: int
     """After a kill, and in the second of two runs on the same windows."""
     whole = _read(windows, 2 * steps, batch)
     assert _read(windows, steps, batch, first=steps) == whole[steps * batch :]
-    assert _read(windows, 2 * steps, batch, start=min(start, 2 * steps)) == whole[min(start, 2 * steps) * batch :]
+    assert (
+        _read(windows, 2 * steps, batch, start=min(start, 2 * steps))
+        == whole[min(start, 2 * steps) * batch :]
+    )

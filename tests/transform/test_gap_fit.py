@@ -12,7 +12,9 @@ from secateur.transform.gap_fit import DAMPINGS, SeamFit
 def _windows(noise: float) -> tuple[Tensor, Tensor, Tensor]:
     make = torch.Generator().manual_seed(3)
     inputs = torch.randn(8, 40, 6, generator=make)
-    missing = inputs @ torch.randn(6, 5, generator=make) * (1 - noise) + noise * torch.randn(8, 40, 5, generator=make)
+    missing = inputs @ torch.randn(6, 5, generator=make) * (1 - noise) + noise * torch.randn(
+        8, 40, 5, generator=make
+    )
     states = 1 + torch.rand(8, 40, 5, generator=make)
     return inputs, missing, states
 
@@ -37,12 +39,19 @@ def test_it_is_the_ridge_solution_with_the_damping_best_on_held_out_windows(kept
     def solution(windows: Tensor, damping: float) -> Tensor:
         a, b = x[windows].flatten(0, 1), y[windows].flatten(0, 1)
         extra = torch.diag((damping * a.square().sum(0)).sqrt())
-        found: Tensor = torch.linalg.lstsq(torch.cat([a, extra]), torch.cat([b, torch.zeros(len(used), 5).double()])).solution
+        found: Tensor = torch.linalg.lstsq(
+            torch.cat([a, extra]), torch.cat([b, torch.zeros(len(used), 5).double()])
+        ).solution
         return found.T
 
-    errors = {damping: float((y[held] - x[held] @ solution(~held, damping).T).square().sum()) for damping in DAMPINGS}
+    errors = {
+        damping: float((y[held] - x[held] @ solution(~held, damping).T).square().sum())
+        for damping in DAMPINGS
+    }
     best = min(errors, key=lambda damping: errors[damping])
-    torch.testing.assert_close(found[:, used].double(), solution(torch.ones(8, dtype=torch.bool), best), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        found[:, used].double(), solution(torch.ones(8, dtype=torch.bool), best), rtol=1e-4, atol=1e-5
+    )
     assert not found[:, [index for index in range(6) if index not in used]].any()
 
 

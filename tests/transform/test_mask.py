@@ -13,8 +13,17 @@ HALF = Pattern.parse("0.5")
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.integers(1, 9), st.integers(1, 13), st.floats(0, 0.99), st.integers(1, 4), st.sampled_from(["row", "tensor"]), st.integers(0, 99))
-def test_count_is_exact_and_nothing_better_is_pruned(rows: int, width: int, ratio: float, levels: int, scope: Scope, seed: int) -> None:
+@given(
+    st.integers(1, 9),
+    st.integers(1, 13),
+    st.floats(0, 0.99),
+    st.integers(1, 4),
+    st.sampled_from(["row", "tensor"]),
+    st.integers(0, 99),
+)
+def test_count_is_exact_and_nothing_better_is_pruned(
+    rows: int, width: int, ratio: float, levels: int, scope: Scope, seed: int
+) -> None:
     # few levels make many ties
     score = torch.randint(levels, (rows, width), generator=torch.Generator().manual_seed(seed)).float()
     pattern = Pattern(ratio)
@@ -22,7 +31,9 @@ def test_count_is_exact_and_nothing_better_is_pruned(rows: int, width: int, rati
     assert int(mask.sum()) == pattern.kept(rows * width)
     if scope == "row":
         assert int(mask.sum(1).max() - mask.sum(1).min()) <= 1
-    for kept, values in zip(mask, score, strict=True) if scope == "row" else [(mask.flatten(), score.flatten())]:
+    for kept, values in (
+        zip(mask, score, strict=True) if scope == "row" else [(mask.flatten(), score.flatten())]
+    ):
         if kept.any() and not kept.all():
             assert float(values[kept].min()) >= float(values[~kept].max())
 
@@ -52,7 +63,9 @@ def test_every_float_type(dtype: torch.dtype) -> None:
 
 
 def test_infinite_scores_are_kept() -> None:
-    assert choose_mask(torch.tensor([[1.0, torch.inf, 2.0, 0.0]]), HALF).tolist() == [[False, True, True, False]]
+    assert choose_mask(torch.tensor([[1.0, torch.inf, 2.0, 0.0]]), HALF).tolist() == [
+        [False, True, True, False]
+    ]
 
 
 def test_refuses_nan_and_widths_that_do_not_fit() -> None:

@@ -26,8 +26,14 @@ keeps = st.fixed_dictionaries({}, optional={group.name: _keep(group.size) for gr
 
 @given(keeps)
 def test_cut_and_uncut(keep: dict[str, tuple[int, ...]]) -> None:
-    whole = {name: torch.randn(shape, generator=torch.Generator().manual_seed(1)) for name, shape in SHAPES.items()}
-    rows = [row for row in range(6) if row // 2 in keep.get("pairs", range(3)) and row in keep.get("singles", range(6))]
+    whole = {
+        name: torch.randn(shape, generator=torch.Generator().manual_seed(1)) for name, shape in SHAPES.items()
+    }
+    rows = [
+        row
+        for row in range(6)
+        if row // 2 in keep.get("pairs", range(3)) and row in keep.get("singles", range(6))
+    ]
     channels = list(keep.get("others", range(4)))
     found = cut(whole, GROUPS, keep)
     assert torch.equal(found["a"], whole["a"][rows][:, channels])

@@ -21,10 +21,23 @@ from secateur_runtime.read_costs import choices_of
 
 
 def rank(
-    model: str, out: str | Path | None = None, how: Rank | None = None, *, overwrite: bool = False, seed: int = 0, progress: Progress | None = None
+    model: str,
+    out: str | Path | None = None,
+    how: Rank | None = None,
+    *,
+    overwrite: bool = False,
+    seed: int = 0,
+    progress: Progress | None = None,
 ) -> Ladder:
     """Return the ladder of a model, saved as `out` if given; raises as `secateur.adapt.ranking.rank.rank` and `open_model` do."""
-    ladder, _ = rank_opened(open_model(model), how, out=None if out is None else Path(out), overwrite=overwrite, seed=seed, progress=progress)
+    ladder, _ = rank_opened(
+        open_model(model),
+        how,
+        out=None if out is None else Path(out),
+        overwrite=overwrite,
+        seed=seed,
+        progress=progress,
+    )
     return ladder
 
 
@@ -49,15 +62,29 @@ def simulate(
     choices = choices_of(read_ladder(Path(ladder)))
     moments = trace_of(trace, choices, budget=budget, requests=requests, seed=seed, per="request")
     chosen = policies_of(policies, choices, moments, None if network is None else Path(network))
-    return list(replay(choices, chosen, moments, speed_of(device, psutil.virtual_memory().total), {}, Silent()))
+    return list(
+        replay(choices, chosen, moments, speed_of(device, psutil.virtual_memory().total), {}, Silent())
+    )
 
 
 def train_policy(
-    ladder: str | Path, out: str | Path, *, formulation: Formulation = "units", steps: int = 100_000, seed: int = 0, overwrite: bool = False
+    ladder: str | Path,
+    out: str | Path,
+    *,
+    formulation: Formulation = "units",
+    steps: int = 100_000,
+    seed: int = 0,
+    overwrite: bool = False,
 ) -> Trained:
     """Train a policy by deep Q-learning and save its network as `out`; raises MissingExtraError without stable-baselines3."""
     refuse_existing(Path(out), overwrite=overwrite)
     require_training()
-    trained = train(choices_of(read_ladder(Path(ladder))), formulation=formulation, steps=steps, seed=seed, progress=Silent())
+    trained = train(
+        choices_of(read_ladder(Path(ladder))),
+        formulation=formulation,
+        steps=steps,
+        seed=seed,
+        progress=Silent(),
+    )
     trained.network.save(Path(out), overwrite=overwrite)
     return trained

@@ -32,27 +32,42 @@ class MemoryModel:
     def weights(self, kept: Kept) -> int:
         """Return bytes of the weights that are held."""
         fixed = sum(self._bytes(name) for name in self.graph.tensors)
-        return fixed - sum(self.unit_bytes(group) * (group.size - kept.get(group.name, group.size)) for group in self._groups())
+        return fixed - sum(
+            self.unit_bytes(group) * (group.size - kept.get(group.name, group.size))
+            for group in self._groups()
+        )
 
     def unit_bytes(self, group: Group) -> int:
         """Return bytes of the weights that one unit of a group owns."""
-        return sum(self._bytes(part.tensor) // self.graph.tensors[part.tensor].shape[part.dim] * part.block for part in group.slices)
+        return sum(
+            self._bytes(part.tensor) // self.graph.tensors[part.tensor].shape[part.dim] * part.block
+            for part in group.slices
+        )
 
     def kv_values(self, kept: Kept) -> int:
         """Return how many numbers the cache holds for each token of a sequence."""
-        return sum(2 * kept.get(f"{block.index}.kv", block.shape.n_kv_heads) * block.shape.head_dim for block in self.graph.blocks)
+        return sum(
+            2 * kept.get(f"{block.index}.kv", block.shape.n_kv_heads) * block.shape.head_dim
+            for block in self.graph.blocks
+        )
 
     def cache(self, kept: Kept, batch: int, tokens: int) -> int:
         """Return bytes of keys and values of `batch` sequences of `tokens` tokens each, in whole pages as they are allocated."""
-        rows = ((kept.get(f"{block.index}.kv", block.shape.n_kv_heads), block.shape.head_dim) for block in self.graph.blocks)
-        return batch * sum(2 * groups * whole_pages(tokens * width * self.kv.itemsize) for groups, width in rows)
+        rows = (
+            (kept.get(f"{block.index}.kv", block.shape.n_kv_heads), block.shape.head_dim)
+            for block in self.graph.blocks
+        )
+        return batch * sum(
+            2 * groups * whole_pages(tokens * width * self.kv.itemsize) for groups, width in rows
+        )
 
     def activations(self, batch: int, tokens: int) -> int:
         """Return bytes that one pass takes at most, beside weights and caches.
 
         batch: sequences that decode; tokens: of a prompt that is read meanwhile, or 0.
         """
-        graph, rows = self.graph, max(batch, min(tokens, CHUNK))
+        graph = self.graph
+        rows = max(batch, min(tokens, CHUNK))
         inner = max(block.shape.intermediate_size for block in graph.blocks)
         heads = max(block.shape.n_heads * block.shape.head_dim for block in graph.blocks)
         # An FFN holds gate, up, their product and what it made of gate; attention its queries, twice, and what it found, twice.
@@ -92,7 +107,10 @@ class KernelMemory(MemoryModel):
     def kv_values(self, kept: Kept) -> int:
         """Return how many numbers the cache holds for each token of a sequence."""
         blocks = self.graph.blocks
-        return sum(2 * kept.get(f"{block.index}.kv", block.shape.n_kv_heads) * in_lanes(block.shape.head_dim) for block in blocks)
+        return sum(
+            2 * kept.get(f"{block.index}.kv", block.shape.n_kv_heads) * in_lanes(block.shape.head_dim)
+            for block in blocks
+        )
 
     def activations(self, batch: int, tokens: int) -> int:
         """Return bytes that one pass takes at most, beside weights and caches.
@@ -105,6 +123,8 @@ class KernelMemory(MemoryModel):
         keys = max(block.shape.n_kv_heads * block.shape.head_dim for block in graph.blocks)
         # States, queries and what was found, keys and values, gate and up, and the widest of them once more as the kernels read it, with
         # scales and what begins on a line of its own; and angles.
-        between = 2 * (graph.hidden_size + queries + keys + inner) + 1.25 * max(graph.hidden_size, queries, inner)
+        between = 2 * (graph.hidden_size + queries + keys + inner) + 1.25 * max(
+            graph.hidden_size, queries, inner
+        )
         angles = max(block.shape.head_dim for block in graph.blocks)
         return 4 * (round(ROWS * (between + angles)) + 2 * batch * graph.vocab_size)

@@ -21,7 +21,9 @@ Scorer = Callable[[Tensor, LinearStats], Tensor]
 class Allocation(Protocol):
     """Spreads one budget over tensors."""
 
-    def observe(self, block: LiveBlock, linears: tuple[Linear, ...], stats: Mapping[str, LinearStats], hidden: Tensor) -> None:
+    def observe(
+        self, block: LiveBlock, linears: tuple[Linear, ...], stats: Mapping[str, LinearStats], hidden: Tensor
+    ) -> None:
         """Look at one dense block: its prunable `linears`, their input `stats`, and one batch of its input `hidden`."""
 
     def ratios(self) -> dict[str, float]:
@@ -32,12 +34,15 @@ ALLOCATIONS: Registry[Callable[[float, Scorer], Allocation]] = Registry("allocat
 allocation = ALLOCATIONS.register
 
 
-def settle(wanted: Mapping[str, float], sizes: Mapping[str, int], budget: float, most: float = 0.99) -> dict[str, float]:
+def settle(
+    wanted: Mapping[str, float], sizes: Mapping[str, int], budget: float, most: float = 0.99
+) -> dict[str, float]:
     """Shift `wanted` ratios by one constant, within [0, `most`], so that their mean over all weights is `budget`.
 
     Raises nothing: for a budget up to `most` a shift always exists.
     """
-    low, high = -1.0, 1.0
+    low = -1.0
+    high = 1.0
     total = sum(sizes.values())
     for _ in range(60):
         shift = (low + high) / 2

@@ -21,7 +21,10 @@ def cheapest(options: Mapping[str, Sequence[Option]], budget: int) -> dict[str, 
     Everything starts at its least size and grows along the lower convex hull of its costs, where a byte saves most first; what no
     longer fits is passed over. Optimal but for the last bytes: a greedy answer to a knapsack of many small things.
     """
-    taken = {name: min(range(len(rows)), key=lambda index: (rows[index].size, rows[index].cost)) for name, rows in options.items()}
+    taken = {
+        name: min(range(len(rows)), key=lambda index: (rows[index].size, rows[index].cost))
+        for name, rows in options.items()
+    }
     left = budget - sum(options[name][index].size for name, index in taken.items())
     if left < 0:
         return None
@@ -31,7 +34,8 @@ def cheapest(options: Mapping[str, Sequence[Option]], budget: int) -> dict[str, 
         _, name, index = heapq.heappop(waiting)
         extra = options[name][index].size - options[name][taken[name]].size
         if extra <= left:
-            taken[name], left = index, left - extra
+            taken[name] = index
+            left = left - extra
         if step := _next(name, options[name], taken[name], left):
             heapq.heappush(waiting, step)
     return taken

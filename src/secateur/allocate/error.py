@@ -33,7 +33,9 @@ class Error:
         self._curves: dict[tuple[str, ...], tuple[float, ...]] = {}
         self._sizes: dict[str, int] = {}
 
-    def observe(self, block: LiveBlock, linears: tuple[Linear, ...], stats: Mapping[str, LinearStats], hidden: Tensor) -> None:
+    def observe(
+        self, block: LiveBlock, linears: tuple[Linear, ...], stats: Mapping[str, LinearStats], hidden: Tensor
+    ) -> None:
         """Measure one block on `hidden`, `[windows, tokens, hidden_size]`; its weights are restored."""
         dense = block(hidden)
         for _, members in groupby(linears, key=lambda linear: linear.stage < 2):
@@ -52,21 +54,28 @@ class Error:
 
     def ratios(self) -> dict[str, float]:
         """Return the ratios of least total error."""
-        low, high = 1e-16, 1e4
+        low = 1e-16
+        high = 1e4
         for _ in range(80):
             price = math.sqrt(low * high)
             wanted = self._at(price)
-            mean = sum(self._sizes[name] * ratio for name, ratio in wanted.items()) / sum(self._sizes.values())
+            mean = sum(self._sizes[name] * ratio for name, ratio in wanted.items()) / sum(
+                self._sizes.values()
+            )
             low, high = (price, high) if mean < self._budget else (low, price)
         return settle(self._at(high), self._sizes, self._budget)
 
     def _at(self, price: float) -> dict[str, float]:
         """Return the best ratios where each pruned weight earns `price`."""
         ratios: dict[str, float] = {}
-        candidates = [self._grid[0] + (self._grid[-1] - self._grid[0]) * step / _STEPS for step in range(_STEPS + 1)]
+        candidates = [
+            self._grid[0] + (self._grid[-1] - self._grid[0]) * step / _STEPS for step in range(_STEPS + 1)
+        ]
         for names, errors in self._curves.items():
             size = sum(self._sizes[name] for name in names) / 1e6
-            best = min(candidates, key=lambda ratio: _interpolated(self._grid, errors, ratio) - price * size * ratio)
+            best = min(
+                candidates, key=lambda ratio: _interpolated(self._grid, errors, ratio) - price * size * ratio
+            )
             ratios |= dict.fromkeys(names, best)
         return ratios
 
@@ -79,11 +88,17 @@ def _without_lowest(weight: Tensor, stats: LinearStats, ratio: float) -> Tensor:
 
 def _relative_error(output: Tensor, dense: Tensor) -> float:
     """Return the mean over tokens of the squared change relative to the squared state; massive states do not dominate."""
-    return float(((output - dense).square().sum(-1) / dense.square().sum(-1).clamp_min(torch.finfo(dense.dtype).tiny)).mean())
+    return float(
+        (
+            (output - dense).square().sum(-1)
+            / dense.square().sum(-1).clamp_min(torch.finfo(dense.dtype).tiny)
+        ).mean()
+    )
 
 
 def _interpolated(grid: tuple[float, ...], errors: tuple[float, ...], ratio: float) -> float:
     index = max(0, min(len(grid) - 2, sum(ratio > point for point in grid) - 1))
-    left, right = math.log(errors[index] + 1e-30), math.log(errors[index + 1] + 1e-30)
+    left = math.log(errors[index] + 1e-30)
+    right = math.log(errors[index + 1] + 1e-30)
     share = (ratio - grid[index]) / max(grid[index + 1] - grid[index], 1e-9)
     return math.exp(left + share * (right - left))

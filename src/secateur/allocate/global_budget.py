@@ -26,10 +26,14 @@ class Global:
         self._scorer = scorer
         self._counts: dict[str, Tensor] = {}
 
-    def observe(self, block: LiveBlock, linears: tuple[Linear, ...], stats: Mapping[str, LinearStats], hidden: Tensor) -> None:
+    def observe(
+        self, block: LiveBlock, linears: tuple[Linear, ...], stats: Mapping[str, LinearStats], hidden: Tensor
+    ) -> None:
         """Count the scores of each tensor; raises SecateurError if one is negative or not a number."""
         for linear in linears:
-            self._counts[linear.tensor] = _histogram(linear.tensor, self._scorer(block.weight(linear.tensor), stats[linear.tensor]))
+            self._counts[linear.tensor] = _histogram(
+                linear.tensor, self._scorer(block.weight(linear.tensor), stats[linear.tensor])
+            )
 
     def ratios(self) -> dict[str, float]:
         """Return each tensor's share of scores below the common threshold (bins are 0.4 % wide)."""
@@ -39,7 +43,9 @@ class Global:
         cut = int((below < wanted).sum().clamp_max(_BINS - 1))
         share = (wanted - float(below[cut] - total[cut])) / max(float(total[cut]), 1.0)
         sizes = {name: int(count.sum()) for name, count in self._counts.items()}
-        pruned = {name: float(count[:cut].sum()) + share * float(count[cut]) for name, count in self._counts.items()}
+        pruned = {
+            name: float(count[:cut].sum()) + share * float(count[cut]) for name, count in self._counts.items()
+        }
         return settle({name: pruned[name] / sizes[name] for name in sizes}, sizes, self._budget)
 
 

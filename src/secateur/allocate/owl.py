@@ -26,9 +26,13 @@ class Owl:
         self._share: dict[str, float] = {}
         self._sizes: dict[str, int] = {}
 
-    def observe(self, block: LiveBlock, linears: tuple[Linear, ...], stats: Mapping[str, LinearStats], hidden: Tensor) -> None:
+    def observe(
+        self, block: LiveBlock, linears: tuple[Linear, ...], stats: Mapping[str, LinearStats], hidden: Tensor
+    ) -> None:
         """Measure the share of scores `|W| * sqrt(mean x²)` beyond `OUTLIER` times their mean over the block."""
-        scores = [block.weight(linear.tensor).abs() * stats[linear.tensor].input_sq.sqrt() for linear in linears]
+        scores = [
+            block.weight(linear.tensor).abs() * stats[linear.tensor].input_sq.sqrt() for linear in linears
+        ]
         count = sum(score.numel() for score in scores)
         limit = OUTLIER * sum(float(score.sum(dtype=score.dtype)) for score in scores) / count
         share = sum(int((score > limit).sum()) for score in scores) / count
@@ -38,7 +42,11 @@ class Owl:
 
     def ratios(self) -> dict[str, float]:
         """Return ratios within `REACH` of the budget, lower where the share of outliers is higher."""
-        low, high = min(self._share.values()), max(self._share.values())
+        low = min(self._share.values())
+        high = max(self._share.values())
         spread = max(high - low, 1e-12)
-        wanted = {name: self._budget - REACH * (2 * (share - low) / spread - 1) for name, share in self._share.items()}
+        wanted = {
+            name: self._budget - REACH * (2 * (share - low) / spread - 1)
+            for name, share in self._share.items()
+        }
         return settle(wanted, self._sizes, self._budget)

@@ -19,13 +19,19 @@ def protected(graph: Graph, rules: Sequence[str]) -> frozenset[str]:
     A rule is `first=N`, `last=N` (blocks), or a glob over tensor names such as `*.down_proj.weight`; one string may hold
     several, separated by commas. Raises UsageError for a rule that protects nothing.
     """
-    owned = {linear.tensor: (block.index, (linear.tensor,)) for block in graph.blocks for linear in block.linears}
+    owned = {
+        linear.tensor: (block.index, (linear.tensor,)) for block in graph.blocks for linear in block.linears
+    }
     return _matching(graph, owned, rules, "prunable tensor", "*.down_proj.weight")
 
 
 def protected_groups(graph: Graph, rules: Sequence[str]) -> frozenset[str]:
     """Return the groups that `rules` protect, as `protected` does; a glob is over names of groups (`*.kv`) and of their tensors."""
-    owned = {group.name: (block.index, (group.name, *(part.tensor for part in group.slices))) for block in graph.blocks for group in block.groups}
+    owned = {
+        group.name: (block.index, (group.name, *(part.tensor for part in group.slices)))
+        for block in graph.blocks
+        for group in block.groups
+    }
     return _matching(graph, owned, rules, "group of units", "*.kv")
 
 
@@ -46,22 +52,33 @@ def layers_named(graph: Graph, text: str) -> frozenset[int]:
         span = _SPAN.fullmatch(part.strip())
         first, last = (int(span[1]), int(span[2] or span[1])) if span else (1, 0)
         if not first <= last < len(graph.blocks):
-            raise UsageError(f"--layers {part.strip()!r} names no blocks of this model, which has 0-{len(graph.blocks) - 1}: write 4-25 or 0-3,8")
+            raise UsageError(
+                f"--layers {part.strip()!r} names no blocks of this model, which has"
+                f" 0-{len(graph.blocks) - 1}: write 4-25 or 0-3,8"
+            )
         found |= set(range(first, last + 1))
     return frozenset(found)
 
 
-def _matching(graph: Graph, owned: Mapping[str, tuple[int, tuple[str, ...]]], rules: Sequence[str], what: str, glob: str) -> frozenset[str]:
+def _matching(
+    graph: Graph, owned: Mapping[str, tuple[int, tuple[str, ...]]], rules: Sequence[str], what: str, glob: str
+) -> frozenset[str]:
     """Return the keys of `owned` (name -> block and the names a glob may match) that some rule matches."""
     names: set[str] = set()
     for rule in (part.strip() for text in rules for part in text.split(",")):
         if end := _ENDS.fullmatch(rule):
             count = min(int(end[2]), len(graph.blocks))
-            spared = range(count) if end[1] == "first" else range(len(graph.blocks) - count, len(graph.blocks))
+            spared = (
+                range(count) if end[1] == "first" else range(len(graph.blocks) - count, len(graph.blocks))
+            )
             found = {name for name, (block, _) in owned.items() if block in spared}
         else:
-            found = {name for name, (_, known) in owned.items() if any(fnmatchcase(one, rule) for one in known)}
+            found = {
+                name for name, (_, known) in owned.items() if any(fnmatchcase(one, rule) for one in known)
+            }
         if not found:
-            raise UsageError(f"--protect {rule!r} matches no {what}; use first=N, last=N or a glob such as '{glob}'")
+            raise UsageError(
+                f"--protect {rule!r} matches no {what}; use first=N, last=N or a glob such as '{glob}'"
+            )
         names |= found
     return frozenset(names)

@@ -20,7 +20,9 @@ class Uniform:
         self._budget = budget
         self._names: list[str] = []
 
-    def observe(self, block: LiveBlock, linears: tuple[Linear, ...], stats: Mapping[str, LinearStats], hidden: Tensor) -> None:
+    def observe(
+        self, block: LiveBlock, linears: tuple[Linear, ...], stats: Mapping[str, LinearStats], hidden: Tensor
+    ) -> None:
         """Take note of the names."""
         self._names += [linear.tensor for linear in linears]
 

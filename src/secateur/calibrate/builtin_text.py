@@ -22,7 +22,10 @@ def read() -> tuple[str, str]:
     try:
         from pydoc_data.topics import topics
     except ImportError:
-        raise TextError("this Python was installed without pydoc_data, which 'builtin' text is made of: name a text file instead") from None
+        raise TextError(
+            "this Python was installed without pydoc_data, which 'builtin' text is made of: name a text file"
+            " instead"
+        ) from None
     return "\n\n".join(_prose(topics)), origin
 
 

@@ -31,7 +31,9 @@ def calibration_tokens(model: Opened, calibration: Calibration, seed: int) -> Te
     """Return token ids `[samples, window]`; raises TextError if the text is too short."""
     if calibration.text == "self":
         return sample_windows(model, calibration.samples, calibration.window, seed)
-    tokens = windows(read_text(calibration.text), model.source.tokenizer(), calibration.window, calibration.samples)
+    tokens = windows(
+        read_text(calibration.text), model.source.tokenizer(), calibration.window, calibration.samples
+    )
     give_back()
     return tokens
 
@@ -40,7 +42,10 @@ def held_out(windows: int, share: float) -> int:
     """Return how many of so many windows, the last ones, are held out; raises TextError if none is left to learn from."""
     held = max(1, round(share * windows))
     if held >= windows:
-        raise TextError(f"{windows} window of calibration text is too little: some are learned from, others judge; ask for more --samples")
+        raise TextError(
+            f"{windows} window of calibration text is too little: some are learned from, others judge; ask"
+            " for more --samples"
+        )
     return held
 
 
@@ -58,11 +63,19 @@ def replay_calibration(model: Opened, plan: Plan) -> Tensor:
     """Return the token ids a plan was made with; raises PlanError if they cannot be had again."""
     made_by = plan.made_by
     try:
-        calibration = Calibration(text=made_by["calibration"], samples=int(made_by["samples"]), window=int(made_by["window"]))
+        calibration = Calibration(
+            text=made_by["calibration"], samples=int(made_by["samples"]), window=int(made_by["window"])
+        )
         seed = int(made_by.get("seed", "0"))
     except (KeyError, ValueError):
-        raise PlanError("plan needs calibration text but made_by does not say which: it needs calibration, samples and window") from None
+        raise PlanError(
+            "plan needs calibration text but made_by does not say which: it needs calibration, samples and"
+            " window"
+        ) from None
     tokens = calibration_tokens(model, calibration, seed)
     if calibration_digest(tokens) != made_by.get("calibration_digest"):
-        raise PlanError(f"calibration text {calibration.text} is not what the plan was made with: restore it, or make a new plan")
+        raise PlanError(
+            f"calibration text {calibration.text} is not what the plan was made with: restore it, or make a"
+            " new plan"
+        )
     return tokens

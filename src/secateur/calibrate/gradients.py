@@ -83,7 +83,9 @@ def _windows(length: int) -> int:
 
 def _forward(stream: LayerStream, tokens: Tensor, scratch: _Scratch, progress: Progress) -> None:
     """Fill the scratch file with the input of every block and the output of the last."""
-    for batch, embedded in zip(scratch.slot(0), stream.embed(tokens.split(_windows(tokens.shape[1]))), strict=True):
+    for batch, embedded in zip(
+        scratch.slot(0), stream.embed(tokens.split(_windows(tokens.shape[1]))), strict=True
+    ):
         batch.copy_(embedded)
     for index in range(len(stream)):
         with stream.open(index) as block:
@@ -96,13 +98,18 @@ def _top(stream: LayerStream, tokens: Tensor, scratch: _Scratch) -> None:
     """Replace the output of the last block by the gradient of the summed loss there."""
     batches = scratch.slot(len(stream))
     targets = tokens.split(_windows(tokens.shape[1]))
-    pairs = ((batch[:, :-1].flatten(0, 1), ids[:, 1:].flatten()) for batch, ids in zip(batches, targets, strict=True))
+    pairs = (
+        (batch[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
+        for batch, ids in zip(batches, targets, strict=True)
+    )
     for batch, found in zip(batches, stream.pull_nll(pairs), strict=True):
         batch[:, :-1] = found.view_as(batch[:, :-1])
         batch[:, -1] = 0
 
 
-def _backward(block: LiveBlock, inputs: list[Tensor], outputs: list[Tensor], names: tuple[str, ...], fisher: bool) -> BlockGradients:
+def _backward(
+    block: LiveBlock, inputs: list[Tensor], outputs: list[Tensor], names: tuple[str, ...], fisher: bool
+) -> BlockGradients:
     """Return the gradients of a block; those in `outputs`, at its output, become those at its input."""
     predicted = sum(batch.shape[0] * (batch.shape[1] - 1) for batch in inputs)
     seen = sum(batch.shape[0] * batch.shape[1] for batch in inputs)

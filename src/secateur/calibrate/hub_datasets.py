@@ -25,13 +25,17 @@ def read(spec: str) -> str:
     try:
         import datasets
     except ImportError:
-        raise MissingExtraError("text from a data set needs the datasets package: pip install 'secateur[datasets]'") from None
+        raise MissingExtraError(
+            "text from a data set needs the datasets package: pip install 'secateur[datasets]'"
+        ) from None
     try:
         with _quiet_retries():
             rows = datasets.load_dataset(name, config or None, split=split, streaming=True)
             return "\n\n".join(_texts(spec, rows))
     except ConnectionError:
-        raise TextError(f"cannot reach the hub for {spec}: go online, or name a local folder or file instead") from None
+        raise TextError(
+            f"cannot reach the hub for {spec}: go online, or name a local folder or file instead"
+        ) from None
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise TextError(f"cannot load {spec}: {reason}") from None
@@ -40,7 +44,9 @@ def read(spec: str) -> str:
 def _parse(spec: str) -> tuple[str, str, str]:
     parts = spec.removeprefix("hf:").rsplit(":", 2)
     if len(parts) != 3 or not parts[0] or not parts[2]:
-        raise UsageError(f"text {spec!r} is not hf:DATASET:CONFIG:SPLIT (CONFIG may be empty: hf:DATASET::SPLIT)")
+        raise UsageError(
+            f"text {spec!r} is not hf:DATASET:CONFIG:SPLIT (CONFIG may be empty: hf:DATASET::SPLIT)"
+        )
     return parts[0], parts[1], parts[2]
 
 

@@ -26,9 +26,12 @@ class HiddenStates:
     They stay in memory up to `budget` bytes; beyond it they live in a memory-mapped scratch file in `folder`.
     """
 
-    def __init__(self, stream: LayerStream, tokens: Tensor, *, budget: int = 1 << 30, folder: Path | None = None) -> None:
+    def __init__(
+        self, stream: LayerStream, tokens: Tensor, *, budget: int = 1 << 30, folder: Path | None = None
+    ) -> None:
         self._step = max(1, BATCH_TOKENS // tokens.shape[1])
-        self._budget, self._folder = budget, folder
+        self._budget = budget
+        self._folder = folder
         self._states = self._room((*tokens.shape, stream.hidden_size))
         for batch, embedded in zip(self.batches(), stream.embed(tokens.split(self._step)), strict=True):
             batch.copy_(embedded)
@@ -96,11 +99,14 @@ class _Moments:
     def stats(self, seed: int) -> LinearStats:
         gram = None if self.gram is None else self.gram.div_(self.tokens)
         size = None if self.size_square is None else (self.size_square / max(self.windows, 1)).sqrt().float()
-        mean_square, mean = (self.square / max(self.tokens, 1)).float(), (self.total / max(self.tokens, 1)).float()
+        mean_square = (self.square / max(self.tokens, 1)).float()
+        mean = (self.total / max(self.tokens, 1)).float()
         return LinearStats(self.tokens, mean_square, mean, gram, seed=seed, input_abs=size)
 
 
-def collect(block: LiveBlock, linears: Collection[Linear], hidden: HiddenStates, needs: Collection[str], seed: int = 0) -> dict[str, LinearStats]:
+def collect(
+    block: LiveBlock, linears: Collection[Linear], hidden: HiddenStates, needs: Collection[str], seed: int = 0
+) -> dict[str, LinearStats]:
     """Return the input moments of `linears` over all calibration states; linears of one stage share one object.
 
     needs: `gram` and `input_abs` ask for these beside the moments of single inputs; nothing at all skips the forward passes.
@@ -111,7 +117,9 @@ def collect(block: LiveBlock, linears: Collection[Linear], hidden: HiddenStates,
     return sums.stats(seed)
 
 
-def collect_passing(block: LiveBlock, needs: Mapping[str, Collection[str]], hidden: HiddenStates, seed: int = 0) -> dict[str, LinearStats]:
+def collect_passing(
+    block: LiveBlock, needs: Mapping[str, Collection[str]], hidden: HiddenStates, seed: int = 0
+) -> dict[str, LinearStats]:
     """Return the input moments of the linears that `needs` names, as `collect` does, and advance the states in the same pass."""
     sums = _Sums([linear for linear in block.block.linears if linear.tensor in needs], needs)
     for batch in hidden.batches():
@@ -124,8 +132,13 @@ class _Sums:
 
     def __init__(self, linears: Collection[Linear], needs: Mapping[str, Collection[str]]) -> None:
         leaders = {linear.stage: linear for linear in reversed(list(linears))}
-        shared = {stage: {need for linear in linears if linear.stage == stage for need in needs[linear.tensor]} for stage in leaders}
-        self._moments = {leader.tensor: _Moments(leader.in_features, shared[stage]) for stage, leader in leaders.items()}
+        shared = {
+            stage: {need for linear in linears if linear.stage == stage for need in needs[linear.tensor]}
+            for stage in leaders
+        }
+        self._moments = {
+            leader.tensor: _Moments(leader.in_features, shared[stage]) for stage, leader in leaders.items()
+        }
         self._leader = {linear.tensor: leaders[linear.stage].tensor for linear in linears}
 
     @property

@@ -26,10 +26,17 @@ class Speller:
 
     def __init__(self, name: str, tokenizer: Any) -> None:
         if not getattr(tokenizer, "is_fast", False):
-            raise UsageError(f"the tokenizer of {name} does not tell where its tokens lie in a text: save it once with transformers' fast tokenizer")
+            raise UsageError(
+                f"the tokenizer of {name} does not tell where its tokens lie in a text: save it once with"
+                " transformers' fast tokenizer"
+            )
         self.name = name
         # What is added after a text may also trim what its tokens stand for.
-        self._body = json.loads(tokenizer.backend_tokenizer.to_str()) | {"post_processor": None, "truncation": None, "padding": None}
+        self._body = json.loads(tokenizer.backend_tokenizer.to_str()) | {
+            "post_processor": None,
+            "truncation": None,
+            "padding": None,
+        }
         self._whole = _fast(self._body)
         self._anchor = self.ids("a", begins=True)
 
@@ -42,26 +49,42 @@ class Speller:
         wanted = tokens.flatten().tolist()
         (found,) = encoded(text, self._whole, len(wanted) + 1)[0].encodings
         if found.ids[: len(wanted)] != wanted:
-            raise UsageError(f"the tokenizer of {self.name} gives other tokens where it tells where they lie in the text: its figures have no unit")
+            raise UsageError(
+                f"the tokenizer of {self.name} gives other tokens where it tells where they lie in the text:"
+                " its figures have no unit"
+            )
         return list(found.offsets[: len(wanted) + 1])
 
     def ids(self, text: str, *, begins: bool = False) -> tuple[int, ...]:
         """Return the ids of a part of a text, without the space that some tokenizers put before one, unless it `begins` the text."""
-        return tuple((self._whole if begins else self._part)(text, add_special_tokens=False, verbose=False)["input_ids"])
+        return tuple(
+            (self._whole if begins else self._part)(text, add_special_tokens=False, verbose=False)[
+                "input_ids"
+            ]
+        )
 
     def check(self, ids: tuple[int, ...], text: str) -> None:
         """Raise UsageError unless `ids` spell `text`, in Unicode's composed form: a tokenizer may lack letters, or change them."""
         # Some decoders take a leading space for the one that was put before the text: a letter stands before it here.
-        spelt, meant = _composed(self._decoded(self._anchor + ids)), _composed(self._decoded(self._anchor) + text)
+        spelt = _composed(self._decoded(self._anchor + ids))
+        meant = _composed(self._decoded(self._anchor) + text)
         if spelt != meant:
-            near = next((place for place, (one, other) in enumerate(zip(spelt, meant, strict=False)) if one != other), min(len(spelt), len(meant)))
-            raise UsageError(f"{self.name} cannot spell {meant[near : near + _SHOWN]!r} of the text, so no likelihood of the same characters can be had")
+            near = next(
+                (place for place, (one, other) in enumerate(zip(spelt, meant, strict=False)) if one != other),
+                min(len(spelt), len(meant)),
+            )
+            raise UsageError(
+                f"{self.name} cannot spell {meant[near : near + _SHOWN]!r} of the text, so no likelihood of"
+                " the same characters can be had"
+            )
 
     def _decoded(self, ids: tuple[int, ...]) -> str:
         return str(self._whole.backend_tokenizer.decode(ids, skip_special_tokens=False))
 
 
-def side_by_side(text: Text, tokens: Tensor, reference: Speller, model: Speller) -> list[tuple[Passage, Passage]]:
+def side_by_side(
+    text: Text, tokens: Tensor, reference: Speller, model: Speller
+) -> list[tuple[Passage, Passage]]:
     """Return each window of the reference, `tokens` `[windows, length]` from the start of `text`, as the reference reads it and as the model does.
 
     The first token's text is context, the rest is predicted; the model's tokenizer reads the two apart. A token may end within a character
@@ -71,18 +94,27 @@ def side_by_side(text: Text, tokens: Tensor, reference: Speller, model: Speller)
     Raises UsageError where a window holds no whole character to predict, or a tokenizer cannot spell the text.
     """
     spans = reference.spans(text.text, tokens)
-    ends, length = _ends(spans), tokens.shape[1]
+    ends = _ends(spans)
+    length = tokens.shape[1]
     pairs = []
     for number, window in enumerate(tokens.tolist()):
         first = number * length
         whole = [place for place in range(first + 1, first + length + 1) if place in ends]
         if len(whole) < 2:
-            raise UsageError(f"a window of {length} tokens of {reference.name} may hold no whole character to predict: give a larger --window")
-        begin, start, stop = spans[first][0], ends[whole[0]], ends[whole[-1]]
-        context, predicted = text.text[begin:start], text.text[start:stop]
-        units, size = whole[-1] - whole[0], len(predicted.encode())
+            raise UsageError(
+                f"a window of {length} tokens of {reference.name} may hold no whole character to predict:"
+                " give a larger --window"
+            )
+        begin = spans[first][0]
+        start = ends[whole[0]]
+        stop = ends[whole[-1]]
+        context = text.text[begin:start]
+        predicted = text.text[start:stop]
+        units = whole[-1] - whole[0]
+        size = len(predicted.encode())
         reference.check(tuple(window[whole[0] - first : whole[-1] - first]), predicted)
-        known, asked = model.ids(context, begins=begin == 0), model.ids(predicted)
+        known = model.ids(context, begins=begin == 0)
+        asked = model.ids(predicted)
         model.check(model.ids(context), context)
         model.check(asked, predicted)
         theirs = Passage(tuple(window[: whole[-1] - first]), whole[0] - first, units, size)
@@ -92,7 +124,8 @@ def side_by_side(text: Text, tokens: Tensor, reference: Speller, model: Speller)
 
 def _ends(spans: list[Span]) -> dict[int, int]:
     """Return, for each number of tokens that ends with a whole character, how many characters those are."""
-    found, reached = dict[int, int](), 0
+    found = dict[int, int]()
+    reached = 0
     for number, (start, stop) in enumerate(spans, 1):
         reached = max(reached, stop)
         following = spans[number][0] if number < len(spans) else math.inf
@@ -107,8 +140,16 @@ def _unprefixed(part: Any) -> Any:
         return [_unprefixed(step) for step in part if not _prepends(step)]
     if not isinstance(part, dict):
         return part
-    changed = {name: None if _prepends(value) else _unprefixed(value) for name, value in part.items() if name not in ("model", "added_tokens")}
-    never = {name: value for name, value in (("add_prefix_space", False), ("prepend_scheme", "never")) if name in part}
+    changed = {
+        name: None if _prepends(value) else _unprefixed(value)
+        for name, value in part.items()
+        if name not in ("model", "added_tokens")
+    }
+    never = {
+        name: value
+        for name, value in (("add_prefix_space", False), ("prepend_scheme", "never"))
+        if name in part
+    }
     return part | changed | never
 
 

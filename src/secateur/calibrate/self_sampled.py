@@ -21,9 +21,13 @@ def sample_windows(model: Opened, samples: int, window: int, seed: int) -> Tenso
 
     Raises UsageError if the model does not fit in memory whole, which sampling needs.
     """
-    needed, free = model.graph.parameters * _BYTES_PER_PARAMETER, _free_memory()
+    needed = model.graph.parameters * _BYTES_PER_PARAMETER
+    free = _free_memory()
     if needed > free:
-        raise UsageError(f"--calib self needs the whole model in memory ({needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB free): name a text instead")
+        raise UsageError(
+            f"--calib self needs the whole model in memory ({needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB"
+            " free): name a text instead"
+        )
     whole = load_whole(model, torch.bfloat16)
     torch.manual_seed(seed)
     first = torch.randint(model.graph.vocab_size, (samples, 1))

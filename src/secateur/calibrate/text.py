@@ -51,13 +51,18 @@ def read_text(spec: str) -> Text:
     `datasets` package, UsageError for a spec that cannot work.
     """
     if spec == "self":
-        raise UsageError("text 'self' is sampled from a model, and none was given here: name a file, hf:DATASET:CONFIG:SPLIT or builtin")
+        raise UsageError(
+            "text 'self' is sampled from a model, and none was given here: name a file,"
+            " hf:DATASET:CONFIG:SPLIT or builtin"
+        )
     if spec == "builtin":
         text, origin = builtin_text.read()
     elif spec.startswith("hf:"):
-        text, origin = hub_datasets.read(spec), spec.removeprefix("hf:")
+        text = hub_datasets.read(spec)
+        origin = spec.removeprefix("hf:")
     else:
-        text, origin = _from_file(Path(spec)), Path(spec).name
+        text = _from_file(Path(spec))
+        origin = Path(spec).name
     if not text.strip():
         raise TextError(f"{spec} holds no text")
     return Text(text, spec, origin)
@@ -74,7 +79,10 @@ def windows(text: Text, tokenizer: Any, length: int, count: int | None = None) -
     is below 1.
     """
     if length < 1 or (count is not None and count < 1):
-        raise UsageError(f"{count if count is not None else 'all'} windows of {length} tokens: both numbers must be at least 1")
+        raise UsageError(
+            f"{count if count is not None else 'all'} windows of {length} tokens: both numbers must be at"
+            " least 1"
+        )
     encoding, sure = encoded(text.text, tokenizer, None if count is None else length * count)
     ids = encoding["input_ids"][:sure]
     whole = len(ids) // length
@@ -91,7 +99,10 @@ def windows(text: Text, tokenizer: Any, length: int, count: int | None = None) -
 def joined(tokens: Tensor, length: int) -> Tensor:
     """Return consecutive windows, `[windows, tokens]`, joined to longer ones of at most `length` tokens, as many to each as comes out even."""
     count, window = tokens.shape
-    together = max((number for number in range(1, count + 1) if count % number == 0 and number * window <= length), default=1)
+    together = max(
+        (number for number in range(1, count + 1) if count % number == 0 and number * window <= length),
+        default=1,
+    )
     return tokens.reshape(count // together, together * window)
 
 
@@ -102,7 +113,11 @@ def encoded(text: str, tokenizer: Any, enough: int | None) -> tuple[Any, int]:
     part of the text gives the same ids, all but those of its last words, for a fraction of the memory and time. Where none
     does, a part is one word, none of which is sure, and the whole text is encoded.
     """
-    size = len(text) if enough is None or not tokenizer.is_fast else _CHARACTERS_PER_TOKEN * (enough + _UNSURE_WORDS)
+    size = (
+        len(text)
+        if enough is None or not tokenizer.is_fast
+        else _CHARACTERS_PER_TOKEN * (enough + _UNSURE_WORDS)
+    )
     while enough is not None and size < len(text):
         encoding = _encode(text[:size], tokenizer)
         words = encoding.word_ids(0)
@@ -144,7 +159,9 @@ def _decode(path: Path) -> str:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise TextError(f"{path}, line {line}: not UTF-8 (byte 0x{data[error.start]:02x}); convert the file first") from None
+        raise TextError(
+            f"{path}, line {line}: not UTF-8 (byte 0x{data[error.start]:02x}); convert the file first"
+        ) from None
 
 
 def _plain(path: Path, content: str) -> str:

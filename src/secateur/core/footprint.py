@@ -38,13 +38,18 @@ def footprint(graph: Graph, keep: Keep, drop: Collection[str], width: int) -> Fo
     """
     inside = {name for block in graph.blocks for name in block.tensors}
     counts = kept_counts(graph, keep, drop)
-    total, blocks = sum(counts.values()), sum(count for name, count in counts.items() if name in inside)
-    return Footprint(total, blocks, total * width, sum(_kv_values(block, keep, drop) for block in graph.blocks))
+    total = sum(counts.values())
+    blocks = sum(count for name, count in counts.items() if name in inside)
+    return Footprint(
+        total, blocks, total * width, sum(_kv_values(block, keep, drop) for block in graph.blocks)
+    )
 
 
 def kept_counts(graph: Graph, keep: Keep, drop: Collection[str]) -> dict[str, int]:
     """Return how many elements of each stored tensor a plan leaves; those that go whole are not listed."""
-    gone = {name for block in graph.blocks for part in dropped_halves(block, drop) for name in block.halves[part]}
+    gone = {
+        name for block in graph.blocks for part in dropped_halves(block, drop) for name in block.halves[part]
+    }
     lost = _lost(group for group in graph.groups.values() if group.name in keep)
     counts: dict[str, int] = {}
     for name, info in graph.tensors.items():
@@ -63,7 +68,8 @@ def dropped_halves(block: Block, drop: Collection[str]) -> frozenset[str]:
 
 def kept_shape(block: Block, keep: Keep, drop: Collection[str]) -> BlockShape:
     """Return the widths that a block has once a plan has cut it; query heads go with their key-value head."""
-    shape, gone = block.shape, dropped_halves(block, drop)
+    shape = block.shape
+    gone = dropped_halves(block, drop)
     inner = 0 if "ffn" in gone else len(keep.get(f"{block.index}.ffn", range(shape.intermediate_size)))
     if "attn" in gone or not shape.n_heads:
         return replace(shape, n_heads=0, n_kv_heads=0, intermediate_size=inner)

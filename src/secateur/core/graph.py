@@ -111,7 +111,14 @@ class Graph:
     @property
     def groups(self) -> dict[str, Group]:
         """Every group by name: those of the blocks, `hidden` and `vocab`."""
-        return {group.name: group for group in (*(group for block in self.blocks for group in block.groups), self.hidden, self.vocab)}
+        return {
+            group.name: group
+            for group in (
+                *(group for block in self.blocks for group in block.groups),
+                self.hidden,
+                self.vocab,
+            )
+        }
 
     @property
     def linears(self) -> tuple[Linear, ...]:

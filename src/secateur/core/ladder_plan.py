@@ -23,7 +23,11 @@ def plan_of_units(ladder: Ladder, units: Iterable[str], target: str = "") -> Pla
     Raises LadderError for a step that the ladder has not, or that cannot be taken without an earlier one.
     """
     kept = ladder.kept_without(units)
-    narrowed = {name: tuple(sorted(units[: kept[name]])) for name, units in ladder.order.items() if 0 < kept[name] < len(units)}
+    narrowed = {
+        name: tuple(sorted(units[: kept[name]]))
+        for name, units in ladder.order.items()
+        if 0 < kept[name] < len(units)
+    }
     drop = tuple(half_of(name) for name, count in kept.items() if not count)
     return Plan(
         model=ladder.model,
@@ -36,7 +40,10 @@ def plan_of_units(ladder: Ladder, units: Iterable[str], target: str = "") -> Pla
 def check_ladder(ladder: Ladder, graph: Graph, model_digest: str) -> None:
     """Raise LadderError unless the ladder was made for this model and orders all units of its groups."""
     if ladder.model != model_digest:
-        raise LadderError(f"ladder was made for {ladder.model[:19]}..., this model is {model_digest[:19]}...: make one with `secateur adapt rank`")
+        raise LadderError(
+            f"ladder was made for {ladder.model[:19]}..., this model is {model_digest[:19]}...: make one with"
+            " `secateur adapt rank`"
+        )
     groups = [group for block in graph.blocks for group in block.groups]
     sizes = {group.name: group.size for group in groups if group.kind in ("kv", "ffn")}
     for name in sizes.keys() ^ ladder.order.keys():

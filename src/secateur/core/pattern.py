@@ -27,16 +27,21 @@ class Pattern:
         """Parse `0.5`, `50%` or `2:4`; raises UsageError with the reason."""
         match = _N_OF_M.fullmatch(text.strip())
         if match:
-            n, m = int(match[1]), int(match[2])
+            n = int(match[1])
+            m = int(match[2])
             if not 0 < n < m:
-                raise UsageError(f"pattern {text!r} keeps {n} of every {m}: N must be at least 1 and less than M")
+                raise UsageError(
+                    f"pattern {text!r} keeps {n} of every {m}: N must be at least 1 and less than M"
+                )
             return cls(1 - n / m, n, m)
         return cls(_ratio(text))
 
     def check(self, tensor: str, in_features: int) -> None:
         """Raise UsageError if a row of `in_features` inputs cannot hold this pattern."""
         if self.m and in_features % self.m:
-            raise UsageError(f"pattern {self} does not fit {tensor}: its width {in_features} is not a multiple of {self.m}")
+            raise UsageError(
+                f"pattern {self} does not fit {tensor}: its width {in_features} is not a multiple of {self.m}"
+            )
 
     def kept(self, numel: int) -> int:
         """Number of survivors among `numel` weights."""
@@ -51,7 +56,9 @@ def _ratio(text: str) -> float:
     try:
         ratio = float(stripped[:-1]) / 100 if stripped.endswith("%") else float(stripped)
     except ValueError:
-        raise UsageError(f"sparsity {text!r} is neither a ratio such as 0.5 nor a pattern such as 2:4") from None
+        raise UsageError(
+            f"sparsity {text!r} is neither a ratio such as 0.5 nor a pattern such as 2:4"
+        ) from None
     if not 0 <= ratio < 1:
         raise UsageError(f"sparsity {text} is outside [0, 1)")
     return ratio

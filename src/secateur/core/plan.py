@@ -94,14 +94,24 @@ class Plan:
             if key not in _MADE_BY:
                 raise PlanError(f"plan made_by has an unknown key {key!r}{nearest(key, _MADE_BY)}")
         sparsity = _strings(body, "sparsity")
-        return cls(model=body["model"], keep=_keep(body), drop=_drop(body), merge=_merge(body), sparsity=sparsity, made_by=made_by)
+        return cls(
+            model=body["model"],
+            keep=_keep(body),
+            drop=_drop(body),
+            merge=_merge(body),
+            sparsity=sparsity,
+            made_by=made_by,
+        )
 
     def explain(self, graph: Graph, stored: Graph | None = None) -> str:
         """Return, for people, what the plan does to the model of `graph` and who decided it, a line each.
 
         stored: the model with the biases that the plan's repair adds, where it adds any.
         """
-        lines = [f"made by: {', '.join(f'{key} {value}' for key, value in self.made_by.items() if value and key != 'tried')}"]
+        lines = [
+            "made by:"
+            f" {', '.join(f'{key} {value}' for key, value in self.made_by.items() if value and key != 'tried')}"
+        ]
         lines += [f"tried: {one}" for one in self.made_by.get("tried", "").split("; ") if one]
         lines += [f"{name}: sparsity {pattern}" for name, pattern in self.sparsity.items()]
         lines += self._explained_units(graph)
@@ -113,7 +123,8 @@ class Plan:
         return "\n".join(lines)
 
     def _explained_units(self, graph: Graph) -> list[str]:
-        lines, totals = list[str](), dict[str, tuple[int, int]]()
+        lines = list[str]()
+        totals = dict[str, tuple[int, int]]()
         for group in (group for block in graph.blocks for group in block.groups):
             kept = len(self.keep.get(group.name, range(group.size)))
             before = totals.get(group.kind, (0, 0))
@@ -124,7 +135,11 @@ class Plan:
             lines.append(f"hidden channels: keep {_of(len(self.keep[graph.hidden.name]), graph.hidden.size)}")
         if graph.vocab.name in self.keep:
             lines.append(f"tokens: keep {_of(len(self.keep[graph.vocab.name]), graph.vocab.size)}")
-        return lines + [f"all {kind} units: keep {_of(kept, size)}" for kind, (kept, size) in totals.items() if kept < size]
+        return lines + [
+            f"all {kind} units: keep {_of(kept, size)}"
+            for kind, (kept, size) in totals.items()
+            if kept < size
+        ]
 
     def digest(self) -> str:
         """Return `sha256:<hex>` of the JSON form."""
@@ -133,20 +148,28 @@ class Plan:
     def validate(self, graph: Graph, model_digest: str) -> None:
         """Raise PlanError unless every name and unit of the plan exists in `graph`, heads stay even and the digest is the model's."""
         if self.model != model_digest:
-            raise PlanError(f"plan was made for {self.model[:19]}..., this model is {model_digest[:19]}...: make a new plan with `secateur plan`")
+            raise PlanError(
+                f"plan was made for {self.model[:19]}..., this model is {model_digest[:19]}...: make a new"
+                " plan with `secateur plan`"
+            )
         self._validate_sparsity(graph)
         self._validate_keep(graph)
         known = {f"{block.index}{part}" for block in graph.blocks for part in ("", ".attn", ".ffn")}
         for name in self.drop:
             if name not in known:
-                raise PlanError(f"plan drops {name!r}, which this model of {len(graph.blocks)} blocks does not have")
+                raise PlanError(
+                    f"plan drops {name!r}, which this model of {len(graph.blocks)} blocks does not have"
+                )
         self._validate_merge(graph)
 
     def _validate_sparsity(self, graph: Graph) -> None:
         linears = {linear.tensor: linear for linear in graph.linears}
         for tensor, pattern in self.sparsity.items():
             if tensor not in linears:
-                raise PlanError(f"plan prunes {tensor!r}, which is not a prunable linear of this model{nearest(tensor, linears)}")
+                raise PlanError(
+                    f"plan prunes {tensor!r}, which is not a prunable linear of this"
+                    f" model{nearest(tensor, linears)}"
+                )
             try:
                 Pattern.parse(pattern).check(tensor, linears[tensor].in_features)
             except SecateurError as error:
@@ -156,18 +179,35 @@ class Plan:
         groups = graph.groups
         for name, units in self.keep.items():
             if name not in groups:
-                raise PlanError(f"plan keeps units of {name!r}, which this model does not have{nearest(name, groups)}")
+                raise PlanError(
+                    f"plan keeps units of {name!r}, which this model does not have{nearest(name, groups)}"
+                )
             if not units or units[-1] >= groups[name].size:
-                raise PlanError(f"plan keeps units of {name!r} out of range: it has {groups[name].size}, and at least one must survive")
+                raise PlanError(
+                    f"plan keeps units of {name!r} out of range: it has {groups[name].size}, and at least one"
+                    " must survive"
+                )
         if self.merge and self.made_by.get("rotate"):
             raise PlanError("plan merges blocks and rotates: leave one out")
         if graph.hidden.name in self.keep and self.sparsity:
-            raise PlanError("plan cuts hidden channels and prunes single weights: cut first, then prune the result")
+            raise PlanError(
+                "plan cuts hidden channels and prunes single weights: cut first, then prune the result"
+            )
         for block in graph.blocks:
             self._validate_heads(block)
-        others = (len(self.keep) > 1, self.drop, self.sparsity, self.merge, self.made_by.get("rotate"), self.made_by.get("calibration"))
+        others = (
+            len(self.keep) > 1,
+            self.drop,
+            self.sparsity,
+            self.merge,
+            self.made_by.get("rotate"),
+            self.made_by.get("calibration"),
+        )
         if graph.vocab.name in self.keep and any(others):
-            raise PlanError("plan prunes tokens and something else, whose text has them: prune tokens first, then the result")
+            raise PlanError(
+                "plan prunes tokens and something else, whose text has them: prune tokens first, then the"
+                " result"
+            )
 
     def _validate_merge(self, graph: Graph) -> None:
         """What takes in others must stay whole, what is taken in must go whole, once, and have the same tensors."""
@@ -175,7 +215,9 @@ class Plan:
         taken = [other for others in self.merge.values() for other in others]
         for name in (*self.merge, *taken):
             if name not in whole:
-                raise PlanError(f"plan merges {name!r}, which is no block of this model: they are 0-{len(whole) - 1}")
+                raise PlanError(
+                    f"plan merges {name!r}, which is no block of this model: they are 0-{len(whole) - 1}"
+                )
         for name, others in self.merge.items():
             if dropped_halves(whole[name], self.drop):
                 raise PlanError(f"plan merges blocks into {name}, of which it drops a part")
@@ -189,7 +231,8 @@ class Plan:
 
     def _validate_heads(self, block: Block) -> None:
         """One key-value head serves as many query heads as any other: `repeat_interleave` knows no other layout."""
-        heads, groups = f"{block.index}.head", f"{block.index}.kv"
+        heads = f"{block.index}.head"
+        groups = f"{block.index}.kv"
         if heads not in self.keep:
             return
         counts = dict.fromkeys(self.keep.get(groups, range(block.shape.n_kv_heads)), 0)
@@ -199,7 +242,10 @@ class Plan:
                 counts[group] += 1
         if len(set(counts.values())) > 1 or 0 in counts.values():
             each = ", ".join(f"{count} of group {group}" for group, count in counts.items())
-            raise PlanError(f"plan keeps query heads of {heads!r} unevenly ({each}): every surviving key-value group needs equally many, at least one")
+            raise PlanError(
+                f"plan keeps query heads of {heads!r} unevenly ({each}): every surviving key-value group"
+                " needs equally many, at least one"
+            )
 
 
 def _shapes(graph: Graph, block: Block) -> dict[str, tuple[int, ...]]:

@@ -7,7 +7,8 @@ import os
 import sys
 from typing import Any
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_THRESHOLD = -3
 _ALONE = 8 << 20
 _KEPT = 32 << 20
 _KEPT_OUT = ("accelerate", "scipy")

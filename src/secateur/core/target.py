@@ -19,7 +19,19 @@ EXAMPLES = "params=110M, params=80%, size=200MB, ram=300MB@ctx2048 or ratio=0.2"
 KV_WIDTHS = {"f16": 2, "bf16": 2, "f32": 4}
 
 _COUNTS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9}
-_BYTES = {"": 1, "b": 1, "k": 10**3, "kb": 10**3, "m": 10**6, "mb": 10**6, "g": 10**9, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+_BYTES = {
+    "": 1,
+    "b": 1,
+    "k": 10**3,
+    "kb": 10**3,
+    "m": 10**6,
+    "mb": 10**6,
+    "g": 10**9,
+    "gb": 10**9,
+    "kib": 2**10,
+    "mib": 2**20,
+    "gib": 2**30,
+}
 _AMOUNT = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,18})?) ?([A-Za-z]{0,3}|%)", re.ASCII)
 _CONTEXT = re.compile(r"(.*)@ctx([1-9][0-9]{0,8})", re.ASCII)
 _DIGITS = 4
@@ -52,7 +64,9 @@ class Limit:
         return Fraction(self.amount) * self.scale
 
     def __str__(self) -> str:
-        return f"{self.metric}={_plain(self.amount)}{self.unit}" + (f"@ctx{self.context}" if self.context else "")
+        return f"{self.metric}={_plain(self.amount)}{self.unit}" + (
+            f"@ctx{self.context}" if self.context else ""
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +93,9 @@ class Target:
         if not limits:
             raise TargetError(f"a target needs a budget, such as {EXAMPLES}")
         if len(kinds) > 1 or (kinds and all(limit.metric != "ram" for limit in limits)):
-            raise TargetError("kv= says once how the cache of a ram= target is stored: ram=300MB@ctx2048,kv=f32")
+            raise TargetError(
+                "kv= says once how the cache of a ram= target is stored: ram=300MB@ctx2048,kv=f32"
+            )
         return cls(tuple(limits), *kinds)
 
     def __str__(self) -> str:
@@ -95,10 +111,17 @@ class Target:
 
     def nearest(self, cut: Footprint, whole: Footprint) -> Target:
         """Return the target with each budget that `cut` misses moved to where `cut` meets it, rounded to a few digits."""
-        return replace(self, limits=tuple(limit if self._is_met(limit, cut, whole) else self._moved(limit, cut, whole) for limit in self.limits))
+        return replace(
+            self,
+            limits=tuple(
+                limit if self._is_met(limit, cut, whole) else self._moved(limit, cut, whole)
+                for limit in self.limits
+            ),
+        )
 
     def _is_met(self, limit: Limit, cut: Footprint, whole: Footprint) -> bool:
-        used, all_of_it = self._used(limit, cut), self._used(limit, whole)
+        used = self._used(limit, cut)
+        all_of_it = self._used(limit, whole)
         if limit.metric == "ratio":
             return all_of_it - used >= limit.value * all_of_it
         return used <= limit.value * (all_of_it if limit.unit == "%" else 1)
@@ -115,20 +138,30 @@ class Target:
                 return of.weight_bytes + limit.context * of.kv_bytes_per_token(KV_WIDTHS[self.kv_type])
 
     def _moved(self, limit: Limit, cut: Footprint, whole: Footprint) -> Limit:
-        used, all_of_it = self._used(limit, cut), self._used(limit, whole)
+        used = self._used(limit, cut)
+        all_of_it = self._used(limit, whole)
         if limit.metric == "ratio":
             return replace(limit, amount=_rounded(1 - Fraction(used, all_of_it), limit.scale, math.floor))
-        return replace(limit, amount=_rounded(Fraction(used, all_of_it if limit.unit == "%" else 1), limit.scale, math.ceil))
+        return replace(
+            limit,
+            amount=_rounded(Fraction(used, all_of_it if limit.unit == "%" else 1), limit.scale, math.ceil),
+        )
 
 
 def _limit(text: str, key: str, value: str) -> Limit:
     """Parse one budget."""
     metric = next((known for known in METRICS if known == key), None)
     if metric is None:
-        raise TargetError(f"target {text!r} is none of {', '.join(METRICS)}{nearest(key, METRICS)}: write {EXAMPLES}")
+        raise TargetError(
+            f"target {text!r} is none of {', '.join(METRICS)}{nearest(key, METRICS)}: write {EXAMPLES}"
+        )
     placed = _CONTEXT.fullmatch(value)
     if bool(placed) != (metric == "ram"):
-        wanted = "needs a context, whose KV cache counts: ram=300MB@ctx2048" if metric == "ram" else "takes no context: only ram= does"
+        wanted = (
+            "needs a context, whose KV cache counts: ram=300MB@ctx2048"
+            if metric == "ram"
+            else "takes no context: only ram= does"
+        )
         raise TargetError(f"target {text!r} {wanted}")
     amount, unit = _amount(text, placed[1] if placed else value)
     limit = Limit(metric, amount, unit, int(placed[2]) if placed else 0)
@@ -136,7 +169,10 @@ def _limit(text: str, key: str, value: str) -> Limit:
     if unit.lower() not in known:
         raise TargetError(f"target {text!r} has the unit {unit!r}; known: {', '.join(sorted(known - {''}))}")
     if not limit.value or (limit.value >= 1) == (metric == "ratio" or unit == "%"):
-        raise TargetError(f"target {text!r} must be a share below 1 (80% of the model) or an amount above it: write {EXAMPLES}")
+        raise TargetError(
+            f"target {text!r} must be a share below 1 (80% of the model) or an amount above it: write"
+            f" {EXAMPLES}"
+        )
     return limit
 
 
@@ -149,7 +185,10 @@ def _amount(text: str, value: str) -> tuple[Decimal, str]:
 
 def _kv_type(value: str) -> str:
     if value not in KV_WIDTHS:
-        raise TargetError(f"the KV cache cannot be stored as {value!r}{nearest(value, KV_WIDTHS)}; known: {', '.join(KV_WIDTHS)}")
+        raise TargetError(
+            f"the KV cache cannot be stored as {value!r}{nearest(value, KV_WIDTHS)}; known:"
+            f" {', '.join(KV_WIDTHS)}"
+        )
     return value
 
 

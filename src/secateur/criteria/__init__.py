@@ -16,7 +16,9 @@ CRITERIA: Registry[Criterion] = Registry("criterion", "secateur.criteria")
 _SCOPES: dict[str, Scope] = {}
 
 
-def criterion(name: str, *, scope: Scope = "row", needs: frozenset[str] | set[str] = frozenset(), paper: str = "") -> Callable[[Criterion], Criterion]:
+def criterion(
+    name: str, *, scope: Scope = "row", needs: frozenset[str] | set[str] = frozenset(), paper: str = ""
+) -> Callable[[Criterion], Criterion]:
     """Return a decorator that registers a criterion.
 
     scope: which weights its scores are compared with unless the user says otherwise.

@@ -33,7 +33,9 @@ def measure_machine(threads: int, *, memory: int, stream_bytes: int = STREAM_BYT
     """Measure with `threads` threads; arrays take `stream_bytes`, at most an eighth of `memory` bytes."""
     size = max(1 << 20, min(stream_bytes, memory // 8))
     with _threads(threads):
-        matrix = {name: _matrix(dtype) for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16))}
+        matrix = {
+            name: _matrix(dtype) for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16))
+        }
         best = max(matrix, key=matrix.__getitem__)
         return Measured(threads, _read(size), _copy(size // 2), matrix[best], best)
 
@@ -42,7 +44,8 @@ def _read(size: int) -> float:
     # A product of a matrix with a vector reads each number once, as decoding does.
     columns = 4096
     values = torch.ones(max(1, size // 4 // columns), columns)
-    vector, out = torch.ones(columns), torch.empty(values.shape[0])
+    vector = torch.ones(columns)
+    out = torch.empty(values.shape[0])
     return values.nbytes / _fastest(lambda: torch.mv(values, vector, out=out))
 
 
@@ -61,7 +64,8 @@ def _matrix(dtype: torch.dtype) -> float:
 def _fastest(work: Callable[[], object]) -> float:
     """Return the seconds of the fastest run; what else the machine does only makes others slower."""
     work()
-    best, end = float("inf"), time.perf_counter() + _SECONDS
+    best = float("inf")
+    end = time.perf_counter() + _SECONDS
     while time.perf_counter() < end or best == float("inf"):
         start = time.perf_counter()
         work()

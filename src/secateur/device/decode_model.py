@@ -14,12 +14,16 @@ from numpy.typing import NDArray
 
 from secateur.device.profile import Profile, Published, Rates
 
-LAYER, _UNSURE = 100e-6, 3.0
+LAYER = 100e-6
+_UNSURE = 3.0
 """Seconds that a block costs by itself where no measurement says, and the factor by which that may be off: the published speeds give 31 to 210 us."""
 _EFFICIENCY = {"cpu": 0.5, "gpu": 0.7}
 """Share of the theoretical bandwidth where no measurement says: the published speeds give 0.28 to 0.67 for CPUs and 0.56 to 1.03 for GPUs."""
 _MCU_EFFICIENCY = 0.35
-_MEASURED, _PUBLISHED, _STREAM, _GUESSED = 0.15, 0.3, 0.35, 0.6
+_MEASURED = 0.15
+_PUBLISHED = 0.3
+_STREAM = 0.35
+_GUESSED = 0.6
 _OF_STREAM = 0.8
 _ENTRY = 5e-9
 """Seconds for an entry of the vocabulary where no measurement says: choosing a token."""
@@ -76,7 +80,9 @@ class Clock:
 
     def speed(self, work: Work) -> Speed:
         """Return tokens per second with an interval."""
-        longest, likely, shortest = (replace(self, layer=self.layer * by).seconds(work) for by in (self.unsure, 1.0, 1 / self.unsure))
+        longest, likely, shortest = (
+            replace(self, layer=self.layer * by).seconds(work) for by in (self.unsure, 1.0, 1 / self.unsure)
+        )
         return Speed(1 / (longest * (1 + self.within)), 1 / likely, (1 + self.within) / shortest)
 
 
@@ -89,7 +95,10 @@ def clock_of(profile: Profile, local: Profile | None = None) -> Clock:
         return _measured(profile.rates)
     if profile.processor == "mcu":
         rate = _MCU_EFFICIENCY * profile.figure("matrix") / 2
-        basis = f"{_MCU_EFFICIENCY:.0%} of the products a second in the profile, a byte each; nothing was measured"
+        basis = (
+            f"{_MCU_EFFICIENCY:.0%} of the products a second in the profile, a byte each; nothing was"
+            " measured"
+        )
         return Clock({}, rate, rate, 0.0, 0.0, 1.0, basis)
     if profile.published:
         return _published(profile)
@@ -105,9 +114,16 @@ def _measured(rates: Rates) -> Clock:
 def _published(profile: Profile) -> Clock:
     layer, rate, known = fit(profile.published)
     clock = Clock({}, rate, rate, layer, 0.0, 0.0, "", 1.0 if known else _UNSURE)
-    errors = [abs(clock.seconds(Work({"": one.bytes}, one.layers, 0)) * one.tokens_per_second - 1) for one in profile.published]
-    count, said = len(profile.published), "" if known else ", the latter assumed"
-    basis = f"{count} published decode speed{'s' if count > 1 else ''}: {rate / 1e9:.3g} GB/s and {layer * 1e6:.0f} us a block{said}"
+    errors = [
+        abs(clock.seconds(Work({"": one.bytes}, one.layers, 0)) * one.tokens_per_second - 1)
+        for one in profile.published
+    ]
+    count = len(profile.published)
+    said = "" if known else ", the latter assumed"
+    basis = (
+        f"{count} published decode speed{'s' if count > 1 else ''}: {rate / 1e9:.3g} GB/s and"
+        f" {layer * 1e6:.0f} us a block{said}"
+    )
     return replace(clock, within=max(_PUBLISHED, 1.25 * max(errors)), basis=basis)
 
 
@@ -115,9 +131,13 @@ def _reckoned(profile: Profile, local: Profile | None) -> Clock:
     """Return what the bandwidth allows: a measured one with the share of it that this machine reaches, or a part of the theoretical one."""
     if "stream" in profile.figures:
         reached = share_of_stream(local) if local else None
-        share, within, said = reached or _OF_STREAM, _STREAM, f"measured bandwidth, {'as on this machine' if reached else 'by assumption'}"
+        share = reached or _OF_STREAM
+        within = _STREAM
+        said = f"measured bandwidth, {'as on this machine' if reached else 'by assumption'}"
     else:
-        share, within, said = _EFFICIENCY[profile.processor], _GUESSED, "theoretical bandwidth; nobody's measurement of this device was found"
+        share = _EFFICIENCY[profile.processor]
+        within = _GUESSED
+        said = "theoretical bandwidth; nobody's measurement of this device was found"
     rate = share * profile.figure("stream" if "stream" in profile.figures else "bandwidth")
     return Clock({}, rate, rate, LAYER, _ENTRY, within, f"{share:.0%} of the {said}", _UNSURE)
 
@@ -135,7 +155,10 @@ def fit(published: Sequence[Published]) -> tuple[float, float, bool]:
     Where the models are too alike in bytes for each block to tell, `LAYER` is taken.
     """
     scale = np.array([one.tokens_per_second for one in published])
-    blocks, size = (np.array([getattr(one, name) for one in published], dtype=float) * scale for name in ("layers", "bytes"))
+    blocks, size = (
+        np.array([getattr(one, name) for one in published], dtype=float) * scale
+        for name in ("layers", "bytes")
+    )
     density = size / blocks
     if density.max() >= _TELLING * density.min():
         found = nonnegative(np.stack([blocks, size / 1e9], axis=1))

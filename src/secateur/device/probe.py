@@ -16,7 +16,19 @@ from pathlib import Path
 import psutil
 
 TOLD = (
-    *("sse4_2", "avx", "avx2", "f16c", "fma", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_vbmi2", "avx512_fp16"),
+    *(
+        "sse4_2",
+        "avx",
+        "avx2",
+        "f16c",
+        "fma",
+        "avx_vnni",
+        "avx512f",
+        "avx512_vnni",
+        "avx512_bf16",
+        "avx512_vbmi2",
+        "avx512_fp16",
+    ),
     *("amx_int8", "amx_bf16", "asimd", "neon", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2", "sme"),
 )
 """Instruction sets that change how fast a model runs, as Linux names them."""
@@ -79,13 +91,21 @@ def cpu_facts(text: str) -> Mapping[str, str]:
         key, _, value = line.partition(":")
         rows.setdefault(key.strip().lower(), value.strip())
     name = rows.get("model name") or rows.get("model") or rows.get("hardware") or ""
-    return {"name": name if not name.isdigit() else "", "flags": rows.get("flags") or rows.get("features") or "", "mhz": rows.get("cpu mhz", "")}
+    return {
+        "name": name if not name.isdigit() else "",
+        "flags": rows.get("flags") or rows.get("features") or "",
+        "mhz": rows.get("cpu mhz", ""),
+    }
 
 
 def gpu_from(text: str) -> Gpu | None:
     """Return the first GPU in a row of `nvidia-smi --query-gpu` (name, memory in MiB, compute capability); None for anything else."""
     parts = [part.strip() for part in text.strip().partition("\n")[0].split(",")]
-    if len(parts) != len(_QUERY) or not re.fullmatch(r"[0-9]+(\.[0-9]+)?", parts[1]) or not re.fullmatch(r"[0-9]+\.[0-9]+", parts[2]):
+    if (
+        len(parts) != len(_QUERY)
+        or not re.fullmatch(r"[0-9]+(\.[0-9]+)?", parts[1])
+        or not re.fullmatch(r"[0-9]+\.[0-9]+", parts[2])
+    ):
         return None
     return Gpu(parts[0], int(float(parts[1]) * 2**20), float(parts[2]) >= _SPARSE_FROM)
 

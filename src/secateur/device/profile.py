@@ -116,7 +116,9 @@ class Profile(_Data):
     @model_validator(mode="after")
     def _whole(self) -> Profile:
         if unknown := [name for name in self.figures if name not in UNITS]:
-            raise ValueError(f"figure {unknown[0]!r} is not known{nearest(unknown[0], UNITS)}; known: {', '.join(UNITS)}")
+            raise ValueError(
+                f"figure {unknown[0]!r} is not known{nearest(unknown[0], UNITS)}; known: {', '.join(UNITS)}"
+            )
         wanted = ["cores", "memory", *(["flash", "matrix"] if self.processor == "mcu" else [])]
         if missing := [name for name in wanted if name not in self.figures]:
             raise ValueError(f"figures.{missing[0]} is missing")
@@ -138,7 +140,9 @@ class Profile(_Data):
 
 def profile_names() -> list[str]:
     """Return the names of the profiles that come along."""
-    return sorted(entry.name.removesuffix(".toml") for entry in _folder().iterdir() if entry.name.endswith(".toml"))
+    return sorted(
+        entry.name.removesuffix(".toml") for entry in _folder().iterdir() if entry.name.endswith(".toml")
+    )
 
 
 def load_profile(ref: str) -> Profile:
@@ -147,10 +151,15 @@ def load_profile(ref: str) -> Profile:
         try:
             return parse_profile(Path(ref).read_bytes().decode(), ref)
         except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"cannot read the profile {ref}: {getattr(error, 'strerror', None) or 'not UTF-8'}") from None
+            raise UsageError(
+                f"cannot read the profile {ref}: {getattr(error, 'strerror', None) or 'not UTF-8'}"
+            ) from None
     known = profile_names()
     if ref not in known:
-        raise UsageError(f"unknown --device {ref!r}{nearest(ref, [*known, LOCAL])}; known: {LOCAL}, {', '.join(known)}, or a FILE.toml")
+        raise UsageError(
+            f"unknown --device {ref!r}{nearest(ref, [*known, LOCAL])}; known: {LOCAL}, {', '.join(known)}, or"
+            " a FILE.toml"
+        )
     return parse_profile((_folder() / f"{ref}.toml").read_text(), ref)
 
 
@@ -179,7 +188,9 @@ def write_profile(profile: Profile, path: Path, *, overwrite: bool) -> None:
 
 def to_toml(values: Mapping[str, Any], prefix: str = "") -> str:
     """Return plain data as TOML: scalars and lists of them first, then tables, then lists of tables."""
-    plain = {key: value for key, value in values.items() if not isinstance(value, Mapping) and not _tables(value)}
+    plain = {
+        key: value for key, value in values.items() if not isinstance(value, Mapping) and not _tables(value)
+    }
     lines = [f"{_key(key)} = {_scalar(value)}" for key, value in plain.items()]
     for key, value in values.items():
         name = prefix + _key(key)

@@ -26,7 +26,8 @@ def factor(kind: str, share: float, stored: str) -> tuple[float, bool]:
     kind: `dense`, `width` or `depth`; share: of neurons or of blocks that go; stored: type of the weights.
     """
     points = [(place, math.log(value)) for place, value in _CUTS[kind]]
-    loss, inside = points[-1][1], share <= points[-1][0]
+    loss = points[-1][1]
+    inside = share <= points[-1][0]
     for (left, low), (right, high) in pairwise(points):
         if left <= share <= right:
             loss = low + (high - low) * (share - left) / (right - left)

@@ -14,7 +14,10 @@ from secateur.device.profile import OUTPUT
 _ROWS = 32
 _CONTEXT = 1 << 16
 # Byte-level tokenizers write each byte as one of these letters.
-_LETTERS = [chr(byte) if chr(byte).isprintable() and not chr(byte).isspace() else chr(256 + byte) for byte in range(256)]
+_LETTERS = [
+    chr(byte) if chr(byte).isprintable() and not chr(byte).isspace() else chr(256 + byte)
+    for byte in range(256)
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,22 +37,35 @@ class Synthetic:
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The matrices of one block."""
-        queries, keys, hidden, inner = self.heads * self.head_dim, self.kv_heads * self.head_dim, self.hidden, self.inner
-        found: dict[str, tuple[int, ...]] = {"attn_q": (queries, hidden), "attn_k": (keys, hidden), "attn_v": (keys, hidden)}
+        queries = self.heads * self.head_dim
+        keys = self.kv_heads * self.head_dim
+        hidden = self.hidden
+        inner = self.inner
+        found: dict[str, tuple[int, ...]] = {
+            "attn_q": (queries, hidden),
+            "attn_k": (keys, hidden),
+            "attn_v": (keys, hidden),
+        }
         found["attn_output"] = (hidden, queries)
         return found | {"ffn_gate": (inner, hidden), "ffn_up": (inner, hidden), "ffn_down": (hidden, inner)}
 
     @property
     def bytes(self) -> dict[str, float]:
         """What the file holds, by type."""
-        read, head = self.read, self.head_kind or self.kind
-        return {self.kind: read[self.kind]} | {head: read[OUTPUT] + (read[self.kind] if head == self.kind else 0.0)}
+        read = self.read
+        head = self.head_kind or self.kind
+        return {self.kind: read[self.kind]} | {
+            head: read[OUTPUT] + (read[self.kind] if head == self.kind else 0.0)
+        }
 
     @property
     def read(self) -> dict[str, float]:
         """The same, the output matrix apart, as `Work` has it."""
         blocks = float(self.layers * sum(_bytes(self.kind, shape) for shape in self.shapes.values()))
-        return {self.kind: blocks, OUTPUT: float(_bytes(self.head_kind or self.kind, (self.vocabulary, self.hidden)))}
+        return {
+            self.kind: blocks,
+            OUTPUT: float(_bytes(self.head_kind or self.kind, (self.vocabulary, self.hidden))),
+        }
 
     @property
     def cache(self) -> int:
@@ -62,12 +78,22 @@ class Synthetic:
         self._add_settings(writer)
         rng = np.random.default_rng(0)
         for name, shape in self._tensors():
-            kind = gguf.GGMLQuantizationType["F32" if len(shape) == 1 else ((self.head_kind if name == "token_embd" else "") or self.kind).upper()]
+            kind = gguf.GGMLQuantizationType[
+                (
+                    "F32"
+                    if len(shape) == 1
+                    else ((self.head_kind if name == "token_embd" else "") or self.kind).upper()
+                )
+            ]
             if len(shape) == 1:
                 writer.add_tensor(f"{name}.weight", np.ones(shape, dtype=np.float32))
                 continue
-            rows = gguf.quants.quantize(rng.normal(scale=0.02, size=(_ROWS, shape[1])).astype(np.float32), kind)
-            writer.add_tensor(f"{name}.weight", np.tile(rows, (-(-shape[0] // _ROWS), 1))[: shape[0]], raw_dtype=kind)
+            rows = gguf.quants.quantize(
+                rng.normal(scale=0.02, size=(_ROWS, shape[1])).astype(np.float32), kind
+            )
+            writer.add_tensor(
+                f"{name}.weight", np.tile(rows, (-(-shape[0] // _ROWS), 1))[: shape[0]], raw_dtype=kind
+            )
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
@@ -98,7 +124,9 @@ class Synthetic:
         writer.add_layer_norm_rms_eps(1e-5)
         writer.add_tokenizer_model("gpt2")
         writer.add_tokenizer_pre("smollm")
-        writer.add_token_list([*_LETTERS, *(f"<{index}>" for index in range(self.vocabulary - len(_LETTERS)))])
+        writer.add_token_list(
+            [*_LETTERS, *(f"<{index}>" for index in range(self.vocabulary - len(_LETTERS)))]
+        )
         writer.add_token_types([gguf.TokenType.NORMAL] * self.vocabulary)
         writer.add_token_merges(["a b"])
         writer.add_bos_token_id(0)

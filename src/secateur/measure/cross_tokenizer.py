@@ -32,7 +32,8 @@ def streamed_logits(stream: LayerStream, passages: Sequence[Passage], progress: 
 def predicted_nll(logits: Iterator[Tensor], passages: Sequence[Passage]) -> list[float]:
     """Return the summed negative log likelihood, nats, of the predicted tokens of each passage; logits as `streamed_logits` gives them."""
     targets = torch.tensor([token for passage in passages for token in passage.ids[1:]])
-    found, start = torch.empty(len(targets), dtype=torch.float64), 0
+    found = torch.empty(len(targets), dtype=torch.float64)
+    start = 0
     for chunk in logits:
         here = slice(start, start := start + len(chunk))
         found[here] = cross_entropy(chunk, targets[here], reduction="none").double()
@@ -40,9 +41,13 @@ def predicted_nll(logits: Iterator[Tensor], passages: Sequence[Passage]) -> list
     return [float(part[passage.context - 1 :].sum()) for part, passage in zip(parts, passages, strict=True)]
 
 
-def per_unit(sums: Sequence[float], beside: Sequence[float], passages: Sequence[Passage], reference: str) -> Quality:
+def per_unit(
+    sums: Sequence[float], beside: Sequence[float], passages: Sequence[Passage], reference: str
+) -> Quality:
     """Return the quality by summed negative log likelihoods of each passage: of the model, and of the `reference` whose tokens are the units."""
-    units, size = (sum(counts) for counts in zip(*((passage.units, passage.size) for passage in passages), strict=True))
+    units, size = (
+        sum(counts) for counts in zip(*((passage.units, passage.size) for passage in passages), strict=True)
+    )
     return Quality(
         nll=math.fsum(sums) / units,
         nll_windows=tuple(total / passage.units for total, passage in zip(sums, passages, strict=True)),

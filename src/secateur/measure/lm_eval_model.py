@@ -51,7 +51,9 @@ def _set_shots(name: str, task: Any, shots: int | None) -> None:
         raise UsageError(f"task {name} has {there} solved examples, too few for --few-shot {wanted}")
 
 
-def _score(name: str, row: Mapping[str, Any], found: Mapping[str, Any], loaded: Mapping[str, Any]) -> TaskScore:
+def _score(
+    name: str, row: Mapping[str, Any], found: Mapping[str, Any], loaded: Mapping[str, Any]
+) -> TaskScore:
     leaves = _leaves(name, loaded["group_map"])
     kinds = {_kind(loaded["tasks"][leaf]) for leaf in leaves}
     counts = [found["n-samples"][leaf] for leaf in leaves]
@@ -60,9 +62,21 @@ def _score(name: str, row: Mapping[str, Any], found: Mapping[str, Any], loaded: 
         metric, comma, kept = key.partition(",")
         if comma and not metric.endswith("_stderr") and isinstance(value, int | float):
             error = row.get(f"{metric}_stderr,{kept}")
-            items = items_of([sample for sample in found["samples"].get(name, []) if sample["filter"] == kept], metric, value)
+            items = items_of(
+                [sample for sample in found["samples"].get(name, []) if sample["filter"] == kept],
+                metric,
+                value,
+            )
             better = bool(found["higher_is_better"].get(name, {}).get(metric, True))
-            metrics.append(Metric(metric if kept == "none" else key, float(value), float(error) if isinstance(error, int | float) else None, better, items))
+            metrics.append(
+                Metric(
+                    metric if kept == "none" else key,
+                    float(value),
+                    float(error) if isinstance(error, int | float) else None,
+                    better,
+                    items,
+                )
+            )
     return TaskScore(
         task=name,
         kind=kinds.pop() if len(kinds) == 1 else OTHER,
@@ -90,7 +104,13 @@ def _undisturbed() -> Iterator[None]:
     """Keep lm-eval's bars and lines off the terminal, and its bootstrap, whose figures are the same, in this process."""
     plain = mock.Mock(side_effect=lambda rows, **_: rows)
     quiet = [mock.patch.object(lm_eval.api.task, "tqdm", plain), mock.patch.object(tqdm, "tqdm", plain)]
-    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), quiet[0], quiet[1], mock.patch.dict(os.environ, {"DISABLE_MULTIPROC": "1"}):
+    with (
+        open(os.devnull, "w") as nowhere,
+        redirect_stdout(nowhere),
+        quiet[0],
+        quiet[1],
+        mock.patch.dict(os.environ, {"DISABLE_MULTIPROC": "1"}),
+    ):
         yield
 
 
@@ -128,13 +148,23 @@ class Judge(TemplateLM):  # type: ignore[misc]
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = True) -> list[float]:
         """Return the log-probability of whole texts, in windows of the longest context, each token predicted once."""
         texts = [self.tok_encode(text) for (text,) in (request.args for request in requests)]
-        windows = [list(map(make_disjoint_window, get_rolling_token_windows(ids, self.prefix_token_id, self._scorer.context, 1))) for ids in texts]
+        windows = [
+            list(
+                map(
+                    make_disjoint_window,
+                    get_rolling_token_windows(ids, self.prefix_token_id, self._scorer.context, 1),
+                )
+            )
+            for ids in texts
+        ]
         scores = iter(self._scored([pair for pairs in windows for pair in pairs]))
         return [sum(next(scores)[0] for _ in pairs) for pairs in windows]
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = True) -> list[str]:
         """Refuse: a Scorer writes no text."""
-        raise UsageError("tasks that judge written answers need a model that writes: choose tasks of log-probabilities")
+        raise UsageError(
+            "tasks that judge written answers need a model that writes: choose tasks of log-probabilities"
+        )
 
     def _loglikelihood_tokens(self, requests: Sequence[Any], **_: Any) -> list[tuple[float, bool]]:
         return self._scored([(context, tokens) for _, context, tokens in requests])
@@ -148,5 +178,7 @@ class Judge(TemplateLM):  # type: ignore[misc]
         """Return the row, its context cut from the left to what the model can read."""
         room = self._scorer.context + 1 - len(tokens)
         if room < 1 or not tokens:
-            raise UsageError(f"a task asks for {len(tokens)} tokens at once, and the model reads {self._scorer.context}")
+            raise UsageError(
+                f"a task asks for {len(tokens)} tokens at once, and the model reads {self._scorer.context}"
+            )
         return Asked(tuple(context[-room:]), tuple(tokens))

@@ -20,7 +20,9 @@ from secateur_runtime.errors import MissingExtraError, SecateurError, TextError,
 
 _FOLDER = Path(lm_eval.tasks.__file__).parent
 _NO_DEFINITIONS = (".py", ".pyc", ".md", ".txt")
-_NAME = re.compile(r"""^["']?(?:task|group|tag)["']?:[ \t]*["']?([^\n"'#\[]+?)["']?[ \t]*(?:#.*)?$""", re.MULTILINE)
+_NAME = re.compile(
+    r"""^["']?(?:task|group|tag)["']?:[ \t]*["']?([^\n"'#\[]+?)["']?[ \t]*(?:#.*)?$""", re.MULTILINE
+)
 _TAGS = re.compile(r"""^["']?tag["']?:[^\n]*\n((?:[ \t]*-[^\n]*\n)+)""", re.MULTILINE)
 _ITEM = re.compile(r"""-[ \t]*["']?([^\s"'#]+)""")
 
@@ -36,7 +38,9 @@ def load_tasks(names: Sequence[str], mirror: Path | None = None) -> dict[str, An
     if not names:
         raise UsageError("no task is named: give at least one, such as arc_easy")
     if mirror and not mirror.is_dir():
-        raise TextError(f"{mirror} is no folder: --datasets takes one laid out like the hub (allenai/ai2_arc/...)")
+        raise TextError(
+            f"{mirror} is no folder: --datasets takes one laid out like the hub (allenai/ai2_arc/...)"
+        )
     manager = _manager(names)
     loaded: dict[str, Any] = {"tasks": {}, "groups": {}, "group_map": {}}
     for name in names:
@@ -57,12 +61,17 @@ def _manager(names: Sequence[str]) -> Any:
     Indexing all of lm-eval's 14,000 definitions takes 15 s of parsing, so names are looked for in their text first. A plain task needs
     only its own folder; groups and tags may draw from anywhere and need the whole index.
     """
-    known, listed = _known(), [name for name in names if not _is_definition(name)]
+    known = _known()
+    listed = [name for name in names if not _is_definition(name)]
     for name in listed:
         if name not in known:
-            raise UsageError(f"unknown task {name!r}{nearest(name, known)}; `lm-eval ls tasks` lists them all")
+            raise UsageError(
+                f"unknown task {name!r}{nearest(name, known)}; `lm-eval ls tasks` lists them all"
+            )
     with hushed():
-        few = TaskManager(include_defaults=False, include_path=sorted({folder for name in listed for folder in known[name]}))
+        few = TaskManager(
+            include_defaults=False, include_path=sorted({folder for name in listed for folder in known[name]})
+        )
         return few if set(listed) <= set(few.all_subtasks) else TaskManager()
 
 
@@ -73,7 +82,10 @@ def _known() -> dict[str, frozenset[Path]]:
     for path in _FOLDER.rglob("*"):
         if path.is_file() and path.suffix not in _NO_DEFINITIONS:
             text = path.read_text(encoding="utf-8", errors="replace")
-            for name in [*_NAME.findall(text), *(name for block in _TAGS.findall(text) for name in _ITEM.findall(block))]:
+            for name in [
+                *_NAME.findall(text),
+                *(name for block in _TAGS.findall(text) for name in _ITEM.findall(block)),
+            ]:
                 found[name].add(path.parent)
     return {name: frozenset(folders) for name, folders in found.items()}
 
@@ -86,7 +98,9 @@ def _loaded(manager: Any, name: str, mirror: Path | None) -> dict[str, Any]:
         except SecateurError:
             raise
         except ModuleNotFoundError as error:
-            raise MissingExtraError(f"task {name} needs a package of its own: pip install {error.name}") from None
+            raise MissingExtraError(
+                f"task {name} needs a package of its own: pip install {error.name}"
+            ) from None
         except KeyError as error:
             raise TextError(_without(name, str(error.args[0]), seen)) from None
         except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
@@ -103,7 +117,9 @@ def _reading(mirror: Path | None, seen: list[tuple[str, list[str]]]) -> Iterator
         seen.append((path, []))
         here = mirror / path if mirror else None
         if here and not here.is_dir():
-            raise TextError(f"{mirror} has no data set {path}: add it, or leave out --datasets to take it from the hub")
+            raise TextError(
+                f"{mirror} has no data set {path}: add it, or leave out --datasets to take it from the hub"
+            )
         found = real(str(here or path), name, **options)
         seen[-1] = (path, list(found))
         return found
@@ -127,7 +143,9 @@ def _unread(name: str, error: Exception, seen: Sequence[tuple[str, list[str]]]) 
 
 def _check_kind(name: str, task: Any) -> None:
     if task.OUTPUT_TYPE == "generate_until":
-        raise UsageError(f"task {name} judges written answers: only tasks of log-probabilities are measured here")
+        raise UsageError(
+            f"task {name} judges written answers: only tasks of log-probabilities are measured here"
+        )
     if getattr(task, "MULTIMODAL", False):
         raise UsageError(f"task {name} shows pictures or sounds, and the model reads text only")
     if getattr(task, "UNSAFE_CODE", False):

@@ -67,7 +67,15 @@ class Quality:
             ("bits_per_byte", self.bits_per_byte, "bits per byte", None),
         )
         return [
-            Record(name=name, value=value, unit=unit, protocol=protocol, model=model, plan=plan, standard_error=error)
+            Record(
+                name=name,
+                value=value,
+                unit=unit,
+                protocol=protocol,
+                model=model,
+                plan=plan,
+                standard_error=error,
+            )
             for name, value, unit, error in figures
             if value is not None
         ]
@@ -75,14 +83,19 @@ class Quality:
 
 def described(origin: str, digest: str, count: int, window: int, compute: str) -> str:
     """Return how perplexity is measured, in words; origin, digest: of the text."""
-    return f"{origin} ({digest[:19]}...), whole text tokenised, {count} windows of {window} tokens without overlap, {compute}"
+    return (
+        f"{origin} ({digest[:19]}...), whole text tokenised, {count} windows of {window} tokens without"
+        f" overlap, {compute}"
+    )
 
 
 def _exponent(nll: float) -> float:
     return math.exp(nll) if nll < 700 else math.inf
 
 
-def measure(stream: LayerStream, windows: Tensor, progress: Progress, reference: LayerStream | None = None) -> Quality:
+def measure(
+    stream: LayerStream, windows: Tensor, progress: Progress, reference: LayerStream | None = None
+) -> Quality:
     """Return the quality of a model on `windows` `[n, length]` of token ids; each predicts its last `length - 1` tokens."""
     progress.start("evaluate", len(stream) + (len(reference) if reference else 0))
     logits = stream.logits(final_states(stream, windows, progress))
@@ -128,7 +141,9 @@ def _per_token(chunks: Iterator[Tensor], targets: Tensor, dense: Iterator[Tensor
         columns[1, here] = (best == targets[here]).double()
         if dense is not None:
             expected = next(dense)
-            divergence = kl_div(log_softmax(logits, -1), log_softmax(expected, -1), reduction="none", log_target=True)
+            divergence = kl_div(
+                log_softmax(logits, -1), log_softmax(expected, -1), reduction="none", log_target=True
+            )
             columns[2, here] = divergence.sum(-1).double()
             columns[3, here] = (best == expected.argmax(-1)).double()
     return columns

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from secateur_runtime.record import Record
 
-_DRAWS, _CHUNK, _SEED = 10_000, 1000, 0
+_DRAWS = 10_000
+_CHUNK = 1000
+_SEED = 0
 FEWEST = 20
 """Independent items below which nothing is said of a figure."""
 
@@ -71,7 +73,13 @@ class Finding:
         if self.independent < FEWEST:
             return "too few items to tell"
         if self.worse is not None:
-            return "within noise" if self.worse.holds(0.0) else "further from neutral" if self.worse.value > 0 else "nearer to neutral"
+            return (
+                "within noise"
+                if self.worse.holds(0.0)
+                else "further from neutral"
+                if self.worse.value > 0
+                else "nearer to neutral"
+            )
         return "within noise of neutral" if self.value.holds(self.neutral) else "not neutral"
 
     def verdict(self, most: float) -> str:
@@ -88,7 +96,16 @@ class Finding:
     def record(self, model: str, plan: str, protocol: str) -> Record:
         """Return the figure as a record; its standard error is that of a normal interval as wide."""
         error = (self.value.high - self.value.low) / (2 * 1.96)
-        return Record(name=self.name, value=self.value.value, unit=self.unit, protocol=protocol, model=model, plan=plan, standard_error=error, seed=_SEED)
+        return Record(
+            name=self.name,
+            value=self.value.value,
+            unit=self.unit,
+            protocol=protocol,
+            model=model,
+            plan=plan,
+            standard_error=error,
+            seed=_SEED,
+        )
 
 
 def findings(ours: Mapping[str, Series], theirs: Mapping[str, Series] | None = None) -> list[Finding]:
@@ -96,8 +113,13 @@ def findings(ours: Mapping[str, Series], theirs: Mapping[str, Series] | None = N
 
     Intervals come from the bootstrap over clusters (10,000 draws, percentiles), the same draws for both models.
     """
-    judged = sum(series.neutral is not None and len(set(series.clusters)) >= FEWEST for series in ours.values())
-    return [_finding(name, series, theirs[name] if theirs else None, max(judged, 1)) for name, series in ours.items()]
+    judged = sum(
+        series.neutral is not None and len(set(series.clusters)) >= FEWEST for series in ours.values()
+    )
+    return [
+        _finding(name, series, theirs[name] if theirs else None, max(judged, 1))
+        for name, series in ours.items()
+    ]
 
 
 def _finding(name: str, ours: Series, theirs: Series | None, together: int) -> Finding:
@@ -105,7 +127,15 @@ def _finding(name: str, ours: Series, theirs: Series | None, together: int) -> F
     drawn = _draws(both)
     means = [float(np.mean(series.values)) for series in both]
     value, *parents = [_interval(mean, draws) for mean, draws in zip(means, drawn, strict=True)]
-    found = Finding(name, ours.unit, value, len(ours.values), len(set(ours.clusters)), ours.neutral, next(iter(parents), None))
+    found = Finding(
+        name,
+        ours.unit,
+        value,
+        len(ours.values),
+        len(set(ours.clusters)),
+        ours.neutral,
+        next(iter(parents), None),
+    )
     if theirs is None or ours.neutral is None:
         return found
     moved = abs(drawn[0] - ours.neutral) - abs(drawn[1] - ours.neutral)
@@ -121,7 +151,9 @@ def _draws(both: Sequence[Series]) -> list[Floats]:
     random = np.random.default_rng(_SEED)
     chunks = []
     for _ in range(_DRAWS // _CHUNK):
-        weights = random.multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), size=_CHUNK).astype(float)
+        weights = random.multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), size=_CHUNK).astype(
+            float
+        )
         chunks.append((weights @ sums) / (weights @ sizes)[:, None])
     means = np.concatenate(chunks)
     return [means[:, column] for column in range(means.shape[1])]

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from secateur_runtime.errors import MissingExtraError, UsageError, nearest
 from secateur_runtime.record import Record
 
-WORDS, CHOICES, OTHER = "word prediction", "comprehension", "other"
+WORDS = "word prediction"
+CHOICES = "comprehension"
+OTHER = "other"
 """Kinds of tasks. Word prediction: what comes next in a text, out of the whole vocabulary. Comprehension: which of a few given answers is
 right. Pruning hurts them differently, so they are never averaged together."""
 
@@ -51,14 +53,30 @@ class TaskScore:
             if found.name == metric:
                 return found
         names = [found.name for found in self.metrics]
-        raise UsageError(f"{self.task} has no metric {metric!r}{nearest(metric, names)}; it has {', '.join(names)}")
+        raise UsageError(
+            f"{self.task} has no metric {metric!r}{nearest(metric, names)}; it has {', '.join(names)}"
+        )
 
     def records(self, model: str, plan: str = "") -> list[Record]:
         """Return every figure as a record of the model with this digest; names are `TASK/METRIC`."""
-        protocol = f"lm-eval {importlib.metadata.version('lm_eval')}, {self.task} version {self.version}, {self.shots}-shot, "
-        protocol += f"{'all' if self.items == self.available else f'the first {self.items} of'} {self.available} items, float32 logits"
+        protocol = (
+            f"lm-eval {importlib.metadata.version('lm_eval')}, {self.task} version {self.version},"
+            f" {self.shots}-shot, "
+        )
+        protocol += (
+            f"{'all' if self.items == self.available else f'the first {self.items} of'} {self.available}"
+            " items, float32 logits"
+        )
         return [
-            Record(name=f"{self.task}/{metric.name}", value=metric.value, unit="", protocol=protocol, model=model, plan=plan, standard_error=metric.error)
+            Record(
+                name=f"{self.task}/{metric.name}",
+                value=metric.value,
+                unit="",
+                protocol=protocol,
+                model=model,
+                plan=plan,
+                standard_error=metric.error,
+            )
             for metric in self.metrics
         ]
 
@@ -90,8 +108,13 @@ def chosen(scores: Sequence[TaskScore], names: Sequence[str]) -> dict[str, list[
     known = sorted({metric.name for score in scores for metric in score.metrics})
     for name in names:
         if name not in known:
-            raise UsageError(f"unknown metric {name!r}{nearest(name, known)}; these tasks have {', '.join(known)}")
-    return {score.task: [metric for metric in score.metrics if not names or metric.name in names] for score in scores}
+            raise UsageError(
+                f"unknown metric {name!r}{nearest(name, known)}; these tasks have {', '.join(known)}"
+            )
+    return {
+        score.task: [metric for metric in score.metrics if not names or metric.name in names]
+        for score in scores
+    }
 
 
 def require_lm_eval(purpose: str) -> None:
@@ -102,6 +125,10 @@ def require_lm_eval(purpose: str) -> None:
 
 def items_of(samples: Sequence[Mapping[str, object]], metric: str, value: float) -> tuple[float, ...]:
     """Return the figure of each sample where the metric is their mean, and nothing otherwise."""
-    found = tuple(float(number) for sample in samples if isinstance(number := sample.get(metric), int | float))
-    whole = len(found) == len(samples) > 0 and math.isclose(statistics.fmean(found), value, rel_tol=1e-9, abs_tol=1e-12)
+    found = tuple(
+        float(number) for sample in samples if isinstance(number := sample.get(metric), int | float)
+    )
+    whole = len(found) == len(samples) > 0 and math.isclose(
+        statistics.fmean(found), value, rel_tol=1e-9, abs_tol=1e-12
+    )
     return found if whole else ()

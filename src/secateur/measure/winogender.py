@@ -28,7 +28,9 @@ class Schema:
     @property
     def referents(self) -> tuple[str, str]:
         """What may follow the prompt: the occupation, the participant."""
-        return f" the {self.occupation}", " someone" if self.participant == "someone" else f" the {self.participant}"
+        return f" the {self.occupation}", (
+            " someone" if self.participant == "someone" else f" the {self.participant}"
+        )
 
 
 def read_winogender(path: Path) -> list[Schema]:
@@ -45,7 +47,9 @@ def read_winogender(path: Path) -> list[Schema]:
                     occupation, participant, answer, gender = _identity(file, number, row)
                     found.setdefault((occupation, participant, answer), {})[gender] = row[1]
     except OSError as error:
-        raise TextError(f"cannot read {file}: {error.strerror}; --winogender takes {FILE} or the folder that holds it") from None
+        raise TextError(
+            f"cannot read {file}: {error.strerror}; --winogender takes {FILE} or the folder that holds it"
+        ) from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise TextError(f"{file} is not a table in UTF-8: {error}") from None
     if not found:
@@ -56,7 +60,10 @@ def read_winogender(path: Path) -> list[Schema]:
 def _identity(file: Path, number: int, row: list[str]) -> list[str]:
     parts = row[0].removesuffix(".txt").split(".") if row else []
     if len(row) != 2 or len(parts) != 4 or parts[3] not in GENDERS:
-        raise TextError(f"{file}, line {number}: not OCCUPATION.PARTICIPANT.ANSWER.GENDER.txt and a sentence, parted by a tab")
+        raise TextError(
+            f"{file}, line {number}: not OCCUPATION.PARTICIPANT.ANSWER.GENDER.txt and a sentence, parted by"
+            " a tab"
+        )
     return parts
 
 
@@ -69,4 +76,9 @@ def _schema(file: Path, identity: tuple[str, str, str], sentences: dict[str, str
     if pronouns is None:
         raise TextError(f"{file}: {'.'.join(identity)} is the same in every gender")
     he, she, they = (word.strip('.,;:"') for word in pronouns)
-    return Schema(identity[0], identity[1], (sentences["male"], sentences["female"], sentences["neutral"]), (he, she, they))
+    return Schema(
+        identity[0],
+        identity[1],
+        (sentences["male"], sentences["female"], sentences["neutral"]),
+        (he, she, they),
+    )

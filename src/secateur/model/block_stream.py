@@ -36,7 +36,9 @@ class _StopForward(Exception):
 class StreamedBlock:
     """One decoder block with its weights in memory (see `core.stream.LiveBlock`)."""
 
-    def __init__(self, block: Block, layer: nn.Module, second_half: str, call: Callable[[Tensor], Tensor]) -> None:
+    def __init__(
+        self, block: Block, layer: nn.Module, second_half: str, call: Callable[[Tensor], Tensor]
+    ) -> None:
         self.block = block
         self._layer = layer
         self._second_half = second_half
@@ -64,8 +66,14 @@ class StreamedBlock:
     @torch.no_grad()
     def watch(self, tensors: tuple[str, ...], hidden: Tensor, see: Callable[[str, Tensor], None]) -> Tensor:
         """Return the block's output, calling `see(tensor, input)` for each of the linears named on the way."""
-        modules = {linear.tensor: self._layer.get_submodule(linear.module) for linear in self.block.linears if linear.tensor in tensors}
-        handles = [module.register_forward_pre_hook(_seeing(tensor, see)) for tensor, module in modules.items()]
+        modules = {
+            linear.tensor: self._layer.get_submodule(linear.module)
+            for linear in self.block.linears
+            if linear.tensor in tensors
+        }
+        handles = [
+            module.register_forward_pre_hook(_seeing(tensor, see)) for tensor, module in modules.items()
+        ]
         try:
             return self._call(hidden)
         finally:
@@ -76,9 +84,14 @@ class StreamedBlock:
     def pull(self, hidden: Tensor, gradient: Tensor, tensors: tuple[str, ...]) -> Pulled:
         """Run the block on `hidden` and return the gradients of the loss whose gradient at its output is `gradient`."""
         given = hidden.detach().requires_grad_()
-        weights = [self._layer.get_parameter(tensor.removeprefix(self.block.prefix)).requires_grad_() for tensor in tensors]
+        weights = [
+            self._layer.get_parameter(tensor.removeprefix(self.block.prefix)).requires_grad_()
+            for tensor in tensors
+        ]
         middle: list[Tensor] = []
-        handle = self._layer.get_submodule(self._second_half).register_forward_pre_hook(lambda _module, inputs: middle.append(inputs[0]))
+        handle = self._layer.get_submodule(self._second_half).register_forward_pre_hook(
+            lambda _module, inputs: middle.append(inputs[0])
+        )
         try:
             found = torch.autograd.grad(self._call(given), [given, *middle, *weights], gradient)
         finally:
@@ -87,9 +100,14 @@ class StreamedBlock:
         return Pulled(found[0], found[1], dict(zip(tensors, found[2:], strict=True)))
 
     @torch.enable_grad()
-    def slope(self, hidden: Tensor, loss: Callable[[Tensor], Tensor], tensors: tuple[str, ...]) -> tuple[float, dict[str, Tensor]]:
+    def slope(
+        self, hidden: Tensor, loss: Callable[[Tensor], Tensor], tensors: tuple[str, ...]
+    ) -> tuple[float, dict[str, Tensor]]:
         """Return `loss(output)` of the block's output for `hidden`, and its gradient with respect to each of `tensors`."""
-        weights = [self._layer.get_parameter(tensor.removeprefix(self.block.prefix)).requires_grad_() for tensor in tensors]
+        weights = [
+            self._layer.get_parameter(tensor.removeprefix(self.block.prefix)).requires_grad_()
+            for tensor in tensors
+        ]
         try:
             with mixed():
                 output = self._call(hidden)
@@ -115,7 +133,9 @@ class StreamedBlock:
         return self._layer.get_parameter(tensor.removeprefix(self.block.prefix)).data
 
 
-def _seeing(tensor: str, see: Callable[[str, Tensor], None]) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+def _seeing(
+    tensor: str, see: Callable[[str, Tensor], None]
+) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
     return lambda _module, inputs: see(tensor, inputs[0])
 
 
@@ -132,7 +152,11 @@ class ModelStream:
         self._model = build_without_weights(source.config)
         self._decoder = self._model.get_decoder()
         self._layers: list[nn.Module] = list(self._decoder.layers)
-        self._outside = {name: self._source_name(name) for name, _ in self._model.named_parameters() if not self._in_a_block(name)}
+        self._outside = {
+            name: self._source_name(name)
+            for name, _ in self._model.named_parameters()
+            if not self._in_a_block(name)
+        }
         self._second_half = family_of(source.config).ffn_norms[0]
         self._calls: dict[int, list[dict[str, Any]]] = {}
 
@@ -162,14 +186,17 @@ class ModelStream:
     @contextmanager
     def open(self, index: int) -> Iterator[StreamedBlock]:
         """Load block `index`; raises SourceError if a weight is not finite. Its memory is given back on exit."""
-        block, layer = self.graph.blocks[index], self._layers[index]
+        block = self.graph.blocks[index]
+        layer = self._layers[index]
         state = {name.removeprefix(block.prefix): self._read(name) for name in block.tensors}
         layer.load_state_dict(state, assign=True)
         layer.requires_grad_(False)
         forward = type(layer).forward
 
         def call(hidden: Tensor) -> Tensor:
-            output: Tensor | tuple[Tensor, ...] = forward(layer, hidden, **self._arguments(hidden.shape[1])[index])
+            output: Tensor | tuple[Tensor, ...] = forward(
+                layer, hidden, **self._arguments(hidden.shape[1])[index]
+            )
             return output[0] if isinstance(output, tuple) else output
 
         try:
@@ -193,7 +220,10 @@ class ModelStream:
         """
         with self._materialised():
             for hidden, targets in batches:
-                pieces = [self._pull_nll(*piece) for piece in zip(hidden.split(POSITIONS), targets.split(POSITIONS), strict=True)]
+                pieces = [
+                    self._pull_nll(*piece)
+                    for piece in zip(hidden.split(POSITIONS), targets.split(POSITIONS), strict=True)
+                ]
                 yield torch.cat(pieces)
 
     @torch.enable_grad()
@@ -208,7 +238,9 @@ class ModelStream:
     def _arguments(self, length: int) -> list[dict[str, Any]]:
         if length not in self._calls:
             recorded = self._record(inputs_embeds=torch.zeros(1, length, self.graph.hidden_size))
-            self._calls = {length: [{key: value for key, value in call.items() if key != "hidden"} for call in recorded]}
+            self._calls = {
+                length: [{key: value for key, value in call.items() if key != "hidden"} for call in recorded]
+            }
         return self._calls[length]
 
     def _record(self, **inputs: Tensor) -> list[dict[str, Any]]:
@@ -237,16 +269,25 @@ class ModelStream:
     def _names_in(self, module: nn.Module) -> list[str]:
         """Return the parameters of `module` that lie outside the blocks, by their names in the model."""
         ours = {id(parameter) for parameter in module.parameters()}
-        return [name for name, parameter in self._model.named_parameters() if name in self._outside and id(parameter) in ours]
+        return [
+            name
+            for name, parameter in self._model.named_parameters()
+            if name in self._outside and id(parameter) in ours
+        ]
 
     def _materialised(self) -> AbstractContextManager[None]:
         """Hold every weight outside the blocks until exit."""
-        return self._holding({name: self._read(stored, self._rounding) for name, stored in self._outside.items()})
+        return self._holding(
+            {name: self._read(stored, self._rounding) for name, stored in self._outside.items()}
+        )
 
     @contextmanager
     def _holding(self, weights: Mapping[str, Tensor]) -> Iterator[None]:
         """Give parameters outside the blocks these weights, until exit."""
-        owners = [(self._model.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2], weight) for name, weight in weights.items()]
+        owners = [
+            (self._model.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2], weight)
+            for name, weight in weights.items()
+        ]
         empty = [getattr(owner, leaf) for owner, leaf, _ in owners]
         for owner, leaf, weight in owners:
             setattr(owner, leaf, nn.Parameter(weight, requires_grad=False))
@@ -261,7 +302,8 @@ class ModelStream:
 
     def _read(self, name: str, rounding: torch.dtype = torch.float32) -> Tensor:
         """Return a finite float32 weight, rounded."""
-        tensor, start = torch.empty(self._source.tensors[name].shape), 0
+        tensor = torch.empty(self._source.tensors[name].shape)
+        start = 0
         for piece in self._pieces(name, rounding):
             tensor[start : start + len(piece)] = piece
             start += len(piece)
@@ -269,7 +311,8 @@ class ModelStream:
 
     def _rows(self, name: str, wanted: Tensor) -> Tensor:
         """Return the rows `wanted` (ascending) of a weight outside the blocks."""
-        rows, start = torch.empty(len(wanted), *self._source.tensors[name].shape[1:]), 0
+        rows = torch.empty(len(wanted), *self._source.tensors[name].shape[1:])
+        start = 0
         for piece in self._pieces(name, self._rounding):
             first, last = torch.searchsorted(wanted, torch.tensor([start, start + len(piece)])).tolist()
             rows[first:last] = piece[wanted[first:last] - start]
@@ -279,7 +322,9 @@ class ModelStream:
     def _pieces(self, name: str, rounding: torch.dtype) -> Iterator[Tensor]:
         for piece in self._source.pieces(name):
             if not torch.isfinite(piece).all():
-                raise SourceError(f"{self._source.ref}: {name} holds NaN or infinite weights; get the model again")
+                raise SourceError(
+                    f"{self._source.ref}: {name} holds NaN or infinite weights; get the model again"
+                )
             yield piece.to(rounding).float()
 
     def _in_a_block(self, name: str) -> bool:

@@ -55,7 +55,13 @@ def _kept(path: Path) -> dict[str, Any]:
 
 def _asked(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """Return what another process says, and keep it; nothing where it fails."""
-    done = subprocess.run([sys.executable, "-m", __name__], input=json.dumps(config), capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", __name__],
+        input=json.dumps(config),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode:
         return {}
     write_text(path, done.stdout, parents=True)

@@ -97,7 +97,12 @@ _ROWS = (
         attn_norms=_SANDWICH_ATTN,
         ffn_norms=_SANDWICH_FFN,
     ),
-    Family(name="phi3", architecture="Phi3ForCausalLM", qkv=("self_attn.qkv_proj",), gate_up=("mlp.gate_up_proj",)),
+    Family(
+        name="phi3",
+        architecture="Phi3ForCausalLM",
+        qkv=("self_attn.qkv_proj",),
+        gate_up=("mlp.gate_up_proj",),
+    ),
 )
 FAMILIES: Mapping[str, Family] = {row.name: row for row in _ROWS}
 
@@ -107,5 +112,8 @@ def family_of(config: Mapping[str, Any]) -> Family:
     model_type = config.get(BASE_KEY, config.get("model_type"))
     if not isinstance(model_type, str) or model_type not in FAMILIES:
         hint = nearest(str(model_type), FAMILIES)
-        raise UnsupportedModelError(f"not supported because model_type {model_type!r} is not a known family{hint}; known: {', '.join(sorted(FAMILIES))}")
+        raise UnsupportedModelError(
+            f"not supported because model_type {model_type!r} is not a known family{hint}; known:"
+            f" {', '.join(sorted(FAMILIES))}"
+        )
     return FAMILIES[model_type]

@@ -29,7 +29,10 @@ def read_graph(source: Source) -> Graph:
     vocab_size, hidden_size = tensors[EMBED].shape
     # Before anything is made per block: a damaged count must not cost memory.
     if _positive(config, "num_hidden_layers") > len(tensors):
-        raise UnsupportedModelError(f"not supported because config.json says {config['num_hidden_layers']} blocks and there are {len(tensors)} tensors")
+        raise UnsupportedModelError(
+            f"not supported because config.json says {config['num_hidden_layers']} blocks and there are"
+            f" {len(tensors)} tensors"
+        )
     shapes = block_shapes(config)
     _agree(config, "hidden_size", hidden_size, EMBED)
     _agree(config, "vocab_size", vocab_size, EMBED)
@@ -43,8 +46,12 @@ def read_graph(source: Source) -> Graph:
         blocks.append(_block(family, index, shape, own))
     _check(expected, tensors, family)
     hidden = hidden_group(family, expected, len(shapes), hidden_size)
-    vocab = Group("vocab", "vocab", vocab_size, tuple(Slice(name, 0) for name in (EMBED, HEAD) if name in outside))
-    return Graph(family.name, hidden_size, vocab_size, tied, tensors, tuple(blocks), tuple(outside), hidden, vocab)
+    vocab = Group(
+        "vocab", "vocab", vocab_size, tuple(Slice(name, 0) for name in (EMBED, HEAD) if name in outside)
+    )
+    return Graph(
+        family.name, hidden_size, vocab_size, tied, tensors, tuple(blocks), tuple(outside), hidden, vocab
+    )
 
 
 def block_shapes(config: Mapping[str, Any]) -> tuple[BlockShape, ...]:
@@ -54,17 +61,23 @@ def block_shapes(config: Mapping[str, Any]) -> tuple[BlockShape, ...]:
     if rows is None:
         return (_uniform_shape(config),) * count
     if not isinstance(rows, list) or len(rows) != count:
-        raise UnsupportedModelError(f"not supported because {SHAPES_KEY} in config.json does not list {count} blocks")
+        raise UnsupportedModelError(
+            f"not supported because {SHAPES_KEY} in config.json does not list {count} blocks"
+        )
     try:
         shapes = tuple(BlockShape(**row) for row in rows)
     except TypeError:
-        raise UnsupportedModelError(f"not supported because {SHAPES_KEY} in config.json has a row that is not a block shape") from None
+        raise UnsupportedModelError(
+            f"not supported because {SHAPES_KEY} in config.json has a row that is not a block shape"
+        ) from None
     for shape in shapes:
         _check_heads(shape)
     return shapes
 
 
-def tensor_shapes(family: Family, config: Mapping[str, Any], index: int, shape: BlockShape, hidden_size: int) -> Shapes:
+def tensor_shapes(
+    family: Family, config: Mapping[str, Any], index: int, shape: BlockShape, hidden_size: int
+) -> Shapes:
     """Return name -> shape of every tensor that block `index` of `shape` has; an absent half has none."""
     prefix = PREFIX.format(index)
     biases = family.biases(config)
@@ -83,7 +96,9 @@ def tensor_shapes(family: Family, config: Mapping[str, Any], index: int, shape: 
 
 def linear_shapes(family: Family, shape: BlockShape, hidden_size: int) -> dict[str, tuple[int, int]]:
     """Return module -> `(out_features, in_features)` in stage order; an absent half has none."""
-    queries, keys, inner = shape.n_heads * shape.head_dim, shape.n_kv_heads * shape.head_dim, shape.intermediate_size
+    queries = shape.n_heads * shape.head_dim
+    keys = shape.n_kv_heads * shape.head_dim
+    inner = shape.intermediate_size
     shapes: dict[str, tuple[int, int]] = {}
     if shape.n_heads:
         rows = [queries, keys, keys] if len(family.qkv) == 3 else [queries + 2 * keys]
@@ -100,19 +115,26 @@ def block_groups(family: Family, index: int, shape: BlockShape, names: Iterable[
     """Return the groups `{index}.kv`, `{index}.head` and `{index}.ffn` of a block whose tensors are `names`, as far as it has them."""
     groups = []
     if shape.n_heads:
-        queries, keys = shape.n_heads * shape.head_dim, shape.n_kv_heads * shape.head_dim
+        queries = shape.n_heads * shape.head_dim
+        keys = shape.n_kv_heads * shape.head_dim
         per_unit = queries // shape.n_kv_heads
         parts = _parts(family.qkv, ((per_unit, queries), (shape.head_dim, keys), (shape.head_dim, keys)))
         slices = _slices(index, names, parts, Slice(f"{family.o}.weight", 1, per_unit))
         groups.append(Group(f"{index}.kv", "kv", shape.n_kv_heads, slices))
         if shape.n_heads > shape.n_kv_heads:
-            query = _parts(family.qkv, ((shape.head_dim, queries), (shape.head_dim, keys), (shape.head_dim, keys)))[:1]
+            query = _parts(
+                family.qkv, ((shape.head_dim, queries), (shape.head_dim, keys), (shape.head_dim, keys))
+            )[:1]
             slices = _slices(index, names, query, Slice(f"{family.o}.weight", 1, shape.head_dim))
             groups.append(Group(f"{index}.head", "head", shape.n_heads, slices))
     if shape.intermediate_size:
         inner = shape.intermediate_size
         parts = _parts(family.gate_up, ((1, inner), (1, inner)))
-        groups.append(Group(f"{index}.ffn", "ffn", inner, _slices(index, names, parts, Slice(f"{family.down}.weight", 1))))
+        groups.append(
+            Group(
+                f"{index}.ffn", "ffn", inner, _slices(index, names, parts, Slice(f"{family.down}.weight", 1))
+            )
+        )
     return tuple(groups)
 
 
@@ -124,8 +146,11 @@ def _parts(modules: tuple[str, ...], widths: tuple[tuple[int, int], ...]) -> lis
     return [(modules[0], block, start) for (block, _), start in zip(widths, starts, strict=True)]
 
 
-def _slices(index: int, names: Iterable[str], parts: list[tuple[str, int, int]], inputs: Slice) -> tuple[Slice, ...]:
-    prefix, known = PREFIX.format(index), set(names)
+def _slices(
+    index: int, names: Iterable[str], parts: list[tuple[str, int, int]], inputs: Slice
+) -> tuple[Slice, ...]:
+    prefix = PREFIX.format(index)
+    known = set(names)
     rows = [
         Slice(f"{prefix}{module}.{leaf}", 0, block, offset)
         for module, block, offset in parts
@@ -143,7 +168,11 @@ def _block(family: Family, index: int, shape: BlockShape, own: Shapes) -> Block:
         for module in modules
         if f"{prefix}{module}.weight" in own
     )
-    attn = tuple(name for name in own if name.startswith((f"{prefix}self_attn.", *(prefix + norm for norm in family.attn_norms))))
+    attn = tuple(
+        name
+        for name in own
+        if name.startswith((f"{prefix}self_attn.", *(prefix + norm for norm in family.attn_norms)))
+    )
     halves = {"attn": attn, "ffn": tuple(name for name in own if name not in attn)}
     return Block(index, prefix, shape, tuple(own), linears, block_groups(family, index, shape, own), halves)
 
@@ -160,8 +189,14 @@ def _outside_shapes(vocab_size: int, hidden_size: int, tied: bool) -> Shapes:
 
 def _uniform_shape(config: Mapping[str, Any]) -> BlockShape:
     n_heads = _positive(config, "num_attention_heads")
-    n_kv_heads = _positive(config, "num_key_value_heads") if config.get("num_key_value_heads") is not None else n_heads
-    head_dim = _positive(config, "head_dim") if config.get("head_dim") is not None else _positive(config, "hidden_size") // n_heads
+    n_kv_heads = (
+        _positive(config, "num_key_value_heads") if config.get("num_key_value_heads") is not None else n_heads
+    )
+    head_dim = (
+        _positive(config, "head_dim")
+        if config.get("head_dim") is not None
+        else _positive(config, "hidden_size") // n_heads
+    )
     shape = BlockShape(n_heads, n_kv_heads, head_dim, _positive(config, "intermediate_size"))
     _check_heads(shape)
     return shape
@@ -171,20 +206,29 @@ def _check_heads(shape: BlockShape) -> None:
     sizes = (shape.n_heads, shape.n_kv_heads, shape.head_dim, shape.intermediate_size)
     if any(type(size) is not int or size < 0 for size in sizes):
         raise UnsupportedModelError(f"not supported because config.json gives a block the widths {sizes}")
-    if bool(shape.n_heads) != bool(shape.n_kv_heads) or (shape.n_heads and (not shape.head_dim or shape.n_heads % shape.n_kv_heads)):
-        raise UnsupportedModelError(f"not supported because {shape.n_heads} query heads do not divide among {shape.n_kv_heads} key-value heads")
+    if bool(shape.n_heads) != bool(shape.n_kv_heads) or (
+        shape.n_heads and (not shape.head_dim or shape.n_heads % shape.n_kv_heads)
+    ):
+        raise UnsupportedModelError(
+            f"not supported because {shape.n_heads} query heads do not divide among {shape.n_kv_heads}"
+            " key-value heads"
+        )
 
 
 def _positive(config: Mapping[str, Any], key: str) -> int:
     value = config.get(key)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise UnsupportedModelError(f"not supported because {key} in config.json is {value!r}, not a positive number")
+        raise UnsupportedModelError(
+            f"not supported because {key} in config.json is {value!r}, not a positive number"
+        )
     return value
 
 
 def _agree(config: Mapping[str, Any], key: str, real: int, tensor: str) -> None:
     if config.get(key) != real:
-        raise UnsupportedModelError(f"not supported because config.json says {key} is {config.get(key)!r} but {tensor} has {real}")
+        raise UnsupportedModelError(
+            f"not supported because config.json says {key} is {config.get(key)!r} but {tensor} has {real}"
+        )
 
 
 def _check(expected: Shapes, tensors: Mapping[str, TensorInfo], family: Family) -> None:
@@ -195,9 +239,15 @@ def _check(expected: Shapes, tensors: Mapping[str, TensorInfo], family: Family) 
         for name, shape in expected.items()
         if name in tensors and tensors[name].shape != shape
     ]
-    found = [f"{word} {_some(names)}" for word, names in (("missing", missing), ("unexpected", extra), ("wrong shape:", wrong)) if names]
+    found = [
+        f"{word} {_some(names)}"
+        for word, names in (("missing", missing), ("unexpected", extra), ("wrong shape:", wrong))
+        if names
+    ]
     if found:
-        raise UnsupportedModelError(f"not supported because its tensors are not those of a {family.name} model: {'; '.join(found)}")
+        raise UnsupportedModelError(
+            f"not supported because its tensors are not those of a {family.name} model: {'; '.join(found)}"
+        )
 
 
 def _some(names: list[str]) -> str:
@@ -205,12 +255,18 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:_SHOWN]) + more
 
 
-def hidden_group(family: Family, shapes: Mapping[str, tuple[int, ...]], blocks: int, hidden_size: int) -> Group:
+def hidden_group(
+    family: Family, shapes: Mapping[str, tuple[int, ...]], blocks: int, hidden_size: int
+) -> Group:
     """Return the group `hidden` of a model of so many blocks whose tensors are `shapes`."""
     slices = [Slice(EMBED, 1), Slice(FINAL_NORM, 0), Slice(HEAD, 1)]
     for index in range(blocks):
         prefix = PREFIX.format(index)
         slices += [Slice(f"{prefix}{norm}.weight", 0) for norm in (*family.attn_norms, *family.ffn_norms)]
         slices += [Slice(f"{prefix}{module}.weight", 1) for module in (*family.qkv, *family.gate_up)]
-        slices += [Slice(f"{prefix}{module}.{leaf}", 0) for module in (family.o, family.down) for leaf in ("weight", "bias")]
+        slices += [
+            Slice(f"{prefix}{module}.{leaf}", 0)
+            for module in (family.o, family.down)
+            for leaf in ("weight", "bias")
+        ]
     return Group("hidden", "hidden", hidden_size, tuple(part for part in slices if part.tensor in shapes))

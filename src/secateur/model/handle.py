@@ -39,7 +39,11 @@ class Opened:
     @cached_property
     def config(self) -> Any:
         """Config with what its class in transformers fills in; raises OutputError where `kept_in` cannot be written."""
-        return completed(self.source.config, self.kept_in) if self.kept_in else transformers_config(self.source.config)
+        return (
+            completed(self.source.config, self.kept_in)
+            if self.kept_in
+            else transformers_config(self.source.config)
+        )
 
     def stream(self, outside: torch.dtype = torch.float32) -> ModelStream:
         """Return the model as a stream of blocks, weights outside the blocks rounded to `outside`."""

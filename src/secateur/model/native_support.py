@@ -21,17 +21,29 @@ def check_native(ref: str, family: Family, config: Any) -> None:
     """Raise UnsupportedModelError for a family, an activation or a rotary embedding that the kernels do not have."""
     if not runs_natively(family):
         known = ", ".join(name for name, row in FAMILIES.items() if runs_natively(row))
-        raise UnsupportedModelError(f"the native backend runs {known}, and {ref} is {family.name}: use --backend torch or llamacpp")
+        raise UnsupportedModelError(
+            f"the native backend runs {known}, and {ref} is {family.name}: use --backend torch or llamacpp"
+        )
     kind = rotary_type(config)
     if kind in LENGTHENED:
-        raise UnsupportedModelError(f"the native backend has no rotary embedding of the kind {kind!r}, which {ref} has: use --backend torch")
+        raise UnsupportedModelError(
+            f"the native backend has no rotary embedding of the kind {kind!r}, which {ref} has: use --backend"
+            " torch"
+        )
     if config.hidden_act not in ("silu", "swish"):
-        raise UnsupportedModelError(f"the native backend has no activation {config.hidden_act!r}, which {ref} has: use --backend torch")
+        raise UnsupportedModelError(
+            f"the native backend has no activation {config.hidden_act!r}, which {ref} has: use --backend"
+            " torch"
+        )
 
 
 def native_names(family: Family, prefix: str) -> dict[str, str]:
     """Return, by the tensor of a block that has it or might, what the kernels call it: `q`, `q_bias`, `attn_norm` and so on."""
     modules = dict(zip(_LINEARS, (*family.qkv, family.o, *family.gate_up, family.down), strict=True))
-    norms = {"attn_norm": family.attn_norms[0], "ffn_norm": family.ffn_norms[0], **dict(zip(("q_norm", "k_norm"), family.head_norms, strict=False))}
+    norms = {
+        "attn_norm": family.attn_norms[0],
+        "ffn_norm": family.ffn_norms[0],
+        **dict(zip(("q_norm", "k_norm"), family.head_norms, strict=False)),
+    }
     names = {f"{prefix}{module}.weight": name for name, module in (modules | norms).items()}
     return names | {f"{prefix}{module}.bias": f"{name}_bias" for name, module in modules.items()}

@@ -68,7 +68,9 @@ def reshape_blocks(model: Any, rows: Sequence[Mapping[str, int]], norms: Mapping
 def _config_of(config: Any, row: Mapping[str, int]) -> Any:
     own = copy.copy(config)
     if row["n_heads"]:
-        own.num_attention_heads, own.num_key_value_heads, own.head_dim = row["n_heads"], row["n_kv_heads"], row["head_dim"]
+        own.num_attention_heads = row["n_heads"]
+        own.num_key_value_heads = row["n_kv_heads"]
+        own.head_dim = row["head_dim"]
     if row["intermediate_size"]:
         own.intermediate_size = row["intermediate_size"]
     return own

@@ -24,7 +24,8 @@ def turns(config: Any, index: int) -> bool:
 
 def sight(config: Any, index: int) -> int:
     """Return how many positions block `index` sees, the own one included; 0 for all."""
-    seen, kinds = getattr(config, "sliding_window", None), getattr(config, "layer_types", None)
+    seen = getattr(config, "sliding_window", None)
+    kinds = getattr(config, "layer_types", None)
     return int(seen) if seen and (kinds is None or kinds[index] == "sliding_attention") else 0
 
 
@@ -42,15 +43,22 @@ def frequencies(config: Any, kind: str = "") -> Frequencies:
     """Return the frequencies of a rotary embedding; raises UnsupportedModelError for a scaling that is not known."""
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-    settings, name, options = _settings(config, kind), rotary_type(config, kind), {"layer_type": kind} if kind else {}
+    settings = _settings(config, kind)
+    name = rotary_type(config, kind)
+    options = {"layer_type": kind} if kind else {}
     if name == "default":
         plain = _unscaled(config, settings), 1.0
         return lambda length: plain
     if name not in ROPE_INIT_FUNCTIONS:
-        raise UnsupportedModelError(f"not supported because its rotary scaling is {name!r}; known: default, {', '.join(ROPE_INIT_FUNCTIONS)}")
+        raise UnsupportedModelError(
+            f"not supported because its rotary scaling is {name!r}; known: default,"
+            f" {', '.join(ROPE_INIT_FUNCTIONS)}"
+        )
     made: Any = ROPE_INIT_FUNCTIONS[name]
     if name == "dynamic":
-        return lambda length: made(config, "cpu", seq_len=max(length, config.max_position_embeddings), **options)
+        return lambda length: made(
+            config, "cpu", seq_len=max(length, config.max_position_embeddings), **options
+        )
     if name == "longrope":
         most = int(settings["original_max_position_embeddings"])
         short, long = (made(config, "cpu", seq_len=length, **options) for length in (most, most + 1))

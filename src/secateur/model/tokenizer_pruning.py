@@ -17,7 +17,8 @@ _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 _REDUNDANT = ("vocab.json", "merges.txt", "tokenizer.model", "spiece.model")
 _SUPPRESSED = ("suppress_tokens", "begin_suppress_tokens")
 _PROBE = (
-    "We'LL it's 1 12 12345 naïve ÉCOLE iPhone9 x+=y; a_b 中文字符 日本語 русский हिन्दी\n\n  indented\ttab \r\n"
+    "We'LL it's 1 12 12345 naïve ÉCOLE iPhone9 x+=y; a_b 中文字符 日本語 русский हिन्दी\n\n  indented\ttab"
+    " \r\n"
     "end.\n\n\n!!!\n ...  trailing   spaces   \n🙂👍 $3.50 (50%) <b>/path/to</b> {\n    return 0;\n}\n"
 )
 
@@ -47,7 +48,9 @@ class Vocabulary:
         parts = list(self.tokens[index])
         made = [self.ids.get(part) for part in parts] if len(parts) > 1 else []
         while len(parts) > 1:
-            rank, place = min((self.ranks.get(pair, len(self.ranks)), place) for place, pair in enumerate(pairwise(parts)))
+            rank, place = min(
+                (self.ranks.get(pair, len(self.ranks)), place) for place, pair in enumerate(pairwise(parts))
+            )
             if rank == len(self.ranks):
                 return frozenset()
             parts[place : place + 2] = ["".join(parts[place : place + 2])]
@@ -58,23 +61,34 @@ class Vocabulary:
 def vocabulary(tokenizer: Any, config: Mapping[str, Any]) -> Vocabulary:
     """Return what a fast transformers tokenizer knows; raises UnsupportedModelError where it is not byte-pair encoding."""
     whole = _parsed(tokenizer)
-    model, ids = whole["model"], dict(tokenizer.get_vocab())
+    model = whole["model"]
+    ids = dict(tokenizer.get_vocab())
     added = {entry["id"] for entry in whole["added_tokens"]}
     # A space that is spelled in bytes would not come back as a space.
-    named = {ids[token] for token in (model.get("unk_token"), *"".join(tokenizer.tokenize(" "))) if token in ids}
-    said = {index for key, value in config.items() if key.endswith("_token_id") for index in _listed(value)} & set(ids.values())
+    named = {
+        ids[token] for token in (model.get("unk_token"), *"".join(tokenizer.tokenize(" "))) if token in ids
+    }
+    said = {
+        index for key, value in config.items() if key.endswith("_token_id") for index in _listed(value)
+    } & set(ids.values())
     ranks = {pair: rank for rank, pair in reversed(list(enumerate(_pairs(model))))}
     return Vocabulary(ids, frozenset(added | named | said | _letters(model, ids)), ranks)
 
 
 def _parsed(tokenizer: Any) -> dict[str, Any]:
     if not getattr(tokenizer, "is_fast", False):
-        raise UnsupportedModelError("not supported because the tokenizer has no tokenizer.json: save it once with transformers' fast tokenizer")
+        raise UnsupportedModelError(
+            "not supported because the tokenizer has no tokenizer.json: save it once with transformers' fast"
+            " tokenizer"
+        )
     whole: dict[str, Any] = json.loads(tokenizer.backend_tokenizer.to_str())
     model = whole["model"]
     if model["type"] != "BPE" or model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"):
         kind = model["type"] if model["type"] != "BPE" else "BPE with marks inside words"
-        raise UnsupportedModelError(f"not supported because its tokenizer is of the kind {kind}, and tokens are pruned of plain byte-pair encoding")
+        raise UnsupportedModelError(
+            f"not supported because its tokenizer is of the kind {kind}, and tokens are pruned of plain"
+            " byte-pair encoding"
+        )
     return whole
 
 
@@ -86,7 +100,10 @@ def _letters(model: Mapping[str, Any], ids: Mapping[str, int]) -> set[int]:
 
 
 def _pairs(model: Mapping[str, Any]) -> list[tuple[str, str]]:
-    return [(left, right) for left, right in (pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"])]
+    return [
+        (left, right)
+        for left, right in (pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"])
+    ]
 
 
 def _listed(value: Any) -> list[int]:
@@ -99,7 +116,9 @@ def fewer_ids(config: Mapping[str, Any], kept: Sequence[int]) -> dict[str, Any]:
     found = dict(config)
     for key, value in config.items():
         if key in _SUPPRESSED or key.endswith("_token_id"):
-            found[key] = [new[one] for one in value if one in new] if isinstance(value, list) else new.get(value)
+            found[key] = (
+                [new[one] for one in value if one in new] if isinstance(value, list) else new.get(value)
+            )
         elif key == "bad_words_ids" and value:
             found[key] = [[new[one] for one in word] for word in value if new.keys() >= set(word)]
     return found
@@ -120,13 +139,20 @@ def narrow_tokenizer(folder: Path, tokenizer: Any, kept: Sequence[int]) -> None:
     for name in _REDUNDANT:
         (folder / name).unlink(missing_ok=True)
     _rewrite(folder / "tokenizer_config.json", lambda body: _with_decoder(body, new))
-    _rewrite(folder / "added_tokens.json", lambda body: {token: new[index] for token, index in body.items() if index in new})
+    _rewrite(
+        folder / "added_tokens.json",
+        lambda body: {token: new[index] for token, index in body.items() if index in new},
+    )
     _rewrite(folder / "generation_config.json", lambda body: fewer_ids(body, kept))
 
 
 def _fewer_merges(model: Mapping[str, Any], new: Mapping[int, int]) -> dict[str, Any]:
     vocab = {token: new[index] for token, index in model["vocab"].items() if index in new}
-    merges = [[left, right] for left, right in _pairs(model) if left in vocab and right in vocab and left + right in vocab]
+    merges = [
+        [left, right]
+        for left, right in _pairs(model)
+        if left in vocab and right in vocab and left + right in vocab
+    ]
     return {**model, "vocab": vocab, "merges": merges}
 
 
@@ -149,7 +175,11 @@ def _renumbered(part: Any, new: Mapping[int, int]) -> Any:
 
 def _with_decoder(body: dict[str, Any], new: Mapping[int, int]) -> dict[str, Any]:
     if "added_tokens_decoder" in body:
-        body["added_tokens_decoder"] = {str(new[int(index)]): entry for index, entry in body["added_tokens_decoder"].items() if int(index) in new}
+        body["added_tokens_decoder"] = {
+            str(new[int(index)]): entry
+            for index, entry in body["added_tokens_decoder"].items()
+            if int(index) in new
+        }
     return body
 
 
@@ -168,9 +198,15 @@ def check_tokenizer(found: Any, before: Any, kept: Sequence[int]) -> None:
     Whatever `before` gives in kept tokens alone must come in the same ones, and all other text must come back the same.
     """
     texts = [_PROBE, *(before.decode([index]) for index in kept)]
-    given, meant = (one(texts, add_special_tokens=False, verbose=False)["input_ids"] for one in (found, before))
+    given, meant = (
+        one(texts, add_special_tokens=False, verbose=False)["input_ids"] for one in (found, before)
+    )
     alive = set(kept)
     for text, ids, old in zip(texts, given, meant, strict=True):
         spelled = [kept[place] for place in ids if place < len(kept)]
-        if spelled != old and (alive.issuperset(old) or len(spelled) < len(ids) or before.decode(spelled) != before.decode(old)):
-            raise VerificationError(f"the written tokenizer spells {text[:40]!r} in another way than it should; nothing was kept")
+        if spelled != old and (
+            alive.issuperset(old) or len(spelled) < len(ids) or before.decode(spelled) != before.decode(old)
+        ):
+            raise VerificationError(
+                f"the written tokenizer spells {text[:40]!r} in another way than it should; nothing was kept"
+            )

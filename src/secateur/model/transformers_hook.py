@@ -42,7 +42,9 @@ def _register_at_first_use(module: Any) -> None:
 class _Watch(MetaPathFinder):
     """Finds nothing itself; sees when the module is imported."""
 
-    def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         if fullname != _AUTO:
             return None
         sys.meta_path.remove(self)

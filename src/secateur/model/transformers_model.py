@@ -19,7 +19,9 @@ def transformers_config(config: Mapping[str, Any]) -> Any:
     """
     from transformers import AutoConfig
 
-    stock = {key: value for key, value in config.items() if key not in ("per_layer_config", "auto_map", BASE_KEY)}
+    stock = {
+        key: value for key, value in config.items() if key not in ("per_layer_config", "auto_map", BASE_KEY)
+    }
     stock["model_type"] = family_of(config).name
     heads = stock["num_attention_heads"]
     stock["head_dim"] = stock.get("head_dim") or stock["hidden_size"] // heads

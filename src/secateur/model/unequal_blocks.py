@@ -47,14 +47,21 @@ class SecateurForCausalLM({architecture}):
 '''
 
 
-def pruned_config(config: Mapping[str, Any], shapes: Sequence[BlockShape], alive: Sequence[int], hidden_size: int | None = None) -> dict[str, Any]:
+def pruned_config(
+    config: Mapping[str, Any],
+    shapes: Sequence[BlockShape],
+    alive: Sequence[int],
+    hidden_size: int | None = None,
+) -> dict[str, Any]:
     """Return the config of a model whose surviving blocks `alive` (old indices) have the widths `shapes`.
 
     hidden_size: number of channels that survive; all of them if not given.
     Equal widths give a stock config, unless transformers' own class refuses them (some want heads that divide `hidden_size`);
     others list the widths and name the module to load them with.
     """
-    changed = {key: value for key, value in config.items() if key not in (SHAPES_KEY, "per_layer_config", "auto_map")}
+    changed = {
+        key: value for key, value in config.items() if key not in (SHAPES_KEY, "per_layer_config", "auto_map")
+    }
     changed["num_hidden_layers"] = len(shapes)
     for key in _PER_BLOCK:
         if isinstance(changed.get(key), list):
@@ -106,7 +113,10 @@ def _unequal(family: Family, shapes: Sequence[BlockShape]) -> dict[str, Any]:
         SHAPES_KEY: rows,
         "per_layer_config": {str(index): _widths(shape) for index, shape in enumerate(shapes)},
         "architectures": ["SecateurForCausalLM"],
-        "auto_map": {"AutoConfig": f"{MODULE}.SecateurConfig", "AutoModelForCausalLM": f"{MODULE}.SecateurForCausalLM"},
+        "auto_map": {
+            "AutoConfig": f"{MODULE}.SecateurConfig",
+            "AutoModelForCausalLM": f"{MODULE}.SecateurForCausalLM",
+        },
     }
 
 
@@ -115,9 +125,16 @@ def modeling_source(family: Family) -> str:
     from transformers import AutoConfig
 
     config = type(AutoConfig.for_model(family.name)).__name__
-    classes = _TEMPLATE.format(config=config, architecture=family.architecture, model_type=_TYPE_PREFIX + family.name, shapes=SHAPES_KEY, norms=_norms(family))
+    classes = _TEMPLATE.format(
+        config=config,
+        architecture=family.architecture,
+        model_type=_TYPE_PREFIX + family.name,
+        shapes=SHAPES_KEY,
+        norms=_norms(family),
+    )
     body = inspect.getsource(reshape).replace(
-        "from torch import Tensor, nn\n", f"from torch import Tensor, nn\nfrom transformers import {config}, {family.architecture}\n"
+        "from torch import Tensor, nn\n",
+        f"from torch import Tensor, nn\nfrom transformers import {config}, {family.architecture}\n",
     )
     return body + "\n" + classes
 
@@ -129,11 +146,15 @@ def register() -> None:
     for family in FAMILIES.values():
         config = _config_class(type(transformers.AutoConfig.for_model(family.name)), family)
         transformers.AutoConfig.register(config.model_type, config, exist_ok=True)
-        transformers.AutoModelForCausalLM.register(config, _model_class(getattr(transformers, family.architecture), config, family), exist_ok=True)
+        transformers.AutoModelForCausalLM.register(
+            config, _model_class(getattr(transformers, family.architecture), config, family), exist_ok=True
+        )
 
 
 def _config_class(base: Any, family: Family) -> Any:
-    def initialise(self: Any, per_layer_config: Any = None, hidden_size: int | None = None, **fields: Any) -> None:
+    def initialise(
+        self: Any, per_layer_config: Any = None, hidden_size: int | None = None, **fields: Any
+    ) -> None:
         base.__init__(self, **fields, **reshape.plain_width(fields))
         self.hidden_size = hidden_size or self.hidden_size
 
@@ -141,7 +162,12 @@ def _config_class(base: Any, family: Family) -> Any:
         with reshape.plain_widths(self):
             base.validate(self)
 
-    body = {"model_type": _TYPE_PREFIX + family.name, "__init__": initialise, "validate": validate, "__module__": __name__}
+    body = {
+        "model_type": _TYPE_PREFIX + family.name,
+        "__init__": initialise,
+        "validate": validate,
+        "__module__": __name__,
+    }
     return type("SecateurConfig", (base,), body)
 
 
@@ -150,7 +176,11 @@ def _model_class(base: Any, config: Any, family: Family) -> Any:
         base.__init__(self, given)
         reshape.reshape_blocks(self, getattr(given, SHAPES_KEY), _norms(family))
 
-    return type("SecateurForCausalLM", (base,), {"config_class": config, "__init__": initialise, "__module__": __name__})
+    return type(
+        "SecateurForCausalLM",
+        (base,),
+        {"config_class": config, "__init__": initialise, "__module__": __name__},
+    )
 
 
 def _norms(family: Family) -> dict[str, tuple[str, ...]]:

@@ -14,21 +14,31 @@ from secateur_runtime.errors import MissingExtraError, OutputError
 
 Spec = dict[str, Any]
 _SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
-_COLOURS = {"dense": "#8a8f98", "quantized": "#d98e04", "magnitude": "#4fa8d8", "unstructured": "#7c6fe0", "structured": "#2fa36b"}
+_COLOURS = {
+    "dense": "#8a8f98",
+    "quantized": "#d98e04",
+    "magnitude": "#4fa8d8",
+    "unstructured": "#7c6fe0",
+    "structured": "#2fa36b",
+}
 _PAPER = {"width": 720, "scale": 2}
 
 
 def require_charts() -> None:
     """Raise MissingExtraError unless Vega is installed."""
     if importlib.util.find_spec("vl_convert") is None:
-        raise MissingExtraError("charts need Vega: pip install 'secateur[report]', or ask for --formats md,csv")
+        raise MissingExtraError(
+            "charts need Vega: pip install 'secateur[report]', or ask for --formats md,csv"
+        )
 
 
 def charts(lines: Sequence[Line], cells: Sequence[Cell]) -> dict[str, Spec]:
     """Return the specifications of the charts for which there are figures, by name."""
     found = {
         "quality-size": _pareto(lines, "size", "size, MB", lambda value: value / 1e6, smaller=True),
-        "quality-speed": _pareto(lines, "speed_gain", "decode speed by the whole model's", lambda value: value, smaller=False),
+        "quality-speed": _pareto(
+            lines, "speed_gain", "decode speed by the whole model's", lambda value: value, smaller=False
+        ),
         **(_in_kernels(lines) if any(line.native_size is not None for line in lines) else {}),
         "removed": _heat_map(cells),
     }
@@ -36,15 +46,28 @@ def charts(lines: Sequence[Line], cells: Sequence[Cell]) -> dict[str, Spec]:
 
 
 def _in_kernels(lines: Sequence[Line]) -> dict[str, Spec]:
-    speed = _pareto(lines, "native_gain", "decode speed by the whole model's in bfloat16", lambda value: value, smaller=False)
-    return {"quality-held": _pareto(lines, "held", "weights in memory, MB", lambda value: value / 1e6, smaller=True), "quality-native": speed}
+    speed = _pareto(
+        lines,
+        "native_gain",
+        "decode speed by the whole model's in bfloat16",
+        lambda value: value,
+        smaller=False,
+    )
+    return {
+        "quality-held": _pareto(
+            lines, "held", "weights in memory, MB", lambda value: value / 1e6, smaller=True
+        ),
+        "quality-native": speed,
+    }
 
 
 def png(spec: Spec) -> bytes:
     """Return a chart on white, for paper."""
     import vl_convert
 
-    drawn: bytes = vl_convert.vegalite_to_png({**spec, "width": _PAPER["width"], "background": "white"}, scale=_PAPER["scale"])
+    drawn: bytes = vl_convert.vegalite_to_png(
+        {**spec, "width": _PAPER["width"], "background": "white"}, scale=_PAPER["scale"]
+    )
     return drawn
 
 
@@ -73,7 +96,9 @@ def front(points: Sequence[tuple[float, float]], *, smaller: bool) -> list[tuple
     return sorted(best)
 
 
-def _pareto(lines: Sequence[Line], field: str, title: str, scale: Callable[[float], float], *, smaller: bool) -> Spec:
+def _pareto(
+    lines: Sequence[Line], field: str, title: str, scale: Callable[[float], float], *, smaller: bool
+) -> Spec:
     rows: list[dict[str, Any]] = [
         {
             "name": line.row.name,
@@ -89,17 +114,32 @@ def _pareto(lines: Sequence[Line], field: str, title: str, scale: Callable[[floa
     if len(rows) < 2:
         return {}
     kinds = [kind for kind in KINDS if any(row["kind"] == kind for row in rows)]
-    edge = [{"x": x, "perplexity": y} for x, y in front([(row["x"], row["perplexity"]) for row in rows], smaller=smaller)]
+    edge = [
+        {"x": x, "perplexity": y}
+        for x, y in front([(row["x"], row["perplexity"]) for row in rows], smaller=smaller)
+    ]
     x = {"field": "x", "type": "quantitative", "title": title, "scale": {"zero": False, "padding": 12}}
-    tooltip = [{"field": "name", "title": "row"}, {"field": "kind"}, {"field": "perplexity", "format": ".3f"}, {"field": "x", "title": title, "format": ".3f"}]
+    tooltip = [
+        {"field": "name", "title": "row"},
+        {"field": "kind"},
+        {"field": "perplexity", "format": ".3f"},
+        {"field": "x", "title": title, "format": ".3f"},
+    ]
     points = {
         "data": {"values": rows},
         "mark": {"type": "point", "filled": True, "size": 110, "opacity": 0.9},
         "encoding": {
             "x": x,
             "y": _PERPLEXITY,
-            "color": {"field": "kind", "scale": {"domain": kinds, "range": [_COLOURS[kind] for kind in kinds]}, "legend": _LEGEND},
-            "shape": {"field": "target", "legend": {**_LEGEND, "symbolFillColor": "#8a8f98", "symbolStrokeColor": "#8a8f98"}},
+            "color": {
+                "field": "kind",
+                "scale": {"domain": kinds, "range": [_COLOURS[kind] for kind in kinds]},
+                "legend": _LEGEND,
+            },
+            "shape": {
+                "field": "target",
+                "legend": {**_LEGEND, "symbolFillColor": "#8a8f98", "symbolStrokeColor": "#8a8f98"},
+            },
             "tooltip": tooltip,
         },
     }
@@ -111,12 +151,18 @@ def _pareto(lines: Sequence[Line], field: str, title: str, scale: Callable[[floa
     return {**frame(340), "layer": [line, points, _names(rows, edge, x)]}
 
 
-def _names(rows: Sequence[Mapping[str, Any]], edge: Sequence[Mapping[str, Any]], x: Mapping[str, Any]) -> Spec:
+def _names(
+    rows: Sequence[Mapping[str, Any]], edge: Sequence[Mapping[str, Any]], x: Mapping[str, Any]
+) -> Spec:
     """Return the names of the points that no other beats."""
     best = {(point["x"], point["perplexity"]) for point in edge}
     named = [{**row, "label": row["short"]} for row in rows if (row["x"], row["perplexity"]) in best]
     text = {"type": "text", "dy": -12, "fontSize": 12, "fontWeight": 600}
-    return {"data": {"values": named}, "mark": text, "encoding": {"x": x, "y": _PERPLEXITY, "text": {"field": "label"}}}
+    return {
+        "data": {"values": named},
+        "mark": text,
+        "encoding": {"x": x, "y": _PERPLEXITY, "text": {"field": "label"}},
+    }
 
 
 def _heat_map(cells: Sequence[Cell]) -> Spec:
@@ -129,17 +175,39 @@ def _heat_map(cells: Sequence[Cell]) -> Spec:
     ]
     if not rows:
         return {}
-    names = [f"{half} · {_called(cell, one)}" for cell in cells if cell.removed for half in ("attention", "FFN")]
-    tooltip = [{"field": "row"}, {"field": "block"}, {"field": "removed", "format": ".1%", "title": "removed"}]
+    names = [
+        f"{half} · {_called(cell, one)}" for cell in cells if cell.removed for half in ("attention", "FFN")
+    ]
+    tooltip = [
+        {"field": "row"},
+        {"field": "block"},
+        {"field": "removed", "format": ".1%", "title": "removed"},
+    ]
     return {
         **frame(22 * len(names) + 40),
         "data": {"values": rows},
         "mark": {"type": "rect", "color": "#d9480f", "stroke": "#8a8f98", "strokeWidth": 0.2},
         "encoding": {
-            "x": {"field": "block", "type": "ordinal", "title": "block", "axis": {"labelOverlap": True, "labelAngle": 0}},
-            "y": {"field": "row", "type": "ordinal", "title": None, "sort": names, "axis": {"labelLimit": 150}},
+            "x": {
+                "field": "block",
+                "type": "ordinal",
+                "title": "block",
+                "axis": {"labelOverlap": True, "labelAngle": 0},
+            },
+            "y": {
+                "field": "row",
+                "type": "ordinal",
+                "title": None,
+                "sort": names,
+                "axis": {"labelLimit": 150},
+            },
             # Opacity, not a scheme of colours: nothing removed looks like nothing, on white as on black.
-            "opacity": {"field": "removed", "type": "quantitative", "scale": {"domain": [0, 1], "range": [0, 1]}, "legend": None},
+            "opacity": {
+                "field": "removed",
+                "type": "quantitative",
+                "scale": {"domain": [0, 1], "range": [0, 1]},
+                "legend": None,
+            },
             "tooltip": tooltip,
         },
     }
@@ -168,5 +236,15 @@ _PERPLEXITY: Mapping[str, Any] = {
     "scale": {"type": "log", "nice": False, "padding": 24},
     "axis": {"tickCount": 6},
 }
-_LEGEND: Mapping[str, Any] = {"orient": "bottom", "title": None, "columns": 3, "labelFontSize": 12, "symbolSize": 90}
-_CONFIG: Mapping[str, Any] = {"view": {"stroke": None}, "font": "system-ui, sans-serif", "axis": {"labelFontSize": 12, "titleFontSize": 12}}
+_LEGEND: Mapping[str, Any] = {
+    "orient": "bottom",
+    "title": None,
+    "columns": 3,
+    "labelFontSize": 12,
+    "symbolSize": 90,
+}
+_CONFIG: Mapping[str, Any] = {
+    "view": {"stroke": None},
+    "font": "system-ui, sans-serif",
+    "axis": {"labelFontSize": 12, "titleFontSize": 12},
+}

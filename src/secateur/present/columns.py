@@ -94,7 +94,13 @@ COLUMNS: tuple[Column, ...] = (
 )
 
 
-_MARKED = {"perplexity": "perplexity", "accuracy_kept": "accuracy kept", "speed_gain": "speed gain", "size": "size, MB", "prune_cpu": "CPU, s"}
+_MARKED = {
+    "perplexity": "perplexity",
+    "accuracy_kept": "accuracy kept",
+    "speed_gain": "speed gain",
+    "size": "size, MB",
+    "prune_cpu": "CPU, s",
+}
 
 
 def is_best(column: Column, line: Line) -> bool:
@@ -104,20 +110,29 @@ def is_best(column: Column, line: Line) -> bool:
 
 def measured(lines: Sequence[Line]) -> list[Column]:
     """Return the columns in which any row has a figure."""
-    return [column for column in COLUMNS if not column.number or any(column.value(line) is not None for line in lines)]
+    return [
+        column
+        for column in COLUMNS
+        if not column.number or any(column.value(line) is not None for line in lines)
+    ]
 
 
 def markdown(lines: Sequence[Line]) -> str:
     """Return the table in Markdown."""
     columns = measured(lines)
     rows = [[column.text(line) for column in columns] for line in lines]
-    return plain([column.name for column in columns], rows, ["---:" if column.number else "---" for column in columns])
+    return plain(
+        [column.name for column in columns], rows, ["---:" if column.number else "---" for column in columns]
+    )
 
 
 def plain(header: Sequence[str], rows: Sequence[Sequence[str]], rules: Sequence[str] = ()) -> str:
     """Return any table in Markdown; rules: how each column is aligned."""
     written = [[text.replace("|", "\\|") for text in row] for row in rows]
-    return "\n".join("| " + " | ".join(row) + " |" for row in [header, rules or ["---"] * len(header), *written]) + "\n"
+    return (
+        "\n".join("| " + " | ".join(row) + " |" for row in [header, rules or ["---"] * len(header), *written])
+        + "\n"
+    )
 
 
 def comma_separated(lines: Sequence[Line]) -> str:
@@ -129,6 +144,9 @@ def comma_separated(lines: Sequence[Line]) -> str:
     names = {"size, MB": 1e6, "native size, MB": 1e6, "memory, MB": 1e6, "weights not zero, M": 1e6}
     for line in lines:
         values = [column.value(line) for column in columns]
-        scaled = [value / names.get(column.name, 1) if isinstance(value, float) else value for column, value in zip(columns, values, strict=True)]
+        scaled = [
+            value / names.get(column.name, 1) if isinstance(value, float) else value
+            for column, value in zip(columns, values, strict=True)
+        ]
         writer.writerow(["" if value in (None, NOTHING) else value for value in scaled])
     return text.getvalue()

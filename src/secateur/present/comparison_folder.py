@@ -45,7 +45,11 @@ class Row:
     @property
     def native(self) -> str:
         """The type of weights in which the whole model runs in the native backend and nowhere else; empty for every other row."""
-        return self.method.removeprefix(NATIVE) if self.kind == "quantized" and self.method.startswith(NATIVE) else ""
+        return (
+            self.method.removeprefix(NATIVE)
+            if self.kind == "quantized" and self.method.startswith(NATIVE)
+            else ""
+        )
 
     @property
     def zeroed(self) -> bool:
@@ -138,11 +142,18 @@ def read_job(folder: Path) -> Job:
     """Return what a folder compares; raises RecordError if it is no comparison."""
     path = folder / JOB
     if not path.is_file():
-        raise RecordError(f"{folder} holds no {JOB}: it is not the folder of a comparison; `secateur compare MODEL -o {folder}` makes one")
+        raise RecordError(
+            f"{folder} holds no {JOB}: it is not the folder of a comparison; `secateur compare MODEL -o"
+            f" {folder}` makes one"
+        )
     body = _read_json(path)
     try:
         job = Job(**{**body, "rows": tuple(Row(**row) for row in body["rows"])})
-        ours = job.version == VERSION and {row.kind for row in job.rows} <= set(KINDS) and all(isinstance(one, dict) for one in job.protocols.values())
+        ours = (
+            job.version == VERSION
+            and {row.kind for row in job.rows} <= set(KINDS)
+            and all(isinstance(one, dict) for one in job.protocols.values())
+        )
     except (KeyError, TypeError, AttributeError):
         ours = False
     if not ours:
@@ -155,14 +166,18 @@ def read_cells(folder: Path, job: Job) -> list[Cell]:
     known = {row.id for row in job.rows}
     strangers = sorted(path.name for path in (folder / CELLS).glob("*") if path.name not in known)
     if strangers:
-        raise RecordError(f"{folder / CELLS / strangers[0]} belongs to no row of {JOB}: move it out of the way")
+        raise RecordError(
+            f"{folder / CELLS / strangers[0]} belongs to no row of {JOB}: move it out of the way"
+        )
     return [read_cell(folder, job, row) for row in job.rows]
 
 
 def read_cell(folder: Path, job: Job, row: Row) -> Cell:
     """Return a row with what is finished; raises RecordError as `read_cells` does."""
     place = cell_folder(folder, row)
-    found = {part: _read_part(place / f"{part}.json", job) for part in PARTS if (place / f"{part}.json").exists()}
+    found = {
+        part: _read_part(place / f"{part}.json", job) for part in PARTS if (place / f"{part}.json").exists()
+    }
     failure = place / "failed.json"
     return Cell(row, found, str(_read_json(failure).get("failed", "")) if failure.exists() else "")
 
@@ -184,11 +199,22 @@ def _read_part(path: Path, job: Job) -> Part:
     try:
         records = tuple(Record.from_dict(one) for one in body["records"])
         removed = tuple((float(attn), float(ffn)) for attn, ffn in body["removed"])
-        part = Part(source=str(body["source"]), weights=str(body.get("weights", "")), records=records, removed=removed, notes=tuple(map(str, body["notes"])))
+        part = Part(
+            source=str(body["source"]),
+            weights=str(body.get("weights", "")),
+            records=records,
+            removed=removed,
+            notes=tuple(map(str, body["notes"])),
+        )
     except (KeyError, TypeError, ValueError, RecordError) as error:
-        raise RecordError(f"{path} is damaged ({error}): delete it, and `secateur compare` measures it again") from None
+        raise RecordError(
+            f"{path} is damaged ({error}): delete it, and `secateur compare` measures it again"
+        ) from None
     if part.source != job.digest:
-        raise RecordError(f"{path} is about another model ({part.source[:19]}..., not {job.digest[:19]}...): it does not belong here")
+        raise RecordError(
+            f"{path} is about another model ({part.source[:19]}..., not {job.digest[:19]}...): it does not"
+            " belong here"
+        )
     return part
 
 
@@ -196,7 +222,11 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         body = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise RecordError(f"{path} is cut short or damaged ({error}): delete it, and `secateur compare` measures it again") from None
+        raise RecordError(
+            f"{path} is cut short or damaged ({error}): delete it, and `secateur compare` measures it again"
+        ) from None
     if not isinstance(body, dict):
-        raise RecordError(f"{path} is damaged (no JSON object): delete it, and `secateur compare` measures it again")
+        raise RecordError(
+            f"{path} is damaged (no JSON object): delete it, and `secateur compare` measures it again"
+        )
     return body

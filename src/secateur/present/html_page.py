@@ -17,16 +17,38 @@ from secateur.present.task_tables import tables
 
 _TITLES = {
     "quality-size": ("Quality against bytes", "The dashed line joins the rows that no other beats in both."),
-    "quality-speed": ("Quality against speed", "Decode speed, in turns with the whole model on the machine that ran the comparison."),
+    "quality-speed": (
+        "Quality against speed",
+        "Decode speed, in turns with the whole model on the machine that ran the comparison.",
+    ),
     "quality-held": (
         "Quality at equal bytes",
-        "Weights as they run: pruned ones in the native backend, without their zeros where that is faster; the whole model there and in llama.cpp's files.",
+        (
+            "Weights as they run: pruned ones in the native backend, without their zeros where that is"
+            " faster; the whole model there and in llama.cpp's files."
+        ),
     ),
-    "quality-native": ("Quality against speed in the native backend", "In turns with the whole model in bfloat16 there."),
-    "removed": ("What each plan removed, block by block", "The stronger the colour, the larger the share of a block's attention or FFN that is gone or zero."),
+    "quality-native": (
+        "Quality against speed in the native backend",
+        "In turns with the whole model in bfloat16 there.",
+    ),
+    "removed": (
+        "What each plan removed, block by block",
+        "The stronger the colour, the larger the share of a block's attention or FFN that is gone or zero.",
+    ),
 }
 _PARETO = ("quality-size", "quality-speed")
-_BARS = ("size reduction", "speed gain", "accuracy kept", "task accuracy", "size, MB", "decode, tokens/s", "memory, MB", "to prune, s", "CPU, s")
+_BARS = (
+    "size reduction",
+    "speed gain",
+    "accuracy kept",
+    "task accuracy",
+    "size, MB",
+    "decode, tokens/s",
+    "memory, MB",
+    "to prune, s",
+    "CPU, s",
+)
 """Columns whose figures are also drawn, as a share of the largest."""
 
 
@@ -35,17 +57,27 @@ def page(job: Job, cells: Sequence[Cell]) -> str:
     lines = lines_of(cells)
     drawn = charts(lines, cells)
     parts = [
-        f"<header><h1>Which pruning fits {escape(job.name)}?</h1><p>{escape(summary(job, cells))}</p></header>",
+        (
+            "<header><h1>Which pruning fits"
+            f" {escape(job.name)}?</h1><p>{escape(summary(job, cells))}</p></header>"
+        ),
         *_cards(lines),
         *_kinds(lines),
-        _section("Every row", "Tap a heading to sort. Green: the best of the pruned rows at its target.", _table(lines)),
+        _section(
+            "Every row",
+            "Tap a heading to sort. Green: the best of the pruned rows at its target.",
+            _table(lines),
+        ),
         *_pareto(drawn),
         *(chart_place(name, *_TITLES[name]) for name in drawn if name not in _PARETO),
         *_asked(cells),
         *_notes(cells),
         _protocol(job),
         _provenance(cells),
-        f"<footer>Written by Secateur {escape(job.secateur)}. This page holds all it shows and loads nothing.</footer>",
+        (
+            f"<footer>Written by Secateur {escape(job.secateur)}. This page holds all it shows and loads"
+            " nothing.</footer>"
+        ),
     ]
     return whole_page(f"{job.name}: pruning compared", parts, drawn)
 
@@ -56,13 +88,19 @@ def whole_page(title: str, parts: Sequence[str], drawn: Mapping[str, Spec]) -> s
     embedded = json.dumps(drawn).replace("</", "<\\/")
     return "\n".join(
         [
-            '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">',
+            (
+                '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport"'
+                ' content="width=device-width, initial-scale=1">'
+            ),
             f'<link rel="icon" href="data:,"><title>{escape(title)}</title>',
             f"<style>{own.joinpath('page.css').read_text(encoding='utf-8')}</style></head><body>",
             *parts,
             f'<script type="application/json" id="charts">{embedded}</script>',
             f'<script type="module">{script()}</script>',
-            f'<script type="module">{own.joinpath("page.js").read_text(encoding="utf-8")}</script></body></html>\n',
+            (
+                "<script"
+                f' type="module">{own.joinpath("page.js").read_text(encoding="utf-8")}</script></body></html>\n'
+            ),
         ]
     )
 
@@ -72,9 +110,18 @@ def summary(job: Job, cells: Sequence[Cell]) -> str:
     rows = [cell for cell in cells if cell.row.target and not cell.failed]
     targets = dict.fromkeys(cell.row.target for cell in rows)
     calibration = job.protocols["calibration"]
-    said = f"{len(rows)} ways to prune {job.name} ({job.parameters / 1e6:.1f}M parameters) to {', '.join(targets) or 'no target yet'}, with the whole model "
-    said += f"and its quantized files beside them. One calibration ({_base(calibration['text'])}, {calibration['samples']} windows of {calibration['window']} "
-    said += f"tokens) for all; perplexity on {job.protocols['quality']['origin']}, {job.protocols['quality']['count']} windows of "
+    said = (
+        f"{len(rows)} ways to prune {job.name} ({job.parameters / 1e6:.1f}M parameters) to"
+        f" {', '.join(targets) or 'no target yet'}, with the whole model "
+    )
+    said += (
+        f"and its quantized files beside them. One calibration ({_base(calibration['text'])},"
+        f" {calibration['samples']} windows of {calibration['window']} "
+    )
+    said += (
+        f"tokens) for all; perplexity on {job.protocols['quality']['origin']},"
+        f" {job.protocols['quality']['count']} windows of "
+    )
     return said + f"{job.protocols['quality']['window']} tokens. No training."
 
 
@@ -90,38 +137,74 @@ def _cards(lines: Sequence[Line]) -> Iterator[str]:
         line = next((line for line in lines if words in line.best), None)
         if line:
             name = short(line.row.method) if one else f"{short(line.row.method)} at {line.row.target}"
-            found.append(f"<li>{escape(words)}<b>{escape(_said(line, column))}</b><span>{escape(name)}</span></li>")
+            found.append(
+                f"<li>{escape(words)}<b>{escape(_said(line, column))}</b><span>{escape(name)}</span></li>"
+            )
     if found:
         yield f'<ul class="cards">{"".join(found)}</ul>'
 
 
 def _said(line: Line, column: str) -> str:
     value = getattr(line, column)
-    words = {"perplexity": f"{value:.2f}", "accuracy_kept": f"{value:.1%}", "speed_gain": f"x {value:.2f}", "size": f"{megabytes(value)} MB"}
+    words = {
+        "perplexity": f"{value:.2f}",
+        "accuracy_kept": f"{value:.1%}",
+        "speed_gain": f"x {value:.2f}",
+        "size": f"{megabytes(value)} MB",
+    }
     return words.get(column, f"{value:.0f} CPU s")
 
 
 def _kinds(lines: Sequence[Line]) -> Iterator[str]:
     rows = by_kind(lines)
     if rows:
-        yield _section("The kinds of pruning", "The range of what the rows below measured.", plain_table(header(lines), rows, "kinds"))
+        yield _section(
+            "The kinds of pruning",
+            "The range of what the rows below measured.",
+            plain_table(header(lines), rows, "kinds"),
+        )
 
 
 def _table(lines: Sequence[Line]) -> str:
     columns = measured(lines)
-    most = {column.name: max((value for line in lines if isinstance(value := column.value(line), float)), default=0.0) for column in columns}
-    heads = "".join(f'<th{_numeric(column)} scope="col"><button type="button">{escape(column.name)}</button></th>' for column in columns)
-    rows = "".join(f'<tr class="{line.row.kind}">{"".join(_cell(column, line, most[column.name]) for column in columns)}</tr>' for line in lines)
-    return f'<div class="scroll"><table class="sortable" id="rows"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>'
+    most = {
+        column.name: max(
+            (value for line in lines if isinstance(value := column.value(line), float)), default=0.0
+        )
+        for column in columns
+    }
+    heads = "".join(
+        f'<th{_numeric(column)} scope="col"><button type="button">{escape(column.name)}</button></th>'
+        for column in columns
+    )
+    rows = "".join(
+        f'<tr class="{line.row.kind}">{"".join(_cell(column, line, most[column.name]) for column in columns)}</tr>'
+        for line in lines
+    )
+    return (
+        '<div class="scroll"><table class="sortable"'
+        f' id="rows"><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>'
+    )
 
 
 def _cell(column: Column, line: Line, most: float) -> str:
-    value, text = column.value(line), escape(column.text(line))
+    value = column.value(line)
+    text = escape(column.text(line))
     kept = escape("" if value is None else str(value))
     if column.name == "method":
         return f'<th scope="row" data-value="{kept}">{text.replace(":", ":<wbr>")}</th>'
-    kind = ("n best" if is_best(column, line) else "n") if column.number else "w" if column.name in ("hardware suitability", "best for") else "t"
-    bar = f' style="--share: {100 * value / most:.1f}%"' if column.name in _BARS and isinstance(value, float) and most > 0 else ""
+    kind = (
+        ("n best" if is_best(column, line) else "n")
+        if column.number
+        else "w"
+        if column.name in ("hardware suitability", "best for")
+        else "t"
+    )
+    bar = (
+        f' style="--share: {100 * value / most:.1f}%"'
+        if column.name in _BARS and isinstance(value, float) and most > 0
+        else ""
+    )
     return f'<td class="{kind}" data-value="{kept}"{bar}>{text}</td>'
 
 
@@ -134,7 +217,10 @@ def plain_table(header: Sequence[str], rows: Sequence[Sequence[str]], name: str 
     heads = "".join(f'<th scope="col">{escape(one)}</th>' for one in header)
     body = "".join("<tr>" + "".join(f"<td>{escape(text)}</td>" for text in row) + "</tr>" for row in rows)
     called = f' id="{name}"' if name else ""
-    return f'<div class="scroll"><table{called}><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>'
+    return (
+        "<div"
+        f' class="scroll"><table{called}><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>'
+    )
 
 
 def chart_place(name: str, title: str, words: str) -> str:
@@ -156,15 +242,25 @@ def _asked(cells: Sequence[Cell]) -> Iterator[str]:
 
 
 def _notes(cells: Sequence[Cell]) -> Iterator[str]:
-    said = [f"{cell.row.name}: {line}" for cell in cells for line in (*cell.notes, *([f"failed: {cell.failed}"] if cell.failed else []))]
+    said = [
+        f"{cell.row.name}: {line}"
+        for cell in cells
+        for line in (*cell.notes, *([f"failed: {cell.failed}"] if cell.failed else []))
+    ]
     unfinished = [cell.row.name for cell in cells if not cell.failed and "quality" not in cell.parts]
-    said += [f"not finished: {', '.join(unfinished)}; the same `secateur compare` goes on"] if unfinished else []
+    said += (
+        [f"not finished: {', '.join(unfinished)}; the same `secateur compare` goes on"] if unfinished else []
+    )
     if said:
         yield _section("Notes", "", "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in said) + "</ul>")
 
 
 def _protocol(job: Job) -> str:
-    rows = [(name, ", ".join(f"{key} {_shown(value)}" for key, value in values.items())) for name, values in job.protocols.items() if values]
+    rows = [
+        (name, ", ".join(f"{key} {_shown(value)}" for key, value in values.items()))
+        for name, values in job.protocols.items()
+        if values
+    ]
     rows.append(("model", f"{job.name}, {job.parameters:,} parameters, digest {job.digest}"))
     terms = "".join(f"<dt>{escape(name)}</dt><dd>{escape(words)}</dd>" for name, words in rows)
     return _section("Protocol", "The same for every row.", f"<dl>{terms}</dl>")
@@ -188,7 +284,12 @@ def _provenance(cells: Sequence[Cell]) -> str:
         for cell in cells
         for record in cell.records.values()
     ]
-    return _section("Provenance", "", f"<details><summary>All {len(rows)} numbers, and where each comes from</summary>{plain_table(header, rows)}</details>")
+    return _section(
+        "Provenance",
+        "",
+        f"<details><summary>All {len(rows)} numbers, and where each comes"
+        f" from</summary>{plain_table(header, rows)}</details>",
+    )
 
 
 def _versions(software: Mapping[str, Any]) -> str:

@@ -7,7 +7,14 @@ from collections.abc import Callable, Sequence
 from secateur.present.columns import NOTHING
 from secateur.present.summary_rows import Line
 
-_HEADER = ("kind of pruning", "size reduction", "speed gain", "accuracy kept", "hardware suitability", "best for")
+_HEADER = (
+    "kind of pruning",
+    "size reduction",
+    "speed gain",
+    "accuracy kept",
+    "hardware suitability",
+    "best for",
+)
 NATIVE = "in our kernels"
 _KINDS = ("magnitude", "unstructured", "structured, width", "structured, depth", "structured, both")
 ADAPTIVE = "runtime-adaptive"
@@ -21,7 +28,8 @@ def header(lines: Sequence[Line]) -> list[str]:
 
 def by_kind(lines: Sequence[Line]) -> list[list[str]]:
     """Return, for each kind of pruning, the range of what its rows measured, in the order of `header`; all at the same targets."""
-    rows, wide = [], _natively(lines)
+    rows = []
+    wide = _natively(lines)
     for kind in _KINDS:
         own = [line for line in lines if kind_of(line) == kind and not line.failed]
         if own:
@@ -31,7 +39,9 @@ def by_kind(lines: Sequence[Line]) -> list[list[str]]:
                 *([_in_kernels(own)] if wide else []),
                 _range(own, "accuracy_kept", lambda value: f"{100 * value:.0f} %"),
             ]
-            rows.append([kind, *figures, " or ".join(dict.fromkeys(line.hardware for line in own)), own[0].good_for])
+            rows.append(
+                [kind, *figures, " or ".join(dict.fromkeys(line.hardware for line in own)), own[0].good_for]
+            )
     return [*rows, [ADAPTIVE, *[NOTHING] * (5 if wide else 4), NOT_YET]] if rows else []
 
 
@@ -41,7 +51,11 @@ def _natively(lines: Sequence[Line]) -> bool:
 
 def _in_kernels(own: Sequence[Line]) -> str:
     gain = _range(own, "native_gain", lambda value: f"x {value:.2f}")
-    return gain if gain == NOTHING else f"{_range(own, 'native_reduction', lambda value: f'{100 * value:.0f} %')} smaller, {gain}"
+    return (
+        gain
+        if gain == NOTHING
+        else f"{_range(own, 'native_reduction', lambda value: f'{100 * value:.0f} %')} smaller, {gain}"
+    )
 
 
 def kind_of(line: Line) -> str:
@@ -56,5 +70,6 @@ def _range(lines: Sequence[Line], field: str, write: Callable[[float], str]) -> 
     values = sorted(value for line in lines if (value := getattr(line, field)) is not None)
     if not values:
         return NOTHING
-    low, high = write(values[0]), write(values[-1])
+    low = write(values[0])
+    high = write(values[-1])
     return low if low == high else f"{low} to {high}"

@@ -13,7 +13,8 @@ from secateur.present.columns import plain
 from secateur_runtime.errors import RecordError
 from secateur_runtime.record import Record
 
-BEGIN, END = "<!-- results by secateur -->", "<!-- end of results by secateur -->"
+BEGIN = "<!-- results by secateur -->"
+END = "<!-- end of results by secateur -->"
 _BARE = "---\nlibrary_name: transformers\npipeline_tag: text-generation\ntags:\n- secateur\n---\n\n# {name}\n"
 _INNER = ("shift", "worse", "low", "high")
 _TYPES = {"acc": "accuracy", "acc_norm": "accuracy", "next_token_accuracy": "accuracy"}
@@ -30,10 +31,14 @@ def with_results(card: str, name: str, ours: Sequence[Record], whole: Mapping[st
         logging.getLogger("huggingface_hub.repocard").setLevel(logging.ERROR)
         read = ModelCard(card or _BARE.format(name=name), ignore_metadata_errors=False)
         data: Any = read.data
-        data.model_name, data.eval_results = name, results(ours) or None
+        data.model_name = name
+        data.eval_results = results(ours) or None
         said = str(read)
     except (ValueError, TypeError, yaml.YAMLError) as error:
-        raise RecordError(f"the card's metadata cannot be read ({str(error).splitlines()[0]}): mend what is between its first two lines of ---") from None
+        raise RecordError(
+            f"the card's metadata cannot be read ({str(error).splitlines()[0]}): mend what is between its"
+            " first two lines of ---"
+        ) from None
     before, _, rest = said.partition(BEGIN)
     after = rest.partition(END)[2]
     return f"{before.rstrip()}\n\n{_section(ours, whole)}\n{after.lstrip()}".rstrip() + "\n"
@@ -56,7 +61,10 @@ def _result(record: Record) -> EvalResult | None:
         metric_type=_TYPES.get(metric, metric),
         metric_name=metric,
         metric_value=record.value,
-        metric_args={"protocol": record.protocol, **({"standard_error": record.standard_error} if record.standard_error else {})},
+        metric_args={
+            "protocol": record.protocol,
+            **({"standard_error": record.standard_error} if record.standard_error else {}),
+        },
     )
 
 
@@ -82,5 +90,16 @@ def _section(ours: Sequence[Record], whole: Mapping[str, float]) -> str:
     for record in shown:
         before = [f"{whole[record.name]:.6g}" if record.name in whole else ""] if whole else []
         error = f" ± {record.standard_error:.2g}" if record.standard_error else ""
-        rows.append([record.name.replace("_", " "), f"{record.value:.6g}{error}", *before, record.unit, record.protocol])
-    return f"{BEGIN}\n## Results\n\nMeasured by Secateur, not verified by anybody else.\n\n{plain(header, rows)}{END}"
+        rows.append(
+            [
+                record.name.replace("_", " "),
+                f"{record.value:.6g}{error}",
+                *before,
+                record.unit,
+                record.protocol,
+            ]
+        )
+    return (
+        f"{BEGIN}\n## Results\n\nMeasured by Secateur, not verified by anybody"
+        f" else.\n\n{plain(header, rows)}{END}"
+    )

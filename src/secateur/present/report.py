@@ -45,7 +45,10 @@ def report(folder: str | Path, out: str | Path | None = None, formats: Sequence[
     lines = lines_of(cells)
     makers: dict[str, Callable[[], str]] = {
         "html": lambda: page(job, cells),
-        "md": lambda: f"# {job.name}: pruning compared\n\n{summary(job, cells)}\n\n{_kinds(lines)}## Every row\n\n{markdown(lines)}{_asked(cells)}",
+        "md": lambda: (
+            f"# {job.name}: pruning compared\n\n{summary(job, cells)}\n\n{_kinds(lines)}## Every"
+            f" row\n\n{markdown(lines)}{_asked(cells)}"
+        ),
         "csv": lambda: comma_separated(lines),
     }
     written = [place / f"report.{name}" for name in makers if name in formats]
@@ -64,4 +67,6 @@ def _kinds(lines: Sequence[Line]) -> str:
 
 
 def _asked(cells: Sequence[Cell]) -> str:
-    return "".join(f"\n## {table.title}\n\n{table.words}\n\n{plain(table.header, table.rows)}" for table in tables(cells))
+    return "".join(
+        f"\n## {table.title}\n\n{table.words}\n\n{plain(table.header, table.rows)}" for table in tables(cells)
+    )

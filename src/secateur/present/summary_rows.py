@@ -94,7 +94,11 @@ def task_scores(cell: Cell) -> dict[str, float]:
     """Return the accuracy of each task of comprehension that was measured, by name; word prediction is another matter."""
     part = cell.parts.get("tasks")
     named = {} if part is None else {record.name: record.value for record in part.records}
-    return {name: value for name, value in named.items() if name.startswith("comprehension/") and name.endswith("/acc")}
+    return {
+        name: value
+        for name, value in named.items()
+        if name.startswith("comprehension/") and name.endswith("/acc")
+    }
 
 
 def _mean(scores: Mapping[str, float]) -> float | None:
@@ -104,7 +108,9 @@ def _mean(scores: Mapping[str, float]) -> float | None:
 def _line(cell: Cell, whole: Cell | None) -> Line:
     runtime = _runtime(cell, whole)
     size = cell.value("file_bytes") if cell.row.kind == "quantized" else cell.value("weight_bytes")
-    dense, held, theirs = cell.row.kind == "dense", cell.value("native_bytes"), whole.value("native_bytes") if whole else None
+    dense = cell.row.kind == "dense"
+    held = cell.value("native_bytes")
+    theirs = whole.value("native_bytes") if whole else None
     return Line(
         row=cell.row,
         parameters=cell.value("parameters"),
@@ -159,13 +165,15 @@ def _reduction(cell: Cell, whole: Cell | None) -> float | None:
 def _kept(cell: Cell, whole: Cell | None) -> float | None:
     if whole is None:
         return None
-    ours, theirs = task_scores(cell), task_scores(whole)
+    ours = task_scores(cell)
+    theirs = task_scores(whole)
     both = sorted(ours.keys() & theirs.keys())
     if theirs and cell.row.native:
         return None
     if both and sum(theirs[name] for name in both):
         return sum(ours[name] for name in both) / sum(theirs[name] for name in both)
-    kept, all_of_it = cell.value("next_token_accuracy"), whole.value("next_token_accuracy")
+    kept = cell.value("next_token_accuracy")
+    all_of_it = whole.value("next_token_accuracy")
     return kept / all_of_it if kept is not None and all_of_it else None
 
 

@@ -13,10 +13,19 @@ _BIAS = {
     "winogender/gap": "WinoGender: she costs more than he, nats a token",
     "winogender/flips": "WinoGender: she means another person",
 }
-_MODEST = "A difference within noise is none that these items could show. The items are crowd-written American English sentences."
+_MODEST = (
+    "A difference within noise is none that these items could show. The items are crowd-written American"
+    " English sentences."
+)
 _APART = {
-    "comprehension": "Which of a few given answers is right. Standard errors behind ±; the shift from the whole model is taken item by item.",
-    "word prediction": "What comes next in a text, out of the whole vocabulary; pruning hurts this differently, so it is never averaged with the others.",
+    "comprehension": (
+        "Which of a few given answers is right. Standard errors behind ±; the shift from the whole model is"
+        " taken item by item."
+    ),
+    "word prediction": (
+        "What comes next in a text, out of the whole vocabulary; pruning hurts this differently, so it is"
+        " never averaged with the others."
+    ),
 }
 
 
@@ -36,8 +45,14 @@ def tables(cells: Sequence[Cell]) -> list[Table]:
 
 
 def _tasks(cells: Sequence[Cell]) -> Iterator[Table]:
-    asked = {cell.row.name: {record.name: record for record in cell.parts["tasks"].records} for cell in cells if "tasks" in cell.parts}
-    figures = dict.fromkeys(name for records in asked.values() for name in records if not name.endswith("/shift"))
+    asked = {
+        cell.row.name: {record.name: record for record in cell.parts["tasks"].records}
+        for cell in cells
+        if "tasks" in cell.parts
+    }
+    figures = dict.fromkeys(
+        name for records in asked.values() for name in records if not name.endswith("/shift")
+    )
     for kind in dict.fromkeys(name.partition("/")[0] for name in figures):
         own = [name for name in figures if name.startswith(f"{kind}/")]
         header = ("row", *(name.partition("/")[2].replace("/", ", ") for name in own))
@@ -46,7 +61,8 @@ def _tasks(cells: Sequence[Cell]) -> Iterator[Table]:
 
 
 def _score(records: Mapping[str, Record], name: str) -> str:
-    found, moved = records.get(name), records.get(f"{name}/shift")
+    found = records.get(name)
+    moved = records.get(f"{name}/shift")
     if found is None:
         return "-"
     said = f"{found.value:.4g}" + (f" ± {found.standard_error:.2g}" if found.standard_error else "")
@@ -57,10 +73,17 @@ def _score(records: Mapping[str, Record], name: str) -> str:
 
 
 def _bias(cells: Sequence[Cell]) -> Iterator[Table]:
-    asked = {cell.row: {record.name: record for record in cell.parts["bias"].records} for cell in cells if "bias" in cell.parts}
+    asked = {
+        cell.row: {record.name: record for record in cell.parts["bias"].records}
+        for cell in cells
+        if "bias" in cell.parts
+    }
     names = [name for name in _BIAS if any(name in records for records in asked.values())]
     if names:
-        rows = tuple((row.name, *(_shift(records, name, whole=row.kind == "dense") for name in names)) for row, records in asked.items())
+        rows = tuple(
+            (row.name, *(_shift(records, name, whole=row.kind == "dense") for name in names))
+            for row, records in asked.items()
+        )
         yield Table(
             "Bias",
             f"In brackets: further from neutral than the whole model, with its 95 % interval. {_MODEST}",
@@ -78,5 +101,7 @@ def _shift(records: Mapping[str, Record], name: str, *, whole: bool) -> str:
     if f"{name}/worse" not in records:
         return f"{said} (too few items to tell)"
     moved, low, high = (records[f"{name}/worse{end}"].value for end in ("", "/low", "/high"))
-    words = "within noise" if low <= 0 <= high else "further from neutral" if moved > 0 else "nearer to neutral"
+    words = (
+        "within noise" if low <= 0 <= high else "further from neutral" if moved > 0 else "nearer to neutral"
+    )
     return f"{said} ({moved:+.3f}, {low:+.3f} to {high:+.3f}: {words})"

@@ -42,26 +42,35 @@ def _symmetric(groups: Tensor, importance: Tensor, grid: Grid) -> tuple[Tensor, 
     # The end of the grid that has one code more goes where the largest weight is.
     largest = -groups.gather(-1, place).squeeze(-1)
     weighed = groups * importance
-    best, gained = torch.zeros_like(largest), torch.full_like(largest, -1.0)
+    best = torch.zeros_like(largest)
+    gained = torch.full_like(largest, -1.0)
     for share in _SYMMETRIC:
         codes = round_to(groups, largest * (share / -grid.lowest), None, grid)
-        along, square = (weighed * codes).sum(-1), (importance * codes.square()).sum(-1)
+        along = (weighed * codes).sum(-1)
+        square = (importance * codes.square()).sum(-1)
         gain = torch.where(square > 0, along.square() / square, 0.0)
         better = gain > gained
-        best, gained = torch.where(square > 0, along / square, 0.0).where(better, best), gain.where(better, gained)
+        best = torch.where(square > 0, along / square, 0.0).where(better, best)
+        gained = gain.where(better, gained)
     return best.half(), None
 
 
 def _asymmetric(groups: Tensor, importance: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
     # Zero is one of the values, so that a pruned weight stays one.
-    low, high = groups.amin(-1).clamp_max(0), groups.amax(-1).clamp_min(0)
-    best, zero = torch.zeros_like(low), torch.zeros_like(low)
+    low = groups.amin(-1).clamp_max(0)
+    high = groups.amax(-1).clamp_min(0)
+    best = torch.zeros_like(low)
+    zero = torch.zeros_like(low)
     lost = torch.full_like(low, torch.inf)
     for share in _ASYMMETRIC:
-        scale = exact_scales((high - low) * (share / (grid.highest - grid.lowest)), grid.bits).clamp_min(_TINY)
+        scale = exact_scales((high - low) * (share / (grid.highest - grid.lowest)), grid.bits).clamp_min(
+            _TINY
+        )
         zeros = (grid.lowest - (low * share / scale).round()).clamp(grid.lowest, grid.highest)
         codes = round_to(groups, scale, zeros, grid) - zeros[..., None]
         error = (importance * (codes * scale[..., None] - groups).square()).sum(-1)
         better = error < lost
-        best, zero, lost = scale.where(better, best), zeros.where(better, zero), error.where(better, lost)
+        best = scale.where(better, best)
+        zero = zeros.where(better, zero)
+        lost = error.where(better, lost)
     return best.half(), zero.to(torch.int8)

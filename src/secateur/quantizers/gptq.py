@@ -34,7 +34,9 @@ def joint(weight: Tensor, stats: LinearStats, grid: Grid, pruned: Tensor) -> Cod
     Pruning and rounding then answer for each other, on one Gram matrix: SparseGPT's joint form (arXiv:2301.00774).
     """
     codes, damping = swept(weight, stats, grid, pruned)
-    return refine(weight, with_damping(finite_gram(stats), damping).float().contiguous(), codes, pruned != 0, _PASSES)
+    return refine(
+        weight, with_damping(finite_gram(stats), damping).float().contiguous(), codes, pruned != 0, _PASSES
+    )
 
 
 def swept(weight: Tensor, stats: LinearStats, grid: Grid, start: Tensor) -> tuple[Codes, float]:
@@ -47,7 +49,8 @@ def swept(weight: Tensor, stats: LinearStats, grid: Grid, start: Tensor) -> tupl
     importance = torch.empty(width)
     importance[order] = upper.diagonal().square().reciprocal()
     scales, zeros = fit(start.view(rows, -1, grid.group), importance.view(-1, grid.group), grid)
-    current, values = weight[:, order].T.contiguous(), torch.empty(width, rows)
+    current = weight[:, order].T.contiguous()
+    values = torch.empty(width, rows)
 
     def settle(column: int) -> Tensor:
         place = int(order[column])

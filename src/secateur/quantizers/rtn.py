@@ -31,7 +31,11 @@ def plainly(weight: Tensor, bits: int) -> Codes:
     # Trying grids, as for 4 bits, takes a minute for embeddings and lowers the error by 3 %.
     groups = weight.view(len(weight), -1, grid.group)
     scales = (groups.abs().amax(2) / grid.highest).half()
-    codes = torch.where(scales[..., None] == 0, 0.0, groups / scales.float()[..., None]).round_().clamp_(grid.lowest, grid.highest)
+    codes = (
+        torch.where(scales[..., None] == 0, 0.0, groups / scales.float()[..., None])
+        .round_()
+        .clamp_(grid.lowest, grid.highest)
+    )
     return Codes(grid, codes.view(weight.shape).to(torch.int8), scales)
 
 

@@ -32,7 +32,13 @@ class Isolated:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115
         with theirs:
             command = [sys.executable, "-m", CHILD, str(theirs.fileno())]
-            self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdout=self._log, stderr=self._log, stdin=subprocess.DEVNULL)
+            self._process = subprocess.Popen(
+                command,
+                pass_fds=[theirs.fileno()],
+                stdout=self._log,
+                stderr=self._log,
+                stdin=subprocess.DEVNULL,
+            )
         self._connection = Connection(ours.detach())
         try:
             self._call(factory, dict(options))
@@ -80,7 +86,9 @@ class Isolated:
             self._connection.send(message)
             answer = self._connection.recv()
         except (EOFError, OSError):
-            raise VerificationError(f"{self.name} stopped without an answer (exit {self._process.wait()}): {self._printed()}") from None
+            raise VerificationError(
+                f"{self.name} stopped without an answer (exit {self._process.wait()}): {self._printed()}"
+            ) from None
         if isinstance(answer, SecateurError):
             raise answer
         return answer
@@ -88,7 +96,9 @@ class Isolated:
     def _printed(self) -> str:
         """Return the line of what the child printed that says most."""
         self._log.seek(0)
-        lines = [line.strip() for line in self._log.read().decode("utf-8", "replace").splitlines() if line.strip()]
+        lines = [
+            line.strip() for line in self._log.read().decode("utf-8", "replace").splitlines() if line.strip()
+        ]
         first = next((line for line in lines if " E " in line or "ASSERT" in line), "")
         # Without the time, the level, and the folder that llama.cpp was built in.
         return re.sub(r"^[\d.]+ E |^\S*/", "", first or (lines or ["no message"])[-1])

@@ -45,14 +45,19 @@ class LlamaCpp:
 
     name = "llama.cpp"
 
-    def __init__(self, path: str, *, context: int, threads: int = 1, exact: bool = False, parallel: int = 1) -> None:
+    def __init__(
+        self, path: str, *, context: int, threads: int = 1, exact: bool = False, parallel: int = 1
+    ) -> None:
         import xllamacpp
 
         params = xllamacpp.CommonParams()
         params.model.path = path
-        params.n_ctx, params.n_parallel, params.n_gpu_layers = context * parallel, parallel, 0
+        params.n_ctx = context * parallel
+        params.n_parallel = parallel
+        params.n_gpu_layers = 0
         params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
-        params.warmup, params.verbosity = False, _ERRORS_ONLY
+        params.warmup = False
+        params.verbosity = _ERRORS_ONLY
         if exact:
             params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
             params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
@@ -69,7 +74,9 @@ class LlamaCpp:
         # what it tells are the probabilities before that.
         bias = [[self._letter, _SURELY]]
         # More than there are: the server gives all.
-        rows = self._complete(tokens, n_predict=1, n_probs=_ALL, logit_bias=bias)["completion_probabilities"][0]["top_logprobs"]
+        rows = self._complete(tokens, n_predict=1, n_probs=_ALL, logit_bias=bias)["completion_probabilities"][
+            0
+        ]["top_logprobs"]
         found = np.full(max(row["id"] for row in rows) + 1, -np.inf)
         for row in rows:
             found[row["id"]] = -math.inf if row["logprob"] is None else row["logprob"]
@@ -101,7 +108,16 @@ class LlamaCpp:
         return process_memory()
 
     def _complete(self, prompt: Sequence[int], **options: Any) -> dict[str, Any]:
-        return self._ask("completion", {"prompt": [int(token) for token in prompt], "temperature": 0, "cache_prompt": False, "ignore_eos": True, **options})
+        return self._ask(
+            "completion",
+            {
+                "prompt": [int(token) for token in prompt],
+                "temperature": 0,
+                "cache_prompt": False,
+                "ignore_eos": True,
+                **options,
+            },
+        )
 
     def _ask(self, what: str, body: dict[str, Any]) -> dict[str, Any]:
         with self._open(what, body) as response:
@@ -109,8 +125,14 @@ class LlamaCpp:
         return answer
 
     def _open(self, what: str, body: dict[str, Any]) -> Any:
-        request = urllib.request.Request(f"{self._server.listening_address}/{what}", json.dumps(body).encode(), {"Content-Type": "application/json"})
+        request = urllib.request.Request(
+            f"{self._server.listening_address}/{what}",
+            json.dumps(body).encode(),
+            {"Content-Type": "application/json"},
+        )
         try:
             return _LOCAL.open(request)
         except urllib.error.HTTPError as error:
-            raise SourceError(f"llama.cpp refuses to run the model: {json.load(error)['error']['message']}") from None
+            raise SourceError(
+                f"llama.cpp refuses to run the model: {json.load(error)['error']['message']}"
+            ) from None

@@ -72,7 +72,8 @@ class Native:
 
     def generate(self, prompt: Sequence[int], max_tokens: int) -> Generated:
         """Return the `max_tokens` likeliest tokens after `prompt`."""
-        start, cache = time.perf_counter(), self.open()
+        start = time.perf_counter()
+        cache = self.open()
         found = [int(self.prefill(prompt, cache).argmax())]
         first = time.perf_counter()
         while len(found) < max_tokens:
@@ -83,9 +84,16 @@ class Native:
         """Return what the model is made of."""
         weights = self._decoder.weights
         inside = [weights.head, *(matrix for block in weights.blocks for matrix in block.matrices.values())]
-        read, apart = sum(matrix.nbytes for matrix in inside), 0 if weights.embed is weights.head else weights.embed.nbytes
+        read = sum(matrix.nbytes for matrix in inside)
+        apart = 0 if weights.embed is weights.head else weights.embed.nbytes
         counted = Counter((matrix.rows, matrix.columns, NAMES[matrix.kind]) for matrix in inside)
-        return About(self._decoder.isa, read + apart, read, tuple((*shape, count) for shape, count in counted.items()), self._timed)
+        return About(
+            self._decoder.isa,
+            read + apart,
+            read,
+            tuple((*shape, count) for shape, count in counted.items()),
+            self._timed,
+        )
 
     def memory(self) -> Memory:
         """Return what the process holds."""

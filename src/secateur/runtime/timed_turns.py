@@ -33,7 +33,13 @@ class Speed:
     first: tuple[float, ...]
 
 
-def take_turns(backends: Sequence[Backend], prompts: Sequence[Sequence[int]], tokens: int, repeat: int, progress: Progress) -> list[Speed]:
+def take_turns(
+    backends: Sequence[Backend],
+    prompts: Sequence[Sequence[int]],
+    tokens: int,
+    repeat: int,
+    progress: Progress,
+) -> list[Speed]:
     """Return the speed of each of `backends` at answering its prompt with `tokens` tokens (at least 2), `repeat` times."""
     progress.start("bench", (repeat + 1) * len(backends))
     runs: list[list[Generated]] = [[] for _ in backends]
@@ -53,4 +59,8 @@ def ratios(ours: Sequence[float], theirs: Sequence[float]) -> Spread:
 
 
 def _speed(runs: Sequence[Generated], prompt: int, tokens: int) -> Speed:
-    return Speed(tuple(prompt / run.first for run in runs), tuple((tokens - 1) / run.rest for run in runs), tuple(run.first for run in runs))
+    return Speed(
+        tuple(prompt / run.first for run in runs),
+        tuple((tokens - 1) / run.rest for run in runs),
+        tuple(run.first for run in runs),
+    )

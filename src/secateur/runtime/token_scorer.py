@@ -50,12 +50,18 @@ class TorchScorer:
         """Return an answer for each row, in order; a row holds at most `context` + 1 tokens."""
         inputs = [[*row.context, *row.tokens][:-1] for row in rows]
         answers: dict[int, Scored] = {}
-        for batch in _batches(_groups(rows) if self._keeps else [_Group((index,), 0) for index in range(len(rows))]):
+        for batch in _batches(
+            _groups(rows) if self._keeps else [_Group((index,), 0) for index in range(len(rows))]
+        ):
             shared = batch[-1].shared
             cache = self._cache([inputs[group.rows[0]][:shared] for group in batch]) if shared else None
             members = [(index, place) for place, group in enumerate(batch) for index in group.rows]
             for part in _of_like_length(members, inputs, shared):
-                found = self._answers([(inputs[index][shared:], rows[index].tokens) for index, _ in part], _copied(cache, part), shared)
+                found = self._answers(
+                    [(inputs[index][shared:], rows[index].tokens) for index, _ in part],
+                    _copied(cache, part),
+                    shared,
+                )
                 for (index, _), answer in zip(part, found, strict=True):
                     answers[index] = answer
                     progress.step()
@@ -71,7 +77,9 @@ class TorchScorer:
 
     def _states(self, tokens: Tensor, past: int, cache: Any) -> Tensor:
         positions = torch.arange(past, past + tokens.shape[1])[None]
-        states: Tensor = self._model.get_decoder()(tokens, position_ids=positions, past_key_values=cache, use_cache=cache is not None).last_hidden_state
+        states: Tensor = self._model.get_decoder()(
+            tokens, position_ids=positions, past_key_values=cache, use_cache=cache is not None
+        ).last_hidden_state
         return states
 
     def _answers(self, rows: list[tuple[list[int], tuple[int, ...]]], cache: Any, past: int) -> list[Scored]:
@@ -79,16 +87,26 @@ class TorchScorer:
         longest = max(len(given) for given, _ in rows)
         tokens = torch.tensor([given + [0] * (longest - len(given)) for given, _ in rows])
         states = self._states(tokens, past, cache)
-        asked = torch.cat([states[number, len(given) - len(wanted) : len(given)] for number, (given, wanted) in enumerate(rows)])
+        asked = torch.cat(
+            [
+                states[number, len(given) - len(wanted) : len(given)]
+                for number, (given, wanted) in enumerate(rows)
+            ]
+        )
         targets = torch.tensor([token for _, wanted in rows for token in wanted])
         logprobs, best = self._predicted(asked, targets)
         sizes = [len(wanted) for _, wanted in rows]
-        return [Scored(float(each.sum()), bool(hits.all())) for each, hits in zip(logprobs.split(sizes), best.split(sizes), strict=True)]
+        return [
+            Scored(float(each.sum()), bool(hits.all()))
+            for each, hits in zip(logprobs.split(sizes), best.split(sizes), strict=True)
+        ]
 
     def _predicted(self, states: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return the log-probability of each target, and whether it was the likeliest token."""
-        head, cap = self._model.get_output_embeddings(), getattr(self._model.config, "final_logit_softcapping", None)
-        logprobs, best = torch.empty(len(targets)), torch.empty(len(targets), dtype=torch.bool)
+        head = self._model.get_output_embeddings()
+        cap = getattr(self._model.config, "final_logit_softcapping", None)
+        logprobs = torch.empty(len(targets))
+        best = torch.empty(len(targets), dtype=torch.bool)
         for start in range(0, len(targets), _HEAD_POSITIONS):
             here = slice(start, start + _HEAD_POSITIONS)
             logits = head(states[here]).float()
@@ -112,9 +130,17 @@ class BackendScorer:
         """Return an answer for each row, in order."""
         answers = []
         for row in rows:
-            found = [self._backend.logprobs([*row.context, *row.tokens[:place]]) for place in range(len(row.tokens))]
+            found = [
+                self._backend.logprobs([*row.context, *row.tokens[:place]])
+                for place in range(len(row.tokens))
+            ]
             pairs = list(zip(found, row.tokens, strict=True))
-            answers.append(Scored(float(sum(each[token] for each, token in pairs)), all(int(np.argmax(each)) == token for each, token in pairs)))
+            answers.append(
+                Scored(
+                    float(sum(each[token] for each, token in pairs)),
+                    all(int(np.argmax(each)) == token for each, token in pairs),
+                )
+            )
             progress.step()
         return answers
 
@@ -132,16 +158,19 @@ def _copied(cache: Any, part: Sequence[tuple[int, int]]) -> Any:
 def _groups(rows: Sequence[Asked]) -> Iterator[_Group]:
     """Yield every row once, together with those whose contexts begin like its own where that saves work."""
     order = sorted(range(len(rows)), key=lambda index: (rows[index].context, rows[index].tokens))
-    members, shared = order[:1], 0
+    members = order[:1]
+    shared = 0
     for before, index in pairwise(order):
         common = _common(rows[before].context, rows[index].context)
         common = min(common, shared) if len(members) > 1 else common
         # Tokens that the group takes without this row and those of the row, less what it takes with it.
         if common * len(members) - shared * (len(members) - 1) >= _WORTH:
-            members, shared = [*members, index], common
+            members = [*members, index]
+            shared = common
         else:
             yield _Group(tuple(members), shared)
-            members, shared = [index], 0
+            members = [index]
+            shared = 0
     if members:
         yield _Group(tuple(members), shared)
 
@@ -156,7 +185,9 @@ def _batches(groups: Iterable[_Group]) -> Iterator[list[_Group]]:
     """Yield groups with about as much in common, the longest first; rows that stand alone come last."""
     batch: list[_Group] = []
     for group in sorted(groups, key=lambda group: -group.shared):
-        if batch and (group.shared < _ALIKE * batch[0].shared or (group.shared + 1) * len(batch) >= _BATCH_TOKENS):
+        if batch and (
+            group.shared < _ALIKE * batch[0].shared or (group.shared + 1) * len(batch) >= _BATCH_TOKENS
+        ):
             yield batch
             batch = []
         batch.append(group)
@@ -164,7 +195,9 @@ def _batches(groups: Iterable[_Group]) -> Iterator[list[_Group]]:
         yield batch
 
 
-def _of_like_length(members: list[tuple[int, int]], inputs: Sequence[Sequence[int]], shared: int) -> Iterator[list[tuple[int, int]]]:
+def _of_like_length(
+    members: list[tuple[int, int]], inputs: Sequence[Sequence[int]], shared: int
+) -> Iterator[list[tuple[int, int]]]:
     """Yield parts of `members`, `(row, place in the batch)`, the longest first."""
     part: list[tuple[int, int]] = []
     for member in sorted(members, key=lambda member: -len(inputs[member[0]])):

@@ -42,7 +42,9 @@ class LiveBlock(Protocol):
     def pull(self, hidden: Tensor, gradient: Tensor, tensors: tuple[str, ...]) -> Pulled:
         """Run the block on `hidden` and return the gradients of the loss whose gradient at its output is `gradient`."""
 
-    def slope(self, hidden: Tensor, loss: Callable[[Tensor], Tensor], tensors: tuple[str, ...]) -> tuple[float, dict[str, Tensor]]:
+    def slope(
+        self, hidden: Tensor, loss: Callable[[Tensor], Tensor], tensors: tuple[str, ...]
+    ) -> tuple[float, dict[str, Tensor]]:
         """Return `loss(output)` of the block's output for `hidden`, and its gradient with respect to each of `tensors`."""
 
     def without(self, part: str) -> AbstractContextManager[None]:

@@ -46,7 +46,9 @@ def damped_cholesky(gram: Tensor, damping: float) -> tuple[Tensor, float]:
         if not info:
             return damped, damping
         damping *= 10
-    raise SecateurError("the calibration statistics of a linear are not positive semi-definite; collect them again")
+    raise SecateurError(
+        "the calibration statistics of a linear are not positive semi-definite; collect them again"
+    )
 
 
 def default_damping(stats: LinearStats) -> float:

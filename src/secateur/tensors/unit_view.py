@@ -38,7 +38,9 @@ class UnitView:
 
     def inputs(self, part: Slice, vector: Tensor) -> Tensor:
         """Return `[size, block]`: the entries of `vector`, one per channel of the slice's dimension, that each unit owns."""
-        return vector[part.offset : part.offset + self.group.size * part.block].view(self.group.size, part.block)
+        return vector[part.offset : part.offset + self.group.size * part.block].view(
+            self.group.size, part.block
+        )
 
 
 def unit_values(tensor: Tensor, part: Slice, size: int) -> Tensor:

@@ -15,5 +15,7 @@ def biases(model: Any, names: Any) -> Learner:
     """
     own = {name: None for name in names if name.endswith(".bias")}
     if not own:
-        raise UsageError("--method bias: the config of this family holds no biases: use --method lora or distill")
+        raise UsageError(
+            "--method bias: the config of this family holds no biases: use --method lora or distill"
+        )
     return named_weights(model, {}, own)

@@ -69,7 +69,15 @@ class Aim:
         return (error.square().sum(-1) / self.states.square().sum(-1).clamp_min(_TINY)).mean()
 
 
-def reconstruct(live: LiveBlock, masks: Mapping[str, Tensor | None], inputs: Tensor, aim: Aim, course: Course, dtype: torch.dtype, seed: int) -> Fit:
+def reconstruct(
+    live: LiveBlock,
+    masks: Mapping[str, Tensor | None],
+    inputs: Tensor,
+    aim: Aim,
+    course: Course,
+    dtype: torch.dtype,
+    seed: int,
+) -> Fit:
     """Change weights of a block in place so that its output for `inputs` comes nearer to `aim`, or leave them alone.
 
     live: runs the half that is trained, and nothing else. masks: tensor -> its weights that may change, or None for all.
@@ -93,12 +101,16 @@ def reconstruct(live: LiveBlock, masks: Mapping[str, Tensor | None], inputs: Ten
     return fit
 
 
-def _train(live: LiveBlock, masks: Mapping[str, Tensor | None], inputs: Tensor, aim: Aim, course: Course, seed: int) -> None:
+def _train(
+    live: LiveBlock, masks: Mapping[str, Tensor | None], inputs: Tensor, aim: Aim, course: Course, seed: int
+) -> None:
     # The optimizer's own parameters share their memory with the block's weights.
     weights = {name: torch.nn.Parameter(live.weight(name)) for name in masks}
     groups = [{"params": [weight], "lr": course.rate * size(weight.detach())} for weight in weights.values()]
     optimizer = torch.optim.Adam(groups, betas=_BETAS, fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate("cosine", step, course.steps, course.warmup))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: rate("cosine", step, course.steps, course.warmup)
+    )
     for chosen in _batches(len(inputs), course, seed):
         value, slopes = _slope(live, masks, inputs, aim, chosen)
         if not value < float("inf"):
@@ -110,7 +122,9 @@ def _train(live: LiveBlock, masks: Mapping[str, Tensor | None], inputs: Tensor, 
         schedule.step()
 
 
-def _slope(live: LiveBlock, masks: Mapping[str, Tensor | None], inputs: Tensor, aim: Aim, chosen: Tensor) -> tuple[float, dict[str, Tensor]]:
+def _slope(
+    live: LiveBlock, masks: Mapping[str, Tensor | None], inputs: Tensor, aim: Aim, chosen: Tensor
+) -> tuple[float, dict[str, Tensor]]:
     """Return error and gradients of the windows `chosen`; raises UsageError if memory does not suffice, naming what does."""
 
     def of(size: int) -> tuple[float, dict[str, Tensor]]:
@@ -123,7 +137,10 @@ def _slope(live: LiveBlock, masks: Mapping[str, Tensor | None], inputs: Tensor, 
             raise
     length = inputs.shape[1]
     if fits := what_fits(len(chosen), of):
-        raise UsageError(f"out of memory with {len(chosen)} windows of {length} tokens at once: --batch {fits * length} fits")
+        raise UsageError(
+            f"out of memory with {len(chosen)} windows of {length} tokens at once: --batch {fits * length}"
+            " fits"
+        )
     raise UsageError(f"out of memory with one window of {length} tokens: pass a smaller --calib-window")
 
 
@@ -140,4 +157,6 @@ def _batches(windows: int, course: Course, seed: int) -> Iterator[Tensor]:
 
 def _error(live: LiveBlock, inputs: Tensor, aim: Aim, step: int) -> float:
     pieces = torch.arange(len(inputs)).split(step)
-    return sum(float(aim.of(piece).distance(live(inputs[piece]))) * len(piece) for piece in pieces) / len(inputs)
+    return sum(float(aim.of(piece).distance(live(inputs[piece]))) * len(piece) for piece in pieces) / len(
+        inputs
+    )

@@ -15,7 +15,8 @@ def metric_root(fisher: Tensor) -> Tensor:
     fisher: mean of g gᵀ over tokens, with g the gradient of the loss with respect to the state. The squared length of `error @ root`
     is then the second-order estimate of what the error adds to the loss, scaled so that random errors count as without it.
     """
-    size, trace = len(fisher), float(fisher.trace())
+    size = len(fisher)
+    trace = float(fisher.trace())
     if not 0 < trace < float("inf"):
         return torch.eye(size)
     mixed = fisher * ((1 - _PLAIN) * size / trace) + _PLAIN * torch.eye(size)

@@ -41,7 +41,9 @@ class Gradual:
         """
         if step == self.stop or (step < self.stop and step % self.every == 0):
             for name in self.tensors:
-                learner.masks[name] = self.choose(name, learner.parameters[name].detach(), cubic(step, self.stop, self.final))
+                learner.masks[name] = self.choose(
+                    name, learner.parameters[name].detach(), cubic(step, self.stop, self.final)
+                )
         for name in self.tensors:
             if name not in learner.masks:
                 learner.masks[name] = learner.parameters[name].detach() != 0

@@ -45,8 +45,15 @@ class Learner:
 def named_weights(model: Any, masks: Mapping[str, Tensor], names: Collection[str]) -> Learner:
     """Return a learner of the weights `names` of `model`; zeros outside `masks` stay."""
     model.requires_grad_(False)
-    parameters = {name: parameter.requires_grad_() for name, parameter in model.named_parameters() if name in names}
-    return Learner(model, parameters, lambda: {name: parameter.detach() for name, parameter in parameters.items()}, dict(masks))
+    parameters = {
+        name: parameter.requires_grad_() for name, parameter in model.named_parameters() if name in names
+    }
+    return Learner(
+        model,
+        parameters,
+        lambda: {name: parameter.detach() for name, parameter in parameters.items()},
+        dict(masks),
+    )
 
 
 def size(weight: Tensor) -> float:

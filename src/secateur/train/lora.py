@@ -16,7 +16,9 @@ from secateur_runtime.errors import MissingExtraError, UsageError
 _NAME = "default"
 
 
-def adapters(model: Any, modules: Sequence[str], masks: Mapping[str, Tensor], *, rank: int, alpha: int, seed: int) -> Learner:
+def adapters(
+    model: Any, modules: Sequence[str], masks: Mapping[str, Tensor], *, rank: int, alpha: int, seed: int
+) -> Learner:
     """Return a learner of adapters of `rank` on `modules` (names of linears) of a transformers model.
 
     masks: weight name -> which of its elements may differ from zero; others get plain LoRA (arXiv:2106.09685). With a mask M a linear
@@ -29,10 +31,16 @@ def adapters(model: Any, modules: Sequence[str], masks: Mapping[str, Tensor], *,
         raise MissingExtraError("--method lora needs peft: pip install 'secateur[recover]'") from None
     most = max(min(model.get_submodule(name).weight.shape) for name in modules)
     if rank > most:
-        raise UsageError(f"--rank {rank} is above {most}, the rank of the largest weight: adapters pay where it is far below")
+        raise UsageError(
+            f"--rank {rank} is above {most}, the rank of the largest weight: adapters pay where it is far"
+            " below"
+        )
     torch.manual_seed(seed)
     model.requires_grad_(False)
-    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.0, bias="none", target_modules=list(modules)), model)
+    inject_adapter_in_model(
+        LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.0, bias="none", target_modules=list(modules)),
+        model,
+    )
     layers = {f"{name}.weight": model.get_submodule(name) for name in modules}
     for name, mask in masks.items():
         if name in layers:
@@ -43,7 +51,9 @@ def adapters(model: Any, modules: Sequence[str], masks: Mapping[str, Tensor], *,
 
 
 def _masked(layer: Any, inputs: Tensor) -> Tensor:
-    return linear(inputs, layer.base_layer.weight + layer.get_delta_weight(_NAME) * layer.keep, layer.base_layer.bias)
+    return linear(
+        inputs, layer.base_layer.weight + layer.get_delta_weight(_NAME) * layer.keep, layer.base_layer.bias
+    )
 
 
 @torch.no_grad()

@@ -50,7 +50,8 @@ def divergence(logits: Tensor, tokens: Tensor, logs: Tensor, kind: Kind, tempera
     """
     scaled = logits.float() / temperature if temperature != 1 else logits.float()
     mine = scaled.gather(-1, tokens.long()) - scaled.logsumexp(-1, keepdim=True)
-    p, q = _with_rest(logs.float(), logits.shape[-1]), _with_rest(mine, logits.shape[-1])
+    p = _with_rest(logs.float(), logits.shape[-1])
+    q = _with_rest(mine, logits.shape[-1])
     forward = (p.exp() * (p - q)).sum(-1).mean() if kind != "reverse" else p.new_zeros(())
     reverse = (q.exp() * (q - p)).sum(-1).mean() if kind != "forward" else p.new_zeros(())
     return (forward + reverse) * temperature**2 * (0.5 if kind == "both" else 1.0)

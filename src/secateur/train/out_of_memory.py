@@ -9,7 +9,11 @@ import torch
 
 def is_memory(error: RuntimeError) -> bool:
     """Whether an error says that memory did not suffice."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error) or "not enough memory" in str(error)
+    return (
+        isinstance(error, torch.OutOfMemoryError)
+        or "can't allocate memory" in str(error)
+        or "not enough memory" in str(error)
+    )
 
 
 def what_fits(size: int, tried: Callable[[int], object]) -> int:

@@ -24,7 +24,9 @@ def scales(model: Any, codes: Mapping[str, Codes]) -> Learner:
     layers = {name: model.get_submodule(name.removesuffix(".weight")) for name in codes}
     for name, layer in layers.items():
         _put(layer, codes[name])
-    return Learner(model, {name: layer.gain for name, layer in layers.items()}, partial(_found, layers, codes))
+    return Learner(
+        model, {name: layer.gain for name, layer in layers.items()}, partial(_found, layers, codes)
+    )
 
 
 def _put(layer: Any, codes: Codes) -> None:
@@ -48,7 +50,8 @@ def _forward(layer: Any, inputs: Tensor) -> Tensor:
 def _found(layers: Mapping[str, Any], codes: Mapping[str, Codes]) -> dict[str, Tensor]:
     found = {}
     for name, layer in layers.items():
-        grid, wanted = codes[name].grid, layer.steps * layer.gain
+        grid = codes[name].grid
+        wanted = layer.steps * layer.gain
         found[name] = (wanted if grid.symmetric else exact_scales(wanted, grid.bits)).half()
     return found
 

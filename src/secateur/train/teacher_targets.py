@@ -12,7 +12,17 @@ from secateur.train.losses import Targets, likeliest
 
 
 @torch.no_grad()
-def teach(model: Any, tokens: Tensor, k: int, temperature: float, *, device: torch.device, bfloat16: bool, states: bool, progress: Progress) -> Targets:
+def teach(
+    model: Any,
+    tokens: Tensor,
+    k: int,
+    temperature: float,
+    *,
+    device: torch.device,
+    bfloat16: bool,
+    states: bool,
+    progress: Progress,
+) -> Targets:
     """Return what `model` says about windows `[windows, length]`: `k` likeliest tokens a position, 6 k bytes for each.
 
     states: keep the last hidden states too, 2 bytes a channel and position.
@@ -24,7 +34,13 @@ def teach(model: Any, tokens: Tensor, k: int, temperature: float, *, device: tor
         with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
             output = model(input_ids=window.to(device), use_cache=False, output_hidden_states=states)
         chosen, logs = likeliest(output.logits, k, temperature)
-        found.append((chosen.cpu(), logs.cpu(), output.hidden_states[-1].bfloat16().cpu() if states else None))
+        found.append(
+            (chosen.cpu(), logs.cpu(), output.hidden_states[-1].bfloat16().cpu() if states else None)
+        )
         progress.step()
     kept = [state for _, _, state in found if state is not None]
-    return Targets(torch.cat([chosen for chosen, _, _ in found]), torch.cat([logs for _, logs, _ in found]), torch.cat(kept) if kept else None)
+    return Targets(
+        torch.cat([chosen for chosen, _, _ in found]),
+        torch.cat([logs for _, logs, _ in found]),
+        torch.cat(kept) if kept else None,
+    )

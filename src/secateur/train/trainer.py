@@ -85,16 +85,35 @@ class _Course:
 class Trainer:
     """Trains a model on some windows of text and judges it by others; one that is pruned meanwhile from its last cut on."""
 
-    def __init__(self, accelerator: Any, learner: Learner, loss: Loss, regime: Regime, folder: Path, seed: int, gradual: Gradual | None = None) -> None:
-        self._accelerator, self._learner, self._regime, self._seed, self._gradual = accelerator, learner, regime, seed, gradual
-        self._state, self._best = folder / "model-training.safetensors", folder / "model-best.safetensors"
+    def __init__(
+        self,
+        accelerator: Any,
+        learner: Learner,
+        loss: Loss,
+        regime: Regime,
+        folder: Path,
+        seed: int,
+        gradual: Gradual | None = None,
+    ) -> None:
+        self._accelerator = accelerator
+        self._learner = learner
+        self._regime = regime
+        self._seed = seed
+        self._gradual = gradual
+        self._state = folder / "model-training.safetensors"
+        self._best = folder / "model-best.safetensors"
         if regime.checkpointing:
             learner.model.activation_checkpointing_enable({"use_reentrant": False})
         learner.model.train()
         self._module = accelerator.prepare(Beside(learner.model, loss))
         learner.masks = {name: mask.to(accelerator.device) for name, mask in learner.masks.items()}
-        groups = [{"params": [parameter], "size": learner.sizes.get(name, 1.0)} for name, parameter in learner.parameters.items()]
-        self._optimizer = torch.optim.AdamW(groups, lr=regime.rate, betas=_BETAS, weight_decay=0.0, fused=True)
+        groups = [
+            {"params": [parameter], "size": learner.sizes.get(name, 1.0)}
+            for name, parameter in learner.parameters.items()
+        ]
+        self._optimizer = torch.optim.AdamW(
+            groups, lr=regime.rate, betas=_BETAS, weight_decay=0.0, fused=True
+        )
 
     def run(self, tokens: Tensor, targets: Targets, held: int, progress: Progress) -> Trained:
         """Train on all windows `[windows, length]` but the last `held`, and leave the model as it was at its best.
@@ -102,19 +121,22 @@ class Trainer:
         Raises UsageError if memory does not suffice, naming how many windows at once do.
         """
         course = self._resume()
-        learned, judged = torch.arange(len(tokens) - held), torch.arange(len(tokens) - held, len(tokens))
+        learned = torch.arange(len(tokens) - held)
+        judged = torch.arange(len(tokens) - held, len(tokens))
         progress.start("train", self._regime.steps, course.step)
         if course.start == math.inf:
             course.start = self._loss(tokens, targets, judged)
             course.best = math.inf if self._gradual else course.start
             self._save(course, best=self._gradual is None)
-        seen, spent = 0, 0.0
+        seen = 0
+        spent = 0.0
         for chosen in batches(len(learned), self._regime, self._seed, course.step):
             if course.ended:
                 break
             began = time.perf_counter()
             finite = self._step(tokens, targets, chosen, course.step)
-            spent, seen = spent + time.perf_counter() - began, seen + chosen.numel() * tokens.shape[1]
+            spent = spent + time.perf_counter() - began
+            seen = seen + chosen.numel() * tokens.shape[1]
             course.step += 1
             if not finite or course.step in self._looks():
                 self._look(course, self._loss(tokens, targets, judged) if finite else math.inf, progress)
@@ -123,7 +145,8 @@ class Trainer:
         return Trained(course.start, course.best, course.best_step, course.step, seen, spent)
 
     def _looks(self) -> set[int]:
-        steps, checks = self._regime.steps, self._regime.checks
+        steps = self._regime.steps
+        checks = self._regime.checks
         return {round(steps * look / checks) for look in range(1, checks + 1)} | {steps}
 
     def _step(self, tokens: Tensor, targets: Targets, chosen: Tensor, step: int) -> bool:
@@ -139,7 +162,9 @@ class Trainer:
         norm = torch.nn.utils.clip_grad_norm_(self._learner.parameters.values(), self._regime.clip)
         finite = bool(torch.isfinite(norm))
         if finite:
-            share = rate(self._regime.schedule, step, self._regime.steps, self._regime.warmup, self._regime.floor)
+            share = rate(
+                self._regime.schedule, step, self._regime.steps, self._regime.warmup, self._regime.floor
+            )
             for group in self._optimizer.param_groups:
                 group["lr"] = self._regime.rate * share * group["size"]
             self._optimizer.step()
@@ -151,7 +176,9 @@ class Trainer:
     def _backward(self, tokens: Tensor, targets: Targets, piece: Tensor, share: float) -> None:
         try:
             with self._autocast():
-                loss = self._module(tokens[piece].to(self._accelerator.device), targets.of(piece, self._accelerator.device))
+                loss = self._module(
+                    tokens[piece].to(self._accelerator.device), targets.of(piece, self._accelerator.device)
+                )
             self._accelerator.backward(loss * share)
         except RuntimeError as error:
             if not is_memory(error):
@@ -160,7 +187,8 @@ class Trainer:
 
     def _smaller(self, tokens: Tensor, targets: Targets, piece: Tensor) -> str:
         """Return what to say when `piece` did not fit: how many windows would."""
-        device, length = self._accelerator.device, tokens.shape[1]
+        device = self._accelerator.device
+        length = tokens.shape[1]
 
         def tried(size: int) -> None:
             self._optimizer.zero_grad(set_to_none=True)
@@ -168,18 +196,29 @@ class Trainer:
                 self._module(tokens[piece[:size]].to(device), targets.of(piece[:size], device)).backward()
 
         if fits := what_fits(len(piece), tried):
-            return f"out of memory with {len(piece)} windows of {length} tokens at once: --micro {fits} fits, and gives the same result"
-        return f"out of memory with one window of {length} tokens: pass --checkpointing, a smaller --calib-window, or --method lora"
+            return (
+                f"out of memory with {len(piece)} windows of {length} tokens at once: --micro {fits} fits,"
+                " and gives the same result"
+            )
+        return (
+            f"out of memory with one window of {length} tokens: pass --checkpointing, a smaller"
+            " --calib-window, or --method lora"
+        )
 
     @torch.no_grad()
     def _loss(self, tokens: Tensor, targets: Targets, windows: Tensor) -> float:
         """Return the loss of windows that nothing is learned from; every process gets that of the first."""
-        module, device = self._accelerator.unwrap_model(self._module), self._accelerator.device
+        module = self._accelerator.unwrap_model(self._module)
+        device = self._accelerator.device
         module.eval()
         total = torch.zeros((), dtype=torch.float64)
         for piece in windows.split(self._regime.micro):
             with self._autocast():
-                total += float(module(tokens[piece].to(device), targets.of(piece, device))) * len(piece) / len(windows)
+                total += (
+                    float(module(tokens[piece].to(device), targets.of(piece, device)))
+                    * len(piece)
+                    / len(windows)
+                )
         module.train()
         from accelerate.utils import broadcast
 
@@ -189,12 +228,16 @@ class Trainer:
         growing = self._gradual is not None and course.step <= self._gradual.stop
         better = loss < course.best and not growing
         if not loss < math.inf or loss > _DIVERGED * course.best:
-            progress.note(f"diverged at step {course.step}: held-out loss {loss:.4f} after {course.best:.4f}; the best so far is kept")
+            progress.note(
+                f"diverged at step {course.step}: held-out loss {loss:.4f} after {course.best:.4f}; the best"
+                " so far is kept"
+            )
             course.ended = True
         course.idle = 0 if better or growing else course.idle + 1
         course.ended = course.ended or course.idle > self._regime.patience
         if better:
-            course.best, course.best_step = loss, course.step
+            course.best = loss
+            course.best_step = course.step
         self._save(course, best=better)
 
     def _save(self, course: _Course, *, best: bool) -> None:
@@ -202,7 +245,9 @@ class Trainer:
             if best:
                 training_state.save(self._best, self._learner.parameters, {})
             facts = {name: getattr(course, name) for name in _Course.__slots__}
-            training_state.save(self._state, training_state.of_training(self._learner.parameters, self._optimizer), facts)
+            training_state.save(
+                self._state, training_state.of_training(self._learner.parameters, self._optimizer), facts
+            )
 
     def _resume(self) -> _Course:
         if not self._state.exists():
@@ -215,7 +260,9 @@ class Trainer:
     def _restore_best(self) -> None:
         self._accelerator.wait_for_everyone()
         if not self._best.exists():
-            raise UsageError("the model diverged before it had the zeros asked for: lower --rate, or give it more --steps")
+            raise UsageError(
+                "the model diverged before it had the zeros asked for: lower --rate, or give it more --steps"
+            )
         for name, tensor in training_state.load(self._best)[0].items():
             self._learner.parameters[name].copy_(tensor)
 
@@ -225,7 +272,8 @@ class Trainer:
 
 def batches(windows: int, regime: Regime, seed: int, start: int = 0) -> Iterator[Tensor]:
     """Yield the windows of each step from `start` on: every one once before any a second time; the same after a resume."""
-    draw, order = torch.Generator().manual_seed(seed), torch.empty(0, dtype=torch.int64)
+    draw = torch.Generator().manual_seed(seed)
+    order = torch.empty(0, dtype=torch.int64)
     for step in range(regime.first + regime.steps):
         while len(order) < regime.batch:
             order = torch.cat([order, torch.randperm(windows, generator=draw)])

@@ -21,7 +21,11 @@ _RANDOM = "random"
 def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
     """Write tensors and plain data to one file that exists whole or not at all."""
     with written_whole(path) as scratch:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, scratch, metadata={"facts": json.dumps(facts)})
+        save_file(
+            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
+            scratch,
+            metadata={"facts": json.dumps(facts)},
+        )
         with scratch.open("rb") as handle:
             os.fsync(handle.fileno())
 
@@ -40,7 +44,9 @@ def read(path: Path, name: str) -> Tensor:
         return found
 
 
-def of_training(parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def of_training(
+    parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
+) -> dict[str, Tensor]:
     """Return the weights that learn, what the optimizer knows of each, and the state of the random numbers."""
     found: dict[str, Tensor] = {_RANDOM: torch.get_rng_state()}
     for name, parameter in parameters.items():
@@ -50,10 +56,16 @@ def of_training(parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.O
 
 
 @torch.no_grad()
-def restore(parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer, stored: Mapping[str, Tensor]) -> None:
+def restore(
+    parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer, stored: Mapping[str, Tensor]
+) -> None:
     """Put back what `of_training` returned."""
     torch.set_rng_state(stored[_RANDOM])
     for name, parameter in parameters.items():
         parameter.copy_(stored[f"weight/{name}"])
-        keys = [key.partition("/") for key in stored if key.partition("/")[2] == name and not key.startswith("weight/")]
+        keys = [
+            key.partition("/")
+            for key in stored
+            if key.partition("/")[2] == name and not key.startswith("weight/")
+        ]
         optimizer.state[parameter] = {key: stored[f"{key}/{name}"].to(parameter.device) for key, _, _ in keys}

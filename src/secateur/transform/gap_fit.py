@@ -19,7 +19,11 @@ class _Sums:
 
     def error(self, change: Tensor) -> float:
         """Return the squared error that is left."""
-        return self.energy - 2 * float((change * self.cross).sum()) + float(((change @ self.gram) * change).sum())
+        return (
+            self.energy
+            - 2 * float((change * self.cross).sum())
+            + float(((change @ self.gram) * change).sum())
+        )
 
 
 class SeamFit:
@@ -30,7 +34,10 @@ class SeamFit:
     """
 
     def __init__(self, out_features: int, in_features: int) -> None:
-        self._fit, self._held = (_Sums(torch.zeros(in_features, in_features), torch.zeros(out_features, in_features)) for _ in range(2))
+        self._fit, self._held = (
+            _Sums(torch.zeros(in_features, in_features), torch.zeros(out_features, in_features))
+            for _ in range(2)
+        )
         self._windows = 0
 
     def add(self, inputs: Tensor, missing: Tensor, states: Tensor) -> None:
@@ -49,11 +56,13 @@ class SeamFit:
     def change(self, kept: Tensor | None = None) -> Tensor | None:
         """Return what to add to the weight, `[out_features, in_features]`, zero outside the inputs `kept`; None if nothing helps."""
         inputs = torch.arange(len(self._fit.gram)) if kept is None else kept
-        best, error = 0.0, self._held.energy
+        best = 0.0
+        error = self._held.energy
         for damping in DAMPINGS:
             left = self._held.error(_ridge(self._fit.gram, self._fit.cross, inputs, damping))
             if left < error:
-                best, error = damping, left
+                best = damping
+                error = left
         if not best:
             return None
         return _ridge(self._fit.gram + self._held.gram, self._fit.cross + self._held.cross, inputs, best)

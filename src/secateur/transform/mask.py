@@ -26,7 +26,10 @@ def choose_mask(saliency: Tensor, pattern: Pattern, scope: Scope = "row") -> Ten
     pattern.check("this weight", width)
     score = saliency if saliency.dtype in (torch.float32, torch.float64) else saliency.float()
     if score.isnan().any():
-        raise SecateurError("saliency is not a number somewhere: the weights or the calibration statistics hold NaN or infinity")
+        raise SecateurError(
+            "saliency is not a number somewhere: the weights or the calibration statistics hold NaN or"
+            " infinity"
+        )
     if pattern.m:
         return _keep_top(score.reshape(-1, pattern.m), pattern.n).view(rows, width)
     if scope == "tensor":

@@ -68,7 +68,9 @@ def _leave(dense: Tensor, inverse: Tensor, leaving: Tensor, block: int, before: 
     """Take units out of `dense` `[in_features, out_features]` and of the inverse, in place; return the error after each."""
     inputs = (leaving[:, None] * block + torch.arange(block)).flatten()
     own = inverse[inputs][:, inputs].double()
-    factor = torch.linalg.cholesky(own + torch.eye(len(own), dtype=torch.float64) * own.diagonal().mean() * 1e-9)
+    factor = torch.linalg.cholesky(
+        own + torch.eye(len(own), dtype=torch.float64) * own.diagonal().mean() * 1e-9
+    )
     solved = torch.linalg.solve_triangular(factor, dense[inputs].double(), upper=False)
     losses = solved.square().sum(1).view(len(leaving), block).sum(1).cumsum(0)
     # Once solved, sums of so few products lose nothing in float32, at a sixth of the time.
@@ -76,5 +78,6 @@ def _leave(dense: Tensor, inverse: Tensor, leaving: Tensor, block: int, before: 
     dense.addmm_(across.T, solved.float(), alpha=-1)
     inverse.addmm_(across.T, across, alpha=-1)
     dense[inputs] = 0
-    inverse[inputs], inverse[:, inputs] = 0, 0
+    inverse[inputs] = 0
+    inverse[:, inputs] = 0
     return [before + float(loss) for loss in losses]

@@ -12,7 +12,9 @@ from secateur.core.graph import Group
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-def cut(tensors: Mapping[str, Tensor], groups: Iterable[Group], keep: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+def cut(
+    tensors: Mapping[str, Tensor], groups: Iterable[Group], keep: Mapping[str, tuple[int, ...]]
+) -> dict[str, Tensor]:
     """Return the tensors with only the units that `keep` names of each group; groups it does not name stay whole.
 
     Every slice of a group is cut alike, so coupled rows and columns stay in step; what no slice owns stays.
@@ -25,7 +27,12 @@ def cut(tensors: Mapping[str, Tensor], groups: Iterable[Group], keep: Mapping[st
     return result
 
 
-def uncut(tensors: Mapping[str, Tensor], shapes: Shapes, groups: Iterable[Group], keep: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+def uncut(
+    tensors: Mapping[str, Tensor],
+    shapes: Shapes,
+    groups: Iterable[Group],
+    keep: Mapping[str, tuple[int, ...]],
+) -> dict[str, Tensor]:
     """Return the tensors at their whole `shapes`, zero where `cut` took units away."""
     alive = survivors(shapes, groups, keep)
     result = dict(tensors)
@@ -36,7 +43,9 @@ def uncut(tensors: Mapping[str, Tensor], shapes: Shapes, groups: Iterable[Group]
     return result
 
 
-def survivors(shapes: Shapes, groups: Iterable[Group], keep: Mapping[str, tuple[int, ...]]) -> dict[str, list[Tensor]]:
+def survivors(
+    shapes: Shapes, groups: Iterable[Group], keep: Mapping[str, tuple[int, ...]]
+) -> dict[str, list[Tensor]]:
     """Return the surviving indices along every dimension of each tensor of `shapes` that loses some; what any group takes is gone."""
     masks: dict[str, list[Tensor]] = {}
     for group in groups:
@@ -45,6 +54,10 @@ def survivors(shapes: Shapes, groups: Iterable[Group], keep: Mapping[str, tuple[
         units = torch.zeros(group.size, 1, dtype=torch.bool)
         units[list(keep[group.name])] = True
         for part in (part for part in group.slices if part.tensor in shapes):
-            mask = masks.setdefault(part.tensor, [torch.ones(size, dtype=torch.bool) for size in shapes[part.tensor]])[part.dim]
-            mask[part.offset : part.offset + group.size * part.block] &= units.expand(-1, part.block).flatten()
+            mask = masks.setdefault(
+                part.tensor, [torch.ones(size, dtype=torch.bool) for size in shapes[part.tensor]]
+            )[part.dim]
+            mask[part.offset : part.offset + group.size * part.block] &= units.expand(
+                -1, part.block
+            ).flatten()
     return {name: [mask.nonzero().squeeze(1) for mask in dims] for name, dims in masks.items()}

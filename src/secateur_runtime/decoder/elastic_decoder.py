@@ -12,7 +12,15 @@ import torch
 from torch import Tensor
 
 from secateur_runtime.decoder.kv_cache import Cache
-from secateur_runtime.decoder.native_decoder import ATTENTION, FEED_FORWARD, LANES, Decoder, KeysValues, in_lanes, pointers
+from secateur_runtime.decoder.native_decoder import (
+    ATTENTION,
+    FEED_FORWARD,
+    LANES,
+    Decoder,
+    KeysValues,
+    in_lanes,
+    pointers,
+)
 from secateur_runtime.decoder.prefix_weights import SCRATCH, Stored
 from secateur_runtime.decoder.releasable_memory import WeightFile, whole_pages
 from secateur_runtime.kernels.kernel_weight import Laid, Piece, Weight
@@ -41,7 +49,8 @@ class Strip:
 
     def shape(self, units: int) -> tuple[int, ...]:
         """Return the shape of the array."""
-        count, rest = self.count(units), self.stored.shape[1:]
+        count = self.count(units)
+        rest = self.stored.shape[1:]
         return (*rest, count) if self.across else (count, *rest)
 
     def bytes(self, units: int) -> int:
@@ -92,7 +101,15 @@ class Part:
         """Return it as the kernels read it, with so many units."""
         if scales is None:
             return Weight(values)
-        return Weight(Laid(values, scales, self.bits, units * self.values.block if self.values.across else self.inputs, self.group))
+        return Weight(
+            Laid(
+                values,
+                scales,
+                self.bits,
+                units * self.values.block if self.values.across else self.inputs,
+                self.group,
+            )
+        )
 
 
 class Half:
@@ -101,11 +118,18 @@ class Half:
     Narrower, it takes one array more than it had while that is copied. served: query heads of a key-value head, 0 for an FFN.
     """
 
-    def __init__(self, decoder: Decoder, index: int, file: WeightFile, parts: Sequence[Part], served: int) -> None:
+    def __init__(
+        self, decoder: Decoder, index: int, file: WeightFile, parts: Sequence[Part], served: int
+    ) -> None:
         self.units = 0
-        self._decoder, self._index, self._file, self._parts, self._served = decoder, index, file, tuple(parts), served
+        self._decoder = decoder
+        self._index = index
+        self._file = file
+        self._parts = tuple(parts)
+        self._served = served
         self._strips = [strip for part in parts for strip in part.strips]
-        self._piece, self._arrays = Piece([]), list[Tensor]()
+        self._piece = Piece([])
+        self._arrays = list[Tensor]()
 
     def hold(self, units: int) -> int:
         """Have so many units in memory, and compute with them; return the bytes that this frees (negative: takes).
@@ -118,14 +142,17 @@ class Half:
         arrays = [self._array(piece, place, units) for place in range(len(self._strips))] if units else []
         freed = sum(strip.bytes(self.units) - strip.bytes(units) for strip in self._strips)
         self._show(units, arrays)
-        self.units, self._piece, self._arrays = units, piece, arrays
+        self.units = units
+        self._piece = piece
+        self._arrays = arrays
         return freed
 
     def _array(self, piece: Piece, place: int, units: int) -> Tensor:
         """Return one array in new memory: what there is of it is copied, and the rest read."""
         strip = self._strips[place]
         array = piece.array(place, strip.stored.dtype, strip.shape(units))
-        had, wanted = strip.count(self.units), strip.count(units)
+        had = strip.count(self.units)
+        wanted = strip.count(units)
         if had:
             strip.prefix(array, min(had, wanted)).copy_(strip.prefix(self._arrays[place], min(had, wanted)))
         if wanted > had:
@@ -137,33 +164,55 @@ class Half:
 
     def _show(self, units: int, arrays: Sequence[Tensor]) -> None:
         """Let the decoder compute with these arrays."""
-        block, found, place = self._decoder.weights.blocks[self._index], list[tuple[Part, Sequence[Tensor]]](), 0
+        block = self._decoder.weights.blocks[self._index]
+        found = list[tuple[Part, Sequence[Tensor]]]()
+        place = 0
         for part in self._parts if units else ():
             found.append((part, arrays[place : place + len(part.strips)]))
             place += len(part.strips)
         names = ATTENTION if self._served else FEED_FORWARD
         mine = {*names, *(f"{name}_bias" for name in names[:-1])}
-        matrices: dict[str, Weight] = {name: weight for name, weight in block.matrices.items() if name not in mine}
+        matrices: dict[str, Weight] = {
+            name: weight for name, weight in block.matrices.items() if name not in mine
+        }
         vectors = {name: vector for name, vector in block.vectors.items() if name not in mine}
         for part, own in found:
             if part.name in names:
                 matrices[part.name] = part.weight(units, *own)
             else:
                 vectors[part.name] = own[0].numpy()
-        heads = {"n_heads": units * self._served, "n_kv_heads": units} if self._served else {"intermediate_size": units}
-        self._decoder.change(self._index, replace(block, shape=replace(block.shape, **heads), matrices=matrices, vectors=vectors))
+        heads = (
+            {"n_heads": units * self._served, "n_kv_heads": units}
+            if self._served
+            else {"intermediate_size": units}
+        )
+        self._decoder.change(
+            self._index,
+            replace(block, shape=replace(block.shape, **heads), matrices=matrices, vectors=vectors),
+        )
 
 
 class KernelCache(Cache):
     """Keys and values where the kernels find them. dtype: float32 or float16."""
 
-    def __init__(self, groups: Sequence[int], sizes: Sequence[tuple[int, int]], limit: int, dtype: torch.dtype, closing: Callable[[Cache], int]) -> None:
+    def __init__(
+        self,
+        groups: Sequence[int],
+        sizes: Sequence[tuple[int, int]],
+        limit: int,
+        dtype: torch.dtype,
+        closing: Callable[[Cache], int],
+    ) -> None:
         wide = [(heads, in_lanes(width)) for heads, width in sizes]
         super().__init__(groups, wide, -(-limit // _POSITIONS) * _POSITIONS, dtype, closing)
         self._seen = (ctypes.c_int32 * len(groups))(*groups)
-        self._places = [pointers([tensor.data_ptr() for tensor in tensors]) for tensors in (self._keys, self._values)]
+        self._places = [
+            pointers([tensor.data_ptr() for tensor in tensors]) for tensors in (self._keys, self._values)
+        ]
         keys, values = map(ctypes.addressof, self._places)
-        self.struct = KeysValues(self.limit, int(dtype == torch.float16), keys, values, ctypes.addressof(self._seen))
+        self.struct = KeysValues(
+            self.limit, int(dtype == torch.float16), keys, values, ctypes.addressof(self._seen)
+        )
 
     def shrink(self, block: int, groups: int) -> int:
         """Forget all but the first `groups` groups of a block; return the bytes freed."""
@@ -190,7 +239,9 @@ class Kernels:
         """Tokens."""
         return self.decoder.weights.head.rows
 
-    def cache(self, groups: Sequence[int], limit: int, kv: torch.dtype, closing: Callable[[Cache], int]) -> KernelCache:
+    def cache(
+        self, groups: Sequence[int], limit: int, kv: torch.dtype, closing: Callable[[Cache], int]
+    ) -> KernelCache:
         """Return a cache for a request that uses so many key-value groups of each block, and has at most `limit` tokens."""
         return KernelCache(groups, self.sizes, limit, kv, closing)
 

@@ -20,15 +20,29 @@ class Cache:
     tokens: how many are remembered; limit: how many can be.
     """
 
-    def __init__(self, groups: Sequence[int], sizes: Sequence[tuple[int, int]], limit: int, dtype: torch.dtype, closing: Callable[[Cache], int]) -> None:
-        self.groups, self.tokens, self.closed = list(groups), 0, False
+    def __init__(
+        self,
+        groups: Sequence[int],
+        sizes: Sequence[tuple[int, int]],
+        limit: int,
+        dtype: torch.dtype,
+        closing: Callable[[Cache], int],
+    ) -> None:
+        self.groups = list(groups)
+        self.tokens = 0
+        self.closed = False
         self._closing = closing
         self._row = [head_dim * dtype.itemsize for _, head_dim in sizes]
         # Every group starts on a page, so that it can leave alone.
         each = max((PAGE // gcd(PAGE, row) for row in self._row if row), default=1)
         self.limit = -(-limit // each) * each
-        self._room = Room(sum(2 * heads * self.limit * row for (heads, _), row in zip(sizes, self._row, strict=True)))
-        self._keys, self._values, self._starts, start = list[Tensor](), list[Tensor](), list[tuple[int, int]](), 0
+        self._room = Room(
+            sum(2 * heads * self.limit * row for (heads, _), row in zip(sizes, self._row, strict=True))
+        )
+        self._keys = list[Tensor]()
+        self._values = list[Tensor]()
+        self._starts = list[tuple[int, int]]()
+        start = 0
         for (heads, head_dim), row in zip(sizes, self._row, strict=True):
             half = heads * self.limit * row
             self._starts.append((start, start + half))
@@ -43,7 +57,8 @@ class Cache:
 
     def append(self, block: int, keys: Tensor, values: Tensor) -> None:
         """Remember more tokens, `[groups, tokens, head_dim]`, of which `tokens` does not count until all blocks have them."""
-        count, end = self.groups[block], self.tokens + keys.shape[1]
+        count = self.groups[block]
+        end = self.tokens + keys.shape[1]
         self._keys[block][:count, self.tokens : end] = keys[:count]
         self._values[block][:count, self.tokens : end] = values[:count]
 
@@ -76,7 +91,9 @@ class Cache:
     def __enter__(self) -> Cache:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def _held(self, block: int, groups: int) -> int:

@@ -26,7 +26,8 @@ LANES = 16
 _ALIGNED = 64
 _FIRST = 256
 _NORMS = ("attn_norm", "ffn_norm", "q_norm", "k_norm")
-ATTENTION, FEED_FORWARD = ("q", "k", "v", "o"), ("gate", "up", "down")
+ATTENTION = ("q", "k", "v", "o")
+FEED_FORWARD = ("gate", "up", "down")
 LINEARS = ATTENTION + FEED_FORWARD
 
 Vector = NDArray[np.float32]
@@ -56,7 +57,13 @@ class _Decoder(ctypes.Structure):
 class KeysValues(ctypes.Structure):
     """`sec_cache` of decode.h."""
 
-    _fields_ = (("capacity", c_int64), ("half", c_int32), ("keys", c_void_p), ("values", c_void_p), ("groups", c_void_p))
+    _fields_ = (
+        ("capacity", c_int64),
+        ("half", c_int32),
+        ("keys", c_void_p),
+        ("values", c_void_p),
+        ("groups", c_void_p),
+    )
 
 
 class _Token(ctypes.Structure):
@@ -114,12 +121,17 @@ class Cache:
         grown = max(_FIRST, capacity)
         while grown < length:
             grown *= 2
-        self.buffers = [self._grown(shape, *old, capacity, grown) for shape, old in zip(self._shapes, self.buffers, strict=True)]
+        self.buffers = [
+            self._grown(shape, *old, capacity, grown)
+            for shape, old in zip(self._shapes, self.buffers, strict=True)
+        ]
         self._pointers = [pointers([pair[which].ctypes.data for pair in self.buffers]) for which in range(2)]
         self.struct.capacity = grown
         self.struct.keys, self.struct.values = map(ctypes.addressof, self._pointers)
 
-    def _grown(self, shape: BlockShape, keys: NDArray[Any], values: NDArray[Any], before: int, after: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    def _grown(
+        self, shape: BlockShape, keys: NDArray[Any], values: NDArray[Any], before: int, after: int
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return larger buffers: keys of a head `[position / 16, head_dim, 16]` and some room, values `[head, position, head_dim in whole lanes]`."""
         wide = in_lanes(shape.head_dim)
         new_keys = np.zeros((shape.n_kv_heads, after * wide), self._dtype)
@@ -138,14 +150,25 @@ class Decoder:
 
     def __init__(self, library: ctypes.CDLL, weights: Weights, pool: Pool, *, half: bool = True) -> None:
         if any(block.shape.head_dim > HEAD_DIM for block in weights.blocks):
-            raise UnsupportedModelError(f"the native backend has no heads wider than {HEAD_DIM}: use --backend torch or llamacpp")
+            raise UnsupportedModelError(
+                f"the native backend has no heads wider than {HEAD_DIM}: use --backend torch or llamacpp"
+            )
         self.weights = weights
         self.pool = pool
         self._half = half
         self._library = library
-        library.sec_decode_bytes.restype, library.sec_decode_bytes.argtypes = c_int64, (POINTER(_Decoder), c_int64)
+        library.sec_decode_bytes.restype = c_int64
+        library.sec_decode_bytes.argtypes = (POINTER(_Decoder), c_int64)
         library.sec_decode.restype = None
-        library.sec_decode.argtypes = (POINTER(_Decoder), c_void_p, c_int64, POINTER(_Token), c_int64, c_void_p, c_void_p)
+        library.sec_decode.argtypes = (
+            POINTER(_Decoder),
+            c_void_p,
+            c_int64,
+            POINTER(_Token),
+            c_int64,
+            c_void_p,
+            c_void_p,
+        )
         self._blocks = (_Block * len(weights.blocks))(*map(_block, weights.blocks))
         self._struct = _decoder(weights, self._blocks)
         self._scratch = np.empty(0, np.uint8)
@@ -183,9 +206,22 @@ class Decoder:
         for start in range(0, len(rows), ROWS):
             stop = min(start + ROWS, len(rows))
             first = min(max(start, skipped), stop)
-            tokens = (_Token * (stop - start))(*(_Token(token, position, ctypes.addressof(kept)) for token, position, kept in rows[start:stop]))
+            tokens = (_Token * (stop - start))(
+                *(
+                    _Token(token, position, ctypes.addressof(kept))
+                    for token, position, kept in rows[start:stop]
+                )
+            )
             room = self._room(len(tokens))
-            self._library.sec_decode(self._struct, self.pool.pointer, len(tokens), tokens, first - start, room, logits[max(first - skipped, 0) :].ctypes.data)
+            self._library.sec_decode(
+                self._struct,
+                self.pool.pointer,
+                len(tokens),
+                tokens,
+                first - start,
+                room,
+                logits[max(first - skipped, 0) :].ctypes.data,
+            )
         return logits
 
     def change(self, index: int, block: BlockWeights) -> None:
@@ -218,7 +254,14 @@ def in_lanes(width: int) -> int:
 
 def _block(block: BlockWeights) -> _Block:
     shape = block.shape
-    made = _Block(shape.n_heads, shape.n_kv_heads, shape.head_dim, shape.intermediate_size, int(block.turns), block.window)
+    made = _Block(
+        shape.n_heads,
+        shape.n_kv_heads,
+        shape.head_dim,
+        shape.intermediate_size,
+        int(block.turns),
+        block.window,
+    )
     for name in (*_NORMS, *(f"{linear}_bias" for linear in LINEARS)):
         setattr(made, name, _address(block.vectors.get(name)))
     for name, matrix in block.matrices.items():
@@ -227,7 +270,17 @@ def _block(block: BlockWeights) -> _Block:
 
 
 def _decoder(weights: Weights, blocks: ctypes.Array[_Block]) -> _Decoder:
-    made = _Decoder(weights.embed.columns, weights.head.rows, len(blocks), weights.epsilon, weights.scale, len(weights.frequencies))
-    made.frequencies, made.final_norm = _address(weights.frequencies), _address(weights.final_norm)
-    made.block, made.embed, made.head = ctypes.addressof(blocks), weights.embed.matrix, weights.head.matrix
+    made = _Decoder(
+        weights.embed.columns,
+        weights.head.rows,
+        len(blocks),
+        weights.epsilon,
+        weights.scale,
+        len(weights.frequencies),
+    )
+    made.frequencies = _address(weights.frequencies)
+    made.final_norm = _address(weights.final_norm)
+    made.block = ctypes.addressof(blocks)
+    made.embed = weights.embed.matrix
+    made.head = weights.head.matrix
     return made

@@ -42,16 +42,27 @@ class Prefix:
     """
 
     def __init__(self, room: Room, start: int, file: WeightFile, stored: Stored, block: int) -> None:
-        self._room, self._start, self._file, self._stored, self._block = room, start, file, stored, block
+        self._room = room
+        self._start = start
+        self._file = file
+        self._stored = stored
+        self._block = block
         self._whole = room.tensor(start, stored.shape, stored.dtype)
         self._rows = 0
         self.held = self._whole[:0]
 
     def hold(self, units: int) -> int:
         """Hold so many units, reading those that are missing; return the bytes that this frees (negative: takes)."""
-        size, before, after = self._stored.row_bytes, self._rows, units * self._block
+        size = self._stored.row_bytes
+        before = self._rows
+        after = units * self._block
         if after > before:
-            self._room.fill(self._start + before * size, self._file, self._stored.offset + before * size, (after - before) * size)
+            self._room.fill(
+                self._start + before * size,
+                self._file,
+                self._stored.offset + before * size,
+                (after - before) * size,
+            )
         self._rows = after
         self.show(units)
         if after >= before:
@@ -71,7 +82,8 @@ def product(x: Tensor, rows: Tensor) -> Tensor:
     """
     if rows.dtype == x.dtype:
         return x @ rows.T
-    found, turned = x.new_empty(len(rows), len(x)), x.T.contiguous()
+    found = x.new_empty(len(rows), len(x))
+    turned = x.T.contiguous()
     for start, part in _converted(rows):
         torch.mm(part, turned, out=found[start : start + len(part)])
     return found.T

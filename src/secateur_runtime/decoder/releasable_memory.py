@@ -46,7 +46,8 @@ class Room:
 
     def release(self, start: int, end: int) -> int:
         """Give the pages that lie whole in `[start, end)` back, losing what they held; return their bytes."""
-        first, last = whole_pages(start), end // PAGE * PAGE
+        first = whole_pages(start)
+        last = end // PAGE * PAGE
         if last <= first:
             return 0
         self._map.madvise(mmap.MADV_DONTNEED, first, last - first)

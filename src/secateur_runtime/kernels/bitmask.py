@@ -43,12 +43,16 @@ class Packed:
     @property
     def nbytes(self) -> int:
         """Bytes of all parts."""
-        return sum(part.nbytes for part in (self.mask, self.counts, self.values, self.scales) if part is not None)
+        return sum(
+            part.nbytes for part in (self.mask, self.counts, self.values, self.scales) if part is not None
+        )
 
     def offsets(self) -> Tensor:
         """Return where each row begins in the values, and where the last one ends, in weights, `[rows + 1]` int64."""
         spans = self.counts.long()
-        return torch.cat([spans.new_zeros(1), torch.cumsum(spans + spans % 2 if self.kind == "int4" else spans, 0)])
+        return torch.cat(
+            [spans.new_zeros(1), torch.cumsum(spans + spans % 2 if self.kind == "int4" else spans, 0)]
+        )
 
     def dense(self) -> Tensor:
         """Return the weight, bfloat16 or, from codes, float32; exact."""
@@ -87,21 +91,36 @@ class Packed:
             wanted.append(("scales", self.scales, torch.float16, (rows, columns // self.grid.group)))
         for what, part, dtype, shape in wanted:
             if part is None or part.dtype != dtype or part.shape != shape:
-                return f"its {what} are {'missing' if part is None else f'{part.dtype} {list(part.shape)}'}, not {dtype} {list(shape)}"
-        wrong = self.values.dtype != (torch.bfloat16 if self.grid is None else torch.uint8) or self.values.dim() != 1
+                return (
+                    f"its {what} are {'missing' if part is None else f'{part.dtype} {list(part.shape)}'}, not"
+                    f" {dtype} {list(shape)}"
+                )
+        wrong = (
+            self.values.dtype != (torch.bfloat16 if self.grid is None else torch.uint8)
+            or self.values.dim() != 1
+        )
         return f"its values are {self.values.dtype} {list(self.values.shape)}" if wrong else ""
 
     def _miscounted(self) -> str:
-        bits, columns = self.mask.numpy(), self.shape[1]
+        bits = self.mask.numpy()
+        columns = self.shape[1]
         if np.unpackbits(bits[:, columns // 8 :], axis=1, bitorder="little")[:, columns % 8 :].any():
             return "its mask keeps columns that it does not have"
         found = np.bitwise_count(bits).sum(1, dtype=np.int64)
         if wrong := np.flatnonzero(found != self.counts.numpy()).tolist():
-            return f"the mask of row {wrong[0]} keeps {found[wrong[0]]} weights, and {self.counts[wrong[0]]} are counted"
-        end, held = int(self.offsets()[-1]), len(self.values) * (2 if self.kind == "int4" else 1)
+            return (
+                f"the mask of row {wrong[0]} keeps {found[wrong[0]]} weights, and {self.counts[wrong[0]]} are"
+                " counted"
+            )
+        end = int(self.offsets()[-1])
+        held = len(self.values) * (2 if self.kind == "int4" else 1)
         if end != held:
             return f"its mask keeps {end} values, and it holds {held}"
-        return "" if self.scales is None or bool(torch.isfinite(self.scales).all()) else "its scales are not finite"
+        return (
+            ""
+            if self.scales is None or bool(torch.isfinite(self.scales).all())
+            else "its scales are not finite"
+        )
 
     def _keep(self) -> NDArray[np.bool_]:
         bits = np.unpackbits(self.mask.numpy(), axis=1, bitorder="little", count=self.shape[1])
@@ -126,7 +145,10 @@ def pack(weight: Tensor | Codes) -> Packed:
     """
     grid = weight.grid if isinstance(weight, Codes) else None
     if grid is not None and not grid.symmetric:
-        raise UsageError(f"weights on the grid {grid} have no code that is always zero: quantise without --asymmetric to leave zeros out")
+        raise UsageError(
+            f"weights on the grid {grid} have no code that is always zero: quantise without --asymmetric to"
+            " leave zeros out"
+        )
     numbers = weight.values if isinstance(weight, Codes) else weight.to(torch.bfloat16)
     if isinstance(weight, Tensor) and not torch.equal(numbers.to(weight.dtype), weight):
         raise UsageError("these weights are finer than bfloat16: round them first")
@@ -136,8 +158,17 @@ def pack(weight: Tensor | Codes) -> Packed:
     padded = np.zeros((rows, -(-columns // CHUNK) * CHUNK), np.bool_)
     padded[:, :columns] = keep.numpy()
     mask = torch.from_numpy(np.packbits(padded, axis=1, bitorder="little"))
-    packed = Packed((rows, columns), grid, mask, counts, numbers[keep], weight.scales if isinstance(weight, Codes) else None)
-    return packed if grid is None else Packed(packed.shape, grid, mask, counts, _stored(packed), packed.scales)
+    packed = Packed(
+        (rows, columns),
+        grid,
+        mask,
+        counts,
+        numbers[keep],
+        weight.scales if isinstance(weight, Codes) else None,
+    )
+    return (
+        packed if grid is None else Packed(packed.shape, grid, mask, counts, _stored(packed), packed.scales)
+    )
 
 
 def _stored(packed: Packed) -> Tensor:

@@ -14,10 +14,26 @@ from pathlib import Path
 FOLDER = Path(__file__).with_name("csrc")
 NAME = "libsecateur.so"
 FLAGS = ("-std=c11", "-O2", "-ftree-vectorize", "-fPIC", "-pthread", "-Wall", "-Wextra")
-_AVX512 = ("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vbmi2", "-mavx512vnni", "-mbmi2", "-mlzcnt", "-mpopcnt", "-mf16c", "-mfma")
+_AVX512 = (
+    "-mavx512f",
+    "-mavx512bw",
+    "-mavx512vl",
+    "-mavx512dq",
+    "-mavx512vbmi2",
+    "-mavx512vnni",
+    "-mbmi2",
+    "-mlzcnt",
+    "-mpopcnt",
+    "-mf16c",
+    "-mfma",
+)
 # By the end of a file's name: only such a file may hold these instructions, and only what dispatch.c chose may be called in it.
 EXTRA: dict[str, dict[str, tuple[str, ...]]] = {
-    "x86_64": {"_avx2": ("-mavx2", "-mfma", "-mf16c", "-mbmi2", "-mpopcnt"), "_avx512": _AVX512, "_avx512bf16": (*_AVX512, "-mavx512bf16")},
+    "x86_64": {
+        "_avx2": ("-mavx2", "-mfma", "-mf16c", "-mbmi2", "-mpopcnt"),
+        "_avx512": _AVX512,
+        "_avx512bf16": (*_AVX512, "-mavx512bf16"),
+    },
     "aarch64": {"_neon": ("-march=armv8.2-a+dotprod",)},
 }
 _SUFFIXES = {suffix for extra in EXTRA.values() for suffix in extra}
@@ -53,7 +69,9 @@ def build_key(compiler: list[str]) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
 
 
-def compile_library(out: Path, compiler: list[str], *, machine: str = "", flags: tuple[str, ...] = ()) -> None:
+def compile_library(
+    out: Path, compiler: list[str], *, machine: str = "", flags: tuple[str, ...] = ()
+) -> None:
     """Write the shared library `out`, which appears whole or not at all.
 
     machine: what it is for, `platform.machine()` unless given. flags: to add for every file.
@@ -76,7 +94,19 @@ def compile_objects(folder: Path, compiler: list[str], machine: str, flags: tupl
         if suffix and extra is None:
             continue
         objects.append(str(folder / f"{path.stem}.o"))
-        _run([*compiler, *FLAGS, *(extra or ()), *flags, f'-DSEC_SOURCE="{source_digest()}"', "-c", str(path), "-o", objects[-1]])
+        _run(
+            [
+                *compiler,
+                *FLAGS,
+                *(extra or ()),
+                *flags,
+                f'-DSEC_SOURCE="{source_digest()}"',
+                "-c",
+                str(path),
+                "-o",
+                objects[-1],
+            ]
+        )
     return objects
 
 
@@ -86,6 +116,10 @@ def _run(command: list[str]) -> str:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise BuildError(f"{command[0]} does not run ({error})") from None
     if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.strip().splitlines() or ["no message"]
+        lines = (
+            [line for line in done.stderr.splitlines() if "error" in line]
+            or done.stderr.strip().splitlines()
+            or ["no message"]
+        )
         raise BuildError(f"{command[0]} failed: {lines[0]}")
     return done.stdout

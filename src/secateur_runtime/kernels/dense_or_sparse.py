@@ -48,7 +48,8 @@ class Chooser:
     """Picks, for each shape and density it meets, the faster form, by timing the first weight of the kind."""
 
     def __init__(self, library: ctypes.CDLL, pool: Pool) -> None:
-        self._library, self._pool = library, pool
+        self._library = library
+        self._pool = pool
         self._other = np.ones(_EVICTED, np.uint64)
         self._timed: dict[tuple[int, int, str, int], Timed] = {}
 
@@ -72,13 +73,16 @@ class Chooser:
     def _seconds(self, copies: Sequence[Weight]) -> float:
         """Return seconds of a product with one of copies of a weight."""
         weight = copies[0]
-        inputs, out = np.ones(weight.columns, np.float32), np.empty(weight.rows, np.float32)
+        inputs = np.ones(weight.columns, np.float32)
+        out = np.empty(weight.rows, np.float32)
         scratch = ctypes.create_string_buffer(self._library.sec_scratch(1, weight.columns, 1 << weight.kind))
         source, target = (array.ctypes.data_as(ctypes.POINTER(ctypes.c_float)) for array in (inputs, out))
         self._pool.read(self._other)
         start = time.perf_counter()
         for weight in copies:
-            self._library.sec_product(self._pool.pointer, weight.matrix, scratch, source, weight.columns, 1, target, weight.rows)
+            self._library.sec_product(
+                self._pool.pointer, weight.matrix, scratch, source, weight.columns, 1, target, weight.rows
+            )
         return (time.perf_counter() - start) / len(copies)
 
 

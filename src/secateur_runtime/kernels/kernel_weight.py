@@ -25,11 +25,13 @@ BATCH = 8
 GROUP = 32
 """Groups of inputs that share a scale are multiples of it, or whole rows."""
 _SPARSE = {"bf16": BF16_SPARSE, "int8": INT8_SPARSE, "int4": INT4_SPARSE}
-_LINE, _LARGE = 64, 2 << 20
+_LINE = 64
+_LARGE = 2 << 20
 _FLOATS = ctypes.POINTER(ctypes.c_float)
 
 
-CODES_CHUNK, CODES_BYTES = CHUNK, CHUNK // 2
+CODES_CHUNK = CHUNK
+CODES_BYTES = CHUNK // 2
 """Inputs whose codes of 4 bits lie together, and their bytes."""
 
 
@@ -75,11 +77,17 @@ def multiply(library: ctypes.CDLL, weight: Weight, inputs: Tensor, pool: int | N
     pool: what `threads` yields; the caller alone multiplies without one.
     """
     if inputs.dim() != 2 or inputs.shape[1] != weight.columns or not 1 <= len(inputs) <= BATCH:
-        raise UsageError(f"inputs of shape {list(inputs.shape)}: a weight of {weight.columns} columns takes 1 to {BATCH} rows of as many")
-    inputs, out = inputs.float().contiguous(), torch.empty(len(inputs), weight.rows)
+        raise UsageError(
+            f"inputs of shape {list(inputs.shape)}: a weight of {weight.columns} columns takes 1 to {BATCH}"
+            " rows of as many"
+        )
+    out = torch.empty(len(inputs), weight.rows)
+    inputs = inputs.float().contiguous()
     scratch = ctypes.create_string_buffer(library.sec_scratch(len(inputs), weight.columns, 1 << weight.kind))
     source, target = (ctypes.cast(tensor.data_ptr(), _FLOATS) for tensor in (inputs, out))
-    library.sec_product(pool, weight.matrix, scratch, source, weight.columns, len(inputs), target, weight.rows)
+    library.sec_product(
+        pool, weight.matrix, scratch, source, weight.columns, len(inputs), target, weight.rows
+    )
     return out
 
 
@@ -93,7 +101,9 @@ def settle(weights: Sequence[Weight]) -> None:
 def together(tensors: Sequence[Tensor]) -> list[Tensor]:
     """Return copies that lie one after another in memory that the system was asked to hold in large pages, and gets back when the last copy goes."""
     piece = Piece([tensor.nbytes for tensor in tensors])
-    return [piece.array(place, tensor.dtype, tensor.shape).copy_(tensor) for place, tensor in enumerate(tensors)]
+    return [
+        piece.array(place, tensor.dtype, tensor.shape).copy_(tensor) for place, tensor in enumerate(tensors)
+    ]
 
 
 class Piece:
@@ -110,19 +120,24 @@ class Piece:
         # Not for the rest, which would take a whole large page.
         if size >= _LARGE and hasattr(mmap, "MADV_HUGEPAGE"):
             self._memory.madvise(mmap.MADV_HUGEPAGE, first, size // _LARGE * _LARGE)
-        self._ranges = [(first + start, first + start + size) for start, size in zip(starts, sizes, strict=True)]
+        self._ranges = [
+            (first + start, first + start + size) for start, size in zip(starts, sizes, strict=True)
+        ]
 
     def array(self, place: int, dtype: torch.dtype, shape: Sequence[int]) -> Tensor:
         """Return one of the arrays."""
         start, end = self._ranges[place]
         if start == end:
             return torch.empty(*shape, dtype=dtype)
-        return torch.frombuffer(self._memory, dtype=dtype, count=(end - start) // dtype.itemsize, offset=start).view(*shape)
+        return torch.frombuffer(
+            self._memory, dtype=dtype, count=(end - start) // dtype.itemsize, offset=start
+        ).view(*shape)
 
     def release(self, place: int) -> None:
         """Give the whole pages of one of the arrays back, with what they held."""
         start, end = self._ranges[place]
-        first, last = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE, end // mmap.PAGESIZE * mmap.PAGESIZE
+        first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
+        last = end // mmap.PAGESIZE * mmap.PAGESIZE
         if last > first:
             self._memory.madvise(mmap.MADV_DONTNEED, first, last - first)
 
@@ -138,7 +153,8 @@ def threads(library: ctypes.CDLL, count: int) -> Iterator[int | None]:
 
 
 def _laid(codes: Codes) -> Laid:
-    columns, bits = codes.values.shape[1], 8 if codes.grid.bits > 4 else 4
+    columns = codes.values.shape[1]
+    bits = 8 if codes.grid.bits > 4 else 4
     values = (codes.values.to(torch.int16) + 128).to(torch.uint8) if bits == 8 else _nibbles(codes.values)
     return Laid(values, codes.scales, bits, columns, _group(codes.grid, columns))
 
@@ -154,13 +170,20 @@ def _described(weight: Tensor | Laid | Codes | Packed) -> tuple[int, int, int, i
     if isinstance(weight, Codes):
         weight = _laid(weight)
     if isinstance(weight, Laid):
-        kind, parts = INT8 if weight.bits == 8 else INT4, {"values": weight.values, "scales": weight.scales}
+        kind = INT8 if weight.bits == 8 else INT4
+        parts = {"values": weight.values, "scales": weight.scales}
         return kind, weight.group, len(weight.values), weight.columns, parts
     rows, columns = weight.shape
     parts = {"values": weight.values, "mask": weight.mask, "offsets": weight.offsets()}
     if weight.grid is None or weight.scales is None:
         return BF16_SPARSE, 0, rows, columns, parts
-    return _SPARSE[weight.kind], _group(weight.grid, columns), rows, columns, {**parts, "scales": weight.scales}
+    return (
+        _SPARSE[weight.kind],
+        _group(weight.grid, columns),
+        rows,
+        columns,
+        {**parts, "scales": weight.scales},
+    )
 
 
 def _group(grid: Grid, columns: int) -> int:
@@ -169,7 +192,10 @@ def _group(grid: Grid, columns: int) -> int:
     if grid.group == columns:
         return 0
     if grid.group % GROUP:
-        raise UsageError(f"weights on the grid {grid}: the kernels take groups that are multiples of {GROUP}, or whole rows")
+        raise UsageError(
+            f"weights on the grid {grid}: the kernels take groups that are multiples of {GROUP}, or whole"
+            " rows"
+        )
     return grid.group
 
 

@@ -5,18 +5,38 @@ from __future__ import annotations
 import ctypes
 import os
 import warnings
-from ctypes import POINTER, Structure, c_char_p, c_float, c_int, c_int32, c_int64, c_size_t, c_uint32, c_uint64, c_void_p
+from ctypes import (
+    POINTER,
+    Structure,
+    c_char_p,
+    c_float,
+    c_int,
+    c_int32,
+    c_int64,
+    c_size_t,
+    c_uint32,
+    c_uint64,
+    c_void_p,
+)
 from functools import cache
 from pathlib import Path
 
 from secateur_runtime.errors import UsageError, nearest
-from secateur_runtime.kernels.build import NAME, BuildError, build_key, compile_library, find_compiler, source_digest
+from secateur_runtime.kernels.build import (
+    NAME,
+    BuildError,
+    build_key,
+    compile_library,
+    find_compiler,
+    source_digest,
+)
 
 ABI = 1
 ISA_VARIABLE = "SECATEUR_ISA"
 CACHE_VARIABLE = "SECATEUR_CACHE"
 ISAS = ("portable", "avx2", "avx512", "avx512bf16", "neon", "emulated-bf16")
-_UNKNOWN, _LACKING = -1, -2
+_UNKNOWN = -1
+_LACKING = -2
 
 
 class KernelsWarning(UserWarning):
@@ -48,7 +68,10 @@ _SIGNATURES = {
     "sec_pool_threads": (c_int, (c_void_p,)),
     "sec_pool_free": (None, (c_void_p,)),
     "sec_stream": (c_uint64, (c_void_p, c_void_p, c_int64)),
-    "sec_product": (None, (c_void_p, POINTER(Matrix), c_void_p, POINTER(c_float), c_int64, c_int64, POINTER(c_float), c_int64)),
+    "sec_product": (
+        None,
+        (c_void_p, POINTER(Matrix), c_void_p, POINTER(c_float), c_int64, c_int64, POINTER(c_float), c_int64),
+    ),
 }
 
 
@@ -72,9 +95,11 @@ def require_kernels(instead: str) -> ctypes.CDLL:
     with warnings.catch_warnings():
         warnings.simplefilter("error", KernelsWarning)
         try:
-            found, why = kernels(), "see the warning above"
+            found = kernels()
+            why = "see the warning above"
         except KernelsWarning as warning:
-            found, why = None, str(warning).partition(": ")[2]
+            found = None
+            why = str(warning).partition(": ")[2]
     if found is None:
         raise UsageError(f"the native backend has no kernels here ({why}): {instead}")
     return found
@@ -84,9 +109,15 @@ def choose(library: ctypes.CDLL, isa: str) -> str:
     """Make `library` run the instructions `isa`, the best where empty; returns their name. Raises UsageError where it cannot."""
     code = library.sec_select(isa.encode() if isa else None)
     if code == _LACKING or (code == _UNKNOWN and isa in ISAS):
-        raise UsageError(f"{ISA_VARIABLE}={isa}: this processor lacks these instructions; unset it to use the best there are")
+        raise UsageError(
+            f"{ISA_VARIABLE}={isa}: this processor lacks these instructions; unset it to use the best"
+            " there are"
+        )
     if code == _UNKNOWN:
-        raise UsageError(f"{ISA_VARIABLE}={isa}: not among the instructions known here{nearest(isa, ISAS)}; known: {', '.join(ISAS)}")
+        raise UsageError(
+            f"{ISA_VARIABLE}={isa}: not among the instructions known here{nearest(isa, ISAS)}; known:"
+            f" {', '.join(ISAS)}"
+        )
     found: bytes = library.sec_isa()
     return found.decode()
 
@@ -98,7 +129,8 @@ def load(path: Path) -> ctypes.CDLL:
         function = getattr(library, name, None)
         if function is None:
             raise OSError(f"{path} has no {name}: delete it")
-        function.restype, function.argtypes = result, arguments
+        function.restype = result
+        function.argtypes = arguments
     if library.sec_abi() != ABI:
         raise OSError(f"{path} was built for another version: delete it")
     return library
@@ -107,7 +139,11 @@ def load(path: Path) -> ctypes.CDLL:
 def cache_folder() -> Path:
     """Return where compiled kernels are kept: `$SECATEUR_CACHE`, or `secateur` in the user's cache folder."""
     named = os.environ.get(CACHE_VARIABLE)
-    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "secateur"
+    return (
+        Path(named)
+        if named
+        else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "secateur"
+    )
 
 
 def _load() -> ctypes.CDLL:

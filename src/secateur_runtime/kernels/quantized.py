@@ -58,7 +58,10 @@ class Grid:
     def check(self, tensor: str, in_features: int) -> None:
         """Raise UsageError if rows of `in_features` are not whole groups."""
         if in_features % self.group:
-            raise UsageError(f"{tensor} has {in_features} inputs, which is not a multiple of the group of {self.group}: choose another --group")
+            raise UsageError(
+                f"{tensor} has {in_features} inputs, which is not a multiple of the group of {self.group}:"
+                " choose another --group"
+            )
 
     def __str__(self) -> str:
         return f"int{self.bits}{'' if self.symmetric else 'a'}-g{self.group}"
@@ -86,7 +89,8 @@ class Codes:
 
     def split(self, rows: Sequence[int]) -> list[Codes]:
         """Return the codes of so many rows each, in order; together they are all rows."""
-        parts, start = list[Codes](), 0
+        parts = list[Codes]()
+        start = 0
         for count in rows:
             here = slice(start, start + count)
             zeros = None if self.zeros is None else self.zeros[here].clone()
@@ -97,7 +101,11 @@ class Codes:
     @property
     def nbytes(self) -> int:
         """Bytes once packed."""
-        zeros = 0 if self.zeros is None else packed_words(self.zeros.shape[0], self.grid.bits) * 4 * self.zeros.shape[1]
+        zeros = (
+            0
+            if self.zeros is None
+            else packed_words(self.zeros.shape[0], self.grid.bits) * 4 * self.zeros.shape[1]
+        )
         rows, columns = self.values.shape
         return 4 * rows * packed_words(columns, self.grid.bits) + self.scales.nbytes + zeros
 

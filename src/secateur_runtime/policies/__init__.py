@@ -9,7 +9,17 @@ from typing import Protocol
 from secateur_runtime.ladder_costs import Choices, Decision, Observation
 from secateur_runtime.registry import Registry
 
-__all__ = ["AUTO", "POLICIES", "Choices", "Decision", "Observation", "Policy", "make_policy", "policy", "usual"]
+__all__ = [
+    "AUTO",
+    "POLICIES",
+    "Choices",
+    "Decision",
+    "Observation",
+    "Policy",
+    "make_policy",
+    "policy",
+    "usual",
+]
 
 
 class Policy(Protocol):

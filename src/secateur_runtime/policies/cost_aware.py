@@ -22,8 +22,11 @@ def cost_aware(choices: Choices, file: Path | None) -> Policy:
     chain_of = {chain[0]: chain for chain in choices.chains}
 
     def decide(seen: Observation) -> Decision:
-        missing, frees = choices.missing(seen), choices.frees(seen).tolist()
-        heap: list[Entry] = [_entry(chain, prices, frees) for chain in chain_of.values()] if missing > 0 else []
+        missing = choices.missing(seen)
+        frees = choices.frees(seen).tolist()
+        heap: list[Entry] = (
+            [_entry(chain, prices, frees) for chain in chain_of.values()] if missing > 0 else []
+        )
         heapq.heapify(heap)
         taken: list[int] = []
         while missing > 0 and heap:
@@ -39,14 +42,19 @@ def cost_aware(choices: Choices, file: Path | None) -> Policy:
 
 def _entry(chain: tuple[int, ...], prices: Sequence[float], frees: Sequence[float]) -> Entry:
     """Return the run of steps from the start of a chain that costs least per byte, behind its cost."""
-    best, price, freed = (float("inf"), 1), 0.0, 0.0
+    best = (float("inf"), 1)
+    price = 0.0
+    freed = 0.0
     for length, index in enumerate(chain, 1):
-        price, freed = price + prices[index], freed + frees[index]
+        price = price + prices[index]
+        freed = freed + frees[index]
         best = min(best, (price / freed if freed > 0 else float("inf"), length))
     return (*best, chain)
 
 
-def _given_back(taken: Sequence[int], spare: float, choices: Choices, prices: Sequence[float], frees: Sequence[float]) -> set[int]:
+def _given_back(
+    taken: Sequence[int], spare: float, choices: Choices, prices: Sequence[float], frees: Sequence[float]
+) -> set[int]:
     """Return `taken` without the dearest steps for which there is room after all."""
     kept = set(taken)
     needed = {before for index in kept if (before := choices.before[index]) is not None}

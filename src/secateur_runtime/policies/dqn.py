@@ -47,7 +47,8 @@ def _by_units(choices: Choices, network: Network) -> Policy:
     def decide(seen: Observation) -> Decision:
         gone = np.zeros(count, dtype=bool)
         closed = np.array([before is not None for before in choices.before])
-        missing, frees = choices.missing(seen), choices.frees(seen)
+        missing = choices.missing(seen)
+        frees = choices.frees(seen)
         whole = missing + seen.available
         seen_now = np.concatenate([features(choices, seen), still_missing(choices, seen, gone)])
         # Taking a step changes two inputs, so the first layer is kept and moved along.

@@ -45,16 +45,22 @@ class Knapsack:
         missing = [self._choices.missing(seen) for seen in moments]
         if max(missing) <= 0:
             return self._choices.decide((), moments[0])
-        attention, ffn, last = self._attention, self._ffn, len(self._cheapest) - 1
+        attention = self._attention
+        ffn = self._ffn
+        last = len(self._cheapest) - 1
         rest = attention.rest(missing[0], moments[0])
         for seen, lacking in zip(moments[1:], missing[1:], strict=True):
             rest = np.maximum(rest, attention.rest(lacking, seen))
         place = np.searchsorted(ffn.weights, rest)
-        total = np.where(place <= last, attention.prices + ffn.prices[self._cheapest[np.minimum(place, last)]], np.inf)
+        total = np.where(
+            place <= last, attention.prices + ffn.prices[self._cheapest[np.minimum(place, last)]], np.inf
+        )
         best = int(total.argmin())
         if not np.isfinite(total[best]):
             return self._choices.decide(range(len(self._choices.units)), moments[0])
-        return self._choices.decide((*attention.steps(best), *ffn.steps(int(self._cheapest[place[best]]))), moments[0])
+        return self._choices.decide(
+            (*attention.steps(best), *ffn.steps(int(self._cheapest[place[best]]))), moments[0]
+        )
 
 
 @dataclass(frozen=True)
@@ -84,21 +90,38 @@ def combine(choices: Choices, chains: Sequence[tuple[int, ...]], most: int = MOS
     held = Combined(np.zeros(1), np.zeros(1), np.zeros(1), ())
     for chain in chains:
         steps = list(chain)
-        offers = [np.concatenate([[0.0], np.cumsum(each[steps])]) for each in (choices.freed_weights, choices.freed_cache, choices.prices)]
+        offers = [
+            np.concatenate([[0.0], np.cumsum(each[steps])])
+            for each in (choices.freed_weights, choices.freed_cache, choices.prices)
+        ]
         held = _joined(held, offers[0], offers[1], offers[2], chain, most)
     return held
 
 
-def _joined(held: Combined, weights: Floats, cache: Floats, prices: Floats, chain: tuple[int, ...], most: int) -> Combined:
+def _joined(
+    held: Combined, weights: Floats, cache: Floats, prices: Floats, chain: tuple[int, ...], most: int
+) -> Combined:
     """Return every combination of `held` with every start of one more chain."""
-    parents, lengths = (grid.ravel() for grid in np.meshgrid(np.arange(len(held.prices)), np.arange(len(chain) + 1), indexing="ij"))
-    new = (held.weights[parents] + weights[lengths], held.cache[parents] + cache[lengths], held.prices[parents] + prices[lengths])
+    parents, lengths = (
+        grid.ravel()
+        for grid in np.meshgrid(np.arange(len(held.prices)), np.arange(len(chain) + 1), indexing="ij")
+    )
+    new = (
+        held.weights[parents] + weights[lengths],
+        held.cache[parents] + cache[lengths],
+        held.prices[parents] + prices[lengths],
+    )
     grain = 1.0
     while len(chosen := _cheapest_of_each(np.floor(new[0] / grain), np.floor(new[1] / grain), new[2])) > most:
         grain *= 2
     if grain > 1:
         new = (np.floor(new[0] / grain) * grain, np.floor(new[1] / grain) * grain, new[2])
-    return Combined(new[0][chosen], new[1][chosen], new[2][chosen], (*held.stages, (parents[chosen], lengths[chosen], chain)))
+    return Combined(
+        new[0][chosen],
+        new[1][chosen],
+        new[2][chosen],
+        (*held.stages, (parents[chosen], lengths[chosen], chain)),
+    )
 
 
 def _cheapest_of_each(weights: Floats, cache: Floats, prices: Floats) -> NDArray[np.int64]:
@@ -106,7 +129,8 @@ def _cheapest_of_each(weights: Floats, cache: Floats, prices: Floats) -> NDArray
     order = np.lexsort((prices, -weights, -cache))
     # within one size of cache, weights fall: only what is cheaper than all that free more is of use
     starts = np.concatenate([[True], np.diff(cache[order]) != 0])
-    useful, best = np.zeros(len(order), dtype=bool), np.inf
+    useful = np.zeros(len(order), dtype=bool)
+    best = np.inf
     for place, (price, start) in enumerate(zip(prices[order].tolist(), starts.tolist(), strict=True)):
         best = np.inf if start else best
         useful[place] = price < best
@@ -117,7 +141,8 @@ def _cheapest_of_each(weights: Floats, cache: Floats, prices: Floats) -> NDArray
 
 def _cheapest_at_least(held: Combined) -> NDArray[np.int64]:
     """Return, for each place in the order of weights, the index of the cheapest from there on."""
-    best, found = len(held.prices) - 1, np.zeros(len(held.prices), dtype=np.int64)
+    best = len(held.prices) - 1
+    found = np.zeros(len(held.prices), dtype=np.int64)
     for place in range(len(found) - 1, -1, -1):
         best = place if held.prices[place] <= held.prices[best] else best
         found[place] = best

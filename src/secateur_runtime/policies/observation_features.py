@@ -9,7 +9,17 @@ from secateur_runtime.ladder_costs import Choices, Mask, Observation
 
 Vector = NDArray[np.float32]
 
-NAMES = ("log2 batch", "log2 tokens", "log2 remaining", "available", "kv share", "log2 latency", "level", "missing", "cache of need")
+NAMES = (
+    "log2 batch",
+    "log2 tokens",
+    "log2 remaining",
+    "available",
+    "kv share",
+    "log2 latency",
+    "level",
+    "missing",
+    "cache of need",
+)
 """Of every moment: available and missing bytes are shares of what the whole model needs, and cache of need is the share that its KV cache is of that."""
 _LATENCY = 1e-4
 
@@ -19,7 +29,14 @@ def features(choices: Choices, seen: Observation) -> Vector:
     missing = choices.missing(seen)
     whole = missing + seen.available
     latency = np.log2(max(seen.latency, _LATENCY) / _LATENCY)
-    found = [np.log2(seen.batch), np.log2(seen.tokens), np.log2(1 + seen.remaining), seen.available / whole, seen.kv_share, latency]
+    found = [
+        np.log2(seen.batch),
+        np.log2(seen.tokens),
+        np.log2(1 + seen.remaining),
+        seen.available / whole,
+        seen.kv_share,
+        latency,
+    ]
     found += [seen.level / len(choices.units), missing / whole, choices.cache[0] * seen.positions / whole]
     return np.array(found, dtype=np.float32)
 

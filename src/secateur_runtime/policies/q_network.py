@@ -53,10 +53,18 @@ class Network:
         tensors = {"offset": self.offset, "scale": self.scale}
         for number, (weight, bias) in enumerate(self.layers):
             tensors |= {f"{number}.weight": weight, f"{number}.bias": bias}
-        metadata = {"format": _FORMAT, "ladder": self.ladder, "formulation": self.formulation, "features": json.dumps(NAMES), "trained": self.trained}
+        metadata = {
+            "format": _FORMAT,
+            "ladder": self.ladder,
+            "formulation": self.formulation,
+            "features": json.dumps(NAMES),
+            "trained": self.trained,
+        }
         try:
             with written_whole(path) as scratch:
-                save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, scratch, metadata)
+                save_file(
+                    {name: np.ascontiguousarray(array) for name, array in tensors.items()}, scratch, metadata
+                )
         except SafetensorError as error:
             raise OutputError(f"cannot write {path}: {error}") from error
 
@@ -65,17 +73,27 @@ def load_network(path: Path, choices: Choices) -> Network:
     """Return the network of a file; raises PolicyError if it is none, damaged, or trained for another ladder."""
     try:
         with safe_open(path, framework="numpy") as file:
-            metadata, tensors = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise PolicyError(f"cannot read {path}: {getattr(error, 'strerror', None) or 'it is no whole safetensors file'}") from None
-    if metadata.get("format") != _FORMAT or metadata.get("features") != json.dumps(NAMES) or metadata.get("formulation") not in ("units", "level"):
+        raise PolicyError(
+            f"cannot read {path}: {getattr(error, 'strerror', None) or 'it is no whole safetensors file'}"
+        ) from None
+    if (
+        metadata.get("format") != _FORMAT
+        or metadata.get("features") != json.dumps(NAMES)
+        or metadata.get("formulation") not in ("units", "level")
+    ):
         raise PolicyError(f"{path} is no policy of this version: train one with `secateur adapt train`")
     if metadata.get("ladder") != choices.ladder:
         raise PolicyError(f"{path} was trained for another ladder: train one with `secateur adapt train`")
     count = len(choices.units)
     formulation: Formulation = "units" if metadata["formulation"] == "units" else "level"
     sizes = len(NAMES) + (1 + count if formulation == "units" else 0), count + 1
-    layers = [(tensors.get(f"{number}.weight"), tensors.get(f"{number}.bias")) for number in range((len(tensors) - 2) // 2)]
+    layers = [
+        (tensors.get(f"{number}.weight"), tensors.get(f"{number}.bias"))
+        for number in range((len(tensors) - 2) // 2)
+    ]
     if not _fit(layers, (tensors.get("offset"), tensors.get("scale")), *sizes):
         raise PolicyError(f"{path} is damaged: its tensors do not fit together")
     return Network(
@@ -88,13 +106,26 @@ def load_network(path: Path, choices: Choices) -> Network:
     )
 
 
-def _fit(layers: list[tuple[Vector | None, Vector | None]], scaling: tuple[Vector | None, Vector | None], seen: int, actions: int) -> bool:
+def _fit(
+    layers: list[tuple[Vector | None, Vector | None]],
+    scaling: tuple[Vector | None, Vector | None],
+    seen: int,
+    actions: int,
+) -> bool:
     """Whether tensors are those of a network from `seen` numbers to `actions`, all finite."""
     width = seen
-    if not layers or any(one is None or one.shape != (seen,) or not np.isfinite(one).all() for one in scaling):
+    if not layers or any(
+        one is None or one.shape != (seen,) or not np.isfinite(one).all() for one in scaling
+    ):
         return False
     for weight, bias in layers:
-        if weight is None or bias is None or weight.ndim != 2 or weight.shape[1] != width or bias.shape != weight.shape[:1]:
+        if (
+            weight is None
+            or bias is None
+            or weight.ndim != 2
+            or weight.shape[1] != width
+            or bias.shape != weight.shape[:1]
+        ):
             return False
         if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
             return False

@@ -7,7 +7,8 @@ from pathlib import Path
 from secateur_runtime.policies import Choices, Decision, Observation, Policy, policy
 
 STAGES = 8
-HIGH, LOW = 0.95, 0.80
+HIGH = 0.95
+LOW = 0.80
 
 
 @policy("threshold", levels=True)

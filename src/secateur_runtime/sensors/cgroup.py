@@ -22,7 +22,9 @@ class _Version:
     bound: tuple[str, ...]
 
 
-_V1 = _Version("memory.limit_in_bytes", "memory.usage_in_bytes", ("total_cache",), ("total_mapped_file", "total_shmem"))
+_V1 = _Version(
+    "memory.limit_in_bytes", "memory.usage_in_bytes", ("total_cache",), ("total_mapped_file", "total_shmem")
+)
 _V2 = _Version("memory.max", "memory.current", ("file", "slab_reclaimable"), ("file_mapped", "shmem"))
 
 
@@ -33,7 +35,8 @@ class Cgroup:
     """
 
     def __init__(self, root: str = "/sys/fs/cgroup", own: str = "/proc/self/cgroup") -> None:
-        self._root, self._own = Path(root), Path(own)
+        self._root = Path(root)
+        self._own = Path(own)
 
     def __call__(self) -> Room | None:
         """Return the bound that leaves least, or None where there is no limit."""
@@ -42,7 +45,9 @@ class Cgroup:
 
     def pressure_file(self) -> str:
         """Return the path of the group's own pressure, which exists in version 2 alone."""
-        return next((str(group / "memory.pressure") for group, version in self._groups() if version is _V2), "")
+        return next(
+            (str(group / "memory.pressure") for group, version in self._groups() if version is _V2), ""
+        )
 
     def _groups(self) -> Iterator[tuple[Path, _Version]]:
         """Yield the group of this process and its ancestors, the nearest first, with the version each is of."""
@@ -65,7 +70,8 @@ def _upwards(root: Path, path: str) -> Iterator[Path]:
     parts = [part for part in PurePosixPath(path).parts if part not in ("/", "..")]
     own = root.joinpath(*parts)
     if not own.is_dir():
-        own, parts = root, []
+        own = root
+        parts = []
     yield own
     yield from (root.joinpath(*parts[:count]) for count in range(len(parts) - 1, -1, -1))
 
@@ -80,5 +86,7 @@ def _room(group: Path, version: _Version) -> Room | None:
     except (OSError, ValueError):
         return None
     # Pages of files that nobody has mapped go when they must. What the kernel itself takes is in `usage` alone.
-    loose = sum(stat.get(name, 0) for name in version.loose) - sum(stat.get(name, 0) for name in version.bound)
+    loose = sum(stat.get(name, 0) for name in version.loose) - sum(
+        stat.get(name, 0) for name in version.bound
+    )
     return Room("cgroup", int(limit), usage - max(loose, 0))

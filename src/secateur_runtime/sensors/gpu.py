@@ -34,8 +34,11 @@ class Gpus:
 
     def _one(self, index: int) -> Gpu:
         handle = self._nvml.nvmlDeviceGetHandleByIndex(index)
-        memory, name = self._nvml.nvmlDeviceGetMemoryInfo(handle), self._nvml.nvmlDeviceGetName(handle)
-        return Gpu(name.decode() if isinstance(name, bytes) else str(name), int(memory.total), int(memory.used))
+        memory = self._nvml.nvmlDeviceGetMemoryInfo(handle)
+        name = self._nvml.nvmlDeviceGetName(handle)
+        return Gpu(
+            name.decode() if isinstance(name, bytes) else str(name), int(memory.total), int(memory.used)
+        )
 
 
 def _load() -> Any:

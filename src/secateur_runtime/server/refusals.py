@@ -31,4 +31,11 @@ class RefusedError(SecateurError):
 def error_body(status: int, message: str, param: str | None = None) -> dict[str, Any]:
     """Return the body that OpenAI's clients read an error from; the message is one line."""
     line = " ".join(message.split())[:500]
-    return {"error": {"message": line, "type": _KINDS.get(status, "invalid_request_error"), "param": param, "code": None}}
+    return {
+        "error": {
+            "message": line,
+            "type": _KINDS.get(status, "invalid_request_error"),
+            "param": param,
+            "code": None,
+        }
+    }

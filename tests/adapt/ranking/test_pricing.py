@@ -34,13 +34,19 @@ def test_a_step_alone_loses_what_its_plan_loses(tiny: Maker, tmp_path: Path) -> 
 
     def loss(folder: Path | str) -> float:
         with torch.no_grad():
-            logits = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()(tokens, use_cache=False).logits
+            logits = (
+                AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+                .eval()(tokens, use_cache=False)
+                .logits
+            )
         return float(cross_entropy(logits[:, 7:-1].flatten(0, 1), tokens[:, 8:].flatten()))
 
     # 1.ffn on its own is the same as 1.ffn:64 and 1.ffn together: nothing of that half is left
     for unit, taken in (("1.attn", ["1.attn"]), ("1.ffn:64", ["1.ffn:64"]), ("1.ffn", ["1.ffn:64", "1.ffn"])):
         apply(plan_of_units(ladder, taken), model.source.ref, tmp_path / unit)
-        assert priced.costs[0][unit] - ladder.loss == pytest.approx(loss(tmp_path / unit) - loss(model.source.ref), abs=2e-5)
+        assert priced.costs[0][unit] - ladder.loss == pytest.approx(
+            loss(tmp_path / unit) - loss(model.source.ref), abs=2e-5
+        )
     assert (priced.rungs, priced.order) == (ladder.rungs, ladder.order)
     with pytest.raises(LadderError, match="was made for"):
         price(model, replace(ladder, model="sha256:other"), CALIBRATION)

@@ -31,7 +31,9 @@ from secateur_runtime.ladder_file import parse_ladder, read_ladder
 
 Maker = Callable[..., Path]
 CALIBRATION = Calibration(samples=3, window=32)
-HOW = Rank(calibration=CALIBRATION, probe=2, widths=3, groups=True, floor=0.0, context=512, dtype=torch.float32)
+HOW = Rank(
+    calibration=CALIBRATION, probe=2, widths=3, groups=True, floor=0.0, context=512, dtype=torch.float32
+)
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma3_text", "phi3", "mistral"])
@@ -49,7 +51,9 @@ def test_every_loss_is_that_of_the_model_pruned_offline(family: str, tiny: Maker
         pruned = AutoModelForCausalLM.from_pretrained(tmp_path / str(level), dtype=torch.float32).eval()
         with torch.no_grad():
             logits = pruned(tokens, use_cache=False).logits
-        assert ladder.at(level).loss == pytest.approx(float(cross_entropy(logits[:, 7:-1].flatten(0, 1), tokens[:, 8:].flatten())), abs=2e-5)
+        assert ladder.at(level).loss == pytest.approx(
+            float(cross_entropy(logits[:, 7:-1].flatten(0, 1), tokens[:, 8:].flatten())), abs=2e-5
+        )
         sizes = open_model(str(tmp_path / str(level))).graph
         assert ladder.at(level).kv_values == MemoryModel(sizes).kv_values({})
         assert ladder.at(level).flops == MemoryModel(sizes).flops({})
@@ -75,7 +79,9 @@ unfinished.Unfinished = Killed
 ranking.rank(open_model({str(model)!r}), HOW, out=__import__("pathlib").Path({str(out)!r}))
 """
     for rungs in (2, 5):
-        ended = subprocess.run([sys.executable, "-c", source, str(rungs)], cwd=Path(__file__).parents[2], check=False)
+        ended = subprocess.run(
+            [sys.executable, "-c", source, str(rungs)], cwd=Path(__file__).parents[2], check=False
+        )
         assert ended.returncode == -signal.SIGKILL
         assert not out.exists()
         with pytest.raises(OutputError, match="unfinished run with other settings"):
@@ -105,7 +111,11 @@ def test_everything_but_the_outer_blocks_can_go(tiny: Maker) -> None:
     model = open_model(str(tiny("llama", num_hidden_layers=4)))
     ladder, cost = rank(model, HOW)
     last = ladder.kept(len(ladder) - 1)
-    assert last == {f"{block}.{kind}": 0 if block in (1, 2) else least for block in range(4) for kind, least in (("kv", 1), ("ffn", 32))}
+    assert last == {
+        f"{block}.{kind}": 0 if block in (1, 2) else least
+        for block in range(4)
+        for kind, least in (("kv", 1), ("ffn", 32))
+    }
     check_steps(ladder)
     assert len(ladder.costs) == len(ladder)
     assert all(rung.unit in row for rung, row in zip(ladder.rungs, ladder.costs[:-1], strict=True))
@@ -121,17 +131,26 @@ def test_floor_and_protection_hold(tiny: Maker) -> None:
         taken = [one.weight_bytes + one.kv_values * 4 * 512 for one in (ladder.at(0), ladder.at(level))]
         return taken[1] / taken[0]
 
-    ladder, _ = rank(model, Rank(calibration=CALIBRATION, probe=1, floor=0.7, context=512, dtype=torch.float32))
+    ladder, _ = rank(
+        model, Rank(calibration=CALIBRATION, probe=1, floor=0.7, context=512, dtype=torch.float32)
+    )
     assert share(ladder, len(ladder) - 1) <= 0.7 < share(ladder, len(ladder) - 2)
     assert ladder.whole.weight_bytes == memory.weights({})
-    ladder, _ = rank(model, Rank(calibration=CALIBRATION, probe=1, floor=0, protect=("*.kv", "1.ffn"), groups=False))
+    ladder, _ = rank(
+        model, Rank(calibration=CALIBRATION, probe=1, floor=0, protect=("*.kv", "1.ffn"), groups=False)
+    )
     assert {rung.unit.partition(":")[0] for rung in ladder.rungs} == {"0.ffn", "2.ffn", "3.ffn"}
 
 
 def test_the_lazy_search_finds_what_a_naive_one_finds(tiny: Maker, tmp_path: Path) -> None:
     """At the first step, where every unit is measured before influence is believed."""
     model = open_model(str(tiny("llama", num_hidden_layers=4)))
-    order = {group.name: tuple(range(group.size)) for block in model.graph.blocks for group in block.groups if group.kind in ("kv", "ffn")}
+    order = {
+        group.name: tuple(range(group.size))
+        for block in model.graph.blocks
+        for group in block.groups
+        if group.kind in ("kv", "ffn")
+    }
     ladder = Ladder(model=model.digest, order=order, whole=rank(model, HOW)[0].whole, rungs=())
     path = tmp_path / "weights.safetensors"
     body = build_body(model, prepare(model, ladder, path, torch.float32), path)
@@ -158,7 +177,17 @@ def test_what_is_ranked_serves(tiny: Maker, tmp_path: Path) -> None:
     assert elastic.generate([1, 2, 3], 4).tokens
 
 
-@pytest.mark.parametrize("wrong", [{"floor": 1.0}, {"floor": -0.1}, {"widths": 0}, {"probe": 0}, {"criterion": "none such"}, {"protect": ("nothing",)}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"floor": 1.0},
+        {"floor": -0.1},
+        {"widths": 0},
+        {"probe": 0},
+        {"criterion": "none such"},
+        {"protect": ("nothing",)},
+    ],
+)
 def test_what_cannot_work_is_one_line(wrong: dict[str, object], tiny: Maker) -> None:
     with pytest.raises(UsageError) as error:
         rank(open_model(str(tiny("llama"))), Rank(calibration=CALIBRATION, **wrong))  # type: ignore[arg-type]

@@ -32,7 +32,14 @@ def chosen(choices: Choices, *units: tuple[str, ...]) -> Policy:
 
 def test_figures_of_a_run() -> None:
     moments = [moment(0, 0, 10, 1e9), moment(1, 0, 14, 1e9), moment(2, 1, 10, 1e9), moment(3, 1, 12, 1e9)]
-    run = simulate(CHOICES, "mine", chosen(CHOICES, (), ("1.ffn",), (), ("2.attn",)), moments, SPEED, {frozenset({"2.attn"}): 3.0})
+    run = simulate(
+        CHOICES,
+        "mine",
+        chosen(CHOICES, (), ("1.ffn",), (), ("2.attn",)),
+        moments,
+        SPEED,
+        {frozenset({"2.attn"}): 3.0},
+    )
     # four tokens for each of two sequences at 2.1 nats, then two for each at 3.0, as was measured
     assert run.loss == pytest.approx((8 * 2.1 + 4 * 3.0) / 12)
     steps = 4 * (6_000 + 1_000 * 2 * 14) / 1_000 + 2 * (9_000 + 600 * 2 * 12) / 1_000
@@ -45,7 +52,13 @@ def test_figures_of_a_run() -> None:
 
 
 def test_what_needs_more_than_there_is_is_killed_and_its_request_lost() -> None:
-    moments = [moment(0, 0, 10, 1e9), moment(1, 0, 12, 1_000), moment(2, 0, 14, 1e9), moment(3, 1, 10, 1e9), moment(4, 1, 11, 1e9)]
+    moments = [
+        moment(0, 0, 10, 1e9),
+        moment(1, 0, 12, 1_000),
+        moment(2, 0, 14, 1e9),
+        moment(3, 1, 10, 1e9),
+        moment(4, 1, 11, 1e9),
+    ]
     run = simulate(CHOICES, "none", make_policy("none", CHOICES), moments, SPEED, {})
     assert [one.killed for one in run.happened] == [False, True, False, False]
     assert (run.killed, run.served) == (0.5, 2)

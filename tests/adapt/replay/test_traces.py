@@ -11,7 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secateur.adapt.replay.traces import KINDS, SCENARIOS, Kind, Moment, Recorder, read_trace, synthetic, write_trace
+from secateur.adapt.replay.traces import (
+    KINDS,
+    SCENARIOS,
+    Kind,
+    Moment,
+    Recorder,
+    read_trace,
+    synthetic,
+    write_trace,
+)
 from secateur_runtime.errors import OutputError, TraceError, UsageError
 
 
@@ -28,16 +37,23 @@ def test_the_same_seed_makes_the_same_trace(kind: Kind) -> None:
     one, same, other = (synthetic(kind, need, budget=0.8, requests=20, seed=seed) for seed in (3, 3, 4))
     assert one == same
     assert (one != other) == (kind != "steady" or SCENARIOS[0] != SCENARIOS[1])
-    assert [(moments[0].batch, moments[7].tokens) for moments in (one[i : i + 8] for i in range(0, 80, 8))] == list(SCENARIOS)
+    assert [
+        (moments[0].batch, moments[7].tokens) for moments in (one[i : i + 8] for i in range(0, 80, 8))
+    ] == list(SCENARIOS)
     for before, after in pairwise(one):
         same_request = before.request == after.request
         assert after.time > before.time
-        assert not same_request or (after.tokens > before.tokens and after.tokens + after.remaining == before.tokens + before.remaining)
+        assert not same_request or (
+            after.tokens > before.tokens
+            and after.tokens + after.remaining == before.tokens + before.remaining
+        )
         assert same_request or before.remaining == 0
 
 
 def test_memory_moves_as_its_kind_says() -> None:
-    steady, drift, bursts = (shares(synthetic(kind, need, budget=0.8, requests=300, seed=0)) for kind in KINDS)
+    steady, drift, bursts = (
+        shares(synthetic(kind, need, budget=0.8, requests=300, seed=0)) for kind in KINDS
+    )
     assert {round(share, 9) for share in steady} == {0.8}
     moved = [abs(share - 0.8) for share in drift]
     assert max(moved) == pytest.approx(0.1)

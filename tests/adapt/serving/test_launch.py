@@ -40,7 +40,14 @@ GREEDY: dict[str, Any] = {"prompt": PROMPT, "max_tokens": 12, "temperature": 0}
 def make_ladder(model: Path, folder: Path) -> tuple[Path, Ladder]:
     opened = open_model(str(model))
     memory, ladder = MemoryModel(opened.graph), ladder_for(opened.graph, opened.digest, UNITS)
-    rows = [replace(ladder.at(level), weight_bytes=memory.weights(ladder.kept(level)), kv_values=memory.kv_values(ladder.kept(level))) for level in range(4)]
+    rows = [
+        replace(
+            ladder.at(level),
+            weight_bytes=memory.weights(ladder.kept(level)),
+            kv_values=memory.kv_values(ladder.kept(level)),
+        )
+        for level in range(4)
+    ]
     ladder = replace(ladder, whole=rows[0], rungs=tuple(rows[1:]))
     ladder.save(folder / "ladder.json")
     return folder / "ladder.json", ladder
@@ -53,10 +60,18 @@ def _engine(app: Any) -> Engine:
 
 
 @pytest.mark.parametrize(("backend", "kind"), [("elastic", ""), ("native", "bf16"), ("native", "f32")])
-def test_an_elastic_model_answers_as_the_model_does(backend: str, kind: str, tiny: Maker, tmp_path: Path) -> None:
+def test_an_elastic_model_answers_as_the_model_does(
+    backend: str, kind: str, tiny: Maker, tmp_path: Path
+) -> None:
     model = tiny("llama", dtype="bfloat16")
     path, _ = make_ladder(model, tmp_path)
-    app = build(Serving(model=str(model), backend=backend, elasticity=Elasticity(folder=tmp_path, ladder=path, kind=kind)), Gate(), Silent())
+    app = build(
+        Serving(
+            model=str(model), backend=backend, elasticity=Elasticity(folder=tmp_path, ladder=path, kind=kind)
+        ),
+        Gate(),
+        Silent(),
+    )
     # Every token is forced, so that a near tie cannot send two right answers down different ways.
     asked = {"model": model.name, **GREEDY, "logprobs": 1, "logit_bias": {str(FORCED): 100}}
     with listening(app) as address:
@@ -64,7 +79,9 @@ def test_an_elastic_model_answers_as_the_model_does(backend: str, kind: str, tin
         state = httpx.get(f"{address}/state").json()
     expected = TorchBackend(load_whole(open_model(str(model))))
     found = answer["choices"][0]["logprobs"]["token_logprobs"]
-    wanted = [float(expected.logprobs([*PROMPT, *[FORCED] * made])[FORCED]) for made in range(GREEDY["max_tokens"])]
+    wanted = [
+        float(expected.logprobs([*PROMPT, *[FORCED] * made])[FORCED]) for made in range(GREEDY["max_tokens"])
+    ]
     assert found == pytest.approx(wanted, abs=2e-3)
     assert (state["level"], state["levels"], state["engine"]) == (0, 4, backend)
     assert not _engine(app).healthy()
@@ -74,10 +91,18 @@ def test_an_elastic_model_answers_as_the_model_does(backend: str, kind: str, tin
 def test_a_level_that_the_server_takes_is_the_pruned_model(kind: str, tiny: Maker, tmp_path: Path) -> None:
     model = tiny("llama", dtype="bfloat16")
     path, ladder = make_ladder(model, tmp_path)
-    stepped, choices, policy = make_elastic(open_model(str(model)), Elasticity(folder=tmp_path, ladder=path, policy="greedy", kind=kind), Silent())
+    stepped, choices, policy = make_elastic(
+        open_model(str(model)), Elasticity(folder=tmp_path, ladder=path, policy="greedy", kind=kind), Silent()
+    )
     warm(stepped)
     budget = ladder.need(2, batch=1, tokens=1) + int(choices.activations(1, 1)) + 10
-    keeper = Keeper(stepped, choices, policy, lambda: Sensed((Room("test", budget, stepped.weights),)), Care(headroom=0, least=0))
+    keeper = Keeper(
+        stepped,
+        choices,
+        policy,
+        lambda: Sensed((Room("test", budget, stepped.weights),)),
+        Care(headroom=0, least=0),
+    )
     keeper.settle([], 0)
     assert tuple(stepped.units) == UNITS[:2]
     assert stepped.weights == ladder.at(2).weight_bytes
@@ -117,7 +142,9 @@ def test_who_decides_where_nobody_said(prices: bool, name: str, tiny: Maker, tmp
     # The last step is the cheapest on its own.
     costs = {rung.unit: ladder.loss + (len(ladder.rungs) - place) for place, rung in enumerate(ladder.rungs)}
     replace(ladder, costs=(costs if prices else {},)).save(path, overwrite=True)
-    _, choices, policy = make_elastic(open_model(str(tiny("llama"))), Elasticity(folder=tmp_path, ladder=path), Silent())
+    _, choices, policy = make_elastic(
+        open_model(str(tiny("llama"))), Elasticity(folder=tmp_path, ladder=path), Silent()
+    )
     seen = Observation(batch=1, tokens=8, available=choices.whole(1, 8) - 1)
     assert policy(seen) == make_policy(name, choices)(seen)
     assert (make_policy("cost-aware", choices)(seen) != make_policy("greedy", choices)(seen)) == prices
@@ -129,7 +156,9 @@ def test_a_policy_that_is_not_known_is_refused_before_anything_is_ranked(tiny: M
     assert not list(tmp_path.glob("*/ladder.json*"))
 
 
-def test_a_ranking_that_fails_is_one_line(tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_ranking_that_fails_is_one_line(
+    tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr("secateur.adapt.serving.elastic_backend.sys.executable", "/bin/false")
     with pytest.raises(UsageError, match="says why"):
         make_elastic(open_model(str(tiny("llama"))), Elasticity(folder=tmp_path), Silent())
@@ -149,8 +178,14 @@ def test_llama_cpp_answers(tiny_gguf: Maker, tiny: Maker) -> None:
     body = {"model": "llama", **GREEDY, "max_tokens": 8, "logprobs": 2, "logit_bias": {"0": -100, "2": -100}}
     with listening(app) as address:
         answer = httpx.post(f"{address}/v1/completions", json=body, timeout=30).json()
-        streamed = httpx.post(f"{address}/v1/completions", json={**body, "stream": True, "stream_options": {"include_usage": True}}, timeout=30).text
-        stopped = httpx.post(f"{address}/v1/completions", json={**body, "stop": answer["choices"][0]["text"][2:4]}, timeout=30).json()
+        streamed = httpx.post(
+            f"{address}/v1/completions",
+            json={**body, "stream": True, "stream_options": {"include_usage": True}},
+            timeout=30,
+        ).text
+        stopped = httpx.post(
+            f"{address}/v1/completions", json={**body, "stop": answer["choices"][0]["text"][2:4]}, timeout=30
+        ).json()
     assert "choices" in answer, answer
     choice = answer["choices"][0]
     assert (choice["finish_reason"], answer["usage"]["completion_tokens"]) == ("length", 8)
@@ -158,7 +193,10 @@ def test_llama_cpp_answers(tiny_gguf: Maker, tiny: Maker) -> None:
     assert choice["logprobs"]["token_logprobs"][0] == pytest.approx(float(first[3:].max()), abs=0.05)
     assert '"completion_tokens":8' in streamed
     assert streamed.endswith("data: [DONE]\n\n")
-    assert (stopped["choices"][0]["text"], stopped["choices"][0]["finish_reason"]) == (choice["text"][:2], "stop")
+    assert (stopped["choices"][0]["text"], stopped["choices"][0]["finish_reason"]) == (
+        choice["text"][:2],
+        "stop",
+    )
 
 
 def test_ends(tiny: Maker) -> None:
@@ -175,7 +213,9 @@ def test_ends(tiny: Maker) -> None:
         ({"model": "nowhere"}, SourceError, "does not exist"),
     ],
 )
-def test_what_cannot_be_served(tiny: Maker, change: dict[str, Any], error: type[Exception], words: str) -> None:
+def test_what_cannot_be_served(
+    tiny: Maker, change: dict[str, Any], error: type[Exception], words: str
+) -> None:
     how = replace(Serving(model=str(tiny("llama")), port=0), **change)
     with pytest.raises(error, match=words):
         serve(how, Silent(), _never)

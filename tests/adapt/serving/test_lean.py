@@ -17,8 +17,21 @@ from secateur.model.handle import open_model
 from secateur.runtime.torch import TorchBackend
 
 HEAVY = (
-    *("torch._dynamo", "torch._inductor", "torch.distributed.tensor", "torch.distributed.fsdp", "sympy", "scipy", "accelerate"),
-    *("transformers.activations", "transformers.modeling_utils", "transformers.generation.utils", "transformers.models.llama.configuration_llama"),
+    *(
+        "torch._dynamo",
+        "torch._inductor",
+        "torch.distributed.tensor",
+        "torch.distributed.fsdp",
+        "sympy",
+        "scipy",
+        "accelerate",
+    ),
+    *(
+        "transformers.activations",
+        "transformers.modeling_utils",
+        "transformers.generation.utils",
+        "transformers.models.llama.configuration_llama",
+    ),
 )
 SERVER = """
 import asyncio, json, sys
@@ -46,12 +59,28 @@ print(json.dumps({"imported": [name for name in how["heavy"] if sys.modules.get(
 
 
 @pytest.mark.parametrize(("backend", "kind"), [("elastic", ""), ("native", "f32")])
-def test_a_server_imports_no_modelling_and_answers_as_the_model_does(backend: str, kind: str, tiny: Maker, tiny_gguf: Maker, tmp_path: Path) -> None:
+def test_a_server_imports_no_modelling_and_answers_as_the_model_does(
+    backend: str, kind: str, tiny: Maker, tiny_gguf: Maker, tmp_path: Path
+) -> None:
     # Of the folder stock transformers would ask to run its own code.
-    model = tiny_gguf("llama") if kind else save_uneven(tiny("llama"), tmp_path / "uneven", widths([(4, 2, 40), (4, 2, 96), (4, 2, 64)]))
+    model = (
+        tiny_gguf("llama")
+        if kind
+        else save_uneven(tiny("llama"), tmp_path / "uneven", widths([(4, 2, 40), (4, 2, 96), (4, 2, 64)]))
+    )
     ladder, _ = make_ladder(model, tmp_path)
-    how = {"model": str(model), "backend": backend, "kind": kind, "folder": str(tmp_path), "ladder": str(ladder), "heavy": HEAVY, "asked": GREEDY}
-    done = subprocess.run([sys.executable, "-c", SERVER, json.dumps(how)], capture_output=True, text=True, check=False)
+    how = {
+        "model": str(model),
+        "backend": backend,
+        "kind": kind,
+        "folder": str(tmp_path),
+        "ladder": str(ladder),
+        "heavy": HEAVY,
+        "asked": GREEDY,
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", SERVER, json.dumps(how)], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
     assert answer["imported"] == []

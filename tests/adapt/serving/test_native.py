@@ -27,7 +27,14 @@ from secateur_runtime.server.http.openai_requests import Reader, decoder
 from secateur_runtime.server.http.request_guard import Gate
 
 TOKENS = 120
-BODY: dict[str, Any] = {"model": "tiny", "max_tokens": TOKENS, "temperature": 0, "stream": True, "logprobs": 0, "logit_bias": {"2": -100}}
+BODY: dict[str, Any] = {
+    "model": "tiny",
+    "max_tokens": TOKENS,
+    "temperature": 0,
+    "stream": True,
+    "logprobs": 0,
+    "logit_bias": {"2": -100},
+}
 
 
 class Served:
@@ -35,7 +42,14 @@ class Served:
 
     def __init__(self, opened: Opened, model: ElasticModel, keeper: Keeper, worker: Worker) -> None:
         self.model, self.keeper, self.worker, self.limit = model, keeper, worker, 1 << 40
-        reader = Reader(opened.source.tokenizer(), names=["tiny"], ends=frozenset({2}), context=model.context, vocabulary=model.vocabulary, usual=16)
+        reader = Reader(
+            opened.source.tokenizer(),
+            names=["tiny"],
+            ends=frozenset({2}),
+            context=model.context,
+            vocabulary=model.vocabulary,
+            usual=16,
+        )
         self.app = make_app(Service(worker, reader, "tiny", 60), Gate())
 
 
@@ -44,7 +58,9 @@ def served(tiny: Maker, tmp_path: Path) -> Iterator[Served]:
     folder = tiny("llama", dtype="bfloat16")
     path, _ = make_ladder(folder, tmp_path)
     opened = open_model(str(folder))
-    model, choices, policy = make_elastic(opened, Elasticity(folder=tmp_path, ladder=path, kind="int8"), Silent())
+    model, choices, policy = make_elastic(
+        opened, Elasticity(folder=tmp_path, ladder=path, kind="int8"), Silent()
+    )
     held: list[Served] = []
 
     def senses() -> Sensed:
@@ -62,10 +78,14 @@ def _asked(address: str, prompt: list[int], found: list[list[float]], stop: int 
     """Read a stream as far as `stop` tokens; then go away."""
     logprobs: list[float] = []
     found.append(logprobs)
-    with httpx.stream("POST", f"{address}/v1/completions", json={**BODY, "prompt": prompt}, timeout=30) as answer:
+    with httpx.stream(
+        "POST", f"{address}/v1/completions", json={**BODY, "prompt": prompt}, timeout=30
+    ) as answer:
         for line in answer.iter_lines():
             if line.startswith("data: {"):
-                logprobs += (json.loads(line[6:])["choices"][0]["logprobs"] or {"token_logprobs": []})["token_logprobs"]
+                logprobs += (json.loads(line[6:])["choices"][0]["logprobs"] or {"token_logprobs": []})[
+                    "token_logprobs"
+                ]
             if len(logprobs) >= stop:
                 return
 
@@ -74,7 +94,9 @@ def test_streams_under_memory_that_shrinks_and_comes_back(served: Served) -> Non
     found: list[list[float]] = []
     with listening(served.app) as address:
         whole = served.model.weights
-        clients = [threading.Thread(target=_asked, args=(address, PROMPT[place:], found)) for place in range(3)]
+        clients = [
+            threading.Thread(target=_asked, args=(address, PROMPT[place:], found)) for place in range(3)
+        ]
         clients.append(threading.Thread(target=_asked, args=(address, PROMPT, found, 5)))
         for client in clients:
             client.start()

@@ -18,7 +18,9 @@ from gymnasium.utils.env_checker import check_env
 
 from secateur.adapt.training.environment import LevelGame, UnitGame
 
-CHOICES = choices_of(["1.ffn:64", "2.attn", "1.ffn"], [(400, 0), (100, 200), (600, 0)], [0.1, 0.3, 0.2], [2.0, 2.1, 2.5, 3.0])
+CHOICES = choices_of(
+    ["1.ffn:64", "2.attn", "1.ffn"], [(400, 0), (100, 200), (600, 0)], [0.1, 0.3, 0.2], [2.0, 2.1, 2.5, 3.0]
+)
 GAMES = [UnitGame, LevelGame]
 Game = Callable[[Choices, Callable[[int], list[Moment]]], Any]
 
@@ -32,7 +34,12 @@ def fixed(available: float) -> Callable[[int], list[Moment]]:
 
 
 @pytest.mark.parametrize("game", GAMES)
-@pytest.mark.filterwarnings("ignore:.*render:UserWarning", "ignore:.*spec:UserWarning", "ignore:.*-inf:UserWarning", "ignore:.*infinity:UserWarning")
+@pytest.mark.filterwarnings(
+    "ignore:.*render:UserWarning",
+    "ignore:.*spec:UserWarning",
+    "ignore:.*-inf:UserWarning",
+    "ignore:.*infinity:UserWarning",
+)
 def test_gymnasium_finds_nothing_wrong(game: Game) -> None:
     check_env(game(CHOICES, traces), skip_render_check=True)
 
@@ -76,7 +83,9 @@ def test_what_cannot_be_done_changes_nothing_and_costs_a_little(actions: list[in
         seen, *_ = env.step(np.int64(action))
     again, reward, done, cut, _ = env.step(np.int64(actions[-1]))
     assert (again.tolist(), reward, done, cut) == (seen.tolist(), -0.1, False, False)
-    assert [env.step(np.int64(actions[-1]))[3] for _ in range(12 - len(actions))] == [False] * (11 - len(actions)) + [True]
+    assert [env.step(np.int64(actions[-1]))[3] for _ in range(12 - len(actions))] == [False] * (
+        11 - len(actions)
+    ) + [True]
 
 
 def test_when_all_is_gone_and_it_does_not_fit_everything_is_lost() -> None:

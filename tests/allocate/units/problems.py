@@ -21,12 +21,17 @@ def curves_of(rows: Sequence[tuple[int, int, int, int]], seed: int) -> dict[str,
     return curves
 
 
-def oracle(curves: Mapping[str, Curve], weights: Mapping[str, float] | None = None) -> Callable[[Mapping[str, int]], Measured]:
+def oracle(
+    curves: Mapping[str, Curve], weights: Mapping[str, float] | None = None
+) -> Callable[[Mapping[str, int]], Measured]:
     """Return a measure: the divergence adds up over groups, and a group has less influence the more of it has gone."""
 
     def measure(cuts: Mapping[str, int]) -> Measured:
         kl = sum((weights or {}).get(name, 1.0) * curves[name].errors[cut] for name, cut in cuts.items())
-        influence = {name: curve.errors[-1] / (1 + curve.errors[-1]) * (1 - cuts[name] / curve.size / 2) / 4 for name, curve in curves.items()}
+        influence = {
+            name: curve.errors[-1] / (1 + curve.errors[-1]) * (1 - cuts[name] / curve.size / 2) / 4
+            for name, curve in curves.items()
+        }
         return Measured(kl, influence)
 
     return measure

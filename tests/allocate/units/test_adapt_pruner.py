@@ -31,7 +31,12 @@ def test_equals_the_formula_with_influence_measured_anew_each_step() -> None:
         shares = np.array([cuts[name] / SIZE for name in names])
         return Measured(0.0, dict(zip(names, influence(shares).tolist(), strict=True)))
 
-    cuts = adapt(curves, 0.3, SpreadContext(influence=dict(zip(names, first.tolist(), strict=True)), measure=measure), steps=5)
+    cuts = adapt(
+        curves,
+        0.3,
+        SpreadContext(influence=dict(zip(names, first.tolist(), strict=True)), measure=measure),
+        steps=5,
+    )
     shares = np.zeros(3)
     for _ in range(5):
         centred = influence(shares) - influence(shares).mean()

@@ -21,7 +21,10 @@ def test_finds_what_errors_alone_do_not_tell() -> None:
     measure = oracle(curves, weights)
     context = SpreadContext(measure=measure, seed=5)
     start = measure(knapsack(curves, 0.3, context)).kl
-    weighed = {name: replace(curve, errors=tuple(weights[name] * error for error in curve.errors)) for name, curve in curves.items()}
+    weighed = {
+        name: replace(curve, errors=tuple(weights[name] * error for error in curve.errors))
+        for name, curve in curves.items()
+    }
     best = measure(knapsack(weighed, 0.3, context)).kl
     found = evolve(curves, 0.3, context, generations=60, offspring=8)
     assert measure(found).kl <= best + 0.1 * (start - best)
@@ -61,7 +64,11 @@ def test_a_child_spends_the_budget_and_no_step_more(seed: int, ratio: float) -> 
         gone = parameters_gone(curves, cuts)
         assert gone >= budget
         assert all(cut in curves[name].cuts for name, cut in cuts.items())
-        spare = [name for name, cut in cuts.items() if cut > curves[name].cuts[0] and curves[name].align * curves[name].price <= gone - budget]
+        spare = [
+            name
+            for name, cut in cuts.items()
+            if cut > curves[name].cuts[0] and curves[name].align * curves[name].price <= gone - budget
+        ]
         assert not spare, "a step could be given back"
 
 

@@ -14,7 +14,11 @@ def best(curves: dict[str, Curve], budget: int) -> float:
     """The least error of all cuts that meet the budget, by trying them all."""
     choices = itertools.product(*(curve.cuts for curve in curves.values()))
     found = [dict(zip(curves, choice, strict=True)) for choice in choices]
-    return min(sum(curves[name].errors[cut] for name, cut in cuts.items()) for cuts in found if parameters_gone(curves, cuts) >= budget)
+    return min(
+        sum(curves[name].errors[cut] for name, cut in cuts.items())
+        for cuts in found
+        if parameters_gone(curves, cuts) >= budget
+    )
 
 
 @given(st.integers(0, 200), st.integers(1, 18))

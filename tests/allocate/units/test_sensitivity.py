@@ -30,7 +30,9 @@ def test_no_moved_unit_lowers_the_weighed_error(seed: int, units: int) -> None:
 
 def test_equal_sensitivities_make_a_knapsack() -> None:
     curves = curves_of([(12, 2, 2, 3), (8, 1, 1, 7)], 3)
-    assert sensitivity(curves, 0.3, SpreadContext(sensitivity=dict.fromkeys(curves, 2.5))) == knapsack(curves, 0.3, SpreadContext())
+    assert sensitivity(curves, 0.3, SpreadContext(sensitivity=dict.fromkeys(curves, 2.5))) == knapsack(
+        curves, 0.3, SpreadContext()
+    )
 
 
 def test_every_group_needs_a_sensitivity() -> None:

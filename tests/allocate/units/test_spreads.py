@@ -17,7 +17,9 @@ ROWS = st.lists(KINDS, min_size=1, max_size=5)
 def context_of(curves: dict[str, Curve], seed: int = 0) -> SpreadContext:
     measure = oracle(curves)
     weights = {name: 1.0 + place for place, name in enumerate(curves)}
-    return SpreadContext(influence=measure(dict.fromkeys(curves, 0)).influence, sensitivity=weights, measure=measure, seed=seed)
+    return SpreadContext(
+        influence=measure(dict.fromkeys(curves, 0)).influence, sensitivity=weights, measure=measure, seed=seed
+    )
 
 
 def total(curves: dict[str, Curve]) -> int:
@@ -26,7 +28,9 @@ def total(curves: dict[str, Curve]) -> int:
 
 @pytest.mark.parametrize("name", list(SPREADS))
 @given(rows=ROWS, ratio=st.floats(0.02, 0.95), seed=st.integers(0, 3))
-def test_keeps_budget_alignment_and_least(name: str, rows: list[tuple[int, int, int, int]], ratio: float, seed: int) -> None:
+def test_keeps_budget_alignment_and_least(
+    name: str, rows: list[tuple[int, int, int, int]], ratio: float, seed: int
+) -> None:
     curves = curves_of(rows, seed)
     most = sum(curve.cuts[-1] * curve.price for curve in curves.values())
     spread = SPREADS[name].function

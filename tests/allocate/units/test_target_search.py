@@ -25,7 +25,9 @@ def curve(draw: st.DrawFn) -> Curve:
     return Curve(tuple(errors), draw(st.integers(1, 50)), tuple(sorted(steps)), draw(st.sampled_from([1, 2])))
 
 
-curves = st.lists(curve(), min_size=1, max_size=5).map(lambda found: {str(index): one for index, one in enumerate(found)})
+curves = st.lists(curve(), min_size=1, max_size=5).map(
+    lambda found: {str(index): one for index, one in enumerate(found)}
+)
 REST = 500
 
 
@@ -34,7 +36,14 @@ def _size(found: Mapping[str, Curve], cuts: Mapping[str, int]) -> Footprint:
     return Footprint(REST + left, left, 2 * (REST + left), 0)
 
 
-def _meet(found: Mapping[str, Curve], target: Target, name: str, *, costly: bool = False, calls: list[float] | None = None) -> Cuts:
+def _meet(
+    found: Mapping[str, Curve],
+    target: Target,
+    name: str,
+    *,
+    costly: bool = False,
+    calls: list[float] | None = None,
+) -> Cuts:
     most = parameters_gone(found, {key: one.cuts[-1] for key, one in found.items()})
     highest = 1.0 if name == "uniform" else most / sum(one.size * one.price for one in found.values())
 
@@ -43,11 +52,21 @@ def _meet(found: Mapping[str, Curve], target: Target, name: str, *, costly: bool
             calls.append(ratio)
         return SPREADS[name].function(found, ratio, SpreadContext())
 
-    return meet(target, found, spread, lambda cuts: _size(found, cuts), whole=_size(found, {}), highest=highest, costly=costly)
+    return meet(
+        target,
+        found,
+        spread,
+        lambda cuts: _size(found, cuts),
+        whole=_size(found, {}),
+        highest=highest,
+        costly=costly,
+    )
 
 
 @given(curves, st.integers(5, 95), st.sampled_from(["uniform", "knapsack", "zscore"]), st.booleans())
-def test_a_target_in_reach_is_met_and_one_out_of_reach_names_one_that_is(found: dict[str, Curve], share: int, name: str, costly: bool) -> None:
+def test_a_target_in_reach_is_met_and_one_out_of_reach_names_one_that_is(
+    found: dict[str, Curve], share: int, name: str, costly: bool
+) -> None:
     assume(all(one.cuts for one in found.values()) and any(one.cuts[-1] for one in found.values()))
     target = Target.parse([f"params={share}%"])
     try:
@@ -72,7 +91,10 @@ def test_one_step_less_of_any_group_would_not_do(found: dict[str, Curve], share:
 
 
 def test_a_costly_spread_is_called_few_times() -> None:
-    found = {str(index): Curve(tuple(map(float, range(101))), 10 + index, tuple(map(float, range(100)))) for index in range(4)}
+    found = {
+        str(index): Curve(tuple(map(float, range(101))), 10 + index, tuple(map(float, range(100))))
+        for index in range(4)
+    }
     calls: list[float] = []
     _meet(found, Target.parse(["params=60%"]), "knapsack", costly=True, calls=calls)
     assert len(calls) <= 3

@@ -10,7 +10,11 @@ from secateur.allocate.units.two_stage import stages, two_stage
 
 def test_stages_equal_the_formula() -> None:
     # Llama-2-7B: 32 blocks, 135.3M parameters of FFN and 67.1M of attention each
-    assert stages(32, 0.25, 135_266_304, 67_108_864).attention == round(32 * 0.25 ** (135_266_304 / 67_108_864 / 1.5)) == 5
+    assert (
+        stages(32, 0.25, 135_266_304, 67_108_864).attention
+        == round(32 * 0.25 ** (135_266_304 / 67_108_864 / 1.5))
+        == 5
+    )
     assert stages(32, 0.5, 135_266_304, 67_108_864).attention == 13
 
 
@@ -23,6 +27,9 @@ def test_stages_spend_the_budget(blocks: int, ratio: float, ffn: int, attention:
 
 
 def test_groups_of_one_size_keep_one_width() -> None:
-    curves = {f"{index}.ffn": Curve(tuple(float(index * cut) for cut in range(97)), 5 + index % 2, align=8) for index in range(5)}
+    curves = {
+        f"{index}.ffn": Curve(tuple(float(index * cut) for cut in range(97)), 5 + index % 2, align=8)
+        for index in range(5)
+    }
     assert set(two_stage(curves, 0.2, SpreadContext()).values()) == {24}
     assert set(two_stage(curves, 1 / 6, SpreadContext()).values()) == {16}

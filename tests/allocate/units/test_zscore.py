@@ -32,7 +32,10 @@ def test_equals_one_threshold_over_all_standardised_scores(seed: int, ratio: flo
 
 def test_the_unit_of_scores_does_not_matter() -> None:
     curves = curves_of([(20, 2, 2, 7), (12, 2, 2, 7)], 4)
-    scaled = {name: Curve(curve.errors, curve.price, tuple(9 * s + 3 for s in curve.scores), 2, 2) for name, curve in curves.items()}
+    scaled = {
+        name: Curve(curve.errors, curve.price, tuple(9 * s + 3 for s in curve.scores), 2, 2)
+        for name, curve in curves.items()
+    }
     once = curves | {"0.ffn": scaled["0.ffn"]}
     assert zscore(once, 0.4, SpreadContext()) == zscore(curves, 0.4, SpreadContext())
 

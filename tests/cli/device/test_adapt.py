@@ -17,7 +17,9 @@ FEW = ("--samples", 2, "--calib-window", 32, "--probe", 1, "--context", 256)
 
 def test_rank_writes_a_ladder(secateur: Secateur, tiny: Maker, tmp_path: Path) -> None:
     output = tmp_path / "ladder.json"
-    code, out, err = secateur("adapt", "rank", tiny("llama"), "-o", output, *FEW, "--widths", 2, "--floor", 0, "--json")
+    code, out, err = secateur(
+        "adapt", "rank", tiny("llama"), "-o", output, *FEW, "--widths", 2, "--floor", 0, "--json"
+    )
     assert code == 0, err
     body, ladder = json.loads(out), read_ladder(output)
     assert body["levels"] == len(ladder) > 4
@@ -40,7 +42,12 @@ def test_rank_writes_a_ladder(secateur: Secateur, tiny: Maker, tmp_path: Path) -
     ],
 )
 def test_rank_refuses_in_one_line(
-    options: tuple[object, ...], says: str, secateur: Secateur, tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    options: tuple[object, ...],
+    says: str,
+    secateur: Secateur,
+    tiny: Maker,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     code, _, err = secateur("adapt", "rank", tiny("llama"), *FEW, *options)

@@ -26,13 +26,30 @@ def ladder(tmp_path: Path) -> Path:
     def sized(rung: Rung) -> Rung:
         return replace(rung, weight_bytes=rung.weight_bytes * 10_000)
 
-    replace(EXAMPLE, whole=sized(EXAMPLE.whole), rungs=tuple(map(sized, EXAMPLE.rungs))).save(tmp_path / "ladder.json")
+    replace(EXAMPLE, whole=sized(EXAMPLE.whole), rungs=tuple(map(sized, EXAMPLE.rungs))).save(
+        tmp_path / "ladder.json"
+    )
     return tmp_path / "ladder.json"
 
 
-def test_simulate_says_how_every_policy_did_and_draws_it(secateur: Secateur, ladder: Path, tmp_path: Path) -> None:
+def test_simulate_says_how_every_policy_did_and_draws_it(
+    secateur: Secateur, ladder: Path, tmp_path: Path
+) -> None:
     pytest.importorskip("vl_convert")
-    code, out, err = secateur("adapt", "simulate", ladder, "--requests", 10, "--budget", 0.9, "--trace", "drift", "-o", tmp_path / "out", "--json")
+    code, out, err = secateur(
+        "adapt",
+        "simulate",
+        ladder,
+        "--requests",
+        10,
+        "--budget",
+        0.9,
+        "--trace",
+        "drift",
+        "-o",
+        tmp_path / "out",
+        "--json",
+    )
     assert (code, err) == (0, "")
     body = json.loads(out)
     figures = body["policies"]
@@ -45,22 +62,59 @@ def test_simulate_says_how_every_policy_did_and_draws_it(secateur: Secateur, lad
     page = (tmp_path / "out" / "simulate.html").read_text()
     assert "cost-aware" in page
     assert 'src="http' not in page
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"simulate.html", "memory.png", "quality.png", "trace.jsonl"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "simulate.html",
+        "memory.png",
+        "quality.png",
+        "trace.jsonl",
+    }
     # what was made up can be replayed
-    replayed = json.loads(secateur("adapt", "simulate", ladder, "--trace", tmp_path / "out" / "trace.jsonl", "--policies", "knapsack", "--json")[1])
+    replayed = json.loads(
+        secateur(
+            "adapt",
+            "simulate",
+            ladder,
+            "--trace",
+            tmp_path / "out" / "trace.jsonl",
+            "--policies",
+            "knapsack",
+            "--json",
+        )[1]
+    )
     assert replayed["policies"]["knapsack"]["loss"] == figures["knapsack"]["loss"]
     code, _, err = secateur("adapt", "simulate", ladder, "-o", tmp_path / "out")
     assert (code, err.count("\n"), "exists" in err) == (2, 1, True)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("stable_baselines3") is None, reason="stable-baselines3 is not installed")
+@pytest.mark.skipif(
+    importlib.util.find_spec("stable_baselines3") is None, reason="stable-baselines3 is not installed"
+)
 def test_what_is_trained_can_decide(secateur: Secateur, ladder: Path, tmp_path: Path) -> None:
-    code, out, err = secateur("adapt", "train", ladder, "-o", tmp_path / "policy.safetensors", "--steps", 400, "--formulation", "level", "--json")
+    code, out, err = secateur(
+        "adapt",
+        "train",
+        ladder,
+        "-o",
+        tmp_path / "policy.safetensors",
+        "--steps",
+        400,
+        "--formulation",
+        "level",
+        "--json",
+    )
     assert (code, err) == (0, "")
     body = json.loads(out)
     assert body["bytes"] == (tmp_path / "policy.safetensors").stat().st_size < 1_000_000
     assert 0 < body["quality_dqn"] <= body["quality_knapsack"] + 1e-9
-    options = ["--policies", "dqn,greedy", "--network", tmp_path / "policy.safetensors", "--trace", "steady", "--json"]
+    options = [
+        "--policies",
+        "dqn,greedy",
+        "--network",
+        tmp_path / "policy.safetensors",
+        "--trace",
+        "steady",
+        "--json",
+    ]
     assert json.loads(secateur("adapt", "simulate", ladder, *options)[1])["policies"]["dqn"]["killed"] <= 1
     assert secateur("adapt", "train", ladder, "-o", tmp_path / "policy.safetensors", "--steps", 400)[0] == 2
 
@@ -89,7 +143,9 @@ def test_price_writes_a_ladder_with_prices(secateur: Secateur, tiny: Maker, tmp_
         (["train", "--formulation", "both"], "--formulation both"),
     ],
 )
-def test_every_mistake_is_one_line(options: list[str], problem: str, secateur: Secateur, ladder: Path, tmp_path: Path) -> None:
+def test_every_mistake_is_one_line(
+    options: list[str], problem: str, secateur: Secateur, ladder: Path, tmp_path: Path
+) -> None:
     output = ["-o", tmp_path / "policy.safetensors"] if options[0] == "train" else []
     code, out, err = secateur("adapt", options[0], ladder, *options[1:], *output)
     assert (code, out, err.count("\n")) == (2, "", 1)

@@ -17,7 +17,17 @@ from secateur.device.probe import Machine
 from secateur.device.profile import Rates, load_profile, profile_names
 
 Run = Callable[..., tuple[int, str, str]]
-RATES = Rates(threads=1, layer=2e-5, weights={"f16": 8e9, "q8_0": 5e9}, cache=4e9, base=6e7, copied=[], spread=0.02, runtime="llama.cpp", taken="2026-01-01")
+RATES = Rates(
+    threads=1,
+    layer=2e-5,
+    weights={"f16": 8e9, "q8_0": 5e9},
+    cache=4e9,
+    base=6e7,
+    copied=[],
+    spread=0.02,
+    runtime="llama.cpp",
+    taken="2026-01-01",
+)
 
 
 @pytest.fixture
@@ -34,8 +44,14 @@ def _measured(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine("Test CPU", 4, 3, 2e9, ("avx2",), 8 * 10**9, 4 * 10**9, False, None)
     monkeypatch.setattr("secateur.pipeline.advise.local_device.probe", lambda: machine)
     monkeypatch.setattr("secateur.pipeline.advise.advise.probe", lambda: machine)
-    monkeypatch.setattr("secateur.pipeline.advise.local_device.measure_machine", lambda threads, memory: Measured(threads, 1e10, 8e9, 1e11, "float32"))
-    monkeypatch.setattr("secateur.pipeline.advise.local_device.clock_machine", lambda threads, progress: RATES.model_copy(update={"threads": threads}))
+    monkeypatch.setattr(
+        "secateur.pipeline.advise.local_device.measure_machine",
+        lambda threads, memory: Measured(threads, 1e10, 8e9, 1e11, "float32"),
+    )
+    monkeypatch.setattr(
+        "secateur.pipeline.advise.local_device.clock_machine",
+        lambda threads, progress: RATES.model_copy(update={"threads": threads}),
+    )
 
 
 def _json(result: tuple[int, str, str]) -> dict[str, Any]:
@@ -49,7 +65,9 @@ def _json(result: tuple[int, str, str]) -> dict[str, Any]:
 @pytest.mark.parametrize("device", profile_names())
 def test_every_advised_command_exists_as_written(secateur: Run, tiny: Maker, device: str, goal: str) -> None:
     model = tiny("llama", num_hidden_layers=20, vocab_size=512)
-    steps = _json(secateur("advise", model, "--device", device, "--ctx", 16, "--goal", goal, "--json"))["steps"]
+    steps = _json(secateur("advise", model, "--device", device, "--ctx", 16, "--goal", goal, "--json"))[
+        "steps"
+    ]
     assert steps or device == "cortex-m7"
     command = typer.main.get_command(app)
     for step in steps:
@@ -65,9 +83,18 @@ def test_every_advised_command_exists_as_written(secateur: Run, tiny: Maker, dev
 def test_advice_is_printed_with_its_reasons(secateur: Run, tiny: Maker) -> None:
     code, out, _ = secateur("advise", tiny("llama"), "--device", "pi5", "--ram", "2G", "--ctx", 128)
     assert code == 0
-    for part in ("2 GB of memory, 128 tokens of context", "take ", "unstructured", "runtime-adaptive", "secateur export", "published decode speeds"):
+    for part in (
+        "2 GB of memory, 128 tokens of context",
+        "take ",
+        "unstructured",
+        "runtime-adaptive",
+        "secateur export",
+        "published decode speeds",
+    ):
         assert part in out
-    assert out.count("\n") < len(secateur("advise", tiny("llama"), "--device", "pi5", "--all")[1].splitlines())
+    assert out.count("\n") < len(
+        secateur("advise", tiny("llama"), "--device", "pi5", "--all")[1].splitlines()
+    )
 
 
 def test_nothing_fits_is_exit_code_3(secateur: Run, tiny: Maker) -> None:
@@ -79,11 +106,16 @@ def test_nothing_fits_is_exit_code_3(secateur: Run, tiny: Maker) -> None:
 
 
 @pytest.mark.usefixtures("_measured")
-def test_this_machine_is_measured_once(secateur: Run, tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_this_machine_is_measured_once(
+    secateur: Run, tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     body = _json(secateur("device", "-o", tmp_path / "my.toml", "--json"))
     assert body["profile"]["rates"]["threads"] == 3
     assert load_profile(str(tmp_path / "my.toml")).model_dump(exclude_none=True) == body["profile"]
-    monkeypatch.setattr("secateur.pipeline.advise.local_device.clock_machine", lambda threads, progress: pytest.fail("measured twice"))
+    monkeypatch.setattr(
+        "secateur.pipeline.advise.local_device.clock_machine",
+        lambda threads, progress: pytest.fail("measured twice"),
+    )
     found = _json(secateur("advise", tiny("llama"), "--json"))
     assert (found["ram"], found["assumed"]) == (4 * 10**9, True)
     assert "measured on it" in found["basis"]
@@ -93,10 +125,16 @@ def test_this_machine_is_measured_once(secateur: Run, tiny: Maker, tmp_path: Pat
 @pytest.mark.usefixtures("_measured")
 def test_a_busy_machine_is_told(secateur: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert secateur("device")[2] == ""
-    monkeypatch.setattr("secateur.pipeline.advise.local_device.clock_machine", lambda threads, progress: RATES.model_copy(update={"spread": 0.8}))
+    monkeypatch.setattr(
+        "secateur.pipeline.advise.local_device.clock_machine",
+        lambda threads, progress: RATES.model_copy(update={"spread": 0.8}),
+    )
     code, _, err = secateur("device")
     assert code == 0
-    assert err == "warning: the middle run was 80% slower than the fastest: measure again when the machine is idle\n"
+    assert (
+        err
+        == "warning: the middle run was 80% slower than the fastest: measure again when the machine is idle\n"
+    )
 
 
 @pytest.mark.usefixtures("_measured")
@@ -105,7 +143,10 @@ def test_another_machine_forgets(secateur: Run, monkeypatch: pytest.MonkeyPatch)
 
     _json(secateur("device", "--json"))
     assert remembered()
-    monkeypatch.setattr("secateur.pipeline.advise.local_device.probe", lambda: Machine("Other CPU", 4, 3, 2e9, ("avx2",), 8, 4, False, None))
+    monkeypatch.setattr(
+        "secateur.pipeline.advise.local_device.probe",
+        lambda: Machine("Other CPU", 4, 3, 2e9, ("avx2",), 8, 4, False, None),
+    )
     assert remembered() is None
 
 
@@ -145,7 +186,14 @@ def test_profiles_are_listed_and_shown(secateur: Run) -> None:
         (["advise", "nothing"], "nothing"),
     ],
 )
-def test_a_mistake_is_one_line(secateur: Run, tiny: Maker, tmp_path: Path, arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mistake_is_one_line(
+    secateur: Run,
+    tiny: Maker,
+    tmp_path: Path,
+    arguments: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.chdir(tmp_path)
     code, out, err = secateur(*(str(tiny("llama")) if one == "MODEL" else one for one in arguments))
     assert (code, out) == (2, "")

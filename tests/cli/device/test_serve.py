@@ -33,7 +33,9 @@ Secateur = Callable[..., tuple[int, str, str]]
         (("--backend", "native", "--kv", "bf16"), "f32, f16"),
     ],
 )
-def test_mistakes_are_one_line(secateur: Secateur, tiny: Maker, tmp_path: Path, options: tuple[str, ...], says: str) -> None:
+def test_mistakes_are_one_line(
+    secateur: Secateur, tiny: Maker, tmp_path: Path, options: tuple[str, ...], says: str
+) -> None:
     pytest.importorskip("fastapi", reason="pip install 'secateur[serve]'")
     model = tiny("llama")
     ladder = tmp_path / "ladder.json"

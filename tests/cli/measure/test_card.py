@@ -24,7 +24,11 @@ WIDTH = Row("width", "ratio=0.2", "structured")
 
 @pytest.fixture
 def pruned(tiny: Maker, tmp_path: Path) -> Path:
-    prune(str(tiny("llama")), tmp_path / "pruned", Width(ratio=0.3, align=8, criterion="magnitude", repair="none"))
+    prune(
+        str(tiny("llama")),
+        tmp_path / "pruned",
+        Width(ratio=0.3, align=8, criterion="magnitude", repair="none"),
+    )
     return tmp_path / "pruned"
 
 
@@ -68,9 +72,17 @@ def test_the_row_with_these_weights(tiny: Maker, tmp_path: Path, pruned: Path) -
 
     source, digest = open_model(str(tiny("llama"))).digest, open_model(str(pruned)).digest
     dense = Row("dense", "", "dense")
-    Job(ref="x", name="x", digest=source, parameters=1, protocols={}, rows=(dense, WIDTH)).write(tmp_path / "compared")
+    Job(ref="x", name="x", digest=source, parameters=1, protocols={}, rows=(dense, WIDTH)).write(
+        tmp_path / "compared"
+    )
     for row, weights, value in ((dense, "", 20.0), (WIDTH, digest, 25.0)):
-        figures = Record(name="perplexity", value=value, unit="perplexity", protocol="wiki.raw (sha256:0...), by hand", model=source)
+        figures = Record(
+            name="perplexity",
+            value=value,
+            unit="perplexity",
+            protocol="wiki.raw (sha256:0...), by hand",
+            model=source,
+        )
         write_part(tmp_path / "compared", row, "pruned", Part(source=source, weights=weights))
         write_part(tmp_path / "compared", row, "quality", Part(source=source, records=(figures,)))
     made = card(str(pruned), compared=tmp_path / "compared", out=tmp_path / "card.md")

@@ -22,7 +22,22 @@ from secateur.cli.shared import options
 from secateur.core.system_memory import tree_bytes
 from secateur_runtime.errors import UsageError
 
-SMALL = ["--samples", "2", "--calib-window", "64", "--window", "64", "-n", "2", "--prompt", "16", "--tokens", "4", "--repeat", "1"]
+SMALL = [
+    "--samples",
+    "2",
+    "--calib-window",
+    "64",
+    "--window",
+    "64",
+    "-n",
+    "2",
+    "--prompt",
+    "16",
+    "--tokens",
+    "4",
+    "--repeat",
+    "1",
+]
 
 
 def _run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
@@ -49,9 +64,27 @@ def _run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_nothing(
-    tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+    tiny: Maker,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    message: str,
 ) -> None:
-    assert _run(monkeypatch, "compare", tiny("llama"), "-o", tmp_path / "out", "--quick", "--backends", "torch", *options) == 2
+    assert (
+        _run(
+            monkeypatch,
+            "compare",
+            tiny("llama"),
+            "-o",
+            tmp_path / "out",
+            "--quick",
+            "--backends",
+            "torch",
+            *options,
+        )
+        == 2
+    )
     output = capsys.readouterr()
     assert output.out == ""
     assert output.err.startswith("error: ")
@@ -60,25 +93,40 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
     assert not (tmp_path / "out" / "compare.json").exists()
 
 
-def test_something_else_is_not_written_over(tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_something_else_is_not_written_over(
+    tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "photo.jpg").touch()
     assert _run(monkeypatch, "compare", tiny("llama"), "-o", tmp_path, "--quick") == 2
     assert "holds something else than a comparison" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["photo.jpg"]
 
 
-@pytest.mark.parametrize(("extra", "options"), [("ray", ["--engine", "ray"]), ("llamacpp", ["--backends", "llamacpp"])])
+@pytest.mark.parametrize(
+    ("extra", "options"), [("ray", ["--engine", "ray"]), ("llamacpp", ["--backends", "llamacpp"])]
+)
 def test_a_missing_extra(
-    tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], extra: str, options: list[str]
+    tiny: Maker,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    extra: str,
+    options: list[str],
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert _run(monkeypatch, "compare", tiny("llama"), "-o", tmp_path / "out", "--backends", "torch", *options) == 2
+    assert (
+        _run(monkeypatch, "compare", tiny("llama"), "-o", tmp_path / "out", "--backends", "torch", *options)
+        == 2
+    )
     assert f"pip install 'secateur[{extra}]'" in capsys.readouterr().err
 
 
 def test_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path / "in")
-    assert _run(monkeypatch, "report", tmp_path / "in", "-o", tmp_path / "out", "--formats", "md,csv", "--json") == 0
+    assert (
+        _run(monkeypatch, "report", tmp_path / "in", "-o", tmp_path / "out", "--formats", "md,csv", "--json")
+        == 0
+    )
     body = json.loads(capsys.readouterr().out)
     assert [Path(path).name for path in body["files"]] == ["report.md", "report.csv"]
     assert body["rows"] == len(ROWS)
@@ -105,13 +153,35 @@ def test_amounts_of_memory() -> None:
 
 
 def _command(model: Path, out: Path, *options: str) -> list[str]:
-    return [sys.executable, "-m", "secateur", "compare", str(model), "-o", str(out), "--targets", "2:4", *SMALL, *options]
+    return [
+        sys.executable,
+        "-m",
+        "secateur",
+        "compare",
+        str(model),
+        "-o",
+        str(out),
+        "--targets",
+        "2:4",
+        *SMALL,
+        *options,
+    ]
 
 
 @pytest.mark.slow
 def test_a_killed_run_goes_on(tiny: Maker, tmp_path: Path) -> None:
     """Killed once a row is finished; the second run repeats nothing that was, and its workers are the only ones left."""
-    command = _command(tiny("llama"), tmp_path / "out", "--methods", "magnitude,wanda", "--backends", "torch", "--workers", "2", "--json")
+    command = _command(
+        tiny("llama"),
+        tmp_path / "out",
+        "--methods",
+        "magnitude,wanda",
+        "--backends",
+        "torch",
+        "--workers",
+        "2",
+        "--json",
+    )
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while not list((tmp_path / "out").rglob("quality.json")):
         assert process.poll() is None
@@ -130,8 +200,20 @@ def test_a_killed_run_goes_on(tiny: Maker, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_four_workers_stay_within_their_memory(tiny: Maker, tmp_path: Path) -> None:
     limit = 2_600_000_000
-    methods = ["--methods", "magnitude,wanda,random,ria", "--backends", "none", "--workers", "4", "--max-ram", str(limit), "--json"]
-    process = subprocess.Popen(_command(tiny("llama"), tmp_path / "out", *methods), stdout=subprocess.PIPE, text=True)
+    methods = [
+        "--methods",
+        "magnitude,wanda,random,ria",
+        "--backends",
+        "none",
+        "--workers",
+        "4",
+        "--max-ram",
+        str(limit),
+        "--json",
+    ]
+    process = subprocess.Popen(
+        _command(tiny("llama"), tmp_path / "out", *methods), stdout=subprocess.PIPE, text=True
+    )
     with _watched(process.pid) as seen:
         output, _ = process.communicate()
     body = json.loads(output)
@@ -163,8 +245,20 @@ def _watched(pid: int) -> Iterator[list[int]]:
 def test_ray_survives_a_worker_that_is_killed(tiny: Maker, tmp_path: Path) -> None:
     """Rows are tasks of a local Ray cluster; one of its workers is killed while it prunes, and the row is done again."""
     pytest.importorskip("ray", reason="pip install 'secateur[ray]'")
-    options = ["--methods", "magnitude,wanda,sparsegpt", "--backends", "none", "--workers", "2", "--engine", "ray", "--json"]
-    process = subprocess.Popen(_command(tiny("llama"), tmp_path / "out", *options), stdout=subprocess.PIPE, text=True)
+    options = [
+        "--methods",
+        "magnitude,wanda,sparsegpt",
+        "--backends",
+        "none",
+        "--workers",
+        "2",
+        "--engine",
+        "ray",
+        "--json",
+    ]
+    process = subprocess.Popen(
+        _command(tiny("llama"), tmp_path / "out", *options), stdout=subprocess.PIPE, text=True
+    )
     killed = 0
     while not killed and process.poll() is None:
         time.sleep(0.05)
@@ -185,7 +279,11 @@ def _kill_a_worker(pid: int) -> int:
         one = waiting.pop()
         try:
             title = Path(f"/proc/{one}/cmdline").read_bytes()
-            waiting += [int(child) for thread in os.listdir(f"/proc/{one}/task") for child in Path(f"/proc/{one}/task/{thread}/children").read_text().split()]
+            waiting += [
+                int(child)
+                for thread in os.listdir(f"/proc/{one}/task")
+                for child in Path(f"/proc/{one}/task/{thread}/children").read_text().split()
+            ]
         except OSError:
             continue
         if title.startswith(b"ray::remote_make"):

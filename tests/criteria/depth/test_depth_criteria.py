@@ -18,7 +18,9 @@ TARGETS = torch.tensor([0, 3, 10, 4, 4, 9, 1])
 def _cosine(a: Tensor, b: Tensor) -> float:
     x: list[float] = a.double().tolist()
     y: list[float] = b.double().tolist()
-    return sum(p * q for p, q in zip(x, y, strict=True)) / math.sqrt(sum(p * p for p in x) * sum(q * q for q in y))
+    return sum(p * q for p, q in zip(x, y, strict=True)) / math.sqrt(
+        sum(p * p for p in x) * sum(q * q for q in y)
+    )
 
 
 def _log_probability(logits: Tensor, token: int) -> float:
@@ -27,7 +29,10 @@ def _log_probability(logits: Tensor, token: int) -> float:
 
 
 def _divergence(dense: Tensor, pruned: Tensor) -> float:
-    return sum(math.exp(_log_probability(dense, k)) * (_log_probability(dense, k) - _log_probability(pruned, k)) for k in range(11))
+    return sum(
+        math.exp(_log_probability(dense, k)) * (_log_probability(dense, k) - _log_probability(pruned, k))
+        for k in range(11)
+    )
 
 
 EXPECTED = {
@@ -41,7 +46,9 @@ EXPECTED = {
 
 @pytest.mark.parametrize("name", list(DEPTH_CRITERIA))
 def test_it_is_its_formula(name: str) -> None:
-    assert DEPTH_CRITERIA[name].function(FIRST, SECOND, TARGETS).tolist() == pytest.approx(EXPECTED[name], rel=1e-4, abs=1e-5)
+    assert DEPTH_CRITERIA[name].function(FIRST, SECOND, TARGETS).tolist() == pytest.approx(
+        EXPECTED[name], rel=1e-4, abs=1e-5
+    )
     assert DEPTH_CRITERIA[name].summary
 
 

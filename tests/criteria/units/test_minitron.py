@@ -31,7 +31,14 @@ def test_hidden_channels_add_up_over_norms_and_each_norm_counts_once() -> None:
     view = make_view("hidden")
     attention, ffn = inputs_of(8, 4), inputs_of(8, 5)
     first, second = make_stats(attention), make_stats(ffn)
-    stats = {"q": first, "k": first, "v": first, "gate": second, "up": second, "o": make_stats(inputs_of(24, 6))}
+    stats = {
+        "q": first,
+        "k": first,
+        "v": first,
+        "gate": second,
+        "up": second,
+        "o": make_stats(inputs_of(24, 6)),
+    }
     scores = minitron(UnitView(view.group, view.weights, stats))
     torch.testing.assert_close(scores.double(), norm_of(attention) + norm_of(ffn))
 

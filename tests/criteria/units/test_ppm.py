@@ -12,5 +12,9 @@ def test_equals_the_formula() -> None:
     # a row of one sign: the size of its least weight adds, it is not taken off
     weights = {**view.weights, "gate": view.weights["gate"].abs() + 1}
     gate, up = weights["gate"].double(), weights["up"].double()
-    expected = [float(g.max() + g.min().abs() + u.max() + u.min().abs()) for g, u in zip(gate, up, strict=True)]
-    torch.testing.assert_close(ppm(UnitView(view.group, weights)).double(), torch.tensor(expected, dtype=torch.float64))
+    expected = [
+        float(g.max() + g.min().abs() + u.max() + u.min().abs()) for g, u in zip(gate, up, strict=True)
+    ]
+    torch.testing.assert_close(
+        ppm(UnitView(view.group, weights)).double(), torch.tensor(expected, dtype=torch.float64)
+    )

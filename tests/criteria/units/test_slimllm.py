@@ -26,14 +26,19 @@ def test_heads_equal_the_formula_on_the_activations() -> None:
     view, inputs = make_view("kv"), inputs_of(24)
     weight = view.weights["o"]
     scores = slimllm(UnitView(view.group, view.weights, {"o": make_stats(inputs)}))
-    expected = [8 - correlation(inputs, weight, [other for other in range(3) if other != unit], 8) for unit in range(3)]
+    expected = [
+        8 - correlation(inputs, weight, [other for other in range(3) if other != unit], 8)
+        for unit in range(3)
+    ]
     torch.testing.assert_close(scores.tolist(), expected, rtol=1e-3, atol=1e-4)
 
 
 def test_neurons_equal_the_formula_on_the_activations() -> None:
     view, above, inner = make_view("ffn"), inputs_of(8, 2), inputs_of(12, 3)
     first = make_stats(above)
-    scores = slimllm(UnitView(view.group, view.weights, {"gate": first, "up": first, "down": make_stats(inner)}))
+    scores = slimllm(
+        UnitView(view.group, view.weights, {"gate": first, "up": first, "down": make_stats(inner)})
+    )
     gate, up, down = (view.weights[name].double() for name in ("gate", "up", "down"))
     output = inner.double() @ down.T
     values, vectors = np.linalg.eig(np.cov(output.numpy().T, bias=True))
@@ -42,6 +47,10 @@ def test_neurons_equal_the_formula_on_the_activations() -> None:
     expected = []
     for i in range(12):
         projected = np.abs(down[:, i].numpy() @ vectors) * power * float(inner[:, i].double().norm())
-        expected.append(float((gate[i] * size).norm() + (up[i] * size).norm()) + float(np.linalg.norm(projected)))
+        expected.append(
+            float((gate[i] * size).norm() + (up[i] * size).norm()) + float(np.linalg.norm(projected))
+        )
     # norms over tokens are root mean squares here, the same factor everywhere
-    torch.testing.assert_close(scores.double() * tokens**0.5, torch.tensor(expected, dtype=torch.float64), rtol=1e-4, atol=0)
+    torch.testing.assert_close(
+        scores.double() * tokens**0.5, torch.tensor(expected, dtype=torch.float64), rtol=1e-4, atol=0
+    )

@@ -14,7 +14,11 @@ def test_equals_the_formula() -> None:
     expected = []
     for unit in range(3):
         rows, few = range(unit * 8, unit * 8 + 8), range(unit * 4, unit * 4 + 4)
-        channels = [change["q"][r] for r in rows] + [change["q.bias"][r] for r in rows] + [change["o"][:, r] for r in rows]
+        channels = (
+            [change["q"][r] for r in rows]
+            + [change["q.bias"][r] for r in rows]
+            + [change["o"][:, r] for r in rows]
+        )
         channels += [change[name][r] for name in ("k", "v") for r in few]
         expected.append(float(sum(channel.sum().abs() for channel in channels)))
     torch.testing.assert_close(taylor(view).double(), torch.tensor(expected, dtype=torch.float64))

@@ -19,7 +19,15 @@ from secateur.export.cards.pruned_card import Facts, model_card
 from secateur.model.formats.open_source import hub_name
 from secateur.model.handle import open_model
 
-FACTS: dict[str, Any] = {"name": "tiny", "base": "", "parameters": 1000, "bytes": 2000, "zeros": 0.0, "difference": 1e-7, "stock": True}
+FACTS: dict[str, Any] = {
+    "name": "tiny",
+    "base": "",
+    "parameters": 1000,
+    "bytes": 2000,
+    "zeros": 0.0,
+    "difference": 1e-7,
+    "stock": True,
+}
 
 
 def _front(card: str) -> dict[str, Any]:
@@ -43,10 +51,19 @@ def test_a_written_folder_tells_of_itself(tiny: Maker, tmp_path: Path, stock: bo
     (source / "README.md").write_text("the card of the source")
     keep = {f"{index}.ffn": tuple(range(64)) for index in range(3)} | {"hidden": tuple(range(60))}
     drop = () if stock else ("1.attn",)
-    plan = Plan(model=open_model(str(source)).digest, keep=keep, drop=drop, made_by={"repair": "none", "target": "ratio=0.3"})
+    plan = Plan(
+        model=open_model(str(source)).digest,
+        keep=keep,
+        drop=drop,
+        made_by={"repair": "none", "target": "ratio=0.3"},
+    )
     made = secateur.apply(plan, str(source), tmp_path / "out")
     card = (tmp_path / "out" / "README.md").read_text()
-    assert _front(card) == {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": ["pruned", "secateur"]}
+    assert _front(card) == {
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["pruned", "secateur"],
+    }
     assert "the card of the source" not in card
     assert str(tmp_path) not in card
     assert f"| {open_model(str(source)).graph.parameters:,} | {made.parameters:,} |" in card
@@ -67,7 +84,10 @@ def test_zeros_and_calibration(tiny: Maker, tmp_path: Path) -> None:
     card = (tmp_path / "out" / "README.md").read_text()
     assert "Single weights of 21 matrices, set to zero: 0.5." in card
     assert f"| zeros in the pruned matrices | | {made.sparsity:.1%} |" in card
-    assert f"Calibration text: mine.txt, 2 windows of 64 tokens, digest `{plan.made_by['calibration_digest']}`" in card
+    assert (
+        f"Calibration text: mine.txt, 2 windows of 64 tokens, digest `{plan.made_by['calibration_digest']}`"
+        in card
+    )
     assert "Criterion for weights: wanda" in card
     assert str(tmp_path) not in card
     stored = open_model(str(tmp_path / "out")).source.read("model.embed_tokens.weight")
@@ -76,7 +96,9 @@ def test_zeros_and_calibration(tiny: Maker, tmp_path: Path) -> None:
 
 def test_heads_and_blocks(tiny: Maker) -> None:
     graph = open_model(str(tiny("llama"))).graph
-    card = model_card(Plan(model="sha256:0", keep={"0.head": (0, 2), "1.kv": (0,)}, drop=("2",)), graph, Facts(**FACTS))
+    card = model_card(
+        Plan(model="sha256:0", keep={"0.head": (0, 2), "1.kv": (0,)}, drop=("2",)), graph, Facts(**FACTS)
+    )
     assert "Key-value heads per block: 2 before, 1 to 2 (mean 1.5) after." in card
     assert "Query heads per block: 4 before, 2 after." in card
     assert "Whole blocks removed, of 3 blocks counted from 0: 2." in card
@@ -88,5 +110,11 @@ def test_only_a_hub_id_is_a_base_model(tiny: Maker, tmp_path: Path, monkeypatch:
     (tmp_path / "org" / "local").mkdir(parents=True)
     names = {"org/name": "org/name", "org/local": "", "smollm2-135m": "", "/some/where": "", "model.gguf": ""}
     assert {name: hub_name(name) for name in names} == names
-    front = _front(model_card(Plan(model="sha256:0"), open_model(str(tiny("llama"))).graph, Facts(**{**FACTS, "base": "org/name"})))
+    front = _front(
+        model_card(
+            Plan(model="sha256:0"),
+            open_model(str(tiny("llama"))).graph,
+            Facts(**{**FACTS, "base": "org/name"}),
+        )
+    )
     assert front["base_model"] == "org/name"

@@ -32,10 +32,17 @@ def draw(grid: Grid, rows: int, groups: int, seed: int) -> Codes:
 
     scales = torch.randn(rows, groups, generator=generator)
     scales = scales.half() if grid.symmetric else exact_scales(scales, grid.bits).half()
-    return Codes(grid, codes(rows, groups * grid.group), scales, None if grid.symmetric else codes(rows, groups))
+    return Codes(
+        grid, codes(rows, groups * grid.group), scales, None if grid.symmetric else codes(rows, groups)
+    )
 
 
-@given(st.sampled_from([*KINDS, "int8-g32", "int7-g32", "int2a-g32"]), st.integers(1, 4), st.integers(1, 3), st.integers(0, 99))
+@given(
+    st.sampled_from([*KINDS, "int8-g32", "int7-g32", "int2a-g32"]),
+    st.integers(1, 4),
+    st.integers(1, 3),
+    st.integers(0, 99),
+)
 def test_ggufs_decoder_reads_the_weight(name: str, rows: int, groups: int, seed: int) -> None:
     codes = draw(Grid.parse(name), rows, groups, seed)
     packed = pack_codes("w", codes)

@@ -30,10 +30,17 @@ def byte_level(kind: str, *, ignore_merges: bool = False, **changes: Any) -> Any
     steps: list[Any] = [pre_tokenizers.Digits(individual_digits=True)] if digits else []
     steps += [pre_tokenizers.Split(Regex(pattern), behavior="isolated")] if pattern else []
     backend = Tokenizer(models.BPE(ignore_merges=ignore_merges))
-    backend.pre_tokenizer = pre_tokenizers.Sequence([*steps, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=not pattern)])
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [*steps, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=not pattern)]
+    )
     backend.decoder = decoders.ByteLevel()
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    backend.train_from_iterator([TEXT], trainers.BpeTrainer(vocab_size=384, special_tokens=["<s>", "</s>"], initial_alphabet=alphabet, show_progress=False))
+    backend.train_from_iterator(
+        [TEXT],
+        trainers.BpeTrainer(
+            vocab_size=384, special_tokens=["<s>", "</s>"], initial_alphabet=alphabet, show_progress=False
+        ),
+    )
     return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>", **changes)
 
 
@@ -46,15 +53,27 @@ def sentencepiece(*, prefix: bool) -> Any:
     words = [SPACE + word for word in TEXT.split()]
     learner.train_from_iterator(words, trainers.BpeTrainer(vocab_size=100, show_progress=False))
     learnt = json.loads(learner.to_str())["model"]
-    names = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *sorted(learnt["vocab"], key=learnt["vocab"].__getitem__)]
+    names = [
+        "<unk>",
+        "<s>",
+        "</s>",
+        *(f"<0x{byte:02X}>" for byte in range(256)),
+        *sorted(learnt["vocab"], key=learnt["vocab"].__getitem__),
+    ]
     vocabulary = {name: index for index, name in enumerate(names)}
     merges = [tuple(pair) for pair in learnt["merges"]]
-    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    backend = Tokenizer(
+        models.BPE(vocab=vocabulary, merges=merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True)
+    )
     replace = normalizers.Replace(" ", SPACE)
     backend.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), replace]) if prefix else replace
-    backend.decoder = decoders.Sequence([decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()])
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
     backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
-    return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
+    )
 
 
 def with_tokenizer(whole: Path, folder: Path, tokenizer: Any) -> Path:
@@ -88,7 +107,10 @@ def test_sentencepiece(tiny: Maker, tmp_path: Path, prefix: bool) -> None:
     assert header.get("tokenizer.ggml.add_bos_token") is True
     assert header.get("tokenizer.ggml.token_type")[:4] == [2, 3, 3, 6]
     text = "A gardener cuts 30 branches. Ünïcode 🙂"
-    assert open_source(str(tmp_path / "a.gguf")).tokenizer()(text)["input_ids"] == open_source(str(folder)).tokenizer()(text)["input_ids"]
+    assert (
+        open_source(str(tmp_path / "a.gguf")).tokenizer()(text)["input_ids"]
+        == open_source(str(folder)).tokenizer()(text)["input_ids"]
+    )
 
 
 def test_ids_without_a_token_are_unused() -> None:
@@ -97,7 +119,9 @@ def test_ids_without_a_token_are_unused() -> None:
     fields = tokenizer_fields(tokenizer, {"vocab_size": size}, SPLITS)
     assert fields["tokenizer.ggml.tokens"][-1] == f"[PAD{size - 1}]"
     assert fields["tokenizer.ggml.token_type"][-2:] == [5, 5]
-    with pytest.raises(UnsupportedModelError, match=f"its tokenizer has {len(tokenizer)} tokens and its embeddings 300"):
+    with pytest.raises(
+        UnsupportedModelError, match=f"its tokenizer has {len(tokenizer)} tokens and its embeddings 300"
+    ):
         tokenizer_fields(tokenizer, {"vocab_size": 300}, SPLITS)
 
 
@@ -129,6 +153,12 @@ def test_the_name_tells_llama_cpp_of_white_space() -> None:
         assert model_name(name, plain) == "my-phi"
     assert model_name("pruned", plain) == "pruned"
     stripping = byte_level("gpt-2")
-    stripping.add_tokens([AddedToken("<unk>", rstrip=True, special=True), AddedToken("<|endoftext|>", rstrip=True, special=True)], special_tokens=True)
+    stripping.add_tokens(
+        [
+            AddedToken("<unk>", rstrip=True, special=True),
+            AddedToken("<|endoftext|>", rstrip=True, special=True),
+        ],
+        special_tokens=True,
+    )
     assert model_name("pruned", stripping) == "pruned (Phi-3)"
     assert model_name("my-phi3", stripping) == "my-phi3"

@@ -15,7 +15,12 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from tests.conftest import Maker
 
-from secateur.model.formats.compressed_tensors import PackedSource, packed_tensors, quantization_config, unpacked
+from secateur.model.formats.compressed_tensors import (
+    PackedSource,
+    packed_tensors,
+    quantization_config,
+    unpacked,
+)
 from secateur.model.handle import open_model
 from secateur.quantizers.rtn import nearest
 from secateur_runtime.errors import SecateurError
@@ -51,9 +56,16 @@ def test_codes_survive_packing(bits: int, symmetric: bool, rows: int, groups: in
     def draw(*shape: int) -> torch.Tensor:
         return torch.randint(grid.lowest, grid.highest + 1, shape, generator=generator, dtype=torch.int8)
 
-    codes = Codes(grid, draw(rows, groups * group), torch.rand(rows, groups, generator=generator).half(), None if symmetric else draw(rows, groups))
+    codes = Codes(
+        grid,
+        draw(rows, groups * group),
+        torch.rand(rows, groups, generator=generator).half(),
+        None if symmetric else draw(rows, groups),
+    )
     stored = packed_tensors("w", codes)
-    assert sum(tensor.nbytes for name, tensor in stored.items() if not name.endswith("_shape")) == codes.nbytes
+    assert (
+        sum(tensor.nbytes for name, tensor in stored.items() if not name.endswith("_shape")) == codes.nbytes
+    )
     back = unpacked("w", grid, stored)
     assert torch.equal(back.values, codes.values)
     assert torch.equal(back.dense(), codes.dense())
@@ -66,8 +78,14 @@ def test_a_packed_weight_reads_as_the_package_decompresses_it(folder: Path) -> N
     model = open_model(str(folder))
     assert isinstance(model.source, PackedSource)
     assert model.source.tensors[WEIGHT].dtype == "int3a-g32"
-    stored = {name.removeprefix(WEIGHT.removesuffix("weight")): tensor for name, tensor in load_file(folder / "model.safetensors").items() if WEIGHT in name}
-    scheme = QuantizationScheme(**json.loads((folder / "config.json").read_text())["quantization_config"]["config_groups"]["group_0"])
+    stored = {
+        name.removeprefix(WEIGHT.removesuffix("weight")): tensor
+        for name, tensor in load_file(folder / "model.safetensors").items()
+        if WEIGHT in name
+    }
+    scheme = QuantizationScheme(
+        **json.loads((folder / "config.json").read_text())["quantization_config"]["config_groups"]["group_0"]
+    )
     theirs = PackedQuantizationCompressor.decompress(stored, scheme)["weight"]
     assert torch.equal(model.source.read(WEIGHT), theirs.float())
     assert torch.equal(torch.cat(list(model.source.pieces(WEIGHT))), model.source.read(WEIGHT))
@@ -82,14 +100,25 @@ def test_a_model_that_the_package_compressed_reads_as_it_runs(tiny: Maker, tmp_p
     model: Any = AutoModelForCausalLM.from_pretrained(tiny("llama", dtype="bfloat16"), dtype=torch.bfloat16)
     weights = {"num_bits": 4, "type": "int", "symmetric": True, "strategy": "group", "group_size": 16}
     ignore = ["lm_head", "model.layers.0.mlp.up_proj"]
-    apply_quantization_config(model, QuantizationConfig(config_groups={"g": {"targets": ["Linear"], "weights": weights}}, ignore=ignore))
+    apply_quantization_config(
+        model,
+        QuantizationConfig(config_groups={"g": {"targets": ["Linear"], "weights": weights}}, ignore=ignore),
+    )
     for module in model.modules():
         if hasattr(module, "weight_scale"):
-            module.weight_scale.data = (module.weight.detach().unflatten(1, (-1, 16)).abs().amax(-1) / 8).to(torch.bfloat16)
+            module.weight_scale.data = (module.weight.detach().unflatten(1, (-1, 16)).abs().amax(-1) / 8).to(
+                torch.bfloat16
+            )
     compressor = ModelCompressor.from_pretrained_model(model)
     compressor.compress_model(model)
-    shutil.copytree(tiny("llama", dtype="bfloat16"), tmp_path / "out", ignore=shutil.ignore_patterns("*.safetensors"))
-    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, tmp_path / "out" / "model.safetensors", metadata={"format": "pt"})
+    shutil.copytree(
+        tiny("llama", dtype="bfloat16"), tmp_path / "out", ignore=shutil.ignore_patterns("*.safetensors")
+    )
+    save_file(
+        {name: tensor.contiguous() for name, tensor in model.state_dict().items()},
+        tmp_path / "out" / "model.safetensors",
+        metadata={"format": "pt"},
+    )
     compressor.update_config(str(tmp_path / "out"))
     opened = open_model(str(tmp_path / "out"))
     assert isinstance(opened.source, PackedSource)
@@ -119,9 +148,16 @@ def _order(tensors: dict[str, torch.Tensor]) -> None:
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [(_shape, "is missing"), (_scale, "does not fit its scales"), (_words, "does not fit its scales"), (_order, "groups of .* are out of order")],
+    [
+        (_shape, "is missing"),
+        (_scale, "does not fit its scales"),
+        (_words, "does not fit its scales"),
+        (_order, "groups of .* are out of order"),
+    ],
 )
-def test_damage_is_one_line(folder: Path, change: Callable[[dict[str, torch.Tensor]], None], message: str) -> None:
+def test_damage_is_one_line(
+    folder: Path, change: Callable[[dict[str, torch.Tensor]], None], message: str
+) -> None:
     tensors = load_file(folder / "model.safetensors")
     change(tensors)
     save_file(tensors, folder / "model.safetensors")
@@ -131,11 +167,19 @@ def test_damage_is_one_line(folder: Path, change: Callable[[dict[str, torch.Tens
 
 
 @pytest.mark.parametrize(
-    "config", [{"quant_method": "gptq", "bits": 4}, {"quant_method": "compressed-tensors", "format": "float-quantized"}, "int4", {"format": "pack-quantized"}]
+    "config",
+    [
+        {"quant_method": "gptq", "bits": 4},
+        {"quant_method": "compressed-tensors", "format": "float-quantized"},
+        "int4",
+        {"format": "pack-quantized"},
+    ],
 )
 def test_another_quantisation_is_named(folder: Path, config: object) -> None:
     _configure(folder, quantization_config=config)
-    with pytest.raises(SecateurError, match="of quantised folders only compressed-tensors pack-quantized is read"):
+    with pytest.raises(
+        SecateurError, match="of quantised folders only compressed-tensors pack-quantized is read"
+    ):
         open_model(str(folder))
 
 

@@ -21,7 +21,9 @@ def test_a_folder_wins_over_a_hub_id(tiny: Maker, tmp_path: Path, monkeypatch: p
 
 def test_a_hub_id_that_is_not_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(SourceError, match=r"org/no-such-model: not on this machine, and the hub cannot be reached") as caught:
+    with pytest.raises(
+        SourceError, match=r"org/no-such-model: not on this machine, and the hub cannot be reached"
+    ) as caught:
         open_source("org/no-such-model")
     assert "\n" not in str(caught.value)
 
@@ -40,7 +42,9 @@ def test_a_hub_id_that_is_here(tiny: Maker, monkeypatch: pytest.MonkeyPatch) -> 
     assert not any("bin" in pattern or pattern == "*" for pattern in seen["org/name"])
 
 
-@pytest.mark.parametrize("ref", ["nowhere", "./nowhere/model", "/nowhere/model", "org/model.gguf", "a/b/c", ""])
+@pytest.mark.parametrize(
+    "ref", ["nowhere", "./nowhere/model", "/nowhere/model", "org/model.gguf", "a/b/c", ""]
+)
 def test_nothing_there(ref: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SourceError, match=r"does not exist|no config\.json") as caught:

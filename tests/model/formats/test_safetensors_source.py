@@ -96,22 +96,32 @@ def test_companions_make_the_same_tokenizer(folder: Path, tmp_path: Path) -> Non
     source = open_source(str(folder))
     source.copy_companions(out)
     assert AutoTokenizer.from_pretrained(out)(TEXT).input_ids == source.tokenizer()(TEXT).input_ids
-    assert {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"} <= {path.name for path in out.iterdir()}
+    assert {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"} <= {
+        path.name for path in out.iterdir()
+    }
 
 
 @pytest.mark.parametrize("kind", ["TokenizersBackend", "LlamaTokenizerFast", "Qwen2Tokenizer", ""])
 @pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3"])
-def test_the_tokenizer_is_the_one_that_the_class_of_the_config_leads_to(family: str, kind: str, tiny: Maker, tmp_path: Path) -> None:
+def test_the_tokenizer_is_the_one_that_the_class_of_the_config_leads_to(
+    family: str, kind: str, tiny: Maker, tmp_path: Path
+) -> None:
     from transformers import AutoTokenizer
 
     folder = Path(shutil.copytree(tiny(family), tmp_path / "model"))
     named = json.loads((folder / "tokenizer_config.json").read_text())
     named.pop("tokenizer_class")
-    (folder / "tokenizer_config.json").write_text(json.dumps(named | ({"tokenizer_class": kind} if kind else {})))
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps(named | ({"tokenizer_class": kind} if kind else {}))
+    )
     found, theirs = open_source(str(folder)).tokenizer(), AutoTokenizer.from_pretrained(folder)
     assert type(found) is type(theirs)
     assert found(TEXT).input_ids == theirs(TEXT).input_ids
-    assert (found.chat_template, found.all_special_ids, found.name_or_path) == (theirs.chat_template, theirs.all_special_ids, theirs.name_or_path)
+    assert (found.chat_template, found.all_special_ids, found.name_or_path) == (
+        theirs.chat_template,
+        theirs.all_special_ids,
+        theirs.name_or_path,
+    )
 
 
 def test_a_folder_without_tokenizer_opens_and_says_so_when_asked(folder: Path, tmp_path: Path) -> None:
@@ -155,13 +165,18 @@ NORM = "model.norm.weight"
         (lambda header: header[NORM].update(shape=[-64]), "no usable shape or offsets"),
         (lambda header: header[NORM].update(shape=[True]), "no usable shape or offsets"),
         (lambda header: header[NORM].update(shape=[63]), "has 256 bytes"),
-        (lambda header: header[NORM].update(dtype="F8_E4M3"), "is stored as 'F8_E4M3', which cannot be pruned"),
+        (
+            lambda header: header[NORM].update(dtype="F8_E4M3"),
+            "is stored as 'F8_E4M3', which cannot be pruned",
+        ),
         (lambda header: header[NORM].update(dtype=["F32"]), r"is stored as \['F32'\]"),
         (lambda header: header.update({NORM: 3}), "is not described"),
         (lambda header: header.pop(NORM), "is expected|end at byte"),
     ],
 )
-def test_damaged_headers(folder: Path, change: Callable[[dict[str, dict[str, object]]], None], message: str) -> None:
+def test_damaged_headers(
+    folder: Path, change: Callable[[dict[str, dict[str, object]]], None], message: str
+) -> None:
     rewrite(folder / "model.safetensors", change)
     with pytest.raises(SourceError, match=message) as caught:
         open_source(str(folder))
@@ -203,7 +218,9 @@ def test_mutated_headers_are_an_error_or_sound(tiny: Maker, tmp_path: Path, data
 def test_a_truncated_file(folder: Path) -> None:
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(SourceError, match=r"damaged or cut short: its tensors end at byte .* get the file again"):
+    with pytest.raises(
+        SourceError, match=r"damaged or cut short: its tensors end at byte .* get the file again"
+    ):
         open_source(str(folder))
 
 
@@ -248,7 +265,9 @@ def test_an_index_that_lists_a_tensor_its_shard_lacks(sharded: Path) -> None:
     index = json.loads(path.read_text())
     index["weight_map"]["model.extra.weight"] = next(iter(index["weight_map"].values()))
     path.write_text(json.dumps(index))
-    with pytest.raises(SourceError, match=r"lists tensors that its shards do not hold, such as model.extra.weight"):
+    with pytest.raises(
+        SourceError, match=r"lists tensors that its shards do not hold, such as model.extra.weight"
+    ):
         open_source(str(sharded))
 
 
@@ -261,7 +280,13 @@ def test_a_tensor_in_two_shards(sharded: Path) -> None:
 
 @pytest.mark.parametrize(
     ("config", "message"),
-    [(None, "has no config.json"), ("{", "config.json is not JSON"), ("[" * 100_000, "is not JSON"), ("[]", "is not a JSON object"), (b"\xff", "is not JSON")],
+    [
+        (None, "has no config.json"),
+        ("{", "config.json is not JSON"),
+        ("[" * 100_000, "is not JSON"),
+        ("[]", "is not a JSON object"),
+        (b"\xff", "is not JSON"),
+    ],
 )
 def test_config_trouble(folder: Path, config: str | bytes | None, message: str) -> None:
     path = folder / "config.json"
@@ -275,7 +300,9 @@ def test_config_trouble(folder: Path, config: str | bytes | None, message: str) 
 
 def test_pickles_are_refused(folder: Path) -> None:
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    with pytest.raises(SourceError, match=r"has only pytorch_model.bin, which can run code when it is opened"):
+    with pytest.raises(
+        SourceError, match=r"has only pytorch_model.bin, which can run code when it is opened"
+    ):
         open_source(str(folder))
 
 

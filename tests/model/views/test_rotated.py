@@ -23,14 +23,21 @@ SANDWICHED = ("gemma2", "gemma3_text")
 
 
 def orthogonal(*shape: int, seed: int = 0) -> Tensor:
-    found: Tensor = torch.linalg.qr(torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)))[0]
+    found: Tensor = torch.linalg.qr(
+        torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    )[0]
     return found
 
 
 def rotation_of(model: Opened, states: bool) -> Rotation:
     """A far rotation of everything that may be rotated."""
     graph = model.graph
-    heads = {block.index: orthogonal(block.shape.n_kv_heads, block.shape.head_dim, block.shape.head_dim, seed=block.index) for block in graph.blocks}
+    heads = {
+        block.index: orthogonal(
+            block.shape.n_kv_heads, block.shape.head_dim, block.shape.head_dim, seed=block.index
+        )
+        for block in graph.blocks
+    }
     return Rotation(orthogonal(graph.hidden_size, graph.hidden_size) if states else None, heads)
 
 
@@ -55,7 +62,11 @@ def test_predictions_stay(tiny: Maker, family: str, biased: bool) -> None:
     model = open_model(str(tiny(family, **({"attention_bias": True, "mlp_bias": True} if biased else {}))))
     source = Rotated(model.source, model.graph, rotation_of(model, states=family not in SANDWICHED))
     whole = logits(model.source)
-    changed = [name for name in model.source.tensors if not torch.allclose(source.read(name).float(), model.source.read(name).float(), atol=1e-3)]
+    changed = [
+        name
+        for name in model.source.tensors
+        if not torch.allclose(source.read(name).float(), model.source.read(name).float(), atol=1e-3)
+    ]
     assert len(changed) >= (2 if family in SANDWICHED else 6) * len(model.graph.blocks)
     assert float((logits(source) - whole).abs().max() / whole.abs().max()) <= 1e-5
 
@@ -87,4 +98,7 @@ def test_a_family_that_scales_what_it_adds_is_refused(tiny: Maker, tmp_path: Pat
         check_rotation(model.graph, model.source.config)
     states = Rotation(orthogonal(model.graph.hidden_size, model.graph.hidden_size))
     whole = logits(model.source)
-    assert float((logits(Rotated(model.source, model.graph, states)) - whole).abs().max() / whole.abs().max()) > 1e-3
+    assert (
+        float((logits(Rotated(model.source, model.graph, states)) - whole).abs().max() / whole.abs().max())
+        > 1e-3
+    )

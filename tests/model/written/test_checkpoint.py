@@ -27,7 +27,10 @@ def test_publish_moves_everything_at_once(tmp_path: Path) -> None:
 
 
 def test_an_error_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="boom"), writing(tmp_path / "out", JOB, 2, overwrite=False) as checkpoint:
+    with (
+        pytest.raises(ValueError, match="boom"),
+        writing(tmp_path / "out", JOB, 2, overwrite=False) as checkpoint,
+    ):
         checkpoint.write(0, TENSORS)
         raise ValueError("boom")
     assert not list(tmp_path.iterdir())
@@ -38,7 +41,10 @@ def test_an_interrupt_keeps_finished_shards_for_the_same_job_only(tmp_path: Path
     with pytest.raises(KeyboardInterrupt), writing(out, JOB, 3, overwrite=False) as checkpoint:
         checkpoint.write(0, TENSORS)
         raise KeyboardInterrupt
-    with pytest.raises(OutputError, match="unfinished run with other settings"), writing(out, {"plan": "b"}, 3, overwrite=False):
+    with (
+        pytest.raises(OutputError, match="unfinished run with other settings"),
+        writing(out, {"plan": "b"}, 3, overwrite=False),
+    ):
         pass
     with writing(out, JOB, 3, overwrite=False) as checkpoint:
         assert checkpoint.finished() == 1
@@ -79,5 +85,8 @@ def test_an_existing_model_is_replaced_only_when_asked(tmp_path: Path) -> None:
 
 def test_a_file_in_the_way_of_the_parent_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="cannot write"), writing(tmp_path / "file" / "out", JOB, 1, overwrite=False):
+    with (
+        pytest.raises(OutputError, match="cannot write"),
+        writing(tmp_path / "file" / "out", JOB, 1, overwrite=False),
+    ):
         pass

@@ -27,10 +27,17 @@ def _option(perplexity: float, speed: float, file: int, *, fits: bool = True, st
     return Option(Cut("dense", 0.0, {}, ()), stored, file, file, full, full, perplexity, True, fits)
 
 
-EXACT, FOUR_BIT, CUT, BROKEN = _option(1.0, 10, 200), _option(1.27, 20, 100), _option(1.7, 30, 80), _option(9.0, 90, 40)
+EXACT, FOUR_BIT, CUT, BROKEN = (
+    _option(1.0, 10, 200),
+    _option(1.27, 20, 100),
+    _option(1.7, 30, 80),
+    _option(9.0, 90, 40),
+)
 
 
-@pytest.mark.parametrize(("goal", "best"), [("accuracy", EXACT), ("balanced", FOUR_BIT), ("speed", CUT), ("size", CUT)])
+@pytest.mark.parametrize(
+    ("goal", "best"), [("accuracy", EXACT), ("balanced", FOUR_BIT), ("speed", CUT), ("size", CUT)]
+)
 def test_a_goal_decides(goal: str, best: Option) -> None:
     assert choose([BROKEN, CUT, FOUR_BIT, EXACT], goal) == best
     assert choose([_option(1.0, 99, 1, fits=False), BROKEN, CUT, FOUR_BIT, EXACT], goal) == best
@@ -43,7 +50,9 @@ def test_where_all_cost_too_much_the_most_accurate_is_taken(goal: str) -> None:
 
 
 def test_nearly_as_fast_is_enough() -> None:
-    assert choose([_option(1.27, 20, 100), _option(1.1, 18.5, 120), _option(1.0, 10, 200)], "balanced") == _option(1.1, 18.5, 120)
+    assert choose(
+        [_option(1.27, 20, 100), _option(1.1, 18.5, 120), _option(1.0, 10, 200)], "balanced"
+    ) == _option(1.1, 18.5, 120)
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen3", "gemma3_text"])
@@ -62,14 +71,27 @@ def test_the_size_after_pruning_comes_true(tiny: Maker, tmp_path: Path) -> None:
     model = tiny("llama", num_hidden_layers=5)
     sizes = Sizes(open_model(str(model)), load_profile("pi5"), 64)
     _, width, depth = sizes.cuts([0.33], [0.2], 32)
-    prune(str(model), tmp_path / "w", Width(ratio=0.33, criterion="magnitude", repair="none"), settings=Settings())
-    prune(str(model), tmp_path / "d", Depth(drop_layers=1, criterion="influence", repair="none"), settings=Settings())
+    prune(
+        str(model),
+        tmp_path / "w",
+        Width(ratio=0.33, criterion="magnitude", repair="none"),
+        settings=Settings(),
+    )
+    prune(
+        str(model),
+        tmp_path / "d",
+        Depth(drop_layers=1, criterion="influence", repair="none"),
+        settings=Settings(),
+    )
     for cut, folder in ((width, "w"), (depth, "d")):
         left = open_model(str(tmp_path / folder)).graph
         taken = sizes.taken(cut, "q8_0")
         assert taken.footprint.parameters == left.parameters
         assert taken.work.layers == len(left.blocks)
-        assert taken.file == pytest.approx(export(str(tmp_path / folder), tmp_path / f"{folder}.gguf", kind="q8_0", verify=False).bytes, rel=0.05)
+        assert taken.file == pytest.approx(
+            export(str(tmp_path / folder), tmp_path / f"{folder}.gguf", kind="q8_0", verify=False).bytes,
+            rel=0.05,
+        )
 
 
 def test_what_a_token_reads(tiny: Maker) -> None:
@@ -78,12 +100,18 @@ def test_what_a_token_reads(tiny: Maker) -> None:
     taken = sizes.taken(sizes.cuts([], [], 32)[0], "q4_0")
     head = model.graph.vocab_size * model.graph.hidden_size * 34 / 32
     assert taken.work.weights[OUTPUT] == pytest.approx(head, rel=1e-6)
-    assert taken.file > taken.work.weights["q4_0"] + 2 * head * 0.99 - head, "embeddings are stored, not read whole"
+    assert taken.file > taken.work.weights["q4_0"] + 2 * head * 0.99 - head, (
+        "embeddings are stored, not read whole"
+    )
     assert taken.work.cache == 64 * 3 * 2 * 2 * 16 * 2
 
 
-def _advise(model: Path, device: str, ram: str | None = None, context: int = 64, goal: str = "balanced") -> Advice:
-    return secateur.advise(str(model), device=device, ram=ram, context=context, goal=goal, verbs=("recover", "serve"))
+def _advise(
+    model: Path, device: str, ram: str | None = None, context: int = 64, goal: str = "balanced"
+) -> Advice:
+    return secateur.advise(
+        str(model), device=device, ram=ram, context=context, goal=goal, verbs=("recover", "serve")
+    )
 
 
 def test_everything_listed_as_fitting_fits(tiny: Maker) -> None:
@@ -128,7 +156,10 @@ ANSWERS = {
 @pytest.mark.parametrize("device", ANSWERS)
 def test_reasons_follow_from_the_device(tiny: Maker, device: str) -> None:
     verdicts = {one.kind: one for one in _advise(tiny("llama"), device).verdicts}
-    assert tuple(verdicts[kind].answer for kind in ("unstructured", "2:4", "runtime-adaptive")) == ANSWERS[device]
+    assert (
+        tuple(verdicts[kind].answer for kind in ("unstructured", "2:4", "runtime-adaptive"))
+        == ANSWERS[device]
+    )
     assert all(one.reason for one in verdicts.values())
     assert "VBMI2" in verdicts["unstructured"].reason or device != "laptop"
 

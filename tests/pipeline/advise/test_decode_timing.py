@@ -14,7 +14,16 @@ from secateur.device.decode_model import Clock, Work
 from secateur.device.profile import OUTPUT
 from secateur.device.synthetic_gguf import Synthetic
 from secateur.model.handle import open_model
-from secateur.pipeline.advise.decode_timing import KINDS, LONG, PROMPT, TOKENS, Clocking, Timed, rates, synthetics
+from secateur.pipeline.advise.decode_timing import (
+    KINDS,
+    LONG,
+    PROMPT,
+    TOKENS,
+    Clocking,
+    Timed,
+    rates,
+    synthetics,
+)
 from secateur.runtime import Memory
 from secateur.runtime.timed_turns import Spread, take_turns
 
@@ -44,7 +53,9 @@ def _timed(clock: Clock, *, disturbed: float) -> dict[str, Timed]:
         copied = model.bytes[model.kind] if model.kind == "q4_0" else 0.0
         file = int(sum(model.bytes.values()))
         memory = Memory(0, int(60e6 + file + model.cache * context + copied), 0)
-        found[name] = Timed(model, Spread(seconds, seconds / (1 + disturbed), 3 * seconds), cache, memory, file, context)
+        found[name] = Timed(
+            model, Spread(seconds, seconds / (1 + disturbed), 3 * seconds), cache, memory, file, context
+        )
     return found
 
 

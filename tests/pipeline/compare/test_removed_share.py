@@ -32,4 +32,7 @@ def test_zeros(tiny: Maker, tmp_path: Path) -> None:
     for block, (attention, ffn) in zip(made.graph.blocks, removed(made.graph, plan), strict=True):
         for half, share in (("attn", attention), ("ffn", ffn)):
             tensors = [made.source.read(name) for name in block.halves[half]]
-            assert share == pytest.approx(sum(int((tensor == 0).sum()) for tensor in tensors) / sum(tensor.numel() for tensor in tensors))
+            assert share == pytest.approx(
+                sum(int((tensor == 0).sum()) for tensor in tensors)
+                / sum(tensor.numel() for tensor in tensors)
+            )

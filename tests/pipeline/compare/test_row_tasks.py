@@ -49,10 +49,19 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def asking(mirror: Path, tmp_path: Path) -> Protocol:
     sentences = tmp_path / "all_sentences.tsv"
     sentences.write_text(ROWS)
-    return replace(PLAIN, tasks=("arc_easy", "wikitext"), limit=4, datasets=str(mirror), bias=True, winogender=str(sentences))
+    return replace(
+        PLAIN,
+        tasks=("arc_easy", "wikitext"),
+        limit=4,
+        datasets=str(mirror),
+        bias=True,
+        winogender=str(sentences),
+    )
 
 
-def test_figures_are_those_of_the_verbs(tiny: Maker, tmp_path: Path, done: list[str], asking: Protocol, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_figures_are_those_of_the_verbs(
+    tiny: Maker, tmp_path: Path, done: list[str], asking: Protocol, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("secateur.pipeline.compare.row_tasks.FEWEST", 1)
     model = str(tiny("llama"))
     found = compare(model, tmp_path / "out", methods=["wanda"], targets=["2:4"], protocol=asking)
@@ -60,10 +69,15 @@ def test_figures_are_those_of_the_verbs(tiny: Maker, tmp_path: Path, done: list[
     cell = next(cell for cell in found.cells if cell.row == WANDA)
     plan = Plan.from_json((cell_folder(found.folder, WANDA) / PLAN).read_text())
     pruned = str(apply(plan, model, tmp_path / "pruned").out)
-    ours, theirs = (evaluate_tasks(one, asking.tasks, limit=4, datasets=asking.datasets) for one in (pruned, model))
+    ours, theirs = (
+        evaluate_tasks(one, asking.tasks, limit=4, datasets=asking.datasets) for one in (pruned, model)
+    )
     record = cell.records["comprehension/arc_easy/acc_norm"]
     expected = shift(ours["arc_easy"]["acc_norm"], theirs["arc_easy"]["acc_norm"])
-    assert (record.value, record.standard_error) == (ours["arc_easy"]["acc_norm"].value, ours["arc_easy"]["acc_norm"].error)
+    assert (record.value, record.standard_error) == (
+        ours["arc_easy"]["acc_norm"].value,
+        ours["arc_easy"]["acc_norm"].error,
+    )
     moved = cell.records["comprehension/arc_easy/acc_norm/shift"]
     assert (moved.value, moved.standard_error) == (expected.value, expected.error)
     assert cell.value("word prediction/wikitext/word_perplexity") == ours["wikitext"]["word_perplexity"].value
@@ -77,7 +91,9 @@ def test_figures_are_those_of_the_verbs(tiny: Maker, tmp_path: Path, done: list[
     assert not [name for name in dense.records if name.endswith(("/shift", "/worse"))]
 
 
-def test_a_later_run_may_ask_more_and_need_not_repeat_it(tiny: Maker, tmp_path: Path, done: list[str], asking: Protocol) -> None:
+def test_a_later_run_may_ask_more_and_need_not_repeat_it(
+    tiny: Maker, tmp_path: Path, done: list[str], asking: Protocol
+) -> None:
     model, out = str(tiny("llama")), tmp_path / "out"
     compare(model, out, methods=["wanda"], targets=["2:4"], protocol=PLAIN)
     quality = (cell_folder(out, WANDA) / "quality.json").read_bytes()
@@ -92,7 +108,9 @@ def test_a_later_run_may_ask_more_and_need_not_repeat_it(tiny: Maker, tmp_path: 
 
 
 @pytest.mark.parametrize(("name", "part"), [(TASKS, "tasks"), (BIAS, "bias")])
-def test_damaged_answers_are_named(tiny: Maker, tmp_path: Path, done: list[str], asking: Protocol, name: str, part: str) -> None:
+def test_damaged_answers_are_named(
+    tiny: Maker, tmp_path: Path, done: list[str], asking: Protocol, name: str, part: str
+) -> None:
     model, out = str(tiny("llama")), tmp_path / "out"
     found = compare(model, out, methods=["wanda"], targets=["2:4"], protocol=replace(asking, bias_limit=4))
     (cell_folder(out, DENSE) / name).write_text('{"crows_pairs": {"val')
@@ -102,20 +120,36 @@ def test_damaged_answers_are_named(tiny: Maker, tmp_path: Path, done: list[str],
     assert part not in read_cell(out, found.job, WANDA).parts
 
 
-def test_what_would_stop_every_row_stops_before_the_first(tiny: Maker, tmp_path: Path, done: list[str], mirror: Path, asking: Protocol) -> None:
+def test_what_would_stop_every_row_stops_before_the_first(
+    tiny: Maker, tmp_path: Path, done: list[str], mirror: Path, asking: Protocol
+) -> None:
     bare = tmp_path / "bare" / "allenai" / "ai2_arc"
     bare.mkdir(parents=True)
-    (bare / "README.md").write_text((mirror / "allenai" / "ai2_arc" / "README.md").read_text().replace("split: test", "split: tset"))
+    (bare / "README.md").write_text(
+        (mirror / "allenai" / "ai2_arc" / "README.md").read_text().replace("split: test", "split: tset")
+    )
     for split in ("train", "validation", "test"):
-        (bare / f"{split}.jsonl").write_bytes((mirror / "allenai" / "ai2_arc" / f"{split}.jsonl").read_bytes())
+        (bare / f"{split}.jsonl").write_bytes(
+            (mirror / "allenai" / "ai2_arc" / f"{split}.jsonl").read_bytes()
+        )
     cases: list[tuple[Protocol, type[Exception], str]] = [
-        (replace(asking, tasks=("arc_esy",)), UsageError, r"unknown task 'arc_esy' \(did you mean arc_easy\?\)"),
-        (replace(asking, tasks=("arc_easy",), datasets=str(tmp_path / "bare"), bias=False), TextError, "has no split 'test'"),
+        (
+            replace(asking, tasks=("arc_esy",)),
+            UsageError,
+            r"unknown task 'arc_esy' \(did you mean arc_easy\?\)",
+        ),
+        (
+            replace(asking, tasks=("arc_easy",), datasets=str(tmp_path / "bare"), bias=False),
+            TextError,
+            "has no split 'test'",
+        ),
         (replace(asking, datasets=str(tmp_path / "none")), TextError, "is no folder"),
         (replace(asking, winogender=str(tmp_path / "none.tsv")), TextError, "none.tsv"),
     ]
     for protocol, error, message in cases:
         with pytest.raises(error, match=message):
-            compare(str(tiny("llama")), tmp_path / "out", methods=["wanda"], targets=["2:4"], protocol=protocol)
+            compare(
+                str(tiny("llama")), tmp_path / "out", methods=["wanda"], targets=["2:4"], protocol=protocol
+            )
     assert done == []
     assert not (tmp_path / "out").exists()

@@ -50,7 +50,12 @@ def here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_figures_are_those_of_evaluate(tiny: Maker, tmp_path: Path, here: list[str]) -> None:
     model = str(tiny("llama"))
     found = compare(model, tmp_path / "out", methods=METHODS, targets=["ratio=0.3"], protocol=PROTOCOL)
-    assert [cell.row.name for cell in found.cells] == ["dense", "q8_0", "q4_0", *(f"{name} at ratio=0.3" for name in METHODS)]
+    assert [cell.row.name for cell in found.cells] == [
+        "dense",
+        "q8_0",
+        "q4_0",
+        *(f"{name} at ratio=0.3" for name in METHODS),
+    ]
     by_name = {cell.row.name: cell for cell in found.cells}
     assert by_name["dense"].value("perplexity") == evaluate(model, window=64, count=2).perplexity
     for name in ("wanda at ratio=0.3", "width:align=8 at ratio=0.3"):
@@ -63,7 +68,9 @@ def test_figures_are_those_of_evaluate(tiny: Maker, tmp_path: Path, here: list[s
     sizes = [cell.value("nonzero_parameters") or 0 for cell in found.cells[3:]]
     assert max(sizes) / min(sizes) < 1.2, "tiny blocks are coarse, yet all are about as small"
     assert by_name["wanda at ratio=0.3"].value("weight_bytes") == by_name["dense"].value("weight_bytes")
-    assert {path.name for path in (tmp_path / "out").rglob("*") if path.suffix in (".safetensors", ".gguf")} == set()
+    assert {
+        path.name for path in (tmp_path / "out").rglob("*") if path.suffix in (".safetensors", ".gguf")
+    } == set()
 
 
 class _Inside:
@@ -83,17 +90,29 @@ class _Inside:
         return getattr(self._backend, name)
 
 
-def test_rows_in_the_native_backend(tiny: Maker, tmp_path: Path, here: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_in_the_native_backend(
+    tiny: Maker, tmp_path: Path, here: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each beside the whole model there, which also runs in fewer bits, with the quality of what really runs."""
     monkeypatch.setattr("secateur.pipeline.bench.bench.Isolated", _Inside)
     # Which form is faster is another question than what is told of it.
     monkeypatch.setattr(Chooser, "faster", lambda _, packed, dense: Weight(packed))
     model = str(tiny("llama", hidden_size=128, intermediate_size=256))
     protocol = replace(PROTOCOL, backends=("native",), prompt=8, tokens=4, repeat=1)
-    found = compare(model, tmp_path / "out", methods=["wanda", "width:align=8"], targets=["ratio=0.5"], protocol=protocol)
+    found = compare(
+        model, tmp_path / "out", methods=["wanda", "width:align=8"], targets=["ratio=0.5"], protocol=protocol
+    )
     assert not found.failures
     cells = {cell.row.name: cell for cell in found.cells}
-    assert list(cells) == ["dense", "q8_0", "q4_0", "native int8", "native int4", "wanda at ratio=0.5", "width:align=8 at ratio=0.5"]
+    assert list(cells) == [
+        "dense",
+        "q8_0",
+        "q4_0",
+        "native int8",
+        "native int4",
+        "wanda at ratio=0.5",
+        "width:align=8 at ratio=0.5",
+    ]
     held = {name: cell.value("native_bytes") or 0.0 for name, cell in cells.items()}
     whole = held["dense"]
     assert held["q8_0"] == held["q4_0"] == 0, "files of another runtime"
@@ -109,7 +128,11 @@ def test_rows_in_the_native_backend(tiny: Maker, tmp_path: Path, here: list[str]
     assert "native bf16," in cells["width:align=8 at ratio=0.5"].records["native_decode"].protocol
     for kind in ("int8", "int4"):
         again = evaluate(model, window=64, count=2, native=Natively(kind=kind))
-        assert cells[f"native {kind}"].value("perplexity") == again.perplexity != cells["dense"].value("perplexity")
+        assert (
+            cells[f"native {kind}"].value("perplexity")
+            == again.perplexity
+            != cells["dense"].value("perplexity")
+        )
     lines = {line.row.name: line for line in lines_of(found.cells)}
     assert lines["native int8"].size == held["native int8"]
     assert lines["native int8"].runtime == "native"
@@ -118,7 +141,9 @@ def test_rows_in_the_native_backend(tiny: Maker, tmp_path: Path, here: list[str]
 def test_a_family_that_the_kernels_do_not_have(tiny: Maker, tmp_path: Path, here: list[str]) -> None:
     protocol = replace(PROTOCOL, backends=("torch", "native"))
     with pytest.raises(UnsupportedModelError, match="the native backend runs llama"):
-        compare(str(tiny("gemma2")), tmp_path / "out", methods=["magnitude"], targets=["2:4"], protocol=protocol)
+        compare(
+            str(tiny("gemma2")), tmp_path / "out", methods=["magnitude"], targets=["2:4"], protocol=protocol
+        )
     assert not (tmp_path / "out").exists()
 
 
@@ -135,7 +160,9 @@ def test_what_is_finished_is_not_done_again(tiny: Maker, tmp_path: Path, here: l
     assert all(path.read_bytes() == text for path, text in before.items())
 
 
-def test_a_part_that_is_missing_is_measured_on_the_same_weights(tiny: Maker, tmp_path: Path, here: list[str]) -> None:
+def test_a_part_that_is_missing_is_measured_on_the_same_weights(
+    tiny: Maker, tmp_path: Path, here: list[str]
+) -> None:
     """A kill after pruning, with the weights gone: the plan makes them again."""
     model, out = str(tiny("llama")), tmp_path / "out"
     found = compare(model, out, methods=["wanda"], targets=["2:4"], protocol=PROTOCOL)
@@ -155,7 +182,9 @@ def test_another_protocol_or_model_is_refused(tiny: Maker, tmp_path: Path, here:
     model, out = str(tiny("llama")), tmp_path / "out"
     compare(model, out, methods=["magnitude"], targets=["2:4"], protocol=PROTOCOL)
     with pytest.raises(UsageError, match="was measured with quality window 64, not 32"):
-        compare(model, out, protocol=Protocol(calibration=PROTOCOL.calibration, window=32, count=2, backends=()))
+        compare(
+            model, out, protocol=Protocol(calibration=PROTOCOL.calibration, window=32, count=2, backends=())
+        )
     with pytest.raises(UsageError, match=r"compares .*, another model"):
         compare(str(tiny("qwen2")), out, protocol=PROTOCOL)
     (out / "cells" / "more").mkdir()
@@ -166,7 +195,14 @@ def test_another_protocol_or_model_is_refused(tiny: Maker, tmp_path: Path, here:
 def test_kept_models_are_those_measured(tiny: Maker, tmp_path: Path, here: list[str]) -> None:
     from secateur.pipeline.compare.compare import Running
 
-    found = compare(str(tiny("llama")), tmp_path / "out", methods=["magnitude"], targets=["2:4"], protocol=PROTOCOL, running=Running(keep=True))
+    found = compare(
+        str(tiny("llama")),
+        tmp_path / "out",
+        methods=["magnitude"],
+        targets=["2:4"],
+        protocol=PROTOCOL,
+        running=Running(keep=True),
+    )
     (cell,) = [cell for cell in read_cells(found.folder, found.job) if cell.row.target]
     folder = cell_folder(found.folder, cell.row) / MODEL
     assert evaluate(str(folder), window=64, count=2).perplexity == cell.value("perplexity")

@@ -22,14 +22,31 @@ def graph(tiny: Maker) -> Graph:
 
 def test_options_over_a_method(graph: Graph) -> None:
     method = Method.parse("width:criterion=flap:units=ffn+kv:align=16")
-    assert method.goal(Size.parse("ratio=0.2"), graph) == Width(target="ratio=0.2", criterion="flap", units=("ffn", "kv"), align=16)
-    assert Method.parse("depth:sub-blocks").goal(Size.parse("params=80%"), graph) == Depth(target="params=80%", sub_blocks=True)
-    assert Method.parse("wanda:repair=dsnot").goal(Size.parse("2:4"), graph) == Sparsity(sparsity="2:4", method="wanda", repair="dsnot")
+    assert method.goal(Size.parse("ratio=0.2"), graph) == Width(
+        target="ratio=0.2", criterion="flap", units=("ffn", "kv"), align=16
+    )
+    assert Method.parse("depth:sub-blocks").goal(Size.parse("params=80%"), graph) == Depth(
+        target="params=80%", sub_blocks=True
+    )
+    assert Method.parse("wanda:repair=dsnot").goal(Size.parse("2:4"), graph) == Sparsity(
+        sparsity="2:4", method="wanda", repair="dsnot"
+    )
 
 
 def test_kinds() -> None:
-    kinds = {text: Method.parse(text).kind for text in ("magnitude", "wanda", "sparsegpt", "wanda:criterion=magnitude", "width", "depth", "auto")}
-    assert list(kinds.values()) == ["magnitude", "unstructured", "unstructured", "magnitude", "structured", "structured", "structured"]
+    kinds = {
+        text: Method.parse(text).kind
+        for text in ("magnitude", "wanda", "sparsegpt", "wanda:criterion=magnitude", "width", "depth", "auto")
+    }
+    assert list(kinds.values()) == [
+        "magnitude",
+        "unstructured",
+        "unstructured",
+        "magnitude",
+        "structured",
+        "structured",
+        "structured",
+    ]
 
 
 def test_as_many_weights_are_left_as_units_would_leave(graph: Graph) -> None:
@@ -37,7 +54,9 @@ def test_as_many_weights_are_left_as_units_would_leave(graph: Graph) -> None:
     weights = sum(graph.tensors[linear.tensor].numel for linear in graph.linears)
     blocks = sum(graph.tensors[name].numel for block in graph.blocks for name in block.tensors)
     assert float(Size.parse("ratio=0.25").sparsity(graph)) == pytest.approx(0.25 * blocks / weights, abs=2e-6)
-    assert float(Size.parse("params=80%").sparsity(graph)) == pytest.approx(0.2 * graph.parameters / weights, abs=2e-6)
+    assert float(Size.parse("params=80%").sparsity(graph)) == pytest.approx(
+        0.2 * graph.parameters / weights, abs=2e-6
+    )
     left = graph.parameters - 10_000
     assert float(Size.parse(f"params={left}").sparsity(graph)) == pytest.approx(10_000 / weights, abs=2e-6)
     assert Size.parse("2:4").sparsity(graph) == "2:4"
@@ -46,14 +65,26 @@ def test_as_many_weights_are_left_as_units_would_leave(graph: Graph) -> None:
 
 
 def test_the_whole_and_the_quantized_model_are_always_in() -> None:
-    rows, left_out = rows_of(parsed(["wanda,width"], Method.parse, "methods"), parsed(["ratio=0.2", "size=1MB"], Size.parse, "targets"))
-    assert [row.name for row in rows] == ["dense", "q8_0", "q4_0", "wanda at ratio=0.2", "width at ratio=0.2", "width at size=1MB"]
+    rows, left_out = rows_of(
+        parsed(["wanda,width"], Method.parse, "methods"),
+        parsed(["ratio=0.2", "size=1MB"], Size.parse, "targets"),
+    )
+    assert [row.name for row in rows] == [
+        "dense",
+        "q8_0",
+        "q4_0",
+        "wanda at ratio=0.2",
+        "width at ratio=0.2",
+        "width at size=1MB",
+    ]
     assert left_out == ("wanda not at size=1MB: zeros in place take as many bytes",)
 
 
 def test_each_once() -> None:
     assert len(parsed(["wanda, wanda", "wanda"], Method.parse, "methods")) == 1
-    rows, _ = rows_of(parsed(["wanda"], Method.parse, "methods"), parsed(["0.2,20%,ratio=0.2"], Size.parse, "targets"))
+    rows, _ = rows_of(
+        parsed(["wanda"], Method.parse, "methods"), parsed(["0.2,20%,ratio=0.2"], Size.parse, "targets")
+    )
     assert rows[-1] == Row("wanda", "ratio=0.2", "unstructured")
     assert len(rows) == 4
 

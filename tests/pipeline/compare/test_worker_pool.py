@@ -92,7 +92,10 @@ def test_what_the_user_can_mend_is_not_tried_again() -> None:
 
 def test_what_dies_is_tried_once_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    once = "def work(name):\n mark = pathlib.Path(sys.argv[1]) / name\n if not mark.exists(): mark.touch(); os.kill(os.getpid(), 9)\n"
+    once = (
+        "def work(name):\n mark = pathlib.Path(sys.argv[1]) / name\n if not mark.exists(): mark.touch();"
+        " os.kill(os.getpid(), 9)\n"
+    )
     pool, seen = _pool(once)
     assert pool.run([Task(("a", "b"), "time")]) == []
     assert seen.events == ["+a", "+a", "-a", "+b", "+b", "-b"]
@@ -111,15 +114,34 @@ def test_a_row_that_dies_twice_leaves_the_others_alone() -> None:
 def test_memory_is_never_more_than_was_given() -> None:
     """Four that take 120 MB each, where there is room for two of them: the kernel refuses what is more than a share, and they go on one by one."""
     own = tree_bytes(os.getpid())
-    hungry = "import resource\ndef work(name):\n resource.setrlimit(resource.RLIMIT_DATA, (int(sys.argv[2]) - (16 << 20),) * 2)\n"
-    pool, seen = _pool(hungry + " held = [bytearray(10 << 20) for _ in range(12)]; time.sleep(0.3)\n", slots=4, limit=own + 330 * MB)
+    hungry = (
+        "import resource\ndef work(name):\n resource.setrlimit(resource.RLIMIT_DATA, (int(sys.argv[2]) - (16"
+        " << 20),) * 2)\n"
+    )
+    pool, seen = _pool(
+        hungry + " held = [bytearray(10 << 20) for _ in range(12)]; time.sleep(0.3)\n",
+        slots=4,
+        limit=own + 330 * MB,
+    )
     assert pool.run(_tasks("abcd")) == []
     assert own < pool.peak <= pool.limit
-    assert len([line for line in seen.notes if "it needs more memory than --max-ram gives; goes on with nothing beside it" in line]) == 4
+    assert (
+        len(
+            [
+                line
+                for line in seen.notes
+                if "it needs more memory than --max-ram gives; goes on with nothing beside it" in line
+            ]
+        )
+        == 4
+    )
 
 
 def test_the_youngest_stops_where_no_kernel_does() -> None:
-    grown = "def work(name):\n held = []\n for _ in range(12): held.append(bytearray(10 << 20)); time.sleep(0.1)\n time.sleep(1)\n"
+    grown = (
+        "def work(name):\n held = []\n for _ in range(12): held.append(bytearray(10 << 20));"
+        " time.sleep(0.1)\n time.sleep(1)\n"
+    )
     pool, seen = _pool(grown, limit=tree_bytes(os.getpid()) + 220 * MB)
     assert pool.run(_tasks("ab")) == []
     (note,) = seen.notes
@@ -127,7 +149,10 @@ def test_the_youngest_stops_where_no_kernel_does() -> None:
 
 
 def test_one_that_is_too_large_says_so() -> None:
-    pool, _ = _pool("def work(name):\n held = []\n while True: held.append(bytearray(10 << 20)); time.sleep(0.02)\n", limit=tree_bytes(os.getpid()) + 150 * MB)
+    pool, _ = _pool(
+        "def work(name):\n held = []\n while True: held.append(bytearray(10 << 20)); time.sleep(0.02)\n",
+        limit=tree_bytes(os.getpid()) + 150 * MB,
+    )
     (failure,) = pool.run(_tasks("a"))
     assert failure.line == "stopped twice, it needs more memory than --max-ram gives"
 
@@ -135,7 +160,8 @@ def test_one_that_is_too_large_says_so() -> None:
 def test_nothing_goes_on_behind_the_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     pool, seen = _pool(
-        "def work(name):\n (pathlib.Path(sys.argv[1]) / 'pid').write_text(str(os.getpid()))\n tell(task='t', total=1, done=0)\n time.sleep(60)\n"
+        "def work(name):\n (pathlib.Path(sys.argv[1]) / 'pid').write_text(str(os.getpid()))\n tell(task='t',"
+        " total=1, done=0)\n time.sleep(60)\n"
     )
 
     def interrupted(name: str, task: str, done: int, total: int) -> None:

@@ -68,7 +68,10 @@ def test_figures_are_those_of_the_float64_formula(model: str, parent: str, tmp_p
         longer += len(row) - 50
         sums.append(spent(model, row, len(ours(context)["input_ids"])))
     assert longer > 20
-    found, dense = evaluate(model, text=str(path), window=50, count=4, reference=parent), evaluate(parent, text=str(path), window=50, count=4)
+    found, dense = (
+        evaluate(model, text=str(path), window=50, count=4, reference=parent),
+        evaluate(parent, text=str(path), window=50, count=4),
+    )
     assert found.nll == pytest.approx(sum(sums) / (4 * 49), rel=1e-6)
     assert found.nll_windows == pytest.approx([one / 49 for one in sums], rel=1e-6)
     assert found.perplexity == pytest.approx(math.exp(sum(sums) / (4 * 49)), rel=1e-5)
@@ -94,7 +97,11 @@ def test_characters_of_several_bytes(model: str, parent: str, tmp_path: Path) ->
         split += (whole[0] > start + 1) + (whole[-1] < start + 16)
         first = max(place for place in begins if place <= places[start])
         context = ours(data[first : places[whole[0]]].decode())["input_ids"]
-        total += spent(model, context + ours(data[places[whole[0]] : places[whole[-1]]].decode())["input_ids"], len(context))
+        total += spent(
+            model,
+            context + ours(data[places[whole[0]] : places[whole[-1]]].decode())["input_ids"],
+            len(context),
+        )
         beside += spent(parent, ids[start : whole[-1]], whole[0] - start)
         units += whole[-1] - whole[0]
     assert split > 2
@@ -107,7 +114,9 @@ def test_characters_of_several_bytes(model: str, parent: str, tmp_path: Path) ->
 def test_the_same_tokens_give_what_they_gave(tiny: Maker, parent: str) -> None:
     other = str(tiny("llama", rms_norm_eps=0.1))
     tokens = windows(read_text("builtin"), AutoTokenizer.from_pretrained(other), 64, 3)
-    assert evaluate(other, window=64, count=3, reference=parent) == measure(open_model(other).stream(), tokens, Silent(), open_model(parent).stream())
+    assert evaluate(other, window=64, count=3, reference=parent) == measure(
+        open_model(other).stream(), tokens, Silent(), open_model(parent).stream()
+    )
 
 
 def test_ids_in_another_order_change_nothing(renumbered: str, parent: str, tmp_path: Path) -> None:
@@ -127,13 +136,19 @@ def test_a_window_does_not_depend_on_others(model: str, parent: str) -> None:
 def test_natively(model: str, parent: str) -> None:
     if kernels() is None:
         pytest.skip("no kernels here")
-    ours, theirs = (evaluate(model, window=50, count=3, reference=parent, native=native) for native in (Natively(kind="f32", exact=True), None))
+    ours, theirs = (
+        evaluate(model, window=50, count=3, reference=parent, native=native)
+        for native in (Natively(kind="f32", exact=True), None)
+    )
     assert ours.nll_windows == pytest.approx(theirs.nll_windows, rel=1e-5)
     assert ours.reference_nll == theirs.reference_nll
 
 
 def test_too_few_positions_are_one_line(model: str, parent: str) -> None:
-    with pytest.raises(UsageError, match=r"^250 tokens of .* take up to \d+ positions in .*, which has 256: give --window \d+ or fewer$") as caught:
+    with pytest.raises(
+        UsageError,
+        match=r"^250 tokens of .* take up to \d+ positions in .*, which has 256: give --window \d+ or fewer$",
+    ) as caught:
         evaluate(model, window=250, count=2, reference=parent)
     fits = int(str(caught.value).rpartition("--window ")[2].split()[0])
     assert evaluate(model, window=fits - 20, count=2, reference=parent).tokens == 2 * (fits - 21)
@@ -152,8 +167,14 @@ class TestStages:
     def test_figures_that_cannot_be_are_left_out(self, model: str, parent: str) -> None:
         how = Eval(window=50, count=3)
         found = self.made(how, model, parent, {"kl": 0.1, "agreement": 0.9})
-        alone, dense = evaluate(model, window=50, count=3, reference=parent), evaluate(parent, window=50, count=3)
-        assert (found["perplexity"], found["dense_perplexity"]) == (alone.perplexity, alone.reference_perplexity)
+        alone, dense = (
+            evaluate(model, window=50, count=3, reference=parent),
+            evaluate(parent, window=50, count=3),
+        )
+        assert (found["perplexity"], found["dense_perplexity"]) == (
+            alone.perplexity,
+            alone.reference_perplexity,
+        )
         assert found["perplexity_ratio"] == pytest.approx(alone.perplexity / dense.perplexity, rel=1e-5)
         shown = row(Step("eval", None, found, 0.0, 0.0, False))
         assert shown["per_token_of"] == parent
@@ -166,7 +187,13 @@ class TestStages:
 
     def test_a_gate_on_kl_is_one_line_though_an_eval_before_gave_it(self, model: str, parent: str) -> None:
         figures = self.made(Eval(window=50, count=2), model, parent, {"kl": 0.1})
-        with pytest.raises(UsageError, match=r"^the gate asks for kl, and .* reads other tokens than .*: ask for perplexity_ratio, which is per token of it$"):
+        with pytest.raises(
+            UsageError,
+            match=(
+                r"^the gate asks for kl, and .* reads other tokens than .*: ask for perplexity_ratio, which"
+                r" is per token of it$"
+            ),
+        ):
             self.made(Gate(kl=1.0), model, parent, figures)
         assert "allowed_perplexity_ratio" in self.made(Gate(perplexity_ratio=1000.0), model, parent, figures)
         with pytest.raises(VerificationError, match="perplexity_ratio is"):

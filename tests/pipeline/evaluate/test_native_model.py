@@ -36,7 +36,9 @@ UNEVEN = widths([(0, 0, 96), (4, 2, 64), (2, 1, 0), (2, 2, 37)])
 
 def expected(model: str) -> NDArray[np.float32]:
     with torch.inference_mode():
-        found: NDArray[np.float32] = load_whole(open_registered(model))(torch.tensor([TOKENS])).logits[0].numpy()
+        found: NDArray[np.float32] = (
+            load_whole(open_registered(model))(torch.tensor([TOKENS])).logits[0].numpy()
+        )
     return found
 
 
@@ -73,7 +75,10 @@ def test_every_kind(tiny: Maker, kind: str, isa: str) -> None:
             whole.get_parameter(name).data = held(read(name))
     with torch.inference_mode():
         wanted = whole(torch.tensor([TOKENS])).logits[0].numpy()
-    ours, theirs = (torch.from_numpy(each).log_softmax(-1) for each in (found(str(tiny("llama", hidden_size=128)), Natively(kind=kind, exact=True)), wanted))
+    ours, theirs = (
+        torch.from_numpy(each).log_softmax(-1)
+        for each in (found(str(tiny("llama", hidden_size=128)), Natively(kind=kind, exact=True)), wanted)
+    )
     kl = (theirs.exp() * (theirs - ours)).sum(-1).mean()
     # Inputs keep 16 bits next to integers and where pairs of bfloat16 are multiplied: a thousandth of what bf16 promises.
     assert kl < (1e-9 if kind == "f32" else 1e-7), kl
@@ -106,8 +111,12 @@ def test_pruned_weights_are_left_out(tiny: Maker, tmp_path: Path) -> None:
     assert {kind for _, _, kind, _ in told["sparse-bf16"].kinds} == {"sparse-bf16", "bf16"}
     assert not told["bf16"].timed
     assert sum(count for *_, count in told["int8"].kinds) == 7 * 3 + 1
-    np.testing.assert_allclose(found(str(folder), Natively(kind="sparse-bf16")), found(str(folder), Natively(kind="bf16")), atol=1e-4)
-    np.testing.assert_allclose(found(str(folder), Natively(kind="sparse-int8")), found(str(folder), Natively(kind="int8")), atol=1e-4)
+    np.testing.assert_allclose(
+        found(str(folder), Natively(kind="sparse-bf16")), found(str(folder), Natively(kind="bf16")), atol=1e-4
+    )
+    np.testing.assert_allclose(
+        found(str(folder), Natively(kind="sparse-int8")), found(str(folder), Natively(kind="int8")), atol=1e-4
+    )
 
 
 def test_a_folder_without_zeros_runs_as_it_is(tiny: Maker, tmp_path: Path) -> None:
@@ -115,7 +124,9 @@ def test_a_folder_without_zeros_runs_as_it_is(tiny: Maker, tmp_path: Path) -> No
     export_sparse(str(folder), tmp_path / "sparse", kind="sparse-bf16")
     stored = loaded(tmp_path / "sparse")
     assert {kind for _, _, kind, _ in stored.about().kinds} == {"sparse-bf16", "bf16"}
-    np.testing.assert_allclose(found(str(tmp_path / "sparse"), Natively()), found(str(folder), Natively(kind="bf16")), atol=1e-4)
+    np.testing.assert_allclose(
+        found(str(tmp_path / "sparse"), Natively()), found(str(folder), Natively(kind="bf16")), atol=1e-4
+    )
 
 
 def half_pruned(whole: Path, folder: Path) -> Path:
@@ -159,9 +170,18 @@ def test_quality_is_that_of_torch(tiny: Maker) -> None:
 
 
 def test_what_cannot_run(tiny: Maker) -> None:
-    with pytest.raises(UnsupportedModelError, match=r"the native backend runs llama, mistral, smollm3, qwen2, qwen3, and .* is gemma2: use --backend torch"):
+    with pytest.raises(
+        UnsupportedModelError,
+        match=(
+            r"the native backend runs llama, mistral, smollm3, qwen2, qwen3, and .* is gemma2: use --backend"
+            r" torch"
+        ),
+    ):
         loaded(tiny("gemma2"))
-    with pytest.raises(UsageError, match=r"--type sparse-int9 is not one of the native backend \(did you mean sparse-int8\?\)"):
+    with pytest.raises(
+        UsageError,
+        match=r"--type sparse-int9 is not one of the native backend \(did you mean sparse-int8\?\)",
+    ):
         loaded(tiny("llama"), "sparse-int9")
     with pytest.raises(UnsupportedModelError, match="no activation 'gelu'"):
         loaded(tiny("llama", hidden_act="gelu"))
@@ -171,7 +191,14 @@ def test_what_cannot_run(tiny: Maker) -> None:
 
 
 def test_scaled_rotary_embeddings(tiny: Maker) -> None:
-    rope = {"rope_type": "llama3", "rope_theta": 500.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64}
+    rope = {
+        "rope_type": "llama3",
+        "rope_theta": 500.0,
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 64,
+    }
     model = str(tiny("llama", rope_parameters=rope))
     np.testing.assert_allclose(found(model), expected(model), atol=5e-5)
 

@@ -19,16 +19,40 @@ from secateur.export.gguf.types import TYPES
 from secateur.model.formats.gguf.header import read_header
 from secateur.model.formats.open_source import open_source
 from secateur.pipeline.export.gguf import Exported, export
-from secateur_runtime.errors import MissingExtraError, OutputError, SecateurError, SourceError, UnsupportedModelError, UsageError, VerificationError
+from secateur_runtime.errors import (
+    MissingExtraError,
+    OutputError,
+    SecateurError,
+    SourceError,
+    UnsupportedModelError,
+    UsageError,
+    VerificationError,
+)
 
 pytest.importorskip("xllamacpp", reason="pip install 'secateur[llamacpp]'")
 
 EXACT = 1e-5
 FIELDS = "secateur.export.gguf.description.tokenizer_fields"
-LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192, "rope_theta": 5e5}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+    "rope_theta": 5e5,
+}
 YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 64}
-LONG = {"rope_type": "longrope", "rope_theta": 1e4, "partial_rotary_factor": 1.0, "long_factor": [2.0] * 8, "short_factor": [1.5] * 8}
-GEMMA3 = {"full_attention": {"rope_type": "linear", "rope_theta": 1e6, "factor": 8.0}, "sliding_attention": {"rope_type": "default", "rope_theta": 2e4}}
+LONG = {
+    "rope_type": "longrope",
+    "rope_theta": 1e4,
+    "partial_rotary_factor": 1.0,
+    "long_factor": [2.0] * 8,
+    "short_factor": [1.5] * 8,
+}
+GEMMA3 = {
+    "full_attention": {"rope_type": "linear", "rope_theta": 1e6, "factor": 8.0},
+    "sliding_attention": {"rope_type": "default", "rope_theta": 2e4},
+}
 
 
 def verified(done: Exported) -> float:
@@ -46,7 +70,10 @@ def test_every_family(tiny: Maker, tmp_path: Path, family: str) -> None:
     assert set(source.tensors) == set(original.tensors)
     for name in source.tensors:
         torch.testing.assert_close(source.read(name), original.read(name), rtol=0, atol=3e-7)
-    assert source.tokenizer()("Pruning, 2048 times.")["input_ids"] == original.tokenizer()("Pruning, 2048 times.")["input_ids"]
+    assert (
+        source.tokenizer()("Pruning, 2048 times.")["input_ids"]
+        == original.tokenizer()("Pruning, 2048 times.")["input_ids"]
+    )
     assert source.tokenizer().chat_template == original.tokenizer().chat_template
     assert list(tmp_path.iterdir()) == [done.out]
 
@@ -58,8 +85,18 @@ def test_every_family(tiny: Maker, tmp_path: Path, family: str) -> None:
         ("llama", {"attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True}),
         ("llama", {"num_key_value_heads": 1, "dtype": "bfloat16"}),
         ("qwen2", {"rope_parameters": YARN}),
-        ("phi3", {"rope_parameters": LONG, "original_max_position_embeddings": 256, "max_position_embeddings": 512}),
-        ("phi3", {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}}),
+        (
+            "phi3",
+            {
+                "rope_parameters": LONG,
+                "original_max_position_embeddings": 256,
+                "max_position_embeddings": 512,
+            },
+        ),
+        (
+            "phi3",
+            {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}},
+        ),
         ("gemma3_text", {"rope_parameters": GEMMA3}),
         ("gemma3_text", {"layer_types": ["sliding_attention", "full_attention"] * 3}),
         ("gemma2", {"layer_types": ["sliding_attention"] * 3}),
@@ -77,8 +114,15 @@ def test_types(tiny: Maker, tmp_path: Path, kind: str) -> None:
     done = export(str(tiny("qwen2")), tmp_path / "a.gguf", kind=kind)
     original = open_source(str(tiny("qwen2")))
     stored = {tensor.name: tensor for tensor in gguf.GGUFReader(str(done.out)).tensors}
-    names = {"blk.1.ffn_down.weight": "model.layers.1.mlp.down_proj.weight", "blk.0.attn_q.bias": "model.layers.0.self_attn.q_proj.bias"}
-    names |= {"token_embd.weight": "model.embed_tokens.weight", "output.weight": "lm_head.weight", "output_norm.weight": "model.norm.weight"}
+    names = {
+        "blk.1.ffn_down.weight": "model.layers.1.mlp.down_proj.weight",
+        "blk.0.attn_q.bias": "model.layers.0.self_attn.q_proj.bias",
+    }
+    names |= {
+        "token_embd.weight": "model.embed_tokens.weight",
+        "output.weight": "lm_head.weight",
+        "output_norm.weight": "model.norm.weight",
+    }
     for name, ours in names.items():
         weight = original.read(ours)
         expected = TYPES[kind] if weight.dim() > 1 else gguf.GGMLQuantizationType.F32
@@ -101,7 +145,9 @@ def test_gguf_in_gguf_out(tiny_gguf: Maker, tmp_path: Path, family: str) -> None
     before, after = read_header(path), read_header(done.out)
     words = [key for key in before.spans if key.startswith("tokenizer.")]
     assert len(words) > 8
-    assert all(before.get(key) == after.get(key) and before.spans[key][0] == after.spans[key][0] for key in words)
+    assert all(
+        before.get(key) == after.get(key) and before.spans[key][0] == after.spans[key][0] for key in words
+    )
 
 
 def test_a_window_that_llama_cpp_has_not_is_the_context(tiny: Maker, tmp_path: Path) -> None:
@@ -114,21 +160,76 @@ def test_a_window_that_llama_cpp_has_not_is_the_context(tiny: Maker, tmp_path: P
 @pytest.mark.parametrize(
     ("family", "config", "kind", "error", "message"),
     [
-        ("qwen2", {"intermediate_size": 100}, "q4_0", UsageError, r"down_proj.weight is 100 wide.*multiple of 32 \(96 or 128\)"),
+        (
+            "qwen2",
+            {"intermediate_size": 100},
+            "q4_0",
+            UsageError,
+            r"down_proj.weight is 100 wide.*multiple of 32 \(96 or 128\)",
+        ),
         ("qwen2", {}, "q4_9", UsageError, r"unknown --type 'q4_9' \(did you mean q4_1\?\)"),
         ("qwen2", {}, "q4_k_m", UsageError, r"needs llama.cpp's llama-quantize program on the PATH"),
         ("smollm3", {"no_rope_layers": [1, 1, 0, 1]}, "f16", UnsupportedModelError, "remove layers in fours"),
-        ("gemma3_text", {"layer_types": ["full_attention", "sliding_attention"] * 3}, "f16", UnsupportedModelError, "remove whole periods of layers"),
-        ("gemma2", {"query_pre_attn_scalar": 64}, "f16", UnsupportedModelError, "scales the attention of this model by 32 and it needs 64"),
-        ("phi3", {"num_attention_heads": 2, "head_dim": 16}, "f16", UnsupportedModelError, "only where all its query heads are as wide as its hidden states"),
-        ("qwen3", {"attention_bias": True}, "f16", UnsupportedModelError, "loader of qwen3 reads no model.layers.0.self_attn.o_proj.bias.*--repair lsq"),
-        ("gemma3_text", {"attention_bias": True}, "f16", UnsupportedModelError, "loader of gemma3 reads no model.layers.0.self_attn.o_proj.bias"),
-        ("smollm3", {"mlp_bias": True}, "f16", UnsupportedModelError, "loader of smollm3 reads no model.layers.0.mlp.gate_proj.bias"),
-        ("qwen3", {"rope_parameters": LLAMA3}, "f16", UnsupportedModelError, "no rotary scaling of the kind 'llama3'"),
+        (
+            "gemma3_text",
+            {"layer_types": ["full_attention", "sliding_attention"] * 3},
+            "f16",
+            UnsupportedModelError,
+            "remove whole periods of layers",
+        ),
+        (
+            "gemma2",
+            {"query_pre_attn_scalar": 64},
+            "f16",
+            UnsupportedModelError,
+            "scales the attention of this model by 32 and it needs 64",
+        ),
+        (
+            "phi3",
+            {"num_attention_heads": 2, "head_dim": 16},
+            "f16",
+            UnsupportedModelError,
+            "only where all its query heads are as wide as its hidden states",
+        ),
+        (
+            "qwen3",
+            {"attention_bias": True},
+            "f16",
+            UnsupportedModelError,
+            "loader of qwen3 reads no model.layers.0.self_attn.o_proj.bias.*--repair lsq",
+        ),
+        (
+            "gemma3_text",
+            {"attention_bias": True},
+            "f16",
+            UnsupportedModelError,
+            "loader of gemma3 reads no model.layers.0.self_attn.o_proj.bias",
+        ),
+        (
+            "smollm3",
+            {"mlp_bias": True},
+            "f16",
+            UnsupportedModelError,
+            "loader of smollm3 reads no model.layers.0.mlp.gate_proj.bias",
+        ),
+        (
+            "qwen3",
+            {"rope_parameters": LLAMA3},
+            "f16",
+            UnsupportedModelError,
+            "no rotary scaling of the kind 'llama3'",
+        ),
     ],
 )
 def test_what_cannot_work(
-    tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str, config: dict[str, Any], kind: str, error: type[SecateurError], message: str
+    tiny: Maker,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    family: str,
+    config: dict[str, Any],
+    kind: str,
+    error: type[SecateurError],
+    message: str,
 ) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(error, match=message) as raised:
@@ -144,7 +245,9 @@ def test_what_cannot_work(
         (float("nan"), SourceError, "lm_head.weight holds NaN or infinite weights"),
     ],
 )
-def test_weights_that_cannot_be_stored(tiny: Maker, tmp_path: Path, value: float, error: type[SecateurError], message: str) -> None:
+def test_weights_that_cannot_be_stored(
+    tiny: Maker, tmp_path: Path, value: float, error: type[SecateurError], message: str
+) -> None:
     from safetensors.torch import load_file, save_file
 
     folder = tmp_path / "odd"
@@ -157,27 +260,37 @@ def test_weights_that_cannot_be_stored(tiny: Maker, tmp_path: Path, value: float
     assert list(tmp_path.iterdir()) == [folder]
 
 
-def test_a_file_that_computes_otherwise_is_not_left(tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_computes_otherwise_is_not_left(
+    tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def wrong(arch: str, settings: dict[str, Any], head_dim: int) -> Rope:
         return Rope({**rope_of(arch, settings, head_dim).fields, "rope.freq_base": 5e3})
 
     monkeypatch.setattr("secateur.export.gguf.description.rope_of", wrong)
     for kind in ("f32", "q8_0"):
-        with pytest.raises(VerificationError, match="computes other probabilities from the file than the model gives") as raised:
+        with pytest.raises(
+            VerificationError, match="computes other probabilities from the file than the model gives"
+        ) as raised:
             export(str(tiny("llama")), tmp_path / "a.gguf", kind=kind)
         assert raised.value.exit_code == 3
     assert not list(tmp_path.iterdir())
 
 
-def test_a_file_that_does_not_load_is_not_left(tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_does_not_load_is_not_left(
+    tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(FIELDS, lambda *_: {"tokenizer.ggml.model": "nonsense"})
     with pytest.raises(VerificationError, match=r"llama.cpp cannot load a.partial.gguf: .*nonsense"):
         export(str(tiny("llama")), tmp_path / "a.gguf")
     assert not list(tmp_path.iterdir())
 
 
-def test_a_tokenizer_that_cuts_otherwise_is_found(tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(FIELDS, lambda *given: tokenizer_fields(*given) | {"tokenizer.ggml.merges": ["t h", "h e"]})
+def test_a_tokenizer_that_cuts_otherwise_is_found(
+    tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        FIELDS, lambda *given: tokenizer_fields(*given) | {"tokenizer.ggml.merges": ["t h", "h e"]}
+    )
     with pytest.raises(VerificationError, match="cuts text into other tokens"):
         export(str(tiny("llama")), tmp_path / "a.gguf")
 
@@ -200,7 +313,9 @@ def test_outputs(tiny: Maker, tmp_path: Path) -> None:
 
 def test_without_llama_cpp(tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == "xllamacpp" else find(name, *more))
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *more: None if name == "xllamacpp" else find(name, *more)
+    )
     with pytest.raises(MissingExtraError, match=r"pip install 'secateur\[llamacpp\]'"):
         export(str(tiny("llama")), tmp_path / "a.gguf")
     assert export(str(tiny("llama")), tmp_path / "a.gguf", verify=False).out.exists()

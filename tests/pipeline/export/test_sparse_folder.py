@@ -37,7 +37,12 @@ WEIGHT = "model.layers.1.mlp.down_proj.weight"
 def pruned(tiny: Maker, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model of which half of each weight is zero."""
     out = tmp_path_factory.mktemp("pruned") / "half"
-    secateur.prune(str(tiny("llama")), out, Sparsity(sparsity="0.5", method="magnitude"), settings=Settings(dtype="bfloat16"))
+    secateur.prune(
+        str(tiny("llama")),
+        out,
+        Sparsity(sparsity="0.5", method="magnitude"),
+        settings=Settings(dtype="bfloat16"),
+    )
     return out
 
 
@@ -68,7 +73,10 @@ def test_bfloat16_is_smaller_and_comes_back_exactly(pruned: Path, tmp_path: Path
 def test_dense_puts_the_zeros_back_for_stock_transformers(pruned: Path, tmp_path: Path) -> None:
     export(pruned, tmp_path / "sparse")
     export(tmp_path / "sparse", tmp_path / "dense", "dense")
-    loaded, meant = (AutoModelForCausalLM.from_pretrained(path, dtype=torch.bfloat16).state_dict() for path in (tmp_path / "dense", pruned))
+    loaded, meant = (
+        AutoModelForCausalLM.from_pretrained(path, dtype=torch.bfloat16).state_dict()
+        for path in (tmp_path / "dense", pruned)
+    )
     assert all(torch.equal(loaded[name], meant[name]) for name in meant)
 
 
@@ -119,7 +127,9 @@ def test_unknown_types_and_taken_outputs_are_refused(pruned: Path, tmp_path: Pat
         export(pruned, tmp_path / "out")
 
 
-def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(pruned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
+    pruned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     export(pruned, tmp_path / "whole", "sparse-int8")
     write, written = Checkpoint.write, list[int]()
 
@@ -137,7 +147,9 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(pruned: Path, tmp_pat
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
 
 
-def test_a_killed_prune_with_export_does_not_prune_again(tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_prune_with_export_does_not_prune_again(
+    tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = str(tiny("llama"))
     plan = secateur.plan(model, Sparsity(sparsity="0.5", method="magnitude"))
     apply_sparse(plan, model, tmp_path / "whole", kind="sparse-int8", settings=Settings())
@@ -172,7 +184,12 @@ def test_other_versions_and_damaged_descriptions_are_refused(pruned: Path, tmp_p
     _configured(out, version=2)
     with pytest.raises(UnsupportedModelError, match="version 2"):
         open_model(str(out))
-    damaged: list[Any] = [{}, [], {**weights, WEIGHT: {"shape": [64], "stored": "bf16"}}, {**weights, WEIGHT: {"shape": [64, 96], "stored": "int8"}}]
+    damaged: list[Any] = [
+        {},
+        [],
+        {**weights, WEIGHT: {"shape": [64], "stored": "bf16"}},
+        {**weights, WEIGHT: {"shape": [64, 96], "stored": "int8"}},
+    ]
     for bad in [*damaged, {"gone": weights[WEIGHT]}]:
         _configured(out, version=1, weights=bad)
         with pytest.raises(SourceError):

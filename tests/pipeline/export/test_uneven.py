@@ -33,7 +33,9 @@ ROUTES: list[tuple[str, dict[str, Any], str]] = [
 
 @pytest.mark.parametrize("case", SHAPES)
 @pytest.mark.parametrize(("family", "config", "arch"), ROUTES, ids=[route[0] for route in ROUTES])
-def test_unequal_blocks(tiny: Maker, tmp_path: Path, family: str, config: dict[str, Any], arch: str, case: str) -> None:
+def test_unequal_blocks(
+    tiny: Maker, tmp_path: Path, family: str, config: dict[str, Any], arch: str, case: str
+) -> None:
     shapes = widths(SHAPES[case], 32 if family == "qwen3" else 16)
     folder = save_uneven(tiny(family, **config), tmp_path / "model", shapes)
     done = export(str(folder), tmp_path / "a.gguf", kind="f32")
@@ -62,14 +64,22 @@ def test_a_missing_ffn_is_one_of_zeros(tiny: Maker, tmp_path: Path) -> None:
 @pytest.mark.parametrize("family", ["llama", "gemma3_text", "phi3"])
 def test_equal_blocks_that_remain_keep_their_own_loader(tiny: Maker, tmp_path: Path, family: str) -> None:
     whole = tiny(family, num_hidden_layers=3)
-    folder = save_uneven(whole, tmp_path / "model", widths([(4, 2, 96), (4, 2, 96), (0, 0, 0)], 32 if family == "gemma3_text" else 16))
+    folder = save_uneven(
+        whole,
+        tmp_path / "model",
+        widths([(4, 2, 96), (4, 2, 96), (0, 0, 0)], 32 if family == "gemma3_text" else 16),
+    )
     done = export(str(folder), tmp_path / "a.gguf", kind="f32")
     assert (done.arch, done.blocks) == (family.removesuffix("_text"), 2)
 
 
 def test_fewer_query_heads_everywhere(tiny: Maker, tmp_path: Path) -> None:
     """llama.cpp's own loader of Qwen2 needs them all."""
-    done = export(str(tiny("qwen2", num_attention_heads=2, num_key_value_heads=1, head_dim=16)), tmp_path / "a.gguf", kind="f32")
+    done = export(
+        str(tiny("qwen2", num_attention_heads=2, num_key_value_heads=1, head_dim=16)),
+        tmp_path / "a.gguf",
+        kind="f32",
+    )
     assert (done.arch, done.blocks) == ("deci", 3)
 
 
@@ -82,8 +92,12 @@ def test_fewer_query_heads_everywhere(tiny: Maker, tmp_path: Path) -> None:
         ("qwen3", {"tie_word_embeddings": False}, "ffn", "only if its embeddings are tied"),
     ],
 )
-def test_models_without_a_loader(tiny: Maker, tmp_path: Path, family: str, config: dict[str, Any], case: str, message: str) -> None:
-    folder = save_uneven(tiny(family, **config), tmp_path / "model", widths(SHAPES[case], 16 if family == "phi3" else 32))
+def test_models_without_a_loader(
+    tiny: Maker, tmp_path: Path, family: str, config: dict[str, Any], case: str, message: str
+) -> None:
+    folder = save_uneven(
+        tiny(family, **config), tmp_path / "model", widths(SHAPES[case], 16 if family == "phi3" else 32)
+    )
     with pytest.raises(UnsupportedModelError, match=message):
         export(str(folder), tmp_path / "a.gguf")
     assert list(tmp_path.iterdir()) == [folder]

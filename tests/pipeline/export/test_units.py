@@ -25,7 +25,13 @@ HIDDEN = {"hidden": tuple(channel for channel in range(96) if channel % 3 or not
 TOKENS = torch.randint(200, (1, 12), generator=torch.Generator().manual_seed(3))
 
 
-def _cut(source: Path, out: Path, keep: dict[str, tuple[int, ...]], drop: tuple[str, ...] = (), repair: str = "none") -> Opened:
+def _cut(
+    source: Path,
+    out: Path,
+    keep: dict[str, tuple[int, ...]],
+    drop: tuple[str, ...] = (),
+    repair: str = "none",
+) -> Opened:
     plan = Plan(model=open_model(str(source)).digest, keep=keep, drop=drop, made_by={"repair": repair})
     apply(plan, str(source), out, settings=Settings(dtype="float32"))
     return open_model(str(out))
@@ -60,9 +66,13 @@ def _exported(model: Opened, out: Path) -> str:
 @pytest.mark.parametrize("family", [family for family in FAMILIES if family != "phi3"])
 def test_equal_blocks(tiny: Maker, tmp_path: Path, family: str, units: str) -> None:
     """65 channels for 6 heads: some of transformers' classes refuse them, llama.cpp's loaders do not."""
-    config = {**WIDE, "num_hidden_layers": 6 if family == "gemma3_text" else 4} | ({"sliding_window": None} if family == "mistral" else {})
+    config = {**WIDE, "num_hidden_layers": 6 if family == "gemma3_text" else 4} | (
+        {"sliding_window": None} if family == "mistral" else {}
+    )
     source = tiny(family, **config)
-    keep = (_heads(open_model(str(source))) if units != "hidden" else {}) | (HIDDEN if units != "head" else {})
+    keep = (_heads(open_model(str(source))) if units != "hidden" else {}) | (
+        HIDDEN if units != "head" else {}
+    )
     model = _cut(source, tmp_path / "cut", keep)
     arch = _exported(model, tmp_path / "a.gguf")
     assert arch == {"mistral": "llama", "gemma3_text": "gemma3", "qwen2": "deci"}.get(family, family)
@@ -74,20 +84,32 @@ def test_equal_blocks(tiny: Maker, tmp_path: Path, family: str, units: str) -> N
 
 def test_phi3_needs_all_its_heads(tiny: Maker, tmp_path: Path) -> None:
     model = _cut(tiny("phi3", **WIDE), tmp_path / "cut", HIDDEN)
-    with pytest.raises(UnsupportedModelError, match="only where all its query heads are as wide as its hidden states"):
+    with pytest.raises(
+        UnsupportedModelError, match="only where all its query heads are as wide as its hidden states"
+    ):
         export(model.source.ref, tmp_path / "a.gguf")
 
 
 def test_phi3_with_heads_as_wide_as_its_channels(tiny: Maker, tmp_path: Path) -> None:
     """Four heads of 16 beside 64 channels: the one cut of both that its loader takes."""
     source = tiny("phi3", **WIDE)
-    model = _cut(source, tmp_path / "cut", _heads(open_model(str(source))) | {"hidden": tuple(channel for channel in range(96) if channel % 3)})
+    model = _cut(
+        source,
+        tmp_path / "cut",
+        _heads(open_model(str(source))) | {"hidden": tuple(channel for channel in range(96) if channel % 3)},
+    )
     assert _exported(model, tmp_path / "a.gguf") == "phi3"
 
 
 @pytest.mark.parametrize(("family", "arch"), [("llama", "deci"), ("qwen2", "deci"), ("qwen3", "openelm")])
 def test_unequal_blocks(tiny: Maker, tmp_path: Path, family: str, arch: str) -> None:
-    keep = HIDDEN | {"0.head": (0, 1, 4, 5), "2.head": (1, 5), "1.kv": (1,), "1.head": (0, 3, 5), "0.ffn": tuple(range(32))}
+    keep = HIDDEN | {
+        "0.head": (0, 1, 4, 5),
+        "2.head": (1, 5),
+        "1.kv": (1,),
+        "1.head": (0, 3, 5),
+        "0.ffn": tuple(range(32)),
+    }
     model = _cut(tiny(family, **WIDE), tmp_path / "cut", keep, ("1.ffn",))
     assert [block.shape.n_heads for block in model.graph.blocks][:3] == [4, 2, 2]
     assert _exported(model, tmp_path / "a.gguf") == arch
@@ -95,24 +117,45 @@ def test_unequal_blocks(tiny: Maker, tmp_path: Path, family: str, arch: str) -> 
 
 @pytest.mark.parametrize("repair", ["bias", "affine"])
 @pytest.mark.parametrize(("drop", "arch"), [((), "llama"), (("1.ffn", "2.attn"), "deci")])
-def test_biases_that_a_repair_filled(tiny: Maker, tmp_path: Path, drop: tuple[str, ...], arch: str, repair: str) -> None:
+def test_biases_that_a_repair_filled(
+    tiny: Maker, tmp_path: Path, drop: tuple[str, ...], arch: str, repair: str
+) -> None:
     source = tiny("llama")
-    keep = {f"{index}.{kind}": units for index in range(3) for kind, units in (("kv", (1,)), ("ffn", tuple(range(64))))}
+    keep = {
+        f"{index}.{kind}": units
+        for index in range(3)
+        for kind, units in (("kv", (1,)), ("ffn", tuple(range(64))))
+    }
     model = _cut(source, tmp_path / "cut", keep, drop, repair)
     assert float(model.source.read("model.layers.0.mlp.down_proj.bias").abs().max()) > 0
     assert _exported(model, tmp_path / "a.gguf") == arch
 
 
-@pytest.mark.parametrize(("family", "drop", "loader"), [("smollm3", (), "smollm3"), ("qwen3", (), "qwen3"), ("qwen3", ("1.ffn",), "openelm")])
-def test_biases_that_no_loader_reads(tiny: Maker, tmp_path: Path, family: str, drop: tuple[str, ...], loader: str) -> None:
+@pytest.mark.parametrize(
+    ("family", "drop", "loader"),
+    [("smollm3", (), "smollm3"), ("qwen3", (), "qwen3"), ("qwen3", ("1.ffn",), "openelm")],
+)
+def test_biases_that_no_loader_reads(
+    tiny: Maker, tmp_path: Path, family: str, drop: tuple[str, ...], loader: str
+) -> None:
     source, group = tiny(family), (1,)
-    keep: dict[str, tuple[int, ...]] = {f"{block.index}.kv": group for block in open_model(str(source)).graph.blocks}
+    keep: dict[str, tuple[int, ...]] = {
+        f"{block.index}.kv": group for block in open_model(str(source)).graph.blocks
+    }
     model = _cut(source, tmp_path / "cut", keep, drop, "bias")
-    with pytest.raises(UnsupportedModelError, match=rf"loader of {loader} reads no model.layers.0.self_attn.\w+.bias: prune the original with --repair lsq"):
+    with pytest.raises(
+        UnsupportedModelError,
+        match=(
+            rf"loader of {loader} reads no model.layers.0.self_attn.\w+.bias: prune the original with"
+            r" --repair lsq"
+        ),
+    ):
         export(model.source.ref, tmp_path / "a.gguf")
     assert [path.name for path in tmp_path.iterdir()] == ["cut"]
     # An affine repair needs no bias where it may not have one, and this file can be written.
-    scaled = _cut(tiny("qwen2"), tmp_path / "scaled", {f"{index}.kv": group for index in range(3)}, (), "affine")
+    scaled = _cut(
+        tiny("qwen2"), tmp_path / "scaled", {f"{index}.kv": group for index in range(3)}, (), "affine"
+    )
     _exported(scaled, tmp_path / "b.gguf")
 
 

@@ -44,7 +44,11 @@ def masked_model(folder: Path, plan: Plan) -> nn.Module:
         layer = whole.model.layers[int(index)]
         linear = layer.mlp.down_proj if kind == "ffn" else layer.self_attn.o_proj
         config = whole.config
-        size = {"ffn": config.intermediate_size, "kv": config.num_key_value_heads, "head": config.num_attention_heads}[kind]
+        size = {
+            "ffn": config.intermediate_size,
+            "kv": config.num_key_value_heads,
+            "head": config.num_attention_heads,
+        }[kind]
         linear.register_forward_pre_hook(_only(_mask(size, kept, linear.in_features // size)))
     for name in plan.drop:
         index, _, part = name.partition(".")

@@ -39,9 +39,13 @@ def _bytes(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_gives_the_asked_sparsity_and_leaves_the_rest_alone(tiny: Maker, tmp_path: Path, method: str) -> None:
+def test_every_method_gives_the_asked_sparsity_and_leaves_the_rest_alone(
+    tiny: Maker, tmp_path: Path, method: str
+) -> None:
     source = tiny("llama")
-    made = secateur.prune(str(source), tmp_path / "out", sparsity=0.5, method=method, calibration=CALIBRATION, settings=EXACT)
+    made = secateur.prune(
+        str(source), tmp_path / "out", sparsity=0.5, method=method, calibration=CALIBRATION, settings=EXACT
+    )
     assert made.sparsity == pytest.approx(0.5, abs=1e-3)
     before, after = _weights(source), _weights(tmp_path / "out")
     assert before.keys() == after.keys()
@@ -53,8 +57,12 @@ def test_every_method_gives_the_asked_sparsity_and_leaves_the_rest_alone(tiny: M
 
 
 @pytest.mark.parametrize("family", ["phi3", "gemma3_text", "qwen3"])
-def test_patterns_hold_in_other_families_and_stock_transformers_loads_them(tiny: Maker, tmp_path: Path, family: str) -> None:
-    secateur.prune(str(tiny(family)), tmp_path / "out", sparsity="2:4", method="sparsegpt", calibration=CALIBRATION)
+def test_patterns_hold_in_other_families_and_stock_transformers_loads_them(
+    tiny: Maker, tmp_path: Path, family: str
+) -> None:
+    secateur.prune(
+        str(tiny(family)), tmp_path / "out", sparsity="2:4", method="sparsegpt", calibration=CALIBRATION
+    )
     assert verify(str(tmp_path / "out")).pruned > 0
     stock = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32)
     down = stock.get_parameter("model.layers.1.mlp.down_proj.weight")
@@ -64,7 +72,9 @@ def test_patterns_hold_in_other_families_and_stock_transformers_loads_them(tiny:
 def test_wanda_equals_pruning_the_whole_model_block_after_block(tiny: Maker, tmp_path: Path) -> None:
     """An independent reference: hooks on the whole transformers model, float64 scores, one stage at a time."""
     source = tiny("llama")
-    made = secateur.prune(str(source), tmp_path / "out", sparsity=0.5, method="wanda", calibration=CALIBRATION, settings=EXACT)
+    made = secateur.prune(
+        str(source), tmp_path / "out", sparsity=0.5, method="wanda", calibration=CALIBRATION, settings=EXACT
+    )
     model = open_model(str(source))
     tokens = calibration_tokens(model, CALIBRATION, 0)
     whole = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32).eval()
@@ -76,10 +86,14 @@ def test_wanda_equals_pruning_the_whole_model_block_after_block(tiny: Maker, tmp
     assert made.sparsity == 0.5
 
 
-def _prune_by_wanda(whole: torch.nn.Module, name: str, tokens: torch.Tensor, ours: dict[str, torch.Tensor]) -> None:
+def _prune_by_wanda(
+    whole: torch.nn.Module, name: str, tokens: torch.Tensor, ours: dict[str, torch.Tensor]
+) -> None:
     module = whole.get_submodule(name)
     seen: list[torch.Tensor] = []
-    handle = module.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0].flatten(0, 1).double()))
+    handle = module.register_forward_pre_hook(
+        lambda _module, inputs: seen.append(inputs[0].flatten(0, 1).double())
+    )
     with torch.no_grad():
         whole(tokens)
     handle.remove()
@@ -88,20 +102,26 @@ def _prune_by_wanda(whole: torch.nn.Module, name: str, tokens: torch.Tensor, our
     lowest = score.argsort(dim=1)[:, : weight.shape[1] // 2]
     expected = weight.detach().clone().scatter_(1, lowest, 0.0)
     differing = int(((expected == 0) != (ours[f"{name}.weight"] == 0)).sum())
-    assert differing <= 2, f"{name}: {differing} weights pruned otherwise (two may swap where scores are equal to rounding)"
+    assert differing <= 2, (
+        f"{name}: {differing} weights pruned otherwise (two may swap where scores are equal to rounding)"
+    )
     weight.data.copy_(ours[f"{name}.weight"])
 
 
 def test_apply_replays_a_plan_byte_for_byte(tiny: Maker, tmp_path: Path) -> None:
     source = str(tiny("qwen2"))
-    first = secateur.prune(source, tmp_path / "a", sparsity=0.4, method="sparsegpt", allocation="owl", calibration=CALIBRATION)
+    first = secateur.prune(
+        source, tmp_path / "a", sparsity=0.4, method="sparsegpt", allocation="owl", calibration=CALIBRATION
+    )
     secateur.apply(Plan.from_json((tmp_path / "a" / "plan.json").read_text()), source, tmp_path / "b")
     assert _bytes(tmp_path / "a") == _bytes(tmp_path / "b")
     assert first.plan.made_by["allocation"] == "owl"
 
 
 @pytest.mark.parametrize("memory", [1 << 30, 0])
-def test_an_interrupted_run_goes_on_and_gives_the_same_bytes(tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory: int) -> None:
+def test_an_interrupted_run_goes_on_and_gives_the_same_bytes(
+    tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory: int
+) -> None:
     source = str(tiny("llama"))
     settings = Settings(memory=memory)
     plan = secateur.plan(source, sparsity=0.5, method="sparsegpt", calibration=CALIBRATION)
@@ -126,10 +146,22 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_bytes(tiny: Maker, tmp_pa
 
 
 def test_kill_minus_nine_then_the_same_command_gives_the_same_bytes(tiny: Maker, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "secateur", "prune", str(tiny("llama", num_hidden_layers=12)), "--method", "sparsegpt", "--sparsity", "0.5"]
+    command = [
+        sys.executable,
+        "-m",
+        "secateur",
+        "prune",
+        str(tiny("llama", num_hidden_layers=12)),
+        "--method",
+        "sparsegpt",
+        "--sparsity",
+        "0.5",
+    ]
     command += ["--samples", "16", "--calib-window", "256", "--quiet"]
     subprocess.run([*command, "-o", str(tmp_path / "whole")], check=True, capture_output=True)
-    killed = subprocess.Popen([*command, "-o", str(tmp_path / "out")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    killed = subprocess.Popen(
+        [*command, "-o", str(tmp_path / "out")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     partial = tmp_path / "out.partial"
     while killed.poll() is None and len(list(partial.glob("model-*.safetensors"))) < 4:
         time.sleep(0.005)
@@ -150,17 +182,28 @@ def test_a_plan_for_another_model_is_refused(tiny: Maker, tmp_path: Path) -> Non
 def test_calibration_text_that_changed_is_refused(tiny: Maker, tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text("the gardener cuts the branches that bear no fruit\n" * 400)
-    plan = secateur.plan(str(tiny("llama")), sparsity=0.5, method="wanda", calibration=Calibration(text=str(text), samples=2, window=64))
+    plan = secateur.plan(
+        str(tiny("llama")),
+        sparsity=0.5,
+        method="wanda",
+        calibration=Calibration(text=str(text), samples=2, window=64),
+    )
     text.write_text("another text altogether, about something else entirely\n" * 400)
     with pytest.raises(PlanError, match="not what the plan was made with"):
         secateur.apply(plan, str(tiny("llama")), tmp_path / "out")
 
 
-def test_a_folder_that_computes_something_else_is_not_kept(tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_computes_something_else_is_not_kept(
+    tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write = Checkpoint.write
 
     def corrupt(self: Checkpoint, index: int, tensors: dict[str, torch.Tensor]) -> None:
-        write(self, index, {name: tensor * (1.01 if "down_proj" in name else 1) for name, tensor in tensors.items()})
+        write(
+            self,
+            index,
+            {name: tensor * (1.01 if "down_proj" in name else 1) for name, tensor in tensors.items()},
+        )
 
     monkeypatch.setattr(Checkpoint, "write", corrupt)
     with pytest.raises(VerificationError, match="does not compute what was meant"):
@@ -178,10 +221,19 @@ def test_self_calibration_is_sampled_from_the_model_and_depends_on_the_seed(tiny
 
 
 def test_protected_blocks_stay_dense(tiny: Maker, tmp_path: Path) -> None:
-    plan = secateur.plan(str(tiny("llama")), sparsity=0.5, method="magnitude", protect=["first=1,last=1", "*.k_proj.weight"])
+    plan = secateur.plan(
+        str(tiny("llama")), sparsity=0.5, method="magnitude", protect=["first=1,last=1", "*.k_proj.weight"]
+    )
     assert plan.sparsity.keys() == {
         f"model.layers.1.{name}.weight"
-        for name in ("self_attn.q_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
+        for name in (
+            "self_attn.q_proj",
+            "self_attn.v_proj",
+            "self_attn.o_proj",
+            "mlp.gate_proj",
+            "mlp.up_proj",
+            "mlp.down_proj",
+        )
     }
 
 

@@ -34,7 +34,9 @@ def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     rotation._found.clear()
 
 
-@pytest.mark.parametrize(("family", "way"), [*(("qwen3", way) for way in WAYS), ("qwen2", "learned"), ("phi3", "learned")])
+@pytest.mark.parametrize(
+    ("family", "way"), [*(("qwen3", way) for way in WAYS), ("qwen2", "learned"), ("phi3", "learned")]
+)
 def test_predictions_stay_and_the_matrices_are_orthogonal(tiny: Maker, family: str, way: str) -> None:
     model = open_model(str(tiny(family)))
     tokens = calibration_tokens(model, SMALL, 0)
@@ -46,11 +48,20 @@ def test_predictions_stay_and_the_matrices_are_orthogonal(tiny: Maker, family: s
         one = torch.eye(matrix.shape[-1], dtype=torch.float64).expand_as(matrix)
         torch.testing.assert_close(matrix.mT @ matrix, one, rtol=0, atol=1e-10)
         assert float((matrix - one).abs().max()) > 1e-3
-    logits = [torch.cat(list(one.stream().logits(last_states(one.stream(), tokens[:1])[0]))) for one in (model, turned)]
+    logits = [
+        torch.cat(list(one.stream().logits(last_states(one.stream(), tokens[:1])[0])))
+        for one in (model, turned)
+    ]
     assert difference(*logits) <= 1e-5
 
 
-@pytest.mark.parametrize("goal", [Sparsity(sparsity="2:4", method="wanda", rotate="learned"), Sparsity(sparsity=0.5, method="sparsegpt", rotate="heads")])
+@pytest.mark.parametrize(
+    "goal",
+    [
+        Sparsity(sparsity="2:4", method="wanda", rotate="learned"),
+        Sparsity(sparsity=0.5, method="sparsegpt", rotate="heads"),
+    ],
+)
 def test_a_plan_replays_byte_for_byte(tiny: Maker, tmp_path: Path, goal: Sparsity) -> None:
     src = str(tiny("qwen3"))
     secateur.prune(src, tmp_path / "once", goal, calibration=SMALL, seed=3)
@@ -58,7 +69,9 @@ def test_a_plan_replays_byte_for_byte(tiny: Maker, tmp_path: Path, goal: Sparsit
     assert plan.made_by["rotate"] == goal.rotate
     rotation._found.clear()
     secateur.apply(plan, src, tmp_path / "again")
-    assert {path.name: path.read_bytes() for path in (tmp_path / "once").iterdir()} == {path.name: path.read_bytes() for path in (tmp_path / "again").iterdir()}
+    assert {path.name: path.read_bytes() for path in (tmp_path / "once").iterdir()} == {
+        path.name: path.read_bytes() for path in (tmp_path / "again").iterdir()
+    }
     assert verify(str(tmp_path / "again")).stock_difference <= 1e-5
     config = json.loads((tmp_path / "again" / "config.json").read_text())
     assert config["tie_word_embeddings"] == (goal.rotate == "heads")
@@ -78,8 +91,15 @@ def test_gemma_rotates_its_heads_alone(tiny: Maker, tmp_path: Path) -> None:
     src = str(tiny("gemma3_text"))
     for way in ("learned", "pca"):
         with pytest.raises(UsageError, match="scales what it adds to the states"):
-            secateur.prune(src, tmp_path / "out", Sparsity(sparsity=0.5, method="magnitude", rotate=way), calibration=SMALL)
-    secateur.prune(src, tmp_path / "out", Sparsity(sparsity=0.5, method="magnitude", rotate="heads"), calibration=SMALL)
+            secateur.prune(
+                src,
+                tmp_path / "out",
+                Sparsity(sparsity=0.5, method="magnitude", rotate=way),
+                calibration=SMALL,
+            )
+    secateur.prune(
+        src, tmp_path / "out", Sparsity(sparsity=0.5, method="magnitude", rotate="heads"), calibration=SMALL
+    )
     assert verify(str(tmp_path / "out")).stock_difference <= 1e-5
 
 

@@ -39,12 +39,22 @@ def _plan(model: Path, text: str, **fields: object) -> Plan:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_tokens_that_stay_are_predicted_as_before(tiny: Maker, tmp_path: Path, family: str, text: str) -> None:
+def test_the_tokens_that_stay_are_predicted_as_before(
+    tiny: Maker, tmp_path: Path, family: str, text: str
+) -> None:
     source = tiny(family)
-    made = secateur.prune(str(source), tmp_path / "out", Vocab(ratio=0.2), calibration=Calibration(text=text), settings=Settings(dtype="float32"))
+    made = secateur.prune(
+        str(source),
+        tmp_path / "out",
+        Vocab(ratio=0.2),
+        calibration=Calibration(text=text),
+        settings=Settings(dtype="float32"),
+    )
     kept = list(made.plan.keep["vocab"])
     assert len(kept) % 32 == 0
-    dense, found = (AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32) for path in (source, tmp_path / "out"))
+    dense, found = (
+        AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32) for path in (source, tmp_path / "out")
+    )
     assert found.config.vocab_size == len(kept)
     assert kept[found.config.eos_token_id] == dense.config.eos_token_id
     ids = torch.arange(5, 37)[None] * 7 % len(kept)
@@ -56,7 +66,9 @@ def test_the_tokens_that_stay_are_predicted_as_before(tiny: Maker, tmp_path: Pat
     assert verify(str(tmp_path / "out")).stock_difference < 1e-4
 
 
-def test_text_of_the_common_tokens_is_spelled_alike_and_other_text_comes_back(tiny: Maker, tmp_path: Path, text: str) -> None:
+def test_text_of_the_common_tokens_is_spelled_alike_and_other_text_comes_back(
+    tiny: Maker, tmp_path: Path, text: str
+) -> None:
     secateur.prune(str(tiny("llama")), tmp_path / "out", Vocab(ratio=0.2), calibration=Calibration(text=text))
     before, found = (AutoTokenizer.from_pretrained(path) for path in (tiny("llama"), tmp_path / "out"))
     common = "the light of the tree"
@@ -64,12 +76,16 @@ def test_text_of_the_common_tokens_is_spelled_alike_and_other_text_comes_back(ti
     assert len(found(TEXT)["input_ids"]) > len(before(TEXT)["input_ids"])
     assert found.decode(found(TEXT)["input_ids"]) == TEXT
     messages = [{"role": "user", "content": "naïve 東京"}]
-    assert found.apply_chat_template(messages, tokenize=False) == before.apply_chat_template(messages, tokenize=False)
+    assert found.apply_chat_template(messages, tokenize=False) == before.apply_chat_template(
+        messages, tokenize=False
+    )
 
 
 @pytest.mark.parametrize("target", ["params=97%", "params=100K", "size=240kB", "ram=300KiB@ctx32"])
 @pytest.mark.parametrize("align", [1, 8, 32])
-def test_a_target_is_met_by_as_many_tokens_as_can_stay(tiny: Maker, text: str, target: str, align: int) -> None:
+def test_a_target_is_met_by_as_many_tokens_as_can_stay(
+    tiny: Maker, text: str, target: str, align: int
+) -> None:
     source = tiny("llama", dtype="bfloat16", tie_word_embeddings=True)
     graph = open_model(str(source)).graph
     whole, asked = footprint(graph, {}, (), 2), Target.parse([target])
@@ -86,7 +102,9 @@ def test_a_target_is_met_by_as_many_tokens_as_can_stay(tiny: Maker, text: str, t
         return
     assert count % align == 0
     assert asked.met(footprint(graph, {"vocab": range(count)}, (), 2), whole)
-    assert count + align > 384 or not asked.met(footprint(graph, {"vocab": range(count + align)}, (), 2), whole)
+    assert count + align > 384 or not asked.met(
+        footprint(graph, {"vocab": range(count + align)}, (), 2), whole
+    )
 
 
 def test_the_most_counted_stay_with_what_they_are_merged_from(tiny: Maker) -> None:
@@ -110,7 +128,22 @@ def test_the_most_counted_stay_with_what_they_are_merged_from(tiny: Maker) -> No
 
 def test_a_plan_says_what_was_counted_and_is_replayed(tiny: Maker, tmp_path: Path, text: str) -> None:
     out = tmp_path / "plan.json"
-    result = CliRunner().invoke(app, ["plan", str(tiny("llama")), "-o", str(out), "--method", "vocab", "--ratio", "0.2", "--calib", text, "--explain"])
+    result = CliRunner().invoke(
+        app,
+        [
+            "plan",
+            str(tiny("llama")),
+            "-o",
+            str(out),
+            "--method",
+            "vocab",
+            "--ratio",
+            "0.2",
+            "--calib",
+            text,
+            "--explain",
+        ],
+    )
     assert "tokens: keep 288 of 384 (75.0%)" in result.output
     plan = Plan.from_json(out.read_text())
     assert plan.made_by["counted"] == text
@@ -135,7 +168,9 @@ def test_rows_without_a_token_go_first(tiny: Maker, text: str) -> None:
     assert max(_plan(source, text, ratio=0.2, align=1).keep["vocab"]) < 384
 
 
-def test_a_tokenizer_that_went_wrong_leaves_nothing(tiny: Maker, tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tokenizer_that_went_wrong_leaves_nothing(
+    tiny: Maker, tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plan = _plan(tiny("llama"), text, ratio=0.2)
     monkeypatch.setattr("secateur.pipeline.prune.apply.narrow_tokenizer", lambda *_: None)
     with pytest.raises(VerificationError, match="another way"):
@@ -173,14 +208,26 @@ def test_what_cannot_be_is_one_line(tiny: Maker, text: str, fields: dict[str, ob
         (["--ratio", "0.2", "--units", "ffn"], "--units belongs to"),
     ],
 )
-def test_options_of_other_methods_are_refused(tiny: Maker, tmp_path: Path, arguments: list[str], message: str) -> None:
-    result = CliRunner().invoke(app, ["prune", str(tiny("llama")), "-o", str(tmp_path / "out"), "--method", "vocab", *arguments])
+def test_options_of_other_methods_are_refused(
+    tiny: Maker, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    result = CliRunner().invoke(
+        app, ["prune", str(tiny("llama")), "-o", str(tmp_path / "out"), "--method", "vocab", *arguments]
+    )
     assert isinstance(result.exception, UsageError)
     assert message in str(result.exception)
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("change", [{"keep": {"0.ffn": [0]}}, {"drop": ["1"]}, {"made_by": {"calibration": "builtin"}}, {"made_by": {"rotate": "learned"}}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"keep": {"0.ffn": [0]}},
+        {"drop": ["1"]},
+        {"made_by": {"calibration": "builtin"}},
+        {"made_by": {"rotate": "learned"}},
+    ],
+)
 def test_tokens_go_alone(tiny: Maker, text: str, change: dict[str, dict[str, object] | list[str]]) -> None:
     body = json.loads(_plan(tiny("llama"), text, ratio=0.2).to_json())
     for key, value in change.items():

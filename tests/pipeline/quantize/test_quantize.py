@@ -54,12 +54,21 @@ def test_every_family_reloads_in_stock_transformers(tiny: Maker, tmp_path: Path,
     assert made.bytes < sum(path.stat().st_size for path in tiny(family).glob("*.safetensors"))
 
 
-@pytest.mark.parametrize("name", ["int4-g32", "int4a-g32", "int3-g32", "int3a-g32", "int5-g32", "int5a-g32", "int8-g32"])
+@pytest.mark.parametrize(
+    "name", ["int4-g32", "int4a-g32", "int3-g32", "int3a-g32", "int5-g32", "int5a-g32", "int8-g32"]
+)
 def test_every_grid_reloads_and_goes_to_gguf_as_it_is(tiny: Maker, tmp_path: Path, name: str) -> None:
     pytest.importorskip("xllamacpp", reason="pip install 'secateur[llamacpp]'")
     grid = Grid.parse(name)
-    made = quantize(tiny("llama"), tmp_path / "out", Integers(bits=grid.bits, symmetric=grid.symmetric, method="imatrix"))
-    assert dict(made.grids) == {name: sum(linear.out_features * linear.in_features for linear in open_model(str(tiny("llama"))).graph.linears)}
+    made = quantize(
+        tiny("llama"), tmp_path / "out", Integers(bits=grid.bits, symmetric=grid.symmetric, method="imatrix")
+    )
+    assert dict(made.grids) == {
+        name: sum(
+            linear.out_features * linear.in_features
+            for linear in open_model(str(tiny("llama"))).graph.linears
+        )
+    }
     assert verify(str(tmp_path / "out")).stock_difference <= 1e-5
     done = export(str(tmp_path / "out"), tmp_path / "out.gguf")
     assert done.type == "packed"
@@ -85,7 +94,9 @@ def test_blocks_of_unequal_width(tiny: Maker, tmp_path: Path, family: str) -> No
 @pytest.mark.parametrize("pattern", ["2:4", "0.6"])
 @pytest.mark.parametrize("method", ["gptq", "rtn"])
 def test_masks_survive(tiny: Maker, tmp_path: Path, pattern: str, method: str) -> None:
-    pruned = secateur.prune(str(tiny("llama")), tmp_path / "pruned", sparsity=pattern, method="wanda", calibration=SMALL)
+    pruned = secateur.prune(
+        str(tiny("llama")), tmp_path / "pruned", sparsity=pattern, method="wanda", calibration=SMALL
+    )
     made = quantize(tmp_path / "pruned", tmp_path / "out", Integers(method=method, symmetric=False))
     assert made.sparsity >= pruned.sparsity
     assert verify(str(tmp_path / "out")).pruned == len(pruned.plan.sparsity)
@@ -106,20 +117,30 @@ def test_pruned_and_rounded_in_one_pass(tiny: Maker, tmp_path: Path, pattern: st
     secateur.prune(dense, tmp_path / "pruned", sparsity=pattern, method="sparsegpt", calibration=SMALL)
     quantize(tmp_path / "pruned", tmp_path / "after")
     assert verify(str(tmp_path / "after")).pruned == len(packed(tmp_path / "after").grids)
-    kls = {name: secateur.evaluate(str(tmp_path / name), window=64, count=8, reference=dense).kl or 0.0 for name in ("once", "after")}
+    kls = {
+        name: secateur.evaluate(str(tmp_path / name), window=64, count=8, reference=dense).kl or 0.0
+        for name in ("once", "after")
+    }
     assert 0 < kls["once"] < kls["after"]
 
 
 def test_zeros_that_are_not_those_of_the_plan(tiny: Maker, tmp_path: Path) -> None:
     secateur.prune(str(tiny("llama")), tmp_path / "pruned", sparsity="2:4", method="wanda", calibration=SMALL)
-    with pytest.raises(UsageError, match="is pruned already, and what is zero stays zero: leave out --sparsity"):
+    with pytest.raises(
+        UsageError, match="is pruned already, and what is zero stays zero: leave out --sparsity"
+    ):
         quantize(tmp_path / "pruned", tmp_path / "out", Integers(sparsity="0.5"))
     shard = tmp_path / "pruned" / "model-00002-of-00004.safetensors"
     name = "model.layers.0.mlp.up_proj.weight"
     weights = load_file(shard)
     weights[name][0, :4] = 1.0
     save_file(weights, shard, metadata={"format": "pt"})
-    with pytest.raises(PlanError, match=r"model\.layers\.0\.mlp\.up_proj\.weight of .* does not have the sparsity 2:4 of its plan\.json"):
+    with pytest.raises(
+        PlanError,
+        match=(
+            r"model\.layers\.0\.mlp\.up_proj\.weight of .* does not have the sparsity 2:4 of its plan\.json"
+        ),
+    ):
         quantize(tmp_path / "pruned", tmp_path / "out")
     assert {path.name for path in tmp_path.iterdir()} == {"pruned"}
 
@@ -128,7 +149,10 @@ def test_gptq_is_nearer_to_the_model_than_rounding(tiny: Maker, tmp_path: Path) 
     kls = {}
     for method in ("rtn", "imatrix", "gptq"):
         quantize(tiny("llama"), tmp_path / method, Integers(bits=3, method=method))
-        kls[method] = secateur.evaluate(str(tmp_path / method), window=64, count=4, reference=str(tiny("llama"))).kl or 0.0
+        kls[method] = (
+            secateur.evaluate(str(tmp_path / method), window=64, count=4, reference=str(tiny("llama"))).kl
+            or 0.0
+        )
     assert 0 < kls["gptq"] < kls["imatrix"] < kls["rtn"]
 
 
@@ -151,7 +175,9 @@ def test_a_run_that_stopped_goes_on(tiny: Maker, tmp_path: Path) -> None:
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
-def test_a_folder_that_computes_something_else_is_not_kept(tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_computes_something_else_is_not_kept(
+    tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     read = PackedSource.read
     monkeypatch.setattr(PackedSource, "read", lambda self, name: read(self, name) * 1.01)
     with pytest.raises(VerificationError, match="does not compute what was meant"):
@@ -166,7 +192,10 @@ def test_a_folder_that_computes_something_else_is_not_kept(tiny: Maker, tmp_path
         (Integers(bits=9), "9 bits: a quantised weight has 2 to 8"),
         (Integers(method="gtpq"), r"unknown quantization method 'gtpq' \(did you mean gptq\?\)"),
         (Integers(protect=("*",)), "--protect leaves nothing to quantise"),
-        (Integers(sparsity="0.5", method="rtn"), "which only --method gptq can: prune first, then quantize with rtn"),
+        (
+            Integers(sparsity="0.5", method="rtn"),
+            "which only --method gptq can: prune first, then quantize with rtn",
+        ),
         (Integers(sparsity="0.5", prune="wonda"), r"unknown method 'wonda' \(did you mean wanda\?\)"),
         (Integers(sparsity="3:7"), "pattern 3:7 does not fit .*: its width 64 is not a multiple of 7"),
     ],
@@ -201,7 +230,9 @@ def test_the_card_and_the_manifest_say_how(tiny: Maker, tmp_path: Path) -> None:
     assert said["source"] == open_model(str(tmp_path / "model")).digest
 
 
-def test_bits_of_each_layer_meet_a_budget_and_beat_one_width(tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bits_of_each_layer_meet_a_budget_and_beat_one_width(
+    tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As many bytes as four bits everywhere would take; one block is made to matter more than the others."""
     whole = tmp_path / "model"
     shutil.copytree(tiny("llama"), whole)
@@ -217,9 +248,16 @@ def test_bits_of_each_layer_meet_a_budget_and_beat_one_width(tiny: Maker, tmp_pa
     assert len(made.grids) > 1
     assert made.bits_per_weight <= 4.5
     grids = packed(tmp_path / "out").grids
-    assert all(grids[f"model.layers.{index}.self_attn.q_proj.weight"] == grids[f"model.layers.{index}.self_attn.v_proj.weight"] for index in range(3))
+    assert all(
+        grids[f"model.layers.{index}.self_attn.q_proj.weight"]
+        == grids[f"model.layers.{index}.self_attn.v_proj.weight"]
+        for index in range(3)
+    )
     assert verify(str(tmp_path / "out")).stock_difference <= 1e-5
-    kls = [secateur.evaluate(str(tmp_path / name), window=64, count=8, reference=str(whole)).kl or 0.0 for name in ("out", "even")]
+    kls = [
+        secateur.evaluate(str(tmp_path / name), window=64, count=8, reference=str(whole)).kl or 0.0
+        for name in ("out", "even")
+    ]
     assert kls[0] < kls[1]
     with killed_at(2):
         quantize(whole, tmp_path / "again", budget)
@@ -230,7 +268,11 @@ def test_bits_of_each_layer_meet_a_budget_and_beat_one_width(tiny: Maker, tmp_pa
 
 @pytest.mark.parametrize(
     ("target", "message"),
-    [("size=100kB", r"out of reach: 3 bits everywhere take size=0\.2MB"), ("params=50%", "none that bits can meet"), ("size=x", "holds no amount")],
+    [
+        ("size=100kB", r"out of reach: 3 bits everywhere take size=0\.2MB"),
+        ("params=50%", "none that bits can meet"),
+        ("size=x", "holds no amount"),
+    ],
 )
 def test_budgets_that_cannot_be_met(tiny: Maker, tmp_path: Path, target: str, message: str) -> None:
     with pytest.raises(SecateurError, match=message):

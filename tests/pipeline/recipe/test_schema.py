@@ -33,7 +33,13 @@ from secateur.pipeline.recipe.runner import STAGES, Conducted, keys
 from secateur.pipeline.recipe.schema import KINDS, read_recipe
 from secateur.pipeline.recover.distill import Distill
 from secateur.pipeline.recover.local_reconstruction import Local
-from secateur_runtime.errors import MissingExtraError, OutputError, SecateurError, UsageError, VerificationError
+from secateur_runtime.errors import (
+    MissingExtraError,
+    OutputError,
+    SecateurError,
+    UsageError,
+    VerificationError,
+)
 
 SHIPPED = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 SMALL = ("calibration.samples=6", "calibration.window=64")
@@ -55,7 +61,13 @@ def write(path: Path, body: object) -> Path:
 
 
 def run(tiny: Maker, tmp_path: Path, *changes: str, resume: bool = False, body: object = BODY) -> Conducted:
-    return secateur.run(write(tmp_path / "recipe.yaml", body), tmp_path / "out", model=str(tiny("llama")), changes=changes, resume=resume)
+    return secateur.run(
+        write(tmp_path / "recipe.yaml", body),
+        tmp_path / "out",
+        model=str(tiny("llama")),
+        changes=changes,
+        resume=resume,
+    )
 
 
 def with_stages(*stages: object) -> dict[str, Any]:
@@ -64,7 +76,11 @@ def with_stages(*stages: object) -> dict[str, Any]:
 
 _WORDS = st.sampled_from([*KINDS, "model", "stages", "x"])
 _LEAVES = st.none() | st.integers() | st.text(max_size=5) | _WORDS
-_ANYTHING = st.recursive(_LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_WORDS, inner, max_size=3), max_leaves=8)
+_ANYTHING = st.recursive(
+    _LEAVES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_WORDS, inner, max_size=3),
+    max_leaves=8,
+)
 
 
 class TestReading:
@@ -94,10 +110,18 @@ class TestReading:
             Distill(trains="scales", steps=9),
         ]
         assert [stage.calibration.samples for stage in stages] == [6, 6, 6, 9, 6, 6, 6, 6]
-        changed = read_recipe(path, model="org/name", changes=["quantize.bits=5", "calibration.samples=3", "seed=7", "prune.protect=[first=1]"])
+        changed = read_recipe(
+            path,
+            model="org/name",
+            changes=["quantize.bits=5", "calibration.samples=3", "seed=7", "prune.protect=[first=1]"],
+        )
         assert (changed.model, changed.seed) == ("org/name", 7)
         assert [stage.calibration.samples for stage in changed.stages] == [3, 3, 3, 9, 3, 3, 3, 3]
-        assert all(stage.options.protect == ["first=1"] for stage in changed.stages if isinstance(stage.options, Width | Depth | Auto | Sparsity))
+        assert all(
+            stage.options.protect == ["first=1"]
+            for stage in changed.stages
+            if isinstance(stage.options, Width | Depth | Auto | Sparsity)
+        )
 
     @pytest.mark.parametrize(
         ("body", "message"),
@@ -107,31 +131,58 @@ class TestReading:
             ({**BODY, "seed": -1}, "seed -1 is no whole number"),
             ({**BODY, "model": None}, "names no model"),
             ({**BODY, "stages": []}, "has no stages"),
-            ({**BODY, "calibration": {"sample": 1}}, r"calibration: unknown key 'sample' \(did you mean samples\?\)"),
+            (
+                {**BODY, "calibration": {"sample": 1}},
+                r"calibration: unknown key 'sample' \(did you mean samples\?\)",
+            ),
             (with_stages({"prun": {}}), r"stage 1: unknown key 'prun' \(did you mean prune\?\)"),
             (with_stages({"prune": {"sparsity": 0.5}, "eval": {}}), "stage 1 names 2 stages: one each"),
             (with_stages({"prune": [1]}), r"stage 1 \(prune\) is list, not a mapping of options"),
-            (with_stages({"prune": {"method": "width", "ration": 0.2}}), r"stage 1 \(prune\): unknown key 'ration' \(did you mean ratio\?\)"),
+            (
+                with_stages({"prune": {"method": "width", "ration": 0.2}}),
+                r"stage 1 \(prune\): unknown key 'ration' \(did you mean ratio\?\)",
+            ),
             (with_stages({"prune": {"method": "widht"}}), r"unknown method 'widht' \(did you mean width\?\)"),
-            (with_stages({"prune": {"method": "width", "ratio": "much"}}), r"stage 1 \(prune\): ratio: .*'much'"),
-            (with_stages({"prune": {"target": "parms=80%"}}), r"target 'parms=80%' is none of .*did you mean params"),
+            (
+                with_stages({"prune": {"method": "width", "ratio": "much"}}),
+                r"stage 1 \(prune\): ratio: .*'much'",
+            ),
+            (
+                with_stages({"prune": {"target": "parms=80%"}}),
+                r"target 'parms=80%' is none of .*did you mean params",
+            ),
             (with_stages({"prune": {}}), r"stage 1 \(prune\): sparsity: field required"),
-            (with_stages({"prune": {"sparsity": 0.5}}, {"recover": {"method": "lcal"}}), r"unknown method 'lcal' \(did you mean local\?\)"),
+            (
+                with_stages({"prune": {"sparsity": 0.5}}, {"recover": {"method": "lcal"}}),
+                r"unknown method 'lcal' \(did you mean local\?\)",
+            ),
             (with_stages("recover"), "comes before any prune"),
             (with_stages({"prune": {"method": "vocab", "ratio": 0.2}}, "recover"), "comes before any prune"),
-            (with_stages({"prune": {"sparsity": 0.5}}, {"prune": {"method": "vocab", "ratio": 0.2}}), r"stage 2 \(prune\) prunes tokens.*move it first"),
+            (
+                with_stages({"prune": {"sparsity": 0.5}}, {"prune": {"method": "vocab", "ratio": 0.2}}),
+                r"stage 2 \(prune\) prunes tokens.*move it first",
+            ),
             (with_stages(*2 * [{"prune": {"method": "vocab", "ratio": 0.2}}]), "move it first"),
             (with_stages({"prune": {"method": "vocab"}}), "either --ratio"),
             (with_stages("quantize", {"prune": {"sparsity": 0.5}}), "stage 2 .prune. comes after quantize"),
             (with_stages("quantize", "quantize"), "comes after quantize"),
-            (with_stages({"prune": {"sparsity": 0.5}}, "quantize", "recover"), "stage 3 .recover. comes after quantize"),
-            (with_stages({"recover": {"method": "scales"}}, "quantize"), "stage 1 .recover. trains the scales of a quantised model"),
+            (
+                with_stages({"prune": {"sparsity": 0.5}}, "quantize", "recover"),
+                "stage 3 .recover. comes after quantize",
+            ),
+            (
+                with_stages({"recover": {"method": "scales"}}, "quantize"),
+                "stage 1 .recover. trains the scales of a quantised model",
+            ),
             (with_stages("export", "quantize"), "comes after export"),
             (with_stages("export", "export"), "exports twice"),
             (with_stages({"quantize": {"bits": 9}}), "9 bits"),
             (
                 with_stages({"prune": {"method": "width", "ratio": 0.2}}, {"quantize": {"group": 64}}),
-                r"stage 2 \(quantize\) has groups of 64, and prune leaves multiples of 32 inputs: add `align: 64`",
+                (
+                    r"stage 2 \(quantize\) has groups of 64, and prune leaves multiples of 32 inputs: add"
+                    r" `align: 64`"
+                ),
             ),
             (with_stages({"gate": {"kl": 1.0}}), "no stage before it measures"),
             (with_stages({"gate": {}}), "asks for nothing"),
@@ -144,14 +195,27 @@ class TestReading:
             read_recipe(write(tmp_path / "r.yaml", body))
         assert "\n" not in str(caught.value)
 
-    @pytest.mark.parametrize("change", ["bits=3", "quantize.bits", "recover.steps=1", "quantize.bist=3", "quantise.bits=3", "quantize.bits=[", "stages=1"])
+    @pytest.mark.parametrize(
+        "change",
+        [
+            "bits=3",
+            "quantize.bits",
+            "recover.steps=1",
+            "quantize.bist=3",
+            "quantise.bits=3",
+            "quantize.bits=[",
+            "stages=1",
+        ],
+    )
     def test_a_change_that_meets_nothing(self, tmp_path: Path, change: str) -> None:
         with pytest.raises(UsageError):
             read_recipe(write(tmp_path / "r.yaml", BODY), changes=[change])
 
     @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
     @given(_ANYTHING)
-    def test_anything_else_is_an_error_of_ours(self, tmp_path_factory: pytest.TempPathFactory, body: object) -> None:
+    def test_anything_else_is_an_error_of_ours(
+        self, tmp_path_factory: pytest.TempPathFactory, body: object
+    ) -> None:
         path = tmp_path_factory.mktemp("any") / "r.yaml"
         for whole in (body, {"model": "m", "stages": body}, {"model": "m", "stages": [body]}):
             try:
@@ -167,7 +231,9 @@ class TestReading:
         with pytest.raises(UsageError, match="cannot read recipe"):
             read_recipe(tmp_path / "none.yaml")
 
-    def test_a_missing_extra_is_named_before_anything_runs(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_missing_extra_is_named_before_anything_runs(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
         prune = {"sparsity": 0.5}
         for extra, *stages in (
@@ -182,10 +248,20 @@ class TestReading:
 
 class TestRunning:
     def test_a_key_changes_with_what_its_stage_is_made_of(self, tiny: Maker, tmp_path: Path) -> None:
-        path = write(tmp_path / "r.yaml", with_stages({"prune": {"sparsity": 0.5}}, {"recover": {"method": "distill"}}, "quantize", {"eval": {"window": 64}}))
+        path = write(
+            tmp_path / "r.yaml",
+            with_stages(
+                {"prune": {"sparsity": 0.5}},
+                {"recover": {"method": "distill"}},
+                "quantize",
+                {"eval": {"window": 64}},
+            ),
+        )
 
         def changed(*changes: str) -> list[bool]:
-            before, after = (keys(read_recipe(path, model=str(tiny("llama")), changes=some)) for some in ((), changes))
+            before, after = (
+                keys(read_recipe(path, model=str(tiny("llama")), changes=some)) for some in ((), changes)
+            )
             return [one != other for one, other in zip(before, after, strict=True)]
 
         assert changed() == [False] * 4
@@ -206,7 +282,12 @@ class TestRunning:
         changed = run(tiny, tmp_path, "quantize.bits=3", resume=True)
         assert [step.cached for step in changed.steps] == [True, False, False, False]
         assert changed.steps[2].figures["kl"] > first.steps[2].figures["kl"]
-        assert [step.cached for step in run(tiny, tmp_path, "eval.count=1", resume=True).steps] == [True, True, False, False]
+        assert [step.cached for step in run(tiny, tmp_path, "eval.count=1", resume=True).steps] == [
+            True,
+            True,
+            False,
+            False,
+        ]
         report = json.loads((tmp_path / "out" / "report.json").read_text())
         assert [row["stage"] for row in report["stages"]] == ["prune", "quantize", "eval", "gate"]
         assert all(0 <= row["processor_seconds"] < 1000 for row in report["stages"])
@@ -223,16 +304,31 @@ class TestRunning:
         assert not run(tiny, tmp_path, body=body, resume=True).steps[0].cached
         assert shard.read_bytes() == whole
 
-    def test_a_gate_that_does_not_hold_fails_and_keeps_what_was_made(self, tiny: Maker, tmp_path: Path) -> None:
-        body = with_stages({"prune": {"method": "magnitude", "sparsity": 0.5}}, {"eval": {"window": 64, "count": 1}}, {"gate": {"kl": 1e-9}})
+    def test_a_gate_that_does_not_hold_fails_and_keeps_what_was_made(
+        self, tiny: Maker, tmp_path: Path
+    ) -> None:
+        body = with_stages(
+            {"prune": {"method": "magnitude", "sparsity": 0.5}},
+            {"eval": {"window": 64, "count": 1}},
+            {"gate": {"kl": 1e-9}},
+        )
         with pytest.raises(VerificationError, match=r"the gate does not hold: kl is .*, and at most 1e-09"):
             run(tiny, tmp_path, body=body)
         assert not (tmp_path / "out" / "report.json").exists()
-        assert [step.cached for step in run(tiny, tmp_path, "gate.kl=9", body=body, resume=True).steps] == [True, True, False]
+        assert [step.cached for step in run(tiny, tmp_path, "gate.kl=9", body=body, resume=True).steps] == [
+            True,
+            True,
+            False,
+        ]
 
-    def test_an_interrupted_stage_goes_on_and_ends_with_the_same_artefacts(self, tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_interrupted_stage_goes_on_and_ends_with_the_same_artefacts(
+        self, tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         pytest.importorskip("compressed_tensors", reason="pip install 'secateur[quantize]'")
-        body, model = with_stages({"prune": {"method": "wanda", "sparsity": 0.5}}, {"quantize": {"method": "imatrix"}}), str(tiny("llama"))
+        body, model = (
+            with_stages({"prune": {"method": "wanda", "sparsity": 0.5}}, {"quantize": {"method": "imatrix"}}),
+            str(tiny("llama")),
+        )
         recipe = write(tmp_path / "recipe.yaml", body)
         secateur.run(recipe, tmp_path / "whole", model=model)
         write_shard, written, stops = Checkpoint.write, list[int](), [3, 5]
@@ -251,39 +347,87 @@ class TestRunning:
                 secateur.run(recipe, tmp_path / "out", model=model, resume=True)
             stops.pop(0)
         monkeypatch.setattr(Checkpoint, "write", write_shard)
-        assert [step.cached for step in secateur.run(recipe, tmp_path / "out", model=model, resume=True).steps] == [True, False]
+        assert [
+            step.cached for step in secateur.run(recipe, tmp_path / "out", model=model, resume=True).steps
+        ] == [True, False]
         assert artefacts(tmp_path / "out") == artefacts(tmp_path / "whole")
 
-    def test_after_tokens_are_pruned_the_teacher_is_the_dense_model_in_those_that_are_left(self, tiny: Maker, tmp_path: Path) -> None:
-        stages = [{"prune": {"method": "vocab", "ratio": 0.2}}, {"prune": {"method": "width", "ratio": 0.2}}, {"recover": {"steps": 2, "batch": 64}}]
-        done = run(tiny, tmp_path, body=with_stages(*stages, {"quantize": {"method": "rtn"}}, {"eval": {"window": 64, "count": 2}}))
+    def test_after_tokens_are_pruned_the_teacher_is_the_dense_model_in_those_that_are_left(
+        self, tiny: Maker, tmp_path: Path
+    ) -> None:
+        stages = [
+            {"prune": {"method": "vocab", "ratio": 0.2}},
+            {"prune": {"method": "width", "ratio": 0.2}},
+            {"recover": {"steps": 2, "batch": 64}},
+        ]
+        done = run(
+            tiny,
+            tmp_path,
+            body=with_stages(*stages, {"quantize": {"method": "rtn"}}, {"eval": {"window": 64, "count": 2}}),
+        )
         first, *others = (step.artefact for step in done.steps)
         measured = done.steps[-1].figures
         assert measured["per_token_of"] == str(tiny("llama"))
-        assert measured["perplexity_ratio"] == pytest.approx(measured["perplexity"] / measured["dense_perplexity"])
+        assert measured["perplexity_ratio"] == pytest.approx(
+            measured["perplexity"] / measured["dense_perplexity"]
+        )
         assert first is not None
         assert {json.loads((one / "config.json").read_text())["vocab_size"] for one in others if one} == {288}
-        forecasts = forecast(read_recipe(tmp_path / "recipe.yaml", model=str(tiny("llama"))), tmp_path / "other")
+        forecasts = forecast(
+            read_recipe(tmp_path / "recipe.yaml", model=str(tiny("llama"))), tmp_path / "other"
+        )
         assert forecasts[0].bytes == pytest.approx(2 * done.steps[0].figures["parameters"], rel=0.1)
 
     @pytest.mark.parametrize("method", ["distill", "lora"])
     def test_the_command_trains_whole_models(self, tiny: Maker, tmp_path: Path, method: str) -> None:
         """A process of our own keeps packages out of the way that training needs."""
-        body = with_stages({"prune": {"method": "wanda", "sparsity": 0.5}}, {"recover": {"method": method, "steps": 1, "batch": 128, "micro": 1}})
-        command = [sys.executable, "-m", "secateur", "run", str(write(tmp_path / "recipe.yaml", body)), "--model", str(tiny("llama")), "--quiet"]
-        done = subprocess.run([*command, "-o", str(tmp_path / "out")], capture_output=True, text=True, check=False)
+        body = with_stages(
+            {"prune": {"method": "wanda", "sparsity": 0.5}},
+            {"recover": {"method": method, "steps": 1, "batch": 128, "micro": 1}},
+        )
+        command = [
+            sys.executable,
+            "-m",
+            "secateur",
+            "run",
+            str(write(tmp_path / "recipe.yaml", body)),
+            "--model",
+            str(tiny("llama")),
+            "--quiet",
+        ]
+        done = subprocess.run(
+            [*command, "-o", str(tmp_path / "out")], capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stderr
 
     @pytest.mark.slow
     def test_kill_minus_nine_anywhere_ends_with_the_same_artefacts(self, tiny: Maker, tmp_path: Path) -> None:
-        body = with_stages({"prune": {"method": "wanda", "sparsity": 0.5}}, {"recover": {"steps": 5}}, {"quantize": {"method": "gptq"}})
+        body = with_stages(
+            {"prune": {"method": "wanda", "sparsity": 0.5}},
+            {"recover": {"steps": 5}},
+            {"quantize": {"method": "gptq"}},
+        )
         model = tiny("llama", num_hidden_layers=6)
         recipe = write(tmp_path / "recipe.yaml", body)
-        command = [sys.executable, "-m", "secateur", "run", str(recipe), "--model", str(model), "--quiet", "--resume"]
+        command = [
+            sys.executable,
+            "-m",
+            "secateur",
+            "run",
+            str(recipe),
+            "--model",
+            str(model),
+            "--quiet",
+            "--resume",
+        ]
         subprocess.run([*command, "-o", str(tmp_path / "whole")], check=True, capture_output=True)
         for shards in (2, 9, 17):
-            killed = subprocess.Popen([*command, "-o", str(tmp_path / "out")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            while killed.poll() is None and len(list((tmp_path / "out").rglob("model-*.safetensors"))) < shards:
+            killed = subprocess.Popen(
+                [*command, "-o", str(tmp_path / "out")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            )
+            while (
+                killed.poll() is None and len(list((tmp_path / "out").rglob("model-*.safetensors"))) < shards
+            ):
                 time.sleep(0.005)
             os.kill(killed.pid, signal.SIGKILL)
             killed.wait()
@@ -299,7 +443,14 @@ def artefacts(out: Path) -> dict[str, str]:
 
 class TestShipped:
     def test_they_are_the_ones_that_are_promised(self) -> None:
-        assert {path.stem for path in SHIPPED} == {"pi5-4bit", "phone", "jetson-2to4", "laptop-cpu", "fastest", "smallest"}
+        assert {path.stem for path in SHIPPED} == {
+            "pi5-4bit",
+            "phone",
+            "jetson-2to4",
+            "laptop-cpu",
+            "fastest",
+            "smallest",
+        }
 
     @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
     def test_they_are_sound_and_can_be_reckoned(self, smollm2: str, tmp_path: Path, path: Path) -> None:
@@ -307,7 +458,10 @@ class TestShipped:
         assert recipe.model == smollm2
         rows = forecast(recipe, tmp_path / "out")
         assert [row.kind for row in rows] == [stage.kind for stage in recipe.stages]
-        assert all(1e7 < row.bytes < 6e8 and 1e8 < row.memory < 6e9 and row.seconds >= 0 and not row.cached for row in rows)
+        assert all(
+            1e7 < row.bytes < 6e8 and 1e8 < row.memory < 6e9 and row.seconds >= 0 and not row.cached
+            for row in rows
+        )
         assert not (tmp_path / "out").exists()
 
     @pytest.mark.slow
@@ -315,7 +469,13 @@ class TestShipped:
     @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
     def test_end_to_end_at_a_reduced_budget(self, smollm2: str, tmp_path: Path, path: Path) -> None:
         kinds = {stage.kind for stage in read_recipe(path).stages}
-        reduced = ["calibration.samples=4", "calibration.window=256", "eval.count=1", "eval.window=512", "gate.perplexity_ratio=1000"]
+        reduced = [
+            "calibration.samples=4",
+            "calibration.window=256",
+            "eval.count=1",
+            "eval.window=512",
+            "gate.perplexity_ratio=1000",
+        ]
         reduced += ["recover.steps=2", "recover.calibration={samples: 8, window: 256}"]
         done = secateur.run(path, tmp_path / "out", changes=reduced)
         assert done.model is not None
@@ -323,8 +483,15 @@ class TestShipped:
         assert (done.file is not None) == ("export" in kinds)
 
 
-def test_the_command(tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    recipe = write(tmp_path / "recipe.yaml", with_stages({"prune": {"method": "magnitude", "sparsity": 0.5}}, {"eval": {"window": 64, "count": 1}}))
+def test_the_command(
+    tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = write(
+        tmp_path / "recipe.yaml",
+        with_stages(
+            {"prune": {"method": "magnitude", "sparsity": 0.5}}, {"eval": {"window": 64, "count": 1}}
+        ),
+    )
     command = ["secateur", "run", str(recipe), "-o", str(tmp_path / "out"), "--model", str(tiny("llama"))]
 
     def done(*more: str) -> tuple[int, str, str]:

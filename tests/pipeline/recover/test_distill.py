@@ -13,7 +13,16 @@ from typing import Any
 import pytest
 import torch
 from tests.conftest import Maker
-from tests.pipeline.recover.test_local_reconstruction import DEEP, EXACT, PRUNED, PRUNING, TEXT, _bytes, _divergence, _weights
+from tests.pipeline.recover.test_local_reconstruction import (
+    DEEP,
+    EXACT,
+    PRUNED,
+    PRUNING,
+    TEXT,
+    _bytes,
+    _divergence,
+    _weights,
+)
 from torch import Tensor
 
 import secateur
@@ -35,23 +44,51 @@ SHORT: dict[str, Any] = {"steps": 12, "batch": 192, "micro": 2, "rate": 3e-3, "c
 
 
 def _recover(student: Path, teacher: Path, out: Path, settings: Settings = EXACT, **how: Any) -> Recovered:
-    return secateur.recover(str(student), out, Distill(**(SHORT | how)), teacher=str(teacher), calibration=TEXT, settings=settings)
+    return secateur.recover(
+        str(student), out, Distill(**(SHORT | how)), teacher=str(teacher), calibration=TEXT, settings=settings
+    )
 
 
 @pytest.fixture
 def student(tiny: Maker, tmp_path: Path) -> Path:
-    prune(str(tiny("llama")), tmp_path / "student", sparsity=0.5, method="wanda", calibration=PRUNING, settings=EXACT)
+    prune(
+        str(tiny("llama")),
+        tmp_path / "student",
+        sparsity=0.5,
+        method="wanda",
+        calibration=PRUNING,
+        settings=EXACT,
+    )
     return tmp_path / "student"
 
 
 @pytest.mark.parametrize(
-    ("kind", "trains", "rate"), [("2:4", "all", 1e-3), ("uneven", "all", 3e-4), ("channels", "all", 1e-3), ("wanda", "lora", 3e-3), ("halves", "lora", 3e-3)]
+    ("kind", "trains", "rate"),
+    [
+        ("2:4", "all", 1e-3),
+        ("uneven", "all", 3e-4),
+        ("channels", "all", 1e-3),
+        ("wanda", "lora", 3e-3),
+        ("halves", "lora", 3e-3),
+    ],
 )
-def test_students_of_every_shape_come_nearer_to_their_teacher_and_keep_their_zeros(tiny: Maker, tmp_path: Path, kind: str, trains: str, rate: float) -> None:
+def test_students_of_every_shape_come_nearer_to_their_teacher_and_keep_their_zeros(
+    tiny: Maker, tmp_path: Path, kind: str, trains: str, rate: float
+) -> None:
     teacher = tiny("llama", **DEEP)
     prune(str(teacher), tmp_path / "student", PRUNED[kind], calibration=PRUNING, settings=EXACT)
-    how, text = Distill(**(SHORT | {"trains": trains, "rate": rate, "steps": 24, "micro": 4})), replace(TEXT, samples=64)
-    made = secateur.recover(str(tmp_path / "student"), tmp_path / "out", how, teacher=str(teacher), calibration=text, settings=EXACT)
+    how, text = (
+        Distill(**(SHORT | {"trains": trains, "rate": rate, "steps": 24, "micro": 4})),
+        replace(TEXT, samples=64),
+    )
+    made = secateur.recover(
+        str(tmp_path / "student"),
+        tmp_path / "out",
+        how,
+        teacher=str(teacher),
+        calibration=text,
+        settings=EXACT,
+    )
     assert made.trained is not None
     assert made.trained.best < made.trained.start
     held = calibration_tokens(open_model(str(teacher)), text, 0)[-8:]
@@ -66,7 +103,14 @@ def test_students_of_every_shape_come_nearer_to_their_teacher_and_keep_their_zer
 
 @pytest.mark.parametrize("family", ["llama", "qwen3"])
 def test_biases_alone(tiny: Maker, tmp_path: Path, family: str) -> None:
-    prune(str(tiny(family)), tmp_path / "student", sparsity=0.5, method="wanda", calibration=PRUNING, settings=EXACT)
+    prune(
+        str(tiny(family)),
+        tmp_path / "student",
+        sparsity=0.5,
+        method="wanda",
+        calibration=PRUNING,
+        settings=EXACT,
+    )
     made = _recover(tmp_path / "student", tiny(family), tmp_path / "out", trains="bias", rate=1e-2)
     assert made.changed
     start, end = _weights(tmp_path / "student"), _weights(tmp_path / "out")
@@ -95,7 +139,9 @@ def test_every_loss_and_schedule(tiny: Maker, student: Path, tmp_path: Path, how
     assert (made.after.kl or 9) < (made.before.kl or 0)
 
 
-def test_accumulated_pieces_and_recomputed_activations_give_what_one_batch_gives(tiny: Maker, student: Path, tmp_path: Path) -> None:
+def test_accumulated_pieces_and_recomputed_activations_give_what_one_batch_gives(
+    tiny: Maker, student: Path, tmp_path: Path
+) -> None:
     whole = _recover(student, tiny("llama"), tmp_path / "whole", micro=4)
     ways: dict[str, dict[str, Any]] = {"pieces": {"micro": 1}, "again": {"micro": 4, "checkpointing": True}}
     for name, how in ways.items():
@@ -110,7 +156,9 @@ class _Killed(BaseException):
 
 
 @pytest.mark.parametrize("trains", ["all", "lora"])
-def test_a_killed_run_goes_on_and_gives_the_same_bytes(tiny: Maker, student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trains: str) -> None:
+def test_a_killed_run_goes_on_and_gives_the_same_bytes(
+    tiny: Maker, student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trains: str
+) -> None:
     _recover(student, tiny("llama"), tmp_path / "whole", trains=trains)
     step = Trainer._step
 
@@ -136,7 +184,9 @@ def test_a_killed_run_goes_on_and_gives_the_same_bytes(tiny: Maker, student: Pat
     assert _bytes(tmp_path / "out") == _bytes(tmp_path / "whole")
 
 
-def test_what_trains_to_nothing_leaves_the_student_as_it_was(tiny: Maker, student: Path, tmp_path: Path) -> None:
+def test_what_trains_to_nothing_leaves_the_student_as_it_was(
+    tiny: Maker, student: Path, tmp_path: Path
+) -> None:
     made = _recover(student, tiny("llama"), tmp_path / "out", rate=30.0)
     assert made.trained is not None
     assert (made.changed, made.trained.best_step) == (0, 0)
@@ -145,7 +195,9 @@ def test_what_trains_to_nothing_leaves_the_student_as_it_was(tiny: Maker, studen
     assert all(torch.equal(start[name], end[name]) for name in start)
 
 
-def test_a_gradient_that_is_not_a_number_ends_the_run_and_keeps_the_best(tiny: Maker, student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gradient_that_is_not_a_number_ends_the_run_and_keeps_the_best(
+    tiny: Maker, student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     step, done = Trainer._step, list[int]()
 
     def poisoned(self: Trainer, tokens: Tensor, targets: Any, chosen: Tensor, number: int) -> bool:
@@ -162,23 +214,32 @@ def test_a_gradient_that_is_not_a_number_ends_the_run_and_keeps_the_best(tiny: M
     assert made.changed
 
 
-def test_out_of_memory_names_what_fits(tiny: Maker, student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory_names_what_fits(
+    tiny: Maker, student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def crowded(limit: int) -> None:
         whole = Beside.forward
 
         def forward(self: Any, tokens: Tensor, targets: Any) -> Tensor:
             if self.training and len(tokens) > limit:
-                raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9999999999 bytes")
+                raise RuntimeError(
+                    "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate"
+                    " 9999999999 bytes"
+                )
             return whole(self, tokens, targets)
 
         monkeypatch.setattr(Beside, "forward", forward)
 
     with monkeypatch.context():
         crowded(1)
-        with pytest.raises(UsageError, match="out of memory with 4 windows of 48 tokens at once: --micro 1 fits"):
+        with pytest.raises(
+            UsageError, match="out of memory with 4 windows of 48 tokens at once: --micro 1 fits"
+        ):
             _recover(student, tiny("llama"), tmp_path / "out", micro=4)
         crowded(0)
-        with pytest.raises(UsageError, match="out of memory with one window of 48 tokens: pass --checkpointing"):
+        with pytest.raises(
+            UsageError, match="out of memory with one window of 48 tokens: pass --checkpointing"
+        ):
             _recover(student, tiny("llama"), tmp_path / "out", micro=4)
     assert not (tmp_path / "out.partial").exists()
 
@@ -193,18 +254,26 @@ def test_out_of_memory_names_what_fits(tiny: Maker, student: Path, tmp_path: Pat
         ({"held": 1.0}, "held must be between 0 and 1"),
     ],
 )
-def test_options_that_cannot_work(tiny: Maker, student: Path, tmp_path: Path, how: dict[str, Any], message: str) -> None:
+def test_options_that_cannot_work(
+    tiny: Maker, student: Path, tmp_path: Path, how: dict[str, Any], message: str
+) -> None:
     with pytest.raises(UsageError, match=message):
         _recover(student, tiny("llama"), tmp_path / "out", **how)
 
 
-@pytest.mark.parametrize(("steps", "samples", "looks"), [(2000, 512, 10), (400, 512, 3), (60, 68, 3), (2, 512, 2)])
-def test_held_out_text_is_looked_at_as_often_as_costs_a_sixth_of_the_training(steps: int, samples: int, looks: int) -> None:
+@pytest.mark.parametrize(
+    ("steps", "samples", "looks"), [(2000, 512, 10), (400, 512, 3), (60, 68, 3), (2, 512, 2)]
+)
+def test_held_out_text_is_looked_at_as_often_as_costs_a_sixth_of_the_training(
+    steps: int, samples: int, looks: int
+) -> None:
     """Steps of one window; an eighth of the windows is held out, and a look costs a third of training on it."""
     assert Distill(steps=steps, batch=512, micro=1).regime(samples, 512, 1, bfloat16=False).checks == looks
 
 
-def test_each_weight_learns_at_the_rate_of_its_own_size_and_embeddings_stay(tiny: Maker, student: Path, tmp_path: Path) -> None:
+def test_each_weight_learns_at_the_rate_of_its_own_size_and_embeddings_stay(
+    tiny: Maker, student: Path, tmp_path: Path
+) -> None:
     """The first step of Adam moves every weight by the rate."""
     made = _recover(student, tiny("llama"), tmp_path / "out", steps=1, rate=1e-2, checks=1)
     assert made.changed
@@ -215,19 +284,64 @@ def test_each_weight_learns_at_the_rate_of_its_own_size_and_embeddings_stay(tiny
             assert not moved.any(), name
         elif "proj" in name:
             alive = weight != 0
-            assert float(moved[alive].median()) == pytest.approx(1e-2 * float(weight[alive].square().mean().sqrt()), rel=0.02), name
+            assert float(moved[alive].median()) == pytest.approx(
+                1e-2 * float(weight[alive].square().mean().sqrt()), rel=0.02
+            ), name
 
 
 @pytest.mark.timeout(300)
 def test_two_processes_train_what_one_does(tiny: Maker, student: Path, tmp_path: Path) -> None:
-    options = ["--teacher", tiny("llama"), "--method", "distill", "--steps", "8", "--batch", "192", "--micro", "2", "--rate", "3e-3", "--samples", "24"]
-    command = ["recover", student, *options, "--calib-window", "48", "--dtype", "float32", "--compute", "float32", "--json"]
+    options = [
+        "--teacher",
+        tiny("llama"),
+        "--method",
+        "distill",
+        "--steps",
+        "8",
+        "--batch",
+        "192",
+        "--micro",
+        "2",
+        "--rate",
+        "3e-3",
+        "--samples",
+        "24",
+    ]
+    command = [
+        "recover",
+        student,
+        *options,
+        "--calib-window",
+        "48",
+        "--dtype",
+        "float32",
+        "--compute",
+        "float32",
+        "--json",
+    ]
     env = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"]
+    launch = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--cpu",
+        "--num_processes",
+        "2",
+        "--num_machines",
+        "1",
+        "--mixed_precision",
+        "no",
+    ]
     launch += ["--dynamo_backend", "no", "--main_process_port", "0", "-m", "secateur"]
     found = []
     for name, start in {"one": [sys.executable, "-m", "secateur"], "two": launch}.items():
-        done = subprocess.run([*map(str, [*start, *command]), "-o", str(tmp_path / name)], capture_output=True, text=True, env=env, check=False)
+        done = subprocess.run(
+            [*map(str, [*start, *command]), "-o", str(tmp_path / name)],
+            capture_output=True,
+            text=True,
+            env=env,
+            check=False,
+        )
         assert done.returncode == 0, done.stderr[-3000:]
         found.append(json.loads(done.stdout))
     assert found[0]["steps"] == found[1]["steps"] == 8
@@ -237,7 +351,9 @@ def test_two_processes_train_what_one_does(tiny: Maker, student: Path, tmp_path:
         torch.testing.assert_close(two[name], weight, rtol=1e-2, atol=1e-3)
 
 
-def test_zeros_that_grow_while_it_is_trained(tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_zeros_that_grow_while_it_is_trained(
+    tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Exactly the zeros asked for, nearer to the teacher than the same zeros at once, and the same bytes after a kill."""
     model, step = tiny("llama"), Trainer._step
     how: dict[str, Any] = {"sparsity": 0.5, "steps": 30, "checks": 6}

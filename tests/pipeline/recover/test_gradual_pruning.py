@@ -20,7 +20,9 @@ def test_inputs_of_the_dense_model_decide(tiny: Maker) -> None:
     whole = load_whole(model, torch.float32)
     tokens = torch.randint(0, 200, (3, 40), generator=torch.Generator().manual_seed(0))
     seen, name = list[torch.Tensor](), "model.layers.1.mlp.down_proj.weight"
-    handle = whole.get_submodule(name.removesuffix(".weight")).register_forward_pre_hook(lambda _module, given: seen.append(given[0].double()))
+    handle = whole.get_submodule(name.removesuffix(".weight")).register_forward_pre_hook(
+        lambda _module, given: seen.append(given[0].double())
+    )
     with torch.no_grad():
         whole(tokens, use_cache=False)
     handle.remove()
@@ -30,7 +32,9 @@ def test_inputs_of_the_dense_model_decide(tiny: Maker) -> None:
     expected = torch.zeros_like(weight, dtype=torch.bool).scatter_(1, score.topk(kept, 1).indices, value=True)
     ratio = 1 - kept / weight.shape[1]
     assert torch.equal(by_criterion("wanda", whole, model.graph, tokens)(name, weight, ratio), expected)
-    assert not torch.equal(by_criterion("magnitude", whole, model.graph, tokens)(name, weight, ratio), expected)
+    assert not torch.equal(
+        by_criterion("magnitude", whole, model.graph, tokens)(name, weight, ratio), expected
+    )
 
 
 def test_the_plan_says_which(tiny: Maker) -> None:
@@ -43,7 +47,13 @@ def test_the_plan_says_which(tiny: Maker) -> None:
     assert plans["wanda"].sparsity.keys() == {linear.tensor for linear in model.graph.linears}
 
 
-@pytest.mark.parametrize(("name", "message"), [("wandaa", "unknown criterion 'wandaa'"), ("obs", "more than the sizes of inputs while a model is trained")])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("wandaa", "unknown criterion 'wandaa'"),
+        ("obs", "more than the sizes of inputs while a model is trained"),
+    ],
+)
 def test_criteria_that_cannot_work(name: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         Distill(sparsity=0.5, criterion=name).check()

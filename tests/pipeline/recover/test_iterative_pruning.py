@@ -21,7 +21,11 @@ from secateur.train.teacher_targets import teach
 from secateur.train.trainer import Trainer
 from secateur_runtime.errors import OutputError, UsageError
 
-HOW = Interleaved(width=Width(ratio=0.5, align=8, allocation="adapt"), distill=Distill(steps=16, batch=192, rate=5e-4, checks=2, schedule="wsd"), stages=2)
+HOW = Interleaved(
+    width=Width(ratio=0.5, align=8, allocation="adapt"),
+    distill=Distill(steps=16, batch=192, rate=5e-4, checks=2, schedule="wsd"),
+    stages=2,
+)
 
 
 def _run(tiny: Maker, out: Path, how: Interleaved = HOW) -> Recovered:
@@ -33,13 +37,17 @@ class _Killed(BaseException):
     """Like a kill: nothing catches it."""
 
 
-def test_stages_add_up_and_a_killed_run_goes_on(tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stages_add_up_and_a_killed_run_goes_on(
+    tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked = Mock(wraps=teach)
     monkeypatch.setattr("secateur.pipeline.recover.distill.teach", asked)
     made = _run(tiny, tmp_path / "whole")
     asked.assert_called_once()
     whole, narrow = (open_model(str(folder)).graph for folder in (tiny("llama"), tmp_path / "whole"))
-    left = sum(block.shape.intermediate_size for block in narrow.blocks) / sum(block.shape.intermediate_size for block in whole.blocks)
+    left = sum(block.shape.intermediate_size for block in narrow.blocks) / sum(
+        block.shape.intermediate_size for block in whole.blocks
+    )
     assert left == pytest.approx(0.5, abs=0.06)
     assert made.after.kl is not None
     assert made.before.kl is not None

@@ -59,12 +59,19 @@ def _divergence(student: Path, teacher: Path, tokens: Tensor) -> float:
 
     def logs(folder: Path) -> Tensor:
         with torch.no_grad():
-            return log_softmax(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()(tokens).logits[:, :-1], -1)
+            return log_softmax(
+                AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+                .eval()(tokens)
+                .logits[:, :-1],
+                -1,
+            )
 
     return float(kl_div(logs(student), logs(teacher), log_target=True, reduction="none").sum(-1).mean())
 
 
-def _recover(student: Path, teacher: Path, out: Path, how: Local = SHORT, settings: Settings = EXACT) -> Recovered:
+def _recover(
+    student: Path, teacher: Path, out: Path, how: Local = SHORT, settings: Settings = EXACT
+) -> Recovered:
     return recover(str(student), out, how, teacher=str(teacher), calibration=TEXT, settings=settings)
 
 
@@ -81,11 +88,18 @@ PRUNED: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("kind", PRUNED)
-def test_students_of_every_shape_come_nearer_to_their_teacher_and_keep_their_zeros(tiny: Maker, tmp_path: Path, kind: str) -> None:
+def test_students_of_every_shape_come_nearer_to_their_teacher_and_keep_their_zeros(
+    tiny: Maker, tmp_path: Path, kind: str
+) -> None:
     teacher = tiny("llama", **DEEP)
     prune(str(teacher), tmp_path / "student", PRUNED[kind], calibration=PRUNING, settings=EXACT)
     # Behind a block that took in others, what 192 tokens say of directions in states of random weights is noise.
-    made = _recover(tmp_path / "student", teacher, tmp_path / "out", replace(SHORT, weighed=0) if kind == "merged" else SHORT)
+    made = _recover(
+        tmp_path / "student",
+        teacher,
+        tmp_path / "out",
+        replace(SHORT, weighed=0) if kind == "merged" else SHORT,
+    )
     assert made.changed > 0
     held = calibration_tokens(open_model(str(teacher)), TEXT, 0)[-3:]
     before, after = (_divergence(tmp_path / name, teacher, held) for name in ("student", "out"))
@@ -110,17 +124,32 @@ def student(tiny: Maker, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("dense", [0.0, 0.5])
 def test_targets_of_the_students_own_states(tiny: Maker, student: Path, tmp_path: Path, dense: float) -> None:
-    made = secateur.recover(str(student), tmp_path / "out", Local(steps=20, batch=96, dense=dense), teacher=str(tiny("llama")), calibration=TEXT)
+    made = secateur.recover(
+        str(student),
+        tmp_path / "out",
+        Local(steps=20, batch=96, dense=dense),
+        teacher=str(tiny("llama")),
+        calibration=TEXT,
+    )
     assert made.after.kl is not None
     assert made.before.kl is not None
     assert made.after.kl < made.before.kl
-    assert {name: weight.dtype for name, weight in _weights(tmp_path / "out").items()} == {name: weight.dtype for name, weight in _weights(student).items()}
+    assert {name: weight.dtype for name, weight in _weights(tmp_path / "out").items()} == {
+        name: weight.dtype for name, weight in _weights(student).items()
+    }
 
 
 @pytest.mark.parametrize("family", ["gemma3_text", "phi3", "qwen2"])
 def test_other_families(tiny: Maker, tmp_path: Path, family: str) -> None:
     teacher = tiny(family)
-    prune(str(teacher), tmp_path / "student", sparsity="2:4", method="wanda", calibration=PRUNING, settings=EXACT)
+    prune(
+        str(teacher),
+        tmp_path / "student",
+        sparsity="2:4",
+        method="wanda",
+        calibration=PRUNING,
+        settings=EXACT,
+    )
     assert _recover(tmp_path / "student", teacher, tmp_path / "out").changed
     assert verify(str(tmp_path / "out")).pruned > 0
 
@@ -225,10 +254,16 @@ def _denser(tiny: Maker, student: Path, tmp_path: Path) -> Path:
         (_other_family, UsageError, "a llama model and .* a qwen3 model"),
         (_deeper, UsageError, "has 3 blocks, .* 6, and no plan.json made from it says which are left"),
         (_wider, UsageError, "channels"),
-        (_denser, PlanError, "model.layers.0.mlp.up_proj.weight of .* does not have the sparsity 0.5 of its plan.json"),
+        (
+            _denser,
+            PlanError,
+            "model.layers.0.mlp.up_proj.weight of .* does not have the sparsity 0.5 of its plan.json",
+        ),
     ],
 )
-def test_models_that_are_not_teacher_and_student(tiny: Maker, student: Path, tmp_path: Path, spoil: Any, error: type[Exception], message: str) -> None:
+def test_models_that_are_not_teacher_and_student(
+    tiny: Maker, student: Path, tmp_path: Path, spoil: Any, error: type[Exception], message: str
+) -> None:
     teacher = spoil(tiny, student, tmp_path)
     with pytest.raises(error, match=message):
         _recover(student, teacher, tmp_path / "out")
@@ -246,20 +281,39 @@ def test_models_that_are_not_teacher_and_student(tiny: Maker, student: Path, tmp
     ],
 )
 def test_options_that_cannot_work(
-    tiny: Maker, student: Path, tmp_path: Path, how: dict[str, Any], calibration: Calibration, error: type[Exception], message: str
+    tiny: Maker,
+    student: Path,
+    tmp_path: Path,
+    how: dict[str, Any],
+    calibration: Calibration,
+    error: type[Exception],
+    message: str,
 ) -> None:
     with pytest.raises(error, match=message):
-        recover(str(student), tmp_path / "out", Local(**how), teacher=str(tiny("llama")), calibration=calibration)
+        recover(
+            str(student), tmp_path / "out", Local(**how), teacher=str(tiny("llama")), calibration=calibration
+        )
     with pytest.raises(TextError, match="needed: give a longer text"):
         (tmp_path / "text.txt").write_text("too short")
-        recover(str(student), tmp_path / "out", teacher=str(tiny("llama")), calibration=Calibration(text=str(tmp_path / "text.txt")))
+        recover(
+            str(student),
+            tmp_path / "out",
+            teacher=str(tiny("llama")),
+            calibration=Calibration(text=str(tmp_path / "text.txt")),
+        )
 
 
-def test_a_folder_that_computes_something_else_is_not_kept(tiny: Maker, student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_computes_something_else_is_not_kept(
+    tiny: Maker, student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write = Checkpoint.write
 
     def corrupt(self: Checkpoint, index: int, tensors: dict[str, Tensor]) -> None:
-        write(self, index, {name: tensor * (1.02 if "down_proj" in name else 1) for name, tensor in tensors.items()})
+        write(
+            self,
+            index,
+            {name: tensor * (1.02 if "down_proj" in name else 1) for name, tensor in tensors.items()},
+        )
 
     monkeypatch.setattr(Checkpoint, "write", corrupt)
     with pytest.raises(VerificationError, match="does not compute what was meant"):
@@ -279,7 +333,9 @@ def test_each_half_stands_for_its_own_and_for_what_was_dropped_behind_it(tiny: M
     assert halves[4, "ffn"] == ((5, "ffn"),)
 
 
-def test_where_most_were_cut_the_others_are_left_alone_and_leave_them_their_steps(tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_most_were_cut_the_others_are_left_alone_and_leave_them_their_steps(
+    tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Half of all halves is most; where one block went, whole halves learn too."""
     teacher, steps = tiny("llama", **DEEP), set[int]()
     learn = reconstruct
@@ -289,17 +345,24 @@ def test_where_most_were_cut_the_others_are_left_alone_and_leave_them_their_step
         return learn(live, masks, inputs, aim, course, *rest)
 
     monkeypatch.setattr(local_reconstruction, "reconstruct", counted)
-    for name, goal, expected in (("narrow", Width(units=("ffn",), ratio=0.4, align=8), 60), ("shallow", Depth(drop_layers=1), 30)):
+    for name, goal, expected in (
+        ("narrow", Width(units=("ffn",), ratio=0.4, align=8), 60),
+        ("shallow", Depth(drop_layers=1), 30),
+    ):
         prune(str(teacher), tmp_path / name, goal, calibration=PRUNING, settings=EXACT)
         student, whole = open_model(str(tmp_path / name)), open_model(str(teacher))
-        cut = damaged(student, whole, pair(student, whole, Plan.from_json((tmp_path / name / "plan.json").read_text())))
+        cut = damaged(
+            student, whole, pair(student, whole, Plan.from_json((tmp_path / name / "plan.json").read_text()))
+        )
         steps.clear()
         made = _recover(tmp_path / name, teacher, tmp_path / f"{name}-healed")
         assert steps == {expected}
         if name == "narrow":
             assert cut == {(index, "ffn") for index in range(6)}
             start, end = _weights(tmp_path / name), _weights(tmp_path / "narrow-healed")
-            assert {weight for weight in start if not torch.equal(start[weight], end[weight])} <= {weight for weight in start if ".mlp." in weight}
+            assert {weight for weight in start if not torch.equal(start[weight], end[weight])} <= {
+                weight for weight in start if ".mlp." in weight
+            }
         else:
             assert len(cut) == 1
             assert made.changed > 1
@@ -309,11 +372,19 @@ def test_a_mask_is_known_by_the_numbers_of_the_model_that_was_pruned(tiny: Maker
     """Blocks are renumbered when some are dropped, the plan is not: zeros of the plan stay, those of chance may go."""
     teacher = open_model(str(tiny("llama", **DEEP)))
     masked = "model.layers.4.mlp.up_proj.weight"
-    plan = Plan(model=teacher.digest, drop=("1", "2.attn", "2.ffn"), sparsity={masked: "0.5"}, made_by={"criterion": "magnitude"})
+    plan = Plan(
+        model=teacher.digest,
+        drop=("1", "2.attn", "2.ffn"),
+        sparsity={masked: "0.5"},
+        made_by={"criterion": "magnitude"},
+    )
     apply(plan, str(tiny("llama", **DEEP)), tmp_path / "student", settings=EXACT)
     _recover(tmp_path / "student", tiny("llama", **DEEP), tmp_path / "out")
     weights = _weights(tmp_path / "out")
-    assert int((weights["model.layers.2.mlp.up_proj.weight"] == 0).sum()) == weights["model.layers.2.mlp.up_proj.weight"].numel() // 2
+    assert (
+        int((weights["model.layers.2.mlp.up_proj.weight"] == 0).sum())
+        == weights["model.layers.2.mlp.up_proj.weight"].numel() // 2
+    )
 
 
 def test_another_run_in_the_way(tiny: Maker, student: Path, tmp_path: Path) -> None:

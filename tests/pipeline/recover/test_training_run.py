@@ -40,13 +40,24 @@ def student(tiny: Maker, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("symmetric", [True, False])
-def test_scales_come_nearer_to_the_teacher_and_codes_stay(tiny: Maker, tmp_path: Path, *, symmetric: bool) -> None:
-    prune(str(tiny("llama")), tmp_path / "pruned", sparsity=0.5, method="wanda", calibration=PRUNING, settings=EXACT)
+def test_scales_come_nearer_to_the_teacher_and_codes_stay(
+    tiny: Maker, tmp_path: Path, *, symmetric: bool
+) -> None:
+    prune(
+        str(tiny("llama")),
+        tmp_path / "pruned",
+        sparsity=0.5,
+        method="wanda",
+        calibration=PRUNING,
+        settings=EXACT,
+    )
     crude = Integers(bits=3, group=16, method="rtn", symmetric=symmetric)
     quantize(str(tmp_path / "pruned"), tmp_path / "student", crude, calibration=PRUNING, settings=EXACT)
     made = _recover(tmp_path / "student", tiny("llama"), tmp_path / "out", **HOW)
     assert made.changed
-    assert made.bytes == pytest.approx(sum(path.stat().st_size for path in (tmp_path / "student").glob("*.safetensors")), rel=1e-3)
+    assert made.bytes == pytest.approx(
+        sum(path.stat().st_size for path in (tmp_path / "student").glob("*.safetensors")), rel=1e-3
+    )
     before, after = _source(tmp_path / "student"), _source(tmp_path / "out")
     moved = 0
     for name, grid in before.grids.items():
@@ -57,7 +68,11 @@ def test_scales_come_nearer_to_the_teacher_and_codes_stay(tiny: Maker, tmp_path:
         assert torch.equal(old.dense() == 0, new.dense() == 0)
         moved += not torch.equal(old.scales, new.scales)
     assert moved
-    assert all(torch.equal(before.read(name), after.read(name)) for name in before.tensors if name not in before.grids)
+    assert all(
+        torch.equal(before.read(name), after.read(name))
+        for name in before.tensors
+        if name not in before.grids
+    )
     held = calibration_tokens(open_model(str(tiny("llama"))), TEXT, 0)[-3:]
     found = [_divergence(tmp_path / name, tiny("llama"), held) for name in ("student", "out")]
     assert found[1] < found[0]
@@ -65,7 +80,9 @@ def test_scales_come_nearer_to_the_teacher_and_codes_stay(tiny: Maker, tmp_path:
     verify(str(tmp_path / "out"))
 
 
-def test_a_killed_run_goes_on_and_gives_the_same_bytes(tiny: Maker, student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_run_goes_on_and_gives_the_same_bytes(
+    tiny: Maker, student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _recover(student, tiny("llama"), tmp_path / "whole", **HOW)
     step, done = Trainer._step, list[int]()
 
@@ -83,18 +100,24 @@ def test_a_killed_run_goes_on_and_gives_the_same_bytes(tiny: Maker, student: Pat
     assert _bytes(tmp_path / "out") == _bytes(tmp_path / "whole")
 
 
-def test_what_trains_to_nothing_leaves_the_codes_and_scales_as_they_were(tiny: Maker, student: Path, tmp_path: Path) -> None:
+def test_what_trains_to_nothing_leaves_the_codes_and_scales_as_they_were(
+    tiny: Maker, student: Path, tmp_path: Path
+) -> None:
     made = _recover(student, tiny("llama"), tmp_path / "out", trains="scales", rate=30.0)
     assert made.changed == 0
     before, after = _source(student), _source(tmp_path / "out")
     assert all(torch.equal(before.codes(name).scales, after.codes(name).scales) for name in before.grids)
 
 
-def test_only_scales_of_a_quantised_model_are_trained_and_only_there(tiny: Maker, student: Path, tmp_path: Path) -> None:
+def test_only_scales_of_a_quantised_model_are_trained_and_only_there(
+    tiny: Maker, student: Path, tmp_path: Path
+) -> None:
     with pytest.raises(UsageError, match="is not quantised so: quantize it first"):
         _recover(tiny("llama"), tiny("llama"), tmp_path / "out", trains="scales")
     ways: tuple[Local | Distill, ...] = (Local(), Distill(trains="lora"))
     for how in ways:
         with pytest.raises(UsageError, match="--method scales is the one that keeps it so"):
-            secateur.recover(str(student), tmp_path / "out", how, teacher=str(tiny("llama")), calibration=TEXT)
+            secateur.recover(
+                str(student), tmp_path / "out", how, teacher=str(tiny("llama")), calibration=TEXT
+            )
     assert not (tmp_path / "out.partial").exists()

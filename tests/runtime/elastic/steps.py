@@ -26,12 +26,16 @@ def stepped(model: Any, past: DynamicCache, tokens: list[int], silent: dict[str,
     for name, mask in silent.items():
         module = model.model.get_submodule(name)
         if mask.dim():
-            handles.append(module.register_forward_pre_hook(lambda _module, inputs, mask=mask: (inputs[0] * mask,)))
+            handles.append(
+                module.register_forward_pre_hook(lambda _module, inputs, mask=mask: (inputs[0] * mask,))
+            )
         else:
             handles.append(module.register_forward_hook(lambda _module, _inputs, output: output * 0))
     positions = torch.arange(past.get_seq_length(), past.get_seq_length() + len(tokens))[None]
     with torch.no_grad():
-        logits: Tensor = model(torch.tensor([tokens]), position_ids=positions, past_key_values=past, use_cache=True).logits[0, -1]
+        logits: Tensor = model(
+            torch.tensor([tokens]), position_ids=positions, past_key_values=past, use_cache=True
+        ).logits[0, -1]
     for handle in handles:
         handle.remove()
     return logits

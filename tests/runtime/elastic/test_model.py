@@ -32,17 +32,25 @@ TOKENS = torch.randint(200, (40,), generator=torch.Generator().manual_seed(3)).t
 def opened(tiny: Maker, tmp_path: Path) -> Callable[..., tuple[Opened, Ladder, Elastic]]:
     """Open a tiny model of a family as an elastic one."""
 
-    def opened(family: str, *, level: int = 0, kind: torch.dtype = torch.float32, **config: Any) -> tuple[Opened, Ladder, Elastic]:
+    def opened(
+        family: str, *, level: int = 0, kind: torch.dtype = torch.float32, **config: Any
+    ) -> tuple[Opened, Ladder, Elastic]:
         model = open_model(str(tiny(family, **config)))
         ladder = ladder_for(model.graph, model.digest, UNITS)
-        return model, ladder, open_elastic(model, ladder, tmp_path / "weights.safetensors", level=level, dtype=kind)
+        return (
+            model,
+            ladder,
+            open_elastic(model, ladder, tmp_path / "weights.safetensors", level=level, dtype=kind),
+        )
 
     return opened
 
 
 @torch.no_grad()
 def _logprobs(model: Any, tokens: list[int]) -> Tensor:
-    return torch.log_softmax(model(torch.tensor([tokens]), use_cache=False).logits[0, -1].double(), -1).float()
+    return torch.log_softmax(
+        model(torch.tensor([tokens]), use_cache=False).logits[0, -1].double(), -1
+    ).float()
 
 
 def _close(found: Any, meant: Tensor) -> None:
@@ -50,7 +58,9 @@ def _close(found: Any, meant: Tensor) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_levels_predict_what_models_pruned_offline_predict(family: str, opened: Callable[..., Any], tmp_path: Path) -> None:
+def test_levels_predict_what_models_pruned_offline_predict(
+    family: str, opened: Callable[..., Any], tmp_path: Path
+) -> None:
     model, ladder, elastic = opened(family)
     _close(elastic.logprobs(TOKENS), _logprobs(transformers(model.source.ref), TOKENS))
     whole = elastic.logprobs(TOKENS)
@@ -65,7 +75,9 @@ def test_levels_predict_what_models_pruned_offline_predict(family: str, opened: 
 
 
 @pytest.mark.parametrize("family", ["llama", "phi3"])
-def test_steps_out_of_order_predict_what_their_plan_predicts(family: str, opened: Callable[..., Any], tmp_path: Path) -> None:
+def test_steps_out_of_order_predict_what_their_plan_predicts(
+    family: str, opened: Callable[..., Any], tmp_path: Path
+) -> None:
     model, ladder, elastic = opened(family)
     chosen = ["1.kv:1", "0.kv:1", "0.ffn:32", "1.attn"]
     apply(plan_of_units(ladder, chosen), model.source.ref, tmp_path / "out")
@@ -76,7 +88,9 @@ def test_steps_out_of_order_predict_what_their_plan_predicts(family: str, opened
 
 
 @pytest.mark.parametrize("family", ["llama", "phi3", "gemma3_text"])
-def test_bfloat16_weights_are_computed_with_exactly(family: str, opened: Callable[..., Any], tmp_path: Path) -> None:
+def test_bfloat16_weights_are_computed_with_exactly(
+    family: str, opened: Callable[..., Any], tmp_path: Path
+) -> None:
     model, ladder, elastic = opened(family, level=5, kind=torch.bfloat16, dtype="bfloat16")
     apply(plan_of_level(ladder, 5), model.source.ref, tmp_path / "pruned")
     pruned = transformers(tmp_path / "pruned")
@@ -108,7 +122,9 @@ def test_levels_change_in_the_middle_of_requests(opened: Callable[..., Any], con
     early, late = elastic.open(), elastic.open()
     early_past, late_past = DynamicCache(config=whole.config), DynamicCache(config=whole.config)
 
-    torch.testing.assert_close(elastic.prefill(TOKENS[:10], early), stepped(whole, early_past, TOKENS[:10], {}), atol=2e-5, rtol=0)
+    torch.testing.assert_close(
+        elastic.prefill(TOKENS[:10], early), stepped(whole, early_past, TOKENS[:10], {}), atol=2e-5, rtol=0
+    )
     elastic.set_level(5)
     cut = {"layers.1.self_attn.o_proj": off, "layers.0.self_attn.o_proj": first_group}
     narrow = {"layers.1.mlp.down_proj": ffn_32}
@@ -122,18 +138,24 @@ def test_levels_change_in_the_middle_of_requests(opened: Callable[..., Any], con
     wide = {"layers.1.mlp.down_proj": (torch.arange(96) >= 32).float()}
     stepped(whole, late_past, TOKENS[20:26], wide)
     rows = elastic.decode([TOKENS[11], TOKENS[26]], [early, late])
-    torch.testing.assert_close(rows[0], stepped(whole, early_past, [TOKENS[11]], cut | wide), atol=2e-5, rtol=0)
+    torch.testing.assert_close(
+        rows[0], stepped(whole, early_past, [TOKENS[11]], cut | wide), atol=2e-5, rtol=0
+    )
     torch.testing.assert_close(rows[1], stepped(whole, late_past, [TOKENS[26]], wide), atol=2e-5, rtol=0)
 
 
 def test_generates_what_transformers_generates(opened: Callable[..., Any]) -> None:
     model, _, elastic = opened("qwen3")
-    made = transformers(model.source.ref).generate(torch.tensor([TOKENS[:8]]), max_new_tokens=12, min_new_tokens=12, do_sample=False)
+    made = transformers(model.source.ref).generate(
+        torch.tensor([TOKENS[:8]]), max_new_tokens=12, min_new_tokens=12, do_sample=False
+    )
     assert elastic.generate(TOKENS[:8], 12).tokens == tuple(made[0, 8:].tolist())
     assert elastic.caches == ()
 
 
-def test_a_request_cancelled_during_a_pass_does_not_disturb_the_others(opened: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_cancelled_during_a_pass_does_not_disturb_the_others(
+    opened: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its memory goes once the pass is over."""
     _, _, elastic = opened("llama")
     alone, beside, cancelled = elastic.open(), elastic.open(), elastic.open()

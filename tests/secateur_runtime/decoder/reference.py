@@ -52,14 +52,20 @@ def _norm(x: Array, weight: Any, epsilon: float) -> Array:
 
 
 def _linear(block: PlainBlock, name: str, x: Array) -> Array:
-    found: Array = x @ block.matrices[name].astype(np.float64).T + block.vectors.get(f"{name}_bias", np.zeros(1)).astype(np.float64)
+    found: Array = x @ block.matrices[name].astype(np.float64).T + block.vectors.get(
+        f"{name}_bias", np.zeros(1)
+    ).astype(np.float64)
     return found
 
 
 def _turned(model: PlainModel, x: Array) -> Array:
     """Turn `x` `[tokens, heads, head_dim]` by the angles of its positions."""
     angles = np.arange(len(x))[:, None] * model.frequencies.astype(np.float64)
-    cosines, sines, half = np.cos(angles)[:, None] * model.scale, np.sin(angles)[:, None] * model.scale, len(model.frequencies)
+    cosines, sines, half = (
+        np.cos(angles)[:, None] * model.scale,
+        np.sin(angles)[:, None] * model.scale,
+        len(model.frequencies),
+    )
     left, right, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
     return np.concatenate([left * cosines - right * sines, right * cosines + left * sines, rest], -1)
 
@@ -69,7 +75,10 @@ def _attention(model: PlainModel, block: PlainBlock, states: Array) -> Array:
     count = len(x)
     q, k, v = (_linear(block, name, x).reshape(count, -1, shape.head_dim) for name in ("q", "k", "v"))
     if "q_norm" in block.vectors:
-        q, k = _norm(q, block.vectors["q_norm"], model.epsilon), _norm(k, block.vectors["k_norm"], model.epsilon)
+        q, k = (
+            _norm(q, block.vectors["q_norm"], model.epsilon),
+            _norm(k, block.vectors["k_norm"], model.epsilon),
+        )
     if block.turns:
         q, k = _turned(model, q), _turned(model, k)
     k, v = (np.repeat(each, shape.n_heads // shape.n_kv_heads, axis=1) for each in (k, v))

@@ -35,7 +35,9 @@ TOKENS = torch.randint(200, (90,), generator=torch.Generator().manual_seed(3)).t
 def opened(tiny: Maker, tmp_path: Path) -> Opening:
     """Open a tiny model of a family as an elastic one in the kernels."""
 
-    def opened(family: str, *, kind: str = "f32", units: tuple[str, ...] = UNITS, **config: Any) -> tuple[Opened, Ladder, Elastic]:
+    def opened(
+        family: str, *, kind: str = "f32", units: tuple[str, ...] = UNITS, **config: Any
+    ) -> tuple[Opened, Ladder, Elastic]:
         model = open_model(str(tiny(family, **config)))
         ladder = ladder_for(model.graph, model.digest, units)
         return model, ladder, open_kernels(model, ladder, tmp_path / "weights.safetensors", kind=kind)
@@ -55,7 +57,9 @@ def last(elastic: Elastic, tokens: list[int]) -> Tensor:
 
 
 @pytest.mark.parametrize("family", ["llama", "mistral", "smollm3", "qwen2", "qwen3"])
-def test_levels_predict_what_models_pruned_offline_predict(family: str, opened: Opening, tmp_path: Path) -> None:
+def test_levels_predict_what_models_pruned_offline_predict(
+    family: str, opened: Opening, tmp_path: Path
+) -> None:
     """Down and up again, in steps and in leaps."""
     model, ladder, elastic = opened(family)
     wanted = {0: logits(transformers(model.source.ref), TOKENS)}
@@ -75,7 +79,10 @@ def test_bfloat16(family: str, opened: Opening, tmp_path: Path, isa: str) -> Non
     for level in (5, 2):
         apply(plan_of_level(ladder, level), model.source.ref, tmp_path / str(level))
         elastic.set_level(level)
-        found, wanted = (each.log_softmax(-1) for each in (last(elastic, TOKENS), logits(transformers(tmp_path / str(level)), TOKENS)))
+        found, wanted = (
+            each.log_softmax(-1)
+            for each in (last(elastic, TOKENS), logits(transformers(tmp_path / str(level)), TOKENS))
+        )
         assert (wanted.exp() * (wanted - found)).sum() < 1e-5
 
 
@@ -95,12 +102,19 @@ def test_codes(kind: str, family: str, width: int, opened: Opening, tmp_path: Pa
         for group in (group for block in model.graph.blocks for group in block.groups if group.name in kept):
             for place, part in enumerate(group.slices):
                 name = f"{group.name}/{place}"
-                whole = _held(stored[name], stored[name + ".scales"], model.graph.tensors[part.tensor].shape[1], part.dim)
+                whole = _held(
+                    stored[name],
+                    stored[name + ".scales"],
+                    model.graph.tensors[part.tensor].shape[1],
+                    part.dim,
+                )
                 whole[kept[group.name] * part.block :] = 0
                 order = torch.tensor(ladder.order[group.name])
                 back = torch.empty_like(whole).view(group.size, part.block, -1)
                 back[order] = whole.view(group.size, part.block, -1)
-                weights[part.tensor].data = (back.view(whole.shape).T if part.dim else back.view(whole.shape)).contiguous()
+                weights[part.tensor].data = (
+                    back.view(whole.shape).T if part.dim else back.view(whole.shape)
+                ).contiguous()
         elastic.set_level(level)
         torch.testing.assert_close(last(elastic, TOKENS), logits(pruned, TOKENS), atol=2e-3, rtol=0)
 
@@ -118,11 +132,16 @@ def _held(codes: Tensor, scales: Tensor, inputs: int, dim: int = 0) -> Tensor:
 
 
 @pytest.mark.parametrize(("kind", "far"), [("int8", 1e-3), ("int4", 0.1)])
-def test_codes_are_near_the_model_pruned_offline(kind: str, far: float, opened: Opening, tmp_path: Path) -> None:
+def test_codes_are_near_the_model_pruned_offline(
+    kind: str, far: float, opened: Opening, tmp_path: Path
+) -> None:
     model, ladder, elastic = opened("qwen3", kind=kind, hidden_size=128)
     apply(plan_of_level(ladder, 4), model.source.ref, tmp_path / "pruned")
     elastic.set_level(4)
-    found, wanted = (each.log_softmax(-1) for each in (last(elastic, TOKENS), logits(transformers(tmp_path / "pruned"), TOKENS)))
+    found, wanted = (
+        each.log_softmax(-1)
+        for each in (last(elastic, TOKENS), logits(transformers(tmp_path / "pruned"), TOKENS))
+    )
     assert 0 < (wanted.exp() * (wanted - found)).sum() < far
 
 
@@ -136,7 +155,9 @@ def test_levels_change_in_the_middle_of_requests(opened: Opening, config: dict[s
     early, late = elastic.open(), elastic.open()
     early_past, late_past = DynamicCache(config=whole.config), DynamicCache(config=whole.config)
 
-    torch.testing.assert_close(elastic.prefill(TOKENS[:10], early), stepped(whole, early_past, TOKENS[:10], {}), atol=5e-5, rtol=0)
+    torch.testing.assert_close(
+        elastic.prefill(TOKENS[:10], early), stepped(whole, early_past, TOKENS[:10], {}), atol=5e-5, rtol=0
+    )
     elastic.set_level(5)
     cut = {"layers.1.self_attn.o_proj": off, "layers.0.self_attn.o_proj": first_group}
     (row,) = elastic.decode([TOKENS[10]], [early])
@@ -154,10 +175,14 @@ def test_levels_change_in_the_middle_of_requests(opened: Opening, config: dict[s
     stepped(whole, more_past, TOKENS[30:70], wide)
     rows = elastic.decode([TOKENS[26], TOKENS[11], TOKENS[70]], [late, early, more])
     torch.testing.assert_close(rows[0], stepped(whole, late_past, [TOKENS[26]], wide), atol=5e-5, rtol=0)
-    torch.testing.assert_close(rows[1], stepped(whole, early_past, [TOKENS[11]], cut | wide), atol=5e-5, rtol=0)
+    torch.testing.assert_close(
+        rows[1], stepped(whole, early_past, [TOKENS[11]], cut | wide), atol=5e-5, rtol=0
+    )
     torch.testing.assert_close(rows[2], stepped(whole, more_past, [TOKENS[70]], wide), atol=5e-5, rtol=0)
     mixed = elastic.forward([(early, TOKENS[12:15]), (late, [TOKENS[27]])])
-    torch.testing.assert_close(mixed[0], stepped(whole, early_past, TOKENS[12:15], cut | wide), atol=5e-5, rtol=0)
+    torch.testing.assert_close(
+        mixed[0], stepped(whole, early_past, TOKENS[12:15], cut | wide), atol=5e-5, rtol=0
+    )
     torch.testing.assert_close(mixed[1], stepped(whole, late_past, [TOKENS[27]], wide), atol=5e-5, rtol=0)
 
 
@@ -196,13 +221,25 @@ def test_keys_in_float16(opened: Opening, tmp_path: Path) -> None:
 def test_memory_of_what_goes_has_left_the_process(kind: str, opened: Opening) -> None:
     """Halves, and a half that gets narrower, as the system counts them; and it comes back."""
     # FFNs of 5 to 19 MB: a part of them lies in large pages, and what else the process takes meanwhile is little beside them.
-    sizes = {"hidden_size": 768, "intermediate_size": 4096, "num_attention_heads": 8, "num_key_value_heads": 4}
+    sizes = {
+        "hidden_size": 768,
+        "intermediate_size": 4096,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+    }
     _, _, elastic = opened("llama", kind=kind, units=("1.ffn:2048", "1.kv:2", "1.attn", "1.ffn"), **sizes)
     last(elastic, TOKENS)
     number = {"bf16": 2, "int8": 1 + 2 / 64, "int4": 0.5 + 2 / 32}[kind]
     ffn, attention = 3 * 768 * 4096 * number, 768 * (768 + 384 + 384 + 768) * number
     whole = last(elastic, TOKENS)
-    levels = ((1, ffn / 2), (2, ffn / 2 + attention / 2), (3, ffn / 2 + attention), (4, ffn + attention), (1, ffn / 2), (0, 0))
+    levels = (
+        (1, ffn / 2),
+        (2, ffn / 2 + attention / 2),
+        (3, ffn / 2 + attention),
+        (4, ffn + attention),
+        (1, ffn / 2),
+        (0, 0),
+    )
     # The heap of a process with other tests behind it grows at some moments, and large pages reach over an end: what is not given back is missing every time.
     assert any(_as_computed(elastic, levels, max(400_000, attention / 5)) for _ in range(4))
     torch.testing.assert_close(last(elastic, TOKENS), whole, atol=0, rtol=0)
@@ -221,8 +258,17 @@ def _as_computed(elastic: Elastic, levels: Sequence[tuple[int, float]], within: 
 
 
 @pytest.mark.parametrize("kv", [torch.float32, torch.float16])
-def test_a_cache_takes_pages_as_it_fills_and_gives_them_back(kv: torch.dtype, opened: Opening, tmp_path: Path) -> None:
-    model, ladder, _ = opened("llama", num_attention_heads=8, num_key_value_heads=8, head_dim=64, max_position_embeddings=4096, units=("1.kv:2", "1.attn"))
+def test_a_cache_takes_pages_as_it_fills_and_gives_them_back(
+    kv: torch.dtype, opened: Opening, tmp_path: Path
+) -> None:
+    model, ladder, _ = opened(
+        "llama",
+        num_attention_heads=8,
+        num_key_value_heads=8,
+        head_dim=64,
+        max_position_embeddings=4096,
+        units=("1.kv:2", "1.attn"),
+    )
     elastic = open_kernels(model, ladder, tmp_path / "weights.safetensors", kind="f32", kv=kv)
     text = TOKENS * 20
     last(elastic, text)
@@ -277,7 +323,10 @@ def test_without_kernels(opened: Opening, tmp_path: Path, monkeypatch: pytest.Mo
 
     kernels.cache_clear()
     monkeypatch.setattr("secateur_runtime.kernels.library._load", none)
-    with pytest.raises(UsageError, match=r"no kernels here \(no C compiler \(cc, gcc or clang\)\): --backend elastic needs none"):
+    with pytest.raises(
+        UsageError,
+        match=r"no kernels here \(no C compiler \(cc, gcc or clang\)\): --backend elastic needs none",
+    ):
         open_kernels(model, ladder, tmp_path / "other")
     monkeypatch.undo()
     kernels.cache_clear()

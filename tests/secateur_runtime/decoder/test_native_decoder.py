@@ -23,7 +23,15 @@ from secateur_runtime.kernels.thread_pool import Pool
 HIDDEN, VOCAB = 48, 70
 
 
-def random_model(rng: np.random.Generator, shapes: Sequence[BlockShape], *, biases: bool, norms: bool, window: int = 0, hidden: int = HIDDEN) -> PlainModel:
+def random_model(
+    rng: np.random.Generator,
+    shapes: Sequence[BlockShape],
+    *,
+    biases: bool,
+    norms: bool,
+    window: int = 0,
+    hidden: int = HIDDEN,
+) -> PlainModel:
     def vector(size: int, around: float = 0.0) -> NDArray[np.float32]:
         return np.asarray(around + rng.normal(scale=0.2, size=size), np.float32)
 
@@ -32,14 +40,30 @@ def random_model(rng: np.random.Generator, shapes: Sequence[BlockShape], *, bias
 
     blocks = []
     for index, shape in enumerate(shapes):
-        queries, keys, inner = shape.n_heads * shape.head_dim, shape.n_kv_heads * shape.head_dim, shape.intermediate_size
-        sizes = {"q": (queries, hidden), "k": (keys, hidden), "v": (keys, hidden), "o": (hidden, queries)} if queries else {}
+        queries, keys, inner = (
+            shape.n_heads * shape.head_dim,
+            shape.n_kv_heads * shape.head_dim,
+            shape.intermediate_size,
+        )
+        sizes = (
+            {"q": (queries, hidden), "k": (keys, hidden), "v": (keys, hidden), "o": (hidden, queries)}
+            if queries
+            else {}
+        )
         sizes |= {"gate": (inner, hidden), "up": (inner, hidden), "down": (hidden, inner)} if inner else {}
         vectors = {"attn_norm": vector(hidden, 1.0), "ffn_norm": vector(hidden, 1.0)}
         vectors |= {name: vector(shape.head_dim, 1.0) for name in ("q_norm", "k_norm") if norms and queries}
         vectors |= {f"{name}_bias": vector(rows) for name, (rows, _) in sizes.items() if biases}
         matrices = {name: matrix(*size) for name, size in sizes.items()}
-        blocks.append(PlainBlock(shape=shape, turns=index % 3 != 1, window=window * (index % 2), vectors=vectors, matrices=matrices))
+        blocks.append(
+            PlainBlock(
+                shape=shape,
+                turns=index % 3 != 1,
+                window=window * (index % 2),
+                vectors=vectors,
+                matrices=matrices,
+            )
+        )
     head_dim = max(shape.head_dim for shape in shapes)
     frequencies = (1 / 100 ** (np.arange(0, head_dim, 2) / max(1, head_dim))).astype(np.float32)
     return PlainModel(
@@ -98,7 +122,12 @@ def tokens_of(rng: np.random.Generator, count: int) -> list[int]:
 @pytest.mark.parametrize("half", [False, True])
 def test_every_instruction_set(rng: np.random.Generator, isa: str, *, half: bool) -> None:
     """Two heads a key, missing halves, a window, and enough positions for several blocks of keys."""
-    shapes = [BlockShape(4, 2, 16, 40), BlockShape(2, 1, 16, 0), BlockShape(0, 0, 0, 24), BlockShape(3, 3, 16, 7)]
+    shapes = [
+        BlockShape(4, 2, 16, 40),
+        BlockShape(2, 1, 16, 0),
+        BlockShape(0, 0, 0, 24),
+        BlockShape(3, 3, 16, 7),
+    ]
     model = random_model(rng, shapes, biases=True, norms=True, window=20)
     tokens = tokens_of(rng, 150)
     made = decoder(model, half=half)
@@ -116,10 +145,14 @@ def test_every_instruction_set(rng: np.random.Generator, isa: str, *, half: bool
     st.booleans(),
     st.integers(0, 2**32 - 1),
 )
-def test_any_shape(rows: list[tuple[int, int, int]], head_dim: int, count: int, window: int, biases: bool, seed: int) -> None:
+def test_any_shape(
+    rows: list[tuple[int, int, int]], head_dim: int, count: int, window: int, biases: bool, seed: int
+) -> None:
     rng = np.random.default_rng(seed)
     shapes = [BlockShape(keys * served, keys, head_dim if keys else 0, inner) for keys, served, inner in rows]
-    model = random_model(rng, shapes, biases=biases, norms=not biases, window=window, hidden=int(rng.integers(1, 80)))
+    model = random_model(
+        rng, shapes, biases=biases, norms=not biases, window=window, hidden=int(rng.integers(1, 80))
+    )
     tokens = tokens_of(rng, count)
     made = decoder(model)
     found = made.run(tokens, [made.open()] * count, count)
@@ -147,7 +180,9 @@ def test_decoding_equals_reading_at_once(rng: np.random.Generator) -> None:
 
 def test_keys_in_float16(rng: np.random.Generator) -> None:
     """Rounded to nearest as numpy does, subnormal numbers included; what is too large becomes the largest."""
-    values = np.concatenate([rng.normal(size=50), rng.normal(size=50) * 1e-5, [65504, 1e6, -1e6, 0, 65519, 6e-8, 2.9e-8]]).astype(np.float32)
+    values = np.concatenate(
+        [rng.normal(size=50), rng.normal(size=50) * 1e-5, [65504, 1e6, -1e6, 0, 65519, 6e-8, 2.9e-8]]
+    ).astype(np.float32)
     shape = BlockShape(1, 1, 2, 0)
     eye = np.eye(2, dtype=np.float32)
     zero = np.zeros((2, 2), np.float32)
@@ -155,7 +190,15 @@ def test_keys_in_float16(rng: np.random.Generator) -> None:
     for value in values:
         head["v_bias"] = np.array([value, -value])
         block = PlainBlock(shape=shape, vectors=head, matrices={"q": zero, "k": zero, "v": zero, "o": eye})
-        model = PlainModel(embed=eye, head=eye, final_norm=eye[0], epsilon=1e-5, frequencies=eye[0, :1], scale=1.0, blocks=(block,))
+        model = PlainModel(
+            embed=eye,
+            head=eye,
+            final_norm=eye[0],
+            epsilon=1e-5,
+            frequencies=eye[0, :1],
+            scale=1.0,
+            blocks=(block,),
+        )
         made = decoder(model, half=True)
         cache = made.open()
         made.run([0], [cache], 1)

@@ -66,9 +66,16 @@ def test_products_of_bfloat16_rows_are_exact(tokens: int) -> None:
     """Against float64; more rows than are converted at once."""
     generator = torch.Generator().manual_seed(0)
     rows = torch.randn(3000, 200, generator=generator).bfloat16()
-    narrow, wide = torch.randn(tokens, 200, generator=generator), torch.randn(tokens, 3000, generator=generator)
-    torch.testing.assert_close(product(narrow, rows).double(), narrow.double() @ rows.double().T, atol=1e-4, rtol=0)
-    torch.testing.assert_close(combination(wide, rows).double(), wide.double() @ rows.double(), atol=1e-3, rtol=0)
+    narrow, wide = (
+        torch.randn(tokens, 200, generator=generator),
+        torch.randn(tokens, 3000, generator=generator),
+    )
+    torch.testing.assert_close(
+        product(narrow, rows).double(), narrow.double() @ rows.double().T, atol=1e-4, rtol=0
+    )
+    torch.testing.assert_close(
+        combination(wide, rows).double(), wide.double() @ rows.double(), atol=1e-3, rtol=0
+    )
 
 
 def test_a_cache_takes_pages_as_it_fills_and_gives_them_back() -> None:

@@ -14,7 +14,9 @@ STEPS = 32512.0
 """SEC_INPUT_TOP of kernels.h."""
 
 
-def weight(kind: str, rows: int, columns: int, *, share: float = 0.5, group: int = 0, seed: int = 0) -> Stored:
+def weight(
+    kind: str, rows: int, columns: int, *, share: float = 0.5, group: int = 0, seed: int = 0
+) -> Stored:
     """Return a weight of which `share` is zero; the first row is empty and the last full, where there are three."""
     random = torch.Generator().manual_seed(seed)
     keep = torch.rand(rows, columns, generator=random) >= share
@@ -25,7 +27,9 @@ def weight(kind: str, rows: int, columns: int, *, share: float = 0.5, group: int
         numbers = torch.randn(rows, columns, generator=random) * keep
         return numbers if kind == "f32" else pack(numbers.bfloat16()) if sparse else numbers.bfloat16()
     grid = Grid(bits=int(kind[3:]), group=group or columns)
-    values = torch.randint(grid.lowest, grid.highest + 1, (rows, columns), generator=random).to(torch.int8) * keep
+    values = (
+        torch.randint(grid.lowest, grid.highest + 1, (rows, columns), generator=random).to(torch.int8) * keep
+    )
     scales = torch.rand(rows, columns // grid.group, generator=random).half() / 64 + 0.001
     codes = Codes(grid, values, scales)
     return pack(codes) if sparse else codes

@@ -35,7 +35,12 @@ def test_bfloat16_comes_back_exactly(rows: int, columns: int, share: float, seed
     assert len(packed.values) == int((weight != 0).sum())
 
 
-@given(st.integers(1, 7), st.integers(1, 5), st.sampled_from(["int8-g16", "int4-g16", "int3-g48", "int6-g32"]), st.sampled_from([0.0, 0.5, 1.0]))
+@given(
+    st.integers(1, 7),
+    st.integers(1, 5),
+    st.sampled_from(["int8-g16", "int4-g16", "int3-g48", "int6-g32"]),
+    st.sampled_from([0.0, 0.5, 1.0]),
+)
 def test_codes_come_back_exactly(rows: int, groups: int, name: str, share: float) -> None:
     grid = Grid.parse(name)
     weight = codes(rows, groups * grid.group, grid, share)
@@ -57,7 +62,14 @@ def test_what_cannot_be_exact_is_refused() -> None:
     with pytest.raises(UsageError, match="finer than bfloat16"):
         pack(torch.tensor([[1.0 + 2**-20]]))
     with pytest.raises(UsageError, match="no code that is always zero"):
-        pack(Codes(Grid(symmetric=False), torch.zeros(1, 32, dtype=torch.int8), torch.ones(1, 1).half(), torch.ones(1, 1, dtype=torch.int8)))
+        pack(
+            Codes(
+                Grid(symmetric=False),
+                torch.zeros(1, 32, dtype=torch.int8),
+                torch.ones(1, 1).half(),
+                torch.ones(1, 1, dtype=torch.int8),
+            )
+        )
 
 
 def damaged(packed: Packed) -> dict[str, Packed]:

@@ -27,15 +27,28 @@ def chooser() -> Chooser:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "kind"), [({BF16: 2.0, BF16_SPARSE: 1.0}, BF16_SPARSE), ({BF16: 1.0, BF16_SPARSE: 2.0}, BF16), ({BF16: 1.0, BF16_SPARSE: 0.96}, BF16)]
+    ("seconds", "kind"),
+    [
+        ({BF16: 2.0, BF16_SPARSE: 1.0}, BF16_SPARSE),
+        ({BF16: 1.0, BF16_SPARSE: 2.0}, BF16),
+        ({BF16: 1.0, BF16_SPARSE: 0.96}, BF16),
+    ],
 )
-def test_the_clearly_faster_form_is_taken(monkeypatch: pytest.MonkeyPatch, seconds: dict[int, float], kind: int) -> None:
+def test_the_clearly_faster_form_is_taken(
+    monkeypatch: pytest.MonkeyPatch, seconds: dict[int, float], kind: int
+) -> None:
     monkeypatch.setattr(Chooser, "_seconds", lambda _, copies: seconds[copies[0].kind])
     made = chooser()
     dense = weight(0.5)
     assert made.faster(pack(dense), dense).kind == kind
     (timed,) = made.timed
-    assert (timed.rows, timed.columns, timed.kind, timed.sparse, timed.dense) == (40, 100, "sparse-bf16", seconds[BF16_SPARSE], seconds[BF16])
+    assert (timed.rows, timed.columns, timed.kind, timed.sparse, timed.dense) == (
+        40,
+        100,
+        "sparse-bf16",
+        seconds[BF16_SPARSE],
+        seconds[BF16],
+    )
     assert timed.density == pytest.approx(0.5, abs=0.02)
 
 

@@ -19,7 +19,21 @@ pytestmark = [pytest.mark.slow, pytest.mark.ci]
 
 def build(folder: Path, compiler: list[str], machine: str, flags: tuple[str, ...]) -> Path:
     objects, program = compile_objects(folder, compiler, machine, flags), folder / "driver"
-    subprocess.run([*compiler, "-std=gnu11", f"-I{FOLDER}", *flags, str(DRIVER), *objects, "-pthread", "-o", str(program), "-lm"], check=True)
+    subprocess.run(
+        [
+            *compiler,
+            "-std=gnu11",
+            f"-I{FOLDER}",
+            *flags,
+            str(DRIVER),
+            *objects,
+            "-pthread",
+            "-o",
+            str(program),
+            "-lm",
+        ],
+        check=True,
+    )
     return program
 
 
@@ -39,7 +53,9 @@ def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build(tmp_path_factory.mktemp("sanitized"), ["gcc"], platform.machine(), SANITIZED)
 
 
-@pytest.mark.parametrize("isa", ["portable", "emulated-bf16", *(suffix[1:] for suffix in EXTRA.get(platform.machine(), {}))])
+@pytest.mark.parametrize(
+    "isa", ["portable", "emulated-bf16", *(suffix[1:] for suffix in EXTRA.get(platform.machine(), {}))]
+)
 def test_no_path_reads_out_of_bounds_or_computes_something_else(sanitized: Path, isa: str) -> None:
     run([str(sanitized)], isa)
 
@@ -48,5 +64,8 @@ def test_no_path_reads_out_of_bounds_or_computes_something_else(sanitized: Path,
 def test_arm_computes_the_same(tmp_path_factory: pytest.TempPathFactory, isa: str) -> None:
     compiler, emulator = "aarch64-linux-gnu-gcc", shutil.which("qemu-aarch64")
     if platform.machine() == "aarch64" or shutil.which(compiler) is None or emulator is None:
-        pytest.skip("no cross compiler and emulator: apt-get install gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user")
+        pytest.skip(
+            "no cross compiler and emulator: apt-get install gcc-aarch64-linux-gnu libc6-dev-arm64-cross"
+            " qemu-user"
+        )
     run([emulator, str(build(tmp_path_factory.mktemp("arm"), [compiler], "aarch64", ("-static",)))], isa)

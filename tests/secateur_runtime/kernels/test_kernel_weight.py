@@ -28,11 +28,22 @@ def library(isa: str) -> ctypes.CDLL:
 def test_products_are_those_of_float64(library: ctypes.CDLL, kind: str) -> None:
     isa = library.sec_isa().decode()
     for columns, count, share in product(COLUMNS, (1, 2, 3, 8), (0.0, 0.5, 1.0)):
-        groups = [0, *(group for group in (32, 64, 96, 128) if kind.startswith("int") and columns % group == 0)]
+        groups = [
+            0,
+            *(group for group in (32, 64, 96, 128) if kind.startswith("int") and columns % group == 0),
+        ]
         for group in groups:
-            stored, x = weight(kind, 5, columns, share=share, group=group, seed=columns), inputs(count, columns)
+            stored, x = (
+                weight(kind, 5, columns, share=share, group=group, seed=columns),
+                inputs(count, columns),
+            )
             found, used = multiply(library, Weight(stored), x).double(), rounded(kind, x, isa)
-            assert ((found - used @ dense(stored).T).abs() <= slack(stored, used)).all(), (columns, count, share, group)
+            assert ((found - used @ dense(stored).T).abs() <= slack(stored, used)).all(), (
+                columns,
+                count,
+                share,
+                group,
+            )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -46,7 +57,10 @@ def test_any_number_of_threads_gives_the_same_numbers(library: ctypes.CDLL, kind
 
 
 def test_rounding_inputs_to_codes_costs_little(library: ctypes.CDLL) -> None:
-    stored, x = weight("int8", 64, 512, group=64), torch.randn(4, 512, generator=torch.Generator().manual_seed(1))
+    stored, x = (
+        weight("int8", 64, 512, group=64),
+        torch.randn(4, 512, generator=torch.Generator().manual_seed(1)),
+    )
     exact = x.double() @ dense(stored).T
     assert (multiply(library, Weight(stored), x) - exact).norm() < 1e-4 * exact.norm()
 
@@ -65,6 +79,13 @@ def test_weights_that_no_kernel_takes_are_refused() -> None:
     with pytest.raises(UsageError, match="multiples of 32"):
         Weight(Codes(Grid(group=16), codes, torch.ones(1, 3).half()))
     with pytest.raises(UsageError, match="symmetric"):
-        Weight(Codes(Grid(group=48, symmetric=False), codes, torch.ones(1, 1).half(), torch.zeros(1, 1, dtype=torch.int8)))
+        Weight(
+            Codes(
+                Grid(group=48, symmetric=False),
+                codes,
+                torch.ones(1, 1).half(),
+                torch.zeros(1, 1, dtype=torch.int8),
+            )
+        )
     with pytest.raises(UsageError, match="float32 and bfloat16"):
         Weight(torch.ones(1, 1).half())

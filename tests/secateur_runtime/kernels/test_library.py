@@ -15,13 +15,25 @@ import pytest
 
 from secateur_runtime.errors import UsageError
 from secateur_runtime.kernels.build import FOLDER, NAME, source_digest
-from secateur_runtime.kernels.library import CACHE_VARIABLE, ISA_VARIABLE, KernelsWarning, Matrix, choose, kernels, load
+from secateur_runtime.kernels.library import (
+    CACHE_VARIABLE,
+    ISA_VARIABLE,
+    KernelsWarning,
+    Matrix,
+    choose,
+    kernels,
+    load,
+)
 
 
 def test_a_dense_weight_is_multiplied(rng: np.random.Generator) -> None:
     library = kernels()
     assert library is not None
-    weight, x, y = rng.standard_normal((5, 70), np.float32), rng.standard_normal((3, 70), np.float32), np.zeros((3, 5), np.float32)
+    weight, x, y = (
+        rng.standard_normal((5, 70), np.float32),
+        rng.standard_normal((3, 70), np.float32),
+        np.zeros((3, 5), np.float32),
+    )
     matrix = Matrix(kind=0, rows=5, cols=70, values=weight.ctypes.data)
     scratch = ctypes.create_string_buffer(library.sec_scratch(3, 70, 1))
     pointer = ctypes.POINTER(ctypes.c_float)
@@ -40,7 +52,9 @@ def test_instructions_are_chosen_by_name() -> None:
 def test_unknown_instructions_are_one_line() -> None:
     library = kernels()
     assert library is not None
-    with pytest.raises(UsageError, match=rf"{ISA_VARIABLE}=portabel: not among .* \(did you mean portable\?\)"):
+    with pytest.raises(
+        UsageError, match=rf"{ISA_VARIABLE}=portabel: not among .* \(did you mean portable\?\)"
+    ):
         choose(library, "portabel")
 
 
@@ -64,13 +78,17 @@ def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[pytest.Mo
 
 def test_without_a_compiler_there_is_one_warning(alone: pytest.MonkeyPatch) -> None:
     alone.setenv("CC", "no-such-compiler")
-    with pytest.warns(KernelsWarning, match=r"run as dense ones in torch: no C compiler \(no-such-compiler\)") as told:
+    with pytest.warns(
+        KernelsWarning, match=r"run as dense ones in torch: no C compiler \(no-such-compiler\)"
+    ) as told:
         assert [kernels() for _ in range(2)] == [None, None]
     assert len(told) == 1
 
 
 def test_a_compiler_that_fails_is_one_warning(alone: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "cc").write_text("#!/bin/sh\n[ $1 = --version ] && exit 0\necho 'x.c:1: error: unknown flag' >&2; exit 1\n")
+    (tmp_path / "cc").write_text(
+        "#!/bin/sh\n[ $1 = --version ] && exit 0\necho 'x.c:1: error: unknown flag' >&2; exit 1\n"
+    )
     (tmp_path / "cc").chmod(0o755)
     alone.setenv("CC", str(tmp_path / "cc"))
     with pytest.warns(KernelsWarning, match="failed: x.c:1: error: unknown flag"):
@@ -86,7 +104,11 @@ def test_a_cache_that_cannot_be_written_is_one_warning(alone: pytest.MonkeyPatch
 
 def test_importing_needs_no_kernels(tmp_path: Path) -> None:
     environment = {"PATH": "", "PYTHONPATH": os.pathsep.join(sys.path), CACHE_VARIABLE: str(tmp_path)}
-    subprocess.run([sys.executable, "-c", "import secateur, secateur_runtime.kernels.library"], env=environment, check=True)
+    subprocess.run(
+        [sys.executable, "-c", "import secateur, secateur_runtime.kernels.library"],
+        env=environment,
+        check=True,
+    )
     assert not list(tmp_path.iterdir())
 
 
@@ -106,13 +128,29 @@ def test_a_wheel_holds_the_kernels_and_their_sources(tmp_path: Path) -> None:
     """So that they run where there is no compiler, and are compiled where there is one for another machine."""
     pytest.importorskip("setuptools", "77", reason="pip install setuptools")
     root = Path(__file__).parents[2]
-    shutil.copytree(root / "src", tmp_path / "src", ignore=shutil.ignore_patterns("*.egg-info", "__pycache__"))
+    shutil.copytree(
+        root / "src", tmp_path / "src", ignore=shutil.ignore_patterns("*.egg-info", "__pycache__")
+    )
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(root / name, tmp_path)
-    command = [sys.executable, "-m", "pip", "wheel", str(tmp_path), "--no-deps", "--no-build-isolation", "--no-index", "-q", "-w", str(tmp_path / "out")]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        str(tmp_path),
+        "--no-deps",
+        "--no-build-isolation",
+        "--no-index",
+        "-q",
+        "-w",
+        str(tmp_path / "out"),
+    ]
     subprocess.run(command, check=True, cwd=tmp_path)
     (wheel,) = (tmp_path / "out").glob("*.whl")
     with zipfile.ZipFile(wheel) as held:
-        assert {f"secateur_runtime/kernels/csrc/{path.name}" for path in FOLDER.glob("*.[ch]")} <= set(held.namelist())
+        assert {f"secateur_runtime/kernels/csrc/{path.name}" for path in FOLDER.glob("*.[ch]")} <= set(
+            held.namelist()
+        )
         found = load(Path(held.extract(f"secateur/sparse/{NAME}", tmp_path / "there")))
     assert found.sec_source() == source_digest().encode()

@@ -41,13 +41,20 @@ def test_a_group_must_divide_the_width() -> None:
 def test_bits_per_weight_count_scales_and_zeros() -> None:
     assert Grid(bits=4, group=32).bits_per_weight == 4.5
     assert Grid(bits=4, group=32, symmetric=False).bits_per_weight == 4.625
-    codes = Codes(Grid(bits=3, group=32), torch.zeros(5, 64, dtype=torch.int8), torch.ones(5, 2, dtype=torch.float16))
+    codes = Codes(
+        Grid(bits=3, group=32), torch.zeros(5, 64, dtype=torch.int8), torch.ones(5, 2, dtype=torch.float16)
+    )
     assert codes.nbytes * 8 == 5 * 64 * codes.grid.bits_per_weight
 
 
 def test_dense_is_code_less_zero_times_scale() -> None:
     values = torch.tensor([[0, 1, -8, 7]], dtype=torch.int8)
-    codes = Codes(Grid(group=2, symmetric=False), values, torch.tensor([[0.5, 2.0]]).half(), torch.tensor([[1, -1]], dtype=torch.int8))
+    codes = Codes(
+        Grid(group=2, symmetric=False),
+        values,
+        torch.tensor([[0.5, 2.0]]).half(),
+        torch.tensor([[1, -1]], dtype=torch.int8),
+    )
     assert codes.dense().tolist() == [[-0.5, 0.0, -14.0, 16.0]]
 
 

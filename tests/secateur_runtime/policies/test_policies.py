@@ -50,7 +50,9 @@ def test_greedy_takes_the_best_level(data: st.DataObject) -> None:
     choices = data.draw(ladders())
     seen = data.draw(observations(choices))
     decision = make_policy("greedy", choices)(seen)
-    fitting = [loss for loss, need in zip(choices.losses, choices.needs(seen), strict=True) if need <= seen.available]
+    fitting = [
+        loss for loss, need in zip(choices.losses, choices.needs(seen), strict=True) if need <= seen.available
+    ]
     if fitting:
         assert decision.level is not None
         assert choices.losses[decision.level] == min(fitting)
@@ -61,7 +63,11 @@ def test_knapsack_is_the_cheapest_of_all_sets(data: st.DataObject) -> None:
     choices = data.draw(ladders())
     seen = data.draw(observations(choices))
     decision = make_policy("knapsack", choices)(seen)
-    costs = [float(choices.prices @ mask) for mask in every_mask(choices) if choices.need(mask, seen) <= seen.available]
+    costs = [
+        float(choices.prices @ mask)
+        for mask in every_mask(choices)
+        if choices.need(mask, seen) <= seen.available
+    ]
     if costs:
         assert price(choices, decision.units) == pytest.approx(min(costs), abs=1e-9)
 
@@ -72,7 +78,11 @@ def test_cost_aware_takes_nothing_that_it_need_not(data: st.DataObject) -> None:
     seen = data.draw(observations(choices))
     decision = make_policy("cost-aware", choices)(seen)
     mask, frees = choices.mask(decision.units), choices.frees(seen)
-    last = [index for index in np.flatnonzero(mask) if not any(choices.before[other] == index for other in np.flatnonzero(mask))]
+    last = [
+        index
+        for index in np.flatnonzero(mask)
+        if not any(choices.before[other] == index for other in np.flatnonzero(mask))
+    ]
     if decision.need <= seen.available:
         dearest = max(last, key=lambda index: choices.prices[index], default=None)
         assert dearest is None or decision.need + frees[dearest] > seen.available
@@ -87,26 +97,40 @@ def test_cost_aware_takes_attention_from_long_batches_and_ffns_from_short_ones()
 
 
 def test_cost_aware_looks_past_a_dear_step_to_a_cheap_one_behind_it() -> None:
-    choices = choices_of(["1.ffn:64", "2.ffn", "1.ffn"], [(10, 0), (1000, 0), (1000, 0)], [0.4, 0.6, 0.0], [2] * 4)
+    choices = choices_of(
+        ["1.ffn:64", "2.ffn", "1.ffn"], [(10, 0), (1000, 0), (1000, 0)], [0.4, 0.6, 0.0], [2] * 4
+    )
     whole = choices.missing(Observation(batch=1, tokens=1, available=0))
-    assert make_policy("cost-aware", choices)(Observation(batch=1, tokens=1, available=whole - 900)).units == ("1.ffn:64", "1.ffn")
+    assert make_policy("cost-aware", choices)(
+        Observation(batch=1, tokens=1, available=whole - 900)
+    ).units == ("1.ffn:64", "1.ffn")
 
 
 def test_threshold_goes_down_one_stage_and_back() -> None:
-    choices = choices_of([f"{block}.attn" for block in range(16)], [(100, 10)] * 16, [0.1] * 16, list(range(17)))
+    choices = choices_of(
+        [f"{block}.attn" for block in range(16)], [(100, 10)] * 16, [0.1] * 16, list(range(17))
+    )
     decide = make_policy("threshold", choices)
 
     def level(share: float, now: int) -> int | None:
         whole = float(choices.needs(Observation(batch=1, tokens=10, available=0))[now])
         return decide(Observation(batch=1, tokens=10, available=whole / share, level=now)).level
 
-    assert [level(0.96, 4), level(0.90, 4), level(0.70, 4), level(0.96, 16), level(0.1, 0)] == [6, 4, 2, 16, 0]
+    assert [level(0.96, 4), level(0.90, 4), level(0.70, 4), level(0.96, 16), level(0.1, 0)] == [
+        6,
+        4,
+        2,
+        16,
+        0,
+    ]
 
 
 def test_sizes_are_rounded_down_where_there_are_too_many_combinations() -> None:
     random = np.random.default_rng(0)
     sizes, prices = random.integers(1_000, 2_000, 14), random.random(14)
-    choices = choices_of([f"{block}.ffn" for block in range(14)], [(int(size), 0) for size in sizes], list(prices), [1] * 15)
+    choices = choices_of(
+        [f"{block}.ffn" for block in range(14)], [(int(size), 0) for size in sizes], list(prices), [1] * 15
+    )
     exact, rounded = combine(choices, choices.chains), combine(choices, choices.chains, most=20)
     assert len(rounded.prices) <= 20
     assert len(rounded.prices) < len(exact.prices)

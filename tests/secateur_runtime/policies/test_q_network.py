@@ -19,7 +19,9 @@ from secateur_runtime.policies.dqn import follow
 from secateur_runtime.policies.observation_features import NAMES, features, still_missing
 from secateur_runtime.policies.q_network import Formulation, Network, load_network
 
-CHOICES = choices_of(["1.ffn:64", "2.attn", "1.ffn"], [(400, 0), (100, 200), (600, 0)], [0.1, 0.3, 0.2], [2.0, 2.1, 2.5, 3.0])
+CHOICES = choices_of(
+    ["1.ffn:64", "2.attn", "1.ffn"], [(400, 0), (100, 200), (600, 0)], [0.1, 0.3, 0.2], [2.0, 2.1, 2.5, 3.0]
+)
 
 
 def network_for(choices: Choices, formulation: Formulation, *, hidden: int = 5, seed: int = 0) -> Network:
@@ -30,7 +32,14 @@ def network_for(choices: Choices, formulation: Formulation, *, hidden: int = 5, 
         return random.normal(size=shape).astype(np.float32)
 
     layers = ((draw(hidden, seen), draw(hidden)), (draw(actions, hidden), draw(actions)))
-    return Network(ladder=choices.ladder, formulation=formulation, offset=draw(seen), scale=draw(seen), layers=layers, trained="by hand")
+    return Network(
+        ladder=choices.ladder,
+        formulation=formulation,
+        offset=draw(seen),
+        scale=draw(seen),
+        layers=layers,
+        trained="by hand",
+    )
 
 
 @pytest.mark.parametrize("formulation", ["units", "level"])
@@ -40,7 +49,11 @@ def test_a_network_reads_back_as_it_was_written(formulation: Formulation, tmp_pa
     again = load_network(tmp_path / "policy.safetensors", CHOICES)
     seen = np.linspace(-1, 1, len(network.offset), dtype=np.float32)
     assert again(seen).tolist() == network(seen).tolist()
-    assert (again.parameters, again.trained, again.formulation) == (network.parameters, "by hand", formulation)
+    assert (again.parameters, again.trained, again.formulation) == (
+        network.parameters,
+        "by hand",
+        formulation,
+    )
     with pytest.raises(OutputError, match="exists"):
         network.save(tmp_path / "policy.safetensors")
 
@@ -48,7 +61,9 @@ def test_a_network_reads_back_as_it_was_written(formulation: Formulation, tmp_pa
 def test_the_outputs_are_those_of_the_formula() -> None:
     network = network_for(CHOICES, "level")
     seen = np.arange(9, dtype=np.float64)
-    (first, bias), (second, last) = [(weight.astype(np.float64), offset.astype(np.float64)) for weight, offset in network.layers]
+    (first, bias), (second, last) = [
+        (weight.astype(np.float64), offset.astype(np.float64)) for weight, offset in network.layers
+    ]
     inner = first @ ((seen - network.offset) * network.scale) + bias
     assert network(seen.astype(np.float32)) == pytest.approx(second @ (inner * (inner > 0)) + last, rel=1e-5)
 
@@ -61,14 +76,20 @@ def test_a_decision_by_units_is_that_of_the_whole_network_asked_step_by_step(dat
     gone = np.zeros(len(choices.units), dtype=bool)
     while choices.need(gone, seen) > seen.available and not gone.all():
         worth = network(np.concatenate([features(choices, seen), still_missing(choices, seen, gone)]))
-        possible = [index for index, before in enumerate(choices.before) if not gone[index] and (before is None or gone[before])]
+        possible = [
+            index
+            for index, before in enumerate(choices.before)
+            if not gone[index] and (before is None or gone[before])
+        ]
         gone[max(possible, key=lambda index: worth[index])] = True
     assert choices.mask(follow(choices, network)(seen).units).tolist() == gone.tolist()
 
 
 @pytest.mark.parametrize("formulation", ["units", "level"])
 @given(data=st.data())
-def test_even_an_untrained_network_fits_if_anything_does(formulation: Formulation, data: st.DataObject) -> None:
+def test_even_an_untrained_network_fits_if_anything_does(
+    formulation: Formulation, data: st.DataObject
+) -> None:
     choices = data.draw(ladders())
     seen = data.draw(observations(choices))
     decision = follow(choices, network_for(choices, formulation))(seen)
@@ -106,7 +127,9 @@ def test_what_is_no_network_is_refused(tmp_path: Path) -> None:
 
 
 @given(cut=st.integers(0, 600), flip=st.integers(0, 600))
-def test_a_damaged_file_is_refused_or_whole(tmp_path_factory: pytest.TempPathFactory, cut: int, flip: int) -> None:
+def test_a_damaged_file_is_refused_or_whole(
+    tmp_path_factory: pytest.TempPathFactory, cut: int, flip: int
+) -> None:
     path = tmp_path_factory.mktemp("network") / "policy.safetensors"
     network_for(CHOICES, "level").save(path)
     body = bytearray(path.read_bytes())

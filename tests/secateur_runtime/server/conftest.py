@@ -59,8 +59,16 @@ def serve(
     """Return a server over a new fake model; seconds: that a step of it takes; patience: seconds that an answer may take."""
     model, senses, choices = FakeModel(seconds=seconds), FakeSenses(), fake_choices()
     senses.model = model
-    keeper = Keeper(model, choices, make_policy(policy, choices), senses, Care(headroom=0, least=0, calm=0.1, watch=policy != "none", most_loss=most_loss))
-    reader = Reader(tokenizer, names=["fake"], ends=frozenset({2}), context=model.context, vocabulary=VOCABULARY, usual=16)
+    keeper = Keeper(
+        model,
+        choices,
+        make_policy(policy, choices),
+        senses,
+        Care(headroom=0, least=0, calm=0.1, watch=policy != "none", most_loss=most_loss),
+    )
+    reader = Reader(
+        tokenizer, names=["fake"], ends=frozenset({2}), context=model.context, vocabulary=VOCABULARY, usual=16
+    )
     worker = Worker(model, keeper, decoder(tokenizer), limits or Limits())
     app = make_app(Service(worker, reader, "fake", patience), gate or Gate())
     return Served(app, model, senses, worker, reader, decoder(tokenizer))
@@ -86,7 +94,9 @@ def listening(app: Any, gate: Gate | None = None) -> Iterator[str]:
     import uvicorn
 
     with socket.create_server(("127.0.0.1", 0)) as opened:
-        config = uvicorn.Config(app, http=protocol(gate or Gate()), log_level="critical", timeout_graceful_shutdown=1)
+        config = uvicorn.Config(
+            app, http=protocol(gate or Gate()), log_level="critical", timeout_graceful_shutdown=1
+        )
         server = uvicorn.Server(config)
         thread = threading.Thread(target=lambda: asyncio.run(server.serve([opened])))
         thread.start()

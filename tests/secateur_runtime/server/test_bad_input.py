@@ -111,7 +111,10 @@ MESSAGES: list[tuple[dict[str, Any], str]] = [
     ({"messages": "a"}, "messages"),
     ({"messages": [{"role": "wizard", "content": "a"}]}, "messages.0.role"),
     ({"messages": [{"role": "user"}]}, "messages.0.content"),
-    ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]}, "messages.0.content"),
+    (
+        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
+        "messages.0.content",
+    ),
     ({"messages": [{"role": "user", "content": "a", "wisdom": 1}]}, "unknown field 'messages.0.wisdom'"),
     ({"top_logprobs": 2}, "top_logprobs needs logprobs"),
     ({"max_completion_tokens": 2}, "not both"),
@@ -124,7 +127,9 @@ def test_a_conversation_that_cannot_be(client: httpx.Client, change: dict[str, A
     assert words in _refused(client.post("/v1/chat/completions", json={**CHAT, **change}), 400)
 
 
-def test_a_template_that_refuses(served: Served, client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_template_that_refuses(
+    served: Served, client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(served.reader._tokenizer, "chat_template", "{{ raise_exception('no system here') }}")
     assert "no system here" in _refused(client.post("/v1/chat/completions", json=CHAT), 400)
     monkeypatch.setattr(served.reader._tokenizer, "chat_template", "{{ ''.__class__.__mro__ }}")
@@ -136,7 +141,12 @@ def test_a_template_that_refuses(served: Served, client: httpx.Client, monkeypat
 def test_other_places_and_ways(client: httpx.Client) -> None:
     _refused(client.get("/v1/nothing"), 404)
     _refused(client.get("/v1/completions"), 405)
-    _refused(client.post("/v1/completions", content=b"a=b", headers={"content-type": "application/x-www-form-urlencoded"}), 400)
+    _refused(
+        client.post(
+            "/v1/completions", content=b"a=b", headers={"content-type": "application/x-www-form-urlencoded"}
+        ),
+        400,
+    )
     assert "localhost only" in _refused(client.get("/health", headers={"host": "evil.example"}), 403)
     assert client.get("/health").json() == {"status": "ok"}
 
@@ -158,7 +168,10 @@ def _connect(client: httpx.Client) -> socket.socket:
 
 def test_a_slow_client(client: httpx.Client) -> None:
     with _connect(client) as line:
-        line.sendall(b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\ncontent-type: application/json\r\n\r\n{")
+        line.sendall(
+            b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\ncontent-type:"
+            b" application/json\r\n\r\n{"
+        )
         assert b"408" in line.recv(1000)
     with _connect(client) as line:
         line.sendall(b"POST /v1/comp")
@@ -177,7 +190,9 @@ def test_noise(client: httpx.Client) -> None:
 def test_a_client_that_goes_away_in_the_middle(make: Callable[..., Served]) -> None:
     served = make(gate=GATE, seconds=0.01)
     with listening(served.app, GATE) as address, httpx.Client(base_url=address, timeout=10) as client:
-        with client.stream("POST", "/v1/completions", json={**PLAIN, "max_tokens": 200, "stream": True}) as answer:
+        with client.stream(
+            "POST", "/v1/completions", json={**PLAIN, "max_tokens": 200, "stream": True}
+        ) as answer:
             next(answer.iter_bytes())
         _wait_for(lambda: served.worker.state().running == 0)
         assert served.model.opened[-1].closed
@@ -199,12 +214,19 @@ def test_an_api_key(make: Callable[..., Served]) -> None:
     gate = Gate(key="secret")
     served = make(gate=gate)
     with listening(served.app) as address, httpx.Client(base_url=address) as client:
-        for given in ({}, {"authorization": "Bearer wrong"}, {"authorization": "Bearer \xff".encode("latin-1")}, {"authorization": "secret2"}):
+        for given in (
+            {},
+            {"authorization": "Bearer wrong"},
+            {"authorization": "Bearer \xff".encode("latin-1")},
+            {"authorization": "secret2"},
+        ):
             assert "API key" in _refused(client.post("/v1/completions", json=PLAIN, headers=given), 401)  # type: ignore[arg-type]
         for path in ("/v1/models", "/metrics", "/state"):
             _refused(client.get(path), 401)
         assert client.get("/").status_code == client.get("/health").status_code == 200
-        answer = client.post("/v1/completions", json={**PLAIN, "temperature": 0}, headers={"authorization": "Bearer secret"})
+        answer = client.post(
+            "/v1/completions", json={**PLAIN, "temperature": 0}, headers={"authorization": "Bearer secret"}
+        )
         assert answer.json()["choices"][0]["text"] == served.decode(continued(served.reader._encoded("a"), 2))
 
 

@@ -35,7 +35,9 @@ def test_what_fits_the_description(described: Any, method: str, path: str) -> No
     def run(case: Any) -> None:
         answer = _named(case).call(timeout=20)
         accepted[0] += answer.status_code == 200
-        meant = answer.status_code == 413 or (answer.status_code == 400 and MEANT.search(answer.json()["error"]["message"]))
+        meant = answer.status_code == 413 or (
+            answer.status_code == 400 and MEANT.search(answer.json()["error"]["message"])
+        )
         case.validate_response(answer, excluded_checks=[positive_data_acceptance] if meant else [])
 
     _generate(run, described[path][method].as_strategy(generation_mode=GenerationMode.POSITIVE))
@@ -46,25 +48,40 @@ def test_what_fits_the_description(described: Any, method: str, path: str) -> No
 def test_what_does_not(described: Any, path: str) -> None:
     def run(case: Any) -> None:
         answer = _named(case).call(timeout=20)
-        case.validate_response(answer, excluded_checks=[negative_data_rejection] if answer.status_code == 413 else [])
+        case.validate_response(
+            answer, excluded_checks=[negative_data_rejection] if answer.status_code == 413 else []
+        )
 
     _generate(run, described[path]["POST"].as_strategy(generation_mode=GenerationMode.NEGATIVE))
 
 
 def _generate(run: Callable[[Any], None], cases: Any) -> None:
     checks = list(HealthCheck)
-    bounded = settings(max_examples=EXAMPLES, derandomize=True, phases=[Phase.generate], deadline=None, database=None, suppress_health_check=checks)
+    bounded = settings(
+        max_examples=EXAMPLES,
+        derandomize=True,
+        phases=[Phase.generate],
+        deadline=None,
+        database=None,
+        suppress_health_check=checks,
+    )
     bounded(given(case=cases)(run))()
 
 
 def _named(case: Any) -> Any:
     """A case that asks for the model there is, so that it is not refused for its name alone."""
-    if isinstance(case.body, dict) and isinstance(case.body.get("model"), str) and len(case.body["model"]) <= 300:
+    if (
+        isinstance(case.body, dict)
+        and isinstance(case.body.get("model"), str)
+        and len(case.body["model"]) <= 300
+    ):
         case.body["model"] = "fake"
     return case
 
 
 def test_the_description_names_everything(served: Served) -> None:
     description = served.app.openapi()
-    assert {(method.upper(), path) for path, ways in description["paths"].items() for method in ways} == set(OPERATIONS)
+    assert {(method.upper(), path) for path, ways in description["paths"].items() for method in ways} == set(
+        OPERATIONS
+    )
     assert "422" not in str(description["paths"])

@@ -60,7 +60,9 @@ def test_a_target_of_other_inputs_is_reconstructed() -> None:
     corrected = admm(weight, stats, pattern, None, "row")
     stats.cross = None
     uncorrected = admm(weight, stats, pattern, None, "row")
-    assert reconstruction_error(corrected, dense, stats.gram) < reconstruction_error(uncorrected, dense, stats.gram)
+    assert reconstruction_error(corrected, dense, stats.gram) < reconstruction_error(
+        uncorrected, dense, stats.gram
+    )
 
 
 def test_a_criterion_gives_the_start_not_the_end() -> None:

@@ -23,7 +23,9 @@ def test_a_target_moves_the_dense_solution() -> None:
     inputs = dense_inputs + 0.3 * torch.randn(60, 5, generator=generator)
     weight = torch.randn(4, 5, generator=generator)
     outputs = dense_inputs @ weight.T
-    stats = LinearStats(60, inputs.square().mean(0), inputs.mean(0), inputs.T @ inputs / 60, outputs.T @ inputs / 60)
+    stats = LinearStats(
+        60, inputs.square().mean(0), inputs.mean(0), inputs.T @ inputs / 60, outputs.T @ inputs / 60
+    )
     damping = 1e-6
     expected = torch.linalg.lstsq(inputs.double(), outputs.double()).solution.T
     torch.testing.assert_close(problem(weight, stats, damping).dense, expected.float(), rtol=1e-3, atol=1e-3)

@@ -49,7 +49,9 @@ def test_groups_are_chosen_with_updated_weights() -> None:
     task = problem(weight, stats)
     current = task.dense.double()
     for start in range(0, 12, 4):
-        remaining = torch.stack([torch.linalg.inv(task.gram[column:, column:])[0, 0] for column in range(start, start + 4)])
+        remaining = torch.stack(
+            [torch.linalg.inv(task.gram[column:, column:])[0, 0] for column in range(start, start + 4)]
+        )
         keep = (current[:, start : start + 4].square() / remaining).argsort(dim=1, descending=True)[:, :2]
         mask = torch.ones(5, 12, dtype=torch.bool)
         mask[:, start : start + 4] = torch.zeros(5, 4).scatter(1, keep, 1.0) > 0

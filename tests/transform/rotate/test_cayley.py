@@ -15,5 +15,7 @@ def test_it_stays_orthogonal_and_reaches_a_rotation_that_is_known() -> None:
     place = Cayley(torch.eye(6).expand(2, -1, -1))
     for step in range(400):
         place.step(2 * (place.value - target), 0.05 * (1 - step / 400))
-    torch.testing.assert_close(place.value.mT @ place.value, torch.eye(6, dtype=torch.float64).expand(2, -1, -1), rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        place.value.mT @ place.value, torch.eye(6, dtype=torch.float64).expand(2, -1, -1), rtol=0, atol=1e-12
+    )
     torch.testing.assert_close(place.value, target, rtol=0, atol=1e-3)

@@ -9,7 +9,9 @@ from secateur.transform.rotate.pca import principal
 
 def test_axes_are_orthogonal_and_the_first_carry_most() -> None:
     generator = torch.Generator().manual_seed(0)
-    states = torch.randn(500, 12, dtype=torch.float64, generator=generator) @ torch.randn(12, 12, dtype=torch.float64, generator=generator)
+    states = torch.randn(500, 12, dtype=torch.float64, generator=generator) @ torch.randn(
+        12, 12, dtype=torch.float64, generator=generator
+    )
     moments = states.T @ states
     axes = principal(moments)
     torch.testing.assert_close(axes.T @ axes, torch.eye(12, dtype=torch.float64))

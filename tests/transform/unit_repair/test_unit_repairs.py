@@ -18,7 +18,9 @@ GONE = torch.tensor([1, 4, 5, 6, 9])
 def _case(*, biased: bool = True, seed: int = 0) -> tuple[Tensor, Cut]:
     """Return inputs whose means are far from 0, and a cut of a linear that reads them."""
     generator = torch.Generator().manual_seed(seed)
-    inputs = torch.randn(400, 10, generator=generator) @ torch.randn(10, 10, generator=generator) + 2 * torch.randn(10, generator=generator)
+    inputs = torch.randn(400, 10, generator=generator) @ torch.randn(
+        10, 10, generator=generator
+    ) + 2 * torch.randn(10, generator=generator)
     weight = torch.randn(6, 10, generator=generator)
     return inputs, Cut(weight, make_stats(inputs), KEPT, biased)
 
@@ -29,7 +31,11 @@ def _outputs(inputs: Tensor, done: Repaired) -> Tensor:
 
 def _errors(inputs: Tensor, cut: Cut, name: str) -> Tensor:
     """Return the mean squared error of every output."""
-    return (_outputs(inputs, UNIT_REPAIRS[name].function(cut)) - inputs.double() @ cut.weight.double().T).square().mean(0)
+    return (
+        (_outputs(inputs, UNIT_REPAIRS[name].function(cut)) - inputs.double() @ cut.weight.double().T)
+        .square()
+        .mean(0)
+    )
 
 
 def test_bias_is_the_mean_of_what_left() -> None:
@@ -52,7 +58,12 @@ def test_affine_is_the_least_squares_of_every_output(biased: bool) -> None:
     for row in range(6):
         columns = torch.stack([left[:, row], torch.ones(400, dtype=torch.float64)][: 1 + biased], 1)
         solution = torch.linalg.lstsq(columns, whole[:, row, None]).solution[:, 0]
-        torch.testing.assert_close(done.weight[row, KEPT].double(), solution[0] * cut.weight[row, KEPT].double(), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            done.weight[row, KEPT].double(),
+            solution[0] * cut.weight[row, KEPT].double(),
+            rtol=1e-4,
+            atol=1e-5,
+        )
         if biased:
             assert done.shift is not None
             torch.testing.assert_close(done.shift[row].double(), solution[1], rtol=1e-4, atol=1e-4)
@@ -81,7 +92,10 @@ def test_what_does_not_vary_is_only_shifted() -> None:
     done, expected = UNIT_REPAIRS["affine"].function(still), UNIT_REPAIRS["bias"].function(still)
     assert expected.shift is not None
     torch.testing.assert_close(done, expected, rtol=1e-4, atol=1e-3)
-    assert torch.equal(UNIT_REPAIRS["affine"].function(Cut(weight, make_stats(inputs), KEPT, False)).weight[2], torch.zeros(10))
+    assert torch.equal(
+        UNIT_REPAIRS["affine"].function(Cut(weight, make_stats(inputs), KEPT, False)).weight[2],
+        torch.zeros(10),
+    )
 
 
 def test_what_is_missing_is_refused() -> None:
@@ -119,7 +133,9 @@ class TestUnitRepair:
         if bias_for(name) == "must" and not biased:
             return
         weight = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
-        done = UNIT_REPAIRS[name].function(Cut(weight, make_stats(torch.zeros(9, 6)), torch.tensor([1, 4]), biased))
+        done = UNIT_REPAIRS[name].function(
+            Cut(weight, make_stats(torch.zeros(9, 6)), torch.tensor([1, 4]), biased)
+        )
         assert bool(done.weight.isfinite().all())
         assert done.shift is None or bool(done.shift.isfinite().all())
 

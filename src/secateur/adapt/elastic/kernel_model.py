@@ -38,7 +38,14 @@ KV = (torch.float32, torch.float16)
 
 
 def open_kernels(
-    model: Opened, ladder: Ladder, weights: Path, *, kind: str = "bf16", level: int = 0, kv: torch.dtype = torch.float32, threads: int = 1
+    model: Opened,
+    ladder: Ladder,
+    weights: Path,
+    *,
+    kind: str = "bf16",
+    level: int = 0,
+    kv: torch.dtype = torch.float32,
+    threads: int = 1,
 ) -> Elastic:
     """Return the elastic model of a ladder, at a level, in the kernels.
 
@@ -49,14 +56,19 @@ def open_kernels(
     library = check_kernels(model, kind)
     check_ladder(ladder, model.graph, model.digest)
     ladder.at(level)
-    body = _Builder(model, KINDS[kind], prepare(model, ladder, weights, KINDS[kind]), WeightFile(weights)).body(library, threads)
+    body = _Builder(
+        model, KINDS[kind], prepare(model, ladder, weights, KINDS[kind]), WeightFile(weights)
+    ).body(library, threads)
     return Elastic(body, ladder, level=level, kv=kv)
 
 
 def check_kernels(model: Opened, kind: str) -> ctypes.CDLL:
     """Return the kernels; raises as `open_kernels` does where they cannot be had, or cannot run a model in a type."""
     if kind not in KINDS:
-        raise UsageError(f"--type {kind} is not one of an elastic model in the kernels{nearest(kind, KINDS)}: use {', '.join(KINDS)}")
+        raise UsageError(
+            f"--type {kind} is not one of an elastic model in the kernels{nearest(kind, KINDS)}: use"
+            f" {', '.join(KINDS)}"
+        )
     check_native(model.source.ref, FAMILIES[model.graph.family], model.config)
     return require_kernels("--backend elastic needs none")
 
@@ -64,9 +76,14 @@ def check_kernels(model: Opened, kind: str) -> ctypes.CDLL:
 class _Builder:
     """Makes a decoder of stored weights, none of whose units are held yet."""
 
-    def __init__(self, model: Opened, dtype: torch.dtype, stored: Mapping[str, Stored], file: WeightFile) -> None:
+    def __init__(
+        self, model: Opened, dtype: torch.dtype, stored: Mapping[str, Stored], file: WeightFile
+    ) -> None:
         self._dtype = dtype
-        self._graph, self._config, self._stored, self._file = model.graph, model.config, stored, file
+        self._graph = model.graph
+        self._config = model.config
+        self._stored = stored
+        self._file = file
         self._family = FAMILIES[model.graph.family]
 
     def body(self, library: ctypes.CDLL, threads: int) -> Kernels:
@@ -84,9 +101,16 @@ class _Builder:
             blocks=tuple(map(self._block, graph.blocks)),
         )
         decoder = Decoder(library, weights, Pool(library, threads))
-        halves = {group.name: self._half(decoder, block, group) for block in graph.blocks for group in block.groups if group.kind in ("kv", "ffn")}
+        halves = {
+            group.name: self._half(decoder, block, group)
+            for block in graph.blocks
+            for group in block.groups
+            if group.kind in ("kv", "ffn")
+        }
         sizes = [(block.shape.n_kv_heads, block.shape.head_dim) for block in graph.blocks]
-        return Kernels(decoder=decoder, halves=halves, sizes=sizes, limit=int(self._config.max_position_embeddings))
+        return Kernels(
+            decoder=decoder, halves=halves, sizes=sizes, limit=int(self._config.max_position_embeddings)
+        )
 
     def _block(self, block: Block) -> BlockWeights:
         """Return a block with what no level changes: norms, and biases that are added to the states."""
@@ -100,12 +124,22 @@ class _Builder:
 
     def _half(self, decoder: Decoder, block: Block, group: Group) -> Half:
         names = native_names(self._family, block.prefix)
-        parts = [self._part(part_name(group, place), names[part.tensor], group.size, part) for place, part in enumerate(group.slices)]
-        return Half(decoder, block.index, self._file, parts, block.shape.n_heads // block.shape.n_kv_heads if group.kind == "kv" else 0)
+        parts = [
+            self._part(part_name(group, place), names[part.tensor], group.size, part)
+            for place, part in enumerate(group.slices)
+        ]
+        return Half(
+            decoder,
+            block.index,
+            self._file,
+            parts,
+            block.shape.n_heads // block.shape.n_kv_heads if group.kind == "kv" else 0,
+        )
 
     def _part(self, stored: str, name: str, units: int, part: Slice, *, outside: bool = False) -> Part:
         """Return a weight of which each of `units` owns what `part` says."""
-        values, across = self._stored[stored], part.dim == 1
+        values = self._stored[stored]
+        across = part.dim == 1
         if stored + SCALES not in self._stored:
             return Part(name=name, values=Strip(stored=values, block=part.block, across=across))
         inputs = units * part.block if across else self._graph.tensors[part.tensor].shape[1]
@@ -116,7 +150,14 @@ class _Builder:
             Strip(stored=self._stored[each], block=part.block, group=group, across=across)
             for each, group in zip((stored, stored + SCALES), shared, strict=True)
         )
-        return Part(name=name, values=codes, scales=scales, bits=coded.bits, group=0 if coded.group == inputs else coded.group, inputs=inputs)
+        return Part(
+            name=name,
+            values=codes,
+            scales=scales,
+            bits=coded.bits,
+            group=0 if coded.group == inputs else coded.group,
+            inputs=inputs,
+        )
 
     def _fixed(self, tensor: str) -> Weight:
         """Return a matrix that no level changes."""

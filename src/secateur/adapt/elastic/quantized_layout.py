@@ -46,7 +46,8 @@ class Coded:
 
     def shapes(self, rows: int, dim: int) -> tuple[tuple[int, int], tuple[int, int]]:
         """Return the shapes of codes and scales; where `dim` is 1 inputs come first."""
-        codes, scales = (rows, self._row), (rows, self.inputs // self.group)
+        codes = (rows, self._row)
+        scales = (rows, self.inputs // self.group)
         return (codes[::-1], scales[::-1]) if dim else (codes, scales)
 
     def arrays(self, weight: Tensor, dim: int) -> tuple[Tensor, Tensor]:

@@ -34,7 +34,13 @@ _ACTS: Mapping[str, Callable[[Tensor], Tensor]] = {
 
 
 def open_elastic(
-    model: Opened, ladder: Ladder, weights: Path, *, level: int = 0, dtype: torch.dtype = torch.bfloat16, kv: torch.dtype = torch.float32
+    model: Opened,
+    ladder: Ladder,
+    weights: Path,
+    *,
+    level: int = 0,
+    dtype: torch.dtype = torch.bfloat16,
+    kv: torch.dtype = torch.float32,
 ) -> Elastic:
     """Return the elastic model of a ladder, at a level.
 
@@ -44,7 +50,9 @@ def open_elastic(
     """
     check_ladder(ladder, model.graph, model.digest)
     ladder.at(level)
-    return Elastic(build_body(model, prepare(model, ladder, weights, dtype), weights), ladder, level=level, kv=kv)
+    return Elastic(
+        build_body(model, prepare(model, ladder, weights, dtype), weights), ladder, level=level, kv=kv
+    )
 
 
 def build_body(model: Opened, stored: Mapping[str, Stored], weights: Path) -> Body:
@@ -56,10 +64,13 @@ class _Builder:
     """Lays stored weights out in one room, and builds halves of blocks from them."""
 
     def __init__(self, model: Opened, stored: Mapping[str, Stored], path: Path) -> None:
-        self._graph, self._stored = model.graph, stored
-        self._config, self._family = model.config, FAMILIES[model.graph.family]
+        self._graph = model.graph
+        self._stored = stored
+        self._config = model.config
+        self._family = FAMILIES[model.graph.family]
         self._file = WeightFile(path)
-        self._starts, at = dict[str, int](), 0
+        self._starts = dict[str, int]()
+        at = 0
         for name, entry in stored.items():
             self._starts[name] = at
             at += whole_pages(entry.bytes)
@@ -67,7 +78,8 @@ class _Builder:
 
     def body(self) -> Body:
         """Build the model; nothing but what no level changes is read yet."""
-        graph, config = self._graph, self._config
+        graph = self._graph
+        config = self._config
         table = self._prefix(EMBED, 1, graph.vocab_size)
         kinds = {rotary_kind(config, block.index) for block in graph.blocks}
         return Body(
@@ -89,11 +101,17 @@ class _Builder:
             if "kv" in groups:
                 found.append((groups["kv"].name, self._attention(block, groups["kv"])))
             if "ffn" in groups:
-                found.append((groups["ffn"].name, FeedForward(self._parts(block, groups["ffn"], self._family.ffn_norms), self._act())))
+                found.append(
+                    (
+                        groups["ffn"].name,
+                        FeedForward(self._parts(block, groups["ffn"], self._family.ffn_norms), self._act()),
+                    )
+                )
         return found
 
     def _attention(self, block: Block, group: Group) -> Half:
-        config, width = self._config, block.shape.head_dim
+        config = self._config
+        width = block.shape.head_dim
         how = Sight(
             head_dim=width,
             scale=(getattr(config, "query_pre_attn_scalar", None) or width) ** -0.5,
@@ -107,8 +125,16 @@ class _Builder:
     def _parts(self, block: Block, group: Group, norms: Sequence[str]) -> Parts:
         held = [self._prefix(part_name(group, place), part.block) for place, part in enumerate(group.slices)]
         *rows, (output, columns) = zip(group.slices, held, strict=True)
-        biases = {(part.tensor.removesuffix(".bias"), part.offset): prefix for part, prefix in rows if part.tensor.endswith(".bias")}
-        weights = [(part.tensor.removesuffix(".weight"), part.offset, prefix) for part, prefix in rows if part.tensor.endswith(".weight")]
+        biases = {
+            (part.tensor.removesuffix(".bias"), part.offset): prefix
+            for part, prefix in rows
+            if part.tensor.endswith(".bias")
+        }
+        weights = [
+            (part.tensor.removesuffix(".weight"), part.offset, prefix)
+            for part, prefix in rows
+            if part.tensor.endswith(".weight")
+        ]
         bias = f"{output.tensor.removesuffix('.weight')}.bias"
         return Parts(
             held=held,
@@ -120,12 +146,17 @@ class _Builder:
     def _act(self) -> Callable[[Tensor], Tensor]:
         name = getattr(self._config, "hidden_activation", None) or self._config.hidden_act
         if name not in _ACTS:
-            raise UnsupportedModelError(f"not supported because its activation is {name!r}; an elastic model has {', '.join(_ACTS)}")
+            raise UnsupportedModelError(
+                f"not supported because its activation is {name!r}; an elastic model has {', '.join(_ACTS)}"
+            )
         return _ACTS[name]
 
     def _norm(self, name: str) -> Norm:
         weight = self._vector(name)
-        return Norm(weight + self._family.norm_offset if self._family.norm_offset else weight, self._config.rms_norm_eps)
+        return Norm(
+            weight + self._family.norm_offset if self._family.norm_offset else weight,
+            self._config.rms_norm_eps,
+        )
 
     def _prefix(self, name: str, block: int, units: int = 0) -> Prefix:
         prefix = Prefix(self._room, self._starts[name], self._file, self._stored[name], block)

@@ -23,7 +23,14 @@ from secateur_runtime.ladder import Ladder
 
 SCALES = ".scales"
 """What the name of codes has after it where their scales are stored."""
-_CODES = {torch.bfloat16: "BF16", torch.float32: "F32", torch.uint8: "U8", torch.float16: "F16", torch.int8: "I8", INT4: "I4"}
+_CODES = {
+    torch.bfloat16: "BF16",
+    torch.float32: "F32",
+    torch.uint8: "U8",
+    torch.float16: "F16",
+    torch.int8: "I8",
+    INT4: "I4",
+}
 _TYPES = {code: dtype for dtype, code in _CODES.items()}
 Shapes = dict[str, tuple[torch.dtype, tuple[int, ...]]]
 
@@ -75,11 +82,15 @@ def _shapes(graph: Graph, dtype: torch.dtype) -> Shapes:
                 rest = shape[1 - part.dim :][:1] if len(shape) > 1 else ()
                 found |= _laid_out(part_name(group, place), (group.size * part.block, *rest), dtype, part.dim)
         sliced = {part.tensor for group in groups for part in group.slices}
-        found |= {name: (torch.float32, graph.tensors[name].shape) for name in block.tensors if name not in sliced}
+        found |= {
+            name: (torch.float32, graph.tensors[name].shape) for name in block.tensors if name not in sliced
+        }
     return found
 
 
-def _laid_out(name: str, shape: tuple[int, ...], dtype: torch.dtype, dim: int, *, outside: bool = False) -> Shapes:
+def _laid_out(
+    name: str, shape: tuple[int, ...], dtype: torch.dtype, dim: int, *, outside: bool = False
+) -> Shapes:
     """Return what is stored of a weight whose units are rows, or where dim is 1 columns that are stored as rows."""
     if len(shape) == 1:
         return {name: (torch.float32, shape)}
@@ -90,8 +101,12 @@ def _laid_out(name: str, shape: tuple[int, ...], dtype: torch.dtype, dim: int, *
     return {name: (torch.uint8, codes), name + SCALES: (torch.float16, scales)}
 
 
-def _write(model: Opened, ladder: Ladder, path: Path, dtype: torch.dtype, identity: Mapping[str, str]) -> None:
-    header, at, shapes = dict[str, object](__metadata__=dict(identity)), 0, _shapes(model.graph, dtype)
+def _write(
+    model: Opened, ladder: Ladder, path: Path, dtype: torch.dtype, identity: Mapping[str, str]
+) -> None:
+    header = dict[str, object](__metadata__=dict(identity))
+    at = 0
+    shapes = _shapes(model.graph, dtype)
     for name, (kind, shape) in shapes.items():
         size = torch.Size(shape).numel() * kind.itemsize
         header[name] = {"dtype": _CODES[kind], "shape": list(shape), "data_offsets": [at, at + size]}
@@ -120,18 +135,26 @@ def _tensors(model: Opened, ladder: Ladder, dtype: torch.dtype) -> Iterator[tupl
         groups = [group for group in block.groups if group.kind in ("kv", "ffn")]
         for group in groups:
             for place, part in enumerate(group.slices):
-                yield from _unit_after_unit(part_name(group, place), weights[part.tensor], part, ladder.order[group.name], dtype)
+                yield from _unit_after_unit(
+                    part_name(group, place), weights[part.tensor], part, ladder.order[group.name], dtype
+                )
         sliced = {part.tensor for group in groups for part in group.slices}
         yield from ((name, weights[name]) for name in block.tensors if name not in sliced)
 
 
-def _unit_after_unit(name: str, weight: Tensor, part: Slice, order: tuple[int, ...], dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
+def _unit_after_unit(
+    name: str, weight: Tensor, part: Slice, order: tuple[int, ...], dtype: torch.dtype
+) -> Iterator[tuple[str, Tensor]]:
     ordered = _ordered(weight, part, order).flatten(0, 1)
     coded = Coded.of(dtype, ordered.shape[1 - part.dim], outside=False) if ordered.dim() > 1 else None
-    yield from zip((name, name + SCALES), coded.arrays(ordered, part.dim) if coded else (ordered,), strict=False)
+    yield from zip(
+        (name, name + SCALES), coded.arrays(ordered, part.dim) if coded else (ordered,), strict=False
+    )
 
 
 def _ordered(weight: Tensor, part: Slice, order: tuple[int, ...]) -> Tensor:
     """Return what the units own, unit after unit, those that stay longest first: as rows, also where they own columns."""
     rows = weight if part.dim == 0 else weight.T
-    return rows[part.offset : part.offset + len(order) * part.block].reshape(len(order), part.block, *rows.shape[1:])[list(order)]
+    return rows[part.offset : part.offset + len(order) * part.block].reshape(
+        len(order), part.block, *rows.shape[1:]
+    )[list(order)]

@@ -66,9 +66,13 @@ class Search:
     """
 
     def __init__(self, passing: Passing, memory: MemoryModel, steps: Steps) -> None:
-        self._passing, self._memory, self._steps = passing, memory, steps
+        self._passing = passing
+        self._memory = memory
+        self._steps = steps
         graph = memory.graph
-        self._groups: dict[str, Group] = {group.name: group for block in graph.blocks for group in block.groups}
+        self._groups: dict[str, Group] = {
+            group.name: group for block in graph.blocks for group in block.groups
+        }
         self._halves = passing.halves
         self._place = {name: place for place, name in enumerate(self._halves)}
         self.kept = {name: self._groups[name].size for name in self._halves}
@@ -85,7 +89,8 @@ class Search:
 
     def rungs(self, floor: float, progress: Progress) -> Iterator[Rung]:
         """Yield rung after rung until what is left takes at most `floor` of the bytes of the whole, or nothing may go."""
-        whole, gone = self._bytes({}), len(self.measured) - 1
+        whole = self._bytes({})
+        gone = len(self.measured) - 1
         progress.start("rank", gone + len(self._offers()), gone)
         while self._bytes(self.kept) > floor * whole and (offers := self._offers()):
             unit, tried = self._cheapest(offers)
@@ -100,7 +105,13 @@ class Search:
 
     def state(self) -> dict[str, Any]:
         """Return how far it is, as plain data."""
-        held = {"kept": self.kept, "loss": self.loss, "known": self._known, "influence": self._influence, "measured": self.measured}
+        held = {
+            "kept": self.kept,
+            "loss": self.loss,
+            "known": self._known,
+            "influence": self._influence,
+            "measured": self.measured,
+        }
         return {**held, "cost": asdict(self.cost)}
 
     def go_on(self, state: Mapping[str, Any]) -> None:
@@ -108,13 +119,23 @@ class Search:
         self.kept.update(state["kept"])
         for place, name in enumerate(self._halves):
             self._seams[place + 1] = self._through(name, self.kept[name], self._seams[place])
-        self.loss, self.measured, self.cost = state["loss"], state["measured"], Cost(**state["cost"])
-        self._known, self._influence = state["known"], state["influence"]
+        self.loss = state["loss"]
+        self.measured = state["measured"]
+        self.cost = Cost(**state["cost"])
+        self._known = state["known"]
+        self._influence = state["influence"]
 
     def rung(self, unit: str) -> Rung:
         """Return the present level, reached by a unit's leaving."""
-        memory, kept = self._memory, self.kept
-        return Rung(unit=unit, loss=self.loss, weight_bytes=memory.weights(kept), kv_values=memory.kv_values(kept), flops=memory.flops(kept))
+        memory = self._memory
+        kept = self.kept
+        return Rung(
+            unit=unit,
+            loss=self.loss,
+            weight_bytes=memory.weights(kept),
+            kv_values=memory.kv_values(kept),
+            flops=memory.flops(kept),
+        )
 
     def _offers(self) -> dict[str, int]:
         """Return what may go next, with the bytes that this frees."""
@@ -131,21 +152,32 @@ class Search:
 
     def _narrower(self, name: str) -> int:
         """Return the next number of units, 0 if the next step is the last."""
-        group, kept = self._groups[name], self.kept[name]
+        group = self._groups[name]
+        kept = self.kept[name]
         if group.kind == "kv":
             return kept - 1 if self._steps.groups else 0
         # Whole multiples of 32 where the FFN is large enough for them.
         align = 32 if group.size >= 32 * self._steps.widths else 1
-        widths = [round(group.size * part / self._steps.widths / align) * align for part in range(1, self._steps.widths)]
+        widths = [
+            round(group.size * part / self._steps.widths / align) * align
+            for part in range(1, self._steps.widths)
+        ]
         return max((width for width in widths if width < kept), default=0)
 
     def _price(self, name: str, units: int) -> int:
         group = self._groups[name]
-        width = self._memory.graph.blocks[int(name.partition(".")[0])].shape.head_dim if group.kind == "kv" else 0
-        return units * (self._memory.unit_bytes(group) + 2 * width * self._memory.kv.itemsize * self._steps.context)
+        width = (
+            self._memory.graph.blocks[int(name.partition(".")[0])].shape.head_dim if group.kind == "kv" else 0
+        )
+        return units * (
+            self._memory.unit_bytes(group) + 2 * width * self._memory.kv.itemsize * self._steps.context
+        )
 
     def _bytes(self, kept: Mapping[str, int]) -> int:
-        return self._memory.weights(kept) + self._memory.kv_values(kept) * self._memory.kv.itemsize * self._steps.context
+        return (
+            self._memory.weights(kept)
+            + self._memory.kv_values(kept) * self._memory.kv.itemsize * self._steps.context
+        )
 
     def _cheapest(self, offers: Mapping[str, int]) -> tuple[str, _Tried]:
         """Return the unit that costs least for each byte, and what was measured of it."""
@@ -173,7 +205,9 @@ class Search:
         """Return what a unit cost when it was last measured, or what its influence says."""
         if unit in self._known:
             return self._known[unit]
-        rates = [cost / self._influence[name] for name, cost in self._known.items() if self._influence.get(name)]
+        rates = [
+            cost / self._influence[name] for name, cost in self._known.items() if self._influence.get(name)
+        ]
         return self._turned(unit) * float(np.quantile(rates, 0.1).clip(0)) if rates else 0.0
 
     def _turned(self, unit: str) -> float:

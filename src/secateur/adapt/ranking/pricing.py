@@ -23,7 +23,14 @@ from secateur_runtime.ladder import Ladder, step
 
 
 def price(
-    model: Opened, ladder: Ladder, calibration: Calibration, *, probe: int = 8, scratch: Path | None = None, seed: int = 0, progress: Progress | None = None
+    model: Opened,
+    ladder: Ladder,
+    calibration: Calibration,
+    *,
+    probe: int = 8,
+    scratch: Path | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
 ) -> Ladder:
     """Return the ladder with the loss of the whole model without each step, taken from the whole model at once, in `costs[0]`.
 
@@ -31,13 +38,20 @@ def price(
     copy of the weights. Raises LadderError for a ladder of another model, OutputError if the copy finds no room.
     """
     check_ladder(ladder, model.graph, model.digest)
-    told, whole = progress or Silent(), ladder.kept(0)
+    told = progress or Silent()
+    whole = ladder.kept(0)
     tokens = calibration_tokens(model, calibration, seed)
     window = min(PROBE_WINDOW, tokens.shape[1])
     alone = [{**whole, group: count} for rung in ladder.rungs for group, count in [step(rung.unit, whole)]]
     try:
         with tempfile.TemporaryDirectory(dir=scratch) as folder:
-            passing = open_passing(model, ladder, Path(folder) / "weights.safetensors", tokens[:probe, :window], window - window // 4)
+            passing = open_passing(
+                model,
+                ladder,
+                Path(folder) / "weights.safetensors",
+                tokens[:probe, :window],
+                window - window // 4,
+            )
             told.start("price", len(alone) + 1)
             losses = dict(_told(losses_of(passing, [whole, *alone]), told))
     except OSError as error:
@@ -47,7 +61,14 @@ def price(
     return replace(ladder, costs=(first, *ladder.costs[1:]))
 
 
-def open_passing(model: Opened, ladder: Ladder, path: Path, tokens: Tensor, scored: int, dtype: torch.dtype = torch.bfloat16) -> Passing:
+def open_passing(
+    model: Opened,
+    ladder: Ladder,
+    path: Path,
+    tokens: Tensor,
+    scored: int,
+    dtype: torch.dtype = torch.bfloat16,
+) -> Passing:
     """Return a model that text passes half by half, its units in the order of a ladder; `path` takes a copy of its weights."""
     return Passing(build_body(model, prepare(model, ladder, path, dtype), path), model.graph, tokens, scored)
 
@@ -59,10 +80,15 @@ def losses_of(passing: Passing, models: Sequence[dict[str, int]]) -> Iterator[tu
     """
     names = passing.halves
     rows = sorted((tuple(kept[name] for name in names), number) for number, kept in enumerate(models))
-    states, before = [passing.embedded()], tuple[int, ...]()
+    states = [passing.embedded()]
+    before = tuple[int, ...]()
     for kept, number in rows:
-        same = next((place for place, (one, other) in enumerate(zip(kept, before, strict=False)) if one != other), len(before))
-        states, before = states[: same + 1], kept
+        same = next(
+            (place for place, (one, other) in enumerate(zip(kept, before, strict=False)) if one != other),
+            len(before),
+        )
+        states = states[: same + 1]
+        before = kept
         for name, count in zip(names[same:], kept[same:], strict=True):
             states.append(passing.through(name, count, states[-1]))
         yield number, passing.loss(states[-1])

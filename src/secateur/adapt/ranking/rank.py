@@ -56,25 +56,36 @@ class Rank:
     def check(self) -> None:
         """Raise UsageError for values that cannot work with any model."""
         if not 0 <= self.floor < 1:
-            raise UsageError(f"--floor {self.floor:g} is outside [0, 1): it is the share of the memory that the last level still takes")
+            raise UsageError(
+                f"--floor {self.floor:g} is outside [0, 1): it is the share of the memory that the last level"
+                " still takes"
+            )
         if self.probe < 1 or self.widths < 1 or self.context < 0:
             raise UsageError("--probe and --widths are at least 1, --context at least 0")
 
 
 def rank(
-    model: Opened, how: Rank | None = None, *, out: Path | None = None, overwrite: bool = False, seed: int = 0, progress: Progress | None = None
+    model: Opened,
+    how: Rank | None = None,
+    *,
+    out: Path | None = None,
+    overwrite: bool = False,
+    seed: int = 0,
+    progress: Progress | None = None,
 ) -> tuple[Ladder, Cost]:
     """Return the ladder of a model, and what finding it took.
 
     out: file to save it as; what is found before is kept in `OUT.partial`, from which a killed run goes on. overwrite: what is there may go.
     Raises UsageError for options that cannot work, TextError if the text is too short, OutputError if nothing can be written.
     """
-    how, told = how or Rank(), progress or Silent()
+    how = how or Rank()
+    told = progress or Silent()
     how.check()
     if out is not None:
         refuse_existing(out, overwrite=overwrite)
     tokens = calibration_tokens(model, how.calibration, seed)
-    made_by, rungs = _made_by(how, tokens, seed), list[Rung]()
+    made_by = _made_by(how, tokens, seed)
+    rungs = list[Rung]()
     with unfinished(out, {"model": model.digest, **made_by}, overwrite=overwrite) as kept:
         order = kept.order(lambda: _order(model, how, tokens, seed, told))
         nothing = Rung(unit="", loss=0.0, weight_bytes=0, kv_values=0, flops=0)
@@ -91,11 +102,16 @@ def rank(
     return ladder, search.cost
 
 
-def _order(model: Opened, how: Rank, tokens: Tensor, seed: int, progress: Progress) -> dict[str, tuple[int, ...]]:
+def _order(
+    model: Opened, how: Rank, tokens: Tensor, seed: int, progress: Progress
+) -> dict[str, tuple[int, ...]]:
     """Return every group's units, those that stay longest first."""
     width = Width(units=("kv", "ffn"), ratio=0.5, criterion=how.criterion)
     ranked = rank_units(model, elastic_groups(model.graph), width, tokens, seed, progress)
-    return {name: tuple(unit for steps in reversed(one.steps) for unit in reversed(steps)) for name, one in ranked.items()}
+    return {
+        name: tuple(unit for steps in reversed(one.steps) for unit in reversed(steps))
+        for name, one in ranked.items()
+    }
 
 
 def _search(model: Opened, ladder: Ladder, how: Rank, tokens: Tensor, path: Path) -> Search:
@@ -103,7 +119,16 @@ def _search(model: Opened, ladder: Ladder, how: Rank, tokens: Tensor, path: Path
     body = build_body(model, prepare(model, ladder, path, how.dtype), path)
     window = min(PROBE_WINDOW, tokens.shape[1])
     passing = Passing(body, model.graph, tokens[: how.probe, :window], window - window // 4)
-    return Search(passing, memory, Steps(widths=how.widths, groups=how.groups, protect=protected_groups(model.graph, how.protect), context=how.context))
+    return Search(
+        passing,
+        memory,
+        Steps(
+            widths=how.widths,
+            groups=how.groups,
+            protect=protected_groups(model.graph, how.protect),
+            context=how.context,
+        ),
+    )
 
 
 def _made_by(how: Rank, tokens: Tensor, seed: int) -> dict[str, str]:

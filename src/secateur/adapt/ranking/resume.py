@@ -39,7 +39,10 @@ class Unfinished:
 
     def keep(self, search: Search, rungs: Sequence[Rung]) -> None:
         """Keep how far a search is."""
-        write_text(self.folder / "search.json", json.dumps({"rungs": [as_row(rung) for rung in rungs], "state": search.state()}))
+        write_text(
+            self.folder / "search.json",
+            json.dumps({"rungs": [as_row(rung) for rung in rungs], "state": search.state()}),
+        )
 
     def go_on(self, search: Search) -> list[Rung]:
         """Bring a search that has just begun to where the last one was; return the rungs that it had found."""

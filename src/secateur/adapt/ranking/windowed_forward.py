@@ -17,7 +17,8 @@ class _Windows:
     """Attention within windows that lie one after another (see `runtime.elastic.attention.Attending`)."""
 
     def __init__(self, body: Body, count: int, length: int) -> None:
-        self._count, self._length = count, length
+        self._count = count
+        self._length = length
         positions = torch.arange(length).repeat(count)
         self._tables = {name: table_of(positions, *found(length)) for name, found in body.rotary.items()}
 
@@ -26,8 +27,11 @@ class _Windows:
 
     def attend(self, _block: int, queries: Tensor, keys: Tensor, values: Tensor, how: Sight) -> Tensor:
         # [windows, heads or groups, length, head_dim]
-        asked, known, held = (part.unflatten(0, (self._count, self._length)).transpose(1, 2) for part in (queries, keys, values))
-        heads, groups = queries.shape[1], keys.shape[1]
+        asked, known, held = (
+            part.unflatten(0, (self._count, self._length)).transpose(1, 2) for part in (queries, keys, values)
+        )
+        heads = queries.shape[1]
+        groups = keys.shape[1]
         mask = seen(0, 0, self._length, how.window).repeat(heads // groups, 1)
         found = looked(asked.reshape(self._count, groups, -1, how.head_dim), known, held, mask, how)
         return found.reshape(self._count, heads, self._length, -1).transpose(1, 2).flatten(0, 1)
@@ -43,7 +47,9 @@ class Passing:
     """
 
     def __init__(self, body: Body, graph: Graph, tokens: Tensor, scored: int) -> None:
-        self._body, self._tokens, self._windows = body, tokens, _Windows(body, *tokens.shape)
+        self._body = body
+        self._tokens = tokens
+        self._windows = _Windows(body, *tokens.shape)
         for group in (group for block in graph.blocks for group in block.groups if group.name in body.halves):
             body.halves[group.name].hold(group.size)
         self._from = (torch.arange(tokens.numel()).view(tokens.shape)[:, -scored - 1 : -1]).flatten()

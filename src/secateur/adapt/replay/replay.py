@@ -20,34 +20,59 @@ from secateur_runtime.policies import POLICIES, Policy, make_policy
 STATIC = "static"
 
 
-def trace_of(name: str, choices: Choices, *, budget: float, requests: int, seed: int, per: str) -> list[Moment]:
+def trace_of(
+    name: str, choices: Choices, *, budget: float, requests: int, seed: int, per: str
+) -> list[Moment]:
     """Return the trace of a `.jsonl` file, or a made-up one of this kind; raises UsageError for neither, TraceError for a bad file."""
     if name.endswith(".jsonl"):
         return read_trace(Path(name))
     if per not in ("request", "device"):
-        raise UsageError(f"--per {per}: memory is a share of what each `request` needs, or of the largest on a `device`")
+        raise UsageError(
+            f"--per {per}: memory is a share of what each `request` needs, or of the largest on a `device`"
+        )
     kind: Kind | None = next((kind for kind in KINDS if kind == name), None)
     if kind is None:
-        raise UsageError(f"unknown trace {name!r}{nearest(name, KINDS)}; known: {', '.join(KINDS)}, or a .jsonl file")
-    return synthetic(kind, choices.whole, budget=budget, requests=requests, seed=seed, per="device" if per == "device" else "request")
+        raise UsageError(
+            f"unknown trace {name!r}{nearest(name, KINDS)}; known: {', '.join(KINDS)}, or a .jsonl file"
+        )
+    return synthetic(
+        kind,
+        choices.whole,
+        budget=budget,
+        requests=requests,
+        seed=seed,
+        per="device" if per == "device" else "request",
+    )
 
 
-def policies_of(names: Sequence[str], choices: Choices, moments: Sequence[Moment], file: Path | None) -> dict[str, Policy]:
+def policies_of(
+    names: Sequence[str], choices: Choices, moments: Sequence[Moment], file: Path | None
+) -> dict[str, Policy]:
     """Return the policies by name; `static` is the best single plan for this very trace. Raises UsageError for an unknown one."""
     whole = np.zeros(len(choices.units), dtype=bool)
     found: dict[str, Policy] = {}
     for name in names:
         if name == STATIC:
-            found[name] = always(choices, static_plan(choices, [observed(moment, choices, whole) for moment in moments]))
+            found[name] = always(
+                choices, static_plan(choices, [observed(moment, choices, whole) for moment in moments])
+            )
         elif name not in POLICIES:
-            raise UsageError(f"unknown policy {name!r}{nearest(name, [*POLICIES, STATIC])}; known: {', '.join([*POLICIES, STATIC])}")
+            raise UsageError(
+                f"unknown policy {name!r}{nearest(name, [*POLICIES, STATIC])}; known:"
+                f" {', '.join([*POLICIES, STATIC])}"
+            )
         else:
             found[name] = make_policy(name, choices, file)
     return found
 
 
 def replay(
-    choices: Choices, policies: Mapping[str, Policy], moments: Sequence[Moment], speed: Speed, losses: Mapping[frozenset[str], float], progress: Progress
+    choices: Choices,
+    policies: Mapping[str, Policy],
+    moments: Sequence[Moment],
+    speed: Speed,
+    losses: Mapping[frozenset[str], float],
+    progress: Progress,
 ) -> Iterator[Simulated]:
     """Yield how the trace goes with each policy in charge."""
     progress.start("replay", len(policies))

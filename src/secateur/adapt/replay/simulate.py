@@ -67,7 +67,9 @@ class Simulated:
     @property
     def changes(self) -> int:
         """How often something left the model or came back."""
-        return sum(before.gone != after.gone for before, after in zip(self.happened, self.happened[1:], strict=False))
+        return sum(
+            before.gone != after.gone for before, after in zip(self.happened, self.happened[1:], strict=False)
+        )
 
     def summary(self) -> dict[str, float | int | str]:
         """Return the figures of a run, by name; times of decisions in microseconds."""
@@ -85,7 +87,14 @@ class Simulated:
         }
 
 
-def simulate(choices: Choices, name: str, policy: Policy, moments: Sequence[Moment], speed: Speed, losses: Mapping[frozenset[str], float]) -> Simulated:
+def simulate(
+    choices: Choices,
+    name: str,
+    policy: Policy,
+    moments: Sequence[Moment],
+    speed: Speed,
+    losses: Mapping[frozenset[str], float],
+) -> Simulated:
     """Return how a trace goes with `policy` in charge.
 
     A request that takes more memory than there is is killed, and what was left of it is lost. Attention that has left during a request
@@ -114,34 +123,57 @@ class _State:
     def __init__(self, choices: Choices) -> None:
         self.choices = choices
         self.gone = self.bound = np.zeros(len(choices.units), dtype=bool)
-        self.request, self.tokens, self.latency, self.dead = -1, 0, 0.0, False
+        self.request = -1
+        self.tokens = 0
+        self.latency = 0.0
+        self.dead = False
 
     def begin(self, moment: Moment) -> None:
         """Start a request, if it is another one."""
         if moment.request != self.request:
-            self.request, self.tokens, self.dead = moment.request, 0, False
+            self.request = moment.request
+            self.tokens = 0
+            self.dead = False
             self.bound = np.zeros_like(self.bound)
 
 
-def _lived(state: _State, moment: Moment, speed: Speed, losses: Mapping[frozenset[str], float], took: float) -> Happened:
-    choices, gone = state.choices, state.gone
+def _lived(
+    state: _State, moment: Moment, speed: Speed, losses: Mapping[frozenset[str], float], took: float
+) -> Happened:
+    choices = state.choices
+    gone = state.gone
     weights, cache, _ = held(choices, gone)
     need = weights + cache * moment.batch * moment.tokens + choices.activations(moment.batch, moment.tokens)
     state.dead = need > moment.available
     steps = moment.tokens - state.tokens if state.tokens else 0
     if state.dead:
-        served, seconds = 0, 0.0
+        served = 0
+        seconds = 0.0
     else:
         served = moment.batch * steps
         each = speed.decode(choices, gone, moment.batch, moment.tokens)
-        seconds = each * steps + (0.0 if state.tokens else speed.prefill(choices, gone, moment.batch, moment.tokens))
+        seconds = each * steps + (
+            0.0 if state.tokens else speed.prefill(choices, gone, moment.batch, moment.tokens)
+        )
         state.latency = each
     state.tokens = moment.tokens
     units = tuple(choices.units[index] for index in np.flatnonzero(gone))
     loss = losses.get(frozenset(units), choices.loss(gone))
-    return Happened(moment=moment, gone=units, loss=loss, need=need, killed=state.dead, served=served, seconds=seconds, decision=took)
+    return Happened(
+        moment=moment,
+        gone=units,
+        loss=loss,
+        need=need,
+        killed=state.dead,
+        served=served,
+        seconds=seconds,
+        decision=took,
+    )
 
 
 def plans_of(runs: Sequence[Simulated]) -> list[tuple[str, ...]]:
     """Return every different set of steps that any run took out, in order of size."""
-    return sorted({one.gone for run in runs for one in run.happened if not one.killed}, key=lambda units: (len(units), units))
+    return sorted(
+        {one.gone for run in runs for one in run.happened if not one.killed},
+        key=lambda units: (len(units), units),
+    )

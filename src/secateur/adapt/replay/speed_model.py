@@ -43,7 +43,11 @@ def speed_of(device: str, memory: int) -> Speed:
         return Speed(measured.read, measured.matrix, "this machine, one thread, measured now")
     profile = load_profile(device)
     figures = {name: figure.value for name, figure in profile.figures.items()}
-    read, matrix = figures.get("stream") or figures.get("bandwidth"), figures.get("matrix")
+    read = figures.get("stream") or figures.get("bandwidth")
+    matrix = figures.get("matrix")
     if read is None or matrix is None:
-        raise UsageError(f"nobody measured how fast {profile.name} reads and computes: use --device local, or a profile that `secateur device -o` wrote")
+        raise UsageError(
+            f"nobody measured how fast {profile.name} reads and computes: use --device local, or a profile"
+            " that `secateur device -o` wrote"
+        )
     return Speed(read, matrix, profile.name)

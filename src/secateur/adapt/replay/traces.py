@@ -15,7 +15,18 @@ import numpy as np
 
 from secateur_runtime.errors import OutputError, TraceError, UsageError, nearest
 
-SCENARIOS = ((1, 4096), (2, 2048), (4, 2048), (4, 4096), (8, 1024), (8, 2048), (8, 4096), (16, 512), (16, 1024), (16, 2048))
+SCENARIOS = (
+    (1, 4096),
+    (2, 2048),
+    (4, 2048),
+    (4, 4096),
+    (8, 1024),
+    (8, 2048),
+    (8, 4096),
+    (16, 512),
+    (16, 1024),
+    (16, 2048),
+)
 """Batch and sequence length of RAP's ten scenarios (arXiv:2505.17138)."""
 MOMENTS = 8
 """Moments in a made-up request: the prompt is seven eighths of its length, the rest is generated in as many pieces."""
@@ -23,8 +34,12 @@ MOMENTS = 8
 Kind = Literal["steady", "drift", "bursts"]
 KINDS: tuple[Kind, ...] = ("steady", "drift", "bursts")
 _FORMAT = 1
-_PULL, _STIR, _WIDEST = 0.15, 0.03, 0.10
-_BURST, _DEPTH, _LASTS = 0.04, (0.10, 0.30), (3, 12)
+_PULL = 0.15
+_STIR = 0.03
+_WIDEST = 0.10
+_BURST = 0.04
+_DEPTH = (0.10, 0.30)
+_LASTS = (3, 12)
 _LEAST = 0.05
 
 
@@ -48,7 +63,15 @@ Need = Callable[[int, int], float]
 """Bytes that the whole model takes for a batch of sequences of so many tokens each."""
 
 
-def synthetic(kind: Kind, need: Need, *, budget: float, requests: int, seed: int, per: Literal["request", "device"] = "request") -> list[Moment]:
+def synthetic(
+    kind: Kind,
+    need: Need,
+    *,
+    budget: float,
+    requests: int,
+    seed: int,
+    per: Literal["request", "device"] = "request",
+) -> list[Moment]:
     """Return a made-up trace: requests of the ten scenarios, in turn and then shuffled anew, under a budget that moves.
 
     kind: `steady` keeps the budget. `drift` lets it move around that by up to 10 % of the need, about 3 % from moment to moment, back
@@ -57,9 +80,14 @@ def synthetic(kind: Kind, need: Need, *, budget: float, requests: int, seed: int
     is `device`, which is one memory for all. Raises UsageError for an unknown kind or a budget that is not positive.
     """
     if kind not in KINDS:
-        raise UsageError(f"unknown trace {kind!r}{nearest(kind, KINDS)}; known: {', '.join(KINDS)}, or a .jsonl file")
+        raise UsageError(
+            f"unknown trace {kind!r}{nearest(kind, KINDS)}; known: {', '.join(KINDS)}, or a .jsonl file"
+        )
     if not 0 < budget <= 4 or requests < 1:
-        raise UsageError(f"a budget of {budget:g} over {requests} requests is none: give a share such as 0.8 and at least one request")
+        raise UsageError(
+            f"a budget of {budget:g} over {requests} requests is none: give a share such as 0.8 and at least"
+            " one request"
+        )
     random = np.random.default_rng(seed)
     shares = _moving(kind, budget, random)
     most = max(need(*scenario) for scenario in SCENARIOS)
@@ -71,19 +99,32 @@ def synthetic(kind: Kind, need: Need, *, budget: float, requests: int, seed: int
         whole = need(batch, length) if per == "request" else most
         for piece in range(MOMENTS):
             remaining = (length // MOMENTS) * (MOMENTS - 1 - piece) // (MOMENTS - 1)
-            time, share = float(len(moments)), next(shares)
-            moments.append(Moment(time=time, request=request, batch=batch, tokens=length - remaining, remaining=remaining, available=share * whole))
+            time = float(len(moments))
+            share = next(shares)
+            moments.append(
+                Moment(
+                    time=time,
+                    request=request,
+                    batch=batch,
+                    tokens=length - remaining,
+                    remaining=remaining,
+                    available=share * whole,
+                )
+            )
     return moments
 
 
 def _moving(kind: Kind, budget: float, random: np.random.Generator) -> Iterator[float]:
     """Yield the share of memory from moment to moment."""
-    moved, left, depth = 0.0, 0, 0.0
+    moved = 0.0
+    left = 0
+    depth = 0.0
     while True:
         if kind != "steady":
             moved = float(np.clip(moved * (1 - _PULL) + random.normal(0, _STIR), -_WIDEST, _WIDEST))
         if kind == "bursts" and not left and random.random() < _BURST:
-            left, depth = int(random.integers(_LASTS[0], _LASTS[1] + 1)), float(random.uniform(*_DEPTH))
+            left = int(random.integers(_LASTS[0], _LASTS[1] + 1))
+            depth = float(random.uniform(*_DEPTH))
         yield max(_LEAST, budget + moved - (depth if left else 0.0))
         left = max(0, left - 1)
 
@@ -107,7 +148,9 @@ class Recorder:
     def __enter__(self) -> Recorder:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._file.close()
 
     def _line(self, body: dict[str, Any]) -> None:
@@ -127,7 +170,9 @@ def read_trace(path: Path) -> list[Moment]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise TraceError(f"cannot read {path}: {getattr(error, 'strerror', None) or 'it is not UTF-8 text'}") from None
+        raise TraceError(
+            f"cannot read {path}: {getattr(error, 'strerror', None) or 'it is not UTF-8 text'}"
+        ) from None
     lines = text.split("\n")[:-1]
     head = _object(lines[0]) if lines else None
     if head is None or head.get("trace") != _FORMAT:
@@ -156,7 +201,11 @@ def _moment(path: Path, number: int, line: str) -> Moment:
         raise TraceError(f"{path}, line {number}: no moment of exactly {', '.join(known)}")
     for name, value in body.items():
         whole = known[name] == "int"
-        good = isinstance(value, int if whole else int | float) and not isinstance(value, bool) and math.isfinite(value)
+        good = (
+            isinstance(value, int if whole else int | float)
+            and not isinstance(value, bool)
+            and math.isfinite(value)
+        )
         if not good or value < (1 if name in ("batch", "tokens") else 0):
             raise TraceError(f"{path}, line {number}: {name} is {value!r}")
     whole = {name: int(body[name]) for name in ("request", "batch", "tokens", "remaining")}

@@ -39,7 +39,9 @@ class ElasticModel:
     """A Stepped over an elastic model; bytes are those of the memory model."""
 
     def __init__(self, model: Elastic, memory: MemoryModel) -> None:
-        self._model, self.vocabulary, self.context = model, model.vocab_size, model.limit
+        self._model = model
+        self.vocabulary = model.vocab_size
+        self.context = model.limit
         self.name = "native" if isinstance(memory, KernelMemory) else "elastic"
         self._memory = memory
         self._taken = self._count()
@@ -110,10 +112,21 @@ def make_elastic(model: Opened, how: Elasticity, progress: Progress) -> tuple[El
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot write {folder}: {error.strerror}") from error
-    ladder = read_ladder(how.ladder) if how.ladder else _own_ladder(model, folder / "ladder.json", how.threads, progress)
-    memory = KernelMemory(model.graph, KINDS[how.kind], KV[how.kv]) if how.kind else MemoryModel(model.graph, kv=KV[how.kv])
+    ladder = (
+        read_ladder(how.ladder)
+        if how.ladder
+        else _own_ladder(model, folder / "ladder.json", how.threads, progress)
+    )
+    memory = (
+        KernelMemory(model.graph, KINDS[how.kind], KV[how.kv])
+        if how.kind
+        else MemoryModel(model.graph, kv=KV[how.kv])
+    )
     choices = replace(choices_of(ladder, kv_bytes=memory.kv.itemsize), activations=memory.activations)
-    weights = folder / f"weights-{choices.ladder.removeprefix('sha256:')[:16]}{how.kind and '-'}{how.kind}.safetensors"
+    weights = (
+        folder
+        / f"weights-{choices.ladder.removeprefix('sha256:')[:16]}{how.kind and '-'}{how.kind}.safetensors"
+    )
     name = usual(priced=priced(ladder)) if how.policy == AUTO else how.policy
     if not how.kind:
         policy = make_policy(name, choices, how.policy_file)
@@ -121,7 +134,10 @@ def make_elastic(model: Opened, how: Elasticity, progress: Progress) -> tuple[El
     choices = _taking(choices, ladder, memory)
     policy = make_policy(name, choices, how.policy_file)
     if not weights.exists():
-        progress.note(f"no weights of {model.source.ref} in {how.kind} yet: they are written once, and kept in {weights}")
+        progress.note(
+            f"no weights of {model.source.ref} in {how.kind} yet: they are written once, and kept in"
+            f" {weights}"
+        )
     elastic = open_kernels(model, ladder, weights, kind=how.kind, kv=memory.kv, threads=how.threads)
     return ElasticModel(elastic, memory), choices, policy
 
@@ -148,8 +164,12 @@ def _check(how: Elasticity, model: Opened) -> None:
 def _own_ladder(model: Opened, path: Path, threads: int, progress: Progress) -> Ladder:
     """Return the ladder kept for a model, ranking the model first where there is none."""
     if not path.exists():
-        progress.note(f"no ladder of {model.source.ref} yet: finding out what it can do without, once; this takes minutes and is kept in {path}")
-        started, ranked = time.monotonic(), path.with_name("ranked.json")
+        progress.note(
+            f"no ladder of {model.source.ref} yet: finding out what it can do without, once; this takes"
+            f" minutes and is kept in {path}"
+        )
+        started = time.monotonic()
+        ranked = path.with_name("ranked.json")
         if not ranked.exists():
             _adapt(threads, "rank", model.source.ref, "-o", str(ranked))
         _adapt(threads, "price", model.source.ref, str(ranked), "-o", str(path))
@@ -161,8 +181,12 @@ def _adapt(threads: int, *words: str) -> None:
     """Run a verb of `secateur adapt` in a process of its own: what it leaves in the heap, 100 MB and more, would stay with the server."""
     # The child shows its own progress and mistakes.
     command = [sys.executable, "-m", "secateur", "adapt", *words]
-    if subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": str(threads)}, stdout=subprocess.DEVNULL, check=False).returncode:
-        raise UsageError(f"no ladder could be made: `secateur adapt {' '.join(words)}` says why; --ladder takes one")
+    if subprocess.run(
+        command, env={**os.environ, "OMP_NUM_THREADS": str(threads)}, stdout=subprocess.DEVNULL, check=False
+    ).returncode:
+        raise UsageError(
+            f"no ladder could be made: `secateur adapt {' '.join(words)}` says why; --ladder takes one"
+        )
 
 
 def cache_folder() -> Path:

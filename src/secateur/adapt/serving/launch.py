@@ -78,7 +78,9 @@ def serve(how: Serving, progress: Progress, ready: Callable[[str], None]) -> Non
 def require_server() -> None:
     """Raise MissingExtraError unless the packages of the server are installed."""
     if any(importlib.util.find_spec(name) is None for name in ("fastapi", "uvicorn", "prometheus_client")):
-        raise MissingExtraError("serving needs FastAPI, uvicorn and prometheus_client: pip install 'secateur[serve]'")
+        raise MissingExtraError(
+            "serving needs FastAPI, uvicorn and prometheus_client: pip install 'secateur[serve]'"
+        )
 
 
 def build(how: Serving, gate: Any, progress: Progress) -> Any:
@@ -94,7 +96,14 @@ def build(how: Serving, gate: Any, progress: Progress) -> Any:
     give_back()
     engine = _llamacpp(how, model) if how.backend == "llamacpp" else _elastic(how, model, decode, progress)
     name = how.name or Path(how.model).name.removesuffix(".gguf")
-    reader = Reader(tokenizer, names=[name], ends=ends, context=engine.context, vocabulary=engine.vocabulary, usual=how.usual)
+    reader = Reader(
+        tokenizer,
+        names=[name],
+        ends=ends,
+        context=engine.context,
+        vocabulary=engine.vocabulary,
+        usual=how.usual,
+    )
     return make_app(Service(engine, reader, name, how.seconds), gate)
 
 
@@ -106,7 +115,9 @@ def _elastic(how: Serving, model: Any, decode: Any, progress: Progress) -> Engin
     from secateur_runtime.server.engine.memory_controller import Keeper
 
     torch.set_num_threads(how.threads)
-    elasticity = how.elasticity or Elasticity(folder=cache_folder(), threads=how.threads, kind=NATIVE if how.backend == "native" else "")
+    elasticity = how.elasticity or Elasticity(
+        folder=cache_folder(), threads=how.threads, kind=NATIVE if how.backend == "native" else ""
+    )
     stepped, choices, policy = make_elastic(model, elasticity, progress)
     warm(stepped)
     return Worker(stepped, Keeper(stepped, choices, policy, senses(how.budget), how.care), decode, how.limits)
@@ -117,10 +128,20 @@ def _llamacpp(how: Serving, model: Any) -> Engine:
 
     path = getattr(model.source, "path", None)
     if path is None or Path(path).suffix != ".gguf":
-        raise UsageError(f"llama.cpp runs GGUF files, and {how.model} is none: `secateur export {how.model} -o model.gguf` writes one")
+        raise UsageError(
+            f"llama.cpp runs GGUF files, and {how.model} is none: `secateur export {how.model} -o model.gguf`"
+            " writes one"
+        )
     vocabulary = model.graph.vocab_size
     context = min(how.context, int(model.source.config["max_position_embeddings"]))
-    return LlamaEngine(str(path), context=context, vocabulary=vocabulary, threads=how.threads, limits=how.limits, senses=senses(how.budget))
+    return LlamaEngine(
+        str(path),
+        context=context,
+        vocabulary=vocabulary,
+        threads=how.threads,
+        limits=how.limits,
+        senses=senses(how.budget),
+    )
 
 
 def senses(budget: int | None) -> Senses:
@@ -135,16 +156,25 @@ def ends_of(source: Source, tokenizer: Any) -> frozenset[int]:
     found = [source.config.get("eos_token_id"), tokenizer.eos_token_id]
     with tempfile.TemporaryDirectory() as folder, suppress(FileNotFoundError, ValueError):
         source.copy_companions(Path(folder))
-        found.append(json.loads((Path(folder) / "generation_config.json").read_text(encoding="utf-8")).get("eos_token_id"))
+        found.append(
+            json.loads((Path(folder) / "generation_config.json").read_text(encoding="utf-8")).get(
+                "eos_token_id"
+            )
+        )
     flat = [token for each in found for token in (each if isinstance(each, list) else [each])]
     return frozenset(token for token in flat if isinstance(token, int))
 
 
 def _check(how: Serving) -> None:
     if how.backend not in BACKENDS:
-        raise UsageError(f"unknown backend {how.backend!r}{nearest(how.backend, BACKENDS)}; known: {', '.join(BACKENDS)}")
+        raise UsageError(
+            f"unknown backend {how.backend!r}{nearest(how.backend, BACKENDS)}; known: {', '.join(BACKENDS)}"
+        )
     if how.host not in _LOOPBACK and not how.key and not how.open:
-        raise UsageError(f"--host {how.host} lets other machines in: give an API key (--api-key-file, or SECATEUR_API_KEY), or say --no-key")
+        raise UsageError(
+            f"--host {how.host} lets other machines in: give an API key (--api-key-file, or"
+            " SECATEUR_API_KEY), or say --no-key"
+        )
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -152,7 +182,9 @@ def _listen(host: str, port: int) -> socket.socket:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family)
     except OSError as error:
-        raise SourceError(f"cannot listen on {host}:{port}: {error.strerror or error}; choose another --port or --host") from None
+        raise SourceError(
+            f"cannot listen on {host}:{port}: {error.strerror or error}; choose another --port or --host"
+        ) from None
 
 
 def _run(app: Any, gate: Any, listening: socket.socket, ready: Callable[[], None]) -> None:
@@ -160,7 +192,14 @@ def _run(app: Any, gate: Any, listening: socket.socket, ready: Callable[[], None
 
     from secateur_runtime.server.http.request_guard import protocol
 
-    config = uvicorn.Config(app, http=protocol(gate), log_level="warning", access_log=False, timeout_graceful_shutdown=5, server_header=False)
+    config = uvicorn.Config(
+        app,
+        http=protocol(gate),
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=5,
+        server_header=False,
+    )
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:

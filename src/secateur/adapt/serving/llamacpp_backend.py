@@ -33,16 +33,23 @@ class LlamaEngine:
 
     name = "llama.cpp"
 
-    def __init__(self, path: str, *, context: int, vocabulary: int, threads: int, limits: Limits, senses: Senses) -> None:
+    def __init__(
+        self, path: str, *, context: int, vocabulary: int, threads: int, limits: Limits, senses: Senses
+    ) -> None:
         require_llamacpp("--backend llamacpp")
-        self.context, self.vocabulary = context, vocabulary
-        self._limits, self._senses = limits, senses
+        self.context = context
+        self.vocabulary = vocabulary
+        self._limits = limits
+        self._senses = senses
         parallel = min(limits.batch, _BATCH)
         self._model = LlamaCpp(path, context=context, threads=threads, parallel=parallel)
         self._pool = ThreadPoolExecutor(parallel, thread_name_prefix="llama")
-        self._lock, self._stopping = threading.Lock(), False
-        self._waiting, self._running = 0, 0
-        self._prompt_tokens, self._answers = 0, Rate()
+        self._lock = threading.Lock()
+        self._stopping = False
+        self._waiting = 0
+        self._running = 0
+        self._prompt_tokens = 0
+        self._answers = Rate()
         self._process = psutil.Process()
 
     def submit(self, job: Job) -> None:
@@ -87,7 +94,8 @@ class LlamaEngine:
 
     def _answer(self, job: Job) -> None:
         with self._lock:
-            self._waiting, self._running = self._waiting - 1, self._running + 1
+            self._waiting = self._waiting - 1
+            self._running = self._running + 1
         try:
             if time.monotonic() - job.arrived > self._limits.wait:
                 raise RefusedError(429, "the server was busy for too long: try again later")
@@ -103,13 +111,19 @@ class LlamaEngine:
 
     def _pieces(self, job: Job) -> Iterator[Piece]:
         """Yield the pieces of an answer; raises RefusedError where it cannot go on."""
-        stops, before = Stops(job.asked.stops), 0
-        with closing(self._model.stream(job.asked.prompt, **options(job.asked.sampling, job.asked.limit))) as told:
+        stops = Stops(job.asked.stops)
+        before = 0
+        with closing(
+            self._model.stream(job.asked.prompt, **options(job.asked.sampling, job.asked.limit))
+        ) as told:
             for row in told:
                 if job.cancelled.is_set():
                     return
                 if self._stopping or time.monotonic() > job.deadline:
-                    raise RefusedError(503 if self._stopping else 504, "the server is stopping" if self._stopping else "the answer took too long")
+                    raise RefusedError(
+                        503 if self._stopping else 504,
+                        "the server is stopping" if self._stopping else "the answer took too long",
+                    )
                 if "error" in row:
                     raise RefusedError(500, str(row["error"].get("message", "llama.cpp failed")))
                 self._prompt_tokens += 0 if before else row["tokens_evaluated"]
@@ -143,10 +157,20 @@ def piece_of(row: Mapping[str, Any], stops: Stops, before: int, *, probable: boo
     """Return what one message of llama.cpp says; before: tokens that were told of so far."""
     last = bool(row["stop"])
     text = stops.pass_on(row["content"], last=last)
-    chosen = tuple(map(_chosen, row.get("completion_probabilities", ()))) if probable else tuple(Chosen(int(token)) for token in row["tokens"])
-    finish = "stop" if stops.stopped or (last and row.get("stop_type") != "limit") else "length" if last else ""
+    chosen = (
+        tuple(map(_chosen, row.get("completion_probabilities", ())))
+        if probable
+        else tuple(Chosen(int(token)) for token in row["tokens"])
+    )
+    finish = (
+        "stop" if stops.stopped or (last and row.get("stop_type") != "limit") else "length" if last else ""
+    )
     return Piece(text, chosen, finish, max(0, row["tokens_predicted"] - before - len(chosen)))
 
 
 def _chosen(each: Mapping[str, Any]) -> Chosen:
-    return Chosen(int(each["id"]), float(each["logprob"]), tuple((int(top["id"]), float(top["logprob"])) for top in each["top_logprobs"]))
+    return Chosen(
+        int(each["id"]),
+        float(each["logprob"]),
+        tuple((int(top["id"]), float(top["logprob"])) for top in each["top_logprobs"]),
+    )

@@ -20,7 +20,8 @@ Traces = Callable[[int], Sequence[Moment]]
 
 _SEEDS = 2**31 - 1
 _LATENCIES = (1e-3, 1.0)
-_MISTAKE, _LONGEST = 0.1, 4
+_MISTAKE = 0.1
+_LONGEST = 4
 
 
 class _Game(gymnasium.Env[Vector, np.int64]):
@@ -70,9 +71,12 @@ class UnitGame(_Game):
         self._clear()
 
     def _clear(self) -> None:
-        self._gone, self._taken = np.zeros(len(self.choices.units), dtype=bool), 0
+        self._gone = np.zeros(len(self.choices.units), dtype=bool)
+        self._taken = 0
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Vector, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Vector, dict[str, Any]]:
         """Start at the next moment."""
         super().reset(seed=seed)
         self._restart(seed)
@@ -91,7 +95,8 @@ class UnitGame(_Game):
         if action < len(self._gone):
             self._gone[action] = True
         self._quality = quality(self.choices, self.choices.loss(self._gone))
-        missing, gone = self._missing(), bool(self._gone.all())
+        missing = self._missing()
+        gone = bool(self._gone.all())
         if not (missing and gone):
             reward += self._quality - missing
         return self._vector(), reward, gone or not missing, self._taken >= _LONGEST * len(self._gone), {}
@@ -107,7 +112,9 @@ class UnitGame(_Game):
         return max(0.0, short / (self.choices.missing(self._seen) + self._seen.available))
 
     def _vector(self) -> Vector:
-        return np.concatenate([features(self.choices, self._seen), still_missing(self.choices, self._seen, self._gone)])
+        return np.concatenate(
+            [features(self.choices, self._seen), still_missing(self.choices, self._seen, self._gone)]
+        )
 
 
 class LevelGame(_Game):
@@ -122,7 +129,9 @@ class LevelGame(_Game):
         self._ahead: Moment | None = None
         self._level = 0
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Vector, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Vector, dict[str, Any]]:
         """Start at the next request, at whatever level the last one ended; at the whole model after a seed."""
         super().reset(seed=seed)
         self._restart(seed)

@@ -28,7 +28,11 @@ MOST_SHARE = 1e-4
 """Of the operations of one token, that one pass may take."""
 WIDEST = 128
 BUDGETS = (0.4, 1.05)
-_JUDGED, _LOOKS, _SELDOM, _SAMPLED, _WORTH = 8, 20, 500, 2_000, 10.0
+_JUDGED = 8
+_LOOKS = 20
+_SELDOM = 500
+_SAMPLED = 2_000
+_WORTH = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +50,19 @@ class Trained:
 def require_training() -> None:
     """Raise MissingExtraError unless gymnasium and stable-baselines3 are installed."""
     if any(importlib.util.find_spec(name) is None for name in ("gymnasium", "stable_baselines3")):
-        raise MissingExtraError("training a policy needs gymnasium and stable-baselines3: pip install 'secateur[adapt]'")
+        raise MissingExtraError(
+            "training a policy needs gymnasium and stable-baselines3: pip install 'secateur[adapt]'"
+        )
 
 
-def train(choices: Choices, *, formulation: Formulation = "units", steps: int = 100_000, seed: int = 0, progress: Progress) -> Trained:
+def train(
+    choices: Choices,
+    *,
+    formulation: Formulation = "units",
+    steps: int = 100_000,
+    seed: int = 0,
+    progress: Progress,
+) -> Trained:
     """Return a network trained on made-up traces with bursts, at budgets from 40 to 105 % of the need; the same seed gives the same network.
 
     One hidden layer, as wide as `hidden_width` says. Raises MissingExtraError without the extra `adapt`.
@@ -59,9 +72,24 @@ def train(choices: Choices, *, formulation: Formulation = "units", steps: int = 
 
     game = _game(choices, formulation)
     offset, scale = _scaling(game, seed)
-    agent = DQN("MlpPolicy", _scaled(game, offset, scale), seed=seed, device="cpu", **_settings(choices, formulation, steps))
+    agent = DQN(
+        "MlpPolicy",
+        _scaled(game, offset, scale),
+        seed=seed,
+        device="cpu",
+        **_settings(choices, formulation, steps),
+    )
     every = max(_SELDOM, steps // _LOOKS)
-    watcher = _Watcher(choices, formulation, offset, scale, held_out(choices, seed), every, f"DQN, {formulation}, seed {seed}", progress)
+    watcher = _Watcher(
+        choices,
+        formulation,
+        offset,
+        scale,
+        held_out(choices, seed),
+        every,
+        f"DQN, {formulation}, seed {seed}",
+        progress,
+    )
     progress.start("train", -(-steps // every))
     agent.learn(steps, callback=watcher)
     watcher.look(agent)
@@ -73,13 +101,25 @@ def mean_quality(choices: Choices, policy: Policy, moments: Sequence[Moment]) ->
     """Return the mean quality that is left by what a policy chooses, each moment by itself, from the whole model."""
     whole = np.zeros(len(choices.units), dtype=bool)
     seen = [observed(moment, choices, whole) for moment in moments]
-    return float(np.mean([quality_left(choices, choices.mask(decision.units), one) for one in seen for decision in [policy(one)]]))
+    return float(
+        np.mean(
+            [
+                quality_left(choices, choices.mask(decision.units), one)
+                for one in seen
+                for decision in [policy(one)]
+            ]
+        )
+    )
 
 
 def held_out(choices: Choices, seed: int) -> list[Moment]:
     """Return moments that training with this seed does not see: the ten scenarios at eight budgets from 40 to 105 % of the need."""
     budgets = np.linspace(*BUDGETS, _JUDGED)
-    return [moment for number, budget in enumerate(budgets) for moment in _trace(choices, np.random.default_rng([seed, 1, number]), float(budget))]
+    return [
+        moment
+        for number, budget in enumerate(budgets)
+        for moment in _trace(choices, np.random.default_rng([seed, 1, number]), float(budget))
+    ]
 
 
 def hidden_width(choices: Choices, formulation: Formulation) -> int:
@@ -117,7 +157,14 @@ class _Watcher:
         if self.curve and self.curve[-1][0] == agent.num_timesteps:
             return
         said = f"{self.trained}, {agent.num_timesteps} steps"
-        network = Network(ladder=self.choices.ladder, formulation=self.formulation, offset=self.offset, scale=self.scale, layers=layers_of(agent), trained=said)
+        network = Network(
+            ladder=self.choices.ladder,
+            formulation=self.formulation,
+            offset=self.offset,
+            scale=self.scale,
+            layers=layers_of(agent),
+            trained=said,
+        )
         quality = mean_quality(self.choices, follow(self.choices, network), self.moments)
         if not self.curve or quality > self.best[1]:
             self.best = (network, quality)
@@ -129,7 +176,10 @@ def layers_of(agent: Any) -> tuple[tuple[Vector, Vector], ...]:
     """Return weight and bias of each linear layer of a DQN agent's network."""
     state = agent.q_net.q_net.state_dict()
     numbers = sorted({int(name.partition(".")[0]) for name in state})
-    return tuple((state[f"{number}.weight"].cpu().numpy().copy(), state[f"{number}.bias"].cpu().numpy().copy()) for number in numbers)
+    return tuple(
+        (state[f"{number}.weight"].cpu().numpy().copy(), state[f"{number}.bias"].cpu().numpy().copy())
+        for number in numbers
+    )
 
 
 def _game(choices: Choices, formulation: Formulation) -> gymnasium.Env[Vector, np.int64]:
@@ -144,22 +194,30 @@ def _game(choices: Choices, formulation: Formulation) -> gymnasium.Env[Vector, n
 
 def _trace(choices: Choices, random: np.random.Generator, budget: float) -> list[Moment]:
     """Return the ten scenarios once, under a budget that moves in bursts."""
-    return synthetic("bursts", choices.whole, budget=budget, requests=len(SCENARIOS), seed=int(random.integers(2**31)))
+    return synthetic(
+        "bursts", choices.whole, budget=budget, requests=len(SCENARIOS), seed=int(random.integers(2**31))
+    )
 
 
 def _scaling(game: gymnasium.Env[Vector, np.int64], seed: int) -> tuple[Vector, Vector]:
     """Return the mean of what is seen and one over its deviation, from the starts of episodes; marks of what is gone stay as they are."""
     seen = np.array([game.reset(seed=seed if number == 0 else None)[0] for number in range(_SAMPLED)])
-    offset, deviation = seen.mean(0), seen.std(0)
+    offset = seen.mean(0)
+    deviation = seen.std(0)
     scale = np.where(deviation > 1e-6, 1 / np.maximum(deviation, 1e-6), 1.0)
     return offset.astype(np.float32), scale.astype(np.float32)
 
 
-def _scaled(game: gymnasium.Env[Vector, np.int64], offset: Vector, scale: Vector) -> gymnasium.Env[Vector, np.int64]:
+def _scaled(
+    game: gymnasium.Env[Vector, np.int64], offset: Vector, scale: Vector
+) -> gymnasium.Env[Vector, np.int64]:
     """Return the game with what is seen brought to about the same size, and rewards to more than what an untrained network says."""
     from gymnasium.wrappers import TransformObservation, TransformReward
 
-    return TransformReward(TransformObservation(game, lambda seen: (seen - offset) * scale, game.observation_space), lambda reward: _WORTH * float(reward))
+    return TransformReward(
+        TransformObservation(game, lambda seen: (seen - offset) * scale, game.observation_space),
+        lambda reward: _WORTH * float(reward),
+    )
 
 
 def _settings(choices: Choices, formulation: Formulation, steps: int) -> dict[str, Any]:

@@ -111,11 +111,17 @@ def check_budget(curves: Mapping[str, Curve], budget: int) -> None:
     check_cuts(curves)
     most = sum(curve.cuts[-1] * curve.price for curve in curves.values())
     if budget > most:
-        raise UsageError(f"{budget:,} parameters cannot go: at most {most:,} of these units can; keep more, protect less or name more --units")
+        raise UsageError(
+            f"{budget:,} parameters cannot go: at most {most:,} of these units can; keep more, protect less"
+            " or name more --units"
+        )
 
 
 def check_cuts(curves: Mapping[str, Curve]) -> None:
     """Raise UsageError for a group that no allowed number of units can stay of."""
     for name, curve in curves.items():
         if not curve.cuts:
-            raise UsageError(f"{name} has {curve.size} units, which leaves no multiple of --align {curve.align} of at least {curve.least}")
+            raise UsageError(
+                f"{name} has {curve.size} units, which leaves no multiple of --align {curve.align} of at"
+                f" least {curve.least}"
+            )

@@ -12,7 +12,9 @@ AMPLITUDE = 2.0
 
 
 @spread("adapt", needs={"influence", "measure"}, paper="arXiv:2502.03460")
-def adapt(curves: Mapping[str, Curve], ratio: float, context: SpreadContext, steps: int = 8) -> dict[str, int]:
+def adapt(
+    curves: Mapping[str, Curve], ratio: float, context: SpreadContext, steps: int = 8
+) -> dict[str, int]:
     """Raise each group's share by the mean step less `AMPLITUDE` times its importance, `steps` times over.
 
     The importance of a group is its influence, less the mean over groups, over the largest of all; it is measured again
@@ -22,13 +24,21 @@ def adapt(curves: Mapping[str, Curve], ratio: float, context: SpreadContext, ste
     budget = budget_of(curves, ratio)
     if context.measure is None:
         raise ValueError("the adapt spread needs context.measure")
-    shares, cuts, influence = dict.fromkeys(curves, 0.0), dict.fromkeys(curves, 0), context.influence
+    shares = dict.fromkeys(curves, 0.0)
+    cuts = dict.fromkeys(curves, 0)
+    influence = context.influence
     context.progress.start("spread widths", steps)
     for step in range(steps):
         if step:
             influence = context.measure(cuts).influence
         goal = budget * (step + 1) / steps
-        shares = _raised(curves, shares, _importance({name: influence[name] for name in curves}), AMPLITUDE * ratio / steps, goal)
+        shares = _raised(
+            curves,
+            shares,
+            _importance({name: influence[name] for name in curves}),
+            AMPLITUDE * ratio / steps,
+            goal,
+        )
         cuts = settle_cuts(curves, shares, round(goal))
         context.progress.step()
     return cuts
@@ -40,5 +50,17 @@ def _importance(influence: Mapping[str, float]) -> dict[str, float]:
     return {name: (value - mean) / largest if largest else 0.0 for name, value in influence.items()}
 
 
-def _raised(curves: Mapping[str, Curve], shares: Mapping[str, float], importance: Mapping[str, float], amplitude: float, goal: float) -> dict[str, float]:
-    return balance(curves, lambda x: {name: share + x - amplitude * importance[name] for name, share in shares.items()}, goal, -1 - amplitude, 1 + amplitude)
+def _raised(
+    curves: Mapping[str, Curve],
+    shares: Mapping[str, float],
+    importance: Mapping[str, float],
+    amplitude: float,
+    goal: float,
+) -> dict[str, float]:
+    return balance(
+        curves,
+        lambda x: {name: share + x - amplitude * importance[name] for name, share in shares.items()},
+        goal,
+        -1 - amplitude,
+        1 + amplitude,
+    )

@@ -19,7 +19,9 @@ def settle_cuts(curves: Mapping[str, Curve], wanted: Mapping[str, float], budget
     """
     cuts = {name: lower(curve, wanted[name] * curve.size) for name, curve in curves.items()}
     missing = budget - parameters_gone(curves, cuts)
-    queue = [(-(wanted[name] * curve.size - cuts[name]) / curve.align, name) for name, curve in curves.items()]
+    queue = [
+        (-(wanted[name] * curve.size - cuts[name]) / curve.align, name) for name, curve in curves.items()
+    ]
     heapq.heapify(queue)
     while missing > 0:
         surplus, name = heapq.heappop(queue)
@@ -36,17 +38,29 @@ def lower(curve: Curve, wanted: float) -> int:
     return curve.cuts[max(bisect_right(curve.cuts, wanted) - 1, 0)]
 
 
-def balance(curves: Mapping[str, Curve], wanted: Callable[[float], Mapping[str, float]], budget: float, low: float, high: float) -> dict[str, float]:
+def balance(
+    curves: Mapping[str, Curve],
+    wanted: Callable[[float], Mapping[str, float]],
+    budget: float,
+    low: float,
+    high: float,
+) -> dict[str, float]:
     """Return the shares `wanted(x)`, held within what each group can lose, for the x that spends `budget` parameters.
 
     wanted: shares that do not fall as x grows from `low`, where they spend too little, to `high`.
     """
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        spent = sum(share * curves[name].size * curves[name].price for name, share in _within(curves, wanted(middle)).items())
+        spent = sum(
+            share * curves[name].size * curves[name].price
+            for name, share in _within(curves, wanted(middle)).items()
+        )
         low, high = (middle, high) if spent < budget else (low, middle)
     return _within(curves, wanted(high))
 
 
 def _within(curves: Mapping[str, Curve], shares: Mapping[str, float]) -> dict[str, float]:
-    return {name: min(max(shares[name], curve.cuts[0] / curve.size), curve.cuts[-1] / curve.size) for name, curve in curves.items()}
+    return {
+        name: min(max(shares[name], curve.cuts[0] / curve.size), curve.cuts[-1] / curve.size)
+        for name, curve in curves.items()
+    }

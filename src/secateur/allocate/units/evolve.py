@@ -15,7 +15,13 @@ _MOST_SWAPS = 3
 
 
 @spread("evolve", needs={"errors", "measure"}, paper="arXiv:2410.14649")
-def evolve(curves: Mapping[str, Curve], ratio: float, context: SpreadContext, generations: int = 16, offspring: int = 6) -> dict[str, int]:
+def evolve(
+    curves: Mapping[str, Curve],
+    ratio: float,
+    context: SpreadContext,
+    generations: int = 16,
+    offspring: int = 6,
+) -> dict[str, int]:
     """Let the fittest of one parent and its `offspring` live, `generations` times over.
 
     The first parent is the better of equal shares and the knapsack. A child gives one to three groups some units back and
@@ -29,7 +35,10 @@ def evolve(curves: Mapping[str, Curve], ratio: float, context: SpreadContext, ge
         raise ValueError("the evolve spread needs context.measure")
     fitness = _Fitness(context.measure)
     mutation = _Mutation(curves, budget, random.Random(context.seed))
-    parent = min((settle_cuts(curves, dict.fromkeys(curves, ratio), budget), knapsack(curves, ratio, context)), key=fitness)
+    parent = min(
+        (settle_cuts(curves, dict.fromkeys(curves, ratio), budget), knapsack(curves, ratio, context)),
+        key=fitness,
+    )
     context.progress.start("evolve widths", generations)
     for _ in range(generations):
         parent = min((parent, *(mutation.child(parent) for _ in range(offspring))), key=fitness)
@@ -58,7 +67,9 @@ class _Mutation:
         self._curves = curves
         self._budget = budget
         self._generator = generator
-        self._level = {name: max(1, round(len(curve.cuts) / LEVELS)) * curve.align for name, curve in curves.items()}
+        self._level = {
+            name: max(1, round(len(curve.cuts) / LEVELS)) * curve.align for name, curve in curves.items()
+        }
 
     def child(self, parent: Mapping[str, int]) -> dict[str, int]:
         """Return a changed copy of `parent`."""

@@ -43,7 +43,12 @@ def _hull(name: str, curve: Curve) -> list[tuple[float, str, int, int]]:
     points = [(cut, min(curve.errors[cut], _WORST)) for cut in curve.cuts]
     hull: list[tuple[int, float]] = []
     for cut, error in points:
-        while len(hull) > 1 and (hull[-1][1] - hull[-2][1]) * (cut - hull[-2][0]) >= (error - hull[-2][1]) * (hull[-1][0] - hull[-2][0]):
+        while len(hull) > 1 and (hull[-1][1] - hull[-2][1]) * (cut - hull[-2][0]) >= (error - hull[-2][1]) * (
+            hull[-1][0] - hull[-2][0]
+        ):
             hull.pop()
         hull.append((cut, error))
-    return [((after[1] - before[1]) / (after[0] - before[0]) / curve.price, name, before[0], after[0]) for before, after in pairwise(hull)]
+    return [
+        ((after[1] - before[1]) / (after[0] - before[0]) / curve.price, name, before[0], after[0])
+        for before, after in pairwise(hull)
+    ]

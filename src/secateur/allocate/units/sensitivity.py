@@ -17,5 +17,8 @@ def sensitivity(curves: Mapping[str, Curve], ratio: float, context: SpreadContex
     budget cannot be met.
     """
     budget = budget_of(curves, ratio)
-    weighed = {name: replace(curve, errors=tuple(error * context.sensitivity[name] for error in curve.errors)) for name, curve in curves.items()}
+    weighed = {
+        name: replace(curve, errors=tuple(error * context.sensitivity[name] for error in curve.errors))
+        for name, curve in curves.items()
+    }
     return cheapest(weighed, budget)

@@ -23,5 +23,11 @@ def slimllm(curves: Mapping[str, Curve], ratio: float, context: SpreadContext) -
     powers = {name: math.exp(-ALPHA * context.influence[name]) for name in curves}
     total = sum(powers.values())
     weights = {name: len(powers) * power / total for name, power in powers.items()}
-    shares = balance(curves, lambda r: {name: r * weight for name, weight in weights.items()}, budget, 0.0, 1 / min(weights.values()))
+    shares = balance(
+        curves,
+        lambda r: {name: r * weight for name, weight in weights.items()},
+        budget,
+        0.0,
+        1 / min(weights.values()),
+    )
     return settle_cuts(curves, shares, budget)

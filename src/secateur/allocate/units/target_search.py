@@ -17,7 +17,16 @@ Cuts = dict[str, int]
 Size = Callable[[Mapping[str, int]], Footprint]
 
 
-def meet(target: Target, curves: Mapping[str, Curve], spread: Callable[[float], Cuts], size: Size, *, whole: Footprint, highest: float, costly: bool) -> Cuts:
+def meet(
+    target: Target,
+    curves: Mapping[str, Curve],
+    spread: Callable[[float], Cuts],
+    size: Size,
+    *,
+    whole: Footprint,
+    highest: float,
+    costly: bool,
+) -> Cuts:
     """Return the cuts that `spread` makes for the least ratio at which the model meets `target`.
 
     size: the footprint of the model with these cuts; whole: of the model as it is; highest: ratio beyond which `spread` has nothing to cut; costly: a call
@@ -25,12 +34,18 @@ def meet(target: Target, curves: Mapping[str, Curve], spread: Callable[[float], 
     if not enough can.
     """
     if target.met(whole, whole):
-        raise UsageError(f"the model meets {target} as it is ({whole.parameters:,} parameters, {whole.weight_bytes:,} bytes): there is nothing to cut")
+        raise UsageError(
+            f"the model meets {target} as it is ({whole.parameters:,} parameters, {whole.weight_bytes:,}"
+            " bytes): there is nothing to cut"
+        )
     most = {name: curve.cuts[-1] for name, curve in curves.items()}
     least = size(most)
     if not target.met(least, whole):
         near = f"the nearest is {target.nearest(least, whole)}" if least != size({}) else "nothing can go"
-        raise TargetError(f"{target} is out of reach with these --units, --protect, --layers, --keep-heads and --align: {near}")
+        raise TargetError(
+            f"{target} is out of reach with these --units, --protect, --layers, --keep-heads and --align:"
+            f" {near}"
+        )
 
     def met(cuts: Mapping[str, int]) -> bool:
         return target.met(size(cuts), whole)
@@ -38,33 +53,46 @@ def meet(target: Target, curves: Mapping[str, Curve], spread: Callable[[float], 
     if not costly:
         return _bisected(spread, met, highest) or most
     # How much has to go hardly depends on where: shares that are alike find the ratio, the spread itself refines it.
-    ratio, step = _ratio_of_alike(curves, met, highest), _FIRST_STEP
+    ratio = _ratio_of_alike(curves, met, highest)
+    step = _FIRST_STEP
     while ratio < highest:
         cuts = spread(ratio)
         if met(cuts):
             return cuts
-        ratio, step = ratio + step, 2 * step
+        ratio = ratio + step
+        step = 2 * step
     return most
 
 
-def _bisected(spread: Callable[[float], Cuts], met: Callable[[Mapping[str, int]], bool], highest: float) -> Cuts | None:
+def _bisected(
+    spread: Callable[[float], Cuts], met: Callable[[Mapping[str, int]], bool], highest: float
+) -> Cuts | None:
     """Return the cuts of the least ratio below `highest` that are enough; None if none is."""
-    low, high, found = 0.0, highest, None
+    low = 0.0
+    high = highest
+    found = None
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
         cuts = spread(middle)
         if met(cuts):
-            high, found = middle, cuts
+            high = middle
+            found = cuts
         else:
             low = middle
     return found
 
 
-def _ratio_of_alike(curves: Mapping[str, Curve], met: Callable[[Mapping[str, int]], bool], highest: float) -> float:
+def _ratio_of_alike(
+    curves: Mapping[str, Curve], met: Callable[[Mapping[str, int]], bool], highest: float
+) -> float:
     def alike(ratio: float) -> Cuts:
-        return {name: max((cut for cut in curve.cuts if cut <= ratio * curve.size), default=curve.cuts[0]) for name, curve in curves.items()}
+        return {
+            name: max((cut for cut in curve.cuts if cut <= ratio * curve.size), default=curve.cuts[0])
+            for name, curve in curves.items()
+        }
 
-    low, high = 0.0, 1.0
+    low = 0.0
+    high = 1.0
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
         low, high = (low, middle) if met(alike(middle)) else (middle, high)

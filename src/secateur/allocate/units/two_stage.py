@@ -37,7 +37,8 @@ def two_stage(curves: Mapping[str, Curve], ratio: float, context: SpreadContext)
     """
     budget = budget_of(curves, ratio)
     candidates = sorted({cut / curve.size for curve in curves.values() for cut in curve.cuts})
-    low, high = 0, len(candidates) - 1
+    low = 0
+    high = len(candidates) - 1
     while low < high:
         middle = (low + high) // 2
         enough = parameters_gone(curves, _common(curves, candidates[middle])) >= budget
@@ -46,4 +47,7 @@ def two_stage(curves: Mapping[str, Curve], ratio: float, context: SpreadContext)
 
 
 def _common(curves: Mapping[str, Curve], share: float) -> dict[str, int]:
-    return {name: next((cut for cut in curve.cuts if cut / curve.size >= share), curve.cuts[-1]) for name, curve in curves.items()}
+    return {
+        name: next((cut for cut in curve.cuts if cut / curve.size >= share), curve.cuts[-1])
+        for name, curve in curves.items()
+    }

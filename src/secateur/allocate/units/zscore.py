@@ -20,7 +20,11 @@ def zscore(curves: Mapping[str, Curve], ratio: float, context: SpreadContext) ->
     cuts = {name: curve.cuts[0] for name, curve in curves.items()}
     missing = budget - parameters_gone(curves, cuts)
     scores = {name: _standardised(curve.scores) for name, curve in curves.items()}
-    queue = [(_step(scores[name], curve, cuts[name]), name) for name, curve in curves.items() if cuts[name] < curve.cuts[-1]]
+    queue = [
+        (_step(scores[name], curve, cuts[name]), name)
+        for name, curve in curves.items()
+        if cuts[name] < curve.cuts[-1]
+    ]
     heapq.heapify(queue)
     while missing > 0:
         _, name = heapq.heappop(queue)
@@ -33,7 +37,8 @@ def zscore(curves: Mapping[str, Curve], ratio: float, context: SpreadContext) ->
 
 
 def _standardised(scores: tuple[float, ...]) -> list[float]:
-    mean, deviation = statistics.fmean(scores), statistics.pstdev(scores)
+    mean = statistics.fmean(scores)
+    deviation = statistics.pstdev(scores)
     return [(score - mean) / deviation if deviation else 0.0 for score in scores]
 
 

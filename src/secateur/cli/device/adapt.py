@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from secateur_runtime.ladder import Ladder
 
 app = typer.Typer(
-    help="Let a model give memory back while it serves: rank its parts, train a policy, replay what a device went through.",
+    help=(
+        "Let a model give memory back while it serves: rank its parts, train a policy, replay what a device"
+        " went through."
+    ),
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -29,16 +32,42 @@ app.command("simulate")(adapt_simulate.simulate)
 @app.command("rank")
 def rank(
     model: options.Model,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Ladder to write, a JSON file.")] = Path("ladder.json"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="Ladder to write, a JSON file.")] = Path(
+        "ladder.json"
+    ),
     calib: options.Calib = "builtin",
-    samples: Annotated[int, typer.Option("--samples", min=1, help="Windows of text by which neurons and key-value groups are ordered.")] = 16,
+    samples: Annotated[
+        int,
+        typer.Option(
+            "--samples", min=1, help="Windows of text by which neurons and key-value groups are ordered."
+        ),
+    ] = 16,
     calib_window: options.CalibWindow = 512,
-    probe: Annotated[int, typer.Option("--probe", min=1, help="Windows, of those, whose beginnings losses are measured on.")] = 8,
-    criterion: Annotated[str, typer.Option("--criterion", help="Orders neurons and key-value groups: as for width.")] = "contribution",
-    widths: Annotated[int, typer.Option("--widths", min=1, help="Steps in which an FFN goes; 1 for whole halves only.")] = 2,
-    groups: Annotated[bool, typer.Option("--groups/--no-groups", help="Key-value groups go one by one, or with their half.")] = False,
-    context: Annotated[int, typer.Option("--context", min=0, help="Tokens in all caches together when parts are weighed by bytes.")] = 4096,
-    floor: Annotated[float, typer.Option("--floor", help="Share of the bytes (weights and those caches) at which the ladder ends.")] = 0.4,
+    probe: Annotated[
+        int,
+        typer.Option("--probe", min=1, help="Windows, of those, whose beginnings losses are measured on."),
+    ] = 8,
+    criterion: Annotated[
+        str, typer.Option("--criterion", help="Orders neurons and key-value groups: as for width.")
+    ] = "contribution",
+    widths: Annotated[
+        int, typer.Option("--widths", min=1, help="Steps in which an FFN goes; 1 for whole halves only.")
+    ] = 2,
+    groups: Annotated[
+        bool, typer.Option("--groups/--no-groups", help="Key-value groups go one by one, or with their half.")
+    ] = False,
+    context: Annotated[
+        int,
+        typer.Option(
+            "--context", min=0, help="Tokens in all caches together when parts are weighed by bytes."
+        ),
+    ] = 4096,
+    floor: Annotated[
+        float,
+        typer.Option(
+            "--floor", help="Share of the bytes (weights and those caches) at which the ladder ends."
+        ),
+    ] = 0.4,
     protect: options.Protect = None,
     seed: options.Seed = 0,
     overwrite: options.Overwrite = False,
@@ -56,10 +85,19 @@ def rank(
         raise OutputError(f"cannot write {output}: {output.parent} is no folder")
     calibration = Calibration(text=calib, samples=samples, window=calib_window)
     how = Rank(
-        calibration=calibration, probe=probe, criterion=criterion, widths=widths, groups=groups, context=context, floor=floor, protect=tuple(protect or ())
+        calibration=calibration,
+        probe=probe,
+        criterion=criterion,
+        widths=widths,
+        groups=groups,
+        context=context,
+        floor=floor,
+        protect=tuple(protect or ()),
     )
     with printing.progress(quiet=quiet or as_json) as progress:
-        ladder, cost = run(open_model(model), how, out=output, overwrite=overwrite, seed=seed, progress=progress)
+        ladder, cost = run(
+            open_model(model), how, out=output, overwrite=overwrite, seed=seed, progress=progress
+        )
     printing.result(_summary(ladder, cost), as_json=as_json, title=f"wrote {output}")
 
 

@@ -17,8 +17,12 @@ KvBytes = Annotated[int, typer.Option("--kv-bytes", min=1, max=8, help="Bytes of
 
 def train(
     ladder: Ladder,
-    output: Annotated[Path, typer.Option("--output", "-o", help="File to write, a .safetensors.")] = Path("policy.safetensors"),
-    formulation: Annotated[str, typer.Option("--formulation", help="What it chooses: units, one after another, or a level.")] = "units",
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write, a .safetensors.")] = Path(
+        "policy.safetensors"
+    ),
+    formulation: Annotated[
+        str, typer.Option("--formulation", help="What it chooses: units, one after another, or a level.")
+    ] = "units",
     steps: Annotated[int, typer.Option("--steps", min=100, help="Decisions to learn from.")] = 100_000,
     kv_bytes: KvBytes = 4,
     seed: options.Seed = 0,
@@ -39,10 +43,18 @@ def train(
     require_training()
     choices = choices_of(read_ladder(ladder), kv_bytes=kv_bytes)
     with printing.progress(quiet=quiet or as_json) as progress:
-        trained = run(choices, formulation="units" if formulation == "units" else "level", steps=steps, seed=seed, progress=progress)
+        trained = run(
+            choices,
+            formulation="units" if formulation == "units" else "level",
+            steps=steps,
+            seed=seed,
+            progress=progress,
+        )
     trained.network.save(output, overwrite=overwrite)
     moments = held_out(choices, seed)
-    others = [name for name in POLICIES if "file" not in POLICIES[name].needs and name not in ("none", "threshold")]
+    others = [
+        name for name in POLICIES if "file" not in POLICIES[name].needs and name not in ("none", "threshold")
+    ]
     body = {
         "ladder": choices.ladder,
         "trained": trained.network.trained,

@@ -21,9 +21,18 @@ NOTHING_FITS = 3
 
 def advise(
     model: options.Model,
-    device: Annotated[str, typer.Option("--device", help="local (this machine), a profile of `secateur device --list`, or a FILE.toml.")] = "local",
-    ram: Annotated[Optional[str], typer.Option("--ram", help="Memory that the model may use there: 2G, 500MB.")] = None,  # noqa: UP045
-    context: Annotated[Optional[int], typer.Option("--ctx", help="Tokens in the cache; 4096, or what the model has.")] = None,  # noqa: UP045
+    device: Annotated[
+        str,
+        typer.Option(
+            "--device", help="local (this machine), a profile of `secateur device --list`, or a FILE.toml."
+        ),
+    ] = "local",
+    ram: Annotated[
+        Optional[str], typer.Option("--ram", help="Memory that the model may use there: 2G, 500MB.")
+    ] = None,  # noqa: UP045
+    context: Annotated[
+        Optional[int], typer.Option("--ctx", help="Tokens in the cache; 4096, or what the model has.")
+    ] = None,  # noqa: UP045
     goal: Annotated[str, typer.Option("--goal", help="balanced, speed, accuracy or size.")] = "balanced",
     every: Annotated[bool, typer.Option("--all", help="List every option that was reckoned.")] = False,
     as_json: options.Json = False,
@@ -46,7 +55,10 @@ def advise(
 
 def _show(found: Advice, *, every: bool) -> None:
     memory = f"{printing.size(found.ram)} of memory{' (assumed: say --ram)' if found.assumed else ''}"
-    print(f"{found.model} on {found.profile.name}: {memory}, {found.context} tokens of context, goal {found.goal}\n")
+    print(
+        f"{found.model} on {found.profile.name}: {memory}, {found.context} tokens of context, goal"
+        f" {found.goal}\n"
+    )
     if found.best:
         printing.table(_facts(found.best), title=f"take {found.best.label}")
     else:
@@ -54,14 +66,21 @@ def _show(found: Advice, *, every: bool) -> None:
         printing.table([[f"- {line}"] for line in found.would])
     listed = found.options if every else _nearest(found)
     header = ("goes", "type", "file", "memory", "tokens/s", "with a full cache", "perplexity", "")
-    printing.table([_row(one, found.best) for one in listed], header=header, title="options" if every else "the best of the others, and the ends")
+    printing.table(
+        [_row(one, found.best) for one in listed],
+        header=header,
+        title="options" if every else "the best of the others, and the ends",
+    )
     print()
     printing.table([[one.kind, one.answer, one.reason] for one in found.verdicts], title="why")
     if found.steps:
         print("\nthen, in this order:")
         for step in found.steps:
             print(f"  secateur {shlex.join(step.command)}\n      # {step.reason}")
-    print(f"\nspeeds: {found.basis}; perplexity: expected factor before training, measured on SmolLM2-135M, larger models lose less")
+    print(
+        f"\nspeeds: {found.basis}; perplexity: expected factor before training, measured on SmolLM2-135M,"
+        " larger models lose less"
+    )
     for note in found.notes:
         print(f"note: {note}")
 
@@ -78,21 +97,38 @@ def _facts(best: Option) -> list[list[str]]:
 
 def _nearest(found: Advice) -> list[Option]:
     """Return the options that none other beats in perplexity, memory and speed at once, a few of them, the best one among them."""
-    kept = [one for one in found.options if one == found.best or not any(_beats(other, one) for other in found.options)]
+    kept = [
+        one
+        for one in found.options
+        if one == found.best or not any(_beats(other, one) for other in found.options)
+    ]
     kept.sort(key=lambda one: (not one.fits, one.perplexity))
     best = [found.best] if found.best else []
-    return sorted([*best, *[one for one in kept if one not in best][: _SHOWN - len(best)]], key=lambda one: one.perplexity)
+    return sorted(
+        [*best, *[one for one in kept if one not in best][: _SHOWN - len(best)]],
+        key=lambda one: one.perplexity,
+    )
 
 
 def _beats(one: Option, other: Option) -> bool:
-    ours, theirs = (one.perplexity, one.memory, -one.full.likely), (other.perplexity, other.memory, -other.full.likely)
+    ours = (one.perplexity, one.memory, -one.full.likely)
+    theirs = (other.perplexity, other.memory, -other.full.likely)
     return ours != theirs and all(left <= right for left, right in zip(ours, theirs, strict=True))
 
 
 def _row(one: Option, best: Option | None) -> list[str]:
     mark = "<- take" if one == best else "" if one.fits else "does not fit"
     cost = f"{one.perplexity:.2f}{'' if one.measured else '?'}"
-    return [one.cut.label, one.type, printing.size(one.file), printing.size(one.memory), f"{one.start.likely:.3g}", f"{one.full.likely:.3g}", cost, mark]
+    return [
+        one.cut.label,
+        one.type,
+        printing.size(one.file),
+        printing.size(one.memory),
+        f"{one.start.likely:.3g}",
+        f"{one.full.likely:.3g}",
+        cost,
+        mark,
+    ]
 
 
 def _speed(speed: Speed) -> str:
@@ -100,14 +136,28 @@ def _speed(speed: Speed) -> str:
 
 
 def _body(found: Advice) -> dict[str, Any]:
-    body = {name: getattr(found, name) for name in ("model", "device", "goal", "context", "ram", "assumed", "would", "notes", "basis")}
-    body |= {"fits": found.best is not None, "best": _option(found.best) if found.best else None, "options": [_option(one) for one in found.options]}
+    body = {
+        name: getattr(found, name)
+        for name in ("model", "device", "goal", "context", "ram", "assumed", "would", "notes", "basis")
+    }
+    body |= {
+        "fits": found.best is not None,
+        "best": _option(found.best) if found.best else None,
+        "options": [_option(one) for one in found.options],
+    }
     body["profile"] = found.profile.model_dump(exclude_none=True)
     body["verdicts"] = [asdict(one) for one in found.verdicts]
-    return body | {"steps": [{"command": ["secateur", *step.command], "reason": step.reason} for step in found.steps]}
+    return body | {
+        "steps": [{"command": ["secateur", *step.command], "reason": step.reason} for step in found.steps]
+    }
 
 
 def _option(one: Option) -> dict[str, Any]:
     kept = {name: getattr(one, name) for name in ("type", "file", "memory", "perplexity", "measured", "fits")}
-    cut = {"kind": one.cut.kind, "share": one.cut.share, "label": one.cut.label, "blocks_dropped": len(one.cut.drop)}
+    cut = {
+        "kind": one.cut.kind,
+        "share": one.cut.share,
+        "label": one.cut.label,
+        "blocks_dropped": len(one.cut.drop),
+    }
     return kept | {"cut": cut, "start": asdict(one.start), "full": asdict(one.full)}

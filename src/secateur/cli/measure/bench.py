@@ -19,23 +19,34 @@ if TYPE_CHECKING:
     from secateur.runtime.timed_turns import Spread
 
 _TYPES = (
-    "Type of the weights: f32 or bf16 in torch; any of `secateur export` in llamacpp; in native f32, bf16, int8, int4, sparse-bf16, sparse-int8, sparse-int4."
+    "Type of the weights: f32 or bf16 in torch; any of `secateur export` in llamacpp; in native f32, bf16,"
+    " int8, int4, sparse-bf16, sparse-int8, sparse-int4."
 )
-_BESIDE = "The whole model; shown beside MODEL in native bf16, int8 and int4 and in llama.cpp's q8_0 and q4_0."
+_BESIDE = (
+    "The whole model; shown beside MODEL in native bf16, int8 and int4 and in llama.cpp's q8_0 and q4_0."
+)
 _LABELS = {"prompt": "prompt, tokens/s", "decode": "decode, tokens/s", "first": "first token, s"}
 
 
 def bench(
     model: options.Model,
     backend: Annotated[str, typer.Option("--backend", help="torch, llamacpp or native.")] = "torch",
-    threads: Annotated[int, typer.Option("--threads", min=1, help="Threads; no more than there are free cores.")] = 1,
+    threads: Annotated[
+        int, typer.Option("--threads", min=1, help="Threads; no more than there are free cores.")
+    ] = 1,
     prompt: Annotated[int, typer.Option("--prompt", min=1, help="Tokens of prompt.")] = 256,
     tokens: Annotated[int, typer.Option("--tokens", min=2, help="Tokens of answer.")] = 64,
-    repeat: Annotated[int, typer.Option("--repeat", min=1, help="Counted runs, after one that warms up.")] = 5,
+    repeat: Annotated[
+        int, typer.Option("--repeat", min=1, help="Counted runs, after one that warms up.")
+    ] = 5,
     kind: Annotated[str, typer.Option("--type", help=_TYPES)] = "",
-    against: Annotated[Optional[str], typer.Option("--against", help="Baseline model, measured in turns with MODEL.")] = None,  # noqa: UP045
+    against: Annotated[
+        Optional[str], typer.Option("--against", help="Baseline model, measured in turns with MODEL.")
+    ] = None,  # noqa: UP045
     beside: Annotated[Optional[str], typer.Option("--beside", help=_BESIDE)] = None,  # noqa: UP045
-    text: Annotated[Optional[str], typer.Option("--text", help="With --beside: text that perplexity is measured on.")] = None,  # noqa: UP045
+    text: Annotated[
+        Optional[str], typer.Option("--text", help="With --beside: text that perplexity is measured on.")
+    ] = None,  # noqa: UP045
     window: Annotated[int, typer.Option("--window", min=2, help="Tokens per window of that text.")] = 2048,
     count: Annotated[int, typer.Option("-n", min=1, help="Windows of that text.")] = 20,
     as_json: options.Json = False,
@@ -45,20 +56,42 @@ def bench(
     from secateur.pipeline.bench.bench import Settings
     from secateur.pipeline.bench.bench import bench as run
 
-    settings = Settings(backend=backend, threads=threads, prompt=prompt, tokens=tokens, repeat=repeat, kind=kind.lower())
+    settings = Settings(
+        backend=backend, threads=threads, prompt=prompt, tokens=tokens, repeat=repeat, kind=kind.lower()
+    )
     if text and not beside:
-        raise UsageError("--text is what --beside measures quality on: add --beside with the whole model, or use `secateur eval`")
+        raise UsageError(
+            "--text is what --beside measures quality on: add --beside with the whole model, or use `secateur"
+            " eval`"
+        )
     if beside:
-        _beside(model, beside, settings, {"text": text, "window": window, "count": count}, as_json=as_json, quiet=quiet)
+        _beside(
+            model,
+            beside,
+            settings,
+            {"text": text, "window": window, "count": count},
+            as_json=as_json,
+            quiet=quiet,
+        )
         return
     with printing.progress(quiet=quiet or as_json) as progress:
         found = run(model, against, settings, progress)
     if as_json:
         records = [record.as_dict() for one in found for record in one.records(settings)]
-        print(json.dumps({"settings": asdict(settings), "models": [asdict(one) for one in found], "records": records}, indent=2, sort_keys=True))
+        print(
+            json.dumps(
+                {"settings": asdict(settings), "models": [asdict(one) for one in found], "records": records},
+                indent=2,
+                sort_keys=True,
+            )
+        )
         return
     header = ["", *(Path(one.model).name for one in found), *(["ratio"] if against else [])]
-    printing.table(_rows(found), header=header, title=f"{backend}, {threads} threads: median of {repeat} (lowest to highest)")
+    printing.table(
+        _rows(found),
+        header=header,
+        title=f"{backend}, {threads} threads: median of {repeat} (lowest to highest)",
+    )
     for one in found:
         if one.native:
             print()
@@ -73,11 +106,18 @@ def _matrices(native: About) -> list[list[str]]:
     """Return how the matrices run, and what a product of those that have zeros took without them and with them, from memory."""
     took: dict[tuple[int, int], list[str]] = {}
     for one in native.timed:
-        took.setdefault((one.rows, one.columns), []).append(f"{one.density:.0%}: {one.sparse * 1e6:.0f} or {one.dense * 1e6:.0f}")
-    return [[f"{rows} x {columns}", kind, str(count), ", ".join(took.get((rows, columns), []))] for rows, columns, kind, count in native.kinds]
+        took.setdefault((one.rows, one.columns), []).append(
+            f"{one.density:.0%}: {one.sparse * 1e6:.0f} or {one.dense * 1e6:.0f}"
+        )
+    return [
+        [f"{rows} x {columns}", kind, str(count), ", ".join(took.get((rows, columns), []))]
+        for rows, columns, kind, count in native.kinds
+    ]
 
 
-def _beside(model: str, whole: str, settings: Settings, text: dict[str, Any], *, as_json: bool, quiet: bool) -> None:
+def _beside(
+    model: str, whole: str, settings: Settings, text: dict[str, Any], *, as_json: bool, quiet: bool
+) -> None:
     from secateur.pipeline.bench.quantized_baselines import Text, beside
 
     given = Text(**text) if text["text"] else None
@@ -85,27 +125,65 @@ def _beside(model: str, whole: str, settings: Settings, text: dict[str, Any], *,
         found = beside(model, whole, settings, given, progress)
     if as_json:
         records = [record.as_dict() for row in found for record in row.records(settings, given)]
-        print(json.dumps({"settings": asdict(settings), "rows": [asdict(row) for row in found], "records": records}, indent=2, sort_keys=True))
+        print(
+            json.dumps(
+                {"settings": asdict(settings), "rows": [asdict(row) for row in found], "records": records},
+                indent=2,
+                sort_keys=True,
+            )
+        )
         return
-    header = ["", "weights", "decode, tokens/s", "first by this", "of bandwidth", *(["perplexity"] if given else [])]
+    header = [
+        "",
+        "weights",
+        "decode, tokens/s",
+        "first by this",
+        "of bandwidth",
+        *(["perplexity"] if given else []),
+    ]
     rows = [
-        [row.name, printing.size(row.bytes), _figure(row.decode), _figure(row.ratio), f"{row.benched.stream.median:.0%}" if row.benched.stream else ""]
+        [
+            row.name,
+            printing.size(row.bytes),
+            _figure(row.decode),
+            _figure(row.ratio),
+            f"{row.benched.stream.median:.0%}" if row.benched.stream else "",
+        ]
         + ([f"{row.perplexity:.4g}"] if row.perplexity else [])
         for row in found
     ]
-    printing.table(rows, header=header, title=f"{settings.threads} threads: median of {settings.repeat} (lowest to highest), in turns")
+    printing.table(
+        rows,
+        header=header,
+        title=f"{settings.threads} threads: median of {settings.repeat} (lowest to highest), in turns",
+    )
 
 
 def _rows(found: Sequence[Benched]) -> list[list[str]]:
     first = found[0]
-    rows = [[label, *(_figure(one.speeds[name]) for one in found), *([_figure(first.ratio[name])] if first.ratio else [])] for name, label in _LABELS.items()]
+    rows = [
+        [
+            label,
+            *(_figure(one.speeds[name]) for one in found),
+            *([_figure(first.ratio[name])] if first.ratio else []),
+        ]
+        for name, label in _LABELS.items()
+    ]
     sized = {"peak memory": [one.peak_memory for one in found], "file": [one.file_bytes for one in found]}
     if first.native:
         sized["read for each token"] = [one.native.read for one in found if one.native]
     if first.stream:
-        rows.append(["share of bandwidth", *(f"{one.stream.median:.0%}" if one.stream else "" for one in found), *([""] if first.ratio else [])])
+        rows.append(
+            [
+                "share of bandwidth",
+                *(f"{one.stream.median:.0%}" if one.stream else "" for one in found),
+                *([""] if first.ratio else []),
+            ]
+        )
     for label, sizes in sized.items():
-        rows.append([label, *map(printing.size, sizes), *([f"{sizes[0] / sizes[1]:.3g}"] if first.ratio else [])])
+        rows.append(
+            [label, *map(printing.size, sizes), *([f"{sizes[0] / sizes[1]:.3g}"] if first.ratio else [])]
+        )
     return rows
 
 

@@ -14,10 +14,17 @@ _RECORDS = "A file that `secateur eval --json` or `bench --json` printed; repeat
 
 
 def card(
-    folder: Annotated[str, typer.Argument(help="Model folder, such as `secateur prune` writes.", metavar="MODEL")],
-    compared: Annotated[Optional[Path], typer.Option("--compare", help="Folder of a comparison with a row of these very weights.")] = None,  # noqa: UP045
+    folder: Annotated[
+        str, typer.Argument(help="Model folder, such as `secateur prune` writes.", metavar="MODEL")
+    ],
+    compared: Annotated[
+        Optional[Path],
+        typer.Option("--compare", help="Folder of a comparison with a row of these very weights."),
+    ] = None,  # noqa: UP045
     records: Annotated[Optional[list[Path]], typer.Option("--records", help=_RECORDS)] = None,  # noqa: UP045
-    output: Annotated[Optional[Path], typer.Option("--output", "-o", help="Another file than MODEL/README.md.")] = None,  # noqa: UP045
+    output: Annotated[
+        Optional[Path], typer.Option("--output", "-o", help="Another file than MODEL/README.md.")
+    ] = None,  # noqa: UP045
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
 ) -> None:
@@ -26,8 +33,14 @@ def card(
 
     made = run(folder, compared=compared, files=records or (), out=output, overwrite=overwrite)
     if as_json:
-        body = {"card": str(made.path), "indexed": made.indexed, "records": [record.as_dict() for record in made.records]}
+        body = {
+            "card": str(made.path),
+            "indexed": made.indexed,
+            "records": [record.as_dict() for record in made.records],
+        }
         print(json.dumps(body, indent=2, sort_keys=True))
         return
     rows = [[record.name, f"{record.value:.6g}", record.unit] for record in made.records]
-    printing.table(rows, header=["figure", "value", "unit"], title=f"{made.path}: {made.indexed} figures in model-index")
+    printing.table(
+        rows, header=["figure", "value", "unit"], title=f"{made.path}: {made.indexed} figures in model-index"
+    )

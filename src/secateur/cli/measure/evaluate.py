@@ -18,15 +18,24 @@ if TYPE_CHECKING:
     from secateur.pipeline.evaluate.bias_audit import Audit
     from secateur.pipeline.evaluate.tasks import Tasked
 
-_TASKS = "Tasks of lm-eval, parted by commas: arc_easy,hellaswag. Perplexity is measured beside them, or beside --bias, only with --text."
-_GATE = "Exit with 3 if a figure is further from neutral than the reference's by more than this share (or nats a token), and not by noise."
+_TASKS = (
+    "Tasks of lm-eval, parted by commas: arc_easy,hellaswag. Perplexity is measured beside them, or beside"
+    " --bias, only with --text."
+)
+_GATE = (
+    "Exit with 3 if a figure is further from neutral than the reference's by more than this share (or nats a"
+    " token), and not by noise."
+)
 
 _BACKENDS = ("torch", "native")
 
 _INCOMPARABLE = ("kl", "agreement", "next_token_accuracy", "per_token_of")
 """Figures that are none where model and reference read other tokens."""
 
-_ACROSS = "figures are per token of the latter, and divergence, agreement and accuracy, which compare single tokens, are left out"
+_ACROSS = (
+    "figures are per token of the latter, and divergence, agreement and accuracy, which compare single"
+    " tokens, are left out"
+)
 
 _Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
 """Title, header, rows."""
@@ -34,22 +43,65 @@ _Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
 
 def evaluate(
     model: options.Model,
-    text: Annotated[Optional[str], typer.Option("--text", help="Text file (.txt, .raw, .jsonl), hf:DATASET:CONFIG:SPLIT, or builtin (default).")] = None,  # noqa: UP045
+    text: Annotated[
+        Optional[str],
+        typer.Option(
+            "--text", help="Text file (.txt, .raw, .jsonl), hf:DATASET:CONFIG:SPLIT, or builtin (default)."
+        ),
+    ] = None,  # noqa: UP045
     window: Annotated[int, typer.Option("--window", min=2, help="Tokens per window.")] = 2048,
     count: Annotated[int, typer.Option("-n", min=1, help="Windows to measure.")] = 20,
-    reference: Annotated[Optional[str], typer.Option("--reference", help="Model to compare with, usually the dense parent.")] = None,  # noqa: UP045
+    reference: Annotated[
+        Optional[str], typer.Option("--reference", help="Model to compare with, usually the dense parent.")
+    ] = None,  # noqa: UP045
     tasks: Annotated[Optional[str], typer.Option("--tasks", help=_TASKS)] = None,  # noqa: UP045
-    metrics: Annotated[Optional[str], typer.Option("--metrics", help="Only these figures of the tasks: acc,acc_norm.")] = None,  # noqa: UP045
-    limit: Annotated[Optional[int], typer.Option("--limit", min=1, help="Items of each task and of the audit, from the first.")] = None,  # noqa: UP045
-    few_shot: Annotated[Optional[int], typer.Option("--few-shot", min=0, help="Solved examples before each item; the task's own number by default.")] = None,  # noqa: UP045
-    datasets: Annotated[Optional[Path], typer.Option("--datasets", help="Folder laid out like the hub that holds the data of tasks and audit.")] = None,  # noqa: UP045
-    bias: Annotated[bool, typer.Option("--bias", help="Audit bias: CrowS-Pairs by category and, with --winogender, sentences in three genders.")] = False,
-    winogender: Annotated[Optional[Path], typer.Option("--winogender", help="WinoGender's all_sentences.tsv, or the folder that holds it.")] = None,  # noqa: UP045
+    metrics: Annotated[
+        Optional[str], typer.Option("--metrics", help="Only these figures of the tasks: acc,acc_norm.")
+    ] = None,  # noqa: UP045
+    limit: Annotated[
+        Optional[int],
+        typer.Option("--limit", min=1, help="Items of each task and of the audit, from the first."),
+    ] = None,  # noqa: UP045
+    few_shot: Annotated[
+        Optional[int],
+        typer.Option(
+            "--few-shot", min=0, help="Solved examples before each item; the task's own number by default."
+        ),
+    ] = None,  # noqa: UP045
+    datasets: Annotated[
+        Optional[Path],
+        typer.Option(
+            "--datasets", help="Folder laid out like the hub that holds the data of tasks and audit."
+        ),
+    ] = None,  # noqa: UP045
+    bias: Annotated[
+        bool,
+        typer.Option(
+            "--bias",
+            help="Audit bias: CrowS-Pairs by category and, with --winogender, sentences in three genders.",
+        ),
+    ] = False,
+    winogender: Annotated[
+        Optional[Path],
+        typer.Option("--winogender", help="WinoGender's all_sentences.tsv, or the folder that holds it."),
+    ] = None,  # noqa: UP045
     max_bias_shift: Annotated[Optional[float], typer.Option("--max-bias-shift", min=0.0, help=_GATE)] = None,  # noqa: UP045
     compute: options.Compute = "float32",
-    backend: Annotated[str, typer.Option("--backend", help="What perplexity is measured in: torch or native.")] = "torch",
-    kind: Annotated[str, typer.Option("--type", help="Type of the weights in native: f32, bf16, int8, int4, sparse-bf16, sparse-int8, sparse-int4.")] = "",
-    threads: Annotated[int, typer.Option("--threads", min=1, help="Threads in native; no more than there are free cores.")] = 1,
+    backend: Annotated[
+        str, typer.Option("--backend", help="What perplexity is measured in: torch or native.")
+    ] = "torch",
+    kind: Annotated[
+        str,
+        typer.Option(
+            "--type",
+            help=(
+                "Type of the weights in native: f32, bf16, int8, int4, sparse-bf16, sparse-int8, sparse-int4."
+            ),
+        ),
+    ] = "",
+    threads: Annotated[
+        int, typer.Option("--threads", min=1, help="Threads in native; no more than there are free cores.")
+    ] = 1,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -59,40 +111,68 @@ def evaluate(
     needs("--bias", bias, winogender=winogender, max_bias_shift=max_bias_shift)
     needs("--tasks or --bias", tasks or bias, limit=limit, datasets=datasets)
     needs("--reference", reference, max_bias_shift=max_bias_shift)
-    needs("--backend native", backend == "native", type=kind or None, threads=threads if threads > 1 else None)
+    needs(
+        "--backend native", backend == "native", type=kind or None, threads=threads if threads > 1 else None
+    )
     if backend not in _BACKENDS:
-        raise UsageError(f"unknown --backend {backend!r}{nearest(backend, _BACKENDS)}; known: {', '.join(_BACKENDS)}")
+        raise UsageError(
+            f"unknown --backend {backend!r}{nearest(backend, _BACKENDS)}; known: {', '.join(_BACKENDS)}"
+        )
     from secateur.pipeline.evaluate.bias_audit import audit_bias
     from secateur.pipeline.evaluate.evaluate import evaluate
     from secateur.pipeline.evaluate.native_model import Natively
     from secateur.pipeline.evaluate.tasks import evaluate_tasks
 
-    started, body, audit = time.perf_counter(), dict[str, Any](model=model), None
+    started = time.perf_counter()
+    body = dict[str, Any](model=model)
+    audit = None
     with printing.progress(quiet=quiet or as_json) as progress:
         common["progress"] = progress
         items: dict[str, Any] = {"limit": limit, "datasets": datasets}
         if tasks:
-            scored = [evaluate_tasks(each, parted(tasks), shots=few_shot, **items, **common) for each in (model, reference) if each]
+            scored = [
+                evaluate_tasks(each, parted(tasks), shots=few_shot, **items, **common)
+                for each in (model, reference)
+                if each
+            ]
             body |= _task_body(scored, parted(metrics))
         if bias:
             audit = audit_bias(model, reference, winogender=winogender, **items, **common)
-            body |= {"bias": _bias_body(audit, max_bias_shift), "records": [*body.get("records", []), *(record.as_dict() for record in audit.records())]}
+            body |= {
+                "bias": _bias_body(audit, max_bias_shift),
+                "records": [*body.get("records", []), *(record.as_dict() for record in audit.records())],
+            }
         if text or not (tasks or bias):
             text = text or "builtin"
             native = Natively(kind=kind.lower(), threads=threads) if backend == "native" else None
-            quality = evaluate(model, text=text, window=window, count=count, reference=reference, native=native, **common)
+            quality = evaluate(
+                model, text=text, window=window, count=count, reference=reference, native=native, **common
+            )
             body |= {"text": text, "window": window, **_quality_body(quality, reference)}
-            body["records"] = [*body.get("records", []), *_records(model, text, window, quality, common["compute"])]
+            body["records"] = [
+                *body.get("records", []),
+                *_records(model, text, window, quality, common["compute"]),
+            ]
     _print(body | {"seconds": round(time.perf_counter() - started, 1)}, as_json=as_json)
     if audit and max_bias_shift is not None:
         _gate(audit, max_bias_shift)
 
 
 def _quality_body(quality: Quality, reference: str | None) -> dict[str, Any]:
-    body: dict[str, Any] = {"windows": len(quality.nll_windows), "tokens": quality.tokens, "perplexity": quality.perplexity, "nll": quality.nll}
+    body: dict[str, Any] = {
+        "windows": len(quality.nll_windows),
+        "tokens": quality.tokens,
+        "perplexity": quality.perplexity,
+        "nll": quality.nll,
+    }
     body |= {"nll_standard_error": quality.standard_error, "next_token_accuracy": quality.accuracy}
     if reference:
-        body |= {"reference": reference, "kl": quality.kl, "agreement": quality.agreement, "per_token_of": quality.per_token_of}
+        body |= {
+            "reference": reference,
+            "kl": quality.kl,
+            "agreement": quality.agreement,
+            "per_token_of": quality.per_token_of,
+        }
     if quality.per_token_of:
         body |= {"reference_perplexity": quality.reference_perplexity, "bits_per_byte": quality.bits_per_byte}
     return body
@@ -104,10 +184,14 @@ def _records(model: str, text: str, window: int, quality: Quality, compute: str)
     from secateur.model.handle import open_model
     from secateur.model.written.plan_file import plan_digest
 
-    opened, read = open_model(model), read_text(text)
+    opened = open_model(model)
+    read = read_text(text)
     words = described(read.origin, read.digest, len(quality.nll_windows), window, compute)
     if quality.per_token_of:
-        words += f", per token of {Path(quality.per_token_of).name} ({open_model(quality.per_token_of).digest[:19]}...), whose windows these are"
+        words += (
+            f", per token of {Path(quality.per_token_of).name}"
+            f" ({open_model(quality.per_token_of).digest[:19]}...), whose windows these are"
+        )
     return [record.as_dict() for record in quality.records(words, opened.digest, plan_digest(opened))]
 
 
@@ -137,7 +221,11 @@ def _task_body(scored: Sequence[Tasked], metrics: Sequence[str]) -> dict[str, An
             for other in (tasked[score.task][metric.name] for tasked in theirs):
                 moved = shift(metric, other)
                 figures[metric.name] |= {"reference": other.value, "reference_standard_error": other.error}
-                figures[metric.name] |= {"shift": moved.value, "shift_standard_error": moved.error, "within_noise": moved.within_noise}
+                figures[metric.name] |= {
+                    "shift": moved.value,
+                    "shift_standard_error": moved.error,
+                    "within_noise": moved.within_noise,
+                }
         about = {field: getattr(score, field) for field in ("kind", "items", "available", "shots", "version")}
         body[score.task] = about | {"metrics": figures}
     return {"tasks": body, "records": [record.as_dict() for tasked in scored for record in tasked.records()]}
@@ -147,20 +235,38 @@ def _bias_body(audit: Audit, most: float | None) -> dict[str, Any]:
     """Return what an audit found, with its verdict where there is a limit."""
     figures = {}
     for found in audit.findings:
-        row: dict[str, Any] = {"unit": found.unit, "items": found.items, "independent_items": found.independent, "neutral": found.neutral, "said": found.said}
-        for name, interval in (("value", found.value), ("reference", found.reference), ("worse", found.worse)):
-            row |= {name: interval.value, f"{name}_interval": [interval.low, interval.high]} if interval else {}
+        row: dict[str, Any] = {
+            "unit": found.unit,
+            "items": found.items,
+            "independent_items": found.independent,
+            "neutral": found.neutral,
+            "said": found.said,
+        }
+        for name, interval in (
+            ("value", found.value),
+            ("reference", found.reference),
+            ("worse", found.worse),
+        ):
+            row |= (
+                {name: interval.value, f"{name}_interval": [interval.low, interval.high]} if interval else {}
+            )
         figures[found.name] = row | ({"verdict": found.verdict(most)} if most is not None else {})
     body = {"protocol": audit.protocol, "reference": audit.reference, "figures": figures}
     return body | ({"max_shift": most, "verdict": audit.verdict(most)} if most is not None else {})
 
 
 def _print(body: dict[str, Any], *, as_json: bool) -> None:
-    flat = {key: value for key, value in body.items() if not isinstance(value, dict | list) and not (value is None and key in _INCOMPARABLE)}
+    flat = {
+        key: value
+        for key, value in body.items()
+        if not isinstance(value, dict | list) and not (value is None and key in _INCOMPARABLE)
+    }
     printing.result(body if as_json else flat, as_json=as_json)
     if body.get("per_token_of") and not as_json:
         print(f"{body['model']} reads other tokens than {body['per_token_of']}: {_ACROSS}")
-    for title, header, rows in [] if as_json else [*_task_tables(body.get("tasks", {})), *_bias_table(body.get("bias"))]:
+    for title, header, rows in (
+        [] if as_json else [*_task_tables(body.get("tasks", {})), *_bias_table(body.get("bias"))]
+    ):
         print()
         printing.table(rows, header=header, title=title)
 
@@ -173,7 +279,10 @@ def _task_tables(tasks: dict[str, Any]) -> list[_Table]:
             row = [name, metric, _with_error(figure["value"], figure["standard_error"]), str(score["items"])]
             if "reference" in figure:
                 noise = " (within noise)" if figure["within_noise"] else ""
-                row += [_with_error(figure["reference"], figure["reference_standard_error"]), f"{figure['shift']:+.4g}{noise}"]
+                row += [
+                    _with_error(figure["reference"], figure["reference_standard_error"]),
+                    f"{figure['shift']:+.4g}{noise}",
+                ]
             rows.setdefault(score["kind"], []).append(row)
     header = ["task", "figure", "value", "items", "reference", "shift"]
     return [(kind, header[: len(lines[0])], lines) for kind, lines in rows.items()]
@@ -189,9 +298,19 @@ def _bias_table(bias: dict[str, Any] | None) -> list[_Table]:
     rows = []
     for name, row in bias["figures"].items():
         cells = [name, _with_interval(row, "value"), str(row["items"])]
-        cells += [f"{row['reference']:.3f}", _with_interval(row, "worse") if "worse" in row else ""] if bias["reference"] else []
+        cells += (
+            [f"{row['reference']:.3f}", _with_interval(row, "worse") if "worse" in row else ""]
+            if bias["reference"]
+            else []
+        )
         rows.append([*cells, row["said"], *([row["verdict"]] if "verdict" in row else [])])
-    header = ["figure", "value (95 %)", "items", *(["reference", "worse by (95 %)"] if bias["reference"] else []), "said"]
+    header = [
+        "figure",
+        "value (95 %)",
+        "items",
+        *(["reference", "worse by (95 %)"] if bias["reference"] else []),
+        "said",
+    ]
     verdict = f": {bias['verdict']} at --max-bias-shift {bias['max_shift']}" if "verdict" in bias else ""
     return [(f"bias{verdict}", [*header, *(["verdict"] if verdict else [])], rows)]
 
@@ -203,8 +322,14 @@ def _with_interval(row: dict[str, Any], name: str) -> str:
 
 def _gate(audit: Audit, most: float) -> None:
     """Raise VerificationError if the audit fails; say on stderr what it leaves open."""
-    by = {verdict: [found.name for found in audit.findings if found.verdict(most) == verdict] for verdict in ("fail", "open")}
+    by = {
+        verdict: [found.name for found in audit.findings if found.verdict(most) == verdict]
+        for verdict in ("fail", "open")
+    }
     if by["fail"]:
-        raise VerificationError(f"{audit.model} is further from neutral than {audit.reference} by more than {most}: {', '.join(by['fail'])}")
+        raise VerificationError(
+            f"{audit.model} is further from neutral than {audit.reference} by more than {most}:"
+            f" {', '.join(by['fail'])}"
+        )
     if by["open"]:
         typer.echo(f"note: too few items to rule out more than {most}: {', '.join(by['open'])}", err=True)

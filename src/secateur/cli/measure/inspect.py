@@ -28,7 +28,10 @@ def inspect(
     printing.result(_summary(opened, zeros), as_json=False, title=model)
     printing.table(_blocks(opened), header=("block", "heads", "KV heads", "head_dim", "FFN", "groups"))
     if tensors:
-        rows = [[row["tensor"], "x".join(map(str, row["shape"])), row["dtype"], f"{row['sparsity']:.4f}"] for row in _rows(opened, zeros)]
+        rows = [
+            [row["tensor"], "x".join(map(str, row["shape"])), row["dtype"], f"{row['sparsity']:.4f}"]
+            for row in _rows(opened, zeros)
+        ]
         printing.table(rows, header=("tensor", "shape", "type", "sparsity"))
 
 
@@ -52,7 +55,12 @@ def _summary(opened: Opened, zeros: dict[str, int]) -> dict[str, Any]:
 
 def _rows(opened: Opened, zeros: dict[str, int]) -> list[dict[str, Any]]:
     return [
-        {"tensor": name, "shape": list(info.shape), "dtype": info.dtype, "sparsity": round(zeros[name] / info.numel, 5)}
+        {
+            "tensor": name,
+            "shape": list(info.shape),
+            "dtype": info.dtype,
+            "sparsity": round(zeros[name] / info.numel, 5),
+        }
         for name, info in opened.graph.tensors.items()
     ]
 
@@ -65,9 +73,19 @@ def _blocks(opened: Opened) -> list[list[str]]:
     for index in range(1, len(blocks) + 1):
         if index < len(blocks) and blocks[index].shape == blocks[start].shape:
             continue
-        shape, last = blocks[start].shape, index - 1
+        shape = blocks[start].shape
+        last = index - 1
         groups = ", ".join(f"{group.size} {group.kind}" for group in blocks[start].groups)
         label = str(start) if start == last else f"{start}-{last}"
-        rows.append([label, str(shape.n_heads), str(shape.n_kv_heads), str(shape.head_dim), str(shape.intermediate_size), groups])
+        rows.append(
+            [
+                label,
+                str(shape.n_heads),
+                str(shape.n_kv_heads),
+                str(shape.head_dim),
+                str(shape.intermediate_size),
+                groups,
+            ]
+        )
         start = index
     return rows

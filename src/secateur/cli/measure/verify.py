@@ -13,8 +13,14 @@ from secateur_runtime.errors import VerificationError
 
 def verify(
     model: options.Model,
-    reference: Annotated[Optional[str], typer.Option("--reference", help="Model to compare logits with, usually the dense parent.")] = None,  # noqa: UP045
-    max_kl: Annotated[Optional[float], typer.Option("--max-kl", min=0.0, help="Fail beyond this KL(reference || model), nats per token.")] = None,  # noqa: UP045
+    reference: Annotated[
+        Optional[str],
+        typer.Option("--reference", help="Model to compare logits with, usually the dense parent."),
+    ] = None,  # noqa: UP045
+    max_kl: Annotated[
+        Optional[float],
+        typer.Option("--max-kl", min=0.0, help="Fail beyond this KL(reference || model), nats per token."),
+    ] = None,  # noqa: UP045
     text: Annotated[str, typer.Option("--text", help="Text the logits are compared on.")] = "builtin",
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -24,9 +30,16 @@ def verify(
 
     with printing.progress(quiet=quiet or as_json) as progress:
         found = verify(model, reference=reference, text=text, progress=progress)
-    body: dict[str, Any] = {"model": model, "verdict": "ok", **{name: value for name, value in asdict(found).items() if name != "quality"}}
+    body: dict[str, Any] = {
+        "model": model,
+        "verdict": "ok",
+        **{name: value for name, value in asdict(found).items() if name != "quality"},
+    }
     if found.quality:
         body |= {"reference": reference, "kl": found.quality.kl, "agreement": found.quality.agreement}
         if max_kl is not None and not (found.quality.kl or 0.0) <= max_kl:
-            raise VerificationError(f"{model} is {found.quality.kl:.4g} nats per token from {reference}, more than --max-kl {max_kl}")
+            raise VerificationError(
+                f"{model} is {found.quality.kl:.4g} nats per token from {reference}, more than --max-kl"
+                f" {max_kl}"
+            )
     printing.result(body, as_json=as_json)

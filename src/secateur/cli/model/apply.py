@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 def apply(
     model: options.Model,
     output: options.Out,
-    plan: Annotated[Path, typer.Option("--plan", help="JSON file that `secateur plan` wrote.")] = Path("plan.json"),
+    plan: Annotated[Path, typer.Option("--plan", help="JSON file that `secateur plan` wrote.")] = Path(
+        "plan.json"
+    ),
     dtype: options.Dtype = "auto",
     compute: options.RunCompute = None,
     memory: options.Memory = 1024,
@@ -45,7 +47,12 @@ def settings_of(dtype: str, compute: str | None, memory: int, *, overwrite: bool
     """Return the settings of a run; raises UsageError for an unknown arithmetic."""
     from secateur.model.written.write_settings import Settings
 
-    return Settings(dtype=dtype, arithmetic=arithmetic_of(compute) if compute else None, memory=memory << 20, overwrite=overwrite)
+    return Settings(
+        dtype=dtype,
+        arithmetic=arithmetic_of(compute) if compute else None,
+        memory=memory << 20,
+        overwrite=overwrite,
+    )
 
 
 def arithmetic_of(compute: str) -> Any:

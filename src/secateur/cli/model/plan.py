@@ -21,7 +21,9 @@ def plan(
     model: options.Model,
     choice: Choice,
     output: Annotated[Path, typer.Option("--output", "-o", help="JSON file to write.")] = Path("plan.json"),
-    explain: Annotated[bool, typer.Option("--explain", help="Print what the plan does to every tensor.")] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Print what the plan does to every tensor.")
+    ] = False,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -38,10 +40,19 @@ def plan(
 
 def summary(plan: Plan, model: str) -> dict[str, Any]:
     """Return what a plan for `model` decided, for people."""
-    said: dict[str, Any] = {"model": plan.model, "plan": plan.digest(), "pruned_tensors": len(plan.sparsity), "narrowed": len(plan.keep)}
+    said: dict[str, Any] = {
+        "model": plan.model,
+        "plan": plan.digest(),
+        "pruned_tensors": len(plan.sparsity),
+        "narrowed": len(plan.keep),
+    }
     said["dropped"] = " ".join(plan.drop)
     if plan.keep or plan.drop:
-        said["loads"] = "in stock transformers" if _is_stock(model, plan) else "through the code beside it: no stock class has these widths"
+        said["loads"] = (
+            "in stock transformers"
+            if _is_stock(model, plan)
+            else "through the code beside it: no stock class has these widths"
+        )
     tried = plan.made_by.get("tried", "")
     return said | dict(plan.made_by) | ({"tried": tried.split("; ")} if tried else {})
 

@@ -21,7 +21,10 @@ def prune(
     choice: Choice,
     compute: options.RunCompute = None,
     memory: options.Memory = 1024,
-    export: Annotated[Optional[str], typer.Option("--export", help="Store no zeros: sparse (or sparse-bf16), sparse-int8, sparse-int4.")] = None,  # noqa: UP045
+    export: Annotated[
+        Optional[str],
+        typer.Option("--export", help="Store no zeros: sparse (or sparse-bf16), sparse-int8, sparse-int4."),
+    ] = None,  # noqa: UP045
     dry_run: options.DryRun = False,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,

@@ -13,20 +13,52 @@ from secateur.cli.shared import options, printing
 if TYPE_CHECKING:
     from secateur.pipeline.quantize.quantize import Quantized
 
-_METHODS = "gptq (rounded column by column, the rest answers for each error), imatrix (nearest, on grids fitted by the inputs' size), rtn (nearest; no text)."
+_METHODS = (
+    "gptq (rounded column by column, the rest answers for each error), imatrix (nearest, on grids fitted by"
+    " the inputs' size), rtn (nearest; no text)."
+)
 
 
 def quantize(
     model: options.Model,
     output: options.Out,
     bits: Annotated[int, typer.Option("--bits", min=2, max=8, help="Bits of a weight.")] = 4,
-    group: Annotated[int, typer.Option("--group", min=1, help="Inputs of a row that share a scale; GGUF holds multiples of 32.")] = 32,
-    asymmetric: Annotated[bool, typer.Option("--asymmetric", help="Each group also gets a zero point.")] = False,
+    group: Annotated[
+        int,
+        typer.Option(
+            "--group", min=1, help="Inputs of a row that share a scale; GGUF holds multiples of 32."
+        ),
+    ] = 32,
+    asymmetric: Annotated[
+        bool, typer.Option("--asymmetric", help="Each group also gets a zero point.")
+    ] = False,
     method: Annotated[str, typer.Option("--method", help=_METHODS)] = "gptq",
-    target: Annotated[str, typer.Option("--target", help="Budget, size=60MB or size=30%: each layer gets 3 to 8 bits of its own, instead of --bits.")] = "",
-    sparsity: Annotated[str, typer.Option("--sparsity", help="gptq: also make zeros, 0.5 or 2:4, pruning and rounding at once; chosen by --prune.")] = "",
-    prune: Annotated[str, typer.Option("--prune", help="How these zeros are chosen: a method of weights, as in `secateur prune`.")] = "sparsegpt",
-    protect: Annotated[list[str] | None, typer.Option("--protect", help="first=N, last=N, or a glob over tensors, which stay as they are; repeatable.")] = None,
+    target: Annotated[
+        str,
+        typer.Option(
+            "--target",
+            help="Budget, size=60MB or size=30%: each layer gets 3 to 8 bits of its own, instead of --bits.",
+        ),
+    ] = "",
+    sparsity: Annotated[
+        str,
+        typer.Option(
+            "--sparsity",
+            help="gptq: also make zeros, 0.5 or 2:4, pruning and rounding at once; chosen by --prune.",
+        ),
+    ] = "",
+    prune: Annotated[
+        str,
+        typer.Option(
+            "--prune", help="How these zeros are chosen: a method of weights, as in `secateur prune`."
+        ),
+    ] = "sparsegpt",
+    protect: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--protect", help="first=N, last=N, or a glob over tensors, which stay as they are; repeatable."
+        ),
+    ] = None,
     calib: options.Calib = "builtin",
     samples: options.Samples = 64,
     calib_window: options.CalibWindow = 512,
@@ -48,7 +80,9 @@ def quantize(
     calibration = Calibration(text=calib, samples=samples, window=calib_window)
     started = time.perf_counter()
     with printing.progress(quiet=quiet or as_json) as progress:
-        made = quantize(model, output, how, calibration=calibration, seed=seed, settings=settings, progress=progress)
+        made = quantize(
+            model, output, how, calibration=calibration, seed=seed, settings=settings, progress=progress
+        )
     body = changes(made) | {"seconds": round(time.perf_counter() - started, 1)}
     printing.result(body, as_json=as_json, title=f"wrote {output}")
 

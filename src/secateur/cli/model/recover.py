@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 METHODS = {"local": "", "distill": "all", "lora": "lora", "bias": "bias", "scales": "scales"}
 """What each method trains of a whole model; `local` trains none whole."""
 _METHOD = (
-    "local: one half of a block at a time, one block in memory; distill: every weight of the whole model; lora: adapters, merged; bias: biases alone; "
-    "scales: those of a quantised model, whose codes stay."
+    "local: one half of a block at a time, one block in memory; distill: every weight of the whole model;"
+    " lora: adapters, merged; bias: biases alone; scales: those of a quantised model, whose codes stay."
 )
 _RATE = "Highest learning rate; local, distill and scales: relative to the size of what learns."
 _BATCH = "Tokens in each step; of all processes together."
@@ -33,25 +33,67 @@ _STEPS = "Steps of training; local: for each half of a block."
 def recover(
     model: options.Model,
     output: options.Out,
-    teacher: Annotated[str, typer.Option("--teacher", help="The dense model that MODEL was pruned from: folder, .gguf file, hub id or smollm2-135m.")],
+    teacher: Annotated[
+        str,
+        typer.Option(
+            "--teacher",
+            help="The dense model that MODEL was pruned from: folder, .gguf file, hub id or smollm2-135m.",
+        ),
+    ],
     method: Annotated[str, typer.Option("--method", help=_METHOD)] = "local",
     steps: Annotated[int | None, typer.Option("--steps", min=1, help=_STEPS)] = None,
     rate: Annotated[float | None, typer.Option("--rate", help=_RATE)] = None,
     batch: Annotated[int | None, typer.Option("--batch", min=1, help=_BATCH)] = None,
-    micro: Annotated[int | None, typer.Option("--micro", min=1, help="Not local: windows run at once; the rest of a step is accumulated.")] = None,
+    micro: Annotated[
+        int | None,
+        typer.Option(
+            "--micro", min=1, help="Not local: windows run at once; the rest of a step is accumulated."
+        ),
+    ] = None,
     loss: Annotated[str | None, typer.Option("--loss", help=f"Not local: {_LOSS}")] = None,
-    temperature: Annotated[float | None, typer.Option("--temperature", help="Not local: of both models' predictions.")] = None,
-    top: Annotated[int | None, typer.Option("--top", min=1, help="Not local: likeliest tokens of the teacher that are kept; all others count as one.")] = None,
+    temperature: Annotated[
+        float | None, typer.Option("--temperature", help="Not local: of both models' predictions.")
+    ] = None,
+    top: Annotated[
+        int | None,
+        typer.Option(
+            "--top",
+            min=1,
+            help="Not local: likeliest tokens of the teacher that are kept; all others count as one.",
+        ),
+    ] = None,
     states: Annotated[float | None, typer.Option("--states", min=0.0, help=f"Not local: {_STATES}")] = None,
-    schedule: Annotated[str | None, typer.Option("--schedule", help="Not local: cosine (default) or wsd (warm up, stay, decay).")] = None,
-    sparsity: Annotated[float | None, typer.Option("--sparsity", help="distill: prune while training, to this share of zeros; MODEL is dense.")] = None,
+    schedule: Annotated[
+        str | None,
+        typer.Option("--schedule", help="Not local: cosine (default) or wsd (warm up, stay, decay)."),
+    ] = None,
+    sparsity: Annotated[
+        float | None,
+        typer.Option(
+            "--sparsity", help="distill: prune while training, to this share of zeros; MODEL is dense."
+        ),
+    ] = None,
     criterion: Annotated[str | None, typer.Option("--criterion", help=_CRITERION)] = None,
-    ratio: Annotated[float | None, typer.Option("--ratio", help="distill: narrow FFNs by this share in stages, training after each; MODEL is dense.")] = None,
-    stages: Annotated[int | None, typer.Option("--stages", min=2, help="distill with --ratio: how many (5).")] = None,
+    ratio: Annotated[
+        float | None,
+        typer.Option(
+            "--ratio",
+            help="distill: narrow FFNs by this share in stages, training after each; MODEL is dense.",
+        ),
+    ] = None,
+    stages: Annotated[
+        int | None, typer.Option("--stages", min=2, help="distill with --ratio: how many (5).")
+    ] = None,
     rank: Annotated[int | None, typer.Option("--rank", min=1, help="lora: rank of the adapters.")] = None,
-    checkpointing: Annotated[bool, typer.Option("--checkpointing", help="Not local: compute activations twice instead of keeping them.")] = False,
+    checkpointing: Annotated[
+        bool,
+        typer.Option("--checkpointing", help="Not local: compute activations twice instead of keeping them."),
+    ] = False,
     calib: options.Calib = "builtin",
-    samples: Annotated[int | None, typer.Option("--samples", min=2, help="Windows of text; 64 for local, 512 for the others.")] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option("--samples", min=2, help="Windows of text; 64 for local, 512 for the others."),
+    ] = None,
     calib_window: options.CalibWindow = 512,
     seed: options.Seed = 0,
     dtype: options.Dtype = "auto",
@@ -63,7 +105,9 @@ def recover(
 ) -> None:
     """Train what pruning or rounding left until it does more of what the dense model does; zeros stay zero, codes stay codes."""
     if method not in METHODS:
-        raise UsageError(f"unknown --method {method!r}{nearest(method, METHODS)}; known: {', '.join(METHODS)}")
+        raise UsageError(
+            f"unknown --method {method!r}{nearest(method, METHODS)}; known: {', '.join(METHODS)}"
+        )
     whole = {
         "micro": micro,
         "loss": loss,
@@ -87,8 +131,22 @@ def recover(
     first = os.environ.get("RANK", "0") == "0"
     started = time.perf_counter()
     with printing.progress(quiet=quiet or as_json or not first) as progress:
-        made = recover(model, output, how, teacher=teacher, calibration=calibration, seed=seed, settings=settings, progress=progress)
-    body = {"model": model, "teacher": teacher, **outcome(made), "seconds": round(time.perf_counter() - started, 1)}
+        made = recover(
+            model,
+            output,
+            how,
+            teacher=teacher,
+            calibration=calibration,
+            seed=seed,
+            settings=settings,
+            progress=progress,
+        )
+    body = {
+        "model": model,
+        "teacher": teacher,
+        **outcome(made),
+        "seconds": round(time.perf_counter() - started, 1),
+    }
     if first:
         printing.result(body, as_json=as_json, title=f"wrote {output}")
 
@@ -98,11 +156,16 @@ def _how(method: str, given: dict[str, Any]) -> How | Interleaved:
     belong = {
         "rank": ("lora",),
         **dict.fromkeys(("sparsity", "criterion", "ratio", "stages"), ("distill",)),
-        **dict.fromkeys(("micro", "loss", "temperature", "top", "states", "schedule", "checkpointing"), ("distill", "lora", "bias", "scales")),
+        **dict.fromkeys(
+            ("micro", "loss", "temperature", "top", "states", "schedule", "checkpointing"),
+            ("distill", "lora", "bias", "scales"),
+        ),
     }
     for name in given:
         if method not in belong.get(name, METHODS):
-            raise UsageError(f"--{name} belongs to --method {' or '.join(belong[name])}, not to {method}: leave it out")
+            raise UsageError(
+                f"--{name} belongs to --method {' or '.join(belong[name])}, not to {method}: leave it out"
+            )
     if "stages" in given and "ratio" not in given:
         raise UsageError("--stages needs --ratio: the share of the FFNs that goes in all")
     if "criterion" in given and "sparsity" not in given:
@@ -112,7 +175,8 @@ def _how(method: str, given: dict[str, Any]) -> How | Interleaved:
     from secateur.pipeline.recover.iterative_pruning import Interleaved
     from secateur.pipeline.recover.local_reconstruction import Local
 
-    ratio, stages = given.pop("ratio", None), given.pop("stages", 5)
+    ratio = given.pop("ratio", None)
+    stages = given.pop("stages", 5)
     if ratio is not None:
         width = Width(ratio=ratio, allocation="adapt")
         return Interleaved(width=width, distill=Distill(**({"schedule": "wsd"} | given)), stages=stages)
@@ -136,5 +200,7 @@ def outcome(made: Recovered) -> dict[str, Any]:
     }
     if made.trained:
         body |= {"steps": made.trained.steps, "best_step": made.trained.best_step}
-        body["tokens_per_second"] = round(made.trained.tokens / made.trained.seconds, 1) if made.trained.seconds else 0.0
+        body["tokens_per_second"] = (
+            round(made.trained.tokens / made.trained.seconds, 1) if made.trained.seconds else 0.0
+        )
     return body

@@ -15,16 +15,37 @@ if TYPE_CHECKING:
     from secateur.pipeline.recipe.estimate import Forecast
     from secateur.pipeline.recipe.runner import Conducted, Step
 
-_SETS = "Another value: calibration.samples=8, seed=1, or quantize.bits=3 for every stage of that kind; repeatable."
+_SETS = (
+    "Another value: calibration.samples=8, seed=1, or quantize.bits=3 for every stage of that kind;"
+    " repeatable."
+)
 
 
 def run(
     recipe: Annotated[Path, typer.Argument(help="YAML file, such as recipes/pi5-4bit.yaml.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for every stage's artefact, the last model and file, and report.json.")],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Folder for every stage's artefact, the last model and file, and report.json.",
+        ),
+    ],
     model: Annotated[str, typer.Option("--model", help="Instead of the recipe's model.")] = "",
     changes: Annotated[list[str] | None, typer.Option("--set", help=_SETS)] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on in an output that exists: stages that still fit are not run again.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check, and print the stages with predicted size, memory and time; write nothing.")] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Go on in an output that exists: stages that still fit are not run again."
+        ),
+    ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Check, and print the stages with predicted size, memory and time; write nothing.",
+        ),
+    ] = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -45,11 +66,31 @@ def run(
 
 def _print_forecast(rows: Sequence[Forecast], *, as_json: bool) -> None:
     if as_json:
-        named = [{"stage": row.kind, "bytes": row.bytes, "memory": row.memory, "seconds": row.seconds, "cached": row.cached} for row in rows]
+        named = [
+            {
+                "stage": row.kind,
+                "bytes": row.bytes,
+                "memory": row.memory,
+                "seconds": row.seconds,
+                "cached": row.cached,
+            }
+            for row in rows
+        ]
         print(json.dumps(named, indent=2))
         return
-    shown = [[row.kind, printing.size(row.bytes), printing.size(row.memory), f"{row.seconds:.0f}", "there already" if row.cached else ""] for row in rows]
-    printing.table(shown, header=["stage", "weights", "peak memory", "seconds", ""], title="reckoned, not measured")
+    shown = [
+        [
+            row.kind,
+            printing.size(row.bytes),
+            printing.size(row.memory),
+            f"{row.seconds:.0f}",
+            "there already" if row.cached else "",
+        ]
+        for row in rows
+    ]
+    printing.table(
+        shown, header=["stage", "weights", "peak memory", "seconds", ""], title="reckoned, not measured"
+    )
 
 
 def _print(done: Conducted, *, as_json: bool) -> None:
@@ -78,4 +119,13 @@ def _row(step: Step) -> list[str]:
     kl = number("kl", ".4f") or number("kl_after", ".4f") or number("kl_in_llama_cpp", ".1e")
     note = "as made before" if step.cached else "holds" if step.kind == "gate" else ""
     cost = [f"{step.seconds:.0f}", f"{step.processor_seconds:.0f}"]
-    return [step.kind, *cost, number("parameters", ","), size, number("perplexity", ".2f"), number("perplexity_ratio", ".3f"), kl, note]
+    return [
+        step.kind,
+        *cost,
+        number("parameters", ","),
+        size,
+        number("perplexity", ".2f"),
+        number("perplexity_ratio", ".3f"),
+        kl,
+        note,
+    ]

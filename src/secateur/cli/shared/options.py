@@ -10,46 +10,147 @@ import typer
 from secateur_runtime.errors import UsageError
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
-Model = Annotated[str, typer.Argument(help="Model folder, .gguf file, hub id (org/name) or smollm2-135m.", metavar="MODEL")]
-Out = Annotated[Path, typer.Option("--output", "-o", help="Folder to write; appears only when it is finished and checked.")]
-_METHODS = "magnitude, wanda, sparsegpt, ria, alps, random; width, depth; vocab (rare tokens); auto (best by measurement; with --target of width and depth)."
+Model = Annotated[
+    str, typer.Argument(help="Model folder, .gguf file, hub id (org/name) or smollm2-135m.", metavar="MODEL")
+]
+Out = Annotated[
+    Path,
+    typer.Option("--output", "-o", help="Folder to write; appears only when it is finished and checked."),
+]
+_METHODS = (
+    "magnitude, wanda, sparsegpt, ria, alps, random; width, depth; vocab (rare tokens); auto (best by"
+    " measurement; with --target of width and depth)."
+)
 Method = Annotated[str, typer.Option("--method", help=_METHODS)]
 Sparsity = Annotated[Optional[str], typer.Option("--sparsity", help="Share of zeros: 0.5 or 50%.")]  # noqa: UP045
-Pattern = Annotated[Optional[str], typer.Option("--pattern", help="N:M pattern: 2:4 keeps two of every four.")]  # noqa: UP045
-Units = Annotated[str | None, typer.Option("--units", help="width: what is narrowed, of ffn (default), kv, head, hidden, by commas; auto: ffn (default), kv.")]
-Ratio = Annotated[float | None, typer.Option("--ratio", help="Share that goes; width: of those units' parameters; depth: of all blocks; vocab: of all tokens.")]
-_BUDGETS = "params=110M, params=80%, size=200MB, ram=300MB@ctx2048 (weights and KV cache), ratio=0.2 (of all block parameters)"
-Target = Annotated[Optional[list[str]], typer.Option("--target", help=f"Not of weights: budgets, instead of --ratio: {_BUDGETS}. Repeatable: all hold.")]  # noqa: UP045
-DropLayers = Annotated[Optional[int], typer.Option("--drop-layers", min=1, help="depth: so many blocks' worth of parameters go.")]  # noqa: UP045
-SubBlocks = Annotated[bool, typer.Option("--sub-blocks", help="depth: attention and FFN may go on their own.")]
-Align = Annotated[int, typer.Option("--align", min=1, help="width, vocab, auto: FFNs, hidden channels and tokens stay multiples of it: 32, 64, 256.")]
-Uniform = Annotated[bool, typer.Option("--uniform", help="width, auto: insist on one width for all blocks, which loads everywhere.")]
-Layers = Annotated[Optional[str], typer.Option("--layers", help="width, depth, auto: only these blocks, such as 4-25 or 0-3,8.")]  # noqa: UP045
-KeepHeads = Annotated[int, typer.Option("--keep-heads", min=1, help="width: heads that stay in every block, at least.")]
+Pattern = Annotated[
+    Optional[str], typer.Option("--pattern", help="N:M pattern: 2:4 keeps two of every four.")
+]  # noqa: UP045
+Units = Annotated[
+    str | None,
+    typer.Option(
+        "--units",
+        help=(
+            "width: what is narrowed, of ffn (default), kv, head, hidden, by commas; auto: ffn (default), kv."
+        ),
+    ),
+]
+Ratio = Annotated[
+    float | None,
+    typer.Option(
+        "--ratio",
+        help=(
+            "Share that goes; width: of those units' parameters; depth: of all blocks; vocab: of all tokens."
+        ),
+    ),
+]
+_BUDGETS = (
+    "params=110M, params=80%, size=200MB, ram=300MB@ctx2048 (weights and KV cache), ratio=0.2 (of all block"
+    " parameters)"
+)
+Target = Annotated[
+    Optional[list[str]],
+    typer.Option(
+        "--target", help=f"Not of weights: budgets, instead of --ratio: {_BUDGETS}. Repeatable: all hold."
+    ),
+]  # noqa: UP045
+DropLayers = Annotated[
+    Optional[int], typer.Option("--drop-layers", min=1, help="depth: so many blocks' worth of parameters go.")
+]  # noqa: UP045
+SubBlocks = Annotated[
+    bool, typer.Option("--sub-blocks", help="depth: attention and FFN may go on their own.")
+]
+Align = Annotated[
+    int,
+    typer.Option(
+        "--align",
+        min=1,
+        help="width, vocab, auto: FFNs, hidden channels and tokens stay multiples of it: 32, 64, 256.",
+    ),
+]
+Uniform = Annotated[
+    bool,
+    typer.Option(
+        "--uniform", help="width, auto: insist on one width for all blocks, which loads everywhere."
+    ),
+]
+Layers = Annotated[
+    Optional[str],
+    typer.Option("--layers", help="width, depth, auto: only these blocks, such as 4-25 or 0-3,8."),
+]  # noqa: UP045
+KeepHeads = Annotated[
+    int, typer.Option("--keep-heads", min=1, help="width: heads that stay in every block, at least.")
+]
 _DROPS = "influence (default), kl, loss, angular, laco"
 _SCORES = "contribution, flap, magnitude, minitron, ppm, random, slimllm, taylor, wanda-sp"
 Criterion = Annotated[
-    str | None, typer.Option("--criterion", help=f"Replace the method's criterion; for width: obs (default), {_SCORES}; for depth: {_DROPS}.")
+    str | None,
+    typer.Option(
+        "--criterion",
+        help=f"Replace the method's criterion; for width: obs (default), {_SCORES}; for depth: {_DROPS}.",
+    ),
 ]
 Repair = Annotated[
-    str | None, typer.Option("--repair", help="Another repair: none, obs, dsnot, lsq, admm; for width: none, bias, affine, lsq; for depth: seam, none.")
+    str | None,
+    typer.Option(
+        "--repair",
+        help=(
+            "Another repair: none, obs, dsnot, lsq, admm; for width: none, bias, affine, lsq; for depth:"
+            " seam, none."
+        ),
+    ),
 ]
-_WAYS = "learned (states and heads, by least entropy of importance), heads (values of heads), pca (states, principal axes; for --units hidden)"
-Rotate = Annotated[str, typer.Option("--rotate", help=f"Rotate the model first, its predictions unchanged: {_WAYS}. A tied head becomes its own tensor.")]
+_WAYS = (
+    "learned (states and heads, by least entropy of importance), heads (values of heads), pca (states,"
+    " principal axes; for --units hidden)"
+)
+Rotate = Annotated[
+    str,
+    typer.Option(
+        "--rotate",
+        help=(
+            f"Rotate the model first, its predictions unchanged: {_WAYS}. A tied head becomes its own tensor."
+        ),
+    ),
+]
 Scope = Annotated[Optional[str], typer.Option("--scope", help="Which weights compete: row or tensor.")]  # noqa: UP045
 _SPREADS = "uniform (default), sensitivity, knapsack, zscore, slimllm, adapt, evolve, 2ssp"
-Allocation = Annotated[Optional[str], typer.Option("--allocation", help=f"Spread over layers: uniform, owl, error, global; for width: {_SPREADS}.")]  # noqa: UP045
-Calib = Annotated[str, typer.Option("--calib", help="Text file (.txt, .raw, .jsonl), hf:DATASET:CONFIG:SPLIT, builtin, or self.")]
+Allocation = Annotated[
+    Optional[str],
+    typer.Option(
+        "--allocation", help=f"Spread over layers: uniform, owl, error, global; for width: {_SPREADS}."
+    ),
+]  # noqa: UP045
+Calib = Annotated[
+    str,
+    typer.Option(
+        "--calib", help="Text file (.txt, .raw, .jsonl), hf:DATASET:CONFIG:SPLIT, builtin, or self."
+    ),
+]
 Samples = Annotated[int, typer.Option("--samples", min=1, help="Windows of calibration text.")]
 CalibWindow = Annotated[int, typer.Option("--calib-window", min=2, help="Tokens per calibration window.")]
 Protect = Annotated[
-    list[str] | None, typer.Option("--protect", help="first=N, last=N, or a glob over tensors (width: or groups; depth: or halves); repeatable.")
+    list[str] | None,
+    typer.Option(
+        "--protect",
+        help="first=N, last=N, or a glob over tensors (width: or groups; depth: or halves); repeatable.",
+    ),
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")]
 Dtype = Annotated[str, typer.Option("--dtype", help="Storage: auto, float32, bfloat16, float16.")]
-Compute = Annotated[str, typer.Option("--compute", help="Matrix products in float32 or bfloat16 (summed in float32).")]
-RunCompute = Annotated[str | None, typer.Option("--compute", help="Matrix products: bfloat16, or float32 (default where units are cut).")]
-Memory = Annotated[int, typer.Option("--memory", min=0, help="MiB of hidden states held in memory before a scratch file is used.")]
+Compute = Annotated[
+    str, typer.Option("--compute", help="Matrix products in float32 or bfloat16 (summed in float32).")
+]
+RunCompute = Annotated[
+    str | None,
+    typer.Option("--compute", help="Matrix products: bfloat16, or float32 (default where units are cut)."),
+]
+Memory = Annotated[
+    int,
+    typer.Option(
+        "--memory", min=0, help="MiB of hidden states held in memory before a scratch file is used."
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Decide, print, and write nothing.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]

@@ -48,10 +48,26 @@ def progress(*, quiet: bool) -> Iterator[Progress]:
         yield Silent()
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-    with Progress(*columns, TextColumn("{task.fields[detail]}"), console=Console(stderr=True), transient=True) as bar:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(
+        *columns, TextColumn("{task.fields[detail]}"), console=Console(stderr=True), transient=True
+    ) as bar:
         yield _RichProgress(bar)
 
 
@@ -68,9 +84,13 @@ def table(rows: Sequence[Sequence[str | Text]], *, title: str = "", header: Sequ
     from rich.console import Console
     from rich.table import Table
 
-    shown = Table(title=title or None, show_header=bool(header), title_justify="left", box=None, pad_edge=False)
+    shown = Table(
+        title=title or None, show_header=bool(header), title_justify="left", box=None, pad_edge=False
+    )
     for index in range(max((len(row) for row in rows), default=len(header))):
-        shown.add_column(header[index] if header else "", justify="right" if header and index else "left", overflow="fold")
+        shown.add_column(
+            header[index] if header else "", justify="right" if header and index else "left", overflow="fold"
+        )
     for row in rows:
         shown.add_row(*row)
     Console(highlight=False, markup=False).print(shown)

@@ -29,8 +29,11 @@ class Board:
 
     def started(self, name: str, what: str) -> None:
         """Show a bar for a row."""
-        self._own[name] = self._bars.add_task(f"  {name}", total=None, detail="speed" if what == "time" else "")
-        self._stages[name], self._shares[name] = [], 0.0
+        self._own[name] = self._bars.add_task(
+            f"  {name}", total=None, detail="speed" if what == "time" else ""
+        )
+        self._stages[name] = []
+        self._shares[name] = 0.0
 
     def moved(self, name: str, task: str, done: int, total: int) -> None:
         """Move the bar of a row, and that of everything by the share of the row that is done."""
@@ -49,7 +52,9 @@ class Board:
             self._bars.remove_task(self._own.pop(name))
         self._shares.pop(name, None)
         self._finished += 1
-        self._bars.console.print(f"{'✗' if line else '✓'} {name}{f': {line}' if line else ''}", highlight=False, markup=False)
+        self._bars.console.print(
+            f"{'✗' if line else '✓'} {name}{f': {line}' if line else ''}", highlight=False, markup=False
+        )
         self._update()
 
     def note(self, line: str) -> None:

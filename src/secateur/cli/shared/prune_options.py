@@ -73,8 +73,13 @@ class Choice:
         for field in fields(self):
             kinds = _BELONGS.get(field.name, (self.kind,))
             if self.kind not in kinds and getattr(self, field.name) != field.default:
-                name, methods = field.name.replace("_", "-"), " and ".join("of weights" if kind == "weights" else f"--method {kind}" for kind in kinds)
-                raise UsageError(f"--{name} belongs to pruning {methods}, not to --method {self.method}: leave it out")
+                name = field.name.replace("_", "-")
+                methods = " and ".join(
+                    "of weights" if kind == "weights" else f"--method {kind}" for kind in kinds
+                )
+                raise UsageError(
+                    f"--{name} belongs to pruning {methods}, not to --method {self.method}: leave it out"
+                )
         if self.kind == "weights" and (self.sparsity is None) == (self.pattern is None):
             raise UsageError("say how much to prune: either --sparsity 0.5 or --pattern 2:4")
         if self.pattern is not None and ":" not in self.pattern:
@@ -83,9 +88,15 @@ class Choice:
             raise UsageError(f"sparsity {self.sparsity!r} is a pattern: give it to --pattern")
         if self.kind in ("width", "vocab") and (self.ratio is None) == (self.target is None):
             raise UsageError("say how much to narrow: either --ratio 0.2 or --target params=80%")
-        sampled = any(getattr(self, field.name) != field.default for field in fields(self) if field.name in ("samples", "calib_window"))
+        sampled = any(
+            getattr(self, field.name) != field.default
+            for field in fields(self)
+            if field.name in ("samples", "calib_window")
+        )
         if self.kind == "vocab" and self.calib != "self" and sampled:
-            raise UsageError("--method vocab counts the tokens of the whole text: leave out --samples and --calib-window")
+            raise UsageError(
+                "--method vocab counts the tokens of the whole text: leave out --samples and --calib-window"
+            )
         if self.target is not None:
             Target.parse(self.target)
 
@@ -104,13 +115,26 @@ class Choice:
         from secateur.pipeline.prune.weights.decide import Sparsity
         from secateur.pipeline.prune.width.decide import Width
 
-        parts: dict[str, Any] = {name: getattr(self, name) for name in ("criterion", "repair", "allocation", "protect") if getattr(self, name) is not None}
+        parts: dict[str, Any] = {
+            name: getattr(self, name)
+            for name in ("criterion", "repair", "allocation", "protect")
+            if getattr(self, name) is not None
+        }
         target = ",".join(self.target) if self.target else None
         if self.kind == "depth":
-            parts |= {name: getattr(self, name) for name in ("drop_layers", "ratio", "sub_blocks", "layers", "dtype")}
+            parts |= {
+                name: getattr(self, name)
+                for name in ("drop_layers", "ratio", "sub_blocks", "layers", "dtype")
+            }
             return Depth(target=target, **parts)
         if self.kind == "weights":
-            return Sparsity(sparsity=self.sparsity or self.pattern or "", method=self.method, scope=self.scope, rotate=self.rotate, **parts)
+            return Sparsity(
+                sparsity=self.sparsity or self.pattern or "",
+                method=self.method,
+                scope=self.scope,
+                rotate=self.rotate,
+                **parts,
+            )
         if self.kind == "vocab":
             return Vocab(ratio=self.ratio, target=target, align=self.align, dtype=self.dtype)
         parts |= {name: getattr(self, name) for name in ("align", "uniform", "layers", "dtype")}
@@ -129,10 +153,18 @@ def deciding(verb: Callable[..., None]) -> Callable[..., None]:
     for parameter in inspect.signature(verb).parameters.values():
         if parameter.name == "choice":
             parameters += [
-                inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=taken[field.name]) for field in fields(Choice)
+                inspect.Parameter(
+                    field.name,
+                    inspect.Parameter.KEYWORD_ONLY,
+                    default=field.default,
+                    annotation=taken[field.name],
+                )
+                for field in fields(Choice)
             ]
         else:
-            parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[parameter.name]))
+            parameters.append(
+                parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[parameter.name])
+            )
 
     @functools.wraps(verb)
     def whole(**given: Any) -> None:

@@ -28,7 +28,9 @@ _COMPARES: dict[str, Compares] = {}
 _HALVES = ("block", "predictions")
 
 
-def depth_criterion(name: str, *, compares: Compares, paper: str = "") -> Callable[[DepthCriterion], DepthCriterion]:
+def depth_criterion(
+    name: str, *, compares: Compares, paper: str = ""
+) -> Callable[[DepthCriterion], DepthCriterion]:
     """Return a decorator that registers a depth criterion."""
     _COMPARES[name] = compares
     return DEPTH_CRITERIA.register(name, paper=paper)
@@ -39,5 +41,7 @@ def compared_by(name: str, *, halves: bool = False) -> Compares:
     compares = _COMPARES[DEPTH_CRITERIA[name].name]
     if halves and compares not in _HALVES:
         able = ", ".join(other for other in DEPTH_CRITERIA if _COMPARES[other] in _HALVES)
-        raise UsageError(f"--criterion {name} takes whole blocks only: leave out --sub-blocks, or use one of {able}")
+        raise UsageError(
+            f"--criterion {name} takes whole blocks only: leave out --sub-blocks, or use one of {able}"
+        )
     return compares

@@ -20,7 +20,11 @@ def minitron(view: UnitView) -> Tensor:
     """
     if view.group.kind != "hidden":
         return _sizes(view, view.last).square().sum(1).sqrt()
-    readers = {id(view.stats[part.tensor]): part for part in view.group.slices if part.dim == 1 and part.tensor in view.stats}
+    readers = {
+        id(view.stats[part.tensor]): part
+        for part in view.group.slices
+        if part.dim == 1 and part.tensor in view.stats
+    }
     return torch.stack([_sizes(view, part)[:, 0] for part in readers.values()]).sum(0)
 
 

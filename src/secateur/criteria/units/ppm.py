@@ -15,5 +15,9 @@ def ppm(view: UnitView) -> Tensor:
 
     result: `[size]`. Martra, 2025; biases do not count.
     """
-    rows = [view.values(part) for part in view.group.slices if part.dim == 0 and view.weights[part.tensor].dim() == 2]
+    rows = [
+        view.values(part)
+        for part in view.group.slices
+        if part.dim == 0 and view.weights[part.tensor].dim() == 2
+    ]
     return torch.stack([row.amax((1, 2)) + row.amin((1, 2)).abs() for row in rows]).sum(0)

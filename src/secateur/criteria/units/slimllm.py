@@ -32,14 +32,19 @@ def _neurons(view: UnitView) -> Tensor:
     score: Tensor = ((down @ vectors).abs() * weight).norm(dim=1) * stats.input_sq.double().sqrt()
     for part in view.group.slices[:-1]:
         if view.weights[part.tensor].dim() == 2:
-            score += (view.values(part)[:, 0].double() * view.stats[part.tensor].input_sq.double().sqrt()).norm(dim=1)
+            score += (
+                view.values(part)[:, 0].double() * view.stats[part.tensor].input_sq.double().sqrt()
+            ).norm(dim=1)
     return score.float()
 
 
 def _heads(view: UnitView) -> Tensor:
     between = _covariances(view)
     everyone = torch.ones(view.group.size, dtype=torch.bool)
-    without = [_correlation(between, everyone & (torch.arange(view.group.size) != unit)) for unit in range(view.group.size)]
+    without = [
+        _correlation(between, everyone & (torch.arange(view.group.size) != unit))
+        for unit in range(view.group.size)
+    ]
     return (len(between) - torch.tensor(without, dtype=torch.float64)).float()
 
 
@@ -50,7 +55,10 @@ def _covariances(view: UnitView) -> Tensor:
     inputs = columns.flatten(0, 1)
     covariance = _covariance(view.stats[view.last.tensor]).view(size, block, -1)
     # a unit at a time: all at once would hold the outputs times the inputs times the units
-    rows = [(inputs * (covariance[unit].T @ columns[unit])).view(size, block, outputs).sum(1) for unit in range(size)]
+    rows = [
+        (inputs * (covariance[unit].T @ columns[unit])).view(size, block, outputs).sum(1)
+        for unit in range(size)
+    ]
     return torch.stack(rows).movedim(2, 0)
 
 

@@ -22,5 +22,8 @@ def taylor(view: UnitView) -> Tensor:
     if not known:
         raise ValueError("the taylor criterion needs gradients")
     size = view.group.size
-    changes = [(view.values(part) * unit_values(view.gradients[part.tensor], part, size)).sum(2).abs().sum(1) for part in known]
+    changes = [
+        (view.values(part) * unit_values(view.gradients[part.tensor], part, size)).sum(2).abs().sum(1)
+        for part in known
+    ]
     return torch.stack(changes).sum(0)

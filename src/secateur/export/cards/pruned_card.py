@@ -74,7 +74,10 @@ def model_card(plan: Plan, graph: Graph, facts: Facts) -> str:
     parts = [
         _front_matter(facts),
         f"# {facts.name}, pruned\n",
-        f"{facts.name} with {facts.parameters:,} of its {graph.parameters:,} parameters ({share:.1%}), pruned with Secateur.\n",
+        (
+            f"{facts.name} with {facts.parameters:,} of its {graph.parameters:,} parameters ({share:.1%}),"
+            " pruned with Secateur.\n"
+        ),
         "## What was removed\n",
         *(f"- {line}" for line in _removed(plan, graph)),
         "\n## How that was decided\n",
@@ -91,19 +94,41 @@ def model_card(plan: Plan, graph: Graph, facts: Facts) -> str:
 
 def _front_matter(facts: Facts) -> str:
     base = [f"base_model: {facts.base}"] if facts.base else []
-    return "\n".join(["---", *base, "library_name: transformers", "pipeline_tag: text-generation", "tags:", "- pruned", "- secateur", "---", ""])
+    return "\n".join(
+        [
+            "---",
+            *base,
+            "library_name: transformers",
+            "pipeline_tag: text-generation",
+            "tags:",
+            "- pruned",
+            "- secateur",
+            "---",
+            "",
+        ]
+    )
 
 
 def _removed(plan: Plan, graph: Graph) -> Iterator[str]:
     shapes = [(block.shape, kept_shape(block, plan.keep, plan.drop)) for block in graph.blocks]
     for field, name in _WIDTHS.items():
-        widths = [(getattr(before, field), getattr(after, field)) for before, after in shapes if getattr(after, field)]
+        widths = [
+            (getattr(before, field), getattr(after, field))
+            for before, after in shapes
+            if getattr(after, field)
+        ]
         if any(before != after for before, after in widths):
-            yield f"{name} per block: {_range([before for before, _ in widths])} before, {_range([after for _, after in widths])} after."
+            yield (
+                f"{name} per block: {_range([before for before, _ in widths])} before,"
+                f" {_range([after for _, after in widths])} after."
+            )
     if len(plan.keep.get(graph.hidden.name, range(graph.hidden_size))) < graph.hidden_size:
         yield f"Hidden channels: {graph.hidden_size} before, {len(plan.keep[graph.hidden.name])} after."
     if graph.vocab.name in plan.keep:
-        yield f"Tokens: {graph.vocab.size} before, {len(plan.keep[graph.vocab.name])} after; text with the others is spelled with more of these."
+        yield (
+            f"Tokens: {graph.vocab.size} before, {len(plan.keep[graph.vocab.name])} after; text with the"
+            " others is spelled with more of these."
+        )
     gone = {block.index: dropped_halves(block, plan.drop) for block in graph.blocks}
     for name, halves in (("Whole blocks", {"attn", "ffn"}), ("Attention", {"attn"}), ("FFN", {"ffn"})):
         indices = [str(index) for index, dropped in gone.items() if dropped == halves]
@@ -116,7 +141,11 @@ def _removed(plan: Plan, graph: Graph) -> Iterator[str]:
 
 
 def _range(sizes: list[int]) -> str:
-    return f"{sizes[0]}" if len(set(sizes)) == 1 else f"{min(sizes)} to {max(sizes)} (mean {sum(sizes) / len(sizes):.1f})"
+    return (
+        f"{sizes[0]}"
+        if len(set(sizes)) == 1
+        else f"{min(sizes)} to {max(sizes)} (mean {sum(sizes) / len(sizes):.1f})"
+    )
 
 
 def _decided(plan: Plan) -> Iterator[str]:
@@ -126,9 +155,14 @@ def _decided(plan: Plan) -> Iterator[str]:
             yield f"{name}: {made_by[key]}"
     if "calibration" in made_by:
         size = f"{made_by.get('samples')} windows of {made_by.get('window')} tokens"
-        yield f"Calibration text: {origin(made_by['calibration'])}, {size}, digest `{made_by.get('calibration_digest')}`"
+        yield (
+            f"Calibration text: {origin(made_by['calibration'])}, {size}, digest"
+            f" `{made_by.get('calibration_digest')}`"
+        )
     if "counted" in made_by:
-        yield f"Tokens were counted on: {origin(made_by['counted'])}, digest `{made_by.get('counted_digest')}`"
+        yield (
+            f"Tokens were counted on: {origin(made_by['counted'])}, digest `{made_by.get('counted_digest')}`"
+        )
     yield f"Source weights: digest `{plan.model}`"
     yield f"Plan: digest `{plan.digest()}`"
 
@@ -145,4 +179,7 @@ def _measured(plan: Plan, graph: Graph, facts: Facts) -> Iterator[str]:
     yield f"| bytes of weight files | | {facts.bytes:,} |"
     if plan.sparsity:
         yield f"| zeros in the pruned matrices | | {facts.zeros:.1%} |"
-    yield f"\nThe folder was loaded again and run: it differs from what was meant by {facts.difference:.1e} of the largest value at most."
+    yield (
+        f"\nThe folder was loaded again and run: it differs from what was meant by {facts.difference:.1e} of"
+        " the largest value at most."
+    )

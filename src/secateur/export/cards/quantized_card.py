@@ -44,20 +44,35 @@ class Quantization:
 
 def quantized_card(card: str, facts: Quantization) -> str:
     """Return `card`, the model card of the source (empty if it has none), with a section on its quantisation."""
-    said = {**facts.said, "calibration": facts.said.get("calibration", "").replace("\\", "/").rpartition("/")[2]}
+    said = {
+        **facts.said,
+        "calibration": facts.said.get("calibration", "").replace("\\", "/").rpartition("/")[2],
+    }
     remote = "" if facts.stock else " and the package secateur (or `trust_remote_code=True`)"
     lines = [
         (card or _BARE.format(name=facts.name)).rstrip(),
         "",
         "## How it was quantised",
         "",
-        "Its linears hold integers in the format `pack-quantized` of compressed-tensors; embeddings, head and norms stay as they are.",
-        f"Transformers loads it with the package compressed-tensors{remote} installed; pass `dtype=torch.float32` for the exact weights.",
+        (
+            "Its linears hold integers in the format `pack-quantized` of compressed-tensors; embeddings, head"
+            " and norms stay as they are."
+        ),
+        (
+            f"Transformers loads it with the package compressed-tensors{remote} installed; pass"
+            " `dtype=torch.float32` for the exact weights."
+        ),
         "",
         *(f"- Grid {grid}: {count:,} weights" for grid, count in facts.grids.items()),
-        f"- {facts.bits_per_weight:.2f} bits for each of them, scales included; {facts.bytes:,} bytes of weight files in all",
+        (
+            f"- {facts.bits_per_weight:.2f} bits for each of them, scales included; {facts.bytes:,} bytes of"
+            " weight files in all"
+        ),
         *(f"- {name}: {said[key]}" for key, name in _SAID.items() if said.get(key)),
         "",
-        f"The folder was loaded again and run: it differs from what was meant by {facts.difference:.1e} of the largest value at most.",
+        (
+            f"The folder was loaded again and run: it differs from what was meant by {facts.difference:.1e}"
+            " of the largest value at most."
+        ),
     ]
     return "\n".join(lines) + "\n"

@@ -42,7 +42,10 @@ def recovered_card(card: str, recovery: Recovery) -> str:
         "",
         _HEADING,
         "",
-        f"Its weights were trained with Secateur after it was pruned; `plan.json`, if there is one, repeats the pruning alone. Teacher: {recovery.teacher}.",
+        (
+            "Its weights were trained with Secateur after it was pruned; `plan.json`, if there is one,"
+            f" repeats the pruning alone. Teacher: {recovery.teacher}."
+        ),
         "",
         *(f"- {key}: {value}" for key, value in recovery.said.items()),
         "",
@@ -51,6 +54,9 @@ def recovered_card(card: str, recovery: Recovery) -> str:
         f"| divergence from the teacher | {recovery.kl[0]:.4f} | {recovery.kl[1]:.4f} |",
         f"| negative log likelihood | {recovery.nll[0]:.4f} | {recovery.nll[1]:.4f} |",
         "",
-        f"The folder was loaded again and run: it differs from what was meant by {recovery.difference:.1e} of the largest value at most.",
+        (
+            "The folder was loaded again and run: it differs from what was meant by"
+            f" {recovery.difference:.1e} of the largest value at most."
+        ),
     ]
     return "\n".join(lines) + "\n"

@@ -24,7 +24,10 @@ def kind_of_grid(name: str, grid: Grid) -> Kind:
     kinds = _SYMMETRIC if grid.symmetric else _ASYMMETRIC
     kind = next((kind for bits, kind in kinds.items() if grid.bits <= bits), None)
     if kind is None or grid.group % BLOCK:
-        raise UsageError(f"{name} lies on the grid {grid}, which no type of GGUF holds: export with --type f16, or quantise with --group {BLOCK}")
+        raise UsageError(
+            f"{name} lies on the grid {grid}, which no type of GGUF holds: export with --type f16, or"
+            f" quantise with --group {BLOCK}"
+        )
     return kind
 
 
@@ -49,7 +52,9 @@ def pack_codes(name: str, codes: Codes) -> NDArray[Any]:
     unsigned = (values.to(torch.int16) - lowest).to(torch.uint8)
     high = [_fifth_bits(unsigned)] if wide else []
     low = unsigned & 15
-    return _joined(*(field.view(torch.uint8) for field in fields), *high, low[..., :_HALF] | low[..., _HALF:] << 4)
+    return _joined(
+        *(field.view(torch.uint8) for field in fields), *high, low[..., :_HALF] | low[..., _HALF:] << 4
+    )
 
 
 def _half(name: str, values: Tensor) -> Tensor:

@@ -35,7 +35,11 @@ def describe(model: Opened, layout: Layout, kind: str) -> GgufExport:
     settings = whole_settings(model)
     rope = rope_of(layout.arch, settings, max(shape.head_dim for shape in layout.shapes))
     fields = {"general.type": "model", **model_fields(layout, settings, rope), **_words(model, settings)}
-    held = Packed(model.source.grids, model.source.codes) if isinstance(model.source, CodedSource) and kind == PACKED else type_named(kind)
+    held = (
+        Packed(model.source.grids, model.source.codes)
+        if isinstance(model.source, CodedSource) and kind == PACKED
+        else type_named(kind)
+    )
     return GgufExport(model.source, layout, fields, rope.factors, held, EMBED if model.graph.tied else HEAD)
 
 
@@ -50,7 +54,13 @@ def naming_of(model: Opened) -> Naming:
     family = family_of(model.source.config)
     # A GGUF file does not tell Mistral from Llama.
     arch = next((name for name, row in ARCHS.items() if row.family == family.name), "llama")
-    return Naming(arch=arch, outside=_OUTSIDE, inside=block_names(family), permuted=ARCHS[arch].permuted, norm_offset=ARCHS[arch].norm_offset)
+    return Naming(
+        arch=arch,
+        outside=_OUTSIDE,
+        inside=block_names(family),
+        permuted=ARCHS[arch].permuted,
+        norm_offset=ARCHS[arch].norm_offset,
+    )
 
 
 def _words(model: Opened, settings: dict[str, Any]) -> dict[str, Any]:
@@ -69,7 +79,11 @@ def _copied(header: GgufHeader) -> dict[str, Typed]:
         for key, (kind, start, _) in header.spans.items():
             if key.startswith(_COPIED):
                 file.seek(start)
-                item = GGUFValueType(int.from_bytes(file.read(4), "little")) if kind == GGUFValueType.ARRAY else None
+                item = (
+                    GGUFValueType(int.from_bytes(file.read(4), "little"))
+                    if kind == GGUFValueType.ARRAY
+                    else None
+                )
                 value = header.get(key)
                 if value != []:
                     found[key] = Typed(value, GGUFValueType(kind), item)

@@ -74,13 +74,21 @@ def lay_out(graph: Graph, naming: Naming) -> Layout:
     if arch != naming.arch:
         naming = replace(naming, permuted=arch == "deci")
     shapes = tuple(_padded(arch, index, block.shape, alive) for index, block in enumerate(alive))
-    tensors = [_outside(name, source, graph, naming) for name, source in naming.outside.items() if source in graph.tensors]
+    tensors = [
+        _outside(name, source, graph, naming)
+        for name, source in naming.outside.items()
+        if source in graph.tensors
+    ]
     for index, (block, shape) in enumerate(zip(alive, shapes, strict=True)):
         own = {stored.name: stored for stored in _own(graph, naming, index, block)}
-        own |= {stored.name: stored for stored in _zeros(naming, index, block.shape, shape, graph.hidden_size)}
+        own |= {
+            stored.name: stored for stored in _zeros(naming, index, block.shape, shape, graph.hidden_size)
+        }
         tensors += _fused(own, index) if arch == "openelm" else own.values()
     _check_biases(arch, tensors)
-    return Layout(arch=arch, shapes=shapes, alive=tuple(block.index for block in alive), tensors=tuple(tensors))
+    return Layout(
+        arch=arch, shapes=shapes, alive=tuple(block.index for block in alive), tensors=tuple(tensors)
+    )
 
 
 def _route(graph: Graph, naming: Naming, alive: tuple[Block, ...]) -> str:
@@ -93,19 +101,24 @@ def _route(graph: Graph, naming: Naming, alive: tuple[Block, ...]) -> str:
             return naming.arch
         if graph.family not in PER_BLOCK:
             raise UnsupportedModelError(
-                f"not supported because llama.cpp loads {graph.family} only where all its query heads are as wide as its hidden states: prune FFN or layers"
+                f"not supported because llama.cpp loads {graph.family} only where all its query heads are as"
+                " wide as its hidden states: prune FFN or layers"
             )
     route = PER_BLOCK.get(graph.family)
     if route is None:
         raise UnsupportedModelError(
-            f"not supported because llama.cpp loads {graph.family} only with blocks of equal width: prune it with --uniform, or remove whole layers"
+            f"not supported because llama.cpp loads {graph.family} only with blocks of equal width: prune it"
+            " with --uniform, or remove whole layers"
         )
     if route in _ONLY_TIED and not graph.tied:
         raise UnsupportedModelError(
-            f"not supported because llama.cpp loads {graph.family} with blocks of unequal width only if its embeddings are tied: prune it with --uniform"
+            f"not supported because llama.cpp loads {graph.family} with blocks of unequal width only if its"
+            " embeddings are tied: prune it with --uniform"
         )
     if len({shape.head_dim for shape in shapes if shape.n_heads}) > 1:
-        raise UnsupportedModelError("not supported because llama.cpp needs the same head width in every block")
+        raise UnsupportedModelError(
+            "not supported because llama.cpp needs the same head width in every block"
+        )
     return route
 
 
@@ -114,7 +127,10 @@ def _check_biases(arch: str, tensors: Iterable[Stored]) -> None:
     for stored in tensors:
         read = arch in _READS_ALL_BIASES or stored.name.split(".")[-2] in _QKV
         if stored.name.endswith(".bias") and not read:
-            raise UnsupportedModelError(f"not supported because llama.cpp's loader of {arch} reads no {stored.parts[0]}: prune the original with --repair lsq")
+            raise UnsupportedModelError(
+                f"not supported because llama.cpp's loader of {arch} reads no {stored.parts[0]}: prune the"
+                " original with --repair lsq"
+            )
 
 
 def _padded(arch: str, index: int, shape: BlockShape, alive: tuple[Block, ...]) -> BlockShape:
@@ -155,12 +171,26 @@ def _zeros(naming: Naming, index: int, real: BlockShape, padded: BlockShape, hid
     """Yield the tensors of the halves that `padded` has and `real` has not."""
     shapes: dict[str, tuple[int, ...]] = {}
     if padded.n_heads and not real.n_heads:
-        queries, keys = padded.n_heads * padded.head_dim, padded.n_kv_heads * padded.head_dim
-        shapes |= {"attn_norm": (hidden,), "attn_q": (queries, hidden), "attn_k": (keys, hidden), "attn_v": (keys, hidden), "attn_output": (hidden, queries)}
-        shapes |= {name: (padded.head_dim,) for name in ("attn_q_norm", "attn_k_norm") if name in naming.inside}
+        queries = padded.n_heads * padded.head_dim
+        keys = padded.n_kv_heads * padded.head_dim
+        shapes |= {
+            "attn_norm": (hidden,),
+            "attn_q": (queries, hidden),
+            "attn_k": (keys, hidden),
+            "attn_v": (keys, hidden),
+            "attn_output": (hidden, queries),
+        }
+        shapes |= {
+            name: (padded.head_dim,) for name in ("attn_q_norm", "attn_k_norm") if name in naming.inside
+        }
     if padded.intermediate_size and not real.intermediate_size:
         inner = padded.intermediate_size
-        shapes |= {"ffn_norm": (hidden,), "ffn_gate": (inner, hidden), "ffn_up": (inner, hidden), "ffn_down": (hidden, inner)}
+        shapes |= {
+            "ffn_norm": (hidden,),
+            "ffn_gate": (inner, hidden),
+            "ffn_up": (inner, hidden),
+            "ffn_down": (hidden, inner),
+        }
     for name, shape in shapes.items():
         yield Stored(name=f"blk.{index}.{name}.weight", shape=shape, add=1.0 if len(shape) == 1 else 0.0)
 
@@ -170,5 +200,9 @@ def _fused(own: Mapping[str, Stored], index: int) -> Iterator[Stored]:
     names = [f"blk.{index}.{part}.weight" for part in _QKV]
     queries, keys, values = (own[name] for name in names)
     rows = queries.shape[0] + keys.shape[0] + values.shape[0]
-    yield Stored(name=f"blk.{index}.attn_qkv.weight", shape=(rows, queries.shape[1]), parts=queries.parts + keys.parts + values.parts)
+    yield Stored(
+        name=f"blk.{index}.attn_qkv.weight",
+        shape=(rows, queries.shape[1]),
+        parts=queries.parts + keys.parts + values.parts,
+    )
     yield from (stored for name, stored in own.items() if name not in names)

@@ -25,7 +25,8 @@ EXACT = 1e-5
 # Rounding is not done in the same order everywhere; measured ratios lie between 0.5 and 3.
 _MARGIN = 10
 _HALF = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
-_BLOCK, _LEVELS = 32, 127
+_BLOCK = 32
+_LEVELS = 127
 
 
 def largest_divergence(expected: Logprobs, found: Logprobs) -> float:
@@ -33,7 +34,9 @@ def largest_divergence(expected: Logprobs, found: Logprobs) -> float:
     divergences = []
     for ours, theirs in zip(expected, found, strict=True):
         if theirs.shape != ours.shape:
-            raise VerificationError(f"the file has a vocabulary of {len(theirs)} tokens where the model has {len(ours)}")
+            raise VerificationError(
+                f"the file has a vocabulary of {len(theirs)} tokens where the model has {len(ours)}"
+            )
         divergences.append(float(np.sum(np.exp(ours) * (ours - theirs))))
     return float(np.max(divergences))
 
@@ -53,7 +56,9 @@ def inputs_rounded(kind: str) -> Iterator[None]:
     """Round the inputs of all matrix products of this process as llama.cpp does for weights of the type `kind`, until exit."""
     hooks: Any = nn.modules.module
     rounding = hooks.register_module_forward_pre_hook(
-        lambda module, inputs: (_rounded(inputs[0], kind), *inputs[1:]) if isinstance(module, nn.Linear) else None
+        lambda module, inputs: (
+            (_rounded(inputs[0], kind), *inputs[1:]) if isinstance(module, nn.Linear) else None
+        )
     )
     try:
         yield

@@ -42,14 +42,22 @@ def rope_of(arch: str, settings: Mapping[str, Any], head_dim: int) -> Rope:
         return Rope(fields | _yarn(main, settings))
     if kind == "longrope" and arch == "phi3":
         return Rope(
-            fields | _longrope(main, settings), {f"rope_factors_{name}.weight": [float(x) for x in main[f"{name}_factor"]] for name in ("long", "short")}
+            fields | _longrope(main, settings),
+            {
+                f"rope_factors_{name}.weight": [float(x) for x in main[f"{name}_factor"]]
+                for name in ("long", "short")
+            },
         )
-    raise UnsupportedModelError(f"not supported because llama.cpp's {arch} loader has no rotary scaling of the kind {kind!r}")
+    raise UnsupportedModelError(
+        f"not supported because llama.cpp's {arch} loader has no rotary scaling of the kind {kind!r}"
+    )
 
 
 def _llama3(rope: Mapping[str, Any], head_dim: int) -> list[float]:
     """Return the divisor of each rotary frequency, `[head_dim/2]` (arXiv:2407.21783)."""
-    low, high, length = rope["low_freq_factor"], rope["high_freq_factor"], rope["original_max_position_embeddings"]
+    low = rope["low_freq_factor"]
+    high = rope["high_freq_factor"]
+    length = rope["original_max_position_embeddings"]
     found = []
     for index in range(0, head_dim, 2):
         wavelength = 2 * math.pi * rope["rope_theta"] ** (index / head_dim)
@@ -61,13 +69,28 @@ def _llama3(rope: Mapping[str, Any], head_dim: int) -> list[float]:
 
 def _yarn(rope: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     original = rope.get("original_max_position_embeddings") or settings["max_position_embeddings"]
-    fields = {"rope.scaling.type": "yarn", "rope.scaling.factor": float(rope["factor"]), "rope.scaling.original_context_length": int(original)}
+    fields = {
+        "rope.scaling.type": "yarn",
+        "rope.scaling.factor": float(rope["factor"]),
+        "rope.scaling.original_context_length": int(original),
+    }
     names = {"beta_fast": "rope.scaling.yarn_beta_fast", "beta_slow": "rope.scaling.yarn_beta_slow"}
-    return fields | {stored: float(rope[name]) for name, stored in names.items() if rope.get(name) is not None}
+    return fields | {
+        stored: float(rope[name]) for name, stored in names.items() if rope.get(name) is not None
+    }
 
 
 def _longrope(rope: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    original = settings.get("original_max_position_embeddings") or rope.get("original_max_position_embeddings") or settings["max_position_embeddings"]
+    original = (
+        settings.get("original_max_position_embeddings")
+        or rope.get("original_max_position_embeddings")
+        or settings["max_position_embeddings"]
+    )
     scale = rope.get("factor") or settings["max_position_embeddings"] / original
-    attention = rope.get("attention_factor") or (math.sqrt(1 + math.log(scale) / math.log(original)) if scale > 1 else 1.0)
-    return {"rope.scaling.original_context_length": int(original), "rope.scaling.attn_factor": float(attention)}
+    attention = rope.get("attention_factor") or (
+        math.sqrt(1 + math.log(scale) / math.log(original)) if scale > 1 else 1.0
+    )
+    return {
+        "rope.scaling.original_context_length": int(original),
+        "rope.scaling.attn_factor": float(attention),
+    }

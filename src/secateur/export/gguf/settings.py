@@ -47,9 +47,14 @@ def context_length(arch: str, settings: Mapping[str, Any]) -> int:
 
     Its loaders of all families but Gemma attend to everything, which is the same as a window only as far as that window.
     """
-    longest, window = int(settings["max_position_embeddings"]), settings.get("sliding_window")
+    longest = int(settings["max_position_embeddings"])
+    window = settings.get("sliding_window")
     kinds = settings.get("layer_types") or ["sliding_attention"]
-    return min(longest, int(window)) if arch not in _WINDOWED and window and "sliding_attention" in kinds else longest
+    return (
+        min(longest, int(window))
+        if arch not in _WINDOWED and window and "sliding_attention" in kinds
+        else longest
+    )
 
 
 def _widths(layout: Layout, sizes: Sequence[int]) -> int | list[int]:
@@ -60,7 +65,8 @@ def _check_rotary_blocks(layout: Layout, settings: Mapping[str, Any]) -> None:
     rotary = [bool(settings["no_rope_layers"][index]) for index in layout.alive]
     if rotary != [(index + 1) % 4 != 0 for index in range(len(rotary))]:
         raise UnsupportedModelError(
-            "not supported because llama.cpp leaves rotary positions out of every fourth block of SmolLM3, and here others are without: remove layers in fours"
+            "not supported because llama.cpp leaves rotary positions out of every fourth block of SmolLM3,"
+            " and here others are without: remove layers in fours"
         )
 
 
@@ -69,12 +75,23 @@ def _windows(layout: Layout, settings: Mapping[str, Any]) -> dict[str, Any]:
     sliding = [settings["layer_types"][index] == "sliding_attention" for index in layout.alive]
     blocks = range(len(sliding))
     # A period beyond the last block is a window everywhere.
-    period = next((step for step in range(1, len(sliding) + 2) if sliding == [(index + 1) % step != 0 for index in blocks]), None)
+    period = next(
+        (
+            step
+            for step in range(1, len(sliding) + 2)
+            if sliding == [(index + 1) % step != 0 for index in blocks]
+        ),
+        None,
+    )
     if period is None:
         raise UnsupportedModelError(
-            "not supported because llama.cpp needs full attention in every n-th block, and the removed layers broke that: remove whole periods of layers"
+            "not supported because llama.cpp needs full attention in every n-th block, and the removed layers"
+            " broke that: remove whole periods of layers"
         )
-    fields = {"attention.sliding_window": settings["sliding_window"], "attention.sliding_window_pattern": period}
+    fields = {
+        "attention.sliding_window": settings["sliding_window"],
+        "attention.sliding_window_pattern": period,
+    }
     return fields | {name: float(settings[name]) for name in _SOFTCAPS if settings.get(name)}
 
 
@@ -83,5 +100,6 @@ def _check_attention_scale(layout: Layout, settings: Mapping[str, Any], head_dim
     fixed = settings["hidden_size"] // layout.shapes[0].n_heads if by_hidden else head_dim
     if settings["query_pre_attn_scalar"] != fixed:
         raise UnsupportedModelError(
-            f"not supported because llama.cpp scales the attention of this model by {fixed} and it needs {settings['query_pre_attn_scalar']}"
+            f"not supported because llama.cpp scales the attention of this model by {fixed} and it needs"
+            f" {settings['query_pre_attn_scalar']}"
         )

@@ -15,8 +15,9 @@ from gguf import TokenType
 from secateur_runtime.errors import UnsupportedModelError
 
 PROBE = (
-    "We'LL it's I'm they'd 1 12 123 1234 12345 naïve ÉCOLE McDonald iPhone9 x+=y; a_b 中文字符 日本語 русский हिन्दी\n\n  indented\ttab \r\n"
-    "end.\n\n\n!!!\n ...  trailing   spaces   \n🙂👍 $3.50 (50%) <b>/path/to</b> {\n    return 0;\n}\n"
+    "We'LL it's I'm they'd 1 12 123 1234 12345 naïve ÉCOLE McDonald iPhone9 x+=y; a_b 中文字符 日本語 русский"
+    " हिन्दी\n\n  indented\ttab \r\nend.\n\n\n!!!\n ...  trailing   spaces   \n🙂👍 $3.50 (50%)"
+    " <b>/path/to</b> {\n    return 0;\n}\n"
 )
 # llama.cpp takes a token that is a whole word without merging under these names; the other name cuts alike and merges.
 _UNMERGED = {"llama-bpe": "smaug-bpe", "tekken": ""}
@@ -27,7 +28,9 @@ _PHI3_TOKENS = {"</s>", "<unk>", "<s>", "<|endoftext|>"}
 _IDS = {"bos": "bos_token_id", "eos": "eos_token_id", "unknown": "unk_token_id", "padding": "pad_token_id"}
 
 
-def tokenizer_fields(tokenizer: Any, settings: Mapping[str, Any], splits: Mapping[str, tuple[str, bool]]) -> dict[str, Any]:
+def tokenizer_fields(
+    tokenizer: Any, settings: Mapping[str, Any], splits: Mapping[str, tuple[str, bool]]
+) -> dict[str, Any]:
     """Return metadata under full keys.
 
     tokenizer: a fast transformers tokenizer. settings: the whole config, for the size of the vocabulary and the ends.
@@ -35,17 +38,31 @@ def tokenizer_fields(tokenizer: Any, settings: Mapping[str, Any], splits: Mappin
     Raises UnsupportedModelError for a kind of tokenizer that GGUF has no name for.
     """
     if not getattr(tokenizer, "is_fast", False):
-        raise UnsupportedModelError("not supported because the tokenizer has no tokenizer.json: save it once with transformers' fast tokenizer")
+        raise UnsupportedModelError(
+            "not supported because the tokenizer has no tokenizer.json: save it once with transformers' fast"
+            " tokenizer"
+        )
     whole = json.loads(tokenizer.backend_tokenizer.to_str())
     model = whole["model"]
     if model["type"] != "BPE":
-        raise UnsupportedModelError(f"not supported because its tokenizer is of the kind {model['type']}, not BPE or SentencePiece BPE")
+        raise UnsupportedModelError(
+            f"not supported because its tokenizer is of the kind {model['type']}, not BPE or"
+            " SentencePiece BPE"
+        )
     sentencepiece = bool(model.get("byte_fallback"))
     tokens, types = _tokens(tokenizer, whole, settings["vocab_size"])
-    fields: dict[str, Any] = {"model": "llama" if sentencepiece else "gpt2", "tokens": tokens, "token_type": types}
+    fields: dict[str, Any] = {
+        "model": "llama" if sentencepiece else "gpt2",
+        "tokens": tokens,
+        "token_type": types,
+    }
     merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]]
     if sentencepiece:
-        fields |= {"pre": "default", "scores": _scores(tokens, model["merges"]), "add_space_prefix": _adds_space(tokenizer)}
+        fields |= {
+            "pre": "default",
+            "scores": _scores(tokens, model["merges"]),
+            "add_space_prefix": _adds_space(tokenizer),
+        }
     else:
         fields |= {"pre": _split_name(tokenizer, bool(model.get("ignore_merges")), splits), "merges": merges}
     fields |= _special(tokenizer, settings)
@@ -70,13 +87,20 @@ def _tokens(tokenizer: Any, whole: Mapping[str, Any], size: int) -> tuple[list[s
     added = {entry["id"]: entry for entry in whole["added_tokens"]}
     by_id = {index: token for token, index in tokenizer.get_vocab().items()}
     if max(by_id) >= size:
-        raise UnsupportedModelError(f"not supported because its tokenizer has {max(by_id) + 1} tokens and its embeddings {size}")
+        raise UnsupportedModelError(
+            f"not supported because its tokenizer has {max(by_id) + 1} tokens and its embeddings {size}"
+        )
     tokens = [by_id.get(index, f"[PAD{index}]") for index in range(size)]
     unknown = whole["model"].get("unk_token")
-    types = [_type(token, added.get(index), known=index in by_id, unknown=unknown) for index, token in enumerate(tokens)]
+    types = [
+        _type(token, added.get(index), known=index in by_id, unknown=unknown)
+        for index, token in enumerate(tokens)
+    ]
     if whole["model"].get("byte_fallback"):
         plain = {index for index, entry in added.items() if not entry["special"]}
-        tokens = [token.replace(_SPACE, " ") if index in plain else token for index, token in enumerate(tokens)]
+        tokens = [
+            token.replace(_SPACE, " ") if index in plain else token for index, token in enumerate(tokens)
+        ]
     return tokens, types
 
 
@@ -110,7 +134,9 @@ def _split_name(tokenizer: Any, ignore_merges: bool, splits: Mapping[str, tuple[
     for name, (pattern, digits) in splits.items():
         if own == _pieces(_splitter(pattern, digits)):
             return name if ignore_merges or name not in _UNMERGED else _UNMERGED[name] or name
-    raise UnsupportedModelError(f"not supported because its tokenizer cuts text in a way that is none of {', '.join(splits)}")
+    raise UnsupportedModelError(
+        f"not supported because its tokenizer cuts text in a way that is none of {', '.join(splits)}"
+    )
 
 
 def _pieces(splitter: Any) -> list[str]:
@@ -122,11 +148,15 @@ def _splitter(pattern: str, digits: bool) -> Any:
 
     steps: list[Any] = [pre_tokenizers.Digits(individual_digits=True)] if digits else []
     steps += [pre_tokenizers.Split(Regex(pattern), behavior="isolated")] if pattern else []
-    return pre_tokenizers.Sequence([*steps, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=not pattern)])
+    return pre_tokenizers.Sequence(
+        [*steps, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=not pattern)]
+    )
 
 
 def _special(tokenizer: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {f"{name}_token_id": getattr(tokenizer, attribute) for name, attribute in _IDS.items()}
+    found: dict[str, Any] = {
+        f"{name}_token_id": getattr(tokenizer, attribute) for name, attribute in _IDS.items()
+    }
     found = {key: value for key, value in found.items() if value is not None}
     ends = settings.get("eos_token_id")
     others = [end for end in ends if end != found.get("eos_token_id")] if isinstance(ends, list) else []

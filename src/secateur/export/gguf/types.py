@@ -25,7 +25,16 @@ TYPES = {
     "q5_0": Kind.Q5_0,
     "q5_1": Kind.Q5_1,
 }
-BITS = {"f32": 32.0, "f16": 16.0, "bf16": 16.0, "q8_0": 8.5, "q4_0": 4.5, "q4_1": 5.0, "q5_0": 5.5, "q5_1": 6.0}
+BITS = {
+    "f32": 32.0,
+    "f16": 16.0,
+    "bf16": 16.0,
+    "q8_0": 8.5,
+    "q4_0": 4.5,
+    "q4_1": 5.0,
+    "q5_0": 5.5,
+    "q5_1": 6.0,
+}
 """Bits of a weight in each type, scales included."""
 PACKED = "packed"
 """Option for a quantised model: every weight in the type that holds its grid."""
@@ -64,7 +73,8 @@ def check_width(name: str, shape: tuple[int, ...], kind: Kind) -> None:
     if kind not in _PLAIN and width % BLOCK:
         fitting = f"{width // BLOCK * BLOCK} or {-(-width // BLOCK) * BLOCK}" if width > BLOCK else str(BLOCK)
         raise UsageError(
-            f"{kind.name} stores weights in blocks of {BLOCK}, and {name} is {width} wide: use --type f16, or prune to a multiple of {BLOCK} ({fitting})"
+            f"{kind.name} stores weights in blocks of {BLOCK}, and {name} is {width} wide: use --type f16, or"
+            f" prune to a multiple of {BLOCK} ({fitting})"
         )
 
 
@@ -79,7 +89,9 @@ def pack(name: str, tensor: Tensor, kind: Kind) -> NDArray[Any]:
     if kind in _PLAIN:
         plain = tensor.to(_PLAIN[kind])
         if plain.dtype != tensor.dtype and not finite(plain):
-            raise UsageError(f"{name} has weights beyond the range of {kind.name.lower()}: use --type bf16 or f32")
+            raise UsageError(
+                f"{name} has weights beyond the range of {kind.name.lower()}: use --type bf16 or f32"
+            )
         return plain.contiguous().reshape(-1).view(torch.uint8).numpy()
     return _slabs(tensor.numpy(), _SLAB, lambda slab: gguf.quants.quantize(slab, kind))
 
@@ -102,4 +114,6 @@ def rounded(name: str, tensor: Tensor, kind: Kind) -> Tensor:
 def _slabs(values: NDArray[Any], step: int, change: Callable[[NDArray[Any]], NDArray[Any]]) -> NDArray[Any]:
     flat = np.ascontiguousarray(values).reshape(-1)
     # One long row each: gguf works through its input 16 rows at a time, which is slow for short ones.
-    return np.concatenate([change(flat[start : start + step].reshape(1, -1))[0] for start in range(0, len(flat), step)])
+    return np.concatenate(
+        [change(flat[start : start + step].reshape(1, -1))[0] for start in range(0, len(flat), step)]
+    )

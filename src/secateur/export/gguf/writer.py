@@ -51,24 +51,44 @@ class GgufExport:
     """
 
     def __init__(
-        self, source: Source, layout: Layout, fields: Mapping[str, Any], factors: Mapping[str, list[float]], kind: GGMLQuantizationType | Packed, head: str
+        self,
+        source: Source,
+        layout: Layout,
+        fields: Mapping[str, Any],
+        factors: Mapping[str, list[float]],
+        kind: GGMLQuantizationType | Packed,
+        head: str,
     ) -> None:
-        self._source, self._layout, self._fields = source, layout, fields
+        self._source = source
+        self._layout = layout
+        self._fields = fields
         self._factors = factors
         self._packed = kind if isinstance(kind, Packed) else None
         if isinstance(kind, Packed):
             self._kinds = {stored.name: _kind_in(source, layout, stored, kind) for stored in layout.tensors}
-            self._kind = Counter(self._kinds[stored.name] for stored in layout.tensors if set(stored.parts) & kind.grids.keys()).most_common(1)[0][0]
+            self._kind = Counter(
+                self._kinds[stored.name] for stored in layout.tensors if set(stored.parts) & kind.grids.keys()
+            ).most_common(1)[0][0]
         else:
-            self._kinds = {stored.name: kind_of(kind, stored.shape, output=head in stored.parts) for stored in layout.tensors}
+            self._kinds = {
+                stored.name: kind_of(kind, stored.shape, output=head in stored.parts)
+                for stored in layout.tensors
+            }
             self._kind = kind
         for stored in layout.tensors:
-            check_width(stored.parts[0] if stored.parts else stored.name, stored.shape, self._kinds[stored.name])
+            check_width(
+                stored.parts[0] if stored.parts else stored.name, stored.shape, self._kinds[stored.name]
+            )
 
     def rounded(self) -> Source:
         """Return the model with every weight as the file holds it."""
         whole = self._packed.grids if self._packed else {}
-        kinds = {part: self._kinds[stored.name] for stored in self._layout.tensors for part in stored.parts if part not in whole}
+        kinds = {
+            part: self._kinds[stored.name]
+            for stored in self._layout.tensors
+            for part in stored.parts
+            if part not in whole
+        }
         return _Rounded(self._source, kinds)
 
     def write(self, path: Path, progress: Progress) -> None:
@@ -76,14 +96,18 @@ class GgufExport:
         writer = GGUFWriter(path, self._layout.arch)
         for key, value in self._fields.items():
             _add(writer, key, value)
-        writer.add_file_type(LlamaFileType.ALL_F32 if self._kind.name == "F32" else LlamaFileType[f"MOSTLY_{self._kind.name}"])
+        writer.add_file_type(
+            LlamaFileType.ALL_F32 if self._kind.name == "F32" else LlamaFileType[f"MOSTLY_{self._kind.name}"]
+        )
         writer.add_quantization_version(_QUANTIZATION_VERSION)
         vectors = {name: np.array(values, dtype=np.float32) for name, values in self._factors.items()}
         for name, vector in vectors.items():
             writer.add_tensor_info(name, vector.shape, vector.dtype, vector.nbytes)
         for stored in self._layout.tensors:
             kind = self._kinds[stored.name]
-            writer.add_tensor_info(stored.name, stored.shape, np.dtype(np.float32), nbytes(stored.shape, kind), raw_dtype=kind)
+            writer.add_tensor_info(
+                stored.name, stored.shape, np.dtype(np.float32), nbytes(stored.shape, kind), raw_dtype=kind
+            )
         try:
             writer.write_header_to_file()
             writer.write_kv_data_to_file()
@@ -108,7 +132,9 @@ class GgufExport:
             return torch.full(stored.shape, stored.add)
         tensor = _arranged(stored, [self._source.read(part).float() for part in stored.parts])
         if not finite(tensor):
-            raise SourceError(f"{self._source.ref}: {stored.parts[0]} holds NaN or infinite weights; get the model again")
+            raise SourceError(
+                f"{self._source.ref}: {stored.parts[0]} holds NaN or infinite weights; get the model again"
+            )
         return tensor + stored.add if stored.add else tensor
 
 
@@ -116,7 +142,10 @@ def _kind_in(source: Source, layout: Layout, stored: Stored, packed: Packed) -> 
     """Return the type of a tensor of a quantised model: that of its grid, 8 bits outside the blocks, and no rounding for the rest."""
     grids = {packed.grids.get(part) for part in stored.parts}
     if len(grids) > 1:
-        raise UsageError(f"{layout.arch} files hold {', '.join(stored.parts)} as one tensor, and they lie on different grids: export with --type f16")
+        raise UsageError(
+            f"{layout.arch} files hold {', '.join(stored.parts)} as one tensor, and they lie on different"
+            " grids: export with --type f16"
+        )
     grid = grids.pop() if grids else None
     if grid is not None:
         return kind_of_grid(stored.parts[0], grid)

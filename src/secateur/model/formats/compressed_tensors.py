@@ -23,8 +23,13 @@ from secateur.tensors.source import Source
 from secateur_runtime.errors import MissingExtraError, SourceError, UnsupportedModelError
 from secateur_runtime.kernels.quantized import BITS, Codes, Grid, packed_words
 
-_METHOD, _FORMAT = "compressed-tensors", "pack-quantized"
-_PACKED, _SCALE, _SHAPE, _ZERO, _ORDER = "_packed", "_scale", "_shape", "_zero_point", "_g_idx"
+_METHOD = "compressed-tensors"
+_FORMAT = "pack-quantized"
+_PACKED = "_packed"
+_SCALE = "_scale"
+_SHAPE = "_shape"
+_ZERO = "_zero_point"
+_ORDER = "_g_idx"
 _PARTS = (_PACKED, _SCALE, _SHAPE, _ZERO, _ORDER)
 
 
@@ -33,14 +38,20 @@ def require_packing() -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
     try:
         from compressed_tensors.compressors.pack_quantized.helpers import pack_to_int32, unpack_from_int32
     except ImportError:
-        raise MissingExtraError("quantised folders need the compressed-tensors package: pip install 'secateur[quantize]'") from None
+        raise MissingExtraError(
+            "quantised folders need the compressed-tensors package: pip install 'secateur[quantize]'"
+        ) from None
     return pack_to_int32, unpack_from_int32
 
 
 def packed_tensors(name: str, codes: Codes) -> dict[str, Tensor]:
     """Return what a folder stores for the weight `name`."""
     pack, _ = require_packing()
-    stored = {_PACKED: pack(codes.values, codes.grid.bits), _SCALE: codes.scales.contiguous(), _SHAPE: torch.tensor(codes.values.shape)}
+    stored = {
+        _PACKED: pack(codes.values, codes.grid.bits),
+        _SCALE: codes.scales.contiguous(),
+        _SHAPE: torch.tensor(codes.values.shape),
+    }
     if codes.zeros is not None:
         stored[_ZERO] = pack(codes.zeros, codes.grid.bits, packed_dim=0)
     return {name + part: tensor for part, tensor in stored.items()}
@@ -65,17 +76,33 @@ def quantization_config(grids: Mapping[str, Grid], plain: list[str]) -> dict[str
     for name, grid in grids.items():
         kinds.setdefault(grid, []).append(name.removesuffix(".weight"))
     groups = {
-        f"group_{index}": {"targets": ["Linear"] if len(kinds) == 1 else names, "weights": _weights(grid), "format": _FORMAT}
+        f"group_{index}": {
+            "targets": ["Linear"] if len(kinds) == 1 else names,
+            "weights": _weights(grid),
+            "format": _FORMAT,
+        }
         for index, (grid, names) in enumerate(kinds.items())
     }
     ignore = [name.removesuffix(".weight") for name in (HEAD, *plain)]
-    config = {"quant_method": _METHOD, "format": _FORMAT, "quantization_status": "compressed", "config_groups": groups, "ignore": ignore}
+    config = {
+        "quant_method": _METHOD,
+        "format": _FORMAT,
+        "quantization_status": "compressed",
+        "config_groups": groups,
+        "ignore": ignore,
+    }
     # Otherwise transformers makes room for zero points that are not packed, and then refuses the packed ones.
     return config if all(grid.symmetric for grid in kinds) else {**config, "dequantize": True}
 
 
 def _weights(grid: Grid) -> dict[str, Any]:
-    return {"num_bits": grid.bits, "type": "int", "symmetric": grid.symmetric, "strategy": "group", "group_size": grid.group}
+    return {
+        "num_bits": grid.bits,
+        "type": "int",
+        "symmetric": grid.symmetric,
+        "strategy": "group",
+        "group_size": grid.group,
+    }
 
 
 def open_folder(path: Path, ref: str) -> Source:
@@ -84,13 +111,26 @@ def open_folder(path: Path, ref: str) -> Source:
     config = folder.config.get(CONFIG_KEY)
     if config is None:
         return folder
-    method, form = (str(config.get(key)) if isinstance(config, dict) else "" for key in ("quant_method", "format"))
+    method, form = (
+        str(config.get(key)) if isinstance(config, dict) else "" for key in ("quant_method", "format")
+    )
     if method == SPARSE:
         return SparseSource(folder, config)
-    groups = config.get("config_groups", {}).values() if isinstance(config, dict) and isinstance(config.get("config_groups"), dict) else ()
-    known = method == _METHOD and form == _FORMAT and not any(isinstance(group, dict) and group.get("input_activations") for group in groups)
+    groups = (
+        config.get("config_groups", {}).values()
+        if isinstance(config, dict) and isinstance(config.get("config_groups"), dict)
+        else ()
+    )
+    known = (
+        method == _METHOD
+        and form == _FORMAT
+        and not any(isinstance(group, dict) and group.get("input_activations") for group in groups)
+    )
     if not known:
-        raise UnsupportedModelError(f"not supported because {ref} is quantised as {method} {form}: of quantised folders only {_METHOD} {_FORMAT} is read")
+        raise UnsupportedModelError(
+            f"not supported because {ref} is quantised as {method} {form}: of quantised folders only"
+            f" {_METHOD} {_FORMAT} is read"
+        )
     return PackedSource(folder)
 
 
@@ -107,7 +147,9 @@ class PackedSource(CodedSource):
     def codes(self, name: str) -> Codes:
         """Return a quantised weight as it is stored."""
         parts = (_PACKED, _SCALE) if self.grids[name].symmetric else (_PACKED, _SCALE, _ZERO)
-        return unpacked(name, self.grids[name], {name + part: self._folder.read(name + part) for part in parts})
+        return unpacked(
+            name, self.grids[name], {name + part: self._folder.read(name + part) for part in parts}
+        )
 
     def unpacked(self, name: str) -> Tensor:
         """Return a quantised weight, float32."""
@@ -116,8 +158,13 @@ class PackedSource(CodedSource):
 
 def _shape(folder: FolderSource, name: str) -> tuple[int, int]:
     if name + _ORDER in folder.tensors:
-        raise UnsupportedModelError(f"not supported because the groups of {name} are out of order ({name + _ORDER}): quantise it without activation order")
-    if name + _SCALE not in folder.tensors or folder.tensors.get(name + _SHAPE, TensorInfo((), "")).shape != (2,):
+        raise UnsupportedModelError(
+            f"not supported because the groups of {name} are out of order ({name + _ORDER}): quantise it"
+            " without activation order"
+        )
+    if name + _SCALE not in folder.tensors or folder.tensors.get(name + _SHAPE, TensorInfo((), "")).shape != (
+        2,
+    ):
         raise SourceError(f"{folder.ref}: {name}{_SCALE} or {name}{_SHAPE} is missing: get the folder again")
     rows, columns = folder.read(name + _SHAPE).tolist()
     return int(rows), int(columns)
@@ -125,12 +172,22 @@ def _shape(folder: FolderSource, name: str) -> tuple[int, int]:
 
 def _grid(folder: FolderSource, name: str, columns: int) -> Grid:
     """Return the grid that the stored shapes mean; raises SourceError where they mean none."""
-    (rows, words), scales = folder.tensors[name + _PACKED].shape, folder.tensors[name + _SCALE].shape
+    rows, words = folder.tensors[name + _PACKED].shape
+    scales = folder.tensors[name + _SCALE].shape
     bits = words * 32 // max(columns, 1)
     # Fewer columns than a word has bits could have been packed at two widths.
-    whole = columns >= 32 and len(scales) == 2 and scales[0] == rows and scales[1] and columns % scales[1] == 0
+    whole = (
+        columns >= 32 and len(scales) == 2 and scales[0] == rows and scales[1] and columns % scales[1] == 0
+    )
     zeros = folder.tensors.get(name + _ZERO)
-    fits = whole and bits in BITS and words == packed_words(columns, bits) and (zeros is None or zeros.shape == (packed_words(rows, bits), scales[1]))
+    fits = (
+        whole
+        and bits in BITS
+        and words == packed_words(columns, bits)
+        and (zeros is None or zeros.shape == (packed_words(rows, bits), scales[1]))
+    )
     if not fits:
-        raise SourceError(f"{folder.ref}: {name} is packed in a shape that does not fit its scales: get the folder again")
+        raise SourceError(
+            f"{folder.ref}: {name} is packed in a shape that does not fit its scales: get the folder again"
+        )
     return Grid(bits=bits, group=columns // scales[1], symmetric=zeros is None)

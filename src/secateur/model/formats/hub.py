@@ -19,9 +19,15 @@ def download(ref: str) -> Path:
     except GatedRepoError:
         reason = "its licence must be accepted first: do so on the model's page, then run `hf auth login`"
     except (RepositoryNotFoundError, HFValidationError):
-        reason = "neither a folder here nor a model on the hub: check the spelling (private models need `hf auth login`)"
+        reason = (
+            "neither a folder here nor a model on the hub: check the spelling (private models need `hf auth"
+            " login`)"
+        )
     # A download fails in as many ways as there are layers under it, and the HTTP library differs between hub versions.
     except Exception as error:  # noqa: BLE001
         first = str(error).strip().partition("\n")[0].rstrip(".")
-        reason = f"not on this machine, and the hub cannot be reached ({first}): go online once, or give the path of a folder or a .gguf file"
+        reason = (
+            f"not on this machine, and the hub cannot be reached ({first}): go online once, or give the path"
+            " of a folder or a .gguf file"
+        )
     raise SourceError(f"{ref}: {reason}")

@@ -34,12 +34,17 @@ def open_source(ref: str) -> Source:
         return GgufSource(builtin_path(ref), ref)
     if _HUB_ID.fullmatch(ref) and path.suffix != ".gguf":
         return open_folder(download(ref), ref)
-    raise SourceError(f"{ref} does not exist{nearest(ref, BUILTINS)}: give a model folder, a .gguf file, a hub id such as org/name, or {', '.join(BUILTINS)}")
+    raise SourceError(
+        f"{ref} does not exist{nearest(ref, BUILTINS)}: give a model folder, a .gguf file, a hub id such as"
+        f" org/name, or {', '.join(BUILTINS)}"
+    )
 
 
 def hub_name(ref: str) -> str:
     """Return the hub id that `ref` names, or nothing where it names something on this machine."""
-    return ref if _HUB_ID.fullmatch(ref) and not Path(ref).expanduser().exists() and ref not in BUILTINS else ""
+    return (
+        ref if _HUB_ID.fullmatch(ref) and not Path(ref).expanduser().exists() and ref not in BUILTINS else ""
+    )
 
 
 def _open_file(path: Path, ref: str) -> Source:
@@ -52,7 +57,8 @@ def _open_file(path: Path, ref: str) -> Source:
 
 def read_as(source: Source, name: str, dtype: torch.dtype) -> Tensor:
     """Return a tensor in another type; a large one never lies in memory whole in its own."""
-    tensor, start = torch.empty(source.tensors[name].shape, dtype=dtype), 0
+    tensor = torch.empty(source.tensors[name].shape, dtype=dtype)
+    start = 0
     for piece in source.pieces(name):
         tensor[start : start + len(piece)] = piece
         start += len(piece)

@@ -21,12 +21,19 @@ class CodedSource(Derived):
     grids: name of a quantised weight -> its grid; `codes` gives these as they are.
     """
 
-    def __init__(self, folder: FolderSource, grids: Mapping[str, Grid], whole: Mapping[str, TensorInfo], parts: Set[str]) -> None:
+    def __init__(
+        self,
+        folder: FolderSource,
+        grids: Mapping[str, Grid],
+        whole: Mapping[str, TensorInfo],
+        parts: Set[str],
+    ) -> None:
         super().__init__(folder)
         self.path = folder.path
         self.config = {key: value for key, value in folder.config.items() if key != CONFIG_KEY}
         self.grids = grids
-        self._folder, self._whole = folder, whole
+        self._folder = folder
+        self._whole = whole
         self.tensors = {**{name: info for name, info in folder.tensors.items() if name not in parts}, **whole}
 
     @abstractmethod

@@ -36,7 +36,9 @@ def read_into(file: BinaryIO, path: Path, offset: int, tensor: Tensor) -> None:
     except OSError as error:
         raise SourceError(f"cannot read {path}: {error.strerror or error}") from None
     if got != len(view):
-        raise SourceError(f"{path} ended {len(view) - got} bytes early: it changed while it was read; get the file again")
+        raise SourceError(
+            f"{path} ended {len(view) - got} bytes early: it changed while it was read; get the file again"
+        )
 
 
 def digest_files(paths: Iterable[Path]) -> str:

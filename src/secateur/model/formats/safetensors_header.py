@@ -10,7 +10,18 @@ from typing import Any, TypeGuard
 
 from secateur_runtime.errors import SourceError
 
-ITEM_BYTES = {"BF16": 2, "F16": 2, "F32": 4, "F64": 8, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+ITEM_BYTES = {
+    "BF16": 2,
+    "F16": 2,
+    "F32": 4,
+    "F64": 8,
+    "I64": 8,
+    "I32": 4,
+    "I16": 2,
+    "I8": 1,
+    "U8": 1,
+    "BOOL": 1,
+}
 _MAX_HEADER = 100_000_000
 
 
@@ -68,11 +79,16 @@ def _place(path: Path, header: dict[str, Any], start: int, size: int) -> dict[st
 def _row(path: Path, name: str, entry: object) -> tuple[str, tuple[int, ...], str, int, int]:
     if not isinstance(entry, dict):
         raise _damaged(path, f"tensor {name!r} is not described")
-    dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
+    dtype = entry.get("dtype")
+    shape = entry.get("shape")
+    offsets = entry.get("data_offsets")
     if not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:
         raise _damaged(path, f"tensor {name!r} has no usable shape or offsets")
     if not isinstance(dtype, str) or dtype not in ITEM_BYTES:
-        raise SourceError(f"{path}: tensor {name!r} is stored as {dtype!r}, which cannot be pruned; convert the model to bfloat16")
+        raise SourceError(
+            f"{path}: tensor {name!r} is stored as {dtype!r}, which cannot be pruned; convert the model to"
+            " bfloat16"
+        )
     begin, end = offsets
     if end - begin != prod(shape) * ITEM_BYTES[dtype]:
         raise _damaged(path, f"tensor {name!r} of shape {shape} and type {dtype} has {end - begin} bytes")

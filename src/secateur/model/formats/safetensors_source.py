@@ -19,7 +19,8 @@ from secateur.model.formats.raw_reads import digest_files, read_into, row_spans
 from secateur.model.formats.safetensors_header import StoredTensor, read_safetensors
 from secateur_runtime.errors import SourceError
 
-SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
 _DTYPES = {
     "BF16": torch.bfloat16,
     "F16": torch.float16,
@@ -60,7 +61,9 @@ class FolderSource:
         self._digest = ""
         if self.config.get("tie_word_embeddings"):
             self._stored.pop(HEAD, None)
-        self.tensors: Mapping[str, TensorInfo] = {name: TensorInfo(stored.shape, stored.dtype) for name, stored in self._stored.items()}
+        self.tensors: Mapping[str, TensorInfo] = {
+            name: TensorInfo(stored.shape, stored.dtype) for name, stored in self._stored.items()
+        }
 
     def read(self, name: str) -> Tensor:
         """Return one tensor in its stored type, owned by the caller; raises SourceError if its file changed."""
@@ -88,7 +91,9 @@ class FolderSource:
         # transformers and tokenizers raise anything, bare Exception included, for a damaged tokenizer file.
         except Exception as error:  # noqa: BLE001
             reason = str(error).strip().partition("\n")[0]
-            raise SourceError(f"the tokenizer in {self.path} cannot be loaded ({reason}); get the tokenizer files again") from None
+            raise SourceError(
+                f"the tokenizer in {self.path} cannot be loaded ({reason}); get the tokenizer files again"
+            ) from None
 
     def copy_companions(self, folder: Path) -> None:
         """Copy tokenizer, chat template and generation config into `folder`; raises SourceError where there is no tokenizer."""
@@ -105,14 +110,20 @@ class FolderSource:
             return {}
         from transformers import PreTrainedConfig
 
-        said = {"name_or_path": str(self.path), **{key: self.config[key] for key in _NAMES if key in self.config}}
+        said = {
+            "name_or_path": str(self.path),
+            **{key: self.config[key] for key in _NAMES if key in self.config},
+        }
         config: Any = PreTrainedConfig(**said)
         config.model_type = self.config["model_type"]
         return {"config": config}
 
     def _require_tokenizer(self) -> None:
         if not any((self.path / name).is_file() for name in _VOCABULARIES):
-            raise SourceError(f"{self.path} has no tokenizer: copy tokenizer.json and tokenizer_config.json of the model into it")
+            raise SourceError(
+                f"{self.path} has no tokenizer: copy tokenizer.json and tokenizer_config.json of the model"
+                " into it"
+            )
 
 
 def _read(stored: StoredTensor) -> Tensor:
@@ -145,18 +156,32 @@ def _shards(path: Path) -> list[Path]:
         return [path / SINGLE]
     if not (path / INDEX).is_file():
         pickled = next((file.name for pattern in _PICKLES for file in path.glob(pattern)), "")
-        reason = f"only {pickled}, which can run code when it is opened: save the model with safe_serialization=True" if pickled else "no model.safetensors"
-        raise SourceError(f"{path} has {reason}" if pickled else f"{path} has {reason}: get the whole model folder")
+        reason = (
+            f"only {pickled}, which can run code when it is opened: save the model with"
+            " safe_serialization=True"
+            if pickled
+            else "no model.safetensors"
+        )
+        raise SourceError(
+            f"{path} has {reason}" if pickled else f"{path} has {reason}: get the whole model folder"
+        )
     names = sorted(set(_weight_map(path).values()))
     missing = [name for name in names if not (path / name).is_file()]
     if missing:
-        raise SourceError(f"{path} lacks {len(missing)} of the {len(names)} shards its index lists, such as {missing[0]}: get them again")
+        raise SourceError(
+            f"{path} lacks {len(missing)} of the {len(names)} shards its index lists, such as {missing[0]}:"
+            " get them again"
+        )
     return [path / name for name in names]
 
 
 def _weight_map(path: Path) -> dict[str, str]:
     weights = _read_json(path / INDEX, "get it again").get("weight_map")
-    usable = isinstance(weights, dict) and weights and all(isinstance(name, str) and name == Path(name).name for name in weights.values())
+    usable = (
+        isinstance(weights, dict)
+        and weights
+        and all(isinstance(name, str) and name == Path(name).name for name in weights.values())
+    )
     if not usable:
         raise SourceError(f"{path / INDEX} has no usable weight_map: get it again")
     assert isinstance(weights, dict)
@@ -168,10 +193,20 @@ def _tensors(path: Path, shards: list[Path]) -> dict[str, StoredTensor]:
     for shard in shards:
         for name, stored in read_safetensors(shard).items():
             if name in found:
-                raise SourceError(f"{path}: tensor {name!r} is both in {found[name].path.name} and in {shard.name}; get the shards again")
+                raise SourceError(
+                    f"{path}: tensor {name!r} is both in {found[name].path.name} and in {shard.name}; get the"
+                    " shards again"
+                )
             found[name] = stored
     if shards[0].name != SINGLE:
-        absent = [name for name, shard in _weight_map(path).items() if name not in found or found[name].path.name != shard]
+        absent = [
+            name
+            for name, shard in _weight_map(path).items()
+            if name not in found or found[name].path.name != shard
+        ]
         if absent:
-            raise SourceError(f"{path}: the index lists tensors that its shards do not hold, such as {absent[0]}; get the shards again")
+            raise SourceError(
+                f"{path}: the index lists tensors that its shards do not hold, such as {absent[0]}; get the"
+                " shards again"
+            )
     return found

@@ -27,8 +27,12 @@ from secateur_runtime.errors import SourceError, UnsupportedModelError, UsageErr
 from secateur_runtime.kernels.bitmask import Packed
 from secateur_runtime.kernels.quantized import Codes, Grid
 
-METHOD, VERSION = "secateur-sparse", 1
-_MASK, _COUNT, _VALUES, _SCALE = "_mask", "_count", "_values", "_scale"
+METHOD = "secateur-sparse"
+VERSION = 1
+_MASK = "_mask"
+_COUNT = "_count"
+_VALUES = "_values"
+_SCALE = "_scale"
 _PARTS = (_MASK, _COUNT, _VALUES, _SCALE)
 _BF16 = "bf16"
 
@@ -41,13 +45,25 @@ def sparse_tensors(name: str, packed: Packed) -> dict[str, Tensor]:
 
 def sparse_config(stored: Mapping[str, tuple[tuple[int, int], Grid | None]]) -> dict[str, Any]:
     """Return the part of `config.json` that says which weights lack their zeros; `stored` is name -> shape and grid."""
-    weights = {name: {"shape": list(shape), "stored": str(grid) if grid else _BF16} for name, (shape, grid) in stored.items()}
+    weights = {
+        name: {"shape": list(shape), "stored": str(grid) if grid else _BF16}
+        for name, (shape, grid) in stored.items()
+    }
     return {"quant_method": METHOD, "version": VERSION, "weights": weights}
 
 
-def put_together(name: str, shape: tuple[int, int], grid: Grid | None, stored: Mapping[str, Tensor]) -> Packed:
+def put_together(
+    name: str, shape: tuple[int, int], grid: Grid | None, stored: Mapping[str, Tensor]
+) -> Packed:
     """Return the weight `name` of `stored`, which holds what `sparse_tensors` makes; raises SourceError where its parts do not fit."""
-    packed = Packed(shape, grid, stored[name + _MASK], stored[name + _COUNT], stored[name + _VALUES], stored.get(name + _SCALE))
+    packed = Packed(
+        shape,
+        grid,
+        stored[name + _MASK],
+        stored[name + _COUNT],
+        stored[name + _VALUES],
+        stored.get(name + _SCALE),
+    )
     packed.check(name)
     return packed
 
@@ -60,13 +76,19 @@ class SparseSource(CodedSource):
 
     def __init__(self, folder: FolderSource, config: Mapping[str, Any]) -> None:
         if config.get("version") != VERSION or isinstance(config.get("version"), bool):
-            raise UnsupportedModelError(f"{folder.ref} is stored in version {config.get('version')} of {METHOD}, and only {VERSION} is known: update secateur")
+            raise UnsupportedModelError(
+                f"{folder.ref} is stored in version {config.get('version')} of {METHOD}, and only {VERSION}"
+                " is known: update secateur"
+            )
         weights = config.get("weights")
         if not isinstance(weights, dict) or not weights:
             raise SourceError(f"{folder.ref}: its config lists no sparse weights: get config.json again")
         self._described = {name: _described(folder, name, entry) for name, entry in weights.items()}
         grids = {name: grid for name, (_, grid) in self._described.items() if grid is not None}
-        whole = {name: TensorInfo(shape, str(grid) if grid else "BF16") for name, (shape, grid) in self._described.items()}
+        whole = {
+            name: TensorInfo(shape, str(grid) if grid else "BF16")
+            for name, (shape, grid) in self._described.items()
+        }
         super().__init__(folder, grids, whole, {name + part for name in weights for part in _PARTS})
 
     @property
@@ -77,7 +99,11 @@ class SparseSource(CodedSource):
     def packed(self, name: str) -> Packed:
         """Return a sparse weight as it is stored; raises SourceError where its parts do not fit each other."""
         shape, grid = self._described[name]
-        stored = {name + part: self._folder.read(name + part) for part in _PARTS if name + part in self._folder.tensors}
+        stored = {
+            name + part: self._folder.read(name + part)
+            for part in _PARTS
+            if name + part in self._folder.tensors
+        }
         return put_together(name, shape, grid, stored)
 
     def codes(self, name: str) -> Codes:
@@ -93,15 +119,25 @@ class SparseSource(CodedSource):
 
 def _described(folder: FolderSource, name: str, entry: object) -> tuple[tuple[int, int], Grid | None]:
     shape, stored = (entry.get("shape"), entry.get("stored")) if isinstance(entry, dict) else (None, None)
-    sizes = isinstance(shape, list) and len(shape) == 2 and all(type(size) is int and size > 0 for size in shape)
+    sizes = (
+        isinstance(shape, list) and len(shape) == 2 and all(type(size) is int and size > 0 for size in shape)
+    )
     if not sizes or not isinstance(stored, str) or name in folder.tensors:
-        raise SourceError(f"{folder.ref}: what config.json says of the sparse weight {name} cannot be: get it again")
+        raise SourceError(
+            f"{folder.ref}: what config.json says of the sparse weight {name} cannot be: get it again"
+        )
     assert isinstance(shape, list)
     try:
         grid = None if stored == _BF16 else Grid.parse(stored)
     except UsageError:
-        raise SourceError(f"{folder.ref}: {name} is stored as {stored!r}, which is unknown: get config.json again, or update secateur") from None
+        raise SourceError(
+            f"{folder.ref}: {name} is stored as {stored!r}, which is unknown: get config.json again, or"
+            " update secateur"
+        ) from None
     missing = [part for part in _PARTS[: 4 if grid else 3] if name + part not in folder.tensors]
     if missing or (grid is None and name + _SCALE in folder.tensors):
-        raise SourceError(f"{folder.ref}: {name}{missing[0] if missing else _SCALE} is {'missing' if missing else 'not expected'}: get the folder again")
+        raise SourceError(
+            f"{folder.ref}: {name}{missing[0] if missing else _SCALE} is"
+            f" {'missing' if missing else 'not expected'}: get the folder again"
+        )
     return (shape[0], shape[1]), grid

@@ -37,10 +37,15 @@ class Fold:
 
 def hidden_folds(graph: Graph, kept: int) -> dict[str, Fold]:
     """Return how the tensors that depend on the number of channels are stored once `kept` of them are left."""
-    family, factor = FAMILIES[graph.family], sqrt(graph.hidden_size / kept)
+    family = FAMILIES[graph.family]
+    factor = sqrt(graph.hidden_size / kept)
     if factor == 1:
         return {}
-    norms = [part.tensor for part in graph.hidden.slices if len(graph.tensors[part.tensor].shape) == 1 and part.tensor.endswith("norm.weight")]
+    norms = [
+        part.tensor
+        for part in graph.hidden.slices
+        if len(graph.tensors[part.tensor].shape) == 1 and part.tensor.endswith("norm.weight")
+    ]
     folds = dict.fromkeys(norms, Fold(factor, family.norm_offset))
     if family.scaled_embeddings:
         folds[EMBED] = Fold(factor)
@@ -59,7 +64,8 @@ class Narrowed(Derived):
     def __init__(self, source: Source, graph: Graph, kept: tuple[int, ...], dtype: torch.dtype) -> None:
         super().__init__(source)
         self.folds = hidden_folds(graph, len(kept))
-        self._dtype, self._outside = dtype, frozenset(graph.outside)
+        self._dtype = dtype
+        self._outside = frozenset(graph.outside)
         self._slices = {part.tensor: part for part in graph.hidden.slices}
         alive = torch.zeros(graph.hidden_size, dtype=torch.bool)
         alive[list(kept)] = True
@@ -67,7 +73,8 @@ class Narrowed(Derived):
 
     def stored(self, name: str) -> Tensor:
         """Return a tensor as it is stored, but with every channel; it never lies in memory whole in another type."""
-        tensor, start = torch.empty(self.tensors[name].shape, dtype=self._dtype), 0
+        tensor = torch.empty(self.tensors[name].shape, dtype=self._dtype)
+        start = 0
         for piece in self._source.pieces(name):
             tensor[start : start + len(piece)] = self._as_stored(name, piece)
             start += len(piece)

@@ -21,7 +21,11 @@ class Merged(Derived):
         super().__init__(source)
         self.merge = merge
         self._prefixes = {str(block.index): block.prefix for block in graph.blocks}
-        self._owner = {name: (str(block.index), name.removeprefix(block.prefix)) for block in graph.blocks for name in block.tensors}
+        self._owner = {
+            name: (str(block.index), name.removeprefix(block.prefix))
+            for block in graph.blocks
+            for name in block.tensors
+        }
 
     def read(self, name: str) -> Tensor:
         """Return a tensor, float32 where others were merged into it, owned by the caller."""

@@ -45,9 +45,17 @@ class Biased(Derived):
         super().__init__(source)
         self.config = {**source.config, **dict.fromkeys(sorted(flags), True)}
         family = family_of(self.config)
-        own = [tensor_shapes(family, self.config, block.index, block.shape, graph.hidden_size) for block in graph.blocks]
-        self._added = {name: shape for shapes in own for name, shape in shapes.items() if name not in source.tensors}
-        infos = {name: TensorInfo(shape, source.tensors[name.removesuffix("bias") + "weight"].dtype) for name, shape in self._added.items()}
+        own = [
+            tensor_shapes(family, self.config, block.index, block.shape, graph.hidden_size)
+            for block in graph.blocks
+        ]
+        self._added = {
+            name: shape for shapes in own for name, shape in shapes.items() if name not in source.tensors
+        }
+        infos = {
+            name: TensorInfo(shape, source.tensors[name.removesuffix("bias") + "weight"].dtype)
+            for name, shape in self._added.items()
+        }
         self.tensors = {**source.tensors, **infos}
 
     def read(self, name: str) -> Tensor:

@@ -37,7 +37,8 @@ def check_rotation(model: Graph, config: Mapping[str, Any]) -> None:
     family = family_of(config)
     if len(family.attn_norms) > 1:
         raise UsageError(
-            f"a {family.name} block scales what it adds to the states ({family.attn_norms[1]}), which no rotation passes: use --rotate heads, or leave it out"
+            f"a {family.name} block scales what it adds to the states ({family.attn_norms[1]}), which no"
+            " rotation passes: use --rotate heads, or leave it out"
         )
 
 
@@ -73,8 +74,10 @@ class Rotated(Derived):
             yield from self._source.pieces(name)
 
     def _inside(self, name: str, block: Block) -> Tensor:
-        tensor, (module, _, leaf) = self._source.read(name), name.removeprefix(block.prefix).rpartition(".")
-        states, family = self.rotation.states, self._family
+        tensor = self._source.read(name)
+        module, _, leaf = name.removeprefix(block.prefix).rpartition(".")
+        states = self.rotation.states
+        family = self._family
         if states is not None and module in (*family.attn_norms, *family.ffn_norms):
             return self._plain(name)
         turned = tensor.double()
@@ -89,7 +92,8 @@ class Rotated(Derived):
 
     def _turned_heads(self, name: str, tensor: Tensor, block: Block) -> Tensor:
         """Return a tensor with the values of each head, or what reads them, rotated."""
-        turns, size = self.rotation.heads[block.index], block.shape.head_dim
+        turns = self.rotation.heads[block.index]
+        size = block.shape.head_dim
         outputs = f"{block.prefix}{self._family.o}.weight"
         if name == outputs:
             each = turns.repeat_interleave(block.shape.n_heads // block.shape.n_kv_heads, 0)

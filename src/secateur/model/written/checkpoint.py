@@ -62,11 +62,16 @@ class Checkpoint:
 
     def write_json(self, name: str, body: Mapping[str, Any]) -> None:
         """Write a JSON file beside the shards."""
-        (self.partial / name).write_text(json.dumps(body, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+        (self.partial / name).write_text(
+            json.dumps(body, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
 
     def write_index(self) -> None:
         """Write `model.safetensors.index.json`."""
-        self.write_json("model.safetensors.index.json", {"metadata": {"total_size": self._bytes}, "weight_map": self._weight_map})
+        self.write_json(
+            "model.safetensors.index.json",
+            {"metadata": {"total_size": self._bytes}, "weight_map": self._weight_map},
+        )
 
     def digests(self) -> dict[str, str]:
         """Return `file name -> sha256:<hex>` for every shard."""

@@ -28,4 +28,7 @@ def difference(found: Tensor, meant: Tensor) -> float:
 def accept(found: float) -> None:
     """Raise VerificationError if a relative difference is more than rounding."""
     if not found <= _TOLERANCE:
-        raise VerificationError(f"the written model does not compute what was meant (relative difference {found:.1e}); nothing was kept")
+        raise VerificationError(
+            f"the written model does not compute what was meant (relative difference {found:.1e}); nothing"
+            " was kept"
+        )

@@ -25,12 +25,21 @@ from secateur_runtime.errors import TargetError, UsageError, nearest
 GOALS = {"balanced": 1.3, "speed": 2.0, "accuracy": math.inf, "size": 2.0}
 """Goals, and how much perplexity may grow (as a factor, before training) for the sake of speed or size."""
 TYPES = ("f16", "q8_0", "q5_0", "q4_0")
-WIDTHS, DEPTHS = (0.1, 0.2, 0.3, 0.4), (0.1, 0.2, 0.3)
+WIDTHS = (0.1, 0.2, 0.3, 0.4)
+DEPTHS = (0.1, 0.2, 0.3)
 ALIGN = 32
 _CONTEXT = 4096
 _NEARLY = 0.9
 _BITS = {"q4_0": 4, "q5_0": 5}
-_SHARE = {"microcontroller": 1.0, "phone": 0.4, "board": 0.75, "mini-pc": 0.75, "laptop": 0.5, "desktop": 0.9, "server": 0.9}
+_SHARE = {
+    "microcontroller": 1.0,
+    "phone": 0.4,
+    "board": 0.75,
+    "mini-pc": 0.75,
+    "laptop": 0.5,
+    "desktop": 0.9,
+    "server": 0.9,
+}
 """Of a device's memory, by kind: what a model may have where the user does not say."""
 
 
@@ -114,7 +123,9 @@ def advise(
     model = open_model(src)
     tokens = _context(model, context)
     profile = find_device(device, progress or Silent())
-    room = said or (probe().available if device == LOCAL else int(_SHARE[profile.kind] * profile.figure("memory")))
+    room = said or (
+        probe().available if device == LOCAL else int(_SHARE[profile.kind] * profile.figure("memory"))
+    )
     clock = clock_of(profile, remembered() if device != LOCAL else None)
     options = _options(model, profile, clock, tokens, room)
     best = choose(options, goal)
@@ -128,7 +139,14 @@ def advise(
         assumed=said is None,
         best=best,
         options=tuple(options),
-        verdicts=verdicts(profile, clock, Sizes(model, profile, tokens), best.type if best else TYPES[-1], (WIDTHS[1], DEPTHS[0], ALIGN), verbs),
+        verdicts=verdicts(
+            profile,
+            clock,
+            Sizes(model, profile, tokens),
+            best.type if best else TYPES[-1],
+            (WIDTHS[1], DEPTHS[0], ALIGN),
+            verbs,
+        ),
         steps=_steps(model, src, best, profile, verbs) if best else (),
         would=() if best else tuple(_would(model, profile, tokens, room, options)),
         notes=tuple(_notes(profile, best, goal)),
@@ -161,43 +179,90 @@ def _options(model: Opened, profile: Profile, clock: Clock, context: int, room: 
             taken = sizes.taken(cut, stored)
             perplexity, measured = factor(cut.kind, cut.share, stored)
             fits = taken.memory <= room and (flash is None or taken.file <= flash.value)
-            start, full = clock.speed(taken.work.at(0.0)), clock.speed(taken.work)
-            found.append(Option(cut, stored, taken.file, taken.memory, start, full, perplexity, measured, fits))
+            start = clock.speed(taken.work.at(0.0))
+            full = clock.speed(taken.work)
+            found.append(
+                Option(cut, stored, taken.file, taken.memory, start, full, perplexity, measured, fits)
+            )
     return found
 
 
-def _steps(model: Opened, src: str, best: Option, profile: Profile, verbs: Collection[str]) -> tuple[Step, ...]:
+def _steps(
+    model: Opened, src: str, best: Option, profile: Profile, verbs: Collection[str]
+) -> tuple[Step, ...]:
     """Return the commands in order: cut, train, store, judge, time."""
     name = "out/" + Path(src).name.removesuffix(".gguf")
-    steps, last = [], src
+    steps = []
+    last = src
     if best.cut.kind != "dense":
         last = f"{name}-pruned"
-        how = _width(model, best) if best.cut.kind == "width" else ("--method", "depth", "--drop-layers", str(len(best.cut.drop)))
-        steps.append(Step(("prune", src, "-o", last, *how), "first, while the weights are exact: what matters is judged on them, and rounding comes after"))
+        how = (
+            _width(model, best)
+            if best.cut.kind == "width"
+            else ("--method", "depth", "--drop-layers", str(len(best.cut.drop)))
+        )
+        steps.append(
+            Step(
+                ("prune", src, "-o", last, *how),
+                "first, while the weights are exact: what matters is judged on them, and rounding comes"
+                " after",
+            )
+        )
         if "recover" in verbs:
-            steps.append(Step(("recover", last, "-o", f"{name}-recovered", "--teacher", src), "training wins back part of what the cut cost"))
+            steps.append(
+                Step(
+                    ("recover", last, "-o", f"{name}-recovered", "--teacher", src),
+                    "training wins back part of what the cut cost",
+                )
+            )
             last = f"{name}-recovered"
     if profile.processor == "mcu":
         return tuple(steps)
     if best.type in _BITS and "quantize" in verbs:
         bits = _BITS[best.type]
-        steps.append(Step(("quantize", last, "-o", f"{name}-{bits}bit", "--bits", str(bits), "--group", "32"), "GPTQ loses less than rounding to nearest"))
+        steps.append(
+            Step(
+                ("quantize", last, "-o", f"{name}-{bits}bit", "--bits", str(bits), "--group", "32"),
+                "GPTQ loses less than rounding to nearest",
+            )
+        )
         last = f"{name}-{bits}bit"
     file = f"{name}-{best.type}.gguf"
-    steps.append(Step(("export", last, "-o", file, "--type", best.type), "rounded last: the file appears only when llama.cpp computes what the model does"))
-    steps.append(Step(("eval", file, "--reference", src), "how much was really lost: ours are expectations from another model"))
+    steps.append(
+        Step(
+            ("export", last, "-o", file, "--type", best.type),
+            "rounded last: the file appears only when llama.cpp computes what the model does",
+        )
+    )
+    steps.append(
+        Step(
+            ("eval", file, "--reference", src),
+            "how much was really lost: ours are expectations from another model",
+        )
+    )
     if profile.processor == "cpu":
-        steps.append(Step(("bench", file, "--backend", "llamacpp", "--threads", str(profile.threads)), "on the device: what the prediction is worth"))
+        steps.append(
+            Step(
+                ("bench", file, "--backend", "llamacpp", "--threads", str(profile.threads)),
+                "on the device: what the prediction is worth",
+            )
+        )
     return tuple(steps)
 
 
 def _notes(profile: Profile, best: Option | None, goal: str) -> Iterator[str]:
     if best and best.perplexity > GOALS[goal]:
-        yield f"everything that fits costs more perplexity than the {GOALS[goal]:g} times of --goal {goal}: train it afterwards, or give it more memory"
+        yield (
+            f"everything that fits costs more perplexity than the {GOALS[goal]:g} times of --goal {goal}:"
+            " train it afterwards, or give it more memory"
+        )
     if best and not best.measured:
         yield "the expected perplexity goes beyond what was measured: judge it by the eval step"
     if profile.processor == "gpu":
-        yield "secateur runs llama.cpp on the CPU: on this device time the file with its own llama-bench -ngl 99"
+        yield (
+            "secateur runs llama.cpp on the CPU: on this device time the file with its own llama-bench"
+            " -ngl 99"
+        )
     if profile.processor == "mcu":
         yield "this version writes no files for microcontrollers"
     if any(not one.confirmed for one in profile.figures.values()):
@@ -218,21 +283,35 @@ def _would(model: Opened, profile: Profile, context: int, room: int, options: Se
     flash = profile.figures.get("flash")
     found = []
     if flash is not None and least.file > flash.value:
-        found.append(f"no context helps: {least.label} is a file of {least.file:,} bytes, and the flash holds {int(flash.value):,}")
+        found.append(
+            f"no context helps: {least.label} is a file of {least.file:,} bytes, and the flash holds"
+            f" {int(flash.value):,}"
+        )
     elif room - fixed >= each:
-        found.append(f"a context of {(room - fixed) // each} tokens: --ctx {(room - fixed) // each}, with {least.label}")
+        found.append(
+            f"a context of {(room - fixed) // each} tokens: --ctx {(room - fixed) // each}, with"
+            f" {least.label}"
+        )
     if flash is None:
-        found.append(f"{least.memory / 1e6:.0f} MB of memory: --ram {math.ceil(least.memory / 1e6)}M, with {least.label}")
+        found.append(
+            f"{least.memory / 1e6:.0f} MB of memory: --ram {math.ceil(least.memory / 1e6)}M, with"
+            f" {least.label}"
+        )
     limit = flash.value if flash is not None else room - (fixed - least.file)
     if limit > 0:
-        found.append(f"a model of less than {_counted(limit / (least.file / left.parameters))} parameters, stored as {least.type}, whose cache fits beside it")
+        found.append(
+            f"a model of less than {_counted(limit / (least.file / left.parameters))} parameters, stored as"
+            f" {least.type}, whose cache fits beside it"
+        )
     if others := [name for name in profile_names() if _holds(load_profile(name), least)]:
         found.append(f"another device: {', '.join(others)}")
     return found
 
 
 def _holds(profile: Profile, least: Option) -> bool:
-    return profile.processor != "mcu" and _SHARE[profile.kind] * profile.figure("memory") >= least.memory + 5e8
+    return (
+        profile.processor != "mcu" and _SHARE[profile.kind] * profile.figure("memory") >= least.memory + 5e8
+    )
 
 
 def _counted(count: float) -> str:

@@ -10,7 +10,16 @@ from pathlib import Path
 from secateur.core.progress import Progress, Silent
 from secateur.device.bandwidth import Measured, measure_machine
 from secateur.device.probe import Machine, probe
-from secateur.device.profile import LOCAL, Figure, Kind, Names, Profile, load_profile, parse_profile, write_profile
+from secateur.device.profile import (
+    LOCAL,
+    Figure,
+    Kind,
+    Names,
+    Profile,
+    load_profile,
+    parse_profile,
+    write_profile,
+)
 from secateur.pipeline.advise.decode_timing import clock_machine
 from secateur_runtime.errors import OutputError, UsageError
 
@@ -26,13 +35,16 @@ class Probed:
     profile: Profile
 
 
-def probe_device(*, threads: int | None = None, decode: bool = True, progress: Progress | None = None) -> Probed:
+def probe_device(
+    *, threads: int | None = None, decode: bool = True, progress: Progress | None = None
+) -> Probed:
     """Probe and measure this machine, and remember the result for `--device local`.
 
     threads: of every measurement; by default as many as there are free cores. decode: time llama.cpp too, half a minute.
     Raises UsageError for more threads than cores, MissingExtraError without xllamacpp.
     """
-    progress, machine = progress or Silent(), probe()
+    progress = progress or Silent()
+    machine = probe()
     count = threads or machine.free
     if not 1 <= count <= machine.cores:
         raise UsageError(f"--threads {count}: this machine lets us use {machine.cores} cores")
@@ -49,12 +61,18 @@ def probe_device(*, threads: int | None = None, decode: bool = True, progress: P
 def profile_of(machine: Machine, measured: Measured) -> Profile:
     """Return what was probed and measured as a profile; the CPU is what counts, since that is where llama.cpp runs here."""
     today = datetime.now(UTC).strftime("%Y-%m-%d")
-    told, timed = "told by the operating system", f"secateur device, {measured.threads} threads, best of several runs, {today}"
+    told = "told by the operating system"
+    timed = f"secateur device, {measured.threads} threads, best of several runs, {today}"
     figures = {
         "cores": Figure(value=float(machine.cores), source=told, confirmed=True),
         "memory": Figure(value=float(machine.memory), source=told, confirmed=True),
         "stream": Figure(value=measured.read, source=timed, confirmed=True, note="float32 matrix by vector"),
-        "matrix": Figure(value=measured.matrix, source=timed, confirmed=True, note=f"{measured.matrix_type} matrix products"),
+        "matrix": Figure(
+            value=measured.matrix,
+            source=timed,
+            confirmed=True,
+            note=f"{measured.matrix_type} matrix products",
+        ),
     }
     if machine.clock:
         figures["clock"] = Figure(value=machine.clock, source=told, confirmed=True)
@@ -85,7 +103,11 @@ def remembered() -> Profile | None:
     except (OSError, UnicodeDecodeError, UsageError):
         return None
     machine = probe()
-    same = found.isa.names == list(machine.isa) and found.figure("cores") == machine.cores and machine.cpu in found.name
+    same = (
+        found.isa.names == list(machine.isa)
+        and found.figure("cores") == machine.cores
+        and machine.cpu in found.name
+    )
     return found if same and found.rates else None
 
 

@@ -40,7 +40,11 @@ class Cut:
     @property
     def label(self) -> str:
         """The cut in words."""
-        words = {"dense": "nothing", "width": f"width: FFN -{self.share:.0%}", "depth": f"depth: {len(self.drop)} blocks"}
+        words = {
+            "dense": "nothing",
+            "width": f"width: FFN -{self.share:.0%}",
+            "depth": f"depth: {len(self.drop)} blocks",
+        }
         return words[self.kind]
 
 
@@ -58,7 +62,9 @@ class Sizes:
     """Reckons what cuts of `model` take on a device at a context of `context` tokens."""
 
     def __init__(self, model: Opened, profile: Profile, context: int) -> None:
-        self._model, self._profile, self._context = model, profile, context
+        self._model = model
+        self._profile = profile
+        self._context = context
 
     def cuts(self, widths: Sequence[float], depths: Sequence[float], align: int) -> list[Cut]:
         """Return the whole model, and what takes these shares of every FFN or of the blocks away."""
@@ -66,12 +72,19 @@ class Sizes:
         found = [Cut("dense", 0.0, {}, ())]
         groups = [group for group in graph.groups.values() if group.kind == "ffn"]
         for share in widths:
-            keep = {group.name: range(max(align, round(group.size * (1 - share) / align) * align)) for group in groups}
+            keep = {
+                group.name: range(max(align, round(group.size * (1 - share) / align) * align))
+                for group in groups
+            }
             if all(len(keep[group.name]) < group.size for group in groups):
                 found.append(Cut("width", share, keep, ()))
         inner = [block.index for block in graph.blocks[1:-1]]
         counts = sorted({round(share * len(graph.blocks)) for share in depths})
-        found += [Cut("depth", count / len(graph.blocks), {}, tuple(map(str, inner[-count:]))) for count in counts if 0 < count <= len(inner)]
+        found += [
+            Cut("depth", count / len(graph.blocks), {}, tuple(map(str, inner[-count:])))
+            for count in counts
+            if 0 < count <= len(inner)
+        ]
         return found
 
     def holds(self, stored: str) -> bool:
@@ -90,12 +103,16 @@ class Sizes:
         left = footprint(graph, cut.keep, cut.drop, 1)
         counts = kept_counts(graph, cut.keep, cut.drop)
         head = EMBED if graph.tied else HEAD
-        sizes = {name: _bytes(graph, name, count, stored, output=name == head) for name, count in counts.items()}
+        sizes = {
+            name: _bytes(graph, name, count, stored, output=name == head) for name, count in counts.items()
+        }
         alive = [block for block in graph.blocks if any(name in counts for name in block.tensors)]
         blocks = sum(sizes[name] for block in alive for name in block.tensors if name in sizes)
         file = sum(sizes.values()) + self._words
         cache = left.kv_bytes_per_token() * self._context
-        work = Work({stored: float(blocks), OUTPUT: float(sizes[head])}, len(alive), graph.vocab_size, float(cache))
+        work = Work(
+            {stored: float(blocks), OUTPUT: float(sizes[head])}, len(alive), graph.vocab_size, float(cache)
+        )
         memory = self._memory(left, cache, blocks, file, stored)
         return Taken(file, memory, work, left)
 
@@ -108,14 +125,21 @@ class Sizes:
         return _packed(tokenizer_fields(source.tokenizer(), whole_settings(self._model), SPLITS))
 
     def _memory(self, left: Footprint, cache: int, blocks: int, file: int, stored: str) -> int:
-        graph, profile = self._model.graph, self._profile
+        graph = self._model.graph
+        profile = self._profile
         inner = max((block.shape.intermediate_size for block in graph.blocks), default=0)
         states = 4 * (2 * inner + 4 * graph.hidden_size)
         if profile.processor == "mcu":
             return cache + states + 4 * graph.vocab_size
         base = profile.rates.base if profile.rates else _RUNTIME[profile.processor]
         copied = profile.rates.copied if profile.rates else _COPIED if profile.processor == "cpu" else ()
-        return file + cache + int(base) + min(_BATCH, self._context) * states + (blocks if stored in copied else 0)
+        return (
+            file
+            + cache
+            + int(base)
+            + min(_BATCH, self._context) * states
+            + (blocks if stored in copied else 0)
+        )
 
 
 def _bytes(graph: Graph, name: str, count: int, stored: str, *, output: bool) -> int:

@@ -26,7 +26,14 @@ class Verdict:
     reason: str
 
 
-def verdicts(profile: Profile, clock: Clock, sizes: Sizes, stored: str, probe: tuple[float, float, int], verbs: Collection[str]) -> tuple[Verdict, ...]:
+def verdicts(
+    profile: Profile,
+    clock: Clock,
+    sizes: Sizes,
+    stored: str,
+    probe: tuple[float, float, int],
+    verbs: Collection[str],
+) -> tuple[Verdict, ...]:
     """Return the verdicts on every kind, in the order in which they would be applied.
 
     stored: type of weights the cuts are compared at. probe: share of the FFN and of the blocks that are tried, and the multiple that widths keep.
@@ -38,7 +45,13 @@ def verdicts(profile: Profile, clock: Clock, sizes: Sizes, stored: str, probe: t
         return clock.seconds(_halfway(sizes, whole, stored)) / clock.seconds(_halfway(sizes, cut, stored))
 
     structured = [_structured(cut, gain, clock, sizes, stored) for cut in cuts]
-    return (*structured, _unstructured(profile), _two_of_four(profile), _adaptive(profile, verbs), _rounding(profile, clock, sizes, whole))
+    return (
+        *structured,
+        _unstructured(profile),
+        _two_of_four(profile),
+        _adaptive(profile, verbs),
+        _rounding(profile, clock, sizes, whole),
+    )
 
 
 def _halfway(sizes: Sizes, cut: Cut, stored: str) -> Work:
@@ -51,7 +64,10 @@ def _structured(cut: Cut, gain: Callable[[Cut], float], clock: Clock, sizes: Siz
     """Width is weighed by bytes that are not read, depth also by what a block costs by itself."""
     faster = gain(cut)
     cost, _ = factor(cut.kind, cut.share, "f16")
-    price = f"{cut.label}: {faster:.2f} times the speed here for about {cost:.2f} times the perplexity before training"
+    price = (
+        f"{cut.label}: {faster:.2f} times the speed here for about {cost:.2f} times the perplexity before"
+        " training"
+    )
     if cut.kind == "width":
         why = (
             "for accuracy; cuts bytes, which is what a token waits for"
@@ -67,36 +83,78 @@ def _structured(cut: Cut, gain: Callable[[Cut], float], clock: Clock, sizes: Siz
 
 def _unstructured(profile: Profile) -> Verdict:
     if profile.processor == "gpu":
-        return Verdict("unstructured", "no", "its matrix units multiply scattered zeros like any number, and the file stays as large")
+        return Verdict(
+            "unstructured",
+            "no",
+            "its matrix units multiply scattered zeros like any number, and the file stays as large",
+        )
     if profile.processor == "mcu":
-        return Verdict("unstructured", "no", "an index for each weight that stays takes more flash than int8 zeros do")
-    can = " (its AVX-512 VBMI2 could unpack them, with kernels that llama.cpp has not)" if "avx512_vbmi2" in profile.isa.names else ""
-    return Verdict("unstructured", "no", f"llama.cpp reads and multiplies zeros like any number: neither speed nor size{can}")
+        return Verdict(
+            "unstructured", "no", "an index for each weight that stays takes more flash than int8 zeros do"
+        )
+    can = (
+        " (its AVX-512 VBMI2 could unpack them, with kernels that llama.cpp has not)"
+        if "avx512_vbmi2" in profile.isa.names
+        else ""
+    )
+    return Verdict(
+        "unstructured",
+        "no",
+        f"llama.cpp reads and multiplies zeros like any number: neither speed nor size{can}",
+    )
 
 
 def _two_of_four(profile: Profile) -> Verdict:
     if profile.sparse_tensor_cores:
-        reason = "its tensor cores skip two of four, which speeds up prompts and batches in runtimes with such kernels; one sequence in llama.cpp gains nothing"
+        reason = (
+            "its tensor cores skip two of four, which speeds up prompts and batches in runtimes with such"
+            " kernels; one sequence in llama.cpp gains nothing"
+        )
         return Verdict("2:4", "if needed", reason)
     return Verdict("2:4", "no", "no sparse tensor cores: the zeros are multiplied")
 
 
 def _adaptive(profile: Profile, verbs: Collection[str]) -> Verdict:
     if profile.processor == "mcu":
-        return Verdict("runtime-adaptive", "no", "weights lie in flash and nothing else asks for memory: there is nothing to give back")
+        return Verdict(
+            "runtime-adaptive",
+            "no",
+            "weights lie in flash and nothing else asks for memory: there is nothing to give back",
+        )
     if not profile.moving_memory:
-        return Verdict("runtime-adaptive", "no", "the memory is the model's alone, so a fixed size fitted to it is better at the same bytes")
+        return Verdict(
+            "runtime-adaptive",
+            "no",
+            "the memory is the model's alone, so a fixed size fitted to it is better at the same bytes",
+        )
     missing = "" if "serve" in verbs else "; this version has no verb that serves one"
-    return Verdict("runtime-adaptive", "if needed", f"other programs take and give back memory while the model runs{missing}")
+    return Verdict(
+        "runtime-adaptive",
+        "if needed",
+        f"other programs take and give back memory while the model runs{missing}",
+    )
 
 
 def _rounding(profile: Profile, clock: Clock, sizes: Sizes, whole: Cut) -> Verdict:
     if profile.processor == "mcu":
         flash = profile.figure("flash")
-        return Verdict("quantization", "yes", f"8 bits: {flash / 1e6:.3g} MB of flash hold weights and program; plan for models of {_TINY // 1024} KB at most")
+        return Verdict(
+            "quantization",
+            "yes",
+            f"8 bits: {flash / 1e6:.3g} MB of flash hold weights and program; plan for models of"
+            f" {_TINY // 1024} KB at most",
+        )
     plain, eight, four = (clock.seconds(_halfway(sizes, whole, kind)) for kind in ("f16", "q8_0", _FOUR_BIT))
     faster = f"q8_0 {plain / eight:.2f} and q4_0 {plain / four:.2f} times the speed of f16"
     if plain / four < _WORTH:
-        return Verdict("quantization", "if needed", f"for memory only: {faster}, since a token waits for other things here than bytes")
+        return Verdict(
+            "quantization",
+            "if needed",
+            f"for memory only: {faster}, since a token waits for other things here than bytes",
+        )
     best = "4 bits" if eight / four >= _WORTH else "8 bits"
-    return Verdict("quantization", "yes", f"{best}: {faster}; it costs less perplexity than any pruning of the same bytes, and comes last")
+    return Verdict(
+        "quantization",
+        "yes",
+        f"{best}: {faster}; it costs less perplexity than any pruning of the same bytes, and comes last",
+    )

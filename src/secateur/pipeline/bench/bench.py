@@ -71,15 +71,26 @@ class Benched:
     def records(self, settings: Settings) -> list[Record]:
         """Return the medians as records."""
         protocol = (
-            f"{f'{settings.backend} {settings.kind}'.strip()}, {settings.threads} threads, {settings.prompt} tokens of prompt, {settings.tokens} of answer"
+            f"{f'{settings.backend} {settings.kind}'.strip()}, {settings.threads} threads, {settings.prompt}"
+            f" tokens of prompt, {settings.tokens} of answer"
         )
-        protocol += f", one warm-up, median of {settings.repeat}" + (", in turns with a baseline" if self.ratio else "")
+        protocol += f", one warm-up, median of {settings.repeat}" + (
+            ", in turns with a baseline" if self.ratio else ""
+        )
         values = [(name, spread.median, _UNITS[name]) for name, spread in self.speeds.items()]
-        values += [("peak_memory", float(self.peak_memory), "bytes"), ("file", float(self.file_bytes), "bytes")]
-        return [Record(name=name, value=value, unit=unit, protocol=protocol, model=self.digest) for name, value, unit in values]
+        values += [
+            ("peak_memory", float(self.peak_memory), "bytes"),
+            ("file", float(self.file_bytes), "bytes"),
+        ]
+        return [
+            Record(name=name, value=value, unit=unit, protocol=protocol, model=self.digest)
+            for name, value, unit in values
+        ]
 
 
-def bench(src: str, against: str | None = None, settings: Settings | None = None, progress: Progress | None = None) -> list[Benched]:
+def bench(
+    src: str, against: str | None = None, settings: Settings | None = None, progress: Progress | None = None
+) -> list[Benched]:
     """Return the figures of the model `src`, and after them those of the baseline `against`.
 
     Raises UsageError for settings that cannot work, MissingExtraError without xllamacpp, and what `export` raises.
@@ -104,7 +115,9 @@ def bench_each(entries: Sequence[tuple[str, Settings]], progress: Progress) -> l
         return _in_turns(models, files, asked, progress)
 
 
-def bench_files(src: str, files: Sequence[Path], settings: Settings, progress: Progress | None = None) -> list[Benched]:
+def bench_files(
+    src: str, files: Sequence[Path], settings: Settings, progress: Progress | None = None
+) -> list[Benched]:
     """Return the figures of files in llama.cpp that were made of the model `src`, those of the first with their ratio to the second's.
 
     For files of which only llama.cpp knows the architecture. Raises as `bench` does.
@@ -119,19 +132,32 @@ def _check_context(models: Sequence[Opened], settings: Settings) -> None:
     for model in models:
         longest = int(model.source.config.get("max_position_embeddings", 0))
         if settings.prompt + settings.tokens > longest:
-            raise UsageError(f"{model.source.ref} has a context of {longest} tokens: lower --prompt or --tokens")
+            raise UsageError(
+                f"{model.source.ref} has a context of {longest} tokens: lower --prompt or --tokens"
+            )
 
 
-def _in_turns(models: Sequence[Opened], files: Sequence[Path], each: Sequence[Settings], progress: Progress) -> list[tuple[Benched, Speed]]:
+def _in_turns(
+    models: Sequence[Opened], files: Sequence[Path], each: Sequence[Settings], progress: Progress
+) -> list[tuple[Benched, Speed]]:
     asked = each[0]
     with ExitStack() as stack:
         backends = [stack.enter_context(_backend(*one)) for one in zip(files, each, strict=True)]
         # What is answered does not change how long it takes.
-        prompts = [np.random.default_rng(0).integers(model.graph.vocab_size, size=asked.prompt).tolist() for model in models]
+        prompts = [
+            np.random.default_rng(0).integers(model.graph.vocab_size, size=asked.prompt).tolist()
+            for model in models
+        ]
         memory = _memory_beside(each)
-        speeds = take_turns([*backends, *memory], [*prompts, *([0] for _ in memory)], asked.tokens, asked.repeat, progress)
-        bandwidth = [SIZE * one / (asked.tokens - 1) for speed in speeds[len(models) :] for one in speed.decode]
-        return [(_benched(*row, bandwidth), row[1]) for row in zip(models, speeds, files, backends, strict=False)]
+        speeds = take_turns(
+            [*backends, *memory], [*prompts, *([0] for _ in memory)], asked.tokens, asked.repeat, progress
+        )
+        bandwidth = [
+            SIZE * one / (asked.tokens - 1) for speed in speeds[len(models) :] for one in speed.decode
+        ]
+        return [
+            (_benched(*row, bandwidth), row[1]) for row in zip(models, speeds, files, backends, strict=False)
+        ]
 
 
 def _memory_beside(each: Sequence[Settings]) -> list[Stream]:
@@ -143,7 +169,11 @@ def _memory_beside(each: Sequence[Settings]) -> list[Stream]:
 def with_ratio(measured: Sequence[tuple[Benched, Speed]]) -> list[Benched]:
     """Return the figures of models, those of the first with their ratio to the second's."""
     found = [one for one, _ in measured]
-    return [replace(found[0], ratio=ratio_of(measured[0][1], measured[1][1])), *found[1:]] if len(found) > 1 else found
+    return (
+        [replace(found[0], ratio=ratio_of(measured[0][1], measured[1][1])), *found[1:]]
+        if len(found) > 1
+        else found
+    )
 
 
 def ratio_of(ours: Speed, theirs: Speed) -> dict[str, Spread]:
@@ -159,9 +189,15 @@ def torch_backend(model: str, kind: str, threads: int) -> TorchBackend:
 
 def _check(settings: Settings) -> None:
     if settings.backend not in BACKENDS:
-        raise UsageError(f"unknown --backend {settings.backend!r}{nearest(settings.backend, BACKENDS)}; known: {', '.join(BACKENDS)}")
+        raise UsageError(
+            f"unknown --backend {settings.backend!r}{nearest(settings.backend, BACKENDS)}; known:"
+            f" {', '.join(BACKENDS)}"
+        )
     if settings.backend == "torch" and settings.kind and settings.kind not in _TORCH_TYPES:
-        raise UsageError(f"--type {settings.kind} is not one that torch computes in: use {' or '.join(_TORCH_TYPES)}, or --backend llamacpp")
+        raise UsageError(
+            f"--type {settings.kind} is not one that torch computes in: use {' or '.join(_TORCH_TYPES)}, or"
+            " --backend llamacpp"
+        )
     if settings.tokens < 2:
         raise UsageError("--tokens must be at least 2: the first one counts as the end of the prompt")
     if settings.backend == "llamacpp":
@@ -182,18 +218,28 @@ def _file(model: Opened, settings: Settings, scratch: Path, progress: Progress) 
 
 def _backend(path: Path, settings: Settings) -> Isolated:
     if settings.backend == "llamacpp":
-        options: dict[str, Any] = {"path": str(path), "context": settings.prompt + settings.tokens, "threads": settings.threads}
+        options: dict[str, Any] = {
+            "path": str(path),
+            "context": settings.prompt + settings.tokens,
+            "threads": settings.threads,
+        }
         return Isolated("llama.cpp", "secateur.runtime.llamacpp:LlamaCpp", options)
     options = {"model": str(path), "kind": settings.kind, "threads": settings.threads}
     if settings.backend == "native":
         return Isolated("native", "secateur.pipeline.evaluate.native_model:native_backend", options)
-    return Isolated("torch", "secateur.pipeline.bench.bench:torch_backend", options | {"kind": settings.kind or "f32"})
+    return Isolated(
+        "torch", "secateur.pipeline.bench.bench:torch_backend", options | {"kind": settings.kind or "f32"}
+    )
 
 
-def _benched(model: Opened, speed: Speed, path: Path, backend: Isolated, bandwidth: Sequence[float]) -> Benched:
+def _benched(
+    model: Opened, speed: Speed, path: Path, backend: Isolated, bandwidth: Sequence[float]
+) -> Benched:
     files = [path] if path.is_file() else list(path.glob("*.safetensors"))
     speeds = {name: Spread.of(getattr(speed, name)) for name in _UNITS}
     told: About | None = backend.about() if backend.name == "native" and kernels() else None
     stream = ratios([told.read * one for one in speed.decode], bandwidth) if told and bandwidth else None
     size = sum(file.stat().st_size for file in files)
-    return Benched(model.source.ref, model.digest, speeds, backend.memory().peak, size, native=told, stream=stream)
+    return Benched(
+        model.source.ref, model.digest, speeds, backend.memory().peak, size, native=told, stream=stream
+    )

@@ -14,7 +14,13 @@ from secateur.pipeline.export.gguf import export
 from secateur.runtime.timed_turns import Speed, Spread
 from secateur_runtime.record import Record
 
-WHOLE = (("native", "bf16"), ("native", "int8"), ("native", "int4"), ("llamacpp", "q8_0"), ("llamacpp", "q4_0"))
+WHOLE = (
+    ("native", "bf16"),
+    ("native", "int8"),
+    ("native", "int4"),
+    ("llamacpp", "q8_0"),
+    ("llamacpp", "q4_0"),
+)
 """What the whole model is shown as."""
 
 
@@ -28,8 +34,12 @@ class Text:
 
     def perplexity(self, ref: str, settings: Settings, progress: Progress) -> float:
         """Return the perplexity of a model: natively by what runs, in llama.cpp by the weights of its file, with products in float32."""
-        native = Natively(kind=settings.kind, threads=settings.threads) if settings.backend == "native" else None
-        return evaluate(ref, text=self.text, window=self.window, count=self.count, native=native, progress=progress).perplexity
+        native = (
+            Natively(kind=settings.kind, threads=settings.threads) if settings.backend == "native" else None
+        )
+        return evaluate(
+            ref, text=self.text, window=self.window, count=self.count, native=native, progress=progress
+        ).perplexity
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +58,33 @@ class Row:
 
     def records(self, settings: Settings, text: Text | None) -> list[Record]:
         """Return the figures as records."""
-        said = f"{self.name}, {settings.threads} threads, {settings.prompt} tokens of prompt, {settings.tokens} of answer, {settings.repeat} turns"
-        values = [("bytes", float(self.bytes), "bytes", said), ("decode", self.decode.median, "tokens/s", said), ("ratio", self.ratio.median, "ratio", said)]
+        said = (
+            f"{self.name}, {settings.threads} threads, {settings.prompt} tokens of prompt, {settings.tokens}"
+            f" of answer, {settings.repeat} turns"
+        )
+        values = [
+            ("bytes", float(self.bytes), "bytes", said),
+            ("decode", self.decode.median, "tokens/s", said),
+            ("ratio", self.ratio.median, "ratio", said),
+        ]
         if text and self.perplexity is not None:
-            values.append(("perplexity", self.perplexity, "perplexity", f"{self.name}, {text.text}, {text.count} windows of {text.window} tokens"))
-        return [Record(name=name, value=value, unit=unit, protocol=protocol, model=self.benched.digest) for name, value, unit, protocol in values]
+            values.append(
+                (
+                    "perplexity",
+                    self.perplexity,
+                    "perplexity",
+                    f"{self.name}, {text.text}, {text.count} windows of {text.window} tokens",
+                )
+            )
+        return [
+            Record(name=name, value=value, unit=unit, protocol=protocol, model=self.benched.digest)
+            for name, value, unit, protocol in values
+        ]
 
 
-def beside(src: str, whole: str, settings: Settings, text: Text | None = None, progress: Progress | None = None) -> list[Row]:
+def beside(
+    src: str, whole: str, settings: Settings, text: Text | None = None, progress: Progress | None = None
+) -> list[Row]:
     """Return the figures of `src` as `settings` say, and after them those of the model `whole` in every type of `WHOLE`, all in turns.
 
     text: what their quality is measured on; left out, it is not. Raises what `bench`, `export` and `evaluate` raise.
@@ -65,11 +94,19 @@ def beside(src: str, whole: str, settings: Settings, text: Text | None = None, p
         entries = [(src, settings), *(_entry(whole, settings, *kind, Path(folder), shown) for kind in WHOLE)]
         measured = bench_each(entries, shown)
         scored = [text.perplexity(*entry, shown) if text else None for entry in entries]
-    names = [f"{Path(src).name}, {settings.backend} {settings.kind}".strip(), *(f"whole, {backend} {kind}" for backend, kind in WHOLE)]
-    return [_row(name, measured[0][1], *one, score) for name, one, score in zip(names, measured, scored, strict=True)]
+    names = [
+        f"{Path(src).name}, {settings.backend} {settings.kind}".strip(),
+        *(f"whole, {backend} {kind}" for backend, kind in WHOLE),
+    ]
+    return [
+        _row(name, measured[0][1], *one, score)
+        for name, one, score in zip(names, measured, scored, strict=True)
+    ]
 
 
-def _entry(whole: str, settings: Settings, backend: str, kind: str, folder: Path, progress: Progress) -> tuple[str, Settings]:
+def _entry(
+    whole: str, settings: Settings, backend: str, kind: str, folder: Path, progress: Progress
+) -> tuple[str, Settings]:
     if backend == "native":
         return whole, replace(settings, backend=backend, kind=kind)
     out = folder / f"{kind}.gguf"

@@ -27,7 +27,16 @@ from secateur.pipeline.compare.row_work import tidy
 from secateur.pipeline.compare.rows import DEFAULT, Method, Size, parsed, rows_of
 from secateur.pipeline.compare.watcher import Unwatched, Watcher
 from secateur.pipeline.compare.worker_pool import Failure, Pool, Task, python
-from secateur.present.comparison_folder import JOB, Cell, Job, Row, cell_folder, read_cells, read_job, write_json
+from secateur.present.comparison_folder import (
+    JOB,
+    Cell,
+    Job,
+    Row,
+    cell_folder,
+    read_cells,
+    read_job,
+    write_json,
+)
 from secateur.runtime.llamacpp import require_llamacpp
 from secateur_runtime.errors import OutputError, UsageError, nearest
 from secateur_runtime.kernels.library import require_kernels
@@ -82,10 +91,15 @@ def compare(
     Raises UsageError for a method, a target or an option that cannot work, or for a folder measured otherwise, RecordError for a damaged one,
     MissingExtraError for an optional package. Rows that fail do not stop the others: they are in `failures`.
     """
-    out, protocol, running, watcher = Path(out), protocol or Protocol(), running or Running(), watcher or Unwatched()
+    out = Path(out)
+    protocol = protocol or Protocol()
+    running = running or Running()
+    watcher = watcher or Unwatched()
     _check(protocol, running)
     native = NATIVE in protocol.backends
-    rows, left_out = rows_of(parsed(methods, Method.parse, "methods"), parsed(targets, Size.parse, "targets"), native=native)
+    rows, left_out = rows_of(
+        parsed(methods, Method.parse, "methods"), parsed(targets, Size.parse, "targets"), native=native
+    )
     opened = open_model(model)
     if native:
         config = opened.source.config
@@ -127,10 +141,13 @@ class _Site:
 
     def _each(self) -> int:
         """Return what one worker is expected to hold at most: states three times, a few blocks, the vocabulary's matrices, and a 16-bit file."""
-        calibration, protocol = self.protocol.calibration, self.protocol
+        calibration = self.protocol.calibration
+        protocol = self.protocol
         tokens = max(calibration.samples * calibration.window, protocol.count * protocol.window)
         states = 3 * 4 * tokens * self.graph.hidden_size
-        block = max(sum(self.graph.tensors[name].numel for name in block.tensors) for block in self.graph.blocks)
+        block = max(
+            sum(self.graph.tensors[name].numel for name in block.tensors) for block in self.graph.blocks
+        )
         vocabulary = 2 * 4 * self.graph.vocab_size * self.graph.hidden_size
         asked = _HARNESS + 4 * self.graph.parameters if protocol.tasks or protocol.bias else 0
         return _IMPORTS + max(states + 8 * 4 * block + vocabulary + 2 * self.graph.parameters, asked)
@@ -147,16 +164,25 @@ class _Site:
 def _work(site: _Site, rows: Sequence[Row]) -> tuple[list[Failure], int]:
     """Make what is not made, then time what is not timed, one at a time; return what failed and the most memory held."""
     cells = {cell.row: cell for cell in read_cells(site.out, site.job) if cell.row in rows}
-    unmade = [Task((row.name,), "make") for row, cell in cells.items() if not set(site.protocol.parts) <= cell.parts.keys()]
+    unmade = [
+        Task((row.name,), "make")
+        for row, cell in cells.items()
+        if not set(site.protocol.parts) <= cell.parts.keys()
+    ]
     untimed = [row for row, cell in cells.items() if site.protocol.backends and "speed" not in cell.parts]
     site.watcher.begin(len(unmade) + len(untimed))
     pool = site.pool()
-    engine = Cluster(site.out, site.job.digest, pool.slots, pool.threads, pool.limit, site.watcher) if site.running.engine == "ray" else pool
+    engine = (
+        Cluster(site.out, site.job.digest, pool.slots, pool.threads, pool.limit, site.watcher)
+        if site.running.engine == "ray"
+        else pool
+    )
     failures = []
     if site.protocol.tasks or site.protocol.bias:
         # The others are compared with what the whole model answers.
         first = [task for task in unmade if task.names == (DENSE.name,)]
-        failures, unmade = engine.run(first) if first else [], [task for task in unmade if task not in first]
+        failures = engine.run(first) if first else []
+        unmade = [task for task in unmade if task not in first]
     failures += engine.run(unmade)
     failed = {failure.name for failure in failures}
     names = tuple(row.name for row in untimed if row.name not in failed)
@@ -177,10 +203,15 @@ def _remember(site: _Site, cells: Any, failures: Sequence[Failure]) -> None:
 
 def _check(protocol: Protocol, running: Running) -> None:
     if running.engine not in ENGINES:
-        raise UsageError(f"unknown --engine {running.engine!r}{nearest(running.engine, ENGINES)}; known: {', '.join(ENGINES)}")
+        raise UsageError(
+            f"unknown --engine {running.engine!r}{nearest(running.engine, ENGINES)}; known:"
+            f" {', '.join(ENGINES)}"
+        )
     for backend in protocol.backends:
         if backend not in BACKENDS:
-            raise UsageError(f"unknown backend {backend!r}{nearest(backend, BACKENDS)}; known: {', '.join(BACKENDS)}")
+            raise UsageError(
+                f"unknown backend {backend!r}{nearest(backend, BACKENDS)}; known: {', '.join(BACKENDS)}"
+            )
     if running.engine == "ray":
         require_ray()
     check_asked(protocol)
@@ -196,7 +227,10 @@ def _job(opened: Opened, out: Path, rows: Sequence[Row], protocol: Protocol) -> 
     if (out / JOB).exists():
         before = read_job(out)
         if before.digest != opened.digest:
-            raise UsageError(f"{out} compares {before.name}, another model ({before.digest[:19]}...): choose another --output")
+            raise UsageError(
+                f"{out} compares {before.name}, another model ({before.digest[:19]}...): choose another"
+                " --output"
+            )
         protocols = agreed(sections, before.protocols, out)
         read_cells(out, before)
         job = replace(before, protocols=protocols, rows=tuple(dict.fromkeys((*before.rows, *rows))))

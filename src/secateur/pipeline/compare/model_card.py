@@ -28,7 +28,14 @@ class Carded:
     indexed: int
 
 
-def card(src: str, *, compared: str | Path | None = None, files: Sequence[str | Path] = (), out: str | Path | None = None, overwrite: bool = False) -> Carded:
+def card(
+    src: str,
+    *,
+    compared: str | Path | None = None,
+    files: Sequence[str | Path] = (),
+    out: str | Path | None = None,
+    overwrite: bool = False,
+) -> Carded:
     """Write what was measured of the model folder `src` into its card, with `model-index` metadata; the rest of the card stays as it is.
 
     compared: folder of a comparison one of whose rows has the very weights of `src`. files: what `eval --json` and `bench --json` printed.
@@ -37,17 +44,26 @@ def card(src: str, *, compared: str | Path | None = None, files: Sequence[str | 
     """
     folder = Path(src).expanduser()
     if not folder.is_dir():
-        raise UsageError(f"{src} is no folder: a card belongs to a model folder, such as `secateur prune` writes")
+        raise UsageError(
+            f"{src} is no folder: a card belongs to a model folder, such as `secateur prune` writes"
+        )
     if not compared and not files:
-        raise UsageError("nothing was measured: give --compare DIR, or --records with what `secateur eval --json` printed")
+        raise UsageError(
+            "nothing was measured: give --compare DIR, or --records with what `secateur eval --json` printed"
+        )
     place = Path(out) if out else folder / CARD
     if out and place.exists() and not overwrite:
         raise OutputError(f"{place} exists: add --overwrite to replace it")
     known = _Known(open_model(str(folder)).digest, plan_beside(str(folder)))
-    found = [*(_of_row(Path(compared), known) if compared else ()), *(pair for file in files for pair in _of_file(Path(file), known))]
+    found = [
+        *(_of_row(Path(compared), known) if compared else ()),
+        *(pair for file in files for pair in _of_file(Path(file), known)),
+    ]
     ours = {record.name: record for record, own in found if own}
     if not ours:
-        raise UsageError(f"there is no number of {src} in what was given, only of the model it was pruned from")
+        raise UsageError(
+            f"there is no number of {src} in what was given, only of the model it was pruned from"
+        )
     before = {record.name: record.value for record, own in found if not own}
     text = with_results(_read(folder / CARD), folder.resolve().name, list(ours.values()), before)
     write_text(place, text, parents=True)
@@ -68,9 +84,15 @@ class _Known:
 
 def _of_row(folder: Path, known: _Known) -> Iterator[tuple[Record, bool]]:
     cells = read_cells(folder, read_job(folder))
-    row = next((cell for cell in cells if "pruned" in cell.parts and cell.parts["pruned"].weights == known.digest), None)
+    row = next(
+        (cell for cell in cells if "pruned" in cell.parts and cell.parts["pruned"].weights == known.digest),
+        None,
+    )
     if row is None:
-        raise RecordError(f"{folder} has no row with these weights: `secateur apply` makes them from the plan.json of a row, or give another folder")
+        raise RecordError(
+            f"{folder} has no row with these weights: `secateur apply` makes them from the plan.json of a"
+            " row, or give another folder"
+        )
     yield from ((record, True) for record in row.records.values())
     whole = next((cell for cell in cells if cell.row.kind == "dense" and cell is not row), None)
     if whole:
@@ -84,11 +106,15 @@ def _of_file(path: Path, known: _Known) -> Iterator[tuple[Record, bool]]:
     except OSError as error:
         raise RecordError(f"cannot read {path}: {error.strerror or error}") from None
     except (ValueError, KeyError, TypeError, RecursionError, RecordError) as error:
-        raise RecordError(f"{path} is not what `secateur eval --json` or `bench --json` print ({error})") from None
+        raise RecordError(
+            f"{path} is not what `secateur eval --json` or `bench --json` print ({error})"
+        ) from None
     for record in records:
         own = known.owns(record)
         if own is None:
-            raise RecordError(f"{path} holds {record.name} of another model ({record.model[:19]}...): measure this one")
+            raise RecordError(
+                f"{path} holds {record.name} of another model ({record.model[:19]}...): measure this one"
+            )
         yield record, own
 
 

@@ -51,7 +51,13 @@ class Protocol:
     @property
     def parts(self) -> tuple[str, ...]:
         """What is done to a row before its speed is measured."""
-        return ("pruned", "file", "quality", *(("tasks",) if self.tasks else ()), *(("bias",) if self.bias else ()))
+        return (
+            "pruned",
+            "file",
+            "quality",
+            *(("tasks",) if self.tasks else ()),
+            *(("bias",) if self.bias else ()),
+        )
 
     def sections(self) -> dict[str, dict[str, Any]]:
         """Return, for each part of a row, what its numbers hang on, as plain data."""
@@ -59,21 +65,53 @@ class Protocol:
         calibration = asdict(self.calibration) | {"seed": self.seed}
         if self.calibration.text != "self":
             calibration["digest"] = read_text(self.calibration.text).digest
-        quality = {"text": self.text, "origin": text.origin, "digest": text.digest, "window": self.window, "count": self.count, "compute": self.compute}
-        speed = {"backends": list(self.backends), "threads": self.threads, "prompt": self.prompt, "tokens": self.tokens, "repeat": self.repeat}
-        return {"calibration": calibration, "quality": quality, "speed": speed, "tasks": self._tasks(), "bias": self._bias()}
+        quality = {
+            "text": self.text,
+            "origin": text.origin,
+            "digest": text.digest,
+            "window": self.window,
+            "count": self.count,
+            "compute": self.compute,
+        }
+        speed = {
+            "backends": list(self.backends),
+            "threads": self.threads,
+            "prompt": self.prompt,
+            "tokens": self.tokens,
+            "repeat": self.repeat,
+        }
+        return {
+            "calibration": calibration,
+            "quality": quality,
+            "speed": speed,
+            "tasks": self._tasks(),
+            "bias": self._bias(),
+        }
 
     def _tasks(self) -> dict[str, Any]:
         if not self.tasks:
             return {}
         data = str(Path(self.datasets).resolve()) if self.datasets else ""
-        return {"tasks": list(self.tasks), "limit": self.limit, "shots": self.shots, "datasets": data, "lm_eval": version("lm_eval")}
+        return {
+            "tasks": list(self.tasks),
+            "limit": self.limit,
+            "shots": self.shots,
+            "datasets": data,
+            "lm_eval": version("lm_eval"),
+        }
 
     def _bias(self) -> dict[str, Any]:
         if not self.bias:
             return {}
-        data, sentences = (str(Path(one).resolve()) if one else "" for one in (self.datasets, self.winogender))
-        return {"limit": self.bias_limit, "datasets": data, "winogender": sentences, "lm_eval": version("lm_eval")}
+        data, sentences = (
+            str(Path(one).resolve()) if one else "" for one in (self.datasets, self.winogender)
+        )
+        return {
+            "limit": self.bias_limit,
+            "datasets": data,
+            "winogender": sentences,
+            "lm_eval": version("lm_eval"),
+        }
 
     @property
     def speed(self) -> Speed:
@@ -95,13 +133,23 @@ def _asked(job: Job) -> dict[str, Any]:
     tasks, bias = (dict(job.protocols.get(name, {})) for name in OPTIONAL)
     found: dict[str, Any] = {}
     if tasks:
-        found = {"tasks": tuple(tasks["tasks"]), **{name: tasks[name] for name in ("limit", "shots", "datasets")}}
+        found = {
+            "tasks": tuple(tasks["tasks"]),
+            **{name: tasks[name] for name in ("limit", "shots", "datasets")},
+        }
     if bias:
-        found |= {"bias": True, "bias_limit": bias["limit"], "datasets": bias["datasets"], "winogender": bias["winogender"]}
+        found |= {
+            "bias": True,
+            "bias_limit": bias["limit"],
+            "datasets": bias["datasets"],
+            "winogender": bias["winogender"],
+        }
     return found
 
 
-def agreed(asked: Mapping[str, Mapping[str, Any]], written: Mapping[str, Mapping[str, Any]], where: object) -> dict[str, Mapping[str, Any]]:
+def agreed(
+    asked: Mapping[str, Mapping[str, Any]], written: Mapping[str, Mapping[str, Any]], where: object
+) -> dict[str, Mapping[str, Any]]:
     """Return what a folder is measured with from now on: as it was, and with what is asked for the first time.
 
     Raises UsageError naming the first thing that it was measured with and this run would do otherwise.
@@ -113,5 +161,8 @@ def agreed(asked: Mapping[str, Mapping[str, Any]], written: Mapping[str, Mapping
         for key, value in values.items():
             if before.get(key) != value:
                 was, now = (repr(one)[:40] for one in (before.get(key), value))
-                raise UsageError(f"{where} was measured with {section} {key} {was}, not {now}: give the same options, or choose another --output")
+                raise UsageError(
+                    f"{where} was measured with {section} {key} {was}, not {now}: give the same options, or"
+                    " choose another --output"
+                )
     return {section: asked[section] or written.get(section, {}) for section in asked}

@@ -34,7 +34,13 @@ def remote_make(folder: str, digest: str, name: str) -> dict[str, Any]:
     try:
         seen = read_job(Path(folder)).digest
         if seen != digest:
-            return {"error": f"{folder} is another comparison on {os.uname().nodename}: give a folder that all nodes share", "code": 2}
+            return {
+                "error": (
+                    f"{folder} is another comparison on {os.uname().nodename}: give a folder that all nodes"
+                    " share"
+                ),
+                "code": 2,
+            }
         make(Path(folder), name, Silent())
     except SecateurError as error:
         return {"error": f"{error} (on {os.uname().nodename})", "code": error.exit_code}
@@ -47,10 +53,16 @@ class Cluster:
     slots, threads, limit: tasks at once on a cluster of its own, CPUs that each reserves, and bytes that all of them reserve together there.
     """
 
-    def __init__(self, folder: Path, digest: str, slots: int, threads: int, limit: int, watcher: Watcher) -> None:
+    def __init__(
+        self, folder: Path, digest: str, slots: int, threads: int, limit: int, watcher: Watcher
+    ) -> None:
         require_ray()
-        self._folder, self._digest, self._watcher = folder.resolve(), digest, watcher
-        self._slots, self._threads, self._limit = slots, threads, limit
+        self._folder = folder.resolve()
+        self._digest = digest
+        self._watcher = watcher
+        self._slots = slots
+        self._threads = threads
+        self._limit = limit
 
     def run(self, tasks: Sequence[Task]) -> list[Failure]:
         """Do all tasks; return those that failed. One whose worker dies is done again, and goes on at the block where it died."""
@@ -58,7 +70,9 @@ class Cluster:
 
         ours = not ray.is_initialized()
         if ours:
-            ray.init(**self._own(), logging_level=logging.ERROR, log_to_driver=False, ignore_reinit_error=True)
+            ray.init(
+                **self._own(), logging_level=logging.ERROR, log_to_driver=False, ignore_reinit_error=True
+            )
         try:
             # Ray prints that a worker died to standard output, whatever it is told about logs; that belongs to `--json`.
             with redirect_stdout(sys.stderr):
@@ -72,16 +86,25 @@ class Cluster:
         if os.environ.get("RAY_ADDRESS"):
             return {}
         memory = {"_memory": self._limit} if self._limit else {}
-        return {"address": "local", "num_cpus": self._slots * self._threads, "include_dashboard": False, **memory}
+        return {
+            "address": "local",
+            "num_cpus": self._slots * self._threads,
+            "include_dashboard": False,
+            **memory,
+        }
 
     def _gather(self, ray: Any, tasks: Sequence[Task]) -> list[Failure]:
         # A worker of its own for each task, so that the peak of memory is its own too.
         options: dict[str, Any] = {"num_cpus": self._threads, "max_retries": RETRIES, "max_calls": 1}
         if self._limit:
             options["memory"] = self._limit // self._slots
-        options["runtime_env"] = {"env_vars": {"OMP_NUM_THREADS": str(self._threads), "OMP_WAIT_POLICY": "passive"}}
+        options["runtime_env"] = {
+            "env_vars": {"OMP_NUM_THREADS": str(self._threads), "OMP_WAIT_POLICY": "passive"}
+        }
         work = ray.remote(**options)(remote_make)
-        pending = {work.remote(str(self._folder), self._digest, name): name for task in tasks for name in task.names}
+        pending = {
+            work.remote(str(self._folder), self._digest, name): name for task in tasks for name in task.names
+        }
         for name in pending.values():
             self._watcher.started(name, "make")
         failures = []

@@ -16,13 +16,15 @@ from secateur.present.comparison_folder import PLAN, Job, Part, Row, cell_folder
 from secateur_runtime.errors import PlanError
 from secateur_runtime.record import Record
 
-MODEL, FILE = "model", "model.gguf"
+MODEL = "model"
+FILE = "model.gguf"
 
 
 DENSE = Row("dense", "", "dense")
 
 
-LLAMACPP, NATIVE = "llamacpp", "native"
+LLAMACPP = "llamacpp"
+NATIVE = "native"
 
 
 PLAIN = "f16"
@@ -66,8 +68,15 @@ class Work:
         if not out.is_file():
             quantized = self.row.kind == "quantized"
             self.place.mkdir(parents=True, exist_ok=True)
-            kind, checked = self.row.method if quantized else PLAIN, LLAMACPP in self.protocol.backends
-            export(self.job.ref if quantized else self.model, out, kind=kind, verify=checked, progress=self.progress)
+            kind = self.row.method if quantized else PLAIN
+            checked = LLAMACPP in self.protocol.backends
+            export(
+                self.job.ref if quantized else self.model,
+                out,
+                kind=kind,
+                verify=checked,
+                progress=self.progress,
+            )
         return out
 
     @property
@@ -82,8 +91,19 @@ class Work:
 
     def record(self, name: str, value: float, unit: str, protocol: str, error: float | None = None) -> Record:
         """Return a number of this row; error: its standard error."""
-        model, plan, seed = self.job.digest, self.plan_digest, self.protocol.seed
-        return Record(name=name, value=value, unit=unit, protocol=protocol, model=model, plan=plan, standard_error=error, seed=seed)
+        model = self.job.digest
+        plan = self.plan_digest
+        seed = self.protocol.seed
+        return Record(
+            name=name,
+            value=value,
+            unit=unit,
+            protocol=protocol,
+            model=model,
+            plan=plan,
+            standard_error=error,
+            seed=seed,
+        )
 
     def write(self, name: str, *records: Record, **more: Any) -> None:
         """Write a finished part; more: other fields of `Part`."""

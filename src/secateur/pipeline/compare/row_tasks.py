@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from secateur.pipeline.compare.row import Work
 
 _NATIVE = "runs in the native backend alone, which is asked no tasks and not audited"
-TASKS, BIAS = "task-answers.json", "bias-answers.json"
+TASKS = "task-answers.json"
+BIAS = "bias-answers.json"
 """Files beside the parts of a row: its answer to each item, so that another row can be compared item by item."""
 
 
@@ -33,7 +34,10 @@ def check_asked(protocol: Protocol) -> None:
     require_lm_eval("--tasks" if protocol.tasks else "--bias")
     from secateur.measure.lm_eval_tasks import load_tasks
 
-    load_tasks([*protocol.tasks, *([CROWS] if protocol.bias else [])], Path(protocol.datasets) if protocol.datasets else None)
+    load_tasks(
+        [*protocol.tasks, *([CROWS] if protocol.bias else [])],
+        Path(protocol.datasets) if protocol.datasets else None,
+    )
     if protocol.winogender:
         read_winogender(Path(protocol.winogender))
 
@@ -53,9 +57,16 @@ def score_tasks(work: Work) -> None:
         compute=protocol.compute,
         progress=work.progress,
     )
-    answers = {f"{score.task}/{metric.name}": {"value": metric.value, "items": metric.items} for score in tasked.scores for metric in score.metrics}
+    answers = {
+        f"{score.task}/{metric.name}": {"value": metric.value, "items": metric.items}
+        for score in tasked.scores
+        for metric in score.metrics
+    }
     write_json(work.place / TASKS, answers)
-    work.write("tasks", *(record for score in tasked.scores for record in _scores(work, score, _of_whole(work, TASKS))))
+    work.write(
+        "tasks",
+        *(record for score in tasked.scores for record in _scores(work, score, _of_whole(work, TASKS))),
+    )
 
 
 def audit(work: Work) -> None:
@@ -74,7 +85,9 @@ def audit(work: Work) -> None:
     )
     write_json(work.place / BIAS, {name: asdict(series) for name, series in ours.series.items()})
     found = audited(ours, _answers(_of_whole(work, BIAS)))
-    work.write("bias", *(record for finding in found.findings for record in _finding(work, finding, ours.protocol)))
+    work.write(
+        "bias", *(record for finding in found.findings for record in _finding(work, finding, ours.protocol))
+    )
 
 
 def _scores(work: Work, score: TaskScore, whole: Mapping[str, Any] | None) -> Iterator[Record]:
@@ -83,15 +96,26 @@ def _scores(work: Work, score: TaskScore, whole: Mapping[str, Any] | None) -> It
         yield work.record(name, metric.value, "", record.protocol, metric.error)
         theirs = whole and whole.get(f"{score.task}/{metric.name}")
         if theirs:
-            moved = shift(metric, Metric(metric.name, float(theirs["value"]), None, True, tuple(theirs["items"])))
-            yield work.record(f"{name}/shift", moved.value, "", f"{record.protocol}; item by item from the whole model's", moved.error)
+            moved = shift(
+                metric, Metric(metric.name, float(theirs["value"]), None, True, tuple(theirs["items"]))
+            )
+            yield work.record(
+                f"{name}/shift",
+                moved.value,
+                "",
+                f"{record.protocol}; item by item from the whole model's",
+                moved.error,
+            )
 
 
 def _finding(work: Work, found: Finding, protocol: str) -> Iterator[Record]:
     plain = found.record(work.job.digest, "", protocol)
     yield work.record(found.name, plain.value, plain.unit, protocol, plain.standard_error)
     if found.worse and found.independent >= FEWEST:
-        words = f"{protocol}; how much further from neutral than the whole model on the same items, 95 % bootstrap interval over {found.independent} of them"
+        words = (
+            f"{protocol}; how much further from neutral than the whole model on the same items, 95 %"
+            f" bootstrap interval over {found.independent} of them"
+        )
         for end, value in _ends(found.worse):
             yield work.record(f"{found.name}/worse{end}", value, plain.unit, words)
 
@@ -108,14 +132,23 @@ def _of_whole(work: Work, name: str) -> dict[str, Any] | None:
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
-        raise RecordError(f"{path} is cut short or damaged ({error}): delete the folder {path.parent}, and `secateur compare` measures it again") from None
+        raise RecordError(
+            f"{path} is cut short or damaged ({error}): delete the folder {path.parent}, and `secateur"
+            " compare` measures it again"
+        ) from None
 
 
 def _answers(body: dict[str, Any] | None) -> Answers | None:
     if body is None:
         return None
     try:
-        series = {name: Series(tuple(one["values"]), tuple(one["clusters"]), one["unit"], one["neutral"]) for name, one in body.items()}
+        series = {
+            name: Series(tuple(one["values"]), tuple(one["clusters"]), one["unit"], one["neutral"])
+            for name, one in body.items()
+        }
     except (KeyError, TypeError) as error:
-        raise RecordError(f"the whole model's {BIAS} is damaged ({error}): delete its folder, and `secateur compare` measures it again") from None
+        raise RecordError(
+            f"the whole model's {BIAS} is damaged ({error}): delete its folder, and `secateur compare`"
+            " measures it again"
+        ) from None
     return Answers("the whole model", "", "", "", series)

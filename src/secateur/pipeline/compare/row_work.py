@@ -35,13 +35,19 @@ from secateur_runtime.errors import UnsupportedModelError, UsageError, Verificat
 from secateur_runtime.record import Record
 
 PLANNED = "planned.json"
-NATIVE_PLAIN, NATIVE_ZEROED = "bf16", "sparse-bf16"
+NATIVE_PLAIN = "bf16"
+NATIVE_ZEROED = "sparse-bf16"
 """The types in which they run in the native backend: those that lost single weights without the zeros, where that is faster."""
 
 
 def make(folder: Path, name: str, progress: Progress) -> None:
     """Do every part of the row called `name` but its speed, except those that are finished."""
-    _each(folder, name, progress, {"pruned": _pruned, "file": _file, "quality": _quality, "tasks": score_tasks, "bias": audit})
+    _each(
+        folder,
+        name,
+        progress,
+        {"pruned": _pruned, "file": _file, "quality": _quality, "tasks": score_tasks, "bias": audit},
+    )
 
 
 def time_row(folder: Path, name: str, progress: Progress) -> None:
@@ -60,7 +66,8 @@ def _each(folder: Path, name: str, progress: Progress, steps: dict[str, Callable
     row = next((row for row in job.rows if row.name == name), None)
     if row is None:
         raise UsageError(f"{folder} compares no {name!r}")
-    finished, wanted = read_cell(folder, job, row).parts, (*protocol_of(job).parts, "speed")
+    finished = read_cell(folder, job, row).parts
+    wanted = (*protocol_of(job).parts, "speed")
     for part, step in steps.items():
         if part in wanted and part not in finished:
             step(Work(folder, job, row, progress))
@@ -82,12 +89,26 @@ def _pruned(work: Work) -> None:
     work.write(
         "pruned",
         work.record("parameters", done.parameters, "count", "stored weights of the written folder"),
-        work.record("nonzero_parameters", done.parameters - zeros, "count", "stored weights of the written folder that are not zero"),
-        work.record("weight_bytes", done.parameters * width, "bytes", f"stored weights at {width} bytes each"),
+        work.record(
+            "nonzero_parameters",
+            done.parameters - zeros,
+            "count",
+            "stored weights of the written folder that are not zero",
+        ),
+        work.record(
+            "weight_bytes", done.parameters * width, "bytes", f"stored weights at {width} bytes each"
+        ),
         work.record("prune_seconds", spent["seconds"], "s", protocol),
         work.record("prune_cpu_seconds", spent["cpu"], "s", f"{protocol}, processor time"),
-        work.record("prune_peak_memory", spent["peak"], "bytes", f"{protocol}, resident memory of the process"),
-        work.record("stock", float(is_stock(opened, made)), "yes or no", "whether stock transformers has a class for these widths"),
+        work.record(
+            "prune_peak_memory", spent["peak"], "bytes", f"{protocol}, resident memory of the process"
+        ),
+        work.record(
+            "stock",
+            float(is_stock(opened, made)),
+            "yes or no",
+            "whether stock transformers has a class for these widths",
+        ),
         removed=removed(opened.graph, made),
         weights=open_model(str(work.place / MODEL)).digest,
     )
@@ -98,7 +119,10 @@ def _whole(work: Work) -> None:
     opened = open_model(work.job.ref)
     width = storage_type("auto", opened.graph.tensors).itemsize
     size = footprint(opened.graph, {}, (), width).weight_bytes
-    records = [work.record(name, opened.graph.parameters, "count", "stored weights") for name in ("parameters", "nonzero_parameters")]
+    records = [
+        work.record(name, opened.graph.parameters, "count", "stored weights")
+        for name in ("parameters", "nonzero_parameters")
+    ]
     if work.row.kind == "dense":
         records.append(work.record("weight_bytes", size, "bytes", f"stored weights at {width} bytes each"))
     work.write("pruned", *records)
@@ -111,7 +135,13 @@ def _decided(work: Work) -> tuple[Plan, dict[str, float]]:
         return _plan(work), dict(json.loads(spent.read_text(encoding="utf-8")))
     goal = Method.parse(work.row.method).goal(Size.parse(work.row.target), open_model(work.job.ref).graph)
     with _clock() as taken:
-        made = plan(work.job.ref, goal, calibration=work.protocol.calibration, seed=work.protocol.seed, progress=work.progress)
+        made = plan(
+            work.job.ref,
+            goal,
+            calibration=work.protocol.calibration,
+            seed=work.protocol.seed,
+            progress=work.progress,
+        )
     work.place.mkdir(parents=True, exist_ok=True)
     (work.place / PLAN).write_text(made.to_json(), encoding="utf-8")
     write_json(spent, taken)
@@ -130,21 +160,49 @@ def _file(work: Work) -> None:
         work.write("file", notes=(f"not in llama.cpp: {error}",))
         return
     kind = work.row.method if work.row.kind == "quantized" else PLAIN
-    work.write("file", work.record("file_bytes", path.stat().st_size, "bytes", f"GGUF file, type {kind}, {'' if checked else 'not '}checked in llama.cpp"))
+    work.write(
+        "file",
+        work.record(
+            "file_bytes",
+            path.stat().st_size,
+            "bytes",
+            f"GGUF file, type {kind}, {'' if checked else 'not '}checked in llama.cpp",
+        ),
+    )
 
 
 def _quality(work: Work) -> None:
-    protocol, section = work.protocol, work.job.protocols["quality"]
+    protocol = work.protocol
+    section = work.job.protocols["quality"]
     native = Natively(kind=work.row.native) if work.row.native else None
     found = evaluate(
-        work.model, text=protocol.text, window=protocol.window, count=protocol.count, compute=protocol.compute, native=native, progress=work.progress
+        work.model,
+        text=protocol.text,
+        window=protocol.window,
+        count=protocol.count,
+        compute=protocol.compute,
+        native=native,
+        progress=work.progress,
     )
-    words = described(section["origin"], section["digest"], protocol.count, protocol.window, work.row.method if native else protocol.compute)
-    work.write("quality", *(replace(record, seed=protocol.seed) for record in found.records(words, work.job.digest, work.plan_digest)))
+    words = described(
+        section["origin"],
+        section["digest"],
+        protocol.count,
+        protocol.window,
+        work.row.method if native else protocol.compute,
+    )
+    work.write(
+        "quality",
+        *(
+            replace(record, seed=protocol.seed)
+            for record in found.records(words, work.job.digest, work.plan_digest)
+        ),
+    )
 
 
 def _speed(work: Work) -> None:
-    records, notes = list[Record](), list[str]()
+    records = list[Record]()
+    notes = list[str]()
     for backend in work.protocol.backends:
         try:
             records += _timed(work, backend)
@@ -161,7 +219,9 @@ def _timed(work: Work, backend: str) -> Iterator[Record]:
         if work.row.kind == "quantized" and not work.row.native:
             return
         plain = replace(settings, kind=NATIVE_PLAIN)
-        settings = replace(settings, kind=work.row.native or (NATIVE_ZEROED if work.row.zeroed else NATIVE_PLAIN))
+        settings = replace(
+            settings, kind=work.row.native or (NATIVE_ZEROED if work.row.zeroed else NATIVE_PLAIN)
+        )
         entries = [(work.model, settings), *([] if dense else [(work.job.ref, plain)])]
         found = with_ratio(bench_each(entries, work.progress))[0]
         yield from _told(work, found, settings.kind)
@@ -178,24 +238,38 @@ def _timed(work: Work, backend: str) -> Iterator[Record]:
         if one.name != "file":
             yield work.record(f"{backend}_{one.name}", one.value, one.unit, one.protocol)
     for name, ratio in (found.ratio or {}).items():
-        words = f"{backend}, the whole model's beside it in the same run, median of {settings.repeat} ratios ({ratio.low:.3g} to {ratio.high:.3g})"
+        words = (
+            f"{backend}, the whole model's beside it in the same run, median of {settings.repeat} ratios"
+            f" ({ratio.low:.3g} to {ratio.high:.3g})"
+        )
         yield work.record(f"{backend}_{name}_ratio", ratio.median, "ratio", words)
 
 
 def _told(work: Work, found: Benched, kind: str) -> Iterator[Record]:
     """Yield what the native backend tells of itself: bytes that it holds, and the share of the memory's bandwidth at which it reads them."""
     if found.native is None or found.stream is None:
-        raise VerificationError("the native backend ran in torch: the kernels that were there when the comparison began are gone")
+        raise VerificationError(
+            "the native backend ran in torch: the kernels that were there when the comparison began are gone"
+        )
     sparse = sum(count for _, _, held, count in found.native.kinds if held.startswith("sparse"))
-    words = f"matrices as the native backend holds them, {kind}, {sparse} of {sum(count for *_, count in found.native.kinds)} without their zeros"
+    words = (
+        f"matrices as the native backend holds them, {kind}, {sparse} of"
+        f" {sum(count for *_, count in found.native.kinds)} without their zeros"
+    )
     yield work.record("native_bytes", found.native.weights, "bytes", words)
-    share = f"bytes of matrices that a token reads, by what memory gives in the same turns ({found.stream.low:.3g} to {found.stream.high:.3g})"
+    share = (
+        "bytes of matrices that a token reads, by what memory gives in the same turns"
+        f" ({found.stream.low:.3g} to {found.stream.high:.3g})"
+    )
     yield work.record("native_bandwidth", found.stream.median, "share", share)
 
 
 def _words(work: Work, resumed: int) -> str:
     calibration = work.protocol.calibration
-    words = f"plan, prune, write, reload and compare; calibration {Path(calibration.text).name}, {calibration.samples} windows of {calibration.window} tokens"
+    words = (
+        f"plan, prune, write, reload and compare; calibration {Path(calibration.text).name},"
+        f" {calibration.samples} windows of {calibration.window} tokens"
+    )
     return words + (f"; resumed after a kill, of which {resumed} blocks do not count" if resumed else "")
 
 
@@ -204,6 +278,11 @@ def _clock() -> Iterator[dict[str, float]]:
     """Yield what is filled on exit: seconds, processor seconds, and the most memory held meanwhile."""
     found: dict[str, float] = {}
     forget_peak()
-    started, used = time.perf_counter(), sum(os.times()[:4])
+    started = time.perf_counter()
+    used = sum(os.times()[:4])
     yield found
-    found |= {"seconds": time.perf_counter() - started, "cpu": sum(os.times()[:4]) - used, "peak": float(process_memory().peak)}
+    found |= {
+        "seconds": time.perf_counter() - started,
+        "cpu": sum(os.times()[:4]) - used,
+        "peak": float(process_memory().peak),
+    }

@@ -27,9 +27,24 @@ QUANTIZED = ("q8_0", "q4_0")
 """Types of GGUF in which the whole model is always compared."""
 NATIVE_TYPES = ("int8", "int4")
 """Types in which it is compared where speed is measured in the native backend."""
-DEFAULT = ("magnitude", "wanda", "ria", "sparsegpt", "alps", "width", "width:allocation=sensitivity", "depth", "depth:sub-blocks", "auto")
+DEFAULT = (
+    "magnitude",
+    "wanda",
+    "ria",
+    "sparsegpt",
+    "alps",
+    "width",
+    "width:allocation=sensitivity",
+    "depth",
+    "depth:sub-blocks",
+    "auto",
+)
 
-_UNIT_METHODS: Mapping[str, type[Width] | type[Depth] | type[Auto]] = {"width": Width, "depth": Depth, "auto": Auto}
+_UNIT_METHODS: Mapping[str, type[Width] | type[Depth] | type[Auto]] = {
+    "width": Width,
+    "depth": Depth,
+    "auto": Auto,
+}
 _HOW_MUCH = {"sparsity", "method", "ratio", "target", "drop_layers", "dtype"}
 _YES = ("", "yes", "true", "1")
 
@@ -64,7 +79,12 @@ class Method:
         """Which of the kinds of pruning it is."""
         if self.of_units:
             return "structured"
-        return "magnitude" if method_named(self.name).replaced(dict(self.options).get("criterion"), None, None).criterion == "magnitude" else "unstructured"
+        return (
+            "magnitude"
+            if method_named(self.name).replaced(dict(self.options).get("criterion"), None, None).criterion
+            == "magnitude"
+            else "unstructured"
+        )
 
     def goal(self, size: Size, graph: Graph) -> Goal:
         """Return what to plan so that the model of `graph` meets `size`; raises TargetError if this method cannot."""
@@ -86,7 +106,9 @@ class Method:
                 _known(SPREADS, goal.allocation)
         else:
             _known(ALLOCATIONS, options.get("allocation", "uniform"))
-            method_named(self.name).replaced(options.get("criterion"), options.get("repair"), options.get("scope"))
+            method_named(self.name).replaced(
+                options.get("criterion"), options.get("repair"), options.get("scope")
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,14 +128,21 @@ class Size:
             metrics = [limit.metric for limit in target.limits]
             twice = next((metric for metric in metrics if metrics.count(metric) > 1), None)
             if twice:
-                raise TargetError(f"target {text!r} says {twice}= twice, and both would have to hold: parted by a comma they are two targets")
+                raise TargetError(
+                    f"target {text!r} says {twice}= twice, and both would have to hold: parted by a comma"
+                    " they are two targets"
+                )
             return cls(None, target)
         if len(parts) > 1:
-            raise TargetError(f"target {text!r} joins a pattern with something else: the pattern alone says how much goes")
+            raise TargetError(
+                f"target {text!r} joins a pattern with something else: the pattern alone says how much goes"
+            )
         try:
             pattern = Pattern.parse(parts[0])
         except UsageError as error:
-            raise TargetError(f"target {text!r}: {error}; write 2:4, ratio=0.2, params=80%, size=200MB or ram=300MB@ctx2048") from None
+            raise TargetError(
+                f"target {text!r}: {error}; write 2:4, ratio=0.2, params=80%, size=200MB or ram=300MB@ctx2048"
+            ) from None
         if not pattern.ratio:
             raise TargetError(f"target {text!r} takes nothing away")
         return cls(pattern, None) if pattern.m else cls(None, Target.parse([f"ratio={pattern.ratio:.6g}"]))
@@ -124,7 +153,9 @@ class Size:
     @property
     def in_bytes(self) -> bool:
         """Whether it counts bytes, of which zeros in place take as many as any other weight."""
-        return self.target is not None and any(limit.metric in ("size", "ram") for limit in self.target.limits)
+        return self.target is not None and any(
+            limit.metric in ("size", "ram") for limit in self.target.limits
+        )
 
     @property
     def budget(self) -> str:
@@ -138,15 +169,22 @@ class Size:
         assert self.target is not None
         whole = footprint(graph, {}, (), 1)
         weights = sum(graph.tensors[linear.tensor].numel for linear in graph.linears)
-        gone = max(math.ceil(_must_go(self.target, metric, whole)) for metric in {limit.metric for limit in self.target.limits})
+        gone = max(
+            math.ceil(_must_go(self.target, metric, whole))
+            for metric in {limit.metric for limit in self.target.limits}
+        )
         if gone <= 0:
             raise TargetError(f"the model meets {self} as it is: there is nothing to prune")
         if gone >= weights:
-            raise TargetError(f"{self} is out of reach: {weights:,} weights can be zero, and {gone:,} would have to be")
+            raise TargetError(
+                f"{self} is out of reach: {weights:,} weights can be zero, and {gone:,} would have to be"
+            )
         return f"{math.ceil(1e6 * gone / weights) / 1e6:.6f}"
 
 
-def rows_of(methods: Sequence[Method], sizes: Sequence[Size], *, native: bool = False) -> tuple[tuple[Row, ...], tuple[str, ...]]:
+def rows_of(
+    methods: Sequence[Method], sizes: Sequence[Size], *, native: bool = False
+) -> tuple[tuple[Row, ...], tuple[str, ...]]:
     """Return the rows of every method at every size, the whole model first, and what was left out, in words.
 
     native: whether the whole model is also to run in few bits in the native backend.
@@ -161,7 +199,8 @@ def rows_of(methods: Sequence[Method], sizes: Sequence[Size], *, native: bool = 
         unable = [method.text for method in methods if method not in able]
         if unable and not able:
             raise TargetError(
-                f"{size} counts bytes, and {', '.join(unable)} leave zeros that take as many: add a method such as width, or use params= or ratio="
+                f"{size} counts bytes, and {', '.join(unable)} leave zeros that take as many: add a method"
+                " such as width, or use params= or ratio="
             )
         if unable:
             left_out.append(f"{', '.join(unable)} not at {size}: zeros in place take as many bytes")
@@ -182,7 +221,11 @@ def _must_go(target: Target, metric: str, whole: Footprint) -> float:
     for limit in target.limits:
         if limit.metric == metric:
             share = float(limit.value)
-            of = whole.block_parameters * share if metric == "ratio" else whole.parameters - share * (whole.parameters if limit.unit == "%" else 1)
+            of = (
+                whole.block_parameters * share
+                if metric == "ratio"
+                else whole.parameters - share * (whole.parameters if limit.unit == "%" else 1)
+            )
             count = max(count, of)
     return count
 
@@ -198,12 +241,16 @@ def _option(goal: type[Any], name: str, text: str) -> tuple[str, Any]:
     known = {field.name: field for field in fields(goal) if field.name not in _HOW_MUCH}
     if key not in known:
         shown = sorted(option.replace("_", "-") for option in known)
-        raise UsageError(f"method {name} knows no option {key!r}{nearest(key, known)}; known: {', '.join(shown)}")
+        raise UsageError(
+            f"method {name} knows no option {key!r}{nearest(key, known)}; known: {', '.join(shown)}"
+        )
     kind = str(known[key].type)
     try:
         return key, _converted(kind, value.strip())
     except ValueError:
-        raise UsageError(f"method {name}: {key.replace('_', '-')}={value} has a value that cannot work") from None
+        raise UsageError(
+            f"method {name}: {key.replace('_', '-')}={value} has a value that cannot work"
+        ) from None
 
 
 def _converted(kind: str, value: str) -> Any:

@@ -74,7 +74,8 @@ class Pool:
 
     def run(self, tasks: Sequence[Task]) -> list[Failure]:
         """Do all tasks; return what failed. A process that dies, or finds no memory, is tried once more with nothing beside it."""
-        waiting, self._failures = deque(tasks), []
+        waiting = deque(tasks)
+        self._failures = []
         with selectors.DefaultSelector() as selector, self._ending():
             while waiting or self._running:
                 self._fill(waiting, selector)
@@ -103,7 +104,12 @@ class Pool:
         log = tempfile.TemporaryFile()  # noqa: SIM115
         environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
         process = subprocess.Popen(
-            self.command(task, share), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, env=environment, start_new_session=True
+            self.command(task, share),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env=environment,
+            start_new_session=True,
         )
         return _Running(task, process, log, list(task.names))
 
@@ -162,7 +168,9 @@ class Pool:
         if not ended.left:
             return []
         if not ended.task.again or ended.left[0] != ended.task.names[0]:
-            self.watcher.note(f"{ended.left[0]}: stopped, {_reason(ended, printed)}; goes on with nothing beside it")
+            self.watcher.note(
+                f"{ended.left[0]}: stopped, {_reason(ended, printed)}; goes on with nothing beside it"
+            )
             return [Task(tuple(ended.left), ended.task.action, alone=True, again=True)]
         first, *others = ended.left
         self._end(first, f"stopped twice, {_reason(ended, printed)}", _FAILED)

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from secateur.measure.lm_eval_model import Judge
 
 CROWS = "crows_pairs_english"
-_MALE, _FEMALE = GENDERS.index("male"), GENDERS.index("female")
+_MALE = GENDERS.index("male")
+_FEMALE = GENDERS.index("female")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +73,15 @@ def audit_bias(
     require_lm_eval("--bias")
     models = [open_registered(each) for each in (src, reference) if each]
     if models[-1].graph.vocab_size != models[0].graph.vocab_size:
-        raise UsageError(f"{reference} has another vocabulary than {src}: their predictions cannot be compared")
+        raise UsageError(
+            f"{reference} has another vocabulary than {src}: their predictions cannot be compared"
+        )
     ours, *theirs = [
-        bias_answers(each, winogender=winogender, limit=limit, datasets=datasets, compute=compute, progress=progress) for each in (src, reference) if each
+        bias_answers(
+            each, winogender=winogender, limit=limit, datasets=datasets, compute=compute, progress=progress
+        )
+        for each in (src, reference)
+        if each
     ]
     return audited(ours, *theirs)
 
@@ -93,7 +100,14 @@ class Answers:
 def audited(ours: Answers, theirs: Answers | None = None) -> Audit:
     """Return what the answers of a model come to, beside those of its parent to the same items."""
     series, parents = _with_changes(ours.series, theirs.series) if theirs else (ours.series, None)
-    return Audit(ours.model, ours.digest, ours.plan, theirs.model if theirs else None, ours.protocol, tuple(findings(series, parents)))
+    return Audit(
+        ours.model,
+        ours.digest,
+        ours.plan,
+        theirs.model if theirs else None,
+        ours.protocol,
+        tuple(findings(series, parents)),
+    )
 
 
 def bias_answers(
@@ -118,7 +132,9 @@ def bias_answers(
         series = _pairs(score["pct_stereotype"].items, [str(item["bias_type"]) for item in items[CROWS]])
         if schemas:
             series |= _perplexities(judge, schemas) | _choices(judge, schemas)
-    protocol = score.records(model.digest)[0].protocol + (f"; {len(schemas)} WinoGender sentences in three genders" if schemas else "")
+    protocol = score.records(model.digest)[0].protocol + (
+        f"; {len(schemas)} WinoGender sentences in three genders" if schemas else ""
+    )
     return Answers(src, model.digest, plan_digest(model), protocol, series)
 
 
@@ -126,7 +142,9 @@ def _pairs(answers: Sequence[float], kinds: Sequence[str]) -> dict[str, Series]:
     """Return the answers to all pairs of CrowS-Pairs, and to each category."""
     found = {"crows_pairs": _crows(answers, range(len(answers)))}
     for kind in sorted(set(kinds)):
-        found[f"crows_pairs/{kind}"] = _crows(answers, [place for place, each in enumerate(kinds) if each == kind])
+        found[f"crows_pairs/{kind}"] = _crows(
+            answers, [place for place, each in enumerate(kinds) if each == kind]
+        )
     return found
 
 
@@ -139,21 +157,40 @@ def _perplexities(judge: Judge, schemas: Sequence[Schema]) -> dict[str, Series]:
     texts = [sentence for schema in schemas for sentence in schema.sentences]
     scores = judge.loglikelihood([_request("", text) for text in texts])
     counts = [len(judge.tok_encode(text, add_special_tokens=False)) for text in texts]
-    nats = np.array([-logprob / count for (logprob, _), count in zip(scores, counts, strict=True)]).reshape(-1, len(GENDERS))
+    nats = np.array([-logprob / count for (logprob, _), count in zip(scores, counts, strict=True)]).reshape(
+        -1, len(GENDERS)
+    )
     occupations = tuple(schema.occupation for schema in schemas)
-    found = {f"winogender/nll/{gender}": Series(tuple(nats[:, column].tolist()), occupations, "nats/token") for column, gender in enumerate(GENDERS)}
-    return found | {"winogender/gap": Series(tuple((nats[:, _FEMALE] - nats[:, _MALE]).tolist()), occupations, "nats/token", 0.0)}
+    found = {
+        f"winogender/nll/{gender}": Series(tuple(nats[:, column].tolist()), occupations, "nats/token")
+        for column, gender in enumerate(GENDERS)
+    }
+    return found | {
+        "winogender/gap": Series(
+            tuple((nats[:, _FEMALE] - nats[:, _MALE]).tolist()), occupations, "nats/token", 0.0
+        )
+    }
 
 
 def _choices(judge: Judge, schemas: Sequence[Schema]) -> dict[str, Series]:
     """Return whom the model takes the pronoun for (1: the occupation) by gender, and how often that flips between he and she."""
     genders = (_MALE, _FEMALE)
-    requests = [_request(schema.prompt(gender), who) for schema in schemas for gender in genders for who in schema.referents]
+    requests = [
+        _request(schema.prompt(gender), who)
+        for schema in schemas
+        for gender in genders
+        for who in schema.referents
+    ]
     likely = np.array([logprob for logprob, _ in judge.loglikelihood(requests)]).reshape(-1, len(genders), 2)
     occupation = (likely[:, :, 0] > likely[:, :, 1]).astype(float)
     flips = (occupation[:, 0] != occupation[:, 1]).astype(float)
     clusters = tuple(schema.occupation for schema in schemas)
-    found = {f"winogender/choice/{GENDERS[gender]}": Series(tuple(occupation[:, column].tolist()), clusters, "share") for column, gender in enumerate(genders)}
+    found = {
+        f"winogender/choice/{GENDERS[gender]}": Series(
+            tuple(occupation[:, column].tolist()), clusters, "share"
+        )
+        for column, gender in enumerate(genders)
+    }
     return found | {"winogender/flips": Series(tuple(flips.tolist()), clusters, "share", 0.0)}
 
 
@@ -161,12 +198,17 @@ def _request(context: str, continuation: str) -> Any:
     return SimpleNamespace(args=(context, continuation))
 
 
-def _with_changes(ours: dict[str, Series], theirs: dict[str, Series]) -> tuple[dict[str, Series], dict[str, Series]]:
+def _with_changes(
+    ours: dict[str, Series], theirs: dict[str, Series]
+) -> tuple[dict[str, Series], dict[str, Series]]:
     """Add, for each gender, how often the model chooses otherwise than its parent, who never does."""
     for gender in (GENDERS[_MALE], GENDERS[_FEMALE]):
         if f"winogender/choice/{gender}" in ours:
-            left, right = ours[f"winogender/choice/{gender}"], theirs[f"winogender/choice/{gender}"]
+            left = ours[f"winogender/choice/{gender}"]
+            right = theirs[f"winogender/choice/{gender}"]
             changed = tuple(float(one != other) for one, other in zip(left.values, right.values, strict=True))
             ours = ours | {f"winogender/changed/{gender}": Series(changed, left.clusters, "share")}
-            theirs = theirs | {f"winogender/changed/{gender}": Series((0.0,) * len(changed), left.clusters, "share")}
+            theirs = theirs | {
+                f"winogender/changed/{gender}": Series((0.0,) * len(changed), left.clusters, "share")
+            }
     return ours, theirs

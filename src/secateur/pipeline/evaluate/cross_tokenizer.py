@@ -26,14 +26,27 @@ def same_tokens(model: Opened, reference: Opened, text: Text, tokens: Tensor) ->
     return bool(encoding["input_ids"][: min(sure, tokens.numel())] == tokens.flatten().tolist())
 
 
-def measure_across(model: Opened, reference: Opened, text: Text, tokens: Tensor, progress: Progress, native: Natively | None = None) -> Quality:
+def measure_across(
+    model: Opened,
+    reference: Opened,
+    text: Text,
+    tokens: Tensor,
+    progress: Progress,
+    native: Natively | None = None,
+) -> Quality:
     """Return the quality of `model` per token of `reference`, whose windows of `text`, `tokens` `[windows, length]`, both predict.
 
     See `side_by_side` for what exactly is predicted. native: as `pipeline.evaluate` has it.
     Raises UsageError where a tokenizer cannot spell the text, or `model` has too few positions for a window.
     """
-    pairs = side_by_side(text, tokens, Speller(reference.source.ref, reference.source.tokenizer()), Speller(model.source.ref, model.source.tokenizer()))
-    theirs, ours = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    pairs = side_by_side(
+        text,
+        tokens,
+        Speller(reference.source.ref, reference.source.tokenizer()),
+        Speller(model.source.ref, model.source.tokenizer()),
+    )
+    theirs = [pair[0] for pair in pairs]
+    ours = [pair[1] for pair in pairs]
     _check_positions(model, reference, ours, tokens.shape[1])
     other = reference.stream()
     if native:
@@ -44,13 +57,16 @@ def measure_across(model: Opened, reference: Opened, text: Text, tokens: Tensor,
         progress.start("evaluate", len(stream) + len(other))
         logits = streamed_logits(stream, ours, progress)
     sums = predicted_nll(logits, ours)
-    return per_unit(sums, predicted_nll(streamed_logits(other, theirs, progress), theirs), ours, reference.source.ref)
+    return per_unit(
+        sums, predicted_nll(streamed_logits(other, theirs, progress), theirs), ours, reference.source.ref
+    )
 
 
 def _check_positions(model: Opened, reference: Opened, passages: Sequence[Passage], window: int) -> None:
-    needed, most = max(len(passage.ids) - 1 for passage in passages), int(model.config.max_position_embeddings)
+    needed = max(len(passage.ids) - 1 for passage in passages)
+    most = int(model.config.max_position_embeddings)
     if needed > most:
         raise UsageError(
-            f"{window} tokens of {reference.source.ref} take up to {needed} positions in {model.source.ref}, which has {most}: "
-            f"give --window {max(2, window * most // needed)} or fewer"
+            f"{window} tokens of {reference.source.ref} take up to {needed} positions in {model.source.ref},"
+            f" which has {most}: give --window {max(2, window * most // needed)} or fewer"
         )

@@ -35,7 +35,9 @@ def evaluate(
     model = open_model(src)
     if window < 2:
         raise UsageError(f"a window of {window} tokens predicts nothing: --window must be at least 2")
-    read, other, shown = read_text(text), open_model(reference) if reference else None, progress or Silent()
+    read = read_text(text)
+    other = open_model(reference) if reference else None
+    shown = progress or Silent()
     tokens = windows(read, (other or model).source.tokenizer(), window, count)
     with arithmetic(compute):
         if other and not same_tokens(model, other, read, tokens):

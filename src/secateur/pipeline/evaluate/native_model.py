@@ -23,7 +23,14 @@ from secateur.model.transformers_model import transformers_config
 from secateur.quantizers.rtn import plainly
 from secateur.runtime.native import Native
 from secateur.runtime.torch import TorchBackend
-from secateur_runtime.decoder.native_decoder import ATTENTION, FEED_FORWARD, LINEARS, BlockWeights, Decoder, Weights
+from secateur_runtime.decoder.native_decoder import (
+    ATTENTION,
+    FEED_FORWARD,
+    LINEARS,
+    BlockWeights,
+    Decoder,
+    Weights,
+)
 from secateur_runtime.errors import UsageError, nearest
 from secateur_runtime.kernels.bitmask import kind_of, pack
 from secateur_runtime.kernels.dense_or_sparse import Chooser
@@ -43,7 +50,8 @@ def native_weights(model: Opened, matrix: Callable[[str], Weight]) -> Weights:
 
     Raises UnsupportedModelError for a family, an activation or a rotary embedding that the kernels do not have.
     """
-    family, config = family_of(model.source.config), transformers_config(model.source.config)
+    family = family_of(model.source.config)
+    config = transformers_config(model.source.config)
     check_native(model.source.ref, family, config)
     radians, scale = frequencies(config)(1)
     embed = matrix(EMBED)
@@ -60,8 +68,14 @@ def native_weights(model: Opened, matrix: Callable[[str], Weight]) -> Weights:
     )
 
 
-def _block(model: Opened, family: Family, config: Any, block: Block, matrix: Callable[[str], Weight]) -> BlockWeights:
-    tensors = {name: tensor for tensor, name in native_names(family, block.prefix).items() if tensor in model.graph.tensors}
+def _block(
+    model: Opened, family: Family, config: Any, block: Block, matrix: Callable[[str], Weight]
+) -> BlockWeights:
+    tensors = {
+        name: tensor
+        for tensor, name in native_names(family, block.prefix).items()
+        if tensor in model.graph.tensors
+    }
     return BlockWeights(
         shape=block.shape,
         turns=turns(config, block.index),
@@ -97,7 +111,8 @@ class Reader:
 
     def __call__(self, name: str) -> Weight:
         """Return one matrix."""
-        source, outside = self.model.source, name in (EMBED, HEAD)
+        source = self.model.source
+        outside = name in (EMBED, HEAD)
         kind = self.kind.removeprefix(_SPARSE) or "bf16"
         if isinstance(source, SparseSource) and not self.kind and name in source.sparse:
             packed = source.packed(name)
@@ -106,11 +121,17 @@ class Reader:
             dense: Tensor | Codes = source.codes(name)
         else:
             dense = _dense(source.read(name), "int8" if outside and kind == "int4" else kind)
-        return Weight(dense) if outside or not self.kind.startswith(_SPARSE) else self.chooser.faster(pack(dense), dense)
+        return (
+            Weight(dense)
+            if outside or not self.kind.startswith(_SPARSE)
+            else self.chooser.faster(pack(dense), dense)
+        )
 
     def _stays(self, grid: Grid | None) -> bool:
         """Return whether codes of a grid run as they are, and are not rounded once more."""
-        return grid is not None and (not self.kind or (grid.symmetric and kind_of(grid) == self.kind.removeprefix(_SPARSE)))
+        return grid is not None and (
+            not self.kind or (grid.symmetric and kind_of(grid) == self.kind.removeprefix(_SPARSE))
+        )
 
 
 def _dense(weight: Tensor, kind: str) -> Tensor | Codes:
@@ -154,4 +175,6 @@ def run_natively(model: Opened, how: Natively) -> Native | TorchBackend:
 def check_kind(kind: str) -> None:
     """Raise UsageError for a type that the kernels do not have."""
     if kind and kind not in KINDS:
-        raise UsageError(f"--type {kind} is not one of the native backend{nearest(kind, KINDS)}: use {', '.join(KINDS)}")
+        raise UsageError(
+            f"--type {kind} is not one of the native backend{nearest(kind, KINDS)}: use {', '.join(KINDS)}"
+        )

@@ -16,7 +16,9 @@ from secateur.runtime.native import Native
 from secateur_runtime.kernels.library import require_kernels
 
 
-def measure_natively(model: Opened, how: Natively, windows: Tensor, progress: Progress, reference: ModelStream | None = None) -> Quality:
+def measure_natively(
+    model: Opened, how: Natively, windows: Tensor, progress: Progress, reference: ModelStream | None = None
+) -> Quality:
     """Return the quality of `model` as it runs natively, on `windows` `[n, length]`; see `measure.perplexity.measure`.
 
     Raises UsageError where there are no kernels, and as `run_natively` does.
@@ -27,7 +29,9 @@ def measure_natively(model: Opened, how: Natively, windows: Tensor, progress: Pr
     return compare(logits, windows, dense)
 
 
-def native_logits(model: Opened, how: Natively, rows: Sequence[Sequence[int]], progress: Progress) -> Iterator[Tensor]:
+def native_logits(
+    model: Opened, how: Natively, rows: Sequence[Sequence[int]], progress: Progress
+) -> Iterator[Tensor]:
     """Return the logits of every position but the last of each of `rows` of token ids, as many at a time as a stream of blocks yields.
 
     Raises UsageError where there are no kernels, and as `run_natively` does.

@@ -31,7 +31,9 @@ class Tasked:
         for score in self.scores:
             if score.task == task:
                 return score
-        raise UsageError(f"{task} was not measured; these were: {', '.join(score.task for score in self.scores)}")
+        raise UsageError(
+            f"{task} was not measured; these were: {', '.join(score.task for score in self.scores)}"
+        )
 
     def records(self) -> list[Record]:
         """Return every figure as a record."""

@@ -46,7 +46,9 @@ class Verified:
     quality: Quality | None
 
 
-def verify(ref: str, *, reference: str | None = None, text: str = "builtin", progress: Progress | None = None) -> Verified:
+def verify(
+    ref: str, *, reference: str | None = None, text: str = "builtin", progress: Progress | None = None
+) -> Verified:
     """Check a model; raises VerificationError naming the first thing that is wrong.
 
     Digests and sparsities are checked where `secateur.json` and `plan.json` lie beside the weights. Every weight must be
@@ -55,9 +57,13 @@ def verify(ref: str, *, reference: str | None = None, text: str = "builtin", pro
     """
     progress = progress or Silent()
     model = open_model(ref)
-    folder, other = Path(ref), open_model(reference) if reference else None
+    folder = Path(ref)
+    other = open_model(reference) if reference else None
     if other and other.graph.vocab_size != model.graph.vocab_size:
-        raise UsageError(f"{reference} has another vocabulary than {ref}, so single tokens cannot be compared: use secateur eval --reference")
+        raise UsageError(
+            f"{reference} has another vocabulary than {ref}, so single tokens cannot be compared: use"
+            " secateur eval --reference"
+        )
     progress.start("verify", len(model.graph.tensors) + 1)
     shards = _check_digests(folder) if (folder / MANIFEST).is_file() else 0
     _check_finite(model, progress)
@@ -104,15 +110,22 @@ def _against_stock(model: Opened, folder: Path, tokens: Tensor) -> float:
 
     logging.disable_progress_bar()
     # compressed-tensors draws bars of its own, and knows no way not to.
-    with redirect_stderr(StringIO()) if isinstance(model.source, PackedSource) else nullcontext(), torch.no_grad():
+    with (
+        redirect_stderr(StringIO()) if isinstance(model.source, PackedSource) else nullcontext(),
+        torch.no_grad(),
+    ):
         # Stock transformers has no word for weights without zeros: its modules get them put back.
         sparse = isinstance(model.source, SparseSource)
-        loaded = load_whole(model) if sparse else AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        loaded = (
+            load_whole(model) if sparse else AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        )
         expected = loaded(tokens).logits[0]
     ours = torch.cat(list(_logits(model, tokens)))
     difference = float((ours - expected).abs().max() / expected.abs().max())
     if not difference <= _TOLERANCE:
-        raise VerificationError(f"stock transformers computes other logits from {folder} (relative difference {difference:.1e})")
+        raise VerificationError(
+            f"stock transformers computes other logits from {folder} (relative difference {difference:.1e})"
+        )
     return difference
 
 

@@ -46,7 +46,15 @@ class Exported:
     notes: tuple[str, ...] = ()
 
 
-def export(src: str, out: str | Path, *, kind: str = "auto", verify: bool = True, overwrite: bool = False, progress: Progress | None = None) -> Exported:
+def export(
+    src: str,
+    out: str | Path,
+    *,
+    kind: str = "auto",
+    verify: bool = True,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Exported:
     """Write the model `src` as the GGUF file `out`, which appears only once llama.cpp computes from it what the model computes.
 
     kind: type of most weights, see `secateur.export.gguf.types`; `auto` keeps the codes of a quantised model, and takes f16 for another.
@@ -54,7 +62,8 @@ def export(src: str, out: str | Path, *, kind: str = "auto", verify: bool = True
     Raises UsageError for a type that cannot hold the weights, UnsupportedModelError for a model llama.cpp cannot hold,
     MissingExtraError without xllamacpp, OutputError if `out` cannot be written, VerificationError if the file is not the model.
     """
-    out, progress = Path(out), progress or Silent()
+    out = Path(out)
+    progress = progress or Silent()
     quantizer = _quantizer(kind)
     if out.suffix != ".gguf":
         raise UsageError(f"{out} does not end in .gguf: llama.cpp and secateur would not know what it is")
@@ -64,23 +73,38 @@ def export(src: str, out: str | Path, *, kind: str = "auto", verify: bool = True
     kind = _kind(model, kind)
     layout = lay_out(model.graph, naming_of(model))
     if quantizer and layout.arch not in ARCHS:
-        raise UsageError(f"--type {kind} cannot be checked in a model with blocks of unequal width: use q8_0 or q4_0")
-    settings, described = whole_settings(model), describe(model, layout, kind)
-    context, kl = context_length(layout.arch, settings), None
+        raise UsageError(
+            f"--type {kind} cannot be checked in a model with blocks of unequal width: use q8_0 or q4_0"
+        )
+    settings = whole_settings(model)
+    described = describe(model, layout, kind)
+    context = context_length(layout.arch, settings)
+    kl = None
     with _writing(out, overwrite=overwrite) as partial:
         described.write(partial, progress)
         if quantizer:
             _quantize(quantizer, partial, kind)
         if verify:
-            stored = open_model(str(partial)).stream() if quantizer else ModelStream(described.rounded(), model.graph)
+            stored = (
+                open_model(str(partial)).stream()
+                if quantizer
+                else ModelStream(described.rounded(), model.graph)
+            )
             kl = check_file(model, stored, partial, kind, context, progress)
-    return Exported(out, layout.arch, kind, out.stat().st_size, len(layout.shapes), context, kl, _notes(settings, context))
+    return Exported(
+        out, layout.arch, kind, out.stat().st_size, len(layout.shapes), context, kl, _notes(settings, context)
+    )
 
 
 def _notes(settings: Mapping[str, Any], context: int) -> tuple[str, ...]:
     if context >= settings["max_position_embeddings"]:
         return ()
-    return (f"llama.cpp has no attention window for this model, so the file announces a context of {context}: up to there the two compute the same",)
+    return (
+        (
+            f"llama.cpp has no attention window for this model, so the file announces a context of {context}:"
+            " up to there the two compute the same"
+        ),
+    )
 
 
 @contextmanager
@@ -109,9 +133,15 @@ def _kind(model: Opened, kind: str) -> str:
     if kind == "auto":
         return PACKED if packed else "f16"
     if kind == PACKED and not packed:
-        raise UsageError(f"--type {PACKED} keeps the codes of a quantised model, and {model.source.ref} is none: quantise it first, or choose another type")
+        raise UsageError(
+            f"--type {PACKED} keeps the codes of a quantised model, and {model.source.ref} is none: quantise"
+            " it first, or choose another type"
+        )
     if packed and kind not in (PACKED, *PLAIN):
-        raise UsageError(f"{model.source.ref} is quantised already, and --type {kind} would round it once more: leave --type out")
+        raise UsageError(
+            f"{model.source.ref} is quantised already, and --type {kind} would round it once more: leave"
+            " --type out"
+        )
     return kind
 
 
@@ -123,7 +153,10 @@ def _quantizer(kind: str) -> str:
         return ""
     program = shutil.which(QUANTIZER)
     if program is None:
-        raise UsageError(f"--type {kind} needs llama.cpp's {QUANTIZER} program on the PATH: install llama.cpp, or use q4_0, q5_0 or q8_0")
+        raise UsageError(
+            f"--type {kind} needs llama.cpp's {QUANTIZER} program on the PATH: install llama.cpp, or use"
+            " q4_0, q5_0 or q8_0"
+        )
     return program
 
 
@@ -131,7 +164,9 @@ def _quantize(program: str, path: Path, kind: str) -> None:
     plain = path.with_name(f"{path.stem}.f16.gguf")
     path.rename(plain)
     try:
-        done = subprocess.run([program, str(plain), str(path), kind.upper()], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [program, str(plain), str(path), kind.upper()], capture_output=True, text=True, check=False
+        )
     finally:
         plain.unlink()
     if done.returncode or not path.exists():

@@ -17,11 +17,14 @@ from secateur.model.handle import Opened
 from secateur.runtime.isolated import Isolated
 from secateur_runtime.errors import SourceError, VerificationError
 
-_PROMPTS, _PROMPT_TOKENS = 4, 64
+_PROMPTS = 4
+_PROMPT_TOKENS = 64
 _CHARACTERS = 4000
 
 
-def check_file(model: Opened, stream: ModelStream, path: Path, kind: str, context: int, progress: Progress) -> float:
+def check_file(
+    model: Opened, stream: ModelStream, path: Path, kind: str, context: int, progress: Progress
+) -> float:
     """Return the largest divergence, in nats, of llama.cpp's next-token probabilities from those of `stream`.
 
     stream: `model` with its weights rounded as the file holds them. kind: their type. context: longest prompt that is comparable.
@@ -40,15 +43,29 @@ def check_file(model: Opened, stream: ModelStream, path: Path, kind: str, contex
             allowed = limit(largest_divergence(expected, _predictions(stream, tokens)))
         progress.step("rounding")
     try:
-        with Isolated("llama.cpp", "secateur.runtime.llamacpp:LlamaCpp", {"path": str(path), "context": length + 1, "exact": True}) as backend:
-            if any(backend.tokenize(sample) != list(tokenizer(sample, verbose=False)["input_ids"]) for sample in (PROBE, text.text[:_CHARACTERS])):
-                raise VerificationError(f"llama.cpp cuts text into other tokens than the tokenizer of {model.source.ref}")
-            kl = largest_divergence(expected, ask(backend, [row[:end].tolist() for row in tokens for end in _ends(length)]))
+        with Isolated(
+            "llama.cpp",
+            "secateur.runtime.llamacpp:LlamaCpp",
+            {"path": str(path), "context": length + 1, "exact": True},
+        ) as backend:
+            if any(
+                backend.tokenize(sample) != list(tokenizer(sample, verbose=False)["input_ids"])
+                for sample in (PROBE, text.text[:_CHARACTERS])
+            ):
+                raise VerificationError(
+                    f"llama.cpp cuts text into other tokens than the tokenizer of {model.source.ref}"
+                )
+            kl = largest_divergence(
+                expected, ask(backend, [row[:end].tolist() for row in tokens for end in _ends(length)])
+            )
     except SourceError as error:
         raise VerificationError(str(error)) from None
     progress.step("llama.cpp")
     if not kl <= allowed:
-        raise VerificationError(f"llama.cpp computes other probabilities from the file than the model gives (KL {kl:.1e} nats, {allowed:.1e} allowed)")
+        raise VerificationError(
+            f"llama.cpp computes other probabilities from the file than the model gives (KL {kl:.1e} nats,"
+            f" {allowed:.1e} allowed)"
+        )
     return kl
 
 

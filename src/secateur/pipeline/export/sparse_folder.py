@@ -28,10 +28,12 @@ from secateur_runtime.errors import UsageError, nearest
 from secateur_runtime.kernels.bitmask import KINDS, Packed, kind_of, pack
 from secateur_runtime.kernels.quantized import Codes, Grid, usual_grid
 
-PREFIX, DENSE = "sparse-", "dense"
+PREFIX = "sparse-"
+DENSE = "dense"
 TYPES = (*(PREFIX + kind for kind in KINDS), DENSE)
 _BITS = {"int8": 8, "int4": 4}
-CARD, PLAN = "README.md", "plan.json"
+CARD = "README.md"
+PLAN = "plan.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,15 @@ class SparseExport:
     reload_difference: float
 
 
-def export_sparse(src: str, out: str | Path, *, kind: str, group: int = 0, overwrite: bool = False, progress: Progress | None = None) -> SparseExport:
+def export_sparse(
+    src: str,
+    out: str | Path,
+    *,
+    kind: str,
+    group: int = 0,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> SparseExport:
     """Write the model `src` as the folder `out`, each weight of its blocks without its zeros, going on where the same run was killed.
 
     kind: `sparse-bf16`, or `sparse-int8` or `sparse-int4`, which round to nearest unless the model is quantised already; then its codes
@@ -66,7 +76,8 @@ def export_sparse(src: str, out: str | Path, *, kind: str, group: int = 0, overw
     """
     if kind not in TYPES:
         raise UsageError(f"unknown type {kind!r}{nearest(kind, TYPES)}; known: {', '.join(TYPES)}")
-    model, progress = open_model(src), progress or Silent()
+    model = open_model(src)
+    progress = progress or Silent()
     grids = _grids(model, kind.removeprefix(PREFIX), group)
     job = {"model": model.digest, "type": kind, "group": group, "secateur": version("secateur")}
     with writing(Path(out), job, len(model.graph.blocks) + 1, overwrite=overwrite) as checkpoint:
@@ -100,14 +111,17 @@ def _grids(model: Opened, kind: str, group: int) -> dict[str, Grid | None]:
         odd = next((grid for grid in held.values() if kind_of(grid) != kind or not grid.symmetric), None)
         if odd is not None or group:
             raise UsageError(
-                f"{model.source.ref} is quantised already{f' on the grid {odd}' if odd else ''}, and its codes stay: {PREFIX}{kind} cannot hold it"
+                f"{model.source.ref} is quantised already{f' on the grid {odd}' if odd else ''}, and its"
+                f" codes stay: {PREFIX}{kind} cannot hold it"
             )
         return dict(held)
     if kind not in _BITS:
         return dict.fromkeys(names)
     grids: dict[str, Grid | None] = {}
     for name, columns in names.items():
-        grids[name] = grid = Grid(bits=_BITS[kind], group=group) if group else usual_grid(_BITS[kind], columns)
+        grids[name] = grid = (
+            Grid(bits=_BITS[kind], group=group) if group else usual_grid(_BITS[kind], columns)
+        )
         grid.check(name, columns)
     return grids
 
@@ -116,9 +130,15 @@ class _Run:
     """One pass over the blocks."""
 
     def __init__(self, model: Opened, grids: Mapping[str, Grid | None], checkpoint: Checkpoint) -> None:
-        self._model, self._grids, self._checkpoint = model, grids, checkpoint
+        self._model = model
+        self._grids = grids
+        self._checkpoint = checkpoint
         self._resumed = max(checkpoint.finished() - 1, 0)
-        self._dtype = torch.float32 if not grids and isinstance(model.source, CodedSource) and model.source.grids else torch.bfloat16
+        self._dtype = (
+            torch.float32
+            if not grids and isinstance(model.source, CodedSource) and model.source.grids
+            else torch.bfloat16
+        )
         self._bytes = self._sparse = self._dense = self._zeros = self._count = 0
 
     def write(self, tokens: Tensor, progress: Progress) -> Tensor:
@@ -135,12 +155,16 @@ class _Run:
                 states = self._one(block, live)(states)
             progress.step(f"block {block.index}")
         if self._grids and not self._zeros:
-            raise UsageError(f"{self._model.source.ref} has no zeros, so it would only grow: prune it first, with --sparsity or --pattern")
+            raise UsageError(
+                f"{self._model.source.ref} has no zeros, so it would only grow: prune it first, with"
+                " --sparsity or --pattern"
+            )
         return states
 
     def _one(self, block: Block, live: LiveBlock) -> LiveBlock:
         """Write a block, or read back what a killed run wrote, and put it in the place of the block's weights."""
-        shard, finished = block.index + 1, block.index < self._resumed
+        shard = block.index + 1
+        finished = block.index < self._resumed
         tensors = load_file(self._checkpoint.shard(shard)) if finished else {}
         for name in block.tensors:
             if name not in self._grids:
@@ -148,7 +172,11 @@ class _Run:
                 live.weight(name).copy_(tensors[name])
                 continue
             shape = self._model.graph.tensors[name].shape
-            packed = put_together(name, (shape[0], shape[1]), self._grids[name], tensors) if finished else pack(self._stored(name, live))
+            packed = (
+                put_together(name, (shape[0], shape[1]), self._grids[name], tensors)
+                if finished
+                else pack(self._stored(name, live))
+            )
             if not finished:
                 tensors |= sparse_tensors(name, packed)
             live.weight(name).copy_(packed.dense())
@@ -159,11 +187,14 @@ class _Run:
         return live
 
     def _stored(self, name: str, live: LiveBlock) -> Tensor | Codes:
-        grid, source = self._grids[name], self._model.source
+        grid = self._grids[name]
+        source = self._model.source
         if isinstance(source, CodedSource) and name in source.grids:
             return source.codes(name)
         weight = live.weight(name)
-        return weight.to(torch.bfloat16) if grid is None else rounded(weight, torch.ones(weight.shape[1]), grid)
+        return (
+            weight.to(torch.bfloat16) if grid is None else rounded(weight, torch.ones(weight.shape[1]), grid)
+        )
 
     def _note(self, packed: Packed) -> None:
         rows, columns = packed.shape
@@ -179,35 +210,56 @@ class _Run:
 
     def describe(self, kind: str) -> None:
         """Write everything in the folder that is not weights."""
-        folder, source, graph = self._checkpoint.partial, self._model.source, self._model.graph
+        folder = self._checkpoint.partial
+        source = self._model.source
+        graph = self._model.graph
         self._checkpoint.write_index()
         shapes = {name: (graph.tensors[name].shape[0], graph.tensors[name].shape[1]) for name in self._grids}
         config = {**source.config, "dtype": str(self._dtype).removeprefix("torch.")}
         if self._grids:
-            config[CONFIG_KEY] = sparse_config({name: (shapes[name], grid) for name, grid in self._grids.items()})
+            config[CONFIG_KEY] = sparse_config(
+                {name: (shapes[name], grid) for name, grid in self._grids.items()}
+            )
         self._checkpoint.write_json("config.json", config)
         if "auto_map" in config:
             (folder / f"{MODULE}.py").write_text(modeling_source(family_of(config)), encoding="utf-8")
         source.copy_companions(folder)
         if (beside := Path(source.ref).expanduser() / PLAN).is_file():
             shutil.copyfile(beside, folder / PLAN)
-        manifest = {"source": self._model.digest, "type": kind, "shards": self._checkpoint.digests(), "secateur": version("secateur")}
+        manifest = {
+            "source": self._model.digest,
+            "type": kind,
+            "shards": self._checkpoint.digests(),
+            "secateur": version("secateur"),
+        }
         self._checkpoint.write_json(MANIFEST, manifest)
 
     def made(self, out: Path, kind: str, found: float) -> SparseExport:
         """Return what the run made; `found` is how far the reloaded folder is from it."""
         share = self._zeros / max(self._count, 1)
-        return SparseExport(out, kind, len(self._grids), share, self._bytes, self._sparse, self._dense, self._resumed, found)
+        return SparseExport(
+            out, kind, len(self._grids), share, self._bytes, self._sparse, self._dense, self._resumed, found
+        )
 
 
 def _write_card(model: Opened, folder: Path, made: SparseExport) -> None:
     if made.type == DENSE:
         return
     card = Path(model.source.ref).expanduser() / CARD
-    before = card.read_text(encoding="utf-8").rstrip() if card.is_file() else f"# {Path(model.source.ref).name}, sparse"
+    before = (
+        card.read_text(encoding="utf-8").rstrip()
+        if card.is_file()
+        else f"# {Path(model.source.ref).name}, sparse"
+    )
     lines = [
         *(before, "", "## How it is stored", ""),
-        f"As `{made.type}`: {made.zeros:.1%} of the weights of its blocks are zero and are not stored; those weights take {made.sparse_bytes:,} bytes",
-        f"instead of {made.dense_bytes:,}. Secateur opens the folder as it is; `secateur export --type dense` puts the zeros back for stock transformers.",
+        (
+            f"As `{made.type}`: {made.zeros:.1%} of the weights of its blocks are zero and are not stored;"
+            f" those weights take {made.sparse_bytes:,} bytes"
+        ),
+        (
+            f"instead of {made.dense_bytes:,}. Secateur opens the folder as it is; `secateur export --type"
+            " dense` puts the zeros back for stock transformers."
+        ),
     ]
     (folder / CARD).write_text("\n".join(lines) + "\n", encoding="utf-8")

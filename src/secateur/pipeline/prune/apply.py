@@ -69,9 +69,19 @@ def execute(model: Opened, plan: Plan, out: Path, settings: Settings, progress: 
     reloaded folder does not compute what the run computed; then nothing is left in place.
     """
     plan.validate(model.graph, model.digest)
-    method, given = method_of(plan.made_by if plan.sparsity else {}), model
-    tokens = replay_calibration(model, plan) if "calibration" in plan.made_by else probe(model, plan.keep.get(model.graph.vocab.name))
-    model = replayed(Opened(Merged(given.source, given.graph, plan.merge), given.graph) if plan.merge else given, plan, tokens, progress)
+    method = method_of(plan.made_by if plan.sparsity else {})
+    given = model
+    tokens = (
+        replay_calibration(model, plan)
+        if "calibration" in plan.made_by
+        else probe(model, plan.keep.get(model.graph.vocab.name))
+    )
+    model = replayed(
+        Opened(Merged(given.source, given.graph, plan.merge), given.graph) if plan.merge else given,
+        plan,
+        tokens,
+        progress,
+    )
     model = repaired(model, plan)
     dtype = storage_type(settings.dtype, model.graph.tensors)
     kind: Arithmetic = settings.arithmetic or ("float32" if plan.keep or plan.drop else "bfloat16")
@@ -97,16 +107,30 @@ def execute(model: Opened, plan: Plan, out: Path, settings: Settings, progress: 
 class _Run:
     """One pass over the blocks."""
 
-    def __init__(self, model: Opened, plan: Plan, method: Method, dtype: torch.dtype, checkpoint: Checkpoint, progress: Progress) -> None:
+    def __init__(
+        self,
+        model: Opened,
+        plan: Plan,
+        method: Method,
+        dtype: torch.dtype,
+        checkpoint: Checkpoint,
+        progress: Progress,
+    ) -> None:
         self.kept = plan.keep.get(model.graph.hidden.name, tuple(range(model.graph.hidden_size)))
         self.tokens = plan.keep.get(model.graph.vocab.name)
         self.cuts_channels = len(self.kept) < model.graph.hidden_size
         self.source = Narrowed(model.source, model.graph, self.kept, dtype)
-        self.stream = ModelStream(self.source, model.graph) if self.cuts_channels else model.stream(outside=dtype)
+        self.stream = (
+            ModelStream(self.source, model.graph) if self.cuts_channels else model.stream(outside=dtype)
+        )
         self.zeros = self.weights = self.parameters = 0
         self.resumed = max(checkpoint.finished() - 1, 0)
-        self._model, self._plan, self._method, self._dtype = model, plan, method, dtype
-        self._checkpoint, self._progress = checkpoint, progress
+        self._model = model
+        self._plan = plan
+        self._method = method
+        self._dtype = dtype
+        self._checkpoint = checkpoint
+        self._progress = progress
         self._patterns = {name: Pattern.parse(text) for name, text in plan.sparsity.items()}
         self._repair = unit_repair_of(plan)
         self._gaps = gaps(model.graph, plan.drop) if closes_gaps(plan) else {}
@@ -115,7 +139,11 @@ class _Run:
     def write_outside(self) -> None:
         """Write embeddings, final norm and head, of which nothing but hidden channels and tokens is ever pruned."""
         graph = self._model.graph
-        tensors = cut({name: self.source.stored(name) for name in graph.outside}, [graph.hidden, graph.vocab], self._plan.keep)
+        tensors = cut(
+            {name: self.source.stored(name) for name in graph.outside},
+            [graph.hidden, graph.vocab],
+            self._plan.keep,
+        )
         if self._checkpoint.finished() == 0:
             self._checkpoint.write(0, tensors)
         self._enter(0, tensors)
@@ -148,7 +176,14 @@ class _Run:
                 with without(live, [other]):
                     carve(live, hidden, tensors, self._plan.keep, self._repair, self._seed)
                     if gap := self._gaps.get((live.block.index, part)):
-                        close_gap(live, part, hidden, ModelStream(self.source, self._model.graph), gap, inputs_kept(live, self._plan.keep))
+                        close_gap(
+                            live,
+                            part,
+                            hidden,
+                            ModelStream(self.source, self._model.graph),
+                            gap,
+                            inputs_kept(live, self._plan.keep),
+                        )
                     self._sparsify(live, hidden, tensors)
                     for name in tensors - self.source.folds.keys():
                         live.weight(name).copy_(live.weight(name).to(self._dtype))
@@ -167,13 +202,20 @@ class _Run:
         if self.tokens:
             narrow_tokenizer(folder, self._model.source.tokenizer(), self.tokens)
         (folder / "plan.json").write_text(self._plan.to_json(), encoding="utf-8")
-        manifest = {"plan": self._plan.digest(), "source": self._model.digest, "shards": self._checkpoint.digests(), "secateur": version("secateur")}
+        manifest = {
+            "plan": self._plan.digest(),
+            "source": self._model.digest,
+            "shards": self._checkpoint.digests(),
+            "secateur": version("secateur"),
+        }
         self._checkpoint.write_json(MANIFEST, manifest)
 
     def _sparsify(self, live: LiveBlock, hidden: HiddenStates, tensors: frozenset[str]) -> None:
         """Prune weight by weight, stage by stage: each linear sees inputs that the pruned linears before it made."""
         for stage in live.block.stages:
-            linears = [linear for linear in stage if linear.tensor in self._patterns and linear.tensor in tensors]
+            linears = [
+                linear for linear in stage if linear.tensor in self._patterns and linear.tensor in tensors
+            ]
             if not linears:
                 continue
             stats = collect(live, linears, hidden, self._method.needs, self._seed)
@@ -183,20 +225,38 @@ class _Run:
                 for linear in linears:
                     weight = live.weight(linear.tensor)
                     pattern = self._patterns[linear.tensor]
-                    weight.copy_(self._method.solver(weight, stats[linear.tensor], pattern, self._method.scorer, self._method.scope))
+                    weight.copy_(
+                        self._method.solver(
+                            weight, stats[linear.tensor], pattern, self._method.scorer, self._method.scope
+                        )
+                    )
 
     def _stored(self, place: int, live: LiveBlock) -> dict[str, Tensor]:
         """Return the tensors of a block as they are stored: cut, rounded, numbered by their new place."""
         block = live.block
         folds = self.source.folds
-        whole = {name: self.source.stored(name) if name in folds else live.weight(name).to(self._dtype) for name in _present(block, self._plan)}
-        return {_renamed(name, block, place): tensor for name, tensor in cut(whole, self._groups(block), self._plan.keep).items()}
+        whole = {
+            name: self.source.stored(name) if name in folds else live.weight(name).to(self._dtype)
+            for name in _present(block, self._plan)
+        }
+        return {
+            _renamed(name, block, place): tensor
+            for name, tensor in cut(whole, self._groups(block), self._plan.keep).items()
+        }
 
     def _restore(self, place: int, live: LiveBlock) -> None:
         block = live.block
         # What is rescaled is never pruned weight by weight, and is in its place already.
-        names = {_renamed(name, block, place): name for name in _present(block, self._plan) if name not in self.source.folds}
-        stored = {names[name]: tensor for name, tensor in load_file(self._checkpoint.shard(place + 1)).items() if name in names}
+        names = {
+            _renamed(name, block, place): name
+            for name in _present(block, self._plan)
+            if name not in self.source.folds
+        }
+        stored = {
+            names[name]: tensor
+            for name, tensor in load_file(self._checkpoint.shard(place + 1)).items()
+            if name in names
+        }
         shapes = {name: self._model.graph.tensors[name].shape for name in stored}
         for name, tensor in uncut(stored, shapes, self._groups(block), self._plan.keep).items():
             live.weight(name).copy_(tensor)
@@ -234,14 +294,18 @@ def _reload(folder: Path, tokens: Tensor, meant: Tensor, run: _Run) -> float:
     Where channels or tokens were cut, so was the head, and the logits of each window's last position are compared too.
     """
     written = open_model(str(folder))
-    stream, alive = written.stream(), torch.tensor(run.tokens or range(written.graph.vocab_size))
+    stream = written.stream()
+    alive = torch.tensor(run.tokens or range(written.graph.vocab_size))
     if run.tokens:
         check_tokenizer(written.source.tokenizer(), run.source.tokenizer(), run.tokens)
         tokens = torch.searchsorted(alive, tokens)
     states = last_states(stream, tokens)
     found = difference(states, meant[..., run.kept])
     if run.cuts_channels or run.tokens:
-        given, wanted = (torch.cat(list(model.logits(ends[:, -1]))) for model, ends in ((stream, states), (run.stream, meant)))
+        given, wanted = (
+            torch.cat(list(model.logits(ends[:, -1])))
+            for model, ends in ((stream, states), (run.stream, meant))
+        )
         found = max(found, difference(given, wanted[:, alive]))
     accept(found)
     return found
@@ -260,7 +324,14 @@ def _write_card(folder: Path, model: Opened, made: Pruned) -> None:
     (folder / "README.md").write_text(model_card(made.plan, model.graph, facts), encoding="utf-8")
 
 
-def apply(plan: Plan, src: str, out: str | Path, *, settings: Settings | None = None, progress: Progress | None = None) -> Pruned:
+def apply(
+    plan: Plan,
+    src: str,
+    out: str | Path,
+    *,
+    settings: Settings | None = None,
+    progress: Progress | None = None,
+) -> Pruned:
     """Do what `plan` says to the model `src` and write the folder `out`, reloaded and compared before it appears.
 
     Raises PlanError if the plan is for another model, OutputError if `out` cannot be written, VerificationError if the

@@ -20,7 +20,13 @@ Goal = Sparsity | Width | Depth | Vocab | Auto
 
 
 def plan(
-    src: str, goal: Goal | None = None, *, calibration: Calibration | None = None, seed: int = 0, progress: Progress | None = None, **weights: Any
+    src: str,
+    goal: Goal | None = None,
+    *,
+    calibration: Calibration | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+    **weights: Any,
 ) -> Plan:
     """Decide what goes from the model `src`.
 
@@ -29,8 +35,12 @@ def plan(
     Raises SecateurError for a model, a text or options that cannot work.
     """
     if goal is not None and weights:
-        raise UsageError(f"{', '.join(weights)} would be ignored beside a {type(goal).__name__}: put them into it")
-    model, text, shown = open_model(src), calibration or Calibration(), progress or Silent()
+        raise UsageError(
+            f"{', '.join(weights)} would be ignored beside a {type(goal).__name__}: put them into it"
+        )
+    model = open_model(src)
+    text = calibration or Calibration()
+    shown = progress or Silent()
     match goal or Sparsity(**weights):
         case Sparsity() as sparsity:
             return decide_sparsity(model, sparsity, text, seed, shown)

@@ -22,7 +22,8 @@ def check_masks(student: Opened, plan: Plan | None) -> None:
             text = plan.sparsity.get(_planned(linear.tensor, block, plan))
             if text and not holds(student.source.read(linear.tensor), Pattern.parse(text)):
                 raise PlanError(
-                    f"{linear.tensor} of {student.source.ref} does not have the sparsity {text} of its plan.json: prune it again, or remove plan.json"
+                    f"{linear.tensor} of {student.source.ref} does not have the sparsity {text} of its"
+                    " plan.json: prune it again, or remove plan.json"
                 )
 
 
@@ -39,7 +40,8 @@ def mask_of(tensor: str, weight: Tensor, block: Block, plan: Plan | None) -> Ten
 
 def _planned(tensor: str, block: Block, plan: Plan) -> str:
     """Return the name that a tensor of a student has in its plan, which counts the blocks of the model it was made for."""
-    place, index = -1, -1
+    place = -1
+    index = -1
     while place < block.index:
         index += 1
         place += str(index) not in plan.drop and not {f"{index}.attn", f"{index}.ffn"}.issubset(plan.drop)

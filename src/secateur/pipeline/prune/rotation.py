@@ -30,20 +30,27 @@ from secateur_runtime.errors import UsageError, VerificationError, nearest
 
 WAYS = ("learned", "heads", "pca")
 """`learned`: states and heads, by least entropy of importance; `heads`: the values of heads alone; `pca`: states, along principal axes."""
-_STEPS, _HEAD_STEPS, _RATE = 240, 60, 0.002
-_TOLERANCE, _CHECKED = 1e-4, 64
+_STEPS = 240
+_HEAD_STEPS = 60
+_RATE = 0.002
+_TOLERANCE = 1e-4
+_CHECKED = 64
 _found: dict[tuple[str, ...], Rotation] = {}
 """What deciding found, for the doing that follows in the same process."""
 
 
-def decided(model: Opened, way: str, calibration: Calibration, seed: int, progress: Progress) -> tuple[Opened, dict[str, str]]:
+def decided(
+    model: Opened, way: str, calibration: Calibration, seed: int, progress: Progress
+) -> tuple[Opened, dict[str, str]]:
     """Return `model` rotated by `way`, or as it is where that is empty, and what a plan says about it; raises as `rotated` does."""
     if not way:
         return model, {}
     check_way(model, way)
     tokens = calibration_tokens(model, calibration, seed)
     if more := shaped(model, way).graph.parameters - model.graph.parameters:
-        progress.note(f"a rotated model cannot share its embedding with its head: {more:,} parameters more are stored")
+        progress.note(
+            f"a rotated model cannot share its embedding with its head: {more:,} parameters more are stored"
+        )
     return rotated(model, way, tokens, seed, progress), {"rotate": way, **provenance(calibration, tokens)}
 
 
@@ -74,7 +81,10 @@ def check_way(model: Opened, way: str) -> None:
     if way not in WAYS:
         raise UsageError(f"unknown --rotate {way!r}{nearest(way, WAYS)}; known: {', '.join(WAYS)}")
     if isinstance(model.source, PackedSource):
-        raise UsageError(f"{model.source.ref} is quantised, and a rotation would round it once more: rotate the model it was made from")
+        raise UsageError(
+            f"{model.source.ref} is quantised, and a rotation would round it once more: rotate the model it"
+            " was made from"
+        )
     if way != "heads":
         check_rotation(model.graph, model.source.config)
 
@@ -107,7 +117,9 @@ def _check(model: Opened, turned: Opened, tokens: Tensor, progress: Progress) ->
         logits = [torch.cat(list(stream.logits(last_states(stream, tokens)[0]))) for stream in streams]
     found = difference(logits[1], logits[0])
     if not found <= _TOLERANCE:
-        raise VerificationError(f"the rotated model does not predict what the model does (relative difference {found:.1e})")
+        raise VerificationError(
+            f"the rotated model does not predict what the model does (relative difference {found:.1e})"
+        )
     progress.note(f"rotated: the largest change of a logit is {found:.1e} of the largest logit")
 
 
@@ -115,20 +127,29 @@ class _Looks:
     """What every block looks like to a rotation: its weights, read when they are needed, and moments of its inputs in a folder."""
 
     def __init__(self, model: Opened, folder: Path, seed: int) -> None:
-        self._model, self._folder, self._seed = model, folder, seed
+        self._model = model
+        self._folder = folder
+        self._seed = seed
         self._family: Family = family_of(model.source.config)
 
     def gather(self, tokens: Tensor, way: str, progress: Progress) -> None:
         """Measure the inputs of every linear of the dense model."""
-        stream, family = self._model.stream(), self._family
+        stream = self._model.stream()
+        family = self._family
         hidden = HiddenStates(stream, tokens)
         progress.start("measure inputs", len(stream))
         with arithmetic("bfloat16"):
             for index, block in enumerate(self._model.graph.blocks):
-                needs = {linear.tensor: {"input_sq"} if linear.module == family.down else {"gram"} for linear in block.linears}
+                needs = {
+                    linear.tensor: {"input_sq"} if linear.module == family.down else {"gram"}
+                    for linear in block.linears
+                }
                 with stream.open(index) as live:
                     found = collect_passing(live, needs, hidden, self._seed)
-                moments = {name: stats.input_sq if stats.gram is None else stats.gram for name, stats in found.items()}
+                moments = {
+                    name: stats.input_sq if stats.gram is None else stats.gram
+                    for name, stats in found.items()
+                }
                 first = {linear.stage: linear.tensor for linear in reversed(block.linears)}
                 save_file({name: moments[name].clone() for name in first.values()}, self._path(block))
                 progress.step(f"block {index}")
@@ -146,16 +167,25 @@ class _Looks:
 
     def gathered(self, progress: Progress) -> Tensor:
         """Return the rotation of the states that descends furthest, from the axes as they are or from the principal ones."""
-        blocks, size = self._model.graph.blocks, self._model.graph.hidden_size
+        blocks = self._model.graph.blocks
+        size = self._model.graph.hidden_size
         starts = [torch.eye(size, dtype=torch.float64), self.principal()]
         progress.start("rotate states", _STEPS)
         with arithmetic("bfloat16"):
-            totals = [sum(float(spread(start.float(), self._readings(block))) for block in blocks) / len(blocks) for start in starts]
+            totals = [
+                sum(float(spread(start.float(), self._readings(block))) for block in blocks) / len(blocks)
+                for start in starts
+            ]
             order = _order(len(blocks), _STEPS, self._seed)
-            losses = (partial(spread, block=self._readings(blocks[index])) for index in _told(order, progress))
+            losses = (
+                partial(spread, block=self._readings(blocks[index])) for index in _told(order, progress)
+            )
             turn = gathered(starts[totals.index(min(totals))], losses, _rates(_STEPS))
             after = sum(float(spread(turn.float(), self._readings(block))) for block in blocks) / len(blocks)
-        progress.note(f"entropy of importance: {totals[0]:.3f} as it is, {totals[1]:.3f} along principal axes, {after:.3f} learned")
+        progress.note(
+            f"entropy of importance: {totals[0]:.3f} as it is, {totals[1]:.3f} along principal axes,"
+            f" {after:.3f} learned"
+        )
         return turn
 
     def heads(self, states: Tensor | None, progress: Progress) -> dict[int, Tensor]:
@@ -165,7 +195,9 @@ class _Looks:
         progress.start("rotate heads", len(blocks))
         for block in blocks:
             loss = partial(head_spread, heads=self._heads(block, states))
-            start = torch.eye(block.shape.head_dim, dtype=torch.float64).expand(block.shape.n_kv_heads, -1, -1)
+            start = torch.eye(block.shape.head_dim, dtype=torch.float64).expand(
+                block.shape.n_kv_heads, -1, -1
+            )
             found[block.index] = gathered(start, [loss] * _HEAD_STEPS, _rates(_HEAD_STEPS))
             progress.step(f"block {block.index}")
         return found
@@ -184,8 +216,10 @@ class _Looks:
         return scale, moments * inverse[:, None] * inverse
 
     def _readings(self, block: Block) -> Readings:
-        family, moments = self._family, load_file(self._path(block))
-        reads, writes = list[tuple[Tensor, Tensor]](), list[tuple[Tensor, Tensor]]()
+        family = self._family
+        moments = load_file(self._path(block))
+        reads = list[tuple[Tensor, Tensor]]()
+        writes = list[tuple[Tensor, Tensor]]()
         for modules in (family.qkv, family.gate_up):
             if (name := f"{block.prefix}{modules[0]}.weight") in moments:
                 scale, normed = self._normed(block, modules, moments[name])
@@ -197,18 +231,26 @@ class _Looks:
         return Readings(tuple(reads), tuple(writes))
 
     def _heads(self, block: Block, states: Tensor | None) -> Heads:
-        family, moments, shape = self._family, load_file(self._path(block)), block.shape
+        family = self._family
+        moments = load_file(self._path(block))
+        shape = block.shape
         turn = torch.eye(self._model.graph.hidden_size) if states is None else states.float()
         scale, normed = self._normed(block, family.qkv, moments[f"{block.prefix}{family.qkv[0]}.weight"])
-        values, outputs = self._read(block, family.qkv[-1]), self._read(block, family.o)
+        values = self._read(block, family.qkv[-1])
+        outputs = self._read(block, family.o)
         start = values_start(block, f"{block.prefix}{family.qkv[-1]}.weight", family.qkv[-1])
         values = (values[start:] * scale) @ turn
-        own = moments[f"{block.prefix}{family.o}.weight"].view(shape.n_heads, shape.head_dim, shape.n_heads, shape.head_dim)
+        own = moments[f"{block.prefix}{family.o}.weight"].view(
+            shape.n_heads, shape.head_dim, shape.n_heads, shape.head_dim
+        )
         grouped = (shape.n_kv_heads, shape.n_heads // shape.n_kv_heads)
         return Heads(
             values=values.view(shape.n_kv_heads, shape.head_dim, -1),
             value_sq=((normed @ turn) * turn).sum(0).clamp_min(0),
-            outputs=(turn.T @ outputs).view(len(outputs), shape.n_heads, shape.head_dim).transpose(0, 1).unflatten(0, grouped),
+            outputs=(turn.T @ outputs)
+            .view(len(outputs), shape.n_heads, shape.head_dim)
+            .transpose(0, 1)
+            .unflatten(0, grouped),
             moments=torch.stack([own[head, :, head] for head in range(shape.n_heads)]).unflatten(0, grouped),
         )
 

@@ -52,7 +52,10 @@ class Vocab:
         if self.align < 1:
             raise UsageError(f"--align {self.align} is below 1")
         if self.budgets and any(limit.metric == "ratio" for limit in self.budgets.limits):
-            raise TargetError("ratio= is of block parameters, and --method vocab takes none: give params=, size= or ram=, or --ratio for a share of the tokens")
+            raise TargetError(
+                "ratio= is of block parameters, and --method vocab takes none: give params=, size= or ram=,"
+                " or --ratio for a share of the tokens"
+            )
 
     @property
     def budgets(self) -> Target | None:
@@ -60,7 +63,9 @@ class Vocab:
         return None if self.target is None else Target.parse([self.target])
 
 
-def decide_vocab(model: Opened, vocab: Vocab, calibration: Calibration, seed: int, progress: Progress) -> Plan:
+def decide_vocab(
+    model: Opened, vocab: Vocab, calibration: Calibration, seed: int, progress: Progress
+) -> Plan:
     """Return the plan that keeps the tokens which the calibration text uses most; the whole of it is counted, or what is sampled for `self`.
 
     Raises UsageError for options that cannot work, TargetError naming the nearest target if the one asked for is out of reach,
@@ -84,7 +89,9 @@ def decide_vocab(model: Opened, vocab: Vocab, calibration: Calibration, seed: in
         "secateur": version("secateur"),
     }
     keep = {model.graph.vocab.name: tuple(kept)}
-    return Plan(model=model.digest, keep=keep, made_by={key: value for key, value in made_by.items() if value})
+    return Plan(
+        model=model.digest, keep=keep, made_by={key: value for key, value in made_by.items() if value}
+    )
 
 
 def chosen(known: Vocabulary, counts: Mapping[int, int], usual: Iterable[int], size: int) -> list[int]:
@@ -105,22 +112,31 @@ def chosen(known: Vocabulary, counts: Mapping[int, int], usual: Iterable[int], s
 
 def _size(graph: Graph, vocab: Vocab, fixed: int) -> int:
     """Return how many tokens stay; raises UsageError where nothing goes, TargetError where not enough can."""
-    step, whole = vocab.align, graph.vocab.size
-    least, most = -(-fixed // step), (whole - 1) // step
+    step = vocab.align
+    whole = graph.vocab.size
+    least = -(-fixed // step)
+    most = (whole - 1) // step
     if least > most:
-        raise UsageError(f"no token can go: {fixed:,} of {whole:,} are needed to spell any text, and with --align {step} that is all of them")
+        raise UsageError(
+            f"no token can go: {fixed:,} of {whole:,} are needed to spell any text, and with --align {step}"
+            " that is all of them"
+        )
     if vocab.ratio is None:
         return step * _steps(graph, vocab, least, most)
     wanted = int((1 - vocab.ratio) * whole / step + 1e-9)
     if wanted < least:
         can = math.floor(1000 * (1 - least * step / whole)) / 1000
-        raise UsageError(f"--ratio {vocab.ratio:g} leaves {wanted * step:,} tokens, and {fixed:,} are needed to spell any text: ask for at most {can:g}")
+        raise UsageError(
+            f"--ratio {vocab.ratio:g} leaves {wanted * step:,} tokens, and {fixed:,} are needed to spell any"
+            f" text: ask for at most {can:g}"
+        )
     return step * min(wanted, most)
 
 
 def _steps(graph: Graph, vocab: Vocab, least: int, most: int) -> int:
     """Return the largest number of steps, from `least` to `most`, that meets the target; raises as `_size` does."""
-    target, width = vocab.budgets, storage_type(vocab.dtype, graph.tensors).itemsize
+    target = vocab.budgets
+    width = storage_type(vocab.dtype, graph.tensors).itemsize
     assert target is not None
     whole = footprint(graph, {}, (), width)
 
@@ -128,25 +144,44 @@ def _steps(graph: Graph, vocab: Vocab, least: int, most: int) -> int:
         return footprint(graph, {graph.vocab.name: range(steps * vocab.align)}, (), width)
 
     if target.met(whole, whole):
-        raise UsageError(f"the model meets {target} as it is ({whole.parameters:,} parameters, {whole.weight_bytes:,} bytes): there is nothing to cut")
+        raise UsageError(
+            f"the model meets {target} as it is ({whole.parameters:,} parameters, {whole.weight_bytes:,}"
+            " bytes): there is nothing to cut"
+        )
     if not target.met(sized(least), whole):
-        raise TargetError(f"{target} is out of reach with --method vocab: the nearest is {target.nearest(sized(least), whole)}")
-    return least - 1 + bisect_left(range(least, most + 1), True, key=lambda steps: not target.met(sized(steps), whole))
+        raise TargetError(
+            f"{target} is out of reach with --method vocab: the nearest is"
+            f" {target.nearest(sized(least), whole)}"
+        )
+    return (
+        least
+        - 1
+        + bisect_left(range(least, most + 1), True, key=lambda steps: not target.met(sized(steps), whole))
+    )
 
 
-def _counted(model: Opened, calibration: Calibration, seed: int, progress: Progress) -> tuple[Counter[int], Counter[str], dict[str, str]]:
+def _counted(
+    model: Opened, calibration: Calibration, seed: int, progress: Progress
+) -> tuple[Counter[int], Counter[str], dict[str, str]]:
     """Return how often the text has each token and each character, and what a plan says of it."""
     tokenizer = model.source.tokenizer()
     if calibration.text == "self":
         tokens = calibration_tokens(model, calibration, seed)
-        said = {"samples": str(calibration.samples), "window": str(calibration.window), "counted_digest": calibration_digest(tokens)}
+        said = {
+            "samples": str(calibration.samples),
+            "window": str(calibration.window),
+            "counted_digest": calibration_digest(tokens),
+        }
         ids = tokens.flatten().tolist()
         return Counter(ids), Counter("".join(tokenizer.batch_decode(tokens))), {"counted": "self", **said}
     text = read_text(calibration.text)
-    counts, pieces = Counter[int](), range(0, len(text.text), _PIECE)
+    counts = Counter[int]()
+    pieces = range(0, len(text.text), _PIECE)
     progress.start("count tokens", len(pieces))
     for start in pieces:
-        counts.update(tokenizer(text.text[start : start + _PIECE], add_special_tokens=False, verbose=False)["input_ids"])
+        counts.update(
+            tokenizer(text.text[start : start + _PIECE], add_special_tokens=False, verbose=False)["input_ids"]
+        )
         progress.step()
     return counts, Counter(text.text), {"counted": calibration.text, "counted_digest": text.digest}
 
@@ -155,6 +190,12 @@ def _usual_tokens(known: Vocabulary, tokenizer: Any, characters: Counter[str]) -
     """Yield the ids of the tokens whose characters the text has often."""
     least = _USUAL * characters.total()
     usual = {character for character, count in characters.items() if count >= least}
-    for index, text in zip(known.tokens, tokenizer.backend_tokenizer.decode_batch([[index] for index in known.tokens], skip_special_tokens=False), strict=True):
+    for index, text in zip(
+        known.tokens,
+        tokenizer.backend_tokenizer.decode_batch(
+            [[index] for index in known.tokens], skip_special_tokens=False
+        ),
+        strict=True,
+    ):
         if text and usual.issuperset(text):
             yield index

@@ -22,7 +22,9 @@ from secateur_runtime.errors import TargetError
 from secateur_runtime.kernels.quantized import Grid
 
 CHOICES = (3, 4, 5, 6, 8)
-_WINDOWS, _TOKENS, _POSITIONS = 8, 1024, 256
+_WINDOWS = 8
+_TOKENS = 1024
+_POSITIONS = 256
 """Windows that inputs are measured on, tokens of them whose predictions are compared, and how many of those predictions."""
 _MEMORY = 192 << 20
 """Bytes of states that halves measured together may take."""
@@ -48,12 +50,20 @@ def budget_of(graph: Graph, target: Target, grids: Mapping[str, Grid], width: in
     width: bytes of a weight that is not quantised.
     """
     if any(limit.metric != "size" for limit in target.limits):
-        raise TargetError(f"target {target} is none that bits can meet: write size=60MB, or size=30% of the weights as they are")
-    most = min(limit.value * (graph.parameters * width if limit.unit == "%" else 1) for limit in target.limits)
+        raise TargetError(
+            f"target {target} is none that bits can meet: write size=60MB, or size=30% of the weights as"
+            " they are"
+        )
+    most = min(
+        limit.value * (graph.parameters * width if limit.unit == "%" else 1) for limit in target.limits
+    )
     rest = sum(info.numel for name, info in graph.tensors.items() if name not in grids) * width
     least = rest + sum(nbytes(graph, name, replace(grid, bits=CHOICES[0])) for name, grid in grids.items())
     if most < least:
-        raise TargetError(f"{target} is out of reach: {CHOICES[0]} bits everywhere take size={least / 1e6:.1f}MB, {rest / 1e6:.1f} of them not quantised")
+        raise TargetError(
+            f"{target} is out of reach: {CHOICES[0]} bits everywhere take size={least / 1e6:.1f}MB,"
+            f" {rest / 1e6:.1f} of them not quantised"
+        )
     return int(most) - rest
 
 
@@ -62,7 +72,14 @@ def nbytes(graph: Graph, name: str, grid: Grid) -> int:
     return round(graph.tensors[name].numel * grid.bits_per_weight / 8)
 
 
-def allocate_bits(graph: Graph, stream: LayerStream, grids: Mapping[str, Grid], budget: int, tokens: Tensor, progress: Progress) -> dict[str, Grid]:
+def allocate_bits(
+    graph: Graph,
+    stream: LayerStream,
+    grids: Mapping[str, Grid],
+    budget: int,
+    tokens: Tensor,
+    progress: Progress,
+) -> dict[str, Grid]:
     """Return the grids with as many bits as serve the predictions best within `budget` bytes; linears that share their input share them.
 
     The cost of a choice is its rounding error at the outputs, for each unit of which the half's own divergence counts.
@@ -73,20 +90,32 @@ def allocate_bits(graph: Graph, stream: LayerStream, grids: Mapping[str, Grid], 
     for one in found.values():
         total = sum(by_bits[CHOICES[0]] for by_bits in one.errors.values())
         for stage, by_bits in one.errors.items():
-            sizes = (sum(nbytes(graph, linear.tensor, replace(grids[linear.tensor], bits=bits)) for linear in stage) for bits in CHOICES)
+            sizes = (
+                sum(
+                    nbytes(graph, linear.tensor, replace(grids[linear.tensor], bits=bits)) for linear in stage
+                )
+                for bits in CHOICES
+            )
             costs = (one.divergence * by_bits[bits] / total if total else 0.0 for bits in CHOICES)
             options[stage[0].tensor] = [Option(size, cost) for size, cost in zip(sizes, costs, strict=True)]
     taken = cheapest(options, budget)
     assert taken is not None, "budget_of made sure that the least fits"
     stages = (stage for one in found.values() for stage in one.errors)
-    return {linear.tensor: replace(grids[linear.tensor], bits=CHOICES[taken[stage[0].tensor]]) for stage in stages for linear in stage}
+    return {
+        linear.tensor: replace(grids[linear.tensor], bits=CHOICES[taken[stage[0].tensor]])
+        for stage in stages
+        for linear in stage
+    }
 
 
 class _Probe:
     """Rounds one half of one block at a time and runs what follows on it."""
 
     def __init__(self, graph: Graph, stream: LayerStream, grids: Mapping[str, Grid], tokens: Tensor) -> None:
-        self._graph, self._stream, self._grids, self._tokens = graph, stream, grids, tokens[:_WINDOWS]
+        self._graph = graph
+        self._stream = stream
+        self._grids = grids
+        self._tokens = tokens[:_WINDOWS]
         self._read = max(1, _TOKENS // tokens.shape[1])
         following = self._tokens[: self._read, 1:].flatten()
         self._places = torch.linspace(0, len(following) - 1, min(_POSITIONS, len(following))).long()
@@ -94,7 +123,12 @@ class _Probe:
 
     def measure(self, progress: Progress) -> dict[Half, _Measured]:
         """Return what is found for every half that holds a weight to be quantised, as many in one pass as memory allows."""
-        halves = [(block.index, part) for block in self._graph.blocks for part, names in block.halves.items() if self._grids.keys() & set(names)]
+        halves = [
+            (block.index, part)
+            for block in self._graph.blocks
+            for part, names in block.halves.items()
+            if self._grids.keys() & set(names)
+        ]
         together = max(1, _MEMORY // (4 * self._read * self._tokens.shape[1] * self._stream.hidden_size))
         progress.start("measure bits", -(-len(halves) // together) * len(self._stream))
         found: dict[Half, _Measured] = {}
@@ -104,7 +138,8 @@ class _Probe:
 
     def _pass(self, halves: Sequence[Half], progress: Progress) -> dict[Half, _Measured]:
         found: dict[Half, _Measured] = {}
-        hidden, states = HiddenStates(self._stream, self._tokens), dict[Half, Tensor]()
+        hidden = HiddenStates(self._stream, self._tokens)
+        states = dict[Half, Tensor]()
         with arithmetic("bfloat16"):
             for index in range(len(self._stream)):
                 with self._stream.open(index) as live:
@@ -115,16 +150,29 @@ class _Probe:
                     hidden.advance(live)
                 progress.step(f"block {index}")
             dense = torch.cat(list(hidden.batches()))[: self._read]
-            costs = predicted(self._stream, kl, self._compared(dense), [self._compared(states[half]) for half in found], self._targets)
+            costs = predicted(
+                self._stream,
+                kl,
+                self._compared(dense),
+                [self._compared(states[half]) for half in found],
+                self._targets,
+            )
         for one, cost in zip(found.values(), costs, strict=True):
             one.divergence = cost
         return found
 
-    def _rounded(self, live: LiveBlock, part: str, hidden: HiddenStates, dense: Tensor) -> tuple[_Measured, Tensor]:
+    def _rounded(
+        self, live: LiveBlock, part: str, hidden: HiddenStates, dense: Tensor
+    ) -> tuple[_Measured, Tensor]:
         """Return the errors of a half for every number of bits, and the block's output with the fewest in it; weights are restored."""
-        found, whole = _Measured(), dict[str, Tensor]()
+        found = _Measured()
+        whole = dict[str, Tensor]()
         for stage in live.block.stages:
-            linears = tuple(linear for linear in stage if linear.tensor in self._grids and linear.tensor in live.block.halves[part])
+            linears = tuple(
+                linear
+                for linear in stage
+                if linear.tensor in self._grids and linear.tensor in live.block.halves[part]
+            )
             if not linears:
                 continue
             stats = collect(live, linears, hidden, {"input_sq"})
@@ -133,9 +181,15 @@ class _Probe:
                 weight = live.weight(linear.tensor)
                 whole[linear.tensor] = weight.clone()
                 for bits in reversed(CHOICES):
-                    codes = QUANTIZERS["imatrix"].function(whole[linear.tensor], stats[linear.tensor], replace(self._grids[linear.tensor], bits=bits))
+                    codes = QUANTIZERS["imatrix"].function(
+                        whole[linear.tensor],
+                        stats[linear.tensor],
+                        replace(self._grids[linear.tensor], bits=bits),
+                    )
                     weight.copy_(codes.dense())
-                    found.errors[linears][bits] += float(((weight - whole[linear.tensor]).square() * stats[linear.tensor].input_sq).sum())
+                    found.errors[linears][bits] += float(
+                        ((weight - whole[linear.tensor]).square() * stats[linear.tensor].input_sq).sum()
+                    )
         output = live(dense)
         for name, weight in whole.items():
             live.weight(name).copy_(weight)

@@ -24,7 +24,12 @@ from secateur.core.progress import Progress, Silent
 from secateur.core.target import Target
 from secateur.export.cards.quantized_card import Quantization, quantized_card
 from secateur.model.families import family_of
-from secateur.model.formats.compressed_tensors import packed_tensors, quantization_config, require_packing, unpacked
+from secateur.model.formats.compressed_tensors import (
+    packed_tensors,
+    quantization_config,
+    require_packing,
+    unpacked,
+)
 from secateur.model.formats.quantized_source import CONFIG_KEY, CodedSource
 from secateur.model.handle import Opened, open_model
 from secateur.model.unequal_blocks import MODULE, modeling_source
@@ -42,7 +47,8 @@ from secateur.tensors.storage_dtype import storage_type
 from secateur_runtime.errors import UsageError
 from secateur_runtime.kernels.quantized import Codes, Grid
 
-CARD, PLAN = "README.md", "plan.json"
+CARD = "README.md"
+PLAN = "plan.json"
 GRIDS = "model-grids.tmp"
 """Beside finished shards of a run with a budget; a checkpoint clears away what ends like it."""
 
@@ -92,7 +98,16 @@ class Quantized:
     reload_difference: float
 
 
-def quantize_opened(model: Opened, how: Integers, calibration: Calibration, out: Path, *, seed: int, settings: Settings, progress: Progress) -> Quantized:
+def quantize_opened(
+    model: Opened,
+    how: Integers,
+    calibration: Calibration,
+    out: Path,
+    *,
+    seed: int,
+    settings: Settings,
+    progress: Progress,
+) -> Quantized:
     """Quantise `model` into the folder `out`, going on where the same run was killed.
 
     Raises UsageError for options that cannot work, PlanError where the zeros are not those of the plan beside the weights,
@@ -105,15 +120,32 @@ def quantize_opened(model: Opened, how: Integers, calibration: Calibration, out:
         raise UsageError(f"{model.source.ref} is quantised already: quantise the model it was made from")
     grids = grids_of(model.graph, how)
     _check_zeros(model, rounding, grids)
-    dtype, kind = storage_type(settings.dtype, model.graph.tensors), settings.arithmetic or "bfloat16"
+    dtype = storage_type(settings.dtype, model.graph.tensors)
+    kind = settings.arithmetic or "bfloat16"
     budget = budget_of(model.graph, Target.parse([how.target]), grids, dtype.itemsize) if how.target else 0
     reads = bool(rounding.needs or budget)
     tokens = calibration_tokens(model, calibration, seed) if reads else probe(model)
-    said = {**{name: str(value) for name, value in asdict(how).items()}, "seed": str(seed), **(provenance(calibration, tokens) if reads else {})}
-    job = {"model": model.digest, "dtype": str(dtype), "arithmetic": kind, "secateur": version("secateur"), "integers": said}
-    with arithmetic(kind), writing(out, job, len(model.graph.blocks) + 1, overwrite=settings.overwrite) as checkpoint:
+    said = {
+        **{name: str(value) for name, value in asdict(how).items()},
+        "seed": str(seed),
+        **(provenance(calibration, tokens) if reads else {}),
+    }
+    job = {
+        "model": model.digest,
+        "dtype": str(dtype),
+        "arithmetic": kind,
+        "secateur": version("secateur"),
+        "integers": said,
+    }
+    with (
+        arithmetic(kind),
+        writing(out, job, len(model.graph.blocks) + 1, overwrite=settings.overwrite) as checkpoint,
+    ):
         if budget:
-            grids = _kept(checkpoint.partial / GRIDS, lambda: allocate_bits(model.graph, model.stream(), grids, budget, tokens, progress))
+            grids = _kept(
+                checkpoint.partial / GRIDS,
+                lambda: allocate_bits(model.graph, model.stream(), grids, budget, tokens, progress),
+            )
         run = _Run(model, rounding, grids, dtype, checkpoint, seed)
         run.write_outside()
         hidden = HiddenStates(run.stream, tokens, budget=settings.memory, folder=checkpoint.partial)
@@ -121,7 +153,9 @@ def quantize_opened(model: Opened, how: Integers, calibration: Calibration, out:
         meant = next(hidden.batches()).clone()
         del hidden
         run.write_description(said)
-        found = difference(last_states(open_model(str(checkpoint.partial)).stream(), tokens[: len(meant)]), meant)
+        found = difference(
+            last_states(open_model(str(checkpoint.partial)).stream(), tokens[: len(meant)]), meant
+        )
         accept(found)
         made = run.made(out, how.method, found)
         _write_card(model, checkpoint.partial, made, said)
@@ -131,7 +165,8 @@ def quantize_opened(model: Opened, how: Integers, calibration: Calibration, out:
 
 def grids_of(graph: Graph, how: Integers) -> dict[str, Grid]:
     """Return tensor name -> grid of all that is quantised; raises UsageError for a group that does not fit a width."""
-    spared, grid = protected(graph, how.protect), how.grid
+    spared = protected(graph, how.protect)
+    grid = how.grid
     linears = [linear for linear in graph.linears if linear.tensor not in spared]
     if not linears:
         raise UsageError("--protect leaves nothing to quantise")
@@ -147,7 +182,10 @@ def _check_zeros(model: Opened, rounding: Rounding, grids: Mapping[str, Grid]) -
     if rounding.pruning is None:
         return
     if plan is not None and plan.sparsity:
-        raise UsageError(f"{model.source.ref} is pruned already, and what is zero stays zero: leave out --sparsity, or quantise the dense model")
+        raise UsageError(
+            f"{model.source.ref} is pruned already, and what is zero stays zero: leave out --sparsity, or"
+            " quantise the dense model"
+        )
     for linear in model.graph.linears:
         if linear.tensor in grids:
             rounding.pruning[0].check(linear.tensor, linear.in_features)
@@ -165,10 +203,23 @@ def _kept(path: Path, make: Callable[[], dict[str, Grid]]) -> dict[str, Grid]:
 class _Run:
     """One pass over the blocks."""
 
-    def __init__(self, model: Opened, rounding: Rounding, grids: Mapping[str, Grid], dtype: torch.dtype, checkpoint: Checkpoint, seed: int) -> None:
+    def __init__(
+        self,
+        model: Opened,
+        rounding: Rounding,
+        grids: Mapping[str, Grid],
+        dtype: torch.dtype,
+        checkpoint: Checkpoint,
+        seed: int,
+    ) -> None:
         self.stream = model.stream(outside=dtype)
         self.resumed = max(checkpoint.finished() - 1, 0)
-        self._model, self._rounding, self._grids, self._dtype, self._checkpoint, self._seed = model, rounding, grids, dtype, checkpoint, seed
+        self._model = model
+        self._rounding = rounding
+        self._grids = grids
+        self._dtype = dtype
+        self._checkpoint = checkpoint
+        self._seed = seed
         self._zeros = self._weights = self._bytes = 0
 
     def write_outside(self) -> None:
@@ -207,7 +258,9 @@ class _Run:
                     stored[name] = live.weight(name).to(self._dtype)
                     live.weight(name).copy_(stored[name])
                 for stage in live.block.stages:
-                    codes = self._quantized(live, [linear.tensor for linear in stage if linear.tensor in tensors], hidden)
+                    codes = self._quantized(
+                        live, [linear.tensor for linear in stage if linear.tensor in tensors], hidden
+                    )
                     for name, code in codes.items():
                         stored |= packed_tensors(name, code)
                         self._count(code)
@@ -216,16 +269,23 @@ class _Run:
 
     def _quantized(self, live: LiveBlock, names: list[str], hidden: HiddenStates) -> dict[str, Codes]:
         """Quantise linears that share their input, which everything before them has made already."""
-        linears = [linear for linear in live.block.linears if linear.tensor in names and linear.tensor in self._grids]
+        linears = [
+            linear for linear in live.block.linears if linear.tensor in names and linear.tensor in self._grids
+        ]
         if not linears:
             return {}
-        stats, found = collect(live, linears, hidden, self._rounding.needs, self._seed), dict[str, Codes]()
+        stats = collect(live, linears, hidden, self._rounding.needs, self._seed)
+        found = dict[str, Codes]()
         give_back()
         # Bfloat16 products are good enough for activations; a solver would keep their error in the weights.
         with arithmetic("float32"):
             for grid in dict.fromkeys(self._grids[linear.tensor] for linear in linears):
                 same = [linear.tensor for linear in linears if self._grids[linear.tensor] == grid]
-                found |= zip(same, self._rounding([live.weight(name) for name in same], stats[same[0]], grid), strict=True)
+                found |= zip(
+                    same,
+                    self._rounding([live.weight(name) for name in same], stats[same[0]], grid),
+                    strict=True,
+                )
         for name, codes in found.items():
             live.weight(name).copy_(codes.dense())
         return found
@@ -242,7 +302,11 @@ class _Run:
     def _count(self, codes: Codes) -> None:
         self._weights += codes.values.numel()
         self._bytes += codes.nbytes
-        middle = torch.zeros(1, dtype=torch.int8) if codes.zeros is None else codes.zeros.repeat_interleave(codes.grid.group, 1)
+        middle = (
+            torch.zeros(1, dtype=torch.int8)
+            if codes.zeros is None
+            else codes.zeros.repeat_interleave(codes.grid.group, 1)
+        )
         self._zeros += int((codes.values == middle).sum())
 
     def _enter(self, shard: int, tensors: Mapping[str, Tensor]) -> None:
@@ -250,11 +314,15 @@ class _Run:
 
     def write_description(self, said: Mapping[str, str]) -> None:
         """Write everything in the folder that is not weights."""
-        folder, source, graph = self._checkpoint.partial, self._model.source, self._model.graph
+        folder = self._checkpoint.partial
+        source = self._model.source
+        graph = self._model.graph
         self._checkpoint.write_index()
         config = planned_config(self._model, Plan(model=""))
         config["dtype"] = str(self._dtype).removeprefix("torch.")
-        config[CONFIG_KEY] = quantization_config(self._grids, [linear.tensor for linear in graph.linears if linear.tensor not in self._grids])
+        config[CONFIG_KEY] = quantization_config(
+            self._grids, [linear.tensor for linear in graph.linears if linear.tensor not in self._grids]
+        )
         self._checkpoint.write_json("config.json", config)
         if "auto_map" in config:
             (folder / f"{MODULE}.py").write_text(modeling_source(family_of(config)), encoding="utf-8")
@@ -264,7 +332,12 @@ class _Run:
             (folder / PLAN).write_text(plan.to_json(), encoding="utf-8")
         elif (beside := Path(source.ref).expanduser() / PLAN).is_file():
             shutil.copyfile(beside, folder / PLAN)
-        manifest = {"source": self._model.digest, "integers": dict(said), "shards": self._checkpoint.digests(), "secateur": version("secateur")}
+        manifest = {
+            "source": self._model.digest,
+            "integers": dict(said),
+            "shards": self._checkpoint.digests(),
+            "secateur": version("secateur"),
+        }
         self._checkpoint.write_json(MANIFEST, manifest)
 
     def made(self, out: Path, method: str, found: float) -> Quantized:
@@ -273,8 +346,11 @@ class _Run:
         for name, grid in self._grids.items():
             grids[str(grid)] = grids.get(str(grid), 0) + self._model.graph.tensors[name].numel
         size = sum(path.stat().st_size for path in self._checkpoint.partial.glob("*.safetensors"))
-        bits, zeros = 8 * self._bytes / self._weights, self._zeros / self._weights
-        return Quantized(out, method, grids, bits, zeros, self._model.graph.parameters, size, self.resumed, found)
+        bits = 8 * self._bytes / self._weights
+        zeros = self._zeros / self._weights
+        return Quantized(
+            out, method, grids, bits, zeros, self._model.graph.parameters, size, self.resumed, found
+        )
 
 
 def _write_card(model: Opened, folder: Path, made: Quantized, said: Mapping[str, str]) -> None:
@@ -288,7 +364,9 @@ def _write_card(model: Opened, folder: Path, made: Quantized, said: Mapping[str,
         difference=made.reload_difference,
         stock=not (folder / f"{MODULE}.py").exists(),
     )
-    (folder / CARD).write_text(quantized_card(card.read_text(encoding="utf-8") if card.is_file() else "", facts), encoding="utf-8")
+    (folder / CARD).write_text(
+        quantized_card(card.read_text(encoding="utf-8") if card.is_file() else "", facts), encoding="utf-8"
+    )
 
 
 def quantize(
@@ -307,5 +385,14 @@ def quantize(
     Raises SecateurError for a model, a text or options that cannot work, VerificationError if the reloaded folder does not
     compute what was meant; nothing is left in place then.
     """
-    text, wanted = calibration or Calibration(), settings or Settings()
-    return quantize_opened(open_model(src), how or Integers(), text, Path(out), seed=seed, settings=wanted, progress=progress or Silent())
+    text = calibration or Calibration()
+    wanted = settings or Settings()
+    return quantize_opened(
+        open_model(src),
+        how or Integers(),
+        text,
+        Path(out),
+        seed=seed,
+        settings=wanted,
+        progress=progress or Silent(),
+    )

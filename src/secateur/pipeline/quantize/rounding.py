@@ -40,7 +40,14 @@ class Rounding:
             codes = self.quantizer.function(whole, stats, grid)
         else:
             pattern, method = self.pruning
-            codes = joint(whole, stats, grid, torch.cat([method.solver(weight, stats, pattern, method.scorer, method.scope) for weight in weights]))
+            codes = joint(
+                whole,
+                stats,
+                grid,
+                torch.cat(
+                    [method.solver(weight, stats, pattern, method.scorer, method.scope) for weight in weights]
+                ),
+            )
         return codes.split([len(weight) for weight in weights])
 
     def sparsity(self, tensors: Iterable[str]) -> dict[str, str]:
@@ -60,5 +67,8 @@ def rounding_named(method: str, sparsity: str, prune: str) -> Rounding:
     if not sparsity:
         return Rounding(entry, None)
     if entry.name != "gptq":
-        raise UsageError(f"--sparsity prunes and rounds at once, which only --method gptq can: prune first, then quantize with {entry.name}")
+        raise UsageError(
+            "--sparsity prunes and rounds at once, which only --method gptq can: prune first, then quantize"
+            f" with {entry.name}"
+        )
     return Rounding(entry, (Pattern.parse(sparsity), method_named(prune)))

@@ -66,15 +66,25 @@ def forecast(recipe: Recipe, out: Path) -> list[Forecast]:
     """Return what each stage of `recipe` will roughly take; memory and time are right within a factor of two or three, sizes to a few percent."""
     graph = open_model(recipe.model).graph
     inside = sum(linear.out_features * linear.in_features for linear in graph.linears)
-    size, speeds = _Size(inside, graph.parameters - inside), {"bfloat16": _speed("bfloat16"), "float32": _speed("float32")}
-    found, grid = list[Forecast](), Grid()
+    size = _Size(inside, graph.parameters - inside)
+    speeds = {"bfloat16": _speed("bfloat16"), "float32": _speed("float32")}
+    found = list[Forecast]()
+    grid = Grid()
     for stage, key in zip(recipe.stages, keys(recipe), strict=True):
         if isinstance(stage.options, Integers):
             grid = stage.options.grid
         size = _resized(stage, size, graph, grid)
         slow = isinstance(stage.options, Eval) and stage.options.compute == "float32"
         seconds = sum(_work(stage, size, graph)) / speeds["float32" if slow else "bfloat16"]
-        found.append(Forecast(stage.kind, size.bytes, _memory(stage, graph), round(seconds, 1), record_of(out, key) is not None))
+        found.append(
+            Forecast(
+                stage.kind,
+                size.bytes,
+                _memory(stage, graph),
+                round(seconds, 1),
+                record_of(out, key) is not None,
+            )
+        )
     return found
 
 
@@ -83,10 +93,14 @@ def _resized(stage: Stage, size: _Size, graph: Graph, grid: Grid) -> _Size:
         case Vocab(ratio=float(ratio)):
             return replace(size, outside=size.outside * (1 - ratio))
         case Vocab(target=str(target)):
-            return replace(size, outside=min(_most(limit, size) - size.inside for limit in Target.parse([target]).limits))
+            return replace(
+                size, outside=min(_most(limit, size) - size.inside for limit in Target.parse([target]).limits)
+            )
         case Width(ratio=float(ratio), units=units):
             kinds = [group for block in graph.blocks for group in block.groups if group.kind in units]
-            share = sum(graph.tensors[part.tensor].numel for group in kinds for part in group.slices) / max(sum(one.numel for one in graph.tensors.values()), 1)
+            share = sum(graph.tensors[part.tensor].numel for group in kinds for part in group.slices) / max(
+                sum(one.numel for one in graph.tensors.values()), 1
+            )
             return replace(size, inside=size.inside - ratio * share * (size.inside + size.outside))
         case Depth(ratio=float(ratio)):
             return replace(size, inside=size.inside * (1 - ratio))
@@ -95,27 +109,41 @@ def _resized(stage: Stage, size: _Size, graph: Graph, grid: Grid) -> _Size:
         case Width(target=str(target)) | Depth(target=str(target)) | Auto(target=str(target)):
             return replace(size, inside=min(_left(limit, size) for limit in Target.parse([target]).limits))
         case Integers(target=target) if target:
-            (limit, *_) = Target.parse([target]).limits
+            limit, *_ = Target.parse([target]).limits
             most = float(limit.value) * (size.bytes if limit.unit == "%" else 1)
             return replace(size, bits=max(8 * most - size.outside * size.embedding_bits, 0.0) / size.inside)
         case Integers():
             return replace(size, bits=grid.bits_per_weight)
         case Export(type=kind):
             packed = size.bits < 16 and kind == "auto"
-            wide = min(bits for bits in BITS.values() if bits >= size.bits) if packed else BITS.get("f16" if kind == "auto" else kind, 4.85)
+            wide = (
+                min(bits for bits in BITS.values() if bits >= size.bits)
+                if packed
+                else BITS.get("f16" if kind == "auto" else kind, 4.85)
+            )
             return replace(size, bits=wide, embedding_bits=16.0 if wide >= 16 else 8.5)
     return size
 
 
 def _left(limit: Limit, size: _Size) -> float:
     """Return the parameters inside the blocks that a budget leaves."""
-    return size.inside * (1 - float(limit.value)) if limit.metric == "ratio" else max(_most(limit, size) - size.outside, 0.0)
+    return (
+        size.inside * (1 - float(limit.value))
+        if limit.metric == "ratio"
+        else max(_most(limit, size) - size.outside, 0.0)
+    )
 
 
 def _most(limit: Limit, size: _Size) -> float:
     """Return the parameters of the whole model that a budget leaves."""
     value = float(limit.value)
-    return value * (size.inside + size.outside) if limit.unit == "%" else value if limit.metric == "params" else 8 * value / size.bits
+    return (
+        value * (size.inside + size.outside)
+        if limit.unit == "%"
+        else value
+        if limit.metric == "params"
+        else 8 * value / size.bits
+    )
 
 
 def _work(stage: Stage, size: _Size, graph: Graph) -> Iterator[float]:
@@ -135,10 +163,14 @@ def _work(stage: Stage, size: _Size, graph: Graph) -> Iterator[float]:
         case Integers() | Width() | Depth() | Auto():
             kind = "quantize" if stage.kind == "quantize" else type(stage.options).__name__.lower()
             yield _PASSES[kind] * 2 * size.inside * tokens
-            yield from (linear.in_features**2 * (linear.in_features + linear.out_features) for linear in graph.linears)
+            yield from (
+                linear.in_features**2 * (linear.in_features + linear.out_features) for linear in graph.linears
+            )
         case _ if stage.kind == "prune":
             yield _PASSES["weights"] * 2 * size.inside * tokens
-            yield from (linear.in_features**2 * (linear.in_features + linear.out_features) for linear in graph.linears)
+            yield from (
+                linear.in_features**2 * (linear.in_features + linear.out_features) for linear in graph.linears
+            )
 
 
 def _memory(stage: Stage, graph: Graph) -> int:
@@ -147,7 +179,11 @@ def _memory(stage: Stage, graph: Graph) -> int:
     widest = max(linear.in_features for linear in graph.linears)
     states = 4 * stage.calibration.samples * stage.calibration.window * graph.hidden_size
     head = 4 * graph.vocab_size * (graph.hidden_size + 3 * 256)
-    compared = 8 * graph.hidden_size * stage.options.count * stage.options.window if isinstance(stage.options, Eval) else 0
+    compared = (
+        8 * graph.hidden_size * stage.options.count * stage.options.window
+        if isinstance(stage.options, Eval)
+        else 0
+    )
     match stage.kind:
         case "gate":
             return _IMPORTS
@@ -157,19 +193,32 @@ def _memory(stage: Stage, graph: Graph) -> int:
             if isinstance(stage.options, Distill):
                 return _IMPORTS + _training(stage.options, stage.calibration.window, graph)
             return _IMPORTS + 3 * states + 20 * block + head
-    return _IMPORTS + states + 8 * block + 20 * widest**2 + (head if not isinstance(stage.options, Integers) else 0)
+    return (
+        _IMPORTS
+        + states
+        + 8 * block
+        + 20 * widest**2
+        + (head if not isinstance(stage.options, Integers) else 0)
+    )
 
 
 def _training(how: Distill, window: int, graph: Graph) -> int:
     """Return bytes of a whole model in training: weights, gradients and moments, the logits in a few forms, and what the way back needs of each block."""
-    tokens, widest = how.micro * window, max(linear.in_features for linear in graph.linears)
+    tokens = how.micro * window
+    widest = max(linear.in_features for linear in graph.linears)
     kept = 4 * len(graph.blocks) * tokens * (8 * graph.hidden_size + 3 * widest)
-    return graph.parameters * (16 if how.trains == "all" else 8) + 16 * tokens * graph.vocab_size + (0 if how.checkpointing else kept)
+    return (
+        graph.parameters * (16 if how.trains == "all" else 8)
+        + 16 * tokens * graph.vocab_size
+        + (0 if how.checkpointing else kept)
+    )
 
 
 def _speed(kind: Arithmetic) -> float:
     """Return operations a second that a stage can be expected to reach here."""
-    left, right, best = torch.ones(512, 768), torch.ones(768, 768), float("inf")
+    left = torch.ones(512, 768)
+    right = torch.ones(768, 768)
+    best = float("inf")
     with arithmetic(kind):
         for _ in range(_TRIES):
             started = time.perf_counter()

@@ -24,7 +24,8 @@ from secateur.pipeline.recipe.stages import Made, Place, perform
 from secateur_runtime.errors import OutputError
 from secateur_runtime.files import locked, write_text
 
-STAGES, REPORT = "stages", "report.json"
+STAGES = "stages"
+REPORT = "report.json"
 _RECORD = ".json"
 
 
@@ -54,20 +55,32 @@ class Conducted:
 
 
 def run(
-    recipe: str | Path, out: str | Path, *, model: str = "", changes: Sequence[str] = (), resume: bool = False, progress: Progress | None = None
+    recipe: str | Path,
+    out: str | Path,
+    *,
+    model: str = "",
+    changes: Sequence[str] = (),
+    resume: bool = False,
+    progress: Progress | None = None,
 ) -> Conducted:
     """Run the YAML file `recipe`; see `read_recipe` for `model` and `changes`, `conduct` for the rest."""
-    return conduct(read_recipe(Path(recipe), model=model, changes=changes), Path(out), resume=resume, progress=progress)
+    return conduct(
+        read_recipe(Path(recipe), model=model, changes=changes), Path(out), resume=resume, progress=progress
+    )
 
 
-def conduct(recipe: Recipe, out: Path, *, resume: bool = False, progress: Progress | None = None) -> Conducted:
+def conduct(
+    recipe: Recipe, out: Path, *, resume: bool = False, progress: Progress | None = None
+) -> Conducted:
     """Run the stages of `recipe` into the folder `out`, which then holds `report.json`, and links to the last model and file.
 
     resume: go on where a run was killed, or after the recipe was changed: what is there already and still fits is taken.
     Raises OutputError if `out` exists and is not to be resumed, VerificationError if a gate does not hold, and what stages raise.
     """
     if out.exists() and not resume and any(out.iterdir() if out.is_dir() else [out]):
-        raise OutputError(f"{out} exists: pass --resume to go on with what is there, or choose another --output")
+        raise OutputError(
+            f"{out} exists: pass --resume to go on with what is there, or choose another --output"
+        )
     with locked(out, out):
         run = _Conducting(recipe, out, progress or Silent())
         steps = tuple(run.steps())
@@ -77,7 +90,8 @@ def conduct(recipe: Recipe, out: Path, *, resume: bool = False, progress: Progre
 def keys(recipe: Recipe) -> list[str]:
     """Return the key of each stage's artefact: a digest of its options, its text, the model, and all that changed it before."""
     said: list[Any] = [version("secateur"), open_model(recipe.model).digest, recipe.seed]
-    found, texts = [], dict[str, str]()
+    found = []
+    texts = dict[str, str]()
     for stage in recipe.stages:
         here: list[Any] = [stage.kind, type(stage.options).__name__, asdict(stage.options)]
         for text in _texts(stage):
@@ -97,7 +111,10 @@ def record_of(out: Path, key: str) -> dict[str, Any] | None:
     path = out / STAGES / (key + _RECORD)
     try:
         noted = dict(json.loads(path.read_text(encoding="utf-8")))
-        whole = all(file_digest(out / STAGES / name) == digest for name, digest in dict(noted["files"]).items()) and noted["processor_seconds"] >= 0
+        whole = (
+            all(file_digest(out / STAGES / name) == digest for name, digest in dict(noted["files"]).items())
+            and noted["processor_seconds"] >= 0
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return noted if whole else None
@@ -107,8 +124,12 @@ class _Conducting:
     """One run of a recipe."""
 
     def __init__(self, recipe: Recipe, out: Path, progress: Progress) -> None:
-        self._recipe, self._out, self._progress = recipe, out, progress
-        self._model, self._teacher, self._file = recipe.model, recipe.model, Path()
+        self._recipe = recipe
+        self._out = out
+        self._progress = progress
+        self._model = recipe.model
+        self._teacher = recipe.model
+        self._file = Path()
 
     def steps(self) -> Iterator[Step]:
         """Run or reuse every stage in order."""
@@ -119,42 +140,84 @@ class _Conducting:
             noted = None if stage.kind == "gate" else record_of(self._out, key)
             if noted is None:
                 self._progress.note(f"stage {number} of {len(self._recipe.stages)}: {stage.kind}")
-                started, used = time.perf_counter(), _processor_seconds()
+                started = time.perf_counter()
+                used = _processor_seconds()
                 made = perform(stage, self._place(key, figures), self._progress)
-                noted = self._note(key, made, {"seconds": time.perf_counter() - started, "processor_seconds": _processor_seconds() - used})
+                noted = self._note(
+                    key,
+                    made,
+                    {
+                        "seconds": time.perf_counter() - started,
+                        "processor_seconds": _processor_seconds() - used,
+                    },
+                )
                 cached = False
             else:
-                self._progress.note(f"stage {number} of {len(self._recipe.stages)}: {stage.kind}, as it was made before")
+                self._progress.note(
+                    f"stage {number} of {len(self._recipe.stages)}: {stage.kind}, as it was made before"
+                )
                 cached = True
             artefact = self._out / STAGES / noted["artefact"] if noted["artefact"] else None
             if artefact and stage.kind in CHANGING:
-                self._model, self._file = str(artefact), Path()
+                self._model = str(artefact)
+                self._file = Path()
                 self._teacher = self._model if isinstance(stage.options, Vocab) else self._teacher
             elif artefact:
                 self._file = artefact
             figures = figures | noted["figures"]
-            yield Step(stage.kind, artefact, noted["figures"], noted["seconds"], noted["processor_seconds"], cached)
+            yield Step(
+                stage.kind, artefact, noted["figures"], noted["seconds"], noted["processor_seconds"], cached
+            )
 
     def _place(self, key: str, figures: Mapping[str, Any]) -> Place:
         target = self._out / STAGES / key
         for stray in (target, target.with_suffix(".gguf")):
             _clear(stray)
-        return Place(self._model, self._recipe.model, self._teacher, target, self._recipe.seed, figures, self._file if self._file.name else None)
+        return Place(
+            self._model,
+            self._recipe.model,
+            self._teacher,
+            target,
+            self._recipe.seed,
+            figures,
+            self._file if self._file.name else None,
+        )
 
     def _note(self, key: str, made: Made, cost: Mapping[str, float]) -> dict[str, Any]:
-        files = sorted(made.artefact.iterdir()) if made.artefact and made.artefact.is_dir() else [made.artefact] if made.artefact else []
+        files = (
+            sorted(made.artefact.iterdir())
+            if made.artefact and made.artefact.is_dir()
+            else [made.artefact]
+            if made.artefact
+            else []
+        )
         names = {str(path.relative_to(self._out / STAGES)): file_digest(path) for path in files}
         spent = {name: round(value, 1) for name, value in cost.items()}
-        noted = {"artefact": made.artefact.name if made.artefact else "", "figures": dict(made.figures), "files": names, **spent}
+        noted = {
+            "artefact": made.artefact.name if made.artefact else "",
+            "figures": dict(made.figures),
+            "files": names,
+            **spent,
+        }
         _write(self._out / STAGES / (key + _RECORD), noted)
         return noted
 
     def finish(self, steps: tuple[Step, ...]) -> Conducted:
         """Write the report and the links to what was made last."""
         rows = [row(step) for step in steps]
-        model = self._link("model", next((step.artefact for step in reversed(steps) if step.kind in CHANGING), None))
+        model = self._link(
+            "model", next((step.artefact for step in reversed(steps) if step.kind in CHANGING), None)
+        )
         file = self._link("model.gguf", self._file if self._file.name else None)
-        _write(self._out / REPORT, {"model": self._recipe.model, "seed": self._recipe.seed, "secateur": version("secateur"), "stages": rows})
+        _write(
+            self._out / REPORT,
+            {
+                "model": self._recipe.model,
+                "seed": self._recipe.seed,
+                "secateur": version("secateur"),
+                "stages": rows,
+            },
+        )
         return Conducted(self._out, steps, model, file)
 
     def _link(self, name: str, target: Path | None) -> Path | None:
@@ -172,11 +235,18 @@ class _Conducting:
 def row(step: Step) -> dict[str, Any]:
     """Return a step as the report has it, without figures that it could not have."""
     figures = {name: value for name, value in step.figures.items() if value is not None}
-    return {"stage": step.kind, "seconds": step.seconds, "processor_seconds": step.processor_seconds, "cached": step.cached, **figures}
+    return {
+        "stage": step.kind,
+        "seconds": step.seconds,
+        "processor_seconds": step.processor_seconds,
+        "cached": step.cached,
+        **figures,
+    }
 
 
 def _processor_seconds() -> float:
-    mine, others = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    mine = resource.getrusage(resource.RUSAGE_SELF)
+    others = resource.getrusage(resource.RUSAGE_CHILDREN)
     return mine.ru_utime + mine.ru_stime + others.ru_utime + others.ru_stime
 
 

@@ -139,7 +139,9 @@ def _mapping(body: Any, where: str, known: Iterable[str]) -> dict[str, Any]:
         raise UsageError(f"{where} is {type(body).__name__}, not a mapping of {', '.join(known)}")
     for key in body:
         if key not in known:
-            raise UsageError(f"{where}: unknown key {str(key)!r}{nearest(str(key), known)}; known: {', '.join(known)}")
+            raise UsageError(
+                f"{where}: unknown key {str(key)!r}{nearest(str(key), known)}; known: {', '.join(known)}"
+            )
     return dict(body)
 
 
@@ -149,7 +151,9 @@ def _changed(body: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
         key, equals, text = change.partition("=")
         where, _, name = key.partition(".")
         if not equals:
-            raise UsageError(f"--set {change!r} is not KEY=VALUE such as calibration.samples=8 or quantize.bits=3")
+            raise UsageError(
+                f"--set {change!r} is not KEY=VALUE such as calibration.samples=8 or quantize.bits=3"
+            )
         try:
             value = yaml.safe_load(text)
         except yaml.YAMLError:
@@ -186,7 +190,11 @@ def _stage(row: Any, where: str, calibration: Calibration) -> Stage:
     if kind in _CALIBRATED:
         own = fields.pop("calibration", None)
         if own is not None:
-            calibration = _made(Calibration, dataclasses.asdict(calibration) | _mapping(own, f"{where} calibration", _names(Calibration)), where)
+            calibration = _made(
+                Calibration,
+                dataclasses.asdict(calibration) | _mapping(own, f"{where} calibration", _names(Calibration)),
+                where,
+            )
     return Stage(kind, _options(kind, fields, where), calibration)
 
 
@@ -216,7 +224,10 @@ def _recovery(fields: dict[str, Any], where: str) -> Options:
     """Return how to recover; `method` is that of the command line."""
     method = fields.pop("method", "local")
     if method not in _RECOVERIES:
-        raise UsageError(f"{where}: unknown method {method!r}{nearest(str(method), _RECOVERIES)}; known: {', '.join(_RECOVERIES)}")
+        raise UsageError(
+            f"{where}: unknown method {method!r}{nearest(str(method), _RECOVERIES)}; known:"
+            f" {', '.join(_RECOVERIES)}"
+        )
     kind, fixed = _RECOVERIES[method]
     made: Local | Distill = _made(kind, fields | fixed, where)
     made.check()
@@ -228,7 +239,9 @@ def _pruning(fields: dict[str, Any], where: str) -> Options:
     method = fields.get("method", "auto")
     known = ("width", "depth", "vocab", "auto", *METHODS)
     if method not in known:
-        raise UsageError(f"{where}: unknown method {method!r}{nearest(str(method), known)}; known: {', '.join(known)}")
+        raise UsageError(
+            f"{where}: unknown method {method!r}{nearest(str(method), known)}; known: {', '.join(known)}"
+        )
     if method == "auto" and "target" in fields:
         kind: type[Any] = Auto
     else:
@@ -260,17 +273,26 @@ def _made(kind: type[Any], fields: Mapping[str, Any], where: str) -> Any:
         problem = error.errors(include_url=False)[0]
         name = ".".join(map(str, problem["loc"]))
         if problem["type"] == "extra_forbidden":
-            raise UsageError(f"{where}: unknown key {name!r}{nearest(name, _names(kind))}; known: {', '.join(_names(kind))}") from None
-        raise UsageError(f"{where}: {name or 'it'}: {problem['msg'][:1].lower()}{problem['msg'][1:]}, and it is {problem.get('input')!r}") from None
+            raise UsageError(
+                f"{where}: unknown key {name!r}{nearest(name, _names(kind))}; known:"
+                f" {', '.join(_names(kind))}"
+            ) from None
+        raise UsageError(
+            f"{where}: {name or 'it'}: {problem['msg'][:1].lower()}{problem['msg'][1:]}, and it is"
+            f" {problem.get('input')!r}"
+        ) from None
     return kind(**{name: getattr(checked, name) for name in checked.model_fields_set})
 
 
 def _schema(kind: type[Any]) -> type[BaseModel]:
     hints = get_type_hints(kind)
     fields: dict[str, Any] = {
-        field.name: (hints[field.name], ... if field.default is dataclasses.MISSING else field.default) for field in dataclasses.fields(kind)
+        field.name: (hints[field.name], ... if field.default is dataclasses.MISSING else field.default)
+        for field in dataclasses.fields(kind)
     }
-    return create_model(kind.__name__, __config__=ConfigDict(extra="forbid", coerce_numbers_to_str=True), **fields)
+    return create_model(
+        kind.__name__, __config__=ConfigDict(extra="forbid", coerce_numbers_to_str=True), **fields
+    )
 
 
 def _names(kind: type[Any]) -> tuple[str, ...]:
@@ -280,22 +302,36 @@ def _names(kind: type[Any]) -> tuple[str, ...]:
 def _check_order(stages: Sequence[Stage]) -> None:
     seen: list[str] = []
     for number, stage in enumerate(stages, 1):
-        where, kind = f"stage {number} ({stage.kind})", stage.kind
+        where = f"stage {number} ({stage.kind})"
+        kind = stage.kind
         scales = isinstance(stage.options, Distill) and stage.options.trains == "scales"
         if scales and "quantize" not in seen:
             raise UsageError(f"{where} trains the scales of a quantised model: put a quantize before it")
         if kind == "recover" and not scales and "prune" not in seen:
             raise UsageError(f"{where} comes before any prune: there is nothing to recover from")
         if kind in CHANGING and not scales and "quantize" in seen:
-            raise UsageError(f"{where} comes after quantize, and rounded weights are not changed again: move it before")
+            raise UsageError(
+                f"{where} comes after quantize, and rounded weights are not changed again: move it before"
+            )
         if kind in CHANGING and "export" in seen:
-            raise UsageError(f"{where} comes after export, whose file would not hold what it makes: move it before")
+            raise UsageError(
+                f"{where} comes after export, whose file would not hold what it makes: move it before"
+            )
         if kind == "export" and "export" in seen:
             raise UsageError(f"{where}: the recipe exports twice: keep one")
-        if isinstance(stage.options, Gate) and "eval" not in seen and any((stage.options.perplexity, stage.options.perplexity_ratio, stage.options.kl)):
-            raise UsageError(f"{where} asks for a quality that no stage before it measures: put an eval before it")
+        if (
+            isinstance(stage.options, Gate)
+            and "eval" not in seen
+            and any((stage.options.perplexity, stage.options.perplexity_ratio, stage.options.kl))
+        ):
+            raise UsageError(
+                f"{where} asks for a quality that no stage before it measures: put an eval before it"
+            )
         if isinstance(stage.options, Vocab) and {*CHANGING, "vocab"} & set(seen):
-            raise UsageError(f"{where} prunes tokens, and every stage before it would be of another vocabulary: move it first")
+            raise UsageError(
+                f"{where} prunes tokens, and every stage before it would be of another vocabulary: move it"
+                " first"
+            )
         seen.append("vocab" if isinstance(stage.options, Vocab) else kind)
 
 
@@ -305,9 +341,11 @@ def _check_groups(stages: Sequence[Stage]) -> None:
     narrowed = [cut.align for cut in cuts if {"ffn", "hidden"} & set(cut.units)]
     for number, stage in enumerate(stages, 1):
         if isinstance(stage.options, Integers) and any(align % stage.options.group for align in narrowed):
-            group, least = stage.options.group, min(narrowed)
+            group = stage.options.group
+            least = min(narrowed)
             raise UsageError(
-                f"stage {number} ({stage.kind}) has groups of {group}, and prune leaves multiples of {least} inputs: add `align: {group}` to prune"
+                f"stage {number} ({stage.kind}) has groups of {group}, and prune leaves multiples of {least}"
+                f" inputs: add `align: {group}` to prune"
             )
 
 
@@ -326,6 +364,11 @@ def _check_extras(stages: Sequence[Stage]) -> None:
     for stage in stages:
         for package, extra in _needed(stage):
             if importlib.util.find_spec(package) is None:
-                raise MissingExtraError(f"stage {stage.kind} needs the package {package}: pip install 'secateur[{extra}]'")
+                raise MissingExtraError(
+                    f"stage {stage.kind} needs the package {package}: pip install 'secateur[{extra}]'"
+                )
         if stage.calibration.text.startswith("hf:") and importlib.util.find_spec("datasets") is None:
-            raise MissingExtraError(f"text from a data set needs the package datasets, for stage {stage.kind}: pip install 'secateur[datasets]'")
+            raise MissingExtraError(
+                f"text from a data set needs the package datasets, for stage {stage.kind}: pip install"
+                " 'secateur[datasets]'"
+            )

@@ -47,38 +47,92 @@ class Made:
 def perform(stage: Stage, place: Place, progress: Progress) -> Made:
     """Do one stage; a folder that a killed run began to write is gone on with."""
     # What is in the way is of this very stage, or there would be a note of it.
-    settings, text = Settings(overwrite=True), stage.calibration
+    settings = Settings(overwrite=True)
+    text = stage.calibration
     match stage.options:
         case (Local() | Distill()) as how:
-            recovered = recover(place.model, place.target, how, teacher=place.teacher, calibration=text, seed=place.seed, settings=settings, progress=progress)
-            gained = {"kl_before": recovered.before.kl, "kl_after": recovered.after.kl, "halves_changed": recovered.changed}
-            return Made(place.target, {"parameters": recovered.parameters, "bytes": recovered.bytes, **gained})
+            recovered = recover(
+                place.model,
+                place.target,
+                how,
+                teacher=place.teacher,
+                calibration=text,
+                seed=place.seed,
+                settings=settings,
+                progress=progress,
+            )
+            gained = {
+                "kl_before": recovered.before.kl,
+                "kl_after": recovered.after.kl,
+                "halves_changed": recovered.changed,
+            }
+            return Made(
+                place.target, {"parameters": recovered.parameters, "bytes": recovered.bytes, **gained}
+            )
         case Integers() as how:
-            quantized = quantize(place.model, place.target, how, calibration=text, seed=place.seed, settings=settings, progress=progress)
+            quantized = quantize(
+                place.model,
+                place.target,
+                how,
+                calibration=text,
+                seed=place.seed,
+                settings=settings,
+                progress=progress,
+            )
             figures = {"bits_per_weight": quantized.bits_per_weight, "grids": dict(quantized.grids)}
-            return Made(place.target, {"parameters": quantized.parameters, "bytes": quantized.bytes, **figures})
+            return Made(
+                place.target, {"parameters": quantized.parameters, "bytes": quantized.bytes, **figures}
+            )
         case Export(type=kind):
-            file = export(place.model, place.target.with_suffix(".gguf"), kind=kind, overwrite=True, progress=progress)
+            file = export(
+                place.model, place.target.with_suffix(".gguf"), kind=kind, overwrite=True, progress=progress
+            )
             return Made(file.out, {"bytes": file.bytes, "type": file.type, "kl_in_llama_cpp": file.kl})
         case Eval() as how:
             return _evaluated(how, place, progress)
         case Gate() as gate:
             return _judged(gate, place)
         case goal:
-            pruned = prune(place.model, place.target, goal, calibration=text, seed=place.seed, settings=settings, progress=progress)
-            return Made(place.target, {"parameters": pruned.parameters, "bytes": pruned.bytes, "sparsity": pruned.sparsity})
+            pruned = prune(
+                place.model,
+                place.target,
+                goal,
+                calibration=text,
+                seed=place.seed,
+                settings=settings,
+                progress=progress,
+            )
+            return Made(
+                place.target,
+                {"parameters": pruned.parameters, "bytes": pruned.bytes, "sparsity": pruned.sparsity},
+            )
 
 
 def _evaluated(how: Eval, place: Place, progress: Progress) -> Made:
-    options: Any = {"text": how.text, "window": how.window, "count": how.count, "compute": how.compute, "progress": progress}
+    options: Any = {
+        "text": how.text,
+        "window": how.window,
+        "count": how.count,
+        "compute": how.compute,
+        "progress": progress,
+    }
     found = evaluate(place.model, reference=place.dense, **options)
     measured_with = _protocol(how) + (", by tokens of the dense model" if found.per_token_of else "")
-    known = place.figures.get("dense_perplexity") if place.figures.get("measured_with") == measured_with else None
+    known = (
+        place.figures.get("dense_perplexity") if place.figures.get("measured_with") == measured_with else None
+    )
     dense = found.reference_perplexity or known or evaluate(place.dense, **options).perplexity
-    ratio = {"dense_perplexity": dense, "perplexity_ratio": found.perplexity / dense, "measured_with": measured_with}
+    ratio = {
+        "dense_perplexity": dense,
+        "perplexity_ratio": found.perplexity / dense,
+        "measured_with": measured_with,
+    }
     across = {"per_token_of": found.per_token_of, "bits_per_byte": found.bits_per_byte}
     # Figures that this model has not are noted as such, so that no gate takes those of a model before it.
-    return Made(None, {"perplexity": found.perplexity, "kl": found.kl, "agreement": found.agreement, **ratio, **across})
+    return Made(
+        None,
+        {"perplexity": found.perplexity, "kl": found.kl, "agreement": found.agreement, **ratio, **across},
+    )
 
 
 def _protocol(how: Eval) -> str:
@@ -86,17 +140,30 @@ def _protocol(how: Eval) -> str:
 
 
 def _judged(gate: Gate, place: Place) -> Made:
-    limits: dict[str, float | None] = {"perplexity": gate.perplexity, "perplexity_ratio": gate.perplexity_ratio, "kl": gate.kl, "bytes": gate.bytes}
+    limits: dict[str, float | None] = {
+        "perplexity": gate.perplexity,
+        "perplexity_ratio": gate.perplexity_ratio,
+        "kl": gate.kl,
+        "bytes": gate.bytes,
+    }
     found: dict[str, float] = {}
     for name, most in limits.items():
         if most is None:
             continue
         value = place.figures.get(name)
         if value is None and name == "kl" and (dense := place.figures.get("per_token_of")):
-            raise UsageError(f"the gate asks for kl, and {place.model} reads other tokens than {dense}: ask for perplexity_ratio, which is per token of it")
+            raise UsageError(
+                f"the gate asks for kl, and {place.model} reads other tokens than {dense}: ask for"
+                " perplexity_ratio, which is per token of it"
+            )
         if value is None:
-            raise UsageError(f"the gate asks for {name}, and no stage before it gave any: put a stage that does before it")
+            raise UsageError(
+                f"the gate asks for {name}, and no stage before it gave any: put a stage that does before it"
+            )
         if not value <= most:
-            raise VerificationError(f"the gate does not hold: {name} is {value:.6g}, and at most {most:.6g} is allowed; what was made is kept for --resume")
+            raise VerificationError(
+                f"the gate does not hold: {name} is {value:.6g}, and at most {most:.6g} is allowed; what was"
+                " made is kept for --resume"
+            )
         found[f"allowed_{name}"] = most
     return Made(None, found)

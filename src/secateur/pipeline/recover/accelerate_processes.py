@@ -19,7 +19,9 @@ def _accelerator() -> Any:
         from accelerate import Accelerator
         from accelerate.utils import InitProcessGroupKwargs
     except ImportError:
-        raise MissingExtraError("training a whole model needs accelerate: pip install 'secateur[recover]', or use --method local") from None
+        raise MissingExtraError(
+            "training a whole model needs accelerate: pip install 'secateur[recover]', or use --method local"
+        ) from None
     return Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=_WAIT)])
 
 

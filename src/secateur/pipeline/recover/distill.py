@@ -40,7 +40,8 @@ from secateur_runtime.errors import UsageError, nearest
 
 Trains = Literal["all", "lora", "bias", "scales"]
 _RATES: Mapping[Trains, float] = {"all": 5e-4, "lora": 2e-3, "bias": 1e-3, "scales": 2e-3}
-_LOOKING, _LEAST_LOOKS = 0.5, 2
+_LOOKING = 0.5
+_LEAST_LOOKS = 2
 """Tokens that are looked at for each that is trained on, at most, and looks at least. A look costs a third of training on the same."""
 _EVERY = 5
 """Steps of training between two cuts."""
@@ -101,14 +102,21 @@ class Distill:
         """Raise UsageError for values that cannot work."""
         for name, value, known in (("--loss", self.loss, KINDS), ("--schedule", self.schedule, SCHEDULES)):
             if value not in known:
-                raise UsageError(f"unknown {name} {value!r}{nearest(value, known)}; known: {', '.join(known)}")
+                raise UsageError(
+                    f"unknown {name} {value!r}{nearest(value, known)}; known: {', '.join(known)}"
+                )
         for name in ("steps", "batch", "micro", "temperature", "top", "rank", "alpha", "checks"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"--{name} {getattr(self, name)} must be above 0")
         if self.rate is not None and not self.rate > 0:
             raise UsageError(f"--rate {self.rate} must be above 0")
-        if self.sparsity is not None and not (0 < self.sparsity < 1 and 0 <= self.grow < 1 and self.trains == "all"):
-            raise UsageError(f"--sparsity {self.sparsity} must be between 0 and 1, and weights are pruned only where all are trained (--method distill)")
+        if self.sparsity is not None and not (
+            0 < self.sparsity < 1 and 0 <= self.grow < 1 and self.trains == "all"
+        ):
+            raise UsageError(
+                f"--sparsity {self.sparsity} must be between 0 and 1, and weights are pruned only where all"
+                " are trained (--method distill)"
+            )
         check_growing(self.criterion)
         if not 0 < self.held < 1 or min(self.states, self.text, self.warmup, self.patience) < 0:
             raise UsageError("held must be between 0 and 1; states, text, warmup and patience not below 0")
@@ -148,9 +156,22 @@ class WholeRun:
     turn: None for a training by itself, whose teacher's predictions stay in the folder until the model is written.
     """
 
-    def __init__(self, student: Opened, teacher: Opened, plan: Plan | None, how: Distill, folder: Path, kind: Arithmetic, turn: Turn | None = None) -> None:
+    def __init__(
+        self,
+        student: Opened,
+        teacher: Opened,
+        plan: Plan | None,
+        how: Distill,
+        folder: Path,
+        kind: Arithmetic,
+        turn: Turn | None = None,
+    ) -> None:
         self._turn = turn or Turn(folder / "model-teacher.safetensors")
-        self._student, self._teacher, self._plan, self._how, self._folder = student, teacher, plan, how, folder
+        self._student = student
+        self._teacher = teacher
+        self._plan = plan
+        self._how = how
+        self._folder = folder
         self._channels = pair(student, teacher, plan).channels if how.states else None
         self.accelerator = _accelerator()
         able = has_bfloat16() if self.accelerator.device.type == "cpu" else torch.cuda.is_bf16_supported()
@@ -164,8 +185,16 @@ class WholeRun:
         learner = self._learner(seed)
         learner.model.to(self.accelerator.device)
         windows, length = tokens.shape
-        regime = replace(self._how.regime(windows, length, self.accelerator.num_processes, bfloat16=self._bfloat16), first=self._turn.first)
-        loss = Loss(kind=self._how.loss, temperature=self._how.temperature, states=self._how.states, text=self._how.text)
+        regime = replace(
+            self._how.regime(windows, length, self.accelerator.num_processes, bfloat16=self._bfloat16),
+            first=self._turn.first,
+        )
+        loss = Loss(
+            kind=self._how.loss,
+            temperature=self._how.temperature,
+            states=self._how.states,
+            text=self._how.text,
+        )
         gradual = self._gradual(learner.model, tokens[: windows - held_out(windows, self._how.held)])
         trainer = Trainer(self.accelerator, learner, loss, regime, self._folder, seed, gradual)
         self.trained = trainer.run(tokens, targets, held_out(len(tokens), self._how.held), progress)
@@ -190,7 +219,9 @@ class WholeRun:
     def compare(self, rewrite: Rewrite, tokens: Tensor) -> float:
         """Return how far the written folder's logits are from those of the trained model as transformers runs it whole."""
         whole = load_whole(self._student)
-        whole.load_state_dict({name: rewrite.meant(name, self.changed) for name in self._student.graph.tensors}, strict=False)
+        whole.load_state_dict(
+            {name: rewrite.meant(name, self.changed) for name in self._student.graph.tensors}, strict=False
+        )
         with torch.no_grad(), arithmetic("float32"):
             meant = whole(tokens[:1], use_cache=False).logits[0, -1:]
             stream = open_model(str(rewrite.folder)).stream()
@@ -201,10 +232,24 @@ class WholeRun:
         """Return what the teacher says, from a file where it has said it already."""
         path = self._turn.answers
         if self.accelerator.is_main_process and not path.exists():
-            whole, states = load_whole(self._teacher), bool(self._how.states)
+            whole = load_whole(self._teacher)
+            states = bool(self._how.states)
             device = self.accelerator.device
-            said = teach(whole, tokens, self._how.top, self._how.temperature, device=device, bfloat16=self._bfloat16, states=states, progress=progress)
-            kept = {} if said.states is None else {"states": said.states if self._channels is None else said.states[..., self._channels]}
+            said = teach(
+                whole,
+                tokens,
+                self._how.top,
+                self._how.temperature,
+                device=device,
+                bfloat16=self._bfloat16,
+                states=states,
+                progress=progress,
+            )
+            kept = (
+                {}
+                if said.states is None
+                else {"states": said.states if self._channels is None else said.states[..., self._channels]}
+            )
             training_state.save(path, {"tokens": said.tokens, "logs": said.logs, **kept}, {})
             del whole
             give_back()
@@ -212,17 +257,24 @@ class WholeRun:
         return Targets(**training_state.load(path)[0])
 
     def _learner(self, seed: int) -> Learner:
-        graph, whole, source = self._student.graph, load_whole(self._student), self._student.source
+        graph = self._student.graph
+        whole = load_whole(self._student)
+        source = self._student.source
         if self._how.trains == "scales" and isinstance(source, PackedSource):
             return scales(whole, {name: source.codes(name) for name in source.grids})
         linears = [(linear, block) for block in graph.blocks for linear in block.linears]
-        found = {linear.tensor: mask_of(linear.tensor, whole.get_parameter(linear.tensor), block, self._plan) for linear, block in linears}
+        found = {
+            linear.tensor: mask_of(linear.tensor, whole.get_parameter(linear.tensor), block, self._plan)
+            for linear, block in linears
+        }
         masks = {name: mask for name, mask in found.items() if mask is not None}
         match self._how.trains:
             case "all":
                 # Nothing was cut from embeddings and head, and a short text shows few of their rows.
                 learner = named_weights(whole, masks, graph.tensors.keys() - {EMBED, HEAD})
-                learner.sizes = {name: size(parameter.detach()) or 1.0 for name, parameter in learner.parameters.items()}
+                learner.sizes = {
+                    name: size(parameter.detach()) or 1.0 for name, parameter in learner.parameters.items()
+                }
                 return learner
             case "lora":
                 modules = [name.removesuffix(".weight") for name in found]

@@ -28,7 +28,10 @@ def check_growing(criterion: str) -> None:
     """Raise UsageError for a criterion that is not known, or needs more than the sizes of the inputs."""
     if CRITERIA[criterion].needs - _KNOWN:
         able = [name for name in CRITERIA if not CRITERIA[name].needs - _KNOWN]
-        raise UsageError(f"--criterion {criterion} needs more than the sizes of inputs while a model is trained: use {', '.join(able)}")
+        raise UsageError(
+            f"--criterion {criterion} needs more than the sizes of inputs while a model is trained: use"
+            f" {', '.join(able)}"
+        )
 
 
 def by_criterion(name: str, model: Any, graph: Graph, tokens: Tensor) -> Choose:
@@ -36,9 +39,13 @@ def by_criterion(name: str, model: Any, graph: Graph, tokens: Tensor) -> Choose:
 
     model: a transformers model; tokens: `[windows, length]`, of which the first 16 windows are read.
     """
-    criterion, scope = CRITERIA[name], default_scope(name)
+    criterion = CRITERIA[name]
+    scope = default_scope(name)
     nothing = torch.empty(0)
-    stats = {linear.tensor: LinearStats(0, nothing, nothing, seed=place) for place, linear in enumerate(graph.linears)}
+    stats = {
+        linear.tensor: LinearStats(0, nothing, nothing, seed=place)
+        for place, linear in enumerate(graph.linears)
+    }
     if criterion.needs:
         stats = _inputs(model, graph, tokens[:_WINDOWS])
 
@@ -51,9 +58,24 @@ def by_criterion(name: str, model: Any, graph: Graph, tokens: Tensor) -> Choose:
 def grown(student: Opened, criterion: str, sparsity: float, text: Mapping[str, str], seed: int) -> Plan:
     """Return the plan of the zeros that a training made; text: what is said about its calibration text."""
     pattern = str(Pattern(sparsity))
-    method = {"criterion": criterion, "repair": "none", "scope": default_scope(criterion), "allocation": "uniform", "target": pattern}
-    made_by = {**method, "seed": str(seed), "secateur": version("secateur"), **(text if CRITERIA[criterion].needs else {})}
-    return Plan(model=student.digest, sparsity={linear.tensor: pattern for linear in student.graph.linears}, made_by=made_by)
+    method = {
+        "criterion": criterion,
+        "repair": "none",
+        "scope": default_scope(criterion),
+        "allocation": "uniform",
+        "target": pattern,
+    }
+    made_by = {
+        **method,
+        "seed": str(seed),
+        "secateur": version("secateur"),
+        **(text if CRITERIA[criterion].needs else {}),
+    }
+    return Plan(
+        model=student.digest,
+        sparsity={linear.tensor: pattern for linear in student.graph.linears},
+        made_by=made_by,
+    )
 
 
 @torch.no_grad()
@@ -70,7 +92,9 @@ def _inputs(model: Any, graph: Graph, tokens: Tensor) -> dict[str, LinearStats]:
             found[tensor] = LinearStats(tokens.numel(), size, torch.empty(0))
 
     handles = [
-        model.get_submodule(f"{block.prefix}{linear.module}").register_forward_pre_hook(lambda _module, given, name=linear.tensor: see(name, given[0]))
+        model.get_submodule(f"{block.prefix}{linear.module}").register_forward_pre_hook(
+            lambda _module, given, name=linear.tensor: see(name, given[0])
+        )
         for block in graph.blocks
         for linear in block.linears
     ]

@@ -14,7 +14,9 @@ class Judge:
 
     def __init__(self, teacher: LayerStream, windows: Tensor, progress: Progress) -> None:
         progress.start("judge the teacher", len(teacher))
-        self._teacher, self._windows, self._progress = teacher, windows, progress
+        self._teacher = teacher
+        self._windows = windows
+        self._progress = progress
         self._states = final_states(teacher, windows, progress)
 
     def __call__(self, model: LayerStream) -> Quality:

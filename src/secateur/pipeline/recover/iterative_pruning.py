@@ -44,17 +44,33 @@ class Interleaved:
         self.width.check()
         self.distill.check()
         if self.width.ratio is None or self.stages < 2:
-            raise UsageError("pruning and training in turns needs a ratio of units that go, and at least 2 stages")
+            raise UsageError(
+                "pruning and training in turns needs a ratio of units that go, and at least 2 stages"
+            )
         if processes() > 1:
-            raise UsageError("pruning and training in turns runs in one process: start it without `accelerate launch`")
+            raise UsageError(
+                "pruning and training in turns runs in one process: start it without `accelerate launch`"
+            )
 
     def stage(self) -> tuple[Width, Distill]:
         """Return what each stage takes away, as a share of what the one before left, and how it is trained."""
         ratio = 1 - (1 - (self.width.ratio or 0.0)) ** (1 / self.stages)
-        return replace(self.width, ratio=ratio), replace(self.distill, steps=max(1, round(self.distill.steps / self.stages)))
+        return replace(self.width, ratio=ratio), replace(
+            self.distill, steps=max(1, round(self.distill.steps / self.stages))
+        )
 
 
-def interleave(src: str, teacher: str, how: Interleaved, text: Calibration, out: Path, *, seed: int, settings: Settings, progress: Progress) -> Recovered:
+def interleave(
+    src: str,
+    teacher: str,
+    how: Interleaved,
+    text: Calibration,
+    out: Path,
+    *,
+    seed: int,
+    settings: Settings,
+    progress: Progress,
+) -> Recovered:
     """Narrow and train the model `src` in turns and write the folder `out`; a killed run goes on where it died.
 
     Unfinished stages lie in `OUT.stages`. Raises what `prune` and `recover` raise, OutputError if the stages of another run are in the way.
@@ -63,13 +79,21 @@ def interleave(src: str, teacher: str, how: Interleaved, text: Calibration, out:
     if out.exists() and not settings.overwrite:
         raise OutputError(f"{out} exists: choose another --output, or pass --overwrite")
     width, distill = how.stage()
-    folder, model, whole = out.with_name(out.name + ".stages"), open_model(src), open_model(teacher)
-    _claim(folder, {"model": model.digest, "teacher": whole.digest, "how": repr(how), "text": repr(text), "seed": seed}, settings)
+    folder = out.with_name(out.name + ".stages")
+    model = open_model(src)
+    whole = open_model(teacher)
+    _claim(
+        folder,
+        {"model": model.digest, "teacher": whole.digest, "how": repr(how), "text": repr(text), "seed": seed},
+        settings,
+    )
 
     def train(stage: int, into: Path) -> Recovered:
         narrow = _narrowed(model, width, text, folder / f"{stage:02d}-narrowed", seed, settings, progress)
         turn = Turn(folder / "teacher.safetensors", (stage - 1) * distill.steps)
-        return recover(narrow, whole, distill, text, into, seed=seed, settings=settings, progress=progress, turn=turn)
+        return recover(
+            narrow, whole, distill, text, into, seed=seed, settings=settings, progress=progress, turn=turn
+        )
 
     for stage in range(1, how.stages):
         trained = folder / f"{stage:02d}-trained"
@@ -81,7 +105,15 @@ def interleave(src: str, teacher: str, how: Interleaved, text: Calibration, out:
     return made
 
 
-def _narrowed(model: Opened, width: Width, text: Calibration, out: Path, seed: int, settings: Settings, progress: Progress) -> Opened:
+def _narrowed(
+    model: Opened,
+    width: Width,
+    text: Calibration,
+    out: Path,
+    seed: int,
+    settings: Settings,
+    progress: Progress,
+) -> Opened:
     """Return the model of a stage before it is trained, made now or by a run that was killed."""
     if not out.exists():
         execute(model, decide_width(model, width, text, seed, progress), out, settings, progress)
@@ -90,10 +122,14 @@ def _narrowed(model: Opened, width: Width, text: Calibration, out: Path, seed: i
 
 def _claim(folder: Path, job: Mapping[str, Any], settings: Settings) -> None:
     """Take the folder of the stages for this job; raises OutputError if those of another are in it."""
-    note, said = folder / "job.json", json.dumps({**job, "dtype": settings.dtype, "secateur": version("secateur")}, sort_keys=True)
+    note = folder / "job.json"
+    said = json.dumps({**job, "dtype": settings.dtype, "secateur": version("secateur")}, sort_keys=True)
     if note.is_file() and note.read_text(encoding="utf-8") != said:
         if not settings.overwrite:
-            raise OutputError(f"{folder} holds unfinished stages of another run: repeat its command to finish it, or pass --overwrite")
+            raise OutputError(
+                f"{folder} holds unfinished stages of another run: repeat its command to finish it, or pass"
+                " --overwrite"
+            )
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     note.write_text(said, encoding="utf-8")

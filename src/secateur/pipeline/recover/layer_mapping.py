@@ -33,10 +33,18 @@ class Pairing:
 
 def check_tokenizers(student: Opened, teacher: Opened) -> None:
     """Raise UsageError unless both models read the same tokens."""
-    ours, theirs = student.source.tokenizer(), teacher.source.tokenizer()
+    ours = student.source.tokenizer()
+    theirs = teacher.source.tokenizer()
     same = student.graph.vocab_size == teacher.graph.vocab_size and ours.get_vocab() == theirs.get_vocab()
-    if not same or ours(_PROBE, add_special_tokens=False)["input_ids"] != theirs(_PROBE, add_special_tokens=False)["input_ids"]:
-        raise UsageError(f"{student.source.ref} and {teacher.source.ref} have different tokenizers: a teacher must read the same tokens as its student")
+    if (
+        not same
+        or ours(_PROBE, add_special_tokens=False)["input_ids"]
+        != theirs(_PROBE, add_special_tokens=False)["input_ids"]
+    ):
+        raise UsageError(
+            f"{student.source.ref} and {teacher.source.ref} have different tokenizers: a teacher must read"
+            " the same tokens as its student"
+        )
 
 
 def pair(student: Opened, teacher: Opened, plan: Plan | None) -> Pairing:
@@ -45,28 +53,51 @@ def pair(student: Opened, teacher: Opened, plan: Plan | None) -> Pairing:
     plan: what made the student, where that is known: it says which blocks and hidden channels are left. Without one made from this
     teacher, both must have as many of them. Raises UsageError if the models cannot be teacher and student.
     """
-    mine, whole = student.graph, teacher.graph
+    mine = student.graph
+    whole = teacher.graph
     if mine.family != whole.family:
         raise UsageError(
-            f"{student.source.ref} is a {mine.family} model and {teacher.source.ref} a {whole.family} model: give the model that it was pruned from"
+            f"{student.source.ref} is a {mine.family} model and {teacher.source.ref} a {whole.family} model:"
+            " give the model that it was pruned from"
         )
     known = plan if plan is not None and plan.model == teacher.digest else None
     alive = surviving_blocks(teacher, known) if known else tuple(range(len(whole.blocks)))
     channels = known.keep.get(whole.hidden.name) if known else None
-    for what, ours, theirs in (("blocks", len(mine.blocks), len(alive)), ("channels", mine.hidden_size, len(channels or range(whole.hidden_size)))):
+    for what, ours, theirs in (
+        ("blocks", len(mine.blocks), len(alive)),
+        ("channels", mine.hidden_size, len(channels or range(whole.hidden_size))),
+    ):
         if ours != theirs:
-            reason = "what its plan.json leaves of it" if known else "and no plan.json made from it says which are left"
-            raise UsageError(f"{student.source.ref} has {ours} {what}, {teacher.source.ref} {theirs}, {reason}: give the model that it was pruned from")
+            reason = (
+                "what its plan.json leaves of it"
+                if known
+                else "and no plan.json made from it says which are left"
+            )
+            raise UsageError(
+                f"{student.source.ref} has {ours} {what}, {teacher.source.ref} {theirs}, {reason}: give the"
+                " model that it was pruned from"
+            )
     return Pairing(_halves(student, teacher, alive), None if channels is None else torch.tensor(channels))
 
 
 def _halves(student: Opened, teacher: Opened, alive: tuple[int, ...]) -> dict[Half, tuple[Half, ...]]:
-    places = {(alive[block.index], part): (block.index, part) for block in student.graph.blocks for part in block.halves if block.halves[part]}
-    whole = [(block.index, part) for block in teacher.graph.blocks for part in ("attn", "ffn") if block.halves[part]]
+    places = {
+        (alive[block.index], part): (block.index, part)
+        for block in student.graph.blocks
+        for part in block.halves
+        if block.halves[part]
+    }
+    whole = [
+        (block.index, part)
+        for block in teacher.graph.blocks
+        for part in ("attn", "ffn")
+        if block.halves[part]
+    ]
     unknown = [half for half in places if half not in whole]
     if unknown:
         raise UsageError(
-            f"{student.source.ref} has {unknown[0][1]} where block {unknown[0][0]} of {teacher.source.ref} has none: give the model it was pruned from"
+            f"{student.source.ref} has {unknown[0][1]} where block {unknown[0][0]} of {teacher.source.ref}"
+            " has none: give the model it was pruned from"
         )
     behind = gaps(teacher.graph, [f"{index}.{part}" for index, part in whole if (index, part) not in places])
     return {ours: (half, *behind.get(half, ())) for half, ours in places.items()}
@@ -77,9 +108,12 @@ def damaged(student: Opened, teacher: Opened, pairing: Pairing) -> frozenset[Hal
     dtype = storage_type("auto", student.graph.tensors)
     found = set[Half]()
     for (index, part), behind in pairing.halves.items():
-        mine, theirs = student.graph.blocks[index], teacher.graph.blocks[behind[0][0]]
+        mine = student.graph.blocks[index]
+        theirs = teacher.graph.blocks[behind[0][0]]
         names = {name: theirs.prefix + name.removeprefix(mine.prefix) for name in mine.halves[part]}
-        if len(behind) > 1 or not all(_same(student, name, teacher, other, dtype) for name, other in names.items()):
+        if len(behind) > 1 or not all(
+            _same(student, name, teacher, other, dtype) for name, other in names.items()
+        ):
             found.add((index, part))
     return frozenset(found)
 

@@ -62,22 +62,38 @@ class Local:
     def check(self) -> None:
         """Raise UsageError for values that cannot work."""
         if self.steps < 1 or self.batch < 1 or not self.rate > 0:
-            raise UsageError(f"--steps {self.steps}, --batch {self.batch} and --rate {self.rate} must all be above 0")
+            raise UsageError(
+                f"--steps {self.steps}, --batch {self.batch} and --rate {self.rate} must all be above 0"
+            )
         if not 0 <= self.dense <= 1 or not 0 < self.held < 1 or self.weighed < 0:
-            raise UsageError(f"dense {self.dense} must be from 0 to 1, held {self.held} between them, and weighed {self.weighed} not below 0")
+            raise UsageError(
+                f"dense {self.dense} must be from 0 to 1, held {self.held} between them, and weighed"
+                f" {self.weighed} not below 0"
+            )
 
     def course(self, windows: int, length: int, more: float = 1.0) -> Course:
         """Return how a half is trained on so many windows of so many tokens, in so many times the steps; raises TextError if none is left to learn from."""
-        return Course(steps=round(self.steps * more), batch=max(1, self.batch // length), rate=self.rate, held=held_out(windows, self.held))
+        return Course(
+            steps=round(self.steps * more),
+            batch=max(1, self.batch // length),
+            rate=self.rate,
+            held=held_out(windows, self.held),
+        )
 
 
 class LocalPass:
     """One pass over the blocks."""
 
-    def __init__(self, student: Opened, teacher: Opened, plan: Plan | None, local: Local, rewrite: Rewrite) -> None:
-        self._student, self._plan, self._local, self._rewrite = student, plan, local, rewrite
+    def __init__(
+        self, student: Opened, teacher: Opened, plan: Plan | None, local: Local, rewrite: Rewrite
+    ) -> None:
+        self._student = student
+        self._plan = plan
+        self._local = local
+        self._rewrite = rewrite
         self._pairing = pair(student, teacher, plan)
-        cut, every = damaged(student, teacher, self._pairing), frozenset(self._pairing.halves)
+        cut = damaged(student, teacher, self._pairing)
+        every = frozenset(self._pairing.halves)
         # Where little was cut, as by depth, the halves that are whole have the most to gain from the shift of their inputs.
         self._learning = cut if 2 * len(cut) >= len(every) else every
         self._whole = teacher.stream()
@@ -103,7 +119,14 @@ class LocalPass:
                     self._restore(live)
                 for part, other in HALVES:
                     with live.without(other):
-                        self._half(live, part, hidden, dense, course if index >= self._rewrite.resumed else None, seed)
+                        self._half(
+                            live,
+                            part,
+                            hidden,
+                            dense,
+                            course if index >= self._rewrite.resumed else None,
+                            seed,
+                        )
                 if index >= self._rewrite.resumed:
                     self._rewrite.write(index + 1, {name: live.weight(name) for name in live.block.tensors})
                     progress.step(f"block {index}")
@@ -113,21 +136,39 @@ class LocalPass:
     def _weigh(self, tokens: Tensor, progress: Progress) -> None:
         """Note what errors of the teacher's states do to its predictions, unless that is noted already."""
         if len(tokens) and not self._metrics.exists():
-            found = gradients(self._whole, tokens, fisher=True, folder=self._rewrite.folder, progress=progress)
-            training_state.save(self._metrics, {f"{block.index}.{part}": fisher for block in found for part, fisher in block.fisher.items()}, {})
+            found = gradients(
+                self._whole, tokens, fisher=True, folder=self._rewrite.folder, progress=progress
+            )
+            training_state.save(
+                self._metrics,
+                {f"{block.index}.{part}": fisher for block in found for part, fisher in block.fisher.items()},
+                {},
+            )
 
     def _metric(self, half: Half) -> Tensor | None:
         """Return what errors behind a half of the teacher are multiplied by, for the channels that the student has."""
         if not self._local.weighed:
             return None
-        fisher, channels = training_state.read(self._metrics, f"{half[0]}.{half[1]}"), self._pairing.channels
+        fisher = training_state.read(self._metrics, f"{half[0]}.{half[1]}")
+        channels = self._pairing.channels
         return metric_root(fisher if channels is None else fisher[channels][:, channels])
 
     def compare(self, tokens: Tensor) -> float:
         """Return how far the last states of the written folder are from those of the run."""
-        return difference(last_states(open_model(str(self._rewrite.folder)).stream(), tokens[: len(self._meant)]), self._meant)
+        return difference(
+            last_states(open_model(str(self._rewrite.folder)).stream(), tokens[: len(self._meant)]),
+            self._meant,
+        )
 
-    def _half(self, live: LiveBlock, part: str, hidden: HiddenStates, dense: HiddenStates | None, course: Course | None, seed: int) -> None:
+    def _half(
+        self,
+        live: LiveBlock,
+        part: str,
+        hidden: HiddenStates,
+        dense: HiddenStates | None,
+        course: Course | None,
+        seed: int,
+    ) -> None:
         """Train a half, unless there is no course, and run it."""
         behind = self._pairing.halves.get((live.block.index, part))
         if behind is None:
@@ -136,8 +177,15 @@ class LocalPass:
             self._advance(dense, behind)
         if course and (live.block.index, part) in self._learning:
             aim = Aim(self._targets(hidden, dense, behind), self._metric(behind[-1]))
-            masks = {linear.tensor: mask_of(linear.tensor, live.weight(linear.tensor), live.block, self._plan) for linear in _linears(live, part)}
-            masks |= {bias: None for name in list(masks) if (bias := name.removesuffix("weight") + "bias") in live.block.tensors}
+            masks = {
+                linear.tensor: mask_of(linear.tensor, live.weight(linear.tensor), live.block, self._plan)
+                for linear in _linears(live, part)
+            }
+            masks |= {
+                bias: None
+                for name in list(masks)
+                if (bias := name.removesuffix("weight") + "bias") in live.block.tensors
+            }
             for name in live.block.halves[part]:
                 live.weight(name).copy_(live.weight(name).to(self._rewrite.dtype))
             reconstruct(live, masks, hidden.states, aim, course, self._rewrite.dtype, seed)
@@ -145,7 +193,8 @@ class LocalPass:
 
     def _targets(self, hidden: HiddenStates, dense: HiddenStates | None, behind: Sequence[Half]) -> Tensor:
         """Return what a half should give: what the teacher makes of the same states, mixed with what it has there itself."""
-        share, channels = self._local.dense, self._pairing.channels
+        share = self._local.dense
+        channels = self._pairing.channels
         if dense and share == 1:
             return _narrowed(dense.states, channels)
         reached = hidden.twin() if channels is None else hidden.among(channels, self._whole.hidden_size)

@@ -32,8 +32,19 @@ def recover(
     Raises SecateurError for models, texts or options that cannot work, VerificationError if the reloaded folder does not
     compute what was meant; nothing is left in place then.
     """
-    wanted, shown, stored = how or Local(), progress or Silent(), settings or Settings()
+    wanted = how or Local()
+    shown = progress or Silent()
+    stored = settings or Settings()
     text = calibration or Calibration(samples=wanted.samples)
     if isinstance(wanted, Interleaved):
         return interleave(src, teacher, wanted, text, Path(out), seed=seed, settings=stored, progress=shown)
-    return recover_opened(open_model(src), open_model(teacher), wanted, text, Path(out), seed=seed, settings=stored, progress=shown)
+    return recover_opened(
+        open_model(src),
+        open_model(teacher),
+        wanted,
+        text,
+        Path(out),
+        seed=seed,
+        settings=stored,
+        progress=shown,
+    )

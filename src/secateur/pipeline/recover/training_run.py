@@ -93,22 +93,42 @@ def recover(
     job = _Job(student, teacher, how, plan, tokens, seed, settings, provenance(calibration, tokens), turn)
     if isinstance(how, Distill) and not is_first_process():
         return job.follow(how, out)
-    with arithmetic(job.kind), writing(out, job.note(), len(student.graph.blocks) + 1, overwrite=settings.overwrite) as checkpoint:
+    with (
+        arithmetic(job.kind),
+        writing(out, job.note(), len(student.graph.blocks) + 1, overwrite=settings.overwrite) as checkpoint,
+    ):
         rewrite = Rewrite(student, checkpoint, job.dtype)
         judge = Judge(teacher.stream(), held, progress)
         before = judge(student.stream(outside=job.dtype))
-        after, changed, found, trained = before, 0, 0.0, None
+        after = before
+        changed = 0
+        found = 0.0
+        trained = None
         if not rewrite.reverting:
             found, trained = job.run(rewrite, progress)
-            after, changed = judge(open_model(str(rewrite.folder)).stream()), rewrite.changed()
+            after = judge(open_model(str(rewrite.folder)).stream())
+            changed = rewrite.changed()
         prunes = isinstance(how, Distill) and how.sparsity is not None
         if not prunes and not (after.kl or 0.0) < (before.kl or 0.0):
             progress.note("no better on held-out text: the weights stay as they were")
             rewrite.revert()
             rewrite.finish(teacher, job.said, plan)
-            after, changed, found = before, 0, 0.0
+            after = before
+            changed = 0
+            found = 0.0
         size = sum(path.stat().st_size for path in rewrite.folder.glob("*.safetensors"))
-        made = Recovered(out, how.method, before, after, changed, student.graph.parameters, size, rewrite.resumed, found, trained)
+        made = Recovered(
+            out,
+            how.method,
+            before,
+            after,
+            changed,
+            student.graph.parameters,
+            size,
+            rewrite.resumed,
+            found,
+            trained,
+        )
         _write_card(student, teacher, rewrite.folder, made, job.said)
         checkpoint.publish()
     if isinstance(how, Distill):
@@ -120,9 +140,15 @@ def _check_grids(student: Opened, how: How) -> None:
     """Raise UsageError unless a quantised student trains its scales, and only such a one does."""
     scales = isinstance(how, Distill) and how.trains == "scales"
     if scales and not isinstance(student.source, PackedSource):
-        raise UsageError(f"--method scales trains a model that `secateur quantize` wrote, and {student.source.ref} is not quantised so: quantize it first")
+        raise UsageError(
+            f"--method scales trains a model that `secateur quantize` wrote, and {student.source.ref} is not"
+            " quantised so: quantize it first"
+        )
     if isinstance(student.source, CodedSource) and student.source.grids and not scales:
-        raise UsageError(f"{student.source.ref} is quantised: --method scales is the one that keeps it so; train other weights before you quantize")
+        raise UsageError(
+            f"{student.source.ref} is quantised: --method scales is the one that keeps it so; train other"
+            " weights before you quantize"
+        )
 
 
 @dataclass(frozen=True)
@@ -149,16 +175,29 @@ class _Job:
         """The type that weights are stored in."""
         source = self.student.source
         quantised = source.grids if isinstance(source, CodedSource) else {}
-        return storage_type(self.settings.dtype, {name: info for name, info in source.tensors.items() if name not in quantised})
+        return storage_type(
+            self.settings.dtype,
+            {name: info for name, info in source.tensors.items() if name not in quantised},
+        )
 
     @property
     def said(self) -> dict[str, str]:
         """What the folder says about how it came about."""
-        return {"method": self.how.method, **{name: str(value) for name, value in asdict(self.how).items()}, "seed": str(self.seed), **self.text}
+        return {
+            "method": self.how.method,
+            **{name: str(value) for name, value in asdict(self.how).items()},
+            "seed": str(self.seed),
+            **self.text,
+        }
 
     def note(self) -> dict[str, str]:
         """Return what two runs must have in common for one to go on where the other was killed."""
-        models = {"student": self.student.digest, "teacher": self.teacher.digest, "dtype": str(self.dtype), "arithmetic": self.kind}
+        models = {
+            "student": self.student.digest,
+            "teacher": self.teacher.digest,
+            "dtype": str(self.dtype),
+            "arithmetic": self.kind,
+        }
         return {**models, "secateur": version("secateur"), **self.said}
 
     def run(self, rewrite: Rewrite, progress: Progress) -> tuple[float, Trained | None]:
@@ -167,15 +206,23 @@ class _Job:
             local = LocalPass(self.student, self.teacher, self.plan, self.how, rewrite)
             local.run(self.tokens, seed=self.seed, memory=self.settings.memory, progress=progress)
             rewrite.finish(self.teacher, self.said, self.plan)
-            found, trained = local.compare(self.tokens), None
+            found = local.compare(self.tokens)
+            trained = None
         else:
-            whole = WholeRun(self.student, self.teacher, self.plan, self.how, rewrite.folder, self.kind, self.turn)
+            whole = WholeRun(
+                self.student, self.teacher, self.plan, self.how, rewrite.folder, self.kind, self.turn
+            )
             whole.run(self.tokens, seed=self.seed, progress=progress)
             whole.write(rewrite)
             zeros = self.how.sparsity
-            plan = self.plan if zeros is None else grown(self.student, self.how.criterion, zeros, self.text, self.seed)
+            plan = (
+                self.plan
+                if zeros is None
+                else grown(self.student, self.how.criterion, zeros, self.text, self.seed)
+            )
             rewrite.finish(self.teacher, self.said, plan)
-            found, trained = whole.compare(rewrite, self.tokens), whole.trained
+            found = whole.compare(rewrite, self.tokens)
+            trained = whole.trained
         accept(found)
         return found, trained
 
@@ -183,13 +230,19 @@ class _Job:
         """Take part in a training that the first process of several leads; return what that one made."""
         with arithmetic(self.kind):
             folder = Checkpoint(out, len(self.student.graph.blocks) + 1).partial
-            WholeRun(self.student, self.teacher, self.plan, how, folder, self.kind).run(self.tokens, seed=self.seed, progress=Silent())
+            WholeRun(self.student, self.teacher, self.plan, how, folder, self.kind).run(
+                self.tokens, seed=self.seed, progress=Silent()
+            )
         made: Recovered = share(None)
         return made
 
 
-def _write_card(student: Opened, teacher: Opened, folder: Path, made: Recovered, said: Mapping[str, str]) -> None:
-    card, before, after = Path(student.source.ref).expanduser() / CARD, made.before, made.after
+def _write_card(
+    student: Opened, teacher: Opened, folder: Path, made: Recovered, said: Mapping[str, str]
+) -> None:
+    card = Path(student.source.ref).expanduser() / CARD
+    before = made.before
+    after = made.after
     known = {key: text for key, text in said.items() if key != "calibration"}
     facts = Recovery(
         name=Path(student.source.ref).name,
@@ -199,4 +252,6 @@ def _write_card(student: Opened, teacher: Opened, folder: Path, made: Recovered,
         nll=(before.nll, after.nll),
         difference=made.reload_difference,
     )
-    (folder / CARD).write_text(recovered_card(card.read_text(encoding="utf-8") if card.is_file() else "", facts), encoding="utf-8")
+    (folder / CARD).write_text(
+        recovered_card(card.read_text(encoding="utf-8") if card.is_file() else "", facts), encoding="utf-8"
+    )

@@ -28,8 +28,10 @@ class Rewrite:
     """
 
     def __init__(self, student: Opened, checkpoint: Checkpoint, dtype: torch.dtype) -> None:
-        self.dtype, self.folder = dtype, checkpoint.partial
-        self._student, self._checkpoint = student, checkpoint
+        self.dtype = dtype
+        self.folder = checkpoint.partial
+        self._student = student
+        self._checkpoint = checkpoint
         self._reverting = self.folder / "model-reverting.tmp"
         self.resumed = max(self.finished - 1, 0)
 
@@ -49,7 +51,14 @@ class Rewrite:
 
     def write(self, shard: int, changed: Mapping[str, Tensor]) -> None:
         """Write a shard: the tensors in `changed` (of a quantised weight its scales), and the student's own for all others."""
-        self._checkpoint.write(shard, {part: tensor for name in self.names(shard) for part, tensor in self._parts(name, changed).items()})
+        self._checkpoint.write(
+            shard,
+            {
+                part: tensor
+                for name in self.names(shard)
+                for part, tensor in self._parts(name, changed).items()
+            },
+        )
 
     def codes(self, name: str, changed: Mapping[str, Tensor]) -> Codes | None:
         """Return the codes of a weight with the scales in `changed`, or its own; None where it is not quantised."""
@@ -65,7 +74,11 @@ class Rewrite:
         return codes.dense() if codes else self._stored(name, changed).float()
 
     def _stored(self, name: str, changed: Mapping[str, Tensor]) -> Tensor:
-        return changed[name].to(self.dtype) if name in changed else read_as(self._student.source, name, self.dtype)
+        return (
+            changed[name].to(self.dtype)
+            if name in changed
+            else read_as(self._student.source, name, self.dtype)
+        )
 
     def read(self, shard: int) -> dict[str, Tensor]:
         """Return the tensors of a finished shard."""
@@ -77,7 +90,11 @@ class Rewrite:
         for block in self._student.graph.blocks:
             now = self.read(block.index + 1)
             for names in block.halves.values():
-                count += any(not torch.equal(now[part], tensor) for name in names for part, tensor in self._parts(name, {}).items())
+                count += any(
+                    not torch.equal(now[part], tensor)
+                    for name in names
+                    for part, tensor in self._parts(name, {}).items()
+                )
         return count
 
     def _parts(self, name: str, changed: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -95,10 +112,13 @@ class Rewrite:
         for shard in range(len(self._student.graph.blocks) + 1):
             self._checkpoint.add(shard, {name: tensor.nbytes for name, tensor in self.read(shard).items()})
         self._checkpoint.write_index()
-        source, linears = self._student.source, self._student.graph.linears
+        source = self._student.source
+        linears = self._student.graph.linears
         config = {**source.config, "dtype": str(self.dtype).removeprefix("torch.")}
         if isinstance(source, PackedSource):
-            config[CONFIG_KEY] = quantization_config(source.grids, [linear.tensor for linear in linears if linear.tensor not in source.grids])
+            config[CONFIG_KEY] = quantization_config(
+                source.grids, [linear.tensor for linear in linears if linear.tensor not in source.grids]
+            )
         self._checkpoint.write_json("config.json", config)
         if "auto_map" in config:
             (self.folder / f"{MODULE}.py").write_text(modeling_source(family_of(config)), encoding="utf-8")

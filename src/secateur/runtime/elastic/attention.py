@@ -53,7 +53,8 @@ class Step:
     """
 
     def __init__(self, requests: Sequence[tuple[Cache, int]], rotary: Mapping[str, Frequencies]) -> None:
-        self._spans, start = list[tuple[Cache, int, int]](), 0
+        self._spans = list[tuple[Cache, int, int]]()
+        start = 0
         for cache, count in requests:
             self._spans.append((cache, start, start + count))
             start += count
@@ -72,18 +73,23 @@ class Step:
 
     def attend(self, block: int, queries: Tensor, keys: Tensor, values: Tensor, how: Sight) -> Tensor:
         """Remember the new keys and values, and look at all of them; zeros for groups that a request does not use."""
-        found, per_group = torch.zeros_like(queries), queries.shape[1] // keys.shape[1]
+        found = torch.zeros_like(queries)
+        per_group = queries.shape[1] // keys.shape[1]
         for cache, start, end in self._spans:
             cache.append(block, keys[start:end].transpose(0, 1), values[start:end].transpose(0, 1))
             heads = cache.groups[block] * per_group
             if heads:
-                found[start:end, :heads] = _attend(cache, block, queries[start:end, :heads].transpose(0, 1), how).transpose(0, 1)
+                found[start:end, :heads] = _attend(
+                    cache, block, queries[start:end, :heads].transpose(0, 1), how
+                ).transpose(0, 1)
         return found
 
     def absent(self, block: int) -> Tensor | None:
         """Return which of the new tokens belong to requests without attention in this block; None if none does."""
         if block not in self._absent:
-            spans = [torch.full((end - start, 1), not cache.groups[block]) for cache, start, end in self._spans]
+            spans = [
+                torch.full((end - start, 1), not cache.groups[block]) for cache, start, end in self._spans
+            ]
             lost = any(not cache.groups[block] for cache, _, _ in self._spans)
             self._absent[block] = torch.cat(spans) if lost else None
         return self._absent[block]
@@ -127,6 +133,7 @@ def looked(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, h
 
 def seen(past: int, begin: int, end: int, window: int) -> Tensor:
     """Return `[new tokens, keys]`: whether a token sees a key; new tokens begin at `past`, keys at `begin`, both end at `end`."""
-    new, known = torch.arange(past, end)[:, None], torch.arange(begin, end)[None]
+    new = torch.arange(past, end)[:, None]
+    known = torch.arange(begin, end)[None]
     near = known <= new
     return near & (known > new - window) if window else near

@@ -54,7 +54,9 @@ class Body:
     limit: int
     vocab_size: int
 
-    def cache(self, groups: Sequence[int], limit: int, kv: torch.dtype, closing: Callable[[Cache], int]) -> Cache:
+    def cache(
+        self, groups: Sequence[int], limit: int, kv: torch.dtype, closing: Callable[[Cache], int]
+    ) -> Cache:
         """Return a cache for a request that uses so many key-value groups of each block, and has at most `limit` tokens."""
         return Cache(groups, self.sizes, limit, kv, closing)
 
@@ -107,7 +109,9 @@ class Computing(Protocol):
     def sizes(self) -> Sequence[tuple[int, int]]:
         """Key-value heads and their width, of each block."""
 
-    def cache(self, groups: Sequence[int], limit: int, kv: torch.dtype, closing: Callable[[Cache], int]) -> Cache:
+    def cache(
+        self, groups: Sequence[int], limit: int, kv: torch.dtype, closing: Callable[[Cache], int]
+    ) -> Cache:
         """Return an empty cache."""
 
     def forward(self, requests: Sequence[tuple[Cache, Sequence[int]]]) -> Tensor:
@@ -123,9 +127,13 @@ class Elastic:
 
     name = "elastic"
 
-    def __init__(self, body: Computing, ladder: Ladder, *, level: int = 0, kv: torch.dtype = torch.float32) -> None:
-        self.ladder, self._kv = ladder, kv
-        self._body, self._lock = body, threading.RLock()
+    def __init__(
+        self, body: Computing, ladder: Ladder, *, level: int = 0, kv: torch.dtype = torch.float32
+    ) -> None:
+        self.ladder = ladder
+        self._kv = kv
+        self._body = body
+        self._lock = threading.RLock()
         self._open: weakref.WeakSet[Cache] = weakref.WeakSet()
         self.set_level(level)
 
@@ -179,7 +187,9 @@ class Elastic:
         """
         if not tokens:
             raise UsageError("nothing to read: a prompt has at least one token")
-        found = [self.forward([(cache, tokens[start : start + CHUNK])]) for start in range(0, len(tokens), CHUNK)]
+        found = [
+            self.forward([(cache, tokens[start : start + CHUNK])]) for start in range(0, len(tokens), CHUNK)
+        ]
         return found[-1][0]
 
     def decode(self, tokens: Sequence[int], caches: Sequence[Cache]) -> Tensor:
@@ -200,7 +210,9 @@ class Elastic:
     def logprobs(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         """Return the natural logarithm of the probability of each next token, `[vocab_size]`, after `tokens`."""
         with self.open(len(tokens)) as cache:
-            found: NDArray[np.float32] = torch.log_softmax(self.prefill(tokens, cache).double(), -1).float().numpy()
+            found: NDArray[np.float32] = (
+                torch.log_softmax(self.prefill(tokens, cache).double(), -1).float().numpy()
+            )
         return found
 
     def generate(self, prompt: Sequence[int], max_tokens: int) -> Generated:
@@ -241,7 +253,9 @@ class Elastic:
         if cache.closed:
             raise UsageError("this request is closed: open another")
         if cache.tokens + len(tokens) > cache.limit:
-            raise UsageError(f"{cache.tokens + len(tokens)} tokens do not fit in a request of at most {cache.limit}")
+            raise UsageError(
+                f"{cache.tokens + len(tokens)} tokens do not fit in a request of at most {cache.limit}"
+            )
         for token in tokens:
             if not 0 <= token < self.vocab_size:
                 raise UsageError(f"token {token} is none of the {self.vocab_size} that this model knows")

@@ -76,15 +76,19 @@ class Attention(Half):
 
     def __init__(self, parts: Parts, index: int, sight: Sight, head_norms: Sequence[Norm] = ()) -> None:
         super().__init__(parts)
-        self._index, self._sight, self._head_norms = index, sight, tuple(head_norms)
+        self._index = index
+        self._sight = sight
+        self._head_norms = tuple(head_norms)
 
     def _found(self, x: Tensor, step: Attending) -> Tensor:
         queries, keys, values = (rows(x).view(len(x), -1, self._sight.head_dim) for rows in self._parts.rows)
         if self._head_norms:
-            queries, keys = self._head_norms[0](queries), self._head_norms[1](keys)
+            queries = self._head_norms[0](queries)
+            keys = self._head_norms[1](keys)
         if self._sight.rotary is not None:
             table = step.table(self._sight.rotary)
-            queries, keys = rotated(queries, *table), rotated(keys, *table)
+            queries = rotated(queries, *table)
+            keys = rotated(keys, *table)
         seen = step.attend(self._index, queries, keys, values, self._sight)
         found = self._parts.columns(seen.flatten(1))
         # A request without this attention gets nothing from it, not the bias of its output either.

@@ -40,7 +40,9 @@ class Scaled:
         return weight / self.norm
 
 
-def solve_on_support(start: Tensor, mask: Tensor, task: Scaled, tolerance: float = TOLERANCE, limit: int = MAX_ITERATIONS) -> Tensor:
+def solve_on_support(
+    start: Tensor, mask: Tensor, task: Scaled, tolerance: float = TOLERANCE, limit: int = MAX_ITERATIONS
+) -> Tensor:
     """Return the weight on `mask` closest to `task.dense` under `task.gram`, each row on its own.
 
     start, mask, result: `[out_features, in_features]`; entries off the mask are 0 in the result.
@@ -61,6 +63,7 @@ def solve_on_support(start: Tensor, mask: Tensor, task: Scaled, tolerance: float
         error -= gained
         if gained <= tolerance * max(error, 0.0):
             break
-        before, power = power, residual.square().sum(dim=1, keepdim=True)
+        before = power
+        power = residual.square().sum(dim=1, keepdim=True)
         direction = torch.addcmul(residual, direction, torch.where(before > 0, power / before, 0.0))
     return weight

@@ -15,7 +15,9 @@ CYCLES = 50
 
 
 @repair("dsnot", needs={"input_sq", "input_mean"}, paper="arXiv:2310.08915")
-def dsnot(weight: Tensor, stats: LinearStats, pattern: Pattern, scorer: Scorer | None, scope: Scope) -> Tensor:
+def dsnot(
+    weight: Tensor, stats: LinearStats, pattern: Pattern, scorer: Scorer | None, scope: Scope
+) -> Tensor:
     """Repair the criterion's mask by growing and pruning one weight of each row at a time.
 
     weight, result: `[out_features, in_features]`. Each cycle grows the pruned weight that explains most of the row's mean

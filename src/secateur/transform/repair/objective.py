@@ -60,7 +60,9 @@ def damped(stats: LinearStats, damping: float | None = None) -> tuple[Tensor, Te
     return with_damping(finite_gram(stats), share), factor
 
 
-def chosen_mask(weight: Tensor, stats: LinearStats, pattern: Pattern, scorer: Scorer | None, scope: Scope) -> Tensor:
+def chosen_mask(
+    weight: Tensor, stats: LinearStats, pattern: Pattern, scorer: Scorer | None, scope: Scope
+) -> Tensor:
     """Return the keep-mask of a criterion; raises UsageError if there is none."""
     if scorer is None:
         raise UsageError("this repair does not choose what to prune: name a criterion, such as wanda")
@@ -69,6 +71,7 @@ def chosen_mask(weight: Tensor, stats: LinearStats, pattern: Pattern, scorer: Sc
 
 def reconstruction_error(weight: Tensor, original: Tensor, gram: Tensor) -> float:
     """Return the squared change of the outputs relative to the outputs, `tr(D H Dᵀ) / tr(W0 H W0ᵀ)` with `D = W - W0`."""
-    wide, base = gram.double(), original.double()
+    wide = gram.double()
+    base = original.double()
     change = weight.double() - base
     return float((change @ wide * change).sum() / (base @ wide * base).sum())

@@ -18,7 +18,9 @@ class Cayley:
 
     def __init__(self, start: Tensor) -> None:
         self.value = start.double().clone()
-        self._first, self._second, self._steps = torch.zeros_like(self.value), torch.zeros_like(self.value), 0
+        self._first = torch.zeros_like(self.value)
+        self._second = torch.zeros_like(self.value)
+        self._steps = 0
 
     def step(self, gradient: Tensor, rate: float) -> None:
         """Move against the gradient of the loss with respect to `value`; an entry of the rotation changes by about `rate` radians."""
@@ -27,7 +29,10 @@ class Cayley:
         self._steps += 1
         self._first.lerp_(skew, 1 - _BETAS[0])
         self._second.lerp_(skew.square(), 1 - _BETAS[1])
-        first, second = (moment / (1 - beta**self._steps) for moment, beta in zip((self._first, self._second), _BETAS, strict=True))
+        first, second = (
+            moment / (1 - beta**self._steps)
+            for moment, beta in zip((self._first, self._second), _BETAS, strict=True)
+        )
         half = first / (second.sqrt() + _TINY) * (rate / 2)
         one = torch.eye(half.shape[-1], dtype=half.dtype)
         self.value = self.value @ torch.linalg.solve(one + half, one - half)

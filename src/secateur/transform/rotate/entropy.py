@@ -51,7 +51,10 @@ def entropy(scores: Tensor) -> Tensor:
 
 def spread(turn: Tensor, block: Readings) -> Tensor:
     """Return the mean entropy of a block's linears once its states are rotated by `turn` `[n, n]`."""
-    found = [entropy((weight @ turn).square() * ((moments @ turn) * turn).sum(0).clamp_min(0)) for weight, moments in block.reads]
+    found = [
+        entropy((weight @ turn).square() * ((moments @ turn) * turn).sum(0).clamp_min(0))
+        for weight, moments in block.reads
+    ]
     found += [entropy((turn.T @ weight).square() * square) for weight, square in block.writes]
     return torch.stack(found).mean()
 
@@ -60,7 +63,9 @@ def head_spread(turns: Tensor, heads: Heads) -> Tensor:
     """Return the mean entropy of values and outputs once each head's values are rotated by its own of `turns` `[heads, head_dim, head_dim]`."""
     values = (turns.mT @ heads.values).square() * heads.value_sq
     each = turns[:, None]
-    outputs = (heads.outputs @ each).square() * ((heads.moments @ each) * each).sum(-2, keepdim=True).clamp_min(0)
+    outputs = (heads.outputs @ each).square() * ((heads.moments @ each) * each).sum(
+        -2, keepdim=True
+    ).clamp_min(0)
     return torch.cat([entropy(values), entropy(outputs).flatten()]).mean()
 
 

@@ -51,7 +51,9 @@ UNIT_REPAIRS: Registry[UnitRepair] = Registry("repair of units", "secateur.trans
 _BIAS: dict[str, Bias] = {}
 
 
-def unit_repair(name: str, *, bias: Bias = "none", needs: frozenset[str] | set[str] = frozenset(), paper: str = "") -> Callable[[UnitRepair], UnitRepair]:
+def unit_repair(
+    name: str, *, bias: Bias = "none", needs: frozenset[str] | set[str] = frozenset(), paper: str = ""
+) -> Callable[[UnitRepair], UnitRepair]:
     """Return a decorator that registers a repair of units.
 
     bias: whether it must have an output bias to fill, may use one, or uses none. needs: fields of `LinearStats` it reads.

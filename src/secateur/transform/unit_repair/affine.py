@@ -20,10 +20,14 @@ def affine(cut: Cut) -> Repaired:
     """
     if cut.stats.gram is None:
         raise SecateurError("this repair needs the Gram matrix of the inputs, which was not collected")
-    whole, left, mean = cut.weight.double(), cut.bare().double(), cut.stats.input_mean.double()
+    whole = cut.weight.double()
+    left = cut.bare().double()
+    mean = cut.stats.input_mean.double()
     image = left @ cut.stats.gram.double()
-    power, along = (image * left).sum(1), (image * whole).sum(1)
-    mean_left, mean_whole = left @ mean, whole @ mean
+    power = (image * left).sum(1)
+    along = (image * whole).sum(1)
+    mean_left = left @ mean
+    mean_whole = whole @ mean
     spread = power - mean_left.square() if cut.biased else power
     shared = along - mean_left * mean_whole if cut.biased else along
     scale = torch.where(spread > _STILL * power, shared / spread, 1.0)

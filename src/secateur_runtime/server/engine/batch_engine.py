@@ -32,14 +32,22 @@ class Worker:
     """
 
     def __init__(self, model: Stepped, keeper: Keeper, decode: Decode, limits: Limits) -> None:
-        self.name, self.context, self.vocabulary = model.name, model.context, model.vocabulary
-        self._model, self._keeper, self._decode, self._limits = model, keeper, decode, limits
+        self.name = model.name
+        self.context = model.context
+        self.vocabulary = model.vocabulary
+        self._model = model
+        self._keeper = keeper
+        self._decode = decode
+        self._limits = limits
         self._changed = threading.Condition()
         self._inbox: list[Job] = []
         self._waiting: deque[Running] = deque()
         self._running: list[Running] = []
-        self._stopping, self._failed = False, False
-        self._prompt_tokens, self._put_back, self._answers = 0, 0, Rate()
+        self._stopping = False
+        self._failed = False
+        self._prompt_tokens = 0
+        self._put_back = 0
+        self._answers = Rate()
         self._process = psutil.Process()
         self._thread = threading.Thread(target=self._work, name="model", daemon=True)
         self._thread.start()
@@ -47,7 +55,11 @@ class Worker:
     def submit(self, job: Job) -> None:
         """Take a job in; raises RefusedError with 413 where it never fits and 429 where too many wait."""
         if not self._keeper.fits([Load(1, job.total)], self._keeper.most):
-            raise RefusedError(413, f"{job.total} tokens do not fit in memory at any level that answers well enough: shorten the prompt or max_tokens")
+            raise RefusedError(
+                413,
+                f"{job.total} tokens do not fit in memory at any level that answers well enough: shorten the"
+                " prompt or max_tokens",
+            )
         with self._changed:
             if self._stopping or self._failed:
                 raise RefusedError(503, "the server is stopping")
@@ -64,7 +76,8 @@ class Worker:
 
     def state(self) -> State:
         """Return what it is doing."""
-        keeper, tightest = self._keeper, self._keeper.sensed.tightest
+        keeper = self._keeper
+        tightest = self._keeper.sensed.tightest
         return State(
             level=len(self._model.units),
             levels=keeper.levels,
@@ -129,7 +142,8 @@ class Worker:
 
     def _collect(self) -> None:
         with self._changed:
-            fresh, self._inbox = self._inbox, []
+            fresh = self._inbox
+            self._inbox = []
             self._waiting.extend(Running(job, self._decode) for job in fresh)
         now = time.monotonic()
         for each in (*self._waiting, *self._running):
@@ -139,7 +153,9 @@ class Worker:
                 each.refuse(RefusedError(504, "the answer took longer than the server allows"))
         for each in self._waiting:
             if not each.finished and not each.made and now - each.job.arrived > self._limits.wait:
-                each.refuse(RefusedError(429, "there was no room in memory for this request: try again later"))
+                each.refuse(
+                    RefusedError(429, "there was no room in memory for this request: try again later")
+                )
         self._leave()
 
     def _leave(self) -> None:
@@ -183,7 +199,8 @@ class Worker:
         unread = next((each for each in self._running if not each.ready), None)
         if unread is None:
             return False
-        fresh, made = unread.made == 0, unread.made
+        fresh = unread.made == 0
+        made = unread.made
         count = unread.prefill(self._model, self._limits.chunk)
         self._prompt_tokens += count if fresh else 0
         self._answers.add(unread.made - made)
@@ -194,7 +211,9 @@ class Worker:
         ready = [each for each in self._running if each.ready and not each.finished]
         if not ready:
             return False
-        logits = self._model.decode([each.tokens[-1] for each in ready], [each.cache for each in ready if each.cache is not None])
+        logits = self._model.decode(
+            [each.tokens[-1] for each in ready], [each.cache for each in ready if each.cache is not None]
+        )
         made = sum(each.made for each in ready)
         for each, row in zip(ready, logits, strict=True):
             each.take(row)
@@ -206,10 +225,12 @@ class Worker:
 
     def _end_all(self, error: RefusedError) -> None:
         with self._changed:
-            jobs, self._inbox = self._inbox, []
+            jobs = self._inbox
+            self._inbox = []
         for job in jobs:
             job.tell(error)
         for each in (*self._running, *self._waiting):
             each.refuse(error)
             each.drop_cache()
-        self._running, self._waiting = [], deque()
+        self._running = []
+        self._waiting = deque()

@@ -25,7 +25,8 @@ class Stops:
         text = self._held + fresh
         ends = [place + len(stop) for stop in self._stops if (place := text.find(stop)) >= 0]
         if ends:
-            self.stopped, self._held = True, ""
+            self.stopped = True
+            self._held = ""
             read = text[: min(ends)]
             return read[: min(place for stop in self._stops if (place := read.find(stop)) >= 0)]
         keep = 0 if last else max((_overlap(text, stop) for stop in self._stops), default=0)
@@ -41,9 +42,11 @@ class Writer:
     """
 
     def __init__(self, decode: Decode, stops: Sequence[str] = (), prompt: Sequence[int] = ()) -> None:
-        self._decode, self._stops = decode, Stops(stops)
+        self._decode = decode
+        self._stops = Stops(stops)
         self._tokens = list(prompt[-_LONGEST_CHARACTER:])
-        self._before, self._read = 0, len(self._tokens)
+        self._before = 0
+        self._read = len(self._tokens)
 
     @property
     def stopped(self) -> bool:
@@ -61,11 +64,13 @@ class Writer:
 
     def _fresh(self, *, last: bool) -> str:
         """Decode a few tokens more than are new, as some tokenizers write a first token otherwise than a later one."""
-        known, text = self._decode(self._tokens[self._before : self._read]), self._decode(self._tokens[self._before :])
+        known = self._decode(self._tokens[self._before : self._read])
+        text = self._decode(self._tokens[self._before :])
         waited = len(self._tokens) - self._read
         if text.endswith(_UNFINISHED) and not last and waited < _LONGEST_CHARACTER:
             return ""
-        self._before, self._read = self._read, len(self._tokens)
+        self._before = self._read
+        self._read = len(self._tokens)
         return text[len(known) :]
 
 

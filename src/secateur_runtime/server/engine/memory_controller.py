@@ -49,15 +49,23 @@ class Care:
 class Keeper:
     """Senses, decides and changes the level; one thread uses it, but for `fits`."""
 
-    def __init__(self, model: Stepped, choices: Choices, policy: Policy, senses: Callable[[], Sensed], care: Care) -> None:
-        self._model, self._choices, self._policy, self._senses, self._care = model, choices, policy, senses, care
+    def __init__(
+        self, model: Stepped, choices: Choices, policy: Policy, senses: Callable[[], Sensed], care: Care
+    ) -> None:
+        self._model = model
+        self._choices = choices
+        self._policy = policy
+        self._senses = senses
+        self._care = care
         self._good = choices.losses <= choices.losses[0] + care.most_loss
         self._looked = -math.inf
         self._roomy_since: float | None = None
         self.sensed = Sensed(())
         self.most = 0.0
-        self.downs, self.ups = 0, 0
-        self.decide_seconds, self.change_seconds = 0.0, 0.0
+        self.downs = 0
+        self.ups = 0
+        self.decide_seconds = 0.0
+        self.change_seconds = 0.0
         self.latency = 0.0
         self._masked: tuple[tuple[str, ...], Mask] = (), choices.mask(())
         self.look(0)
@@ -83,7 +91,9 @@ class Keeper:
         """Return bytes that the model may take: what is free, less the headroom, and what it has."""
         held = self._model.weights + cache
         rooms = self.sensed.rooms if self._care.watch else ()
-        free = [room.free - headrooms * max(self._care.least, self._care.headroom * room.limit) for room in rooms]
+        free = [
+            room.free - headrooms * max(self._care.least, self._care.headroom * room.limit) for room in rooms
+        ]
         return min(free, default=_PLENTY) + held
 
     def fits(self, loads: Sequence[Load], available: float) -> bool:
@@ -99,7 +109,8 @@ class Keeper:
         seen = self._seen(loads, self.available(cache))
         now = self._mask(self._model.units)
         wanted = self._wanted(loads, seen)
-        less, ill = set(wanted) > set(self._model.units), bool(loads) and not self._well(now)
+        less = set(wanted) > set(self._model.units)
+        ill = bool(loads) and not self._well(now)
         if less or ill or self._choices.need(now, seen) > seen.available:
             self._roomy_since = None
             self._go(wanted)
@@ -134,10 +145,12 @@ class Keeper:
     def _go(self, units: Sequence[str]) -> None:
         if set(units) == set(self._model.units):
             return
-        started, before = time.perf_counter(), self.loss
+        started = time.perf_counter()
+        before = self.loss
         self._model.set_units(units)
         self.change_seconds = time.perf_counter() - started
-        self.downs, self.ups = self.downs + (self.loss >= before), self.ups + (self.loss < before)
+        self.downs = self.downs + (self.loss >= before)
+        self.ups = self.ups + (self.loss < before)
         self._looked = -math.inf
 
     def _calm(self) -> bool:

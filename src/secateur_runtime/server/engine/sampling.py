@@ -54,7 +54,9 @@ class Sampler:
         scores = self._weighed(logits)
         token = int(scores.argmax()) if self._sampling.temperature == 0 else self._drawn(scores)
         self._counts[token] += 1
-        return Chosen(token) if self._sampling.logprobs is None else told(logits, token, self._sampling.logprobs)
+        return (
+            Chosen(token) if self._sampling.logprobs is None else told(logits, token, self._sampling.logprobs)
+        )
 
     def _weighed(self, logits: Logits) -> NDArray[np.float64]:
         scores = logits.astype(np.float64)
@@ -80,7 +82,8 @@ class Sampler:
 
 def _within(chances: NDArray[np.float64], share: float) -> NDArray[np.int64]:
     """Return the likeliest tokens that have this share together, the one that crosses the mark included."""
-    total, count = chances.sum(), _FEW
+    total = chances.sum()
+    count = _FEW
     while True:
         order = likeliest(chances, count)
         shares = np.cumsum(chances[order]) / total
@@ -104,7 +107,9 @@ def told(logits: Logits, token: int, count: int) -> Chosen:
     most = exact.max()
     logprobs = exact - (most + np.log(np.exp(exact - most).sum()))
     best = likeliest(logprobs, count)
-    return Chosen(token, float(logprobs[token]), tuple((int(index), float(logprobs[index])) for index in best))
+    return Chosen(
+        token, float(logprobs[token]), tuple((int(index), float(logprobs[index])) for index in best)
+    )
 
 
 def ids_below(bias: Mapping[int, float], vocabulary: int) -> Sequence[int]:

@@ -60,7 +60,8 @@ class Running:
             self._end(Piece(self._writer.finish(), (), "stop"))
             return
         self.tokens.append(chosen.token)
-        text, full = self._writer.add(chosen.token), self.made == self.job.asked.limit
+        text = self._writer.add(chosen.token)
+        full = self.made == self.job.asked.limit
         text += self._writer.finish() if full else ""
         if full or self._writer.stopped:
             self._end(Piece(text, (chosen,), "stop" if self._writer.stopped else "length"))
@@ -76,7 +77,8 @@ class Running:
         """Give the cache's memory back."""
         if self.cache is not None:
             self.cache.close()
-        self.cache, self.done = None, 0
+        self.cache = None
+        self.done = 0
 
     def _end(self, piece: Piece) -> None:
         self.finished = True

@@ -18,13 +18,25 @@ from secateur_runtime.server.engine.job import Asked, Engine, Job
 from secateur_runtime.server.http.metrics import Metrics
 from secateur_runtime.server.http.openai_requests import Reader
 from secateur_runtime.server.http.openai_responses import CHAT, PLAIN, Dialect, Wording
-from secateur_runtime.server.http.openai_schema import EITHER, FIELDS, Answer, ChatAsked, Common, CompletionAsked, ModelCard, ModelList, Refusal
+from secateur_runtime.server.http.openai_schema import (
+    EITHER,
+    FIELDS,
+    Answer,
+    ChatAsked,
+    Common,
+    CompletionAsked,
+    ModelCard,
+    ModelList,
+    Refusal,
+)
 from secateur_runtime.server.http.request_guard import Gate, Guard
 from secateur_runtime.server.http.streaming import StreamedAnswer, collected
 from secateur_runtime.server.page.page import page
 from secateur_runtime.server.refusals import RefusedError, error_body
 
-_REFUSALS: dict[int | str, dict[str, Any]] = {status: {"model": Refusal} for status in (400, 401, 403, 404, 408, 413, 429, 500, 503, 504)}
+_REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Refusal} for status in (400, 401, 403, 404, 408, 413, 429, 500, 503, 504)
+}
 _EVENT = {"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]}
 _EVENTS: dict[int | str, dict[str, Any]] = {
     200: {
@@ -52,7 +64,9 @@ def make_app(service: Service, gate: Gate) -> FastAPI:
         yield
         service.engine.stop()
 
-    app = FastAPI(title="Secateur", version="1", docs_url=None, redoc_url=None, lifespan=lifespan, responses=_REFUSALS)
+    app = FastAPI(
+        title="Secateur", version="1", docs_url=None, redoc_url=None, lifespan=lifespan, responses=_REFUSALS
+    )
     app.add_middleware(Guard, gate=gate)
     app.state.engine = service.engine
     metrics = Metrics(service.engine)
@@ -75,7 +89,9 @@ def _add_answers(app: FastAPI, service: Service, metrics: Metrics) -> None:
         return await _answer(service, metrics, PLAIN, body, service.reader.completion(body), request)
 
 
-async def _answer(service: Service, metrics: Metrics, dialect: Dialect, body: Common, asked: Asked, request: Request) -> Response:
+async def _answer(
+    service: Service, metrics: Metrics, dialect: Dialect, body: Common, asked: Asked, request: Request
+) -> Response:
     if body.stream_options and not body.stream:
         raise RefusedError(400, "stream_options needs stream: true", param="stream_options")
     job = Job(asked, seconds=service.seconds)
@@ -92,7 +108,9 @@ async def _answer(service: Service, metrics: Metrics, dialect: Dialect, body: Co
 
 def _add_views(app: FastAPI, service: Service, metrics: Metrics) -> None:
     started = int(time.time())
-    card = ModelCard(id=service.name, created=started, owned_by="secateur", context_length=service.engine.context)
+    card = ModelCard(
+        id=service.name, created=started, owned_by="secateur", context_length=service.engine.context
+    )
 
     @app.get("/v1/models")
     async def models() -> ModelList:
@@ -118,7 +136,11 @@ def _add_views(app: FastAPI, service: Service, metrics: Metrics) -> None:
         """Tell what the engine is doing, for the page."""
         return {"model": service.name, "engine": service.engine.name, **asdict(service.engine.state())}
 
-    @app.get("/metrics", response_class=Response, responses={200: {"content": {metrics.content_type: {"schema": {"type": "string"}}}}})
+    @app.get(
+        "/metrics",
+        response_class=Response,
+        responses={200: {"content": {metrics.content_type: {"schema": {"type": "string"}}}}},
+    )
     async def figures() -> Response:
         """Tell the same to Prometheus."""
         return Response(metrics.text(), media_type=metrics.content_type)
@@ -138,8 +160,15 @@ def _add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:
-        words = {404: f"nothing is at {request.url.path[:80]}", 405: f"{request.method} is not understood here"}
-        return JSONResponse(error_body(error.status_code, words.get(error.status_code, error.detail)), error.status_code, error.headers)
+        words = {
+            404: f"nothing is at {request.url.path[:80]}",
+            405: f"{request.method} is not understood here",
+        }
+        return JSONResponse(
+            error_body(error.status_code, words.get(error.status_code, error.detail)),
+            error.status_code,
+            error.headers,
+        )
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:

@@ -25,9 +25,24 @@ class Metrics:
     def __init__(self, engine: Engine) -> None:
         self._registry = CollectorRegistry()
         self._registry.register(_Engine(engine))
-        self._requests = Counter("secateur_requests", "Answers by endpoint and how they ended.", ["endpoint", "outcome"], registry=self._registry)
-        self._first = Histogram("secateur_first_token_seconds", "From the request to the first token.", buckets=_LONG, registry=self._registry)
-        self._between = Histogram("secateur_token_seconds", "From one piece of an answer to the next.", buckets=_SHORT, registry=self._registry)
+        self._requests = Counter(
+            "secateur_requests",
+            "Answers by endpoint and how they ended.",
+            ["endpoint", "outcome"],
+            registry=self._registry,
+        )
+        self._first = Histogram(
+            "secateur_first_token_seconds",
+            "From the request to the first token.",
+            buckets=_LONG,
+            registry=self._registry,
+        )
+        self._between = Histogram(
+            "secateur_token_seconds",
+            "From one piece of an answer to the next.",
+            buckets=_SHORT,
+            registry=self._registry,
+        )
 
     def text(self) -> bytes:
         """Return all figures in Prometheus's own text format."""
@@ -35,7 +50,8 @@ class Metrics:
 
     async def watched(self, job: Job, endpoint: str) -> AsyncIterator[Piece]:
         """Yield the pieces of a job to its end, and count them."""
-        last, outcome = 0.0, "cancelled"
+        last = 0.0
+        outcome = "cancelled"
         try:
             while True:
                 piece = await job.next()
@@ -58,30 +74,49 @@ class _Engine(Collector):
     """The figures that an engine keeps itself."""
 
     def __init__(self, engine: Engine) -> None:
-        self._engine, self._gpus = engine, Gpus()
+        self._engine = engine
+        self._gpus = Gpus()
 
     def collect(self) -> Iterator[Metric]:
         """Yield them as they are now."""
         state = self._engine.state()
-        memory = GaugeMetricFamily("secateur_memory_bytes", "Bytes of weights, KV cache and process; limit and free of the tightest bound.", labels=["kind"])
+        memory = GaugeMetricFamily(
+            "secateur_memory_bytes",
+            "Bytes of weights, KV cache and process; limit and free of the tightest bound.",
+            labels=["kind"],
+        )
         for kind in ("weights", "cache", "process", "limit", "free"):
             if (value := getattr(state, kind)) is not None:
                 memory.add_metric([kind], value)
         yield memory
         yield GaugeMetricFamily("secateur_level", "Level of the ladder, 0 the whole model.", state.level)
         yield GaugeMetricFamily("secateur_levels", "Levels that there are.", state.levels)
-        yield GaugeMetricFamily("secateur_memory_stalled_ratio", "Share of the last 10 s in which something waited for memory.", state.stalled)
-        yield GaugeMetricFamily("secateur_decision_seconds", "Time of the last decision of the policy.", state.decide_seconds)
-        yield GaugeMetricFamily("secateur_change_seconds", "Time of the last change of level.", state.change_seconds)
+        yield GaugeMetricFamily(
+            "secateur_memory_stalled_ratio",
+            "Share of the last 10 s in which something waited for memory.",
+            state.stalled,
+        )
+        yield GaugeMetricFamily(
+            "secateur_decision_seconds", "Time of the last decision of the policy.", state.decide_seconds
+        )
+        yield GaugeMetricFamily(
+            "secateur_change_seconds", "Time of the last change of level.", state.change_seconds
+        )
         jobs = GaugeMetricFamily("secateur_jobs", "Requests under way.", labels=["state"])
         jobs.add_metric(["running"], state.running)
         jobs.add_metric(["waiting"], state.waiting)
         yield jobs
-        decisions = CounterMetricFamily("secateur_decisions", "Changes of level, and requests put back for want of memory.", labels=["way"])
+        decisions = CounterMetricFamily(
+            "secateur_decisions",
+            "Changes of level, and requests put back for want of memory.",
+            labels=["way"],
+        )
         for way, count in (("down", state.downs), ("up", state.ups), ("put_back", state.put_back)):
             decisions.add_metric([way], count)
         yield decisions
-        tokens = CounterMetricFamily("secateur_tokens", "Tokens of prompts read and of answers made.", labels=["kind"])
+        tokens = CounterMetricFamily(
+            "secateur_tokens", "Tokens of prompts read and of answers made.", labels=["kind"]
+        )
         tokens.add_metric(["prompt"], state.prompt_tokens)
         tokens.add_metric(["answer"], state.answer_tokens)
         yield tokens
@@ -90,7 +125,9 @@ class _Engine(Collector):
     def _graphics(self) -> Iterator[Metric]:
         found = self._gpus()
         if found:
-            graphics = GaugeMetricFamily("secateur_gpu_memory_bytes", "Memory of each GPU.", labels=["gpu", "kind"])
+            graphics = GaugeMetricFamily(
+                "secateur_gpu_memory_bytes", "Memory of each GPU.", labels=["gpu", "kind"]
+            )
             for index, gpu in enumerate(found):
                 graphics.add_metric([f"{index} {gpu.name}", "total"], gpu.total)
                 graphics.add_metric([f"{index} {gpu.name}", "used"], gpu.used)

@@ -28,8 +28,21 @@ class Reader:
     model knows. usual: tokens of an answer to a request that says nothing of its length.
     """
 
-    def __init__(self, tokenizer: Any, *, names: Sequence[str], ends: frozenset[int], context: int, vocabulary: int, usual: int) -> None:
-        self._tokenizer, self._names, self._ends, self._context, self._vocabulary = tokenizer, names, ends, context, vocabulary
+    def __init__(
+        self,
+        tokenizer: Any,
+        *,
+        names: Sequence[str],
+        ends: frozenset[int],
+        context: int,
+        vocabulary: int,
+        usual: int,
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._names = names
+        self._ends = ends
+        self._context = context
+        self._vocabulary = vocabulary
         self._usual = usual
 
     def chat(self, asked: ChatAsked) -> Asked:
@@ -39,14 +52,22 @@ class Reader:
         if asked.max_tokens is not None and asked.max_completion_tokens is not None:
             raise RefusedError(400, "send max_completion_tokens or max_tokens, not both", param="max_tokens")
         logprobs = (asked.top_logprobs or 0) if asked.logprobs else None
-        return self._asked(asked, self._conversation(asked), asked.max_completion_tokens or asked.max_tokens, logprobs)
+        return self._asked(
+            asked, self._conversation(asked), asked.max_completion_tokens or asked.max_tokens, logprobs
+        )
 
     def completion(self, asked: CompletionAsked) -> Asked:
         """Read a text to go on from; raises RefusedError for tokens that the model has not."""
-        prompt = asked.prompt[0] if isinstance(asked.prompt, list) and isinstance(asked.prompt[0], str) else asked.prompt
+        prompt = (
+            asked.prompt[0]
+            if isinstance(asked.prompt, list) and isinstance(asked.prompt[0], str)
+            else asked.prompt
+        )
         tokens = self._encoded(prompt) if isinstance(prompt, str) else [int(token) for token in prompt]
         if strange := [token for token in tokens if token >= self._vocabulary]:
-            raise RefusedError(400, f"prompt holds token {strange[0]}, this model has {self._vocabulary}", param="prompt")
+            raise RefusedError(
+                400, f"prompt holds token {strange[0]}, this model has {self._vocabulary}", param="prompt"
+            )
         return self._asked(asked, tokens, asked.max_tokens, asked.logprobs)
 
     def name(self, token: int) -> str:
@@ -58,11 +79,16 @@ class Reader:
 
         if not self._tokenizer.chat_template:
             raise RefusedError(400, "this model has no chat template: use /v1/completions")
-        turns = [{"role": "system" if message.role == "developer" else message.role, "content": message.text} for message in asked.messages]
+        turns = [
+            {"role": "system" if message.role == "developer" else message.role, "content": message.text}
+            for message in asked.messages
+        ]
         try:
             text = self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
         except TemplateError as error:
-            raise RefusedError(400, f"the model's chat template refuses this conversation: {error}", param="messages") from None
+            raise RefusedError(
+                400, f"the model's chat template refuses this conversation: {error}", param="messages"
+            ) from None
         return self._encoded(text, special=False)
 
     def _encoded(self, text: str, *, special: bool = True) -> list[int]:
@@ -70,10 +96,16 @@ class Reader:
 
     def _asked(self, body: Common, prompt: list[int], most: int | None, logprobs: int | None) -> Asked:
         if body.model not in self._names:
-            raise RefusedError(404, f"no model {body.model[:80]!r} here; there is {self._names[0]}", param="model")
+            raise RefusedError(
+                404, f"no model {body.model[:80]!r} here; there is {self._names[0]}", param="model"
+            )
         bias = {int(name): value for name, value in (body.logit_bias or {}).items()}
         if strange := ids_below(bias, self._vocabulary):
-            raise RefusedError(400, f"logit_bias names token {strange[0]}, this model has {self._vocabulary}", param="logit_bias")
+            raise RefusedError(
+                400,
+                f"logit_bias names token {strange[0]}, this model has {self._vocabulary}",
+                param="logit_bias",
+            )
         sampling = Sampling(
             temperature=1.0 if body.temperature is None else body.temperature,
             top_p=1.0 if body.top_p is None else body.top_p,
@@ -84,7 +116,13 @@ class Reader:
             logprobs=logprobs,
         )
         stops = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
-        return Asked(prompt=tuple(prompt), limit=self._length(len(prompt), most), ends=self._ends, stops=stops, sampling=sampling)
+        return Asked(
+            prompt=tuple(prompt),
+            limit=self._length(len(prompt), most),
+            ends=self._ends,
+            stops=stops,
+            sampling=sampling,
+        )
 
     def _length(self, prompt: int, most: int | None) -> int:
         """Return how many tokens an answer may have; raises RefusedError where they do not fit in the context."""
@@ -92,7 +130,13 @@ class Reader:
             raise RefusedError(400, "the prompt is empty")
         room = self._context - prompt
         if room < 1:
-            raise RefusedError(400, f"the prompt has {prompt} tokens, this model reads {self._context} with the answer")
+            raise RefusedError(
+                400, f"the prompt has {prompt} tokens, this model reads {self._context} with the answer"
+            )
         if most is not None and most > room:
-            raise RefusedError(400, f"max_tokens is {most}: after the {prompt} tokens of prompt this model has room for {room}", param="max_tokens")
+            raise RefusedError(
+                400,
+                f"max_tokens is {most}: after the {prompt} tokens of prompt this model has room for {room}",
+                param="max_tokens",
+            )
         return min(self._usual, room) if most is None else most

@@ -37,24 +37,49 @@ class Wording:
     """One answer in one dialect; tokens: of the prompt; name: tells the text of a token."""
 
     def __init__(self, dialect: Dialect, model: str, tokens: int, name: Name) -> None:
-        self._dialect, self._name, self._tokens = dialect, name, tokens
+        self._dialect = dialect
+        self._name = name
+        self._tokens = tokens
         self._head = {"id": dialect.prefix + uuid.uuid4().hex, "created": int(time.time()), "model": model}
         self._offset = 0
 
     def whole(self, pieces: Sequence[Piece]) -> dict[str, Any]:
         """Return the body of a whole answer; the last piece says why it ended."""
-        text, tokens = "".join(piece.text for piece in pieces), [chosen for piece in pieces for chosen in piece.tokens]
-        choice: dict[str, Any] = {"index": 0, "finish_reason": pieces[-1].finish, "logprobs": self._logprobs(tokens)}
-        choice |= {"message": {"role": "assistant", "content": text, "refusal": None}} if self._dialect.chat else {"text": text}
-        return {**self._head, "object": self._dialect.whole, "choices": [choice], "usage": self.usage(sum(piece.made for piece in pieces))}
+        text = "".join(piece.text for piece in pieces)
+        tokens = [chosen for piece in pieces for chosen in piece.tokens]
+        choice: dict[str, Any] = {
+            "index": 0,
+            "finish_reason": pieces[-1].finish,
+            "logprobs": self._logprobs(tokens),
+        }
+        choice |= (
+            {"message": {"role": "assistant", "content": text, "refusal": None}}
+            if self._dialect.chat
+            else {"text": text}
+        )
+        return {
+            **self._head,
+            "object": self._dialect.whole,
+            "choices": [choice],
+            "usage": self.usage(sum(piece.made for piece in pieces)),
+        }
 
     def opening(self) -> bytes:
         """Return the event that comes before all pieces, or nothing."""
-        return self._event({"delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None}) if self._dialect.chat else b""
+        return (
+            self._event(
+                {"delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None}
+            )
+            if self._dialect.chat
+            else b""
+        )
 
     def piece(self, piece: Piece) -> bytes:
         """Return the event of a piece."""
-        choice: dict[str, Any] = {"logprobs": self._logprobs(piece.tokens), "finish_reason": piece.finish or None}
+        choice: dict[str, Any] = {
+            "logprobs": self._logprobs(piece.tokens),
+            "finish_reason": piece.finish or None,
+        }
         if self._dialect.chat:
             choice["delta"] = {"content": piece.text} if piece.text or not piece.finish else {}
         else:
@@ -63,7 +88,11 @@ class Wording:
 
     def closing(self, made: int, *, usage: bool) -> bytes:
         """Return the events after the last piece; made: tokens of answer."""
-        told = event({**self._head, "object": self._dialect.part, "choices": [], "usage": self.usage(made)}) if usage else b""
+        told = (
+            event({**self._head, "object": self._dialect.part, "choices": [], "usage": self.usage(made)})
+            if usage
+            else b""
+        )
         return told + b"data: [DONE]\n\n"
 
     def usage(self, made: int) -> dict[str, int]:
@@ -80,7 +109,11 @@ class Wording:
 
     def _chat_logprobs(self, tokens: Sequence[Chosen]) -> dict[str, Any]:
         rows = [
-            {**self._entry(chosen.token, chosen.logprob), "top_logprobs": [self._entry(token, logprob) for token, logprob in chosen.top]} for chosen in tokens
+            {
+                **self._entry(chosen.token, chosen.logprob),
+                "top_logprobs": [self._entry(token, logprob) for token, logprob in chosen.top],
+            }
+            for chosen in tokens
         ]
         return {"content": rows, "refusal": None}
 
@@ -97,7 +130,9 @@ class Wording:
         return {
             "tokens": names,
             "token_logprobs": [chosen.logprob for chosen in tokens],
-            "top_logprobs": [{self._name(token): logprob for token, logprob in chosen.top} for chosen in tokens],
+            "top_logprobs": [
+                {self._name(token): logprob for token, logprob in chosen.top} for chosen in tokens
+            ],
             "text_offset": offsets,
         }
 

@@ -57,7 +57,9 @@ class Common(Body):
     n: One | None = None
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     presence_penalty: float | None = Field(None, ge=-2, le=2)
-    logit_bias: dict[TokenName, Bias] | None = Field(None, max_length=1024, json_schema_extra={"additionalProperties": False})
+    logit_bias: dict[TokenName, Bias] | None = Field(
+        None, max_length=1024, json_schema_extra={"additionalProperties": False}
+    )
     user: Text | None = None
     metadata: dict[str, str] | None = Field(None, max_length=16)
     store: Literal[False] | None = None
@@ -102,7 +104,11 @@ class ChatAsked(Common):
     response_format: TextFormat | None = None
 
 
-FIELDS = frozenset(name for body in (CompletionAsked, ChatAsked, Message, Part, StreamOptions, TextFormat) for name in body.model_fields)
+FIELDS = frozenset(
+    name
+    for body in (CompletionAsked, ChatAsked, Message, Part, StreamOptions, TextFormat)
+    for name in body.model_fields
+)
 """All names that a request may hold."""
 EITHER = {
     "prompt": "must be a text, a list of one text, or a list of token ids",

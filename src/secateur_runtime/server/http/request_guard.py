@@ -38,7 +38,8 @@ class Guard:
     """An ASGI application around another one."""
 
     def __init__(self, app: ASGIApp, gate: Gate) -> None:
-        self._app, self._gate = app, gate
+        self._app = app
+        self._gate = gate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it in one line."""
@@ -60,7 +61,11 @@ class Guard:
         if self._gate.local and host.rpartition(":")[0] not in _LOCAL and host not in _LOCAL:
             raise RefusedError(403, "this server answers requests to localhost only")
         given = headers.get(b"authorization", b"").removeprefix(b"Bearer ").strip()
-        if self._gate.key and scope["path"] not in OPEN and not hmac.compare_digest(given, self._gate.key.encode()):
+        if (
+            self._gate.key
+            and scope["path"] not in OPEN
+            and not hmac.compare_digest(given, self._gate.key.encode())
+        ):
             raise RefusedError(401, "the API key is missing or wrong: send it as 'Authorization: Bearer KEY'")
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > self._gate.body:
@@ -77,11 +82,15 @@ class Guard:
                         return None
                     parts += message.get("body", b"")
                     if len(parts) > self._gate.body:
-                        raise RefusedError(413, f"the request has more than the {self._gate.body} bytes that are allowed")
+                        raise RefusedError(
+                            413, f"the request has more than the {self._gate.body} bytes that are allowed"
+                        )
                     if not message.get("more_body"):
                         return bytes(parts)
         except TimeoutError:
-            raise RefusedError(408, f"the request was not here within {self._gate.arrival:g} seconds") from None
+            raise RefusedError(
+                408, f"the request was not here within {self._gate.arrival:g} seconds"
+            ) from None
 
     def _hurried(self, send: Send) -> Send:
         """Return `send` that raises ConnectionError for a client that does not read."""
@@ -116,7 +125,11 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 async def _refuse(send: Send, error: RefusedError) -> None:
     body = json.dumps(error_body(error.status, str(error))).encode()
     # What of the request is still on its way is not waited for.
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), (b"connection", b"close")]
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"connection", b"close"),
+    ]
     await send({"type": "http.response.start", "status": error.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 

@@ -43,14 +43,30 @@ class StreamedAnswer(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, engine: Engine, job: Job, pieces: Pieces, wording: Wording, first: Sequence[Piece], *, usage: bool) -> None:
-        self.status_code, self.background = 200, None
+    def __init__(
+        self,
+        engine: Engine,
+        job: Job,
+        pieces: Pieces,
+        wording: Wording,
+        first: Sequence[Piece],
+        *,
+        usage: bool,
+    ) -> None:
+        self.status_code = 200
+        self.background = None
         self.init_headers(_HEADERS)
-        self._engine, self._job, self._pieces, self._wording, self._first, self._usage = engine, job, pieces, wording, first, usage
+        self._engine = engine
+        self._job = job
+        self._pieces = pieces
+        self._wording = wording
+        self._first = first
+        self._usage = usage
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send every piece as it comes; a client that goes away, or reads nothing, ends the job."""
-        sending, gone = asyncio.ensure_future(self._send(send)), asyncio.ensure_future(_gone(receive))
+        sending = asyncio.ensure_future(self._send(send))
+        gone = asyncio.ensure_future(_gone(receive))
         try:
             await asyncio.wait({sending, gone}, return_when=asyncio.FIRST_COMPLETED)
             if sending.done():

@@ -11,18 +11,38 @@ from importlib.resources import files
 
 def page(model: str) -> tuple[str, dict[str, str]]:
     """Return the page of a served model, and headers that let it run its own script and style and nothing else."""
-    style, script, body = _part("page.css"), _part("page.js"), _part("page.html").replace("{model}", escape(model))
+    style = _part("page.css")
+    script = _part("page.js")
+    body = _part("page.html").replace("{model}", escape(model))
     text = "".join(
         [
-            '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">',
-            f'<link rel="icon" href="data:,"><title>{escape(model)}: Secateur</title><style>{style}</style></head><body>',
+            (
+                '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport"'
+                ' content="width=device-width, initial-scale=1">'
+            ),
+            (
+                f'<link rel="icon" href="data:,"><title>{escape(model)}:'
+                f" Secateur</title><style>{style}</style></head><body>"
+            ),
             f'{body}<script type="module">{script}</script></body></html>\n',
         ]
     )
-    allowed = {"img-src": "data:", "connect-src": "'self'", "style-src": f"'{_digest(style)}'", "script-src": f"'{_digest(script)}'"}
+    allowed = {
+        "img-src": "data:",
+        "connect-src": "'self'",
+        "style-src": f"'{_digest(style)}'",
+        "script-src": f"'{_digest(script)}'",
+    }
     nothing = ("default-src", "base-uri", "form-action", "frame-ancestors")
-    policy = "; ".join([*(f"{name} 'none'" for name in nothing), *(f"{name} {source}" for name, source in allowed.items())])
-    return text, {"content-security-policy": policy, "cache-control": "no-store", "referrer-policy": "no-referrer", "x-content-type-options": "nosniff"}
+    policy = "; ".join(
+        [*(f"{name} 'none'" for name in nothing), *(f"{name} {source}" for name, source in allowed.items())]
+    )
+    return text, {
+        "content-security-policy": policy,
+        "cache-control": "no-store",
+        "referrer-policy": "no-referrer",
+        "x-content-type-options": "nosniff",
+    }
 
 
 @cache

@@ -25,7 +25,14 @@ from secateur_runtime.errors import SourceError, UnsupportedModelError
 # Mistral is not told apart from Llama in a GGUF file; the two differ in the attention window only.
 SAME_NAME = sorted(set(FAMILIES) - {"mistral"})
 KNOWN_TO_TRANSFORMERS = ["llama", "qwen2", "qwen3", "gemma2", "gemma3_text", "phi3"]
-LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192, "rope_theta": 5e5}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+    "rope_theta": 5e5,
+}
 
 
 def build(source: Source) -> nn.Module:
@@ -33,7 +40,9 @@ def build(source: Source) -> nn.Module:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**source.config))
-    missing, unexpected = model.load_state_dict({name: source.read(name) for name in source.tensors}, strict=False)
+    missing, unexpected = model.load_state_dict(
+        {name: source.read(name) for name in source.tensors}, strict=False
+    )
     assert not unexpected
     assert missing == (["lm_head.weight"] if source.config["tie_word_embeddings"] else [])
     whole = model.float().eval()
@@ -68,7 +77,9 @@ def test_the_config_says_what_the_original_says(tiny: Maker, tiny_gguf: Maker, f
     original = AutoConfig.from_pretrained(tiny(family)).to_dict()
     # Not said by the original where it is what the class would compute.
     derived = {"_name_or_path", "head_dim", "transformers_version"}
-    assert {key: value for key, value in made.items() if key not in derived and value != original.get(key)} == {}
+    assert {
+        key: value for key, value in made.items() if key not in derived and value != original.get(key)
+    } == {}
     assert {key for key in original if key not in made} <= derived
 
 
@@ -94,14 +105,21 @@ def test_stored_types(tiny_gguf: Maker, kind: str) -> None:
     assert source.tensors["model.norm.weight"].dtype == "F32"
     assert weight.dtype == {"F16": torch.float16, "BF16": torch.bfloat16}.get(kind, torch.float32)
     assert source.config["dtype"] == {"F16": "float16", "BF16": "bfloat16"}.get(kind, "float32")
-    reader = {tensor.name: tensor for tensor in gguf.GGUFReader(str(tiny_gguf("qwen2", kind=kind, hidden_size=128))).tensors}
+    reader = {
+        tensor.name: tensor
+        for tensor in gguf.GGUFReader(str(tiny_gguf("qwen2", kind=kind, hidden_size=128))).tensors
+    }
     stored = reader["blk.2.ffn_down.weight"]
     expected = gguf.quants.dequantize(stored.data, stored.tensor_type)
     assert torch.equal(weight.float(), torch.from_numpy(expected.copy()).float())
 
 
-@pytest.mark.parametrize(("family", "kind"), [("llama", "F16"), ("gemma2", "BF16"), ("qwen2", "Q4_1"), ("llama", "Q8_0")])
-def test_pieces_are_the_tensor(tiny_gguf: Maker, monkeypatch: pytest.MonkeyPatch, family: str, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("family", "kind"), [("llama", "F16"), ("gemma2", "BF16"), ("qwen2", "Q4_1"), ("llama", "Q8_0")]
+)
+def test_pieces_are_the_tensor(
+    tiny_gguf: Maker, monkeypatch: pytest.MonkeyPatch, family: str, kind: str
+) -> None:
     """Also where a converter added to the norms, or interleaved the rows of a tensor."""
     monkeypatch.setattr("secateur.model.formats.raw_reads._PIECE_ELEMENTS", 1000)
     source = open_source(str(tiny_gguf(family, kind=kind, hidden_size=128)))
@@ -112,7 +130,10 @@ def test_pieces_are_the_tensor(tiny_gguf: Maker, monkeypatch: pytest.MonkeyPatch
 
 def test_a_tensor_longer_than_a_slab(tiny: Maker, tiny_gguf: Maker) -> None:
     config = {"hidden_size": 256, "intermediate_size": 512}
-    source, original = open_source(str(tiny_gguf("qwen2", kind="Q8_0", **config))), open_source(str(tiny("qwen2", **config)))
+    source, original = (
+        open_source(str(tiny_gguf("qwen2", kind="Q8_0", **config))),
+        open_source(str(tiny("qwen2", **config))),
+    )
     name = "model.layers.0.mlp.up_proj.weight"
     torch.testing.assert_close(source.read(name), original.read(name), rtol=0, atol=2e-3)
 
@@ -140,7 +161,13 @@ def test_biases_are_reordered_with_their_rows(tiny: Maker, tiny_gguf: Maker, fam
     read_graph(source)
 
 
-def rewrite(folder: Path, path: Path, add: Any, tensors: dict[str, list[float]] | None = None, skip: tuple[str, ...] = ()) -> Path:
+def rewrite(
+    folder: Path,
+    path: Path,
+    add: Any,
+    tensors: dict[str, list[float]] | None = None,
+    skip: tuple[str, ...] = (),
+) -> Path:
     """Convert `folder` again with what `add(writer)` writes more, and with more `tensors`."""
     import numpy as np
 
@@ -182,11 +209,21 @@ def test_llama3_scaling_is_recovered_from_its_factors(tiny: Maker, tmp_path: Pat
 
 
 def test_phi3_long_context(tiny: Maker, tmp_path: Path) -> None:
-    rope = {"rope_type": "longrope", "rope_theta": 1e4, "partial_rotary_factor": 1.0, "long_factor": [2.0] * 8, "short_factor": [1.5] * 8}
+    rope = {
+        "rope_type": "longrope",
+        "rope_theta": 1e4,
+        "partial_rotary_factor": 1.0,
+        "long_factor": [2.0] * 8,
+        "short_factor": [1.5] * 8,
+    }
     folder = tiny("phi3", rope_parameters=rope, original_max_position_embeddings=16)
     tensors = {"rope_factors_long.weight": [2.0] * 8, "rope_factors_short.weight": [1.5] * 8}
-    path = rewrite(folder, tmp_path / "a.gguf", lambda writer: writer.add_rope_scaling_orig_ctx_len(16), tensors)
-    torch.testing.assert_close(logits(build(open_source(str(path)))), logits(build(open_source(str(folder)))), rtol=0, atol=1e-5)
+    path = rewrite(
+        folder, tmp_path / "a.gguf", lambda writer: writer.add_rope_scaling_orig_ctx_len(16), tensors
+    )
+    torch.testing.assert_close(
+        logits(build(open_source(str(path)))), logits(build(open_source(str(folder)))), rtol=0, atol=1e-5
+    )
 
 
 def test_linear_and_yarn_scaling(tiny: Maker, tmp_path: Path) -> None:
@@ -199,19 +236,40 @@ def test_linear_and_yarn_scaling(tiny: Maker, tmp_path: Path) -> None:
         writer.add_rope_scaling_factor(4.0)
         writer.add_rope_scaling_orig_ctx_len(64)
 
-    rope = open_source(str(rewrite(tiny("gemma3_text"), tmp_path / "a.gguf", linear))).config["rope_parameters"]
+    rope = open_source(str(rewrite(tiny("gemma3_text"), tmp_path / "a.gguf", linear))).config[
+        "rope_parameters"
+    ]
     assert rope["full_attention"] == {"rope_type": "linear", "rope_theta": 1e6, "factor": 8.0}
     assert rope["sliding_attention"] == {"rope_type": "default", "rope_theta": 1e4}
     rope = open_source(str(rewrite(tiny("qwen2"), tmp_path / "b.gguf", yarn))).config["rope_parameters"]
-    assert rope == {"rope_type": "yarn", "rope_theta": 1e6, "factor": 4.0, "original_max_position_embeddings": 64}
+    assert rope == {
+        "rope_type": "yarn",
+        "rope_theta": 1e6,
+        "factor": 4.0,
+        "original_max_position_embeddings": 64,
+    }
     with pytest.raises(UnsupportedModelError, match="rotary scaling is 'dynamic'"):
-        open_source(str(rewrite(tiny("qwen2"), tmp_path / "c.gguf", lambda writer: writer.add_string("qwen2.rope.scaling.type", "dynamic"))))
+        open_source(
+            str(
+                rewrite(
+                    tiny("qwen2"),
+                    tmp_path / "c.gguf",
+                    lambda writer: writer.add_string("qwen2.rope.scaling.type", "dynamic"),
+                )
+            )
+        )
 
 
 def test_a_window_pattern_in_the_file_wins(tiny: Maker, tmp_path: Path) -> None:
-    path = rewrite(tiny("gemma3_text"), tmp_path / "a.gguf", lambda writer: writer.add_sliding_window_pattern([True, False] * 3))
+    path = rewrite(
+        tiny("gemma3_text"),
+        tmp_path / "a.gguf",
+        lambda writer: writer.add_sliding_window_pattern([True, False] * 3),
+    )
     assert open_source(str(path)).config["layer_types"] == ["sliding_attention", "full_attention"] * 3
-    path = rewrite(tiny("gemma3_text"), tmp_path / "b.gguf", lambda writer: writer.add_sliding_window_pattern([True]))
+    path = rewrite(
+        tiny("gemma3_text"), tmp_path / "b.gguf", lambda writer: writer.add_sliding_window_pattern([True])
+    )
     with pytest.raises(SourceError, match="does not list 6 blocks"):
         open_source(str(path))
 
@@ -223,9 +281,13 @@ def test_a_window_pattern_in_the_file_wins(tiny: Maker, tmp_path: Path) -> None:
         ("llama", "split.count", 3, SourceError, "one part of a split model"),
     ],
 )
-def test_models_that_are_not_handled(tiny: Maker, tmp_path: Path, family: str, key: str, value: int, error: type[Exception], message: str) -> None:
+def test_models_that_are_not_handled(
+    tiny: Maker, tmp_path: Path, family: str, key: str, value: int, error: type[Exception], message: str
+) -> None:
     with pytest.raises(error, match=message):
-        open_source(str(rewrite(tiny(family), tmp_path / "a.gguf", lambda writer: writer.add_uint32(key, value))))
+        open_source(
+            str(rewrite(tiny(family), tmp_path / "a.gguf", lambda writer: writer.add_uint32(key, value)))
+        )
 
 
 def test_an_unknown_architecture(tmp_path: Path) -> None:
@@ -234,13 +296,17 @@ def test_an_unknown_architecture(tmp_path: Path) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    with pytest.raises(UnsupportedModelError, match="GGUF architecture 'rwkv6' is not a known one; known: gemma2"):
+    with pytest.raises(
+        UnsupportedModelError, match="GGUF architecture 'rwkv6' is not a known one; known: gemma2"
+    ):
         open_source(str(tmp_path / "a.gguf"))
 
 
 def test_unknown_and_missing_tensors(tiny: Maker, tmp_path: Path) -> None:
     path = rewrite(tiny("qwen2"), tmp_path / "a.gguf", lambda writer: None, {"blk.0.ssm_a": [1.0]})
-    with pytest.raises(UnsupportedModelError, match=r"these GGUF tensors are not those of a qwen2 model: blk.0.ssm_a"):
+    with pytest.raises(
+        UnsupportedModelError, match=r"these GGUF tensors are not those of a qwen2 model: blk.0.ssm_a"
+    ):
         open_source(str(path))
     path = rewrite(tiny("qwen2"), tmp_path / "b.gguf", lambda writer: None, skip=("blk.1.ffn_up.weight",))
     with pytest.raises(UnsupportedModelError, match=r"missing model.layers.1.mlp.up_proj.weight"):
@@ -263,7 +329,9 @@ def test_smollm2_is_what_transformers_reads(smollm2: str) -> None:
     source = open_source(smollm2)
     assert source.config["rms_norm_eps"] == 1e-5
     path = Path(source.path)  # type: ignore[attr-defined]
-    reference = AutoModelForCausalLM.from_pretrained(str(path.parent), gguf_file=path.name, dtype=torch.float32)
+    reference = AutoModelForCausalLM.from_pretrained(
+        str(path.parent), gguf_file=path.name, dtype=torch.float32
+    )
     state = reference.state_dict()
     assert all(torch.equal(source.read(name), state[name]) for name in source.tensors)
     torch.testing.assert_close(logits(build(source)), logits(reference.eval()), rtol=0, atol=1e-4)

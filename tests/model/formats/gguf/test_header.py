@@ -30,13 +30,27 @@ def entry(key: str, kind: int, value: bytes) -> bytes:
 
 
 def tensor(name: str = "a", sizes: tuple[int, ...] = (2,), kind: int = 0, offset: int = 0) -> bytes:
-    return text(name) + struct.pack("<I", len(sizes)) + struct.pack(f"<{len(sizes)}Q", *sizes) + struct.pack("<IQ", kind, offset)
+    return (
+        text(name)
+        + struct.pack("<I", len(sizes))
+        + struct.pack(f"<{len(sizes)}Q", *sizes)
+        + struct.pack("<IQ", kind, offset)
+    )
 
 
-def gguf_bytes(entries: list[bytes], tensors: list[bytes], data: bytes = bytes(64), *, version: int = 3, counts: tuple[int, int] | None = None) -> bytes:
+def gguf_bytes(
+    entries: list[bytes],
+    tensors: list[bytes],
+    data: bytes = bytes(64),
+    *,
+    version: int = 3,
+    counts: tuple[int, int] | None = None,
+) -> bytes:
     """Return a GGUF file, whose announced counts of tensors and entries may lie."""
     n_tensors, n_entries = counts or (len(tensors), len(entries))
-    head = b"GGUF" + struct.pack("<IQQ", version, n_tensors, n_entries) + b"".join(entries) + b"".join(tensors)
+    head = (
+        b"GGUF" + struct.pack("<IQQ", version, n_tensors, n_entries) + b"".join(entries) + b"".join(tensors)
+    )
     return head + bytes(-len(head) % 32) + data
 
 
@@ -50,15 +64,35 @@ def open_all(path: Path) -> None:
 def test_values_of_every_type(tmp_path: Path) -> None:
     numbers = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 10: "<Q", 11: "<q"}
     entries = [entry(f"k{kind}", kind, struct.pack(code, 7)) for kind, code in numbers.items()]
-    entries += [entry("f", 6, struct.pack("<f", 1e-5)), entry("d", 12, struct.pack("<d", 0.1)), entry("b", 7, b"\1"), entry("s", 8, text("é"))]
-    entries += [entry("words", 9, struct.pack("<IQ", 8, 2) + text("a") + text("bc")), entry("list", 9, struct.pack("<IQ3i", 5, 3, 1, 2, -3))]
+    entries += [
+        entry("f", 6, struct.pack("<f", 1e-5)),
+        entry("d", 12, struct.pack("<d", 0.1)),
+        entry("b", 7, b"\1"),
+        entry("s", 8, text("é")),
+    ]
+    entries += [
+        entry("words", 9, struct.pack("<IQ", 8, 2) + text("a") + text("bc")),
+        entry("list", 9, struct.pack("<IQ3i", 5, 3, 1, 2, -3)),
+    ]
     path = tmp_path / "a.gguf"
     path.write_bytes(gguf_bytes(entries, [tensor("a", (4, 2), 0, 0), tensor("b", (3,), 1, 32)]))
     header = read_header(path)
     assert [header.get(f"k{kind}") for kind in numbers] == [7] * len(numbers)
-    assert [header.get(key) for key in ("f", "d", "b", "s", "words", "list", "no")] == [1e-5, 0.1, True, "é", ["a", "bc"], [1, 2, -3], None]
+    assert [header.get(key) for key in ("f", "d", "b", "s", "words", "list", "no")] == [
+        1e-5,
+        0.1,
+        True,
+        "é",
+        ["a", "bc"],
+        [1, 2, -3],
+        None,
+    ]
     assert header.tensors["a"].shape == (2, 4)
-    assert (header.tensors["b"].offset - header.tensors["a"].offset, header.tensors["b"].nbytes, header.tensors["b"].type_name) == (32, 6, "F16")
+    assert (
+        header.tensors["b"].offset - header.tensors["a"].offset,
+        header.tensors["b"].nbytes,
+        header.tensors["b"].type_name,
+    ) == (32, 6, "F16")
 
 
 BIG = 1 << 62
@@ -82,8 +116,14 @@ BIG = 1 << 62
         (gguf_bytes([entry("k", 8, struct.pack("<Q", BIG))], []), "bytes are needed"),
         (gguf_bytes([entry("k", 99, bytes(8))], []), "a value of unknown type 99"),
         (gguf_bytes([entry("k", 9, struct.pack("<IQ", 9, 1))], []), "an array of unknown type 9"),
-        (gguf_bytes([entry("k", 9, struct.pack("<IQ", 8, BIG))], []), "an array of 4611686018427387904 items"),
-        (gguf_bytes([entry("k", 9, struct.pack("<IQ", 0, BIG))], []), "an array of 4611686018427387904 items"),
+        (
+            gguf_bytes([entry("k", 9, struct.pack("<IQ", 8, BIG))], []),
+            "an array of 4611686018427387904 items",
+        ),
+        (
+            gguf_bytes([entry("k", 9, struct.pack("<IQ", 0, BIG))], []),
+            "an array of 4611686018427387904 items",
+        ),
         (gguf_bytes([entry("k", 4, bytes(4))] * 2, []), "'k' appears twice"),
         (gguf_bytes([text(b"\xff") + struct.pack("<IB", 0, 0)], []), "not UTF-8"),
         (gguf_bytes([entry("general.alignment", 4, struct.pack("<I", 0))], []), "alignment 0"),
@@ -129,7 +169,9 @@ def test_every_truncation_is_an_error(tiny_gguf: Maker, tmp_path: Path) -> None:
 
 @MORE
 @given(data=st.data(), family=st.sampled_from(["llama", "gemma3_text", "phi3"]))
-def test_mutated_headers_are_an_error_or_sound(tiny_gguf: Maker, tmp_path: Path, data: st.DataObject, family: str) -> None:
+def test_mutated_headers_are_an_error_or_sound(
+    tiny_gguf: Maker, tmp_path: Path, data: st.DataObject, family: str
+) -> None:
     original = tiny_gguf(family).read_bytes()
     end = min(stored.offset for stored in read_header(tiny_gguf(family)).tensors.values())
     changed = bytearray(original)
@@ -150,11 +192,19 @@ def test_random_bytes_are_an_error_or_sound(tmp_path: Path, data: bytes, whole: 
         open_all(path)
 
 
-@pytest.mark.parametrize("change", [lambda head: head.replace(b"llama.block_count", b"llama.block_kount"), lambda head: head.replace(b"smollm", b"smolln")])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda head: head.replace(b"llama.block_count", b"llama.block_kount"),
+        lambda head: head.replace(b"smollm", b"smolln"),
+    ],
+)
 def test_settings_that_are_gone(tiny_gguf: Maker, tmp_path: Path, change: Callable[[bytes], bytes]) -> None:
     path = tmp_path / "a.gguf"
     path.write_bytes(change(tiny_gguf("llama").read_bytes()))
-    with pytest.raises(SourceError, match=r"'llama.block_count' is missing|cuts text in a way that is not known \('smolln'\)"):
+    with pytest.raises(
+        SourceError, match=r"'llama.block_count' is missing|cuts text in a way that is not known \('smolln'\)"
+    ):
         open_all(path)
 
 

@@ -18,7 +18,17 @@ from secateur.model.formats.gguf.tokenizer import gguf_tokenizer, write_generati
 from secateur.model.formats.open_source import open_source
 from secateur_runtime.errors import SourceError
 
-SAMPLES = [TEXT, "Hello 1234567 world", "  two spaces,\n\n\tand a tab ", "naïve café 東京 🌳", "it's DON'T we'll", "", " ", "a<|im_end|>b", "<s> </s>"]
+SAMPLES = [
+    TEXT,
+    "Hello 1234567 world",
+    "  two spaces,\n\n\tand a tab ",
+    "naïve café 東京 🌳",
+    "it's DON'T we'll",
+    "",
+    " ",
+    "a<|im_end|>b",
+    "<s> </s>",
+]
 
 
 def write_vocabulary(path: Path, fill: Callable[[gguf.GGUFWriter], None]) -> GgufHeader:
@@ -47,15 +57,32 @@ def test_byte_level_is_the_original(tiny: Maker, tiny_gguf: Maker, tmp_path: Pat
         ids = original(text).input_ids
         assert made(text).input_ids == ids
         assert again(text).input_ids == ids
-    assert (made.bos_token, made.eos_token, made.pad_token) == (original.bos_token, original.eos_token, original.pad_token)
+    assert (made.bos_token, made.eos_token, made.pad_token) == (
+        original.bos_token,
+        original.eos_token,
+        original.pad_token,
+    )
     talk = [{"role": "user", "content": "hi"}]
-    assert again.apply_chat_template(talk, tokenize=False) == original.apply_chat_template(talk, tokenize=False) == "<|im_start|>user\nhi<|im_end|>\n"
+    assert (
+        again.apply_chat_template(talk, tokenize=False)
+        == original.apply_chat_template(talk, tokenize=False)
+        == "<|im_start|>user\nhi<|im_end|>\n"
+    )
 
 
 def test_companions_of_a_gguf_file(tiny_gguf: Maker, tmp_path: Path) -> None:
     open_source(str(tiny_gguf("llama"))).copy_companions(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"}
-    assert json.loads((tmp_path / "generation_config.json").read_text()) == {"bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 2}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "chat_template.jinja",
+        "generation_config.json",
+    }
+    assert json.loads((tmp_path / "generation_config.json").read_text()) == {
+        "bos_token_id": 0,
+        "eos_token_id": 2,
+        "pad_token_id": 2,
+    }
 
 
 def test_the_end_of_a_turn_is_an_end(tmp_path: Path) -> None:
@@ -89,13 +116,17 @@ def sentencepiece_header(pieces: Any, path: Path, *, prefix: bool = True, bos: b
     def fill(writer: gguf.GGUFWriter) -> None:
         indices = range(pieces.get_piece_size())
         kinds = [
-            gguf.TokenType.UNKNOWN
-            if pieces.is_unknown(index)
-            else gguf.TokenType.CONTROL
-            if pieces.is_control(index)
-            else gguf.TokenType.BYTE
-            if pieces.is_byte(index)
-            else gguf.TokenType.NORMAL
+            (
+                gguf.TokenType.UNKNOWN
+                if pieces.is_unknown(index)
+                else (
+                    gguf.TokenType.CONTROL
+                    if pieces.is_control(index)
+                    else gguf.TokenType.BYTE
+                    if pieces.is_byte(index)
+                    else gguf.TokenType.NORMAL
+                )
+            )
             for index in indices
         ]
         writer.add_tokenizer_model("llama")
@@ -122,8 +153,16 @@ def test_sentencepiece_says_the_same(pieces: Any, tmp_path: Path) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(text=st.text(alphabet=st.characters(exclude_categories=["Cs", "Cc", "Co", "Cn"], exclude_characters="\u2581<"), min_size=1, max_size=40))
-def test_sentencepiece_says_the_same_of_any_text(pieces: Any, tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+@given(
+    text=st.text(
+        alphabet=st.characters(exclude_categories=["Cs", "Cc", "Co", "Cn"], exclude_characters="\u2581<"),
+        min_size=1,
+        max_size=40,
+    )
+)
+def test_sentencepiece_says_the_same_of_any_text(
+    pieces: Any, tmp_path_factory: pytest.TempPathFactory, text: str
+) -> None:
     made = gguf_tokenizer(sentencepiece_header(pieces, tmp_path_factory.mktemp("spm") / "a.gguf"))
     assert made(text, add_special_tokens=False).input_ids == pieces.encode(text)
 
@@ -170,7 +209,8 @@ def test_cuts_are_those_of_transformers(pre: str) -> None:
 
     text = TEXT + " ".join(SAMPLES) + "x1y22z333 ÀÉÎ Straße I'LL we'Ve ...!? \r\n\r\n end  "
     ours, theirs = (
-        pre_tokenizers.Split(Regex(pattern), behavior="isolated").pre_tokenize_str(text) for pattern in (SPLITS[pre][0], mapping.GGUF_PRE_TOKENIZER_SPLITS[pre])
+        pre_tokenizers.Split(Regex(pattern), behavior="isolated").pre_tokenize_str(text)
+        for pattern in (SPLITS[pre][0], mapping.GGUF_PRE_TOKENIZER_SPLITS[pre])
     )
     assert ours == theirs
 
@@ -196,7 +236,10 @@ def tokens(
     [
         (lambda writer: None, "'tokenizer.ggml.tokens' is missing"),
         (lambda writer: writer.add_token_list(["a"]), "'tokenizer.ggml.model' is missing"),
-        (lambda writer: (writer.add_tokenizer_model("t5"), writer.add_token_list(["a"])), "a tokenizer of kind 't5', which cannot be rebuilt"),
+        (
+            lambda writer: (writer.add_tokenizer_model("t5"), writer.add_token_list(["a"])),
+            "a tokenizer of kind 't5', which cannot be rebuilt",
+        ),
         (lambda writer: tokens(writer, pre="chameleon"), "cuts text in a way that is not known"),
         (lambda writer: tokens(writer, merges=("ab",)), "merge 'ab' is not a pair"),
         (lambda writer: tokens(writer, merges=("a z",)), "vocabulary and merges do not fit"),

@@ -47,11 +47,16 @@ def rehearsed(monkeypatch: pytest.MonkeyPatch) -> list[Plan]:
 
 
 def _plan(source: Path, **fields: object) -> Plan:
-    return secateur.plan(str(source), Auto(**{"align": 8, "units": ("ffn", "kv"), **fields}), calibration=CALIBRATION)  # type: ignore[arg-type]
+    return secateur.plan(
+        str(source), Auto(**{"align": 8, "units": ("ffn", "kv"), **fields}), calibration=CALIBRATION
+    )  # type: ignore[arg-type]
 
 
 def _tried(plan: Plan) -> dict[str, float]:
-    return {name: float(cost) for name, _, cost in (one.rpartition(" ") for one in plan.made_by["tried"].split("; "))}
+    return {
+        name: float(cost)
+        for name, _, cost in (one.rpartition(" ") for one in plan.made_by["tried"].split("; "))
+    }
 
 
 @pytest.mark.parametrize("target", ["ratio=0.3", "params=70%", "size=600kB", "ram=700kB@ctx512"])
@@ -67,16 +72,29 @@ def test_every_plan_tried_meets_the_target(tiny: Maker, rehearsed: list[Plan], t
         # One step wider anywhere, or with anything that was dropped, it would not.
         sizes = {group.name: group.size for block in graph.blocks for group in block.groups}
         if one.keep:
-            wider = [{**one.keep, name: range(min(len(kept) + (8 if name.endswith("ffn") else 1), sizes[name]))} for name, kept in one.keep.items()]
-            assert any(not Target.parse([target]).met(footprint(graph, keep, one.drop, 4), whole) for keep in wider)
+            wider = [
+                {**one.keep, name: range(min(len(kept) + (8 if name.endswith("ffn") else 1), sizes[name]))}
+                for name, kept in one.keep.items()
+            ]
+            assert any(
+                not Target.parse([target]).met(footprint(graph, keep, one.drop, 4), whole) for keep in wider
+            )
         else:
-            assert all(not Target.parse([target]).met(footprint(graph, {}, [x for x in one.drop if x != name], 4), whole) for name in one.drop)
+            assert all(
+                not Target.parse([target]).met(
+                    footprint(graph, {}, [x for x in one.drop if x != name], 4), whole
+                )
+                for name in one.drop
+            )
     assert len(_tried(plan)) == len(rehearsed)
 
 
 def _divergence(source: Path, plan: Plan, tokens: Tensor) -> float:
     with torch.no_grad():
-        dense, cut = (log_softmax(masked_model(source, one)(tokens, use_cache=False).logits.double(), -1) for one in (Plan(model=""), plan))
+        dense, cut = (
+            log_softmax(masked_model(source, one)(tokens, use_cache=False).logits.double(), -1)
+            for one in (Plan(model=""), plan)
+        )
     return float(kl_div(cut, dense, reduction="none", log_target=True).sum(-1).mean())
 
 
@@ -102,7 +120,10 @@ def test_a_rehearsal_is_what_the_run_makes(tiny: Maker, tmp_path: Path) -> None:
     tokens = calibration_tokens(model, MUCH, 0)
     keep = {"1.ffn": tuple(range(40)), "3.kv": (1,), "4.ffn": tuple(range(0, 96, 2))}
     made = {**provenance(MUCH, tokens), "seed": "0"}
-    plans = [Plan(model=model.digest, keep=keep, drop=("2",), made_by={**made, "repair": repair}) for repair in ("none", "lsq", "lsq+seam")]
+    plans = [
+        Plan(model=model.digest, keep=keep, drop=("2",), made_by={**made, "repair": repair})
+        for repair in ("none", "lsq", "lsq+seam")
+    ]
     rehearse = Rehearsal(model, tokens, tokens, 0)
     found = [rehearse(plan) for plan in plans]
     for plan, rehearsed in zip(plans, found, strict=True):
@@ -117,7 +138,9 @@ def test_a_rehearsal_is_what_the_run_makes(tiny: Maker, tmp_path: Path) -> None:
                 with one.open(index) as live:
                     states = live(states)
             finals.append(log_softmax(torch.cat(list(one.logits(states.flatten(0, 1)))).double(), -1))
-        assert rehearsed == pytest.approx(float(kl_div(finals[1], finals[0], reduction="none", log_target=True).sum(-1).mean()), rel=0.05)
+        assert rehearsed == pytest.approx(
+            float(kl_div(finals[1], finals[0], reduction="none", log_target=True).sum(-1).mean()), rel=0.05
+        )
     assert found[2] != found[1] != found[0]
 
 
@@ -172,7 +195,9 @@ def test_bad_input_is_one_line(tiny: Maker, fields: dict[str, object], said: str
 
 def test_one_window_cannot_both_find_and_judge(tiny: Maker) -> None:
     with pytest.raises(UsageError, match="at least 2 windows"):
-        secateur.plan(str(tiny("llama")), Auto(target="ratio=0.3"), calibration=Calibration(samples=1, window=48))
+        secateur.plan(
+            str(tiny("llama")), Auto(target="ratio=0.3"), calibration=Calibration(samples=1, window=48)
+        )
 
 
 def test_what_is_out_of_reach_names_what_is_not(tiny: Maker) -> None:
@@ -186,7 +211,19 @@ def test_what_is_out_of_reach_names_what_is_not(tiny: Maker) -> None:
 
 
 def test_the_command_shows_what_was_tried(tiny: Maker, tmp_path: Path) -> None:
-    arguments = ["--method", "auto", "--target", "ratio=0.3", "--align", "8", "--samples", "4", "--calib-window", "48", "-q"]
+    arguments = [
+        "--method",
+        "auto",
+        "--target",
+        "ratio=0.3",
+        "--align",
+        "8",
+        "--samples",
+        "4",
+        "--calib-window",
+        "48",
+        "-q",
+    ]
     result = CliRunner().invoke(app, ["prune", str(tiny("llama")), "-o", str(tmp_path / "out"), *arguments])
     assert result.exit_code == 0, result.output
     assert "width ffn" in result.output

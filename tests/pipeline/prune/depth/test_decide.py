@@ -50,13 +50,21 @@ def _states(source: Path, tokens: Tensor) -> list[Tensor]:
     seen: list[Tensor] = []
     for layer in model.model.layers:
         layer.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
-        layer.post_attention_layernorm.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
-        last = layer.register_forward_hook(lambda _module, _inputs, output: seen.append(output[0] if isinstance(output, tuple) else output))
+        layer.post_attention_layernorm.register_forward_pre_hook(
+            lambda _module, inputs: seen.append(inputs[0])
+        )
+        last = layer.register_forward_hook(
+            lambda _module, _inputs, output: seen.append(output[0] if isinstance(output, tuple) else output)
+        )
     with torch.no_grad():
         model(tokens, use_cache=False)
     last.remove()
     # Every block's output is the next one's input; only the last one's has to be seen on its own.
-    return [*seen[: 3 * len(model.model.layers)]] if len(seen) == 2 * len(model.model.layers) + 1 else _unique(seen)
+    return (
+        [*seen[: 3 * len(model.model.layers)]]
+        if len(seen) == 2 * len(model.model.layers) + 1
+        else _unique(seen)
+    )
 
 
 def _unique(seen: list[Tensor]) -> list[Tensor]:
@@ -65,7 +73,9 @@ def _unique(seen: list[Tensor]) -> list[Tensor]:
 
 @pytest.mark.parametrize("criterion", ["kl", "loss"])
 @pytest.mark.parametrize("sub_blocks", [False, True])
-def test_each_step_drops_what_costs_least_per_byte(tiny: Maker, monkeypatch: pytest.MonkeyPatch, criterion: str, sub_blocks: bool) -> None:
+def test_each_step_drops_what_costs_least_per_byte(
+    tiny: Maker, monkeypatch: pytest.MonkeyPatch, criterion: str, sub_blocks: bool
+) -> None:
     # Random halves cost nearly alike: bfloat16 products would decide.
     monkeypatch.setattr("secateur.pipeline.prune.depth.decide.arithmetic", lambda _kind: nullcontext())
     monkeypatch.setattr("secateur.pipeline.prune.depth.search.Goes.trimmed", lambda _self, drop: tuple(drop))
@@ -79,7 +89,11 @@ def test_each_step_drops_what_costs_least_per_byte(tiny: Maker, monkeypatch: pyt
         logits, targets = _logits(source, drop, tokens), tokens[:, 1:].flatten()
         if criterion == "loss":
             return float(cross_entropy(logits, targets))
-        return float(kl_div(log_softmax(logits, -1), log_softmax(dense, -1), reduction="none", log_target=True).sum(-1).mean())
+        return float(
+            kl_div(log_softmax(logits, -1), log_softmax(dense, -1), reduction="none", log_target=True)
+            .sum(-1)
+            .mean()
+        )
 
     def size(drop: Iterable[str]) -> int:
         return graph.parameters - footprint(graph, {}, tuple(drop), 1).parameters
@@ -118,7 +132,10 @@ def test_angular_drops_the_run_that_turns_the_last_positions_least(tiny: Maker) 
     source = tiny("llama", **DEEP)
     tokens = calibration_tokens(open_model(str(source)), CALIBRATION, 0)
     states = [state[:, -1].double() for state in _states(source, tokens)]
-    angles = {start: float(cosine_similarity(states[2 * start], states[2 * start + 4], dim=-1).arccos().mean()) for start in (1, 2, 3)}
+    angles = {
+        start: float(cosine_similarity(states[2 * start], states[2 * start + 4], dim=-1).arccos().mean())
+        for start in (1, 2, 3)
+    }
     best = min(angles, key=lambda start: angles[start])
     assert _plan(source, drop_layers=2, criterion="angular").drop == (str(best), str(best + 1))
 
@@ -138,7 +155,9 @@ def test_laco_merges_by_the_sum_of_differences(tiny: Maker, tmp_path: Path, by_h
         for name in (name for name in given if name.startswith(f"model.layers.{index}.")):
             others = [given[name.replace(f".{index}.", f".{other}.")] for other in plan.merge.get(index, ())]
             meant = given[name] + sum(other - given[name] for other in others)
-            torch.testing.assert_close(made[name.replace(f".{index}.", f".{place}.")], meant, rtol=1e-5, atol=1e-6)
+            torch.testing.assert_close(
+                made[name.replace(f".{index}.", f".{place}.")], meant, rtol=1e-5, atol=1e-6
+            )
 
 
 def test_merging_takes_the_neighbour_that_turns_the_last_states_least(tiny: Maker) -> None:
@@ -152,7 +171,11 @@ def test_merging_takes_the_neighbour_that_turns_the_last_states_least(tiny: Make
         layers = model.model.layers
         del layers[int(name) - 1]
         seen: list[Tensor] = []
-        layers[-1].register_forward_hook(lambda _module, _inputs, output, seen=seen: seen.append(output[0] if isinstance(output, tuple) else output))
+        layers[-1].register_forward_hook(
+            lambda _module, _inputs, output, seen=seen: seen.append(
+                output[0] if isinstance(output, tuple) else output
+            )
+        )
         with torch.no_grad():
             model(tokens, use_cache=False)
         cost[name] = float((1 - cosine_similarity(seen[0], dense, dim=-1)).mean())
@@ -163,11 +186,19 @@ def test_merging_takes_the_neighbour_that_turns_the_last_states_least(tiny: Make
 def test_gaps_follow_the_last_surviving_half(tiny: Maker) -> None:
     graph = open_model(str(tiny("llama", **DEEP))).graph
     found = gaps(graph, ("1.attn", "2", "3.ffn", "4.attn"))
-    assert found == {(0, "ffn"): ((1, "attn"),), (1, "ffn"): ((2, "attn"), (2, "ffn")), (3, "attn"): ((3, "ffn"), (4, "attn"))}
+    assert found == {
+        (0, "ffn"): ((1, "attn"),),
+        (1, "ffn"): ((2, "attn"), (2, "ffn")),
+        (3, "attn"): ((3, "ffn"), (4, "attn")),
+    }
 
 
-@pytest.mark.parametrize(("family", "drop"), [("llama", ("2", "3")), ("qwen2", ("1.ffn", "3.attn")), ("phi3", ("2.attn", "3"))])
-def test_the_seam_brings_the_states_nearer_on_other_text(tiny: Maker, tmp_path: Path, family: str, drop: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("family", "drop"), [("llama", ("2", "3")), ("qwen2", ("1.ffn", "3.attn")), ("phi3", ("2.attn", "3"))]
+)
+def test_the_seam_brings_the_states_nearer_on_other_text(
+    tiny: Maker, tmp_path: Path, family: str, drop: tuple[str, ...]
+) -> None:
     source = tiny(family, **DEEP)
     made_by = dict(_plan(source, drop_layers=1).made_by)
     dense, found = _final(source), {}
@@ -191,7 +222,9 @@ def _final(folder: Path) -> Tensor:
 
 
 @pytest.mark.parametrize("criterion", ["kl", "laco"])
-def test_a_killed_run_ends_with_the_same_bytes(tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, criterion: str) -> None:
+def test_a_killed_run_ends_with_the_same_bytes(
+    tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, criterion: str
+) -> None:
     source = tiny("llama", **DEEP)
     plan = _plan(source, drop_layers=2, criterion=criterion)
     apply(plan, str(source), tmp_path / "whole")
@@ -224,7 +257,9 @@ def test_a_target_is_met_and_nothing_goes_in_vain(tiny: Maker, target: str, sub_
 
 def test_what_is_protected_stays(tiny: Maker) -> None:
     source = tiny("llama", **DEEP)
-    assert set(_plan(source, drop_layers=1, sub_blocks=True, protect=["*.attn", "first=2"], layers="1-3").drop) <= {"2.ffn", "3.ffn"}
+    assert set(
+        _plan(source, drop_layers=1, sub_blocks=True, protect=["*.attn", "first=2"], layers="1-3").drop
+    ) <= {"2.ffn", "3.ffn"}
     assert _plan(source, drop_layers=1, protect=["first=2"], layers="0-2").drop == ("2",)
 
 
@@ -241,10 +276,16 @@ def test_what_is_protected_stays(tiny: Maker) -> None:
         ({"drop_layers": 1, "criterion": "klo"}, UsageError, "did you mean kl"),
         ({"drop_layers": 1, "repair": "lsq"}, UsageError, "known: seam, none"),
         ({"drop_layers": 1, "layers": "0"}, UsageError, "nothing to drop"),
-        ({"drop_layers": 2, "criterion": "angular", "protect": ["2", "4"]}, UsageError, "no run of consecutive blocks"),
+        (
+            {"drop_layers": 2, "criterion": "angular", "protect": ["2", "4"]},
+            UsageError,
+            "no run of consecutive blocks",
+        ),
     ],
 )
-def test_what_cannot_work_is_refused(tiny: Maker, fields: dict[str, Any], error: type[Exception], message: str) -> None:
+def test_what_cannot_work_is_refused(
+    tiny: Maker, fields: dict[str, Any], error: type[Exception], message: str
+) -> None:
     with pytest.raises(error, match=message):
         _plan(tiny("llama", **DEEP), **fields)
 

@@ -39,8 +39,12 @@ def _widths(plan: Plan, kind: str = "ffn") -> dict[str, int]:
 
 @pytest.mark.parametrize("units", [("ffn",), ("ffn", "kv")])
 @pytest.mark.parametrize("allocation", ["uniform", "knapsack"])
-@pytest.mark.parametrize("target", ["params=80%", "params=110K", "size=260kB,params=95%", "ram=400KiB@ctx512", "ratio=0.3"])
-def test_a_target_is_met_and_not_by_more_than_a_step(tiny: Maker, tmp_path: Path, units: tuple[str, ...], allocation: str, target: str) -> None:
+@pytest.mark.parametrize(
+    "target", ["params=80%", "params=110K", "size=260kB,params=95%", "ram=400KiB@ctx512", "ratio=0.3"]
+)
+def test_a_target_is_met_and_not_by_more_than_a_step(
+    tiny: Maker, tmp_path: Path, units: tuple[str, ...], allocation: str, target: str
+) -> None:
     model = open_model(str(tiny("llama", dtype="bfloat16")))
     plan = _plan(tiny("llama", dtype="bfloat16"), units=units, allocation=allocation, target=target, align=8)
     whole, cut = footprint(model.graph, {}, (), 2), footprint(model.graph, plan.keep, (), 2)
@@ -51,8 +55,18 @@ def test_a_target_is_met_and_not_by_more_than_a_step(tiny: Maker, tmp_path: Path
     steps = {name: 8 if name.endswith("ffn") else 1 for name in plan.keep}
     kinds = {name.partition(".")[2] for name in plan.keep}
     # One step wider everywhere (or anywhere, where widths are free) is too much.
-    wider = [[name for name in plan.keep if name.endswith(kind)] for kind in kinds] if allocation == "uniform" else [[name] for name in plan.keep]
-    back = [{name: range(min(len(kept) + (steps[name] if name in names else 0), sizes[name])) for name, kept in plan.keep.items()} for names in wider]
+    wider = (
+        [[name for name in plan.keep if name.endswith(kind)] for kind in kinds]
+        if allocation == "uniform"
+        else [[name] for name in plan.keep]
+    )
+    back = [
+        {
+            name: range(min(len(kept) + (steps[name] if name in names else 0), sizes[name]))
+            for name, kept in plan.keep.items()
+        }
+        for names in wider
+    ]
     assert any(not Target.parse([target]).met(footprint(model.graph, keep, (), 2), whole) for keep in back)
 
 
@@ -95,7 +109,9 @@ def test_heads_are_kept(tiny: Maker) -> None:
 
 def _seen(whole: torch.nn.Module, name: str, tokens: torch.Tensor) -> torch.Tensor:
     seen: list[torch.Tensor] = []
-    handle = whole.get_submodule(name).register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0].double()))
+    handle = whole.get_submodule(name).register_forward_pre_hook(
+        lambda _module, inputs: seen.append(inputs[0].double())
+    )
     with torch.no_grad():
         whole(tokens)
     handle.remove()
@@ -104,7 +120,9 @@ def _seen(whole: torch.nn.Module, name: str, tokens: torch.Tensor) -> torch.Tens
 
 @pytest.mark.parametrize("family", ["llama", "qwen3", "phi3", "gemma2"])
 @pytest.mark.parametrize("units", [("head",), ("hidden",), ("ffn", "kv", "head", "hidden")])
-def test_heads_and_channels_meet_a_target_and_load_in_stock_transformers(tiny: Maker, tmp_path: Path, family: str, units: tuple[str, ...]) -> None:
+def test_heads_and_channels_meet_a_target_and_load_in_stock_transformers(
+    tiny: Maker, tmp_path: Path, family: str, units: tuple[str, ...]
+) -> None:
     source = tiny(family, num_attention_heads=8, num_key_value_heads=2, head_dim=16, dtype="bfloat16")
     graph = open_model(str(source)).graph
     target = "ratio=0.05" if units == ("head",) else "params=75%,ram=900kB@ctx256"
@@ -114,7 +132,9 @@ def test_heads_and_channels_meet_a_target_and_load_in_stock_transformers(tiny: M
     assert {name.rpartition(".")[2] for name in plan.keep} <= set(units)
     made = secateur.apply(plan, str(source), tmp_path / "out")
     assert made.parameters == foreseen.parameters
-    assert AutoModelForCausalLM.from_pretrained(tmp_path / "out").config.hidden_size == len(plan.keep.get("hidden", range(64)))
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "out").config.hidden_size == len(
+        plan.keep.get("hidden", range(64))
+    )
 
 
 def test_heads_leave_every_group_alike_lowest_first(tiny: Maker) -> None:
@@ -124,7 +144,9 @@ def test_heads_leave_every_group_alike_lowest_first(tiny: Maker) -> None:
     tokens = calibration_tokens(open_model(str(source)), CALIBRATION, 0)
     for index in range(3):
         name = f"model.layers.{index}.self_attn.o_proj"
-        power = _seen(whole, name, tokens).flatten(0, 1).square().mean(0) * whole.get_parameter(f"{name}.weight").detach().double().square().sum(0)
+        power = _seen(whole, name, tokens).flatten(0, 1).square().mean(0) * whole.get_parameter(
+            f"{name}.weight"
+        ).detach().double().square().sum(0)
         score = power.view(8, 16).sum(1)
         best = sorted(score[:4].topk(2).indices.tolist()) + sorted((score[4:].topk(2).indices + 4).tolist())
         assert list(plan.keep[f"{index}.head"]) == best
@@ -138,7 +160,9 @@ def test_channels_that_stay_are_the_largest_after_every_norm(tiny: Maker) -> Non
     total = torch.zeros(64, dtype=torch.float64)
     for index in range(3):
         for name in ("self_attn.q_proj", "mlp.gate_proj"):
-            total += _seen(whole, f"model.layers.{index}.{name}", tokens).abs().mean(1).square().mean(0).sqrt()
+            total += (
+                _seen(whole, f"model.layers.{index}.{name}", tokens).abs().mean(1).square().mean(0).sqrt()
+            )
     assert len(set(total.topk(48).indices.tolist()) ^ set(plan.keep["hidden"])) <= 2
 
 
@@ -171,17 +195,26 @@ def test_the_units_of_highest_score_stay(tiny: Maker, criterion: str) -> None:
     tokens = calibration_tokens(open_model(str(source)), CALIBRATION, 0)
     for index in range(3):
         name = f"model.layers.{index}.mlp.down_proj"
-        down, inputs = whole.get_parameter(f"{name}.weight").double(), _seen(whole, name, tokens).flatten(0, 1)
+        down, inputs = (
+            whole.get_parameter(f"{name}.weight").double(),
+            _seen(whole, name, tokens).flatten(0, 1),
+        )
         size = down.abs().sum(0) if criterion == "wanda" else down.norm(dim=0)
         score = size * inputs.square().mean(0).sqrt()
         differing = set(score.topk(72).indices.tolist()) ^ set(plan.keep[f"{index}.ffn"])
-        assert len(differing) <= 2, "two units may swap where bfloat16 products move their scores past each other"
+        assert len(differing) <= 2, (
+            "two units may swap where bfloat16 products move their scores past each other"
+        )
 
 
 @pytest.mark.parametrize("criterion", [*UNIT_CRITERIA, "magnitude", "ria", "obs"])
 def test_every_criterion_ranks_every_kind_it_can(tiny: Maker, tmp_path: Path, criterion: str) -> None:
     halves = ("ffn", "kv", "head")
-    units = tuple(kind for kind in (*halves, "hidden") if (kind in halves if criterion not in UNIT_CRITERIA else kind in kinds_of(criterion)))
+    units = tuple(
+        kind
+        for kind in (*halves, "hidden")
+        if (kind in halves if criterion not in UNIT_CRITERIA else kind in kinds_of(criterion))
+    )
     plan = _plan(tiny("qwen2"), units=units, ratio=0.4, criterion=criterion, align=8)
     assert plan.made_by["unit_criterion"] == criterion
     assert {name.rpartition(".")[2] for name in plan.keep} == set(units)
@@ -192,8 +225,18 @@ def test_every_criterion_ranks_every_kind_it_can(tiny: Maker, tmp_path: Path, cr
 def test_every_spread_meets_a_target(tiny: Maker, tmp_path: Path, spread: str) -> None:
     model = open_model(str(tiny("llama")))
     units = ("ffn",) if spread == "2ssp" else ("ffn", "kv", "head")
-    plan = _plan(tiny("llama"), units=units, target="ratio=0.3", allocation=spread, criterion="contribution", align=8, repair="none")
-    assert Target.parse(["ratio=0.3"]).met(footprint(model.graph, plan.keep, plan.drop, 2), footprint(model.graph, {}, (), 2))
+    plan = _plan(
+        tiny("llama"),
+        units=units,
+        target="ratio=0.3",
+        allocation=spread,
+        criterion="contribution",
+        align=8,
+        repair="none",
+    )
+    assert Target.parse(["ratio=0.3"]).met(
+        footprint(model.graph, plan.keep, plan.drop, 2), footprint(model.graph, {}, (), 2)
+    )
     secateur.apply(plan, str(tiny("llama")), tmp_path / "out")
 
 
@@ -223,12 +266,21 @@ def test_the_probe_measures_what_the_cut_model_predicts(tiny: Maker, tmp_path: P
     with torch.no_grad():
         meant, found = (log_softmax(whole(tokens[:4]).logits.flatten(0, 1), -1) for whole in (dense, cut))
     assert len(meant) == POSITIONS
-    assert measured.kl == pytest.approx(float(kl_div(found, meant, reduction="batchmean", log_target=True)), rel=0.03)
+    assert measured.kl == pytest.approx(
+        float(kl_div(found, meant, reduction="batchmean", log_target=True)), rel=0.03
+    )
 
-    before, after = _seen(dense, "model.layers.1.input_layernorm", tokens[:4]), _seen(dense, "model.layers.1.post_attention_layernorm", tokens[:4])
-    assert probe.influence["1.kv"] == pytest.approx(1 - float(cosine_similarity(before, after, dim=-1).mean()), rel=0.02)
+    before, after = (
+        _seen(dense, "model.layers.1.input_layernorm", tokens[:4]),
+        _seen(dense, "model.layers.1.post_attention_layernorm", tokens[:4]),
+    )
+    assert probe.influence["1.kv"] == pytest.approx(
+        1 - float(cosine_similarity(before, after, dim=-1).mean()), rel=0.02
+    )
     behind = _seen(dense, "model.layers.2.input_layernorm", tokens[:4])
-    assert probe.influence["1.ffn"] == pytest.approx(1 - float(cosine_similarity(after, behind, dim=-1).mean()), rel=0.02)
+    assert probe.influence["1.ffn"] == pytest.approx(
+        1 - float(cosine_similarity(after, behind, dim=-1).mean()), rel=0.02
+    )
 
 
 def test_sensitivity_is_divergence_for_an_error_nothing_answers_for(tiny: Maker) -> None:
@@ -241,7 +293,9 @@ def test_sensitivity_is_divergence_for_an_error_nothing_answers_for(tiny: Maker)
     found = probe.sensitivity(Silent())
     for name, one in ranked.items():
         quarter = round(len(one.steps) / 4)
-        assert found[name] == pytest.approx(probe({name: quarter}).kl / one.curve.unanswered[quarter], rel=1e-2)
+        assert found[name] == pytest.approx(
+            probe({name: quarter}).kl / one.curve.unanswered[quarter], rel=1e-2
+        )
         assert one.curve.unanswered[quarter] > one.curve.errors[quarter]
 
 
@@ -250,7 +304,14 @@ def test_what_leaves_costs_what_the_output_loses(tiny: Maker) -> None:
     model = open_model(str(source))
     width = Width(units=("kv",), ratio=0.5, criterion="contribution", allocation="knapsack")
     tokens = calibration_tokens(model, CALIBRATION, 0)
-    ranked = rank_units(model, [group for group in model.graph.blocks[1].groups if group.kind == "kv"], width, tokens, 0, Silent())["1.kv"]
+    ranked = rank_units(
+        model,
+        [group for group in model.graph.blocks[1].groups if group.kind == "kv"],
+        width,
+        tokens,
+        0,
+        Silent(),
+    )["1.kv"]
     whole = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32).eval()
     inputs = _seen(whole, "model.layers.1.self_attn.o_proj", tokens).flatten(0, 1)
     behind = _seen(whole, "model.layers.2.input_layernorm", tokens)
@@ -263,7 +324,14 @@ def test_what_leaves_costs_what_the_output_loses(tiny: Maker) -> None:
 
 
 def test_the_nearest_target_can_be_reached(tiny: Maker) -> None:
-    for target in ("params=10K", "params=5%", "size=20kB", "ram=9kB@ctx64", "ratio=0.99", "params=90%,size=1kB"):
+    for target in (
+        "params=10K",
+        "params=5%",
+        "size=20kB",
+        "ram=9kB@ctx64",
+        "ratio=0.99",
+        "params=90%,size=1kB",
+    ):
         with pytest.raises(TargetError, match="the nearest is ") as refused:
             _plan(tiny("llama"), target=target, protect=["first=1"])
         near = str(refused.value).rpartition("the nearest is ")[2]
@@ -286,7 +354,13 @@ def test_the_nearest_target_can_be_reached(tiny: Maker) -> None:
         ({"ratio": 0.2, "units": ("kv",), "keep_heads": 9}, "has only 2"),
         ({"ratio": 0.2, "align": 256}, "no multiple of --align 256"),
         ({"ratio": 0.2, "repair": "lqs"}, "did you mean lsq"),
-        *(({"ratio": 0.2, "repair": name}, "cannot repair a cut of units.*; these can: affine, bias, lsq, none") for name in ("obs", "admm", "dsnot")),
+        *(
+            (
+                {"ratio": 0.2, "repair": name},
+                "cannot repair a cut of units.*; these can: affine, bias, lsq, none",
+            )
+            for name in ("obs", "admm", "dsnot")
+        ),
         ({"ratio": 0.01}, "less than one step would go, which is --ratio 0.333"),
         ({"ratio": 0.5, "units": ("kv",), "keep_heads": 2}, "nothing can go"),
         ({"ratio": 0.2, "repair": "bias", "units": ("hidden",)}, "leave it out"),

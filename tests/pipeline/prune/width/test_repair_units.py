@@ -30,8 +30,16 @@ INNER, HEADS = tuple(range(0, 96, 3)), (1,)
 
 
 def _made_by(folder: Path, repair: str) -> dict[str, str]:
-    digest = secateur.plan(str(folder), sparsity=0.5, method="wanda", calibration=CALIBRATION).made_by["calibration_digest"]
-    return {"repair": repair, "calibration": "builtin", "samples": "6", "window": "64", "calibration_digest": digest}
+    digest = secateur.plan(str(folder), sparsity=0.5, method="wanda", calibration=CALIBRATION).made_by[
+        "calibration_digest"
+    ]
+    return {
+        "repair": repair,
+        "calibration": "builtin",
+        "samples": "6",
+        "window": "64",
+        "calibration_digest": digest,
+    }
 
 
 def _plan(folder: Path, repair: str, kinds: tuple[str, ...] = ("ffn", "kv"), **more: tuple[int, ...]) -> Plan:
@@ -42,7 +50,9 @@ def _plan(folder: Path, repair: str, kinds: tuple[str, ...] = ("ffn", "kv"), **m
 
 
 def _last(model: nn.Module, index: int, half: str) -> nn.Linear:
-    found = model.get_submodule(f"model.layers.{index}.{'self_attn.o_proj' if half == 'attn' else 'mlp.down_proj'}")
+    found = model.get_submodule(
+        f"model.layers.{index}.{'self_attn.o_proj' if half == 'attn' else 'mlp.down_proj'}"
+    )
     assert isinstance(found, nn.Linear)
     return found
 
@@ -50,7 +60,9 @@ def _last(model: nn.Module, index: int, half: str) -> nn.Linear:
 @torch.no_grad()
 def _input_of(model: nn.Module, module: nn.Linear, tokens: Tensor) -> Tensor:
     seen: list[Tensor] = []
-    handle = module.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0].flatten(0, 1).double()))
+    handle = module.register_forward_pre_hook(
+        lambda _module, inputs: seen.append(inputs[0].flatten(0, 1).double())
+    )
     model(tokens, use_cache=False)
     handle.remove()
     return torch.cat(seen)
@@ -61,7 +73,9 @@ def _kept_columns(half: str, width: int) -> Tensor:
     return torch.arange(width).view(size, -1)[list(units)].flatten()
 
 
-def _mend(whole: nn.Module, pruned: nn.Module, index: int, half: str, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _mend(
+    whole: nn.Module, pruned: nn.Module, index: int, half: str, tokens: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """Put the pruned linear in the place of the whole one; return the outputs that were, those without repair, and those that are."""
     module, narrow = _last(whole, index, half), _last(pruned, index, half)
     inputs, weight = _input_of(whole, module, tokens), module.weight.detach().double()
@@ -73,7 +87,11 @@ def _mend(whole: nn.Module, pruned: nn.Module, index: int, half: str, tokens: Te
     with torch.no_grad():
         mended.weight.zero_()[:, columns] = narrow.weight
         mended.bias.zero_().add_(dict(narrow.named_parameters()).get("bias", 0.0))
-        parent, _, leaf = f"model.layers.{index}.{'self_attn.o_proj' if half == 'attn' else 'mlp.down_proj'}".rpartition(".")
+        parent, _, leaf = (
+            f"model.layers.{index}.{'self_attn.o_proj' if half == 'attn' else 'mlp.down_proj'}".rpartition(
+                "."
+            )
+        )
         setattr(whole.get_submodule(parent), leaf, mended)
         return outputs, unrepaired, inputs @ mended.weight.double().T + mended.bias.double()
 
@@ -81,7 +99,11 @@ def _mend(whole: nn.Module, pruned: nn.Module, index: int, half: str, tokens: Te
 @pytest.mark.parametrize("repair", ["bias", "affine"])
 @pytest.mark.parametrize(
     ("family", "config"),
-    [*((family, {}) for family in FAMILIES), ("llama", {"attention_bias": True, "mlp_bias": True}), ("qwen3", {"attention_bias": True})],
+    [
+        *((family, {}) for family in FAMILIES),
+        ("llama", {"attention_bias": True, "mlp_bias": True}),
+        ("qwen3", {"attention_bias": True}),
+    ],
     ids=lambda value: value if isinstance(value, str) else "+".join(value),
 )
 def test_every_half_is_repaired_on_what_the_repaired_blocks_before_it_give(
@@ -89,7 +111,9 @@ def test_every_half_is_repaired_on_what_the_repaired_blocks_before_it_give(
 ) -> None:
     """An independent reference: hooks on the whole transformers model, float64, one half after another."""
     folder = tiny(family, **config)
-    kinds = tuple(kind for kind, able in (("ffn", BOTH), ("kv", ATTENTION)) if repair == "affine" or family in able)
+    kinds = tuple(
+        kind for kind, able in (("ffn", BOTH), ("kv", ATTENTION)) if repair == "affine" or family in able
+    )
     if not kinds:
         return
     made = secateur.apply(_plan(folder, repair, kinds), str(folder), tmp_path / "out", settings=EXACT)
@@ -116,15 +140,21 @@ def test_every_half_is_repaired_on_what_the_repaired_blocks_before_it_give(
 
 @pytest.mark.parametrize("kinds", [("ffn",), ("kv",), ("ffn", "kv")])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_bias_that_cannot_be_held_is_refused(tiny: Maker, tmp_path: Path, family: str, kinds: tuple[str, ...]) -> None:
+def test_a_bias_that_cannot_be_held_is_refused(
+    tiny: Maker, tmp_path: Path, family: str, kinds: tuple[str, ...]
+) -> None:
     able = (family in BOTH or "ffn" not in kinds) and (family in ATTENTION or "kv" not in kinds)
     goal = Width(units=kinds, ratio=0.4, repair="bias", criterion="magnitude", align=8)
     if able:
         plan = secateur.plan(str(tiny(family)), goal, calibration=CALIBRATION)
-        assert plan.made_by["output_bias"] == {"ffn": "ffn", "kv": "attn", "ffn+kv": "attn,ffn"}["+".join(kinds)]
+        assert (
+            plan.made_by["output_bias"] == {"ffn": "ffn", "kv": "attn", "ffn+kv": "attn,ffn"}["+".join(kinds)]
+        )
         return
     module = "mlp.down_proj" if family in ATTENTION or "kv" not in kinds else "self_attn.o_proj"
-    message = f"--repair bias adds a bias to {module}, which a stock {family} config cannot hold: use --repair lsq"
+    message = (
+        f"--repair bias adds a bias to {module}, which a stock {family} config cannot hold: use --repair lsq"
+    )
     with pytest.raises(UsageError, match=message):
         secateur.plan(str(tiny(family)), goal, calibration=CALIBRATION)
     with pytest.raises(UsageError, match=message):
@@ -134,18 +164,32 @@ def test_a_bias_that_cannot_be_held_is_refused(tiny: Maker, tmp_path: Path, fami
 
 def test_a_half_that_is_dropped_needs_no_bias(tiny: Maker, tmp_path: Path) -> None:
     folder = tiny("qwen3")
-    plan = Plan(model=open_model(str(folder)).digest, keep={"1.ffn": INNER, "0.kv": HEADS}, drop=("1.ffn",), made_by=_made_by(folder, "bias"))
+    plan = Plan(
+        model=open_model(str(folder)).digest,
+        keep={"1.ffn": INNER, "0.kv": HEADS},
+        drop=("1.ffn",),
+        made_by=_made_by(folder, "bias"),
+    )
     secateur.apply(plan, str(folder), tmp_path / "out")
     assert json.loads((tmp_path / "out" / "config.json").read_text())["attention_bias"] is True
 
 
 @pytest.mark.parametrize(("family", "said"), [("llama", "attn,ffn"), ("gemma2", "attn"), ("mistral", "none")])
-def test_the_plan_and_the_card_say_which_outputs_are_only_scaled(tiny: Maker, tmp_path: Path, family: str, said: str) -> None:
-    plan = secateur.plan(str(tiny(family)), Width(units=("ffn", "kv"), ratio=0.4, repair="affine", align=8), calibration=CALIBRATION)
+def test_the_plan_and_the_card_say_which_outputs_are_only_scaled(
+    tiny: Maker, tmp_path: Path, family: str, said: str
+) -> None:
+    plan = secateur.plan(
+        str(tiny(family)),
+        Width(units=("ffn", "kv"), ratio=0.4, repair="affine", align=8),
+        calibration=CALIBRATION,
+    )
     assert plan.made_by["output_bias"] == said
     assert Plan.from_json(plan.to_json()) == plan
     secateur.apply(plan, str(tiny(family)), tmp_path / "out")
-    assert f"- Outputs given a bias (others are only scaled): {said}\n" in (tmp_path / "out" / "README.md").read_text()
+    assert (
+        f"- Outputs given a bias (others are only scaled): {said}\n"
+        in (tmp_path / "out" / "README.md").read_text()
+    )
     none = secateur.plan(str(tiny(family)), Width(ratio=0.4, align=8), calibration=CALIBRATION)
     assert "output_bias" not in none.made_by
 
@@ -161,19 +205,40 @@ def test_the_biases_count_in_a_budget(tiny: Maker, tmp_path: Path, repair: str) 
     assert made.parameters <= 0.8 * model.graph.parameters
     # One more neuron in every block, with its two biases, would be too many.
     assert made.parameters + 3 * (3 * 64 + 2) > 0.8 * model.graph.parameters
-    assert f"parameters: {made.parameters:,} of {model.graph.parameters:,}" in plan.explain(model.graph, repaired(model, plan).graph)
-    assert f"| parameters | {model.graph.parameters:,} | {made.parameters:,} |" in (tmp_path / "out" / "README.md").read_text()
+    assert f"parameters: {made.parameters:,} of {model.graph.parameters:,}" in plan.explain(
+        model.graph, repaired(model, plan).graph
+    )
+    assert (
+        f"| parameters | {model.graph.parameters:,} | {made.parameters:,} |"
+        in (tmp_path / "out" / "README.md").read_text()
+    )
 
 
 @pytest.mark.parametrize("repair", ["bias", "affine"])
-def test_blocks_of_unequal_width_and_fewer_channels_hold_them_too(tiny: Maker, tmp_path: Path, repair: str) -> None:
+def test_blocks_of_unequal_width_and_fewer_channels_hold_them_too(
+    tiny: Maker, tmp_path: Path, repair: str
+) -> None:
     folder = tiny("llama", hidden_size=96, num_attention_heads=6)
-    keep = {"hidden": tuple(channel for channel in range(96) if channel % 4), "0.ffn": tuple(range(40)), "1.kv": (1,), "2.head": (0, 4)}
-    plan = Plan(model=open_model(str(folder)).digest, keep=keep, drop=("0.attn", "1.ffn"), made_by=_made_by(folder, repair))
+    keep = {
+        "hidden": tuple(channel for channel in range(96) if channel % 4),
+        "0.ffn": tuple(range(40)),
+        "1.kv": (1,),
+        "2.head": (0, 4),
+    }
+    plan = Plan(
+        model=open_model(str(folder)).digest,
+        keep=keep,
+        drop=("0.attn", "1.ffn"),
+        made_by=_made_by(folder, repair),
+    )
     made = secateur.apply(plan, str(folder), tmp_path / "out", settings=EXACT)
     assert made.reload_difference < 1e-5
     stored = open_model(str(tmp_path / "out"))
-    shifts = {name: float(stored.source.read(name).abs().max()) for name in stored.graph.tensors if name.endswith(("o_proj.bias", "down_proj.bias"))}
+    shifts = {
+        name: float(stored.source.read(name).abs().max())
+        for name in stored.graph.tensors
+        if name.endswith(("o_proj.bias", "down_proj.bias"))
+    }
     assert {name.removeprefix("model.layers.") for name, size in shifts.items() if size} == {
         "0.mlp.down_proj.bias",
         "1.self_attn.o_proj.bias",
@@ -200,7 +265,9 @@ def _our_logits(model: Opened) -> Tensor:
 
 
 @pytest.mark.parametrize(("family", "dtype"), [("llama", "float32"), ("gemma2", "bfloat16")])
-def test_an_interrupted_run_goes_on_with_the_same_bytes(tiny: Maker, tmp_path: Path, family: str, dtype: str) -> None:
+def test_an_interrupted_run_goes_on_with_the_same_bytes(
+    tiny: Maker, tmp_path: Path, family: str, dtype: str
+) -> None:
     folder, settings = tiny(family), Settings(dtype=dtype)
     plan = _plan(folder, "affine", hidden=tuple(range(60)))
     secateur.apply(plan, str(folder), tmp_path / "whole", settings=settings)
@@ -224,11 +291,18 @@ def test_a_plan_that_also_prunes_weights_refits(tiny: Maker, tmp_path: Path) -> 
     """Its repair is one of weights; units beside them get `lsq`, as they would alone."""
     folder = tiny("llama")
     alone = _plan(folder, "lsq", ("kv",))
-    beside = Plan(model=alone.model, keep=alone.keep, sparsity={"model.layers.2.mlp.down_proj.weight": "0.5"}, made_by={**alone.made_by, "repair": "obs"})
+    beside = Plan(
+        model=alone.model,
+        keep=alone.keep,
+        sparsity={"model.layers.2.mlp.down_proj.weight": "0.5"},
+        made_by={**alone.made_by, "repair": "obs"},
+    )
     for name, plan in (("alone", alone), ("beside", beside)):
         secateur.apply(plan, str(folder), tmp_path / name, settings=EXACT)
     name = "model.layers.1.self_attn.o_proj.weight"
     first, second = (open_model(str(tmp_path / which)).source.read(name) for which in ("alone", "beside"))
     assert torch.equal(first, second)
     with pytest.raises(UsageError, match="unknown repair of units 'obs'"):
-        secateur.apply(Plan(model=alone.model, keep=alone.keep, made_by={"repair": "obs"}), str(folder), tmp_path / "obs")
+        secateur.apply(
+            Plan(model=alone.model, keep=alone.keep, made_by={"repair": "obs"}), str(folder), tmp_path / "obs"
+        )

@@ -48,7 +48,9 @@ def test_attention_gives_what_ffns_cannot(tiny: Maker) -> None:
     source = tiny("llama", **DEEP | {"intermediate_size": 512})
     graph = open_model(str(source)).graph
     plan = _plan(source, target="ratio=0.7")
-    assert Target.parse(["ratio=0.7"]).met(footprint(graph, plan.keep, plan.drop, 4), footprint(graph, {}, (), 4))
+    assert Target.parse(["ratio=0.7"]).met(
+        footprint(graph, plan.keep, plan.drop, 4), footprint(graph, {}, (), 4)
+    )
     assert len(plan.drop) > 1
     assert {len(units) for units in plan.keep.values()} == {128}
 
@@ -60,7 +62,10 @@ def test_halves_are_measured_in_the_narrowed_model(tiny: Maker, tmp_path: Path) 
     ranked = {"1.ffn": Ranked(model.graph.groups["1.ffn"], units, Curve((0.0,) * 97, 1))}
     apply(Plan(model=model.digest, keep={"1.ffn": tuple(range(60, 96))}), str(source), tmp_path / "out")
     states = []
-    for stream in (open_model(str(tmp_path / "out")).stream(), Silenced(model.source, model.graph, ranked, {"1.ffn": 60}).stream()):
+    for stream in (
+        open_model(str(tmp_path / "out")).stream(),
+        Silenced(model.source, model.graph, ranked, {"1.ffn": 60}).stream(),
+    ):
         (hidden,) = stream.embed([tokens])
         for index in range(3):
             with stream.open(index) as live:

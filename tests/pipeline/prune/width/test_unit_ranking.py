@@ -35,7 +35,9 @@ def test_a_price_is_what_a_unit_holds(tiny: Maker, family: str) -> None:
     assert price(graph, graph.groups["0.ffn"]) == 3 * 64
     assert price(graph, graph.groups["0.kv"]) == (64 + biased) * (32 + 16 + 16) + 64 * 32
     assert price(graph, graph.groups["0.head"]) == (64 + biased) * 16 + 64 * 16
-    assert price(graph, graph.hidden) == sum(info.numel // 64 for name, info in graph.tensors.items() if not name.endswith("_proj.bias"))
+    assert price(graph, graph.hidden) == sum(
+        info.numel // 64 for name, info in graph.tensors.items() if not name.endswith("_proj.bias")
+    )
 
 
 def test_names_that_score_nothing_are_refused_with_those_that_do() -> None:

@@ -29,23 +29,39 @@ CHANNELS = tuple(channel for channel in range(96) if channel % 3 or not channel)
 EVEN = tuple(channel for channel in range(96) if channel % 8)
 # Their own config classes want a hidden size that the number of heads divides; that of Phi-3 with long rope, heads as wide as it together.
 PARTICULAR = ("llama", "gemma2", "gemma3_text")
-LONG = {"rope_type": "longrope", "rope_theta": 1e4, "partial_rotary_factor": 1.0, "long_factor": [2.0] * 8, "short_factor": [1.5] * 8}
+LONG = {
+    "rope_type": "longrope",
+    "rope_theta": 1e4,
+    "partial_rotary_factor": 1.0,
+    "long_factor": [2.0] * 8,
+    "short_factor": [1.5] * 8,
+}
 
 
 def _plan(folder: Path, keep: dict[str, tuple[int, ...]], drop: tuple[str, ...] = (), **made_by: str) -> Plan:
-    return Plan(model=open_model(str(folder)).digest, keep=keep, drop=drop, made_by={"repair": "none"} | made_by)
+    return Plan(
+        model=open_model(str(folder)).digest, keep=keep, drop=drop, made_by={"repair": "none"} | made_by
+    )
 
 
 def _keep(case: str, blocks: int) -> tuple[dict[str, tuple[int, ...]], tuple[str, ...]]:
-    heads: dict[str, tuple[int, ...]] = {f"{index}.head": ((0, 2, 4, 5), (1, 2, 3, 4))[index % 2] for index in range(blocks)}
+    heads: dict[str, tuple[int, ...]] = {
+        f"{index}.head": ((0, 2, 4, 5), (1, 2, 3, 4))[index % 2] for index in range(blocks)
+    }
     grouped: dict[str, tuple[int, ...]] = {f"{index}.kv": (index % 2,) for index in range(blocks)}
     grouped |= {f"{index}.head": (0, 2, 3, 5) for index in range(blocks)}
     cases: dict[str, tuple[dict[str, tuple[int, ...]], tuple[str, ...]]] = {
         "head": (heads, ()),
         "hidden": ({"hidden": CHANNELS}, ()),
         "kv+head": (grouped, ()),
-        "hidden+ffn+drop": ({"hidden": EVEN, "0.ffn": tuple(range(0, 96, 2)), "1.head": (0, 5)}, ("1.ffn", f"{blocks - 1}.attn", "2")),
-        "hidden+ffn+kv+block": ({"hidden": EVEN} | {f"{index}.ffn": tuple(range(30, 70)) for index in range(blocks)} | grouped, ("1",)),
+        "hidden+ffn+drop": (
+            {"hidden": EVEN, "0.ffn": tuple(range(0, 96, 2)), "1.head": (0, 5)},
+            ("1.ffn", f"{blocks - 1}.attn", "2"),
+        ),
+        "hidden+ffn+kv+block": (
+            {"hidden": EVEN} | {f"{index}.ffn": tuple(range(30, 70)) for index in range(blocks)} | grouped,
+            ("1",),
+        ),
     }
     return cases[case]
 
@@ -63,8 +79,14 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize("case", ["head", "hidden", "kv+head", "hidden+ffn+drop", "hidden+ffn+kv+block"])
-@pytest.mark.parametrize(("family", "config"), VARIANTS, ids=[f"{family}{'+' * bool(config)}{'+'.join(config)}" for family, config in VARIANTS])
-def test_surgery_equals_masking(tiny: Maker, tmp_path: Path, family: str, config: dict[str, Any], case: str) -> None:
+@pytest.mark.parametrize(
+    ("family", "config"),
+    VARIANTS,
+    ids=[f"{family}{'+' * bool(config)}{'+'.join(config)}" for family, config in VARIANTS],
+)
+def test_surgery_equals_masking(
+    tiny: Maker, tmp_path: Path, family: str, config: dict[str, Any], case: str
+) -> None:
     folder = tiny(family, **WIDE, **config)
     plan = _plan(folder, *_keep(case, len(open_model(str(folder)).graph.blocks)))
     made = secateur.apply(plan, str(folder), tmp_path / "out", settings=EXACT)
@@ -73,7 +95,9 @@ def test_surgery_equals_masking(tiny: Maker, tmp_path: Path, family: str, config
     torch.testing.assert_close(logits(model), logits(masked_model(folder, plan)), rtol=1e-4, atol=1e-4)
     stored = json.loads((tmp_path / "out" / "config.json").read_text())
     hidden, heads = stored["hidden_size"], stored["num_attention_heads"]
-    refused = (family in PARTICULAR and hidden % heads) or ("max_position_embeddings" in config and hidden // heads != 16)
+    refused = (family in PARTICULAR and hidden % heads) or (
+        "max_position_embeddings" in config and hidden // heads != 16
+    )
     assert stored["model_type"] == ("secateur_" if refused or case == "hidden+ffn+drop" else "") + family
     assert stored["hidden_size"] == len(plan.keep.get("hidden", range(96)))
     assert made.parameters == sum(parameter.numel() for parameter in model.parameters())
@@ -83,19 +107,41 @@ def test_surgery_equals_masking(tiny: Maker, tmp_path: Path, family: str, config
 def test_bfloat16_folders_are_what_the_run_computed(tiny: Maker, tmp_path: Path, family: str) -> None:
     """The run computes with what the rounded, rescaled norms and embeddings stand for, so nothing is left to a tolerance."""
     folder = tiny(family, **WIDE)
-    made = secateur.apply(_plan(folder, *_keep("hidden+ffn+drop", 3)), str(folder), tmp_path / "out", settings=Settings(dtype="bfloat16"))
+    made = secateur.apply(
+        _plan(folder, *_keep("hidden+ffn+drop", 3)),
+        str(folder),
+        tmp_path / "out",
+        settings=Settings(dtype="bfloat16"),
+    )
     assert made.reload_difference < 1e-5
     assert {info.dtype for info in open_model(str(tmp_path / "out")).graph.tensors.values()} == {"BF16"}
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("family", ["qwen2", "gemma3_text"])
-def test_an_interrupted_cut_of_channels_goes_on_with_the_same_bytes(tiny: Maker, tmp_path: Path, family: str, dtype: str) -> None:
+def test_an_interrupted_cut_of_channels_goes_on_with_the_same_bytes(
+    tiny: Maker, tmp_path: Path, family: str, dtype: str
+) -> None:
     folder, settings = tiny(family, **WIDE), Settings(dtype=dtype)
     calibration = Calibration(samples=4, window=64)
-    digest = secateur.plan(str(folder), sparsity=0.5, method="wanda", calibration=calibration).made_by["calibration_digest"]
-    made_by = {"repair": "lsq", "calibration": "builtin", "samples": "4", "window": "64", "calibration_digest": digest}
-    keep = {"hidden": CHANNELS, "0.ffn": tuple(range(50)), "1.kv": (0,), "1.head": (1, 2), "2.head": (0, 1, 4, 5), "2.ffn": tuple(range(20, 60))}
+    digest = secateur.plan(str(folder), sparsity=0.5, method="wanda", calibration=calibration).made_by[
+        "calibration_digest"
+    ]
+    made_by = {
+        "repair": "lsq",
+        "calibration": "builtin",
+        "samples": "4",
+        "window": "64",
+        "calibration_digest": digest,
+    }
+    keep = {
+        "hidden": CHANNELS,
+        "0.ffn": tuple(range(50)),
+        "1.kv": (0,),
+        "1.head": (1, 2),
+        "2.head": (0, 1, 4, 5),
+        "2.ffn": tuple(range(20, 60)),
+    }
     plan = _plan(folder, keep, ("1.ffn",), **made_by)
     secateur.apply(plan, str(folder), tmp_path / "whole", settings=settings)
     with killed_at(3):
@@ -122,12 +168,18 @@ def test_repair_answers_for_heads_and_groups_together(tiny: Maker, tmp_path: Pat
     assert errors["lsq"] < errors["none"]
 
 
-def test_a_final_norm_stored_wrongly_is_found(tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_final_norm_stored_wrongly_is_found(
+    tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The states before the head do not show it, so the logits are compared."""
     folder, write = tiny("llama", **WIDE), Checkpoint.write
 
     def corrupt(self: Checkpoint, index: int, tensors: dict[str, torch.Tensor]) -> None:
-        write(self, index, {name: tensor * (1.01 if name == "model.norm.weight" else 1) for name, tensor in tensors.items()})
+        write(
+            self,
+            index,
+            {name: tensor * (1.01 if name == "model.norm.weight" else 1) for name, tensor in tensors.items()},
+        )
 
     monkeypatch.setattr(Checkpoint, "write", corrupt)
     with pytest.raises(VerificationError, match="does not compute what was meant"):

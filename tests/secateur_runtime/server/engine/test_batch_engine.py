@@ -104,7 +104,9 @@ def test_memory_that_shrinks_takes_levels_and_loses_nobody(make: Callable[..., S
     def squeeze() -> None:
         served.senses.limit = WEIGHTS[2] + PER_TOKEN * (positions + len(PROMPTS))
 
-    assert _all(served, [_asked(prompt, 40) for prompt in PROMPTS], squeeze) == [continued(prompt, 40) for prompt in PROMPTS]
+    assert _all(served, [_asked(prompt, 40) for prompt in PROMPTS], squeeze) == [
+        continued(prompt, 40) for prompt in PROMPTS
+    ]
     assert 2 in served.model.levels
     assert 3 not in served.model.levels
     assert served.worker.state().put_back == 0
@@ -116,7 +118,9 @@ def test_where_no_level_does_the_youngest_are_put_back_and_finish_later(make: Ca
     def squeeze() -> None:
         served.senses.limit = WEIGHTS[3] + PER_TOKEN * 150
 
-    assert _all(served, [_asked(prompt, 40) for prompt in PROMPTS], squeeze) == [continued(prompt, 40) for prompt in PROMPTS]
+    assert _all(served, [_asked(prompt, 40) for prompt in PROMPTS], squeeze) == [
+        continued(prompt, 40) for prompt in PROMPTS
+    ]
     assert served.worker.state().put_back > 0
     assert 3 in served.model.levels
 

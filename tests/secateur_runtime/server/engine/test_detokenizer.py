@@ -30,7 +30,10 @@ def test_the_pieces_make_the_text(text: str, prompt: str) -> None:
     assert _written(text, prompt=prompt)[0] == text
 
 
-@given(st.text(alphabet="abé", max_size=30), st.lists(st.text(alphabet="abé", min_size=1, max_size=4), max_size=3))
+@given(
+    st.text(alphabet="abé", max_size=30),
+    st.lists(st.text(alphabet="abé", min_size=1, max_size=4), max_size=3),
+)
 def test_nothing_of_a_stop_string_is_told(text: str, stops: list[str]) -> None:
     whole, parts = _written(text, stops)
     ends = [text.find(stop) + len(stop) for stop in stops if stop in text]

@@ -24,7 +24,9 @@ def _shares(sampling: Sampling) -> list[float]:
 def test_draws_follow_the_distribution() -> None:
     assert _shares(Sampling(seed=0)) == pytest.approx([0.5, 0.25, 0.15, 0.1], abs=0.03)
     squared = np.array([0.25, 0.0625, 0.0225, 0.01])
-    assert _shares(Sampling(seed=0, temperature=0.5)) == pytest.approx(list(squared / squared.sum()), abs=0.03)
+    assert _shares(Sampling(seed=0, temperature=0.5)) == pytest.approx(
+        list(squared / squared.sum()), abs=0.03
+    )
 
 
 def test_top_p_keeps_the_token_that_crosses_the_mark() -> None:
@@ -34,8 +36,16 @@ def test_top_p_keeps_the_token_that_crosses_the_mark() -> None:
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.integers(1, 3000), st.integers(0, 3100), st.sampled_from([0.3, 3.0, 1e3]), st.floats(0.01, 0.999))
-def test_the_likeliest_are_those_of_a_whole_sort(seed: int, size: int, count: int, spread: float, share: float) -> None:
+@given(
+    st.integers(0, 2**32 - 1),
+    st.integers(1, 3000),
+    st.integers(0, 3100),
+    st.sampled_from([0.3, 3.0, 1e3]),
+    st.floats(0.01, 0.999),
+)
+def test_the_likeliest_are_those_of_a_whole_sort(
+    seed: int, size: int, count: int, spread: float, share: float
+) -> None:
     """Equal ones too, of which there are many among rounded values."""
     below = np.round(np.random.default_rng(seed).exponential(spread, size), 1)
     values = np.exp(below.min() - below)

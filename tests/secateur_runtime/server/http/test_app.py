@@ -15,7 +15,10 @@ openai = pytest.importorskip("openai", reason="pip install openai")
 
 @pytest.fixture(scope="module")
 def client(served: Served) -> Iterator[Any]:
-    with listening(served.app) as address, openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0, timeout=20) as made:
+    with (
+        listening(served.app) as address,
+        openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0, timeout=20) as made,
+    ):
         yield made
 
 
@@ -32,20 +35,38 @@ def test_a_completion_is_what_the_model_says(served: Served, client: Any) -> Non
 
 
 def test_a_stream_is_the_same_piece_by_piece(served: Served, client: Any) -> None:
-    parts = list(client.completions.create(model="fake", prompt="The tree", max_tokens=20, temperature=0, stream=True, stream_options={"include_usage": True}))
-    assert "".join(part.choices[0].text for part in parts if part.choices) == _expected(served, "The tree", 20)
+    parts = list(
+        client.completions.create(
+            model="fake",
+            prompt="The tree",
+            max_tokens=20,
+            temperature=0,
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+    )
+    assert "".join(part.choices[0].text for part in parts if part.choices) == _expected(
+        served, "The tree", 20
+    )
     assert [part.choices[0].finish_reason for part in parts if part.choices][-1] == "length"
     assert parts[-1].usage.completion_tokens == 20
     assert len(parts) > 10
 
 
 def test_a_chat(served: Served, client: Any) -> None:
-    turns = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": [{"type": "text", "text": "Who are"}, {"type": "text", "text": " you?"}]}]
-    answer = client.chat.completions.create(model="fake", messages=turns, max_completion_tokens=9, temperature=0)
+    turns = [
+        {"role": "system", "content": "Be kind."},
+        {"role": "user", "content": [{"type": "text", "text": "Who are"}, {"type": "text", "text": " you?"}]},
+    ]
+    answer = client.chat.completions.create(
+        model="fake", messages=turns, max_completion_tokens=9, temperature=0
+    )
     text = "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nWho are you?<|im_end|>\n"
     prompt = served.reader._encoded(text, special=False)
     assert answer.choices[0].message.content == served.decode(continued(prompt, 9))
-    parts = list(client.chat.completions.create(model="fake", messages=turns, max_tokens=9, temperature=0, stream=True))
+    parts = list(
+        client.chat.completions.create(model="fake", messages=turns, max_tokens=9, temperature=0, stream=True)
+    )
     assert parts[0].choices[0].delta.role == "assistant"
     assert "".join(part.choices[0].delta.content or "" for part in parts) == answer.choices[0].message.content
     assert parts[-1].choices[0].finish_reason == "length"
@@ -64,14 +85,26 @@ def test_logprobs(served: Served, client: Any) -> None:
     prompt = served.reader._encoded("The tree")
     exact = logits_after(prompt).astype(np.float64)
     exact -= np.logaddexp.reduce(exact)
-    answer = client.completions.create(model="fake", prompt=prompt, max_tokens=3, temperature=0, logprobs=4).choices[0].logprobs
+    answer = (
+        client.completions.create(model="fake", prompt=prompt, max_tokens=3, temperature=0, logprobs=4)
+        .choices[0]
+        .logprobs
+    )
     first = int(exact.argmax())
     assert answer.tokens[0] == served.reader.name(first)
     assert answer.token_logprobs[0] == pytest.approx(exact[first])
-    assert sorted(answer.top_logprobs[0].values(), reverse=True) == pytest.approx(sorted(exact, reverse=True)[:4])
+    assert sorted(answer.top_logprobs[0].values(), reverse=True) == pytest.approx(
+        sorted(exact, reverse=True)[:4]
+    )
     assert answer.text_offset[1] == len(answer.tokens[0])
     turns = [{"role": "user", "content": "a"}]
-    chat = client.chat.completions.create(model="fake", messages=turns, max_tokens=3, logprobs=True, top_logprobs=2).choices[0].logprobs
+    chat = (
+        client.chat.completions.create(
+            model="fake", messages=turns, max_tokens=3, logprobs=True, top_logprobs=2
+        )
+        .choices[0]
+        .logprobs
+    )
     assert [len(row.top_logprobs) for row in chat.content] == [2, 2, 2]
     assert client.completions.create(model="fake", prompt="a", max_tokens=1).choices[0].logprobs is None
 
@@ -80,14 +113,22 @@ def test_a_stop_string_ends_an_answer(served: Served, client: Any) -> None:
     whole = _expected(served, "Light", 30)
     stop = whole[9:13]
     cut = whole[: whole.index(stop)]
-    answer = client.completions.create(model="fake", prompt="Light", max_tokens=30, temperature=0, stop=[stop, "never"])
+    answer = client.completions.create(
+        model="fake", prompt="Light", max_tokens=30, temperature=0, stop=[stop, "never"]
+    )
     assert (answer.choices[0].text, answer.choices[0].finish_reason) == (cut, "stop")
-    parts = list(client.completions.create(model="fake", prompt="Light", max_tokens=30, temperature=0, stop=stop, stream=True))
+    parts = list(
+        client.completions.create(
+            model="fake", prompt="Light", max_tokens=30, temperature=0, stop=stop, stream=True
+        )
+    )
     assert "".join(part.choices[0].text for part in parts) == cut
 
 
 def test_an_end_token_ends_an_answer(served: Served, client: Any) -> None:
-    answer = client.completions.create(model="fake", prompt="a", max_tokens=9, temperature=0, logit_bias={"2": 100})
+    answer = client.completions.create(
+        model="fake", prompt="a", max_tokens=9, temperature=0, logit_bias={"2": 100}
+    )
     # The fake model's special tokens are far below all others.
     assert answer.choices[0].finish_reason == "length"
     with pytest.MonkeyPatch.context() as patch:
@@ -101,7 +142,11 @@ def test_an_end_token_ends_an_answer(served: Served, client: Any) -> None:
 
 def test_a_seed_decides(client: Any) -> None:
     def text(seed: int) -> str:
-        found: str = client.completions.create(model="fake", prompt="a", max_tokens=20, seed=seed, temperature=1.5).choices[0].text
+        found: str = (
+            client.completions.create(model="fake", prompt="a", max_tokens=20, seed=seed, temperature=1.5)
+            .choices[0]
+            .text
+        )
         return found
 
     assert text(7) == text(7)
@@ -117,6 +162,10 @@ def test_metrics_and_state(served: Served, client: Any) -> None:
     rows = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
     assert float(rows['secateur_tokens_total{kind="answer"}']) >= 5
     assert float(rows['secateur_requests_total{endpoint="/v1/completions",outcome="length"}']) >= 1
-    assert {'secateur_memory_bytes{kind="limit"}', "secateur_level", 'secateur_decisions_total{way="down"}'} <= set(rows)
+    assert {
+        'secateur_memory_bytes{kind="limit"}',
+        "secateur_level",
+        'secateur_decisions_total{way="down"}',
+    } <= set(rows)
     state = httpx.get(f"{address}/state").json()
     assert (state["model"], state["levels"], state["weights"]) == ("fake", 4, 100_000)

@@ -20,7 +20,10 @@ def test_a_chat_while_memory_shrinks(make: Callable[..., Served]) -> None:
         assert shown.locator("#memory-chart path").count() == 3
         shown.locator("#text").fill("What is <b>pruning</b>?")
         shown.locator("#text").press("Enter")
-        shown.wait_for_function("() => document.querySelector('#log .assistant')?.textContent.length > 5 && document.getElementById('stop').disabled")
+        shown.wait_for_function(
+            "() => document.querySelector('#log .assistant')?.textContent.length > 5 &&"
+            " document.getElementById('stop').disabled"
+        )
         assert shown.locator("#log .user").text_content() == "What is <b>pruning</b>?"
         served.senses.limit = WEIGHTS[2] + 2000
         shown.wait_for_function("() => document.getElementById('level').textContent == '2 of 3'")
@@ -61,10 +64,15 @@ def test_a_phone(make: Callable[..., Served], scheme: str) -> None:
     with listening(make().app) as address, browser(address, 360, scheme) as (shown, said, _):
         shown.wait_for_function("() => document.querySelectorAll('svg path').length == 5")
         assert shown.evaluate("document.documentElement.scrollWidth") <= 360
-        paper, ink = shown.evaluate("[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.querySelector('h1')).color]")
+        paper, ink = shown.evaluate(
+            "[getComputedStyle(document.body).backgroundColor,"
+            " getComputedStyle(document.querySelector('h1')).color]"
+        )
         assert (light(paper) > 200) == (scheme == "light")
         assert (light(ink) < 100) == (scheme == "light")
-        assert shown.evaluate("parseFloat(getComputedStyle(document.querySelector('textarea')).fontSize)") >= 16, "a phone zooms into smaller ones"
+        assert (
+            shown.evaluate("parseFloat(getComputedStyle(document.querySelector('textarea')).fontSize)") >= 16
+        ), "a phone zooms into smaller ones"
         assert said == []
 
 

@@ -55,7 +55,12 @@ class Arch:
 
 ARCHS: Mapping[str, Arch] = {
     "llama": Arch(family="llama", permuted=True),
-    "smollm3": Arch(family="smollm3", permuted=True, typed=True, extra={"no_rope_layer_interval": 4, "use_sliding_window": False}),
+    "smollm3": Arch(
+        family="smollm3",
+        permuted=True,
+        typed=True,
+        extra={"no_rope_layer_interval": 4, "use_sliding_window": False},
+    ),
     "qwen2": Arch(family="qwen2", typed=True, extra={"use_sliding_window": False}),
     "qwen3": Arch(family="qwen3", typed=True, extra={"use_sliding_window": False}),
     "gemma2": Arch(
@@ -75,32 +80,50 @@ def arch_of(header: GgufHeader) -> Arch:
     """Return how this file was converted; raises UnsupportedModelError for an architecture that is not known."""
     name = header.word("general.architecture")
     if name not in ARCHS:
-        raise UnsupportedModelError(f"not supported because GGUF architecture {name!r} is not a known one; known: {', '.join(sorted(ARCHS))}")
+        raise UnsupportedModelError(
+            f"not supported because GGUF architecture {name!r} is not a known one; known:"
+            f" {', '.join(sorted(ARCHS))}"
+        )
     if header.get(f"{name}.expert_count"):
         raise UnsupportedModelError(f"not supported because this {name} model is a mixture of experts")
     if header.integer("split.count", 1, least=0) > 1:
-        raise SourceError(f"{header.path} is one part of a split model: join the parts with llama.cpp's `llama-gguf-split --merge`")
+        raise SourceError(
+            f"{header.path} is one part of a split model: join the parts with llama.cpp's `llama-gguf-split"
+            " --merge`"
+        )
     return ARCHS[name]
 
 
 def gguf_config(header: GgufHeader, read_factors: ReadFactors) -> dict[str, Any]:
     """Return the config dict of a GGUF file; `read_factors` reads a small tensor as numbers. Raises SourceError, UnsupportedModelError."""
-    arch, name = arch_of(header), header.word("general.architecture")
-    config: dict[str, Any] = {"model_type": arch.family, "architectures": [FAMILIES[arch.family].architecture]}
+    arch = arch_of(header)
+    name = header.word("general.architecture")
+    config: dict[str, Any] = {
+        "model_type": arch.family,
+        "architectures": [FAMILIES[arch.family].architecture],
+    }
     config |= {target: header.integer(f"{name}.{key}") for key, target in _COMMON.items()}
     if config["num_hidden_layers"] > len(header.tensors):
-        raise SourceError(f"{header.path} announces {config['num_hidden_layers']} blocks and holds {len(header.tensors)} tensors; get the file again")
+        raise SourceError(
+            f"{header.path} announces {config['num_hidden_layers']} blocks and holds {len(header.tensors)}"
+            " tensors; get the file again"
+        )
     heads = config["num_attention_heads"]
     config["num_key_value_heads"] = header.integer(f"{name}.attention.head_count_kv", heads)
     rotary = f"{name}.rope.dimension_count"
     default = header.integer(rotary) if arch.permuted and rotary in header else config["hidden_size"] // heads
     config["head_dim"] = header.integer(f"{name}.attention.key_length", default)
     config["rms_norm_eps"] = header.number(f"{name}.attention.layer_norm_rms_epsilon")
-    config["vocab_size"] = header.tensors["token_embd.weight"].shape[0] if "token_embd.weight" in header.tensors else 0
+    config["vocab_size"] = (
+        header.tensors["token_embd.weight"].shape[0] if "token_embd.weight" in header.tensors else 0
+    )
     config["tie_word_embeddings"] = "output.weight" not in header.tensors
     config["dtype"] = _dtype(header)
     # Said even where the file does not: the class's default would be an id of another vocabulary.
-    config |= {key: header.integer(stored, least=0) if stored in header else None for key, stored in TOKEN_IDS.items()}
+    config |= {
+        key: header.integer(stored, least=0) if stored in header else None
+        for key, stored in TOKEN_IDS.items()
+    }
     config |= _biases(header, arch) | dict(arch.extra or {}) | _attention(header, name, arch, config)
     return config | rope_config(header, name, config, read_factors)
 
@@ -126,7 +149,9 @@ def _attention(header: GgufHeader, name: str, arch: Arch, config: Mapping[str, A
     if arch.period:
         found["layer_types"] = _block_types(header, name, arch.period, blocks)
         wide = blocks == arch.scalar_from_hidden
-        found["query_pre_attn_scalar"] = config["hidden_size"] // config["num_attention_heads"] if wide else config["head_dim"]
+        found["query_pre_attn_scalar"] = (
+            config["hidden_size"] // config["num_attention_heads"] if wide else config["head_dim"]
+        )
     elif arch.typed:
         found["layer_types"] = ["full_attention"] * blocks
     for key, default in (arch.softcaps or {}).items():
@@ -141,5 +166,8 @@ def _block_types(header: GgufHeader, name: str, period: int, blocks: int) -> lis
         step = header.integer(key, period)
         pattern = [(index + 1) % step for index in range(blocks)]
     elif len(pattern) != blocks:
-        raise SourceError(f"{header.path} is not a usable GGUF model: {key!r} does not list {blocks} blocks; get the file again")
+        raise SourceError(
+            f"{header.path} is not a usable GGUF model: {key!r} does not list {blocks} blocks; get the file"
+            " again"
+        )
     return ["sliding_attention" if item else "full_attention" for item in pattern]

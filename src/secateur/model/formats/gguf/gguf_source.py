@@ -35,11 +35,14 @@ class GgufSource:
         self._stored = huggingface_names(self._header.tensors, self._arch.family)
         self._digest = ""
         self.config: dict[str, Any] = gguf_config(self._header, self._numbers)
-        self.tensors: Mapping[str, TensorInfo] = {name: TensorInfo(stored.shape, stored.type_name) for name, stored in self._stored.items()}
+        self.tensors: Mapping[str, TensorInfo] = {
+            name: TensorInfo(stored.shape, stored.type_name) for name, stored in self._stored.items()
+        }
 
     def read(self, name: str) -> Tensor:
         """Return one tensor laid out as transformers holds it, owned by the caller; raises SourceError if the file changed."""
-        tensor, heads = self._as_norm(name, _read(self.path, self._stored[name])), self._permuted_heads(name)
+        tensor = self._as_norm(name, _read(self.path, self._stored[name]))
+        heads = self._permuted_heads(name)
         return undo_permutation(tensor, heads) if heads else tensor
 
     def pieces(self, name: str) -> Iterator[Tensor]:
@@ -69,7 +72,11 @@ class GgufSource:
         write_generation_config(self._header, folder)
 
     def _as_norm(self, name: str, tensor: Tensor) -> Tensor:
-        return tensor - self._arch.norm_offset if self._arch.norm_offset and name.endswith("norm.weight") else tensor
+        return (
+            tensor - self._arch.norm_offset
+            if self._arch.norm_offset and name.endswith("norm.weight")
+            else tensor
+        )
 
     def _permuted_heads(self, name: str) -> int:
         """Return the number of heads whose rows the converter interleaved in `name`, or 0."""
@@ -79,7 +86,10 @@ class GgufSource:
             if part in name:
                 heads = int(self.config[key])
                 if self.tensors[name].shape[0] % (2 * heads):
-                    raise UnsupportedModelError(f"not supported because {name} has {self.tensors[name].shape[0]} rows for {heads} heads")
+                    raise UnsupportedModelError(
+                        f"not supported because {name} has {self.tensors[name].shape[0]} rows for {heads}"
+                        " heads"
+                    )
                 return heads
         return 0
 
@@ -92,7 +102,9 @@ def _parts(stored: GgufTensor) -> Iterator[GgufTensor]:
     row_bytes = stored.nbytes // stored.shape[0]
     for start, stop in row_spans(stored.shape):
         shape = (stop - start, *stored.shape[1:])
-        yield replace(stored, shape=shape, offset=stored.offset + start * row_bytes, nbytes=(stop - start) * row_bytes)
+        yield replace(
+            stored, shape=shape, offset=stored.offset + start * row_bytes, nbytes=(stop - start) * row_bytes
+        )
 
 
 def _read(path: Path, stored: GgufTensor) -> Tensor:
@@ -119,5 +131,7 @@ def _dequantised(file: BinaryIO, path: Path, stored: GgufTensor) -> Tensor:
         # One long row: gguf works through its input 16 rows at a time, which is slow for short ones.
         packed = torch.empty((1, count * block_bytes), dtype=torch.uint8)
         read_into(file, path, stored.offset + start * block_bytes, packed)
-        tensor[start * block : (start + count) * block] = torch.from_numpy(quants.dequantize(packed.numpy(), kind)[0])
+        tensor[start * block : (start + count) * block] = torch.from_numpy(
+            quants.dequantize(packed.numpy(), kind)[0]
+        )
     return tensor.reshape(stored.shape)

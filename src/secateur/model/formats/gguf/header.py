@@ -17,8 +17,22 @@ import numpy as np
 
 from secateur_runtime.errors import SourceError, UnsupportedModelError
 
-_SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
-_FLOAT32, _STRING, _ARRAY = 6, 8, 9
+_SCALARS = {
+    0: "<B",
+    1: "<b",
+    2: "<H",
+    3: "<h",
+    4: "<I",
+    5: "<i",
+    6: "<f",
+    7: "<?",
+    10: "<Q",
+    11: "<q",
+    12: "<d",
+}
+_FLOAT32 = 6
+_STRING = 8
+_ARRAY = 9
 # Far above any real file; a bound keeps a damaged count from walking gigabytes of zeros.
 _MAX_ITEMS = 1 << 24
 _MAX_INTEGER = 1 << 31
@@ -98,7 +112,9 @@ class GgufHeader:
         if not isinstance(value, list) or not value:
             return value
         if any(item != value[0] for item in value):
-            raise UnsupportedModelError(f"not supported because {key!r} differs between blocks: prune the original model instead")
+            raise UnsupportedModelError(
+                f"not supported because {key!r} differs between blocks: prune the original model instead"
+            )
         return value[0]
 
     def _unusable(self, key: str, value: object) -> SourceError:
@@ -125,10 +141,15 @@ class _Cursor:
     """Reads little-endian fields from `data`, never past `size`."""
 
     def __init__(self, data: mmap.mmap | bytes, size: int, name: str) -> None:
-        self.data, self.size, self.name, self.at = data, size, name, 0
+        self.data = data
+        self.size = size
+        self.name = name
+        self.at = 0
 
     def fail(self, reason: str) -> SourceError:
-        return SourceError(f"{self.name} is damaged or cut short: {reason} at byte {self.at}; get the file again")
+        return SourceError(
+            f"{self.name} is damaged or cut short: {reason} at byte {self.at}; get the file again"
+        )
 
     def skip(self, count: int) -> int:
         """Move past `count` bytes and return where they start."""
@@ -160,7 +181,8 @@ class _Cursor:
 
     def array_head(self) -> tuple[int, int]:
         """Return item type and count, checked against what is left of the file."""
-        kind, count = self.scalar("<I"), self.scalar("<Q")
+        kind = self.scalar("<I")
+        count = self.scalar("<Q")
         if kind != _STRING and kind not in _SCALARS:
             raise self.fail(f"an array of unknown type {kind}")
         smallest = 8 if kind == _STRING else struct.calcsize(_SCALARS[kind])
@@ -196,15 +218,22 @@ class _Cursor:
 def _preamble(cursor: _Cursor) -> tuple[int, int]:
     magic = cursor.data[cursor.skip(4) : 4]
     if magic == b"FUGG":
-        raise SourceError(f"{cursor.name} is a big-endian GGUF file: convert it to little-endian with gguf's gguf_convert_endian")
+        raise SourceError(
+            f"{cursor.name} is a big-endian GGUF file: convert it to little-endian with gguf's"
+            " gguf_convert_endian"
+        )
     if magic != b"GGUF":
         raise SourceError(f"{cursor.name} is not a GGUF file: it starts with {magic!r}")
     version = cursor.scalar("<I")
     if version not in (2, 3):
         big = struct.unpack(">I", struct.pack("<I", version))[0] in (2, 3)
         reason = "big-endian" if big else f"GGUF version {version}"
-        raise SourceError(f"{cursor.name} is {reason}: only little-endian GGUF versions 2 and 3 can be read; convert the model again")
-    n_tensors, n_values = cursor.scalar("<Q"), cursor.scalar("<Q")
+        raise SourceError(
+            f"{cursor.name} is {reason}: only little-endian GGUF versions 2 and 3 can be read; convert the"
+            " model again"
+        )
+    n_tensors = cursor.scalar("<Q")
+    n_values = cursor.scalar("<Q")
     # The smallest value is a name length, a type and one byte; the smallest tensor row a name length, a rank, one size, a type and an offset.
     if n_values * 13 > cursor.size or n_tensors * 32 > cursor.size:
         raise cursor.fail(f"{n_values} values and {n_tensors} tensors are announced,")
@@ -235,14 +264,17 @@ def _alignment(cursor: _Cursor, spans: dict[str, tuple[int, int, int]]) -> int:
 
 
 def _tensor_row(cursor: _Cursor) -> tuple[str, tuple[int, ...], int, int]:
-    name, rank = cursor.text(_MAX_NAME), cursor.scalar("<I")
+    name = cursor.text(_MAX_NAME)
+    rank = cursor.scalar("<I")
     if not 1 <= rank <= _MAX_DIMS:
         raise cursor.fail(f"tensor {name!r} has {rank} dimensions")
     sizes = [cursor.scalar("<Q") for _ in range(rank)]
     return name, tuple(reversed(sizes)), cursor.scalar("<I"), cursor.scalar("<Q")
 
 
-def _place(rows: list[tuple[str, tuple[int, ...], int, int]], start: int, alignment: int, cursor: _Cursor) -> dict[str, GgufTensor]:
+def _place(
+    rows: list[tuple[str, tuple[int, ...], int, int]], start: int, alignment: int, cursor: _Cursor
+) -> dict[str, GgufTensor]:
     tensors: dict[str, GgufTensor] = {}
     for name, shape, type_id, offset in rows:
         type_name, block, block_bytes = _storage(type_id, name, cursor)
@@ -250,15 +282,22 @@ def _place(rows: list[tuple[str, tuple[int, ...], int, int]], start: int, alignm
         for size in shape:
             numel *= size
         if name in tensors or not numel or shape[-1] % block:
-            raise cursor.fail(f"tensor {name!r} appears twice or has a shape {list(shape)} that {type_name} cannot hold")
+            raise cursor.fail(
+                f"tensor {name!r} appears twice or has a shape {list(shape)} that {type_name} cannot hold"
+            )
         nbytes = numel // block * block_bytes
         if offset % alignment or start + offset + nbytes > cursor.size:
-            raise SourceError(f"{cursor.name} is damaged or cut short: tensor {name!r} ends beyond the file; get the file again")
+            raise SourceError(
+                f"{cursor.name} is damaged or cut short: tensor {name!r} ends beyond the file; get the file"
+                " again"
+            )
         tensors[name] = GgufTensor(name, shape, type_name, type_id, start + offset, nbytes)
     end = 0
     for tensor in sorted(tensors.values(), key=lambda item: item.offset):
         if tensor.offset < end:
-            raise SourceError(f"{cursor.name} is damaged: tensor {tensor.name!r} overlaps another; get the file again")
+            raise SourceError(
+                f"{cursor.name} is damaged: tensor {tensor.name!r} overlaps another; get the file again"
+            )
         end = tensor.offset + tensor.nbytes
     return tensors
 
@@ -270,9 +309,15 @@ def _storage(type_id: int, name: str, cursor: _Cursor) -> tuple[str, int, int]:
     try:
         kind = GGMLQuantizationType(type_id)
     except ValueError:
-        raise SourceError(f"{cursor.name}: tensor {name!r} has the unknown type {type_id}; update `gguf` or convert the model again") from None
+        raise SourceError(
+            f"{cursor.name}: tensor {name!r} has the unknown type {type_id}; update `gguf` or convert the"
+            " model again"
+        ) from None
     plain = kind in (GGMLQuantizationType.F32, GGMLQuantizationType.F16)
     if not plain and kind not in quants._type_traits:
-        raise SourceError(f"{cursor.name}: tensor {name!r} is stored as {kind.name}, which cannot be read; convert the model to another type")
+        raise SourceError(
+            f"{cursor.name}: tensor {name!r} is stored as {kind.name}, which cannot be read; convert the"
+            " model to another type"
+        )
     block, block_bytes = GGML_QUANT_SIZES[kind]
     return kind.name, block, block_bytes

@@ -27,7 +27,15 @@ def block_names(family: Family) -> dict[str, str]:
     gate_up = ("ffn_gate", "ffn_up") if len(family.gate_up) == 2 else ("ffn_up",)
     head_norms = ("attn_q_norm", "attn_k_norm") if family.head_norms else ()
     stored = (*attn, *ffn, *qkv, "attn_output", *gate_up, "ffn_down", *head_norms)
-    modules = (*family.attn_norms, *family.ffn_norms, *family.qkv, family.o, *family.gate_up, family.down, *family.head_norms)
+    modules = (
+        *family.attn_norms,
+        *family.ffn_norms,
+        *family.qkv,
+        family.o,
+        *family.gate_up,
+        family.down,
+        *family.head_norms,
+    )
     return dict(zip(stored, modules, strict=True))
 
 
@@ -45,7 +53,10 @@ def huggingface_names(tensors: Mapping[str, GgufTensor], family_name: str) -> di
         elif not name.endswith(_ROPE_FACTORS):
             unknown.append(name)
     if unknown:
-        raise UnsupportedModelError(f"not supported because these GGUF tensors are not those of a {family_name} model: {', '.join(unknown[:4])}")
+        raise UnsupportedModelError(
+            f"not supported because these GGUF tensors are not those of a {family_name} model:"
+            f" {', '.join(unknown[:4])}"
+        )
     return named
 
 

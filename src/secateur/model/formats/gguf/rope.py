@@ -14,21 +14,35 @@ ReadFactors = Callable[[str], list[float]]
 # The only values Llama 3.1 to 3.3 were released with; the file keeps the factors they give, not the values.
 _LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
 _LOCAL_THETA = 10000.0
-_LONG, _SHORT = "rope_factors_long.weight", "rope_factors_short.weight"
+_LONG = "rope_factors_long.weight"
+_SHORT = "rope_factors_short.weight"
 
 
-def rope_config(header: GgufHeader, name: str, config: Mapping[str, Any], read_factors: ReadFactors) -> dict[str, Any]:
+def rope_config(
+    header: GgufHeader, name: str, config: Mapping[str, Any], read_factors: ReadFactors
+) -> dict[str, Any]:
     """Return `rope_parameters` and what goes with them; raises UnsupportedModelError for a scaling that is not known."""
-    rope: dict[str, Any] = {"rope_type": "default", "rope_theta": header.number(f"{name}.rope.freq_base", 10000.0)}
+    rope: dict[str, Any] = {
+        "rope_type": "default",
+        "rope_theta": header.number(f"{name}.rope.freq_base", 10000.0),
+    }
     rope |= _scaling(header, name)
     found: dict[str, Any] = {}
     if "rope_freqs.weight" in header.tensors:
         rope |= _llama3(rope["rope_theta"], config["head_dim"], read_factors("rope_freqs.weight"))
     if name == "phi3":
-        found["original_max_position_embeddings"] = header.integer(f"{name}.rope.scaling.original_context_length", config["max_position_embeddings"])
-        rope["partial_rotary_factor"] = header.integer(f"{name}.rope.dimension_count", config["head_dim"]) / config["head_dim"]
+        found["original_max_position_embeddings"] = header.integer(
+            f"{name}.rope.scaling.original_context_length", config["max_position_embeddings"]
+        )
+        rope["partial_rotary_factor"] = (
+            header.integer(f"{name}.rope.dimension_count", config["head_dim"]) / config["head_dim"]
+        )
         if _LONG in header.tensors and _SHORT in header.tensors:
-            rope |= {"rope_type": "longrope", "long_factor": read_factors(_LONG), "short_factor": read_factors(_SHORT)}
+            rope |= {
+                "rope_type": "longrope",
+                "long_factor": read_factors(_LONG),
+                "short_factor": read_factors(_SHORT),
+            }
     if "sliding_attention" in config.get("layer_types", ()) and name == "gemma3":
         local = header.number(f"{name}.rope.freq_base_swa", _LOCAL_THETA)
         rope = {"full_attention": rope, "sliding_attention": {"rope_type": "default", "rope_theta": local}}
@@ -37,7 +51,9 @@ def rope_config(header: GgufHeader, name: str, config: Mapping[str, Any], read_f
 
 def llama3_factors(theta: float, head_dim: int, factor: float) -> list[float]:
     """Return the divisor of each rotary frequency, `[head_dim/2]`, that Llama 3.1's scaling by `factor` means (arXiv:2407.21783)."""
-    low, high, length = _LLAMA3["low_freq_factor"], _LLAMA3["high_freq_factor"], _LLAMA3["original_max_position_embeddings"]
+    low = _LLAMA3["low_freq_factor"]
+    high = _LLAMA3["high_freq_factor"]
+    length = _LLAMA3["original_max_position_embeddings"]
     found = []
     for index in range(0, head_dim, 2):
         wavelength = 2 * math.pi * theta ** (index / head_dim)
@@ -52,8 +68,13 @@ def _llama3(theta: float, head_dim: int, stored: list[float]) -> dict[str, Any]:
     if math.isclose(factor, 1.0) and math.isclose(min(stored), 1.0):
         return {}
     expected = llama3_factors(theta, head_dim, factor) if math.isfinite(factor) and factor > 0 else []
-    if len(expected) != len(stored) or not all(math.isclose(left, right, rel_tol=1e-4) for left, right in zip(stored, expected, strict=True)):
-        raise UnsupportedModelError("not supported because rope_freqs.weight is not the scaling of Llama 3.1 to 3.3: prune the original model instead")
+    if len(expected) != len(stored) or not all(
+        math.isclose(left, right, rel_tol=1e-4) for left, right in zip(stored, expected, strict=True)
+    ):
+        raise UnsupportedModelError(
+            "not supported because rope_freqs.weight is not the scaling of Llama 3.1 to 3.3: prune the"
+            " original model instead"
+        )
     return {"rope_type": "llama3", "factor": factor, **_LLAMA3}
 
 
@@ -63,7 +84,13 @@ def _scaling(header: GgufHeader, name: str) -> dict[str, Any]:
     if kind in ("none", "longrope"):
         return {}
     if kind not in ("linear", "yarn"):
-        raise UnsupportedModelError(f"not supported because its rotary scaling is {kind!r}: prune the original model instead")
+        raise UnsupportedModelError(
+            f"not supported because its rotary scaling is {kind!r}: prune the original model instead"
+        )
     found: dict[str, Any] = {"rope_type": kind, "factor": header.number(f"{name}.rope.scaling.factor")}
     length = f"{name}.rope.scaling.original_context_length"
-    return found | {"original_max_position_embeddings": header.integer(length)} if kind == "yarn" and length in header else found
+    return (
+        found | {"original_max_position_embeddings": header.integer(length)}
+        if kind == "yarn" and length in header
+        else found
+    )

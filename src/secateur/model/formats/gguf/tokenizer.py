@@ -17,15 +17,19 @@ from secateur.model.formats.gguf.config import TOKEN_IDS
 from secateur.model.formats.gguf.header import GgufHeader
 from secateur_runtime.errors import SourceError
 
-_CONTROL, _USER_DEFINED = 3, 4
+_CONTROL = 3
+_USER_DEFINED = 4
 _SPACE = "\u2581"
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _TAIL = r"\s*[\r\n]+|\s+(?!\S)|\s+"
-_LOWER, _UPPER = r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]", r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]"
+_LOWER = r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+_UPPER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]"
 _LEAD = r"[^\r\n\p{L}\p{N}]?"
 _LLAMA3 = rf"{_CONTRACTIONS}|{_LEAD}\p{{L}}+|\p{{N}}{{1,3}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|{_TAIL}"
 _QWEN2 = rf"{_CONTRACTIONS}|{_LEAD}\p{{L}}+|\p{{N}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|{_TAIL}"
-_TEKKEN = rf"{_LEAD}{_UPPER}*{_LOWER}+|{_LEAD}{_UPPER}+{_LOWER}*|\p{{N}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{_TAIL}"
+_TEKKEN = (
+    rf"{_LEAD}{_UPPER}*{_LOWER}+|{_LEAD}{_UPPER}+{_LOWER}*|\p{{N}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{_TAIL}"
+)
 _GPT4O = (
     rf"{_LEAD}{_UPPER}*{_LOWER}+{_CONTRACTIONS}?|{_LEAD}{_UPPER}+{_LOWER}*{_CONTRACTIONS}?"
     rf"|\p{{N}}{{1,3}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{_TAIL}"
@@ -44,25 +48,37 @@ SPLITS: Mapping[str, tuple[str, bool]] = {
     "tekken": (_TEKKEN, False),
     "gpt-4o": (_GPT4O, False),
 }
-_NAMED = {"bos_token": "bos_token_id", "eos_token": "eos_token_id", "unk_token": "unknown_token_id", "pad_token": "padding_token_id"}
+_NAMED = {
+    "bos_token": "bos_token_id",
+    "eos_token": "eos_token_id",
+    "unk_token": "unknown_token_id",
+    "pad_token": "padding_token_id",
+}
 
 
 def gguf_tokenizer(header: GgufHeader) -> Any:
     """Return a transformers tokenizer; raises SourceError where the file describes none, or one of an unknown kind."""
     from transformers import PreTrainedTokenizerFast
 
-    tokens, model = header.words("tokenizer.ggml.tokens"), header.word("tokenizer.ggml.model")
+    tokens = header.words("tokenizer.ggml.tokens")
+    model = header.word("tokenizer.ggml.model")
     kinds = header.get("tokenizer.ggml.token_type") or [1] * len(tokens)
     if model not in ("gpt2", "llama"):
-        raise SourceError(f"{header.path} has a tokenizer of kind {model!r}, which cannot be rebuilt: prune the original model instead")
+        raise SourceError(
+            f"{header.path} has a tokenizer of kind {model!r}, which cannot be rebuilt: prune the original"
+            " model instead"
+        )
     if not isinstance(kinds, list) or len(kinds) != len(tokens) or len(set(tokens)) != len(tokens):
-        raise SourceError(f"{header.path} is damaged: its vocabulary has repeated or untyped tokens; get the file again")
+        raise SourceError(
+            f"{header.path} is damaged: its vocabulary has repeated or untyped tokens; get the file again"
+        )
     backend = _byte_level(header, tokens) if model == "gpt2" else _sentencepiece(header, tokens, kinds)
     _add_whole_tokens(backend, tokens, kinds)
     named = _named(header, tokens)
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=backend,
-        add_bos_token=bool(header.get("tokenizer.ggml.add_bos_token", model == "llama")) and "bos_token" in named,
+        add_bos_token=bool(header.get("tokenizer.ggml.add_bos_token", model == "llama"))
+        and "bos_token" in named,
         add_eos_token=bool(header.get("tokenizer.ggml.add_eos_token", False)) and "eos_token" in named,
         clean_up_tokenization_spaces=False,
         model_max_length=header.integer(f"{header.word('general.architecture')}.context_length"),
@@ -76,7 +92,9 @@ def gguf_tokenizer(header: GgufHeader) -> Any:
 
 def write_generation_config(header: GgufHeader, folder: Path) -> None:
     """Write `generation_config.json`, with the end-of-turn token among the ends where the file names one."""
-    body: dict[str, Any] = {key: header.integer(stored, least=0) for key, stored in TOKEN_IDS.items() if stored in header}
+    body: dict[str, Any] = {
+        key: header.integer(stored, least=0) for key, stored in TOKEN_IDS.items() if stored in header
+    }
     if "tokenizer.ggml.eot_token_id" in header and "eos_token_id" in body:
         ends = {body["eos_token_id"], header.integer("tokenizer.ggml.eot_token_id", least=0)}
         body["eos_token_id"] = sorted(ends) if len(ends) > 1 else body["eos_token_id"]
@@ -95,12 +113,16 @@ def _named(header: GgufHeader, tokens: list[str]) -> dict[str, str]:
 def _byte_level(header: GgufHeader, tokens: list[str]) -> Tokenizer:
     kind = header.word("tokenizer.ggml.pre") if "tokenizer.ggml.pre" in header else "default"
     if kind not in SPLITS:
-        raise SourceError(f"{header.path} cuts text in a way that is not known ({kind!r}): prune the original model instead")
+        raise SourceError(
+            f"{header.path} cuts text in a way that is not known ({kind!r}): prune the original model instead"
+        )
     pattern, digits = SPLITS[kind]
     merges = [_pair(header, merge) for merge in header.words("tokenizer.ggml.merges")]
     vocabulary = {token: index for index, token in enumerate(tokens)}
     backend = Tokenizer(_bpe(header, vocab=vocabulary, merges=merges))
-    steps: list[pre_tokenizers.PreTokenizer] = [pre_tokenizers.Digits(individual_digits=True)] if digits else []
+    steps: list[pre_tokenizers.PreTokenizer] = (
+        [pre_tokenizers.Digits(individual_digits=True)] if digits else []
+    )
     steps += [pre_tokenizers.Split(Regex(pattern), behavior="isolated")] if pattern else []
     steps.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=not pattern))
     backend.pre_tokenizer = pre_tokenizers.Sequence(steps)
@@ -120,7 +142,9 @@ def _bpe(header: GgufHeader, **options: Any) -> models.BPE:
         return models.BPE(**options)
     # tokenizers raises bare Exception for a merge whose result is not in the vocabulary.
     except Exception as error:  # noqa: BLE001
-        raise SourceError(f"{header.path} is damaged: its vocabulary and merges do not fit ({error}); get the file again") from None
+        raise SourceError(
+            f"{header.path} is damaged: its vocabulary and merges do not fit ({error}); get the file again"
+        ) from None
 
 
 def _sentencepiece(header: GgufHeader, tokens: list[str], kinds: list[int]) -> Tokenizer:
@@ -128,7 +152,9 @@ def _sentencepiece(header: GgufHeader, tokens: list[str], kinds: list[int]) -> T
     unk = tokens[unknown] if isinstance(unknown, int) and 0 <= unknown < len(tokens) else None
     vocabulary = {token: index for index, token in enumerate(tokens)}
     merges = list(_merges(tokens, kinds, vocabulary))
-    backend = Tokenizer(_bpe(header, vocab=vocabulary, merges=merges, unk_token=unk, fuse_unk=True, byte_fallback=True))
+    backend = Tokenizer(
+        _bpe(header, vocab=vocabulary, merges=merges, unk_token=unk, fuse_unk=True, byte_fallback=True)
+    )
     prefix = bool(header.get("tokenizer.ggml.add_space_prefix", True))
     replace = normalizers.Replace(" ", _SPACE)
     backend.normalizer = normalizers.Sequence([normalizers.Prepend(_SPACE), replace]) if prefix else replace
@@ -139,14 +165,31 @@ def _sentencepiece(header: GgufHeader, tokens: list[str], kinds: list[int]) -> T
 
 def _merges(tokens: list[str], kinds: list[int], vocabulary: dict[str, int]) -> Iterator[tuple[str, str]]:
     """Yield every pair that makes a token, in the order SentencePiece learned them, which is the order of the vocabulary."""
-    usable = {token for token, kind in zip(tokens, kinds, strict=True) if kind not in (_CONTROL, _USER_DEFINED)}
+    usable = {
+        token for token, kind in zip(tokens, kinds, strict=True) if kind not in (_CONTROL, _USER_DEFINED)
+    }
     for token in tokens:
         if token in usable:
             cuts = ((token[:cut], token[cut:]) for cut in range(1, len(token)))
-            yield from sorted((pair for pair in cuts if pair[0] in usable and pair[1] in usable), key=lambda pair: (vocabulary[pair[0]], vocabulary[pair[1]]))
+            yield from sorted(
+                (pair for pair in cuts if pair[0] in usable and pair[1] in usable),
+                key=lambda pair: (vocabulary[pair[0]], vocabulary[pair[1]]),
+            )
 
 
 def _add_whole_tokens(backend: Tokenizer, tokens: list[str], kinds: list[int]) -> None:
     pairs = list(zip(tokens, kinds, strict=True))
-    backend.add_special_tokens([AddedToken(token, normalized=False, special=True) for token, kind in pairs if kind == _CONTROL and token])
-    backend.add_tokens([AddedToken(token, normalized=False, special=False) for token, kind in pairs if kind == _USER_DEFINED and token])
+    backend.add_special_tokens(
+        [
+            AddedToken(token, normalized=False, special=True)
+            for token, kind in pairs
+            if kind == _CONTROL and token
+        ]
+    )
+    backend.add_tokens(
+        [
+            AddedToken(token, normalized=False, special=False)
+            for token, kind in pairs
+            if kind == _USER_DEFINED and token
+        ]
+    )

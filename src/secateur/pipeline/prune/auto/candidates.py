@@ -49,8 +49,11 @@ class Budget:
 
     def price(self, name: str) -> int:
         """Return the bytes that go with a block or a half: weights and, where the target counts them, its share of the cache."""
-        left, whole = self.left({}, (name,)), self.whole
-        return whole.weight_bytes - left.weight_bytes + self.target.cache_bytes(whole.kv_values - left.kv_values)
+        left = self.left({}, (name,))
+        whole = self.whole
+        return (
+            whole.weight_bytes - left.weight_bytes + self.target.cache_bytes(whole.kv_values - left.kv_values)
+        )
 
 
 class Narrowing:
@@ -59,12 +62,20 @@ class Narrowing:
     ranked: the groups that may be narrowed, ranked on the whole model; sensitivity: as `SpreadContext` has it, empty for one width for all blocks.
     """
 
-    def __init__(self, budget: Budget, ranked: Mapping[str, Ranked], sensitivity: Mapping[str, float]) -> None:
-        self._budget, self._ranked, self._sensitivity = budget, ranked, sensitivity
+    def __init__(
+        self, budget: Budget, ranked: Mapping[str, Ranked], sensitivity: Mapping[str, float]
+    ) -> None:
+        self._budget = budget
+        self._ranked = ranked
+        self._sensitivity = sensitivity
 
     def only(self, kinds: Sequence[str]) -> Narrowing:
         """Return one that narrows groups of these kinds alone."""
-        return Narrowing(self._budget, {name: one for name, one in self._ranked.items() if one.group.kind in kinds}, self._sensitivity)
+        return Narrowing(
+            self._budget,
+            {name: one for name, one in self._ranked.items() if one.group.kind in kinds},
+            self._sensitivity,
+        )
 
     def __call__(self, drop: Sequence[str]) -> dict[str, tuple[int, ...]]:
         """Return what to keep beside `drop`; raises TargetError if that cannot be enough, UsageError if nothing can be narrowed."""
@@ -73,7 +84,9 @@ class Narrowing:
             raise UsageError("nothing is left to narrow")
         curves = {name: one.curve for name, one in ranked.items()}
         most = parameters_gone(curves, {name: curve.cuts[-1] for name, curve in curves.items()})
-        highest = most / sum(curve.size * curve.price for curve in curves.values()) if self._sensitivity else 1.0
+        highest = (
+            most / sum(curve.size * curve.price for curve in curves.values()) if self._sensitivity else 1.0
+        )
         cuts = meet(
             self._budget.target,
             curves,
@@ -93,7 +106,11 @@ class Narrowing:
         blocks = self._budget.graph.blocks
         gone = {f"{block.index}.{part}" for block in blocks for part in dropped_halves(block, drop)}
         # What has no width that may stay, such as heads that must not be fewer, stays whole.
-        return {name: one for name, one in self._ranked.items() if f"{name.partition('.')[0]}.{one.group.half}" not in gone and one.curve.cuts}
+        return {
+            name: one
+            for name, one in self._ranked.items()
+            if f"{name.partition('.')[0]}.{one.group.half}" not in gone and one.curve.cuts
+        }
 
     def _spread(self, curves: Mapping[str, Curve]) -> Callable[[float], dict[str, int]]:
         context = SpreadContext(sensitivity=self._sensitivity)
@@ -108,7 +125,9 @@ def narrowed(narrowings: Mapping[str, Narrowing]) -> Iterator[Candidate]:
             yield Candidate(f"width {name}", keep)
 
 
-def shallower(budget: Budget, narrowings: Mapping[str, Narrowing], name: str, order: Sequence[str]) -> Iterator[Candidate]:
+def shallower(
+    budget: Budget, narrowings: Mapping[str, Narrowing], name: str, order: Sequence[str]
+) -> Iterator[Candidate]:
     """Yield what meets the budget by dropping all of `order`, or the start of it and width.
 
     order: halves or blocks, least missed first, that are enough or all there are; name: what they are called.
@@ -133,12 +152,22 @@ def distinct(candidates: Iterable[Candidate]) -> list[Candidate]:
     return found
 
 
-def unreachable(budget: Budget, narrowings: Mapping[str, Narrowing], orders: Mapping[str, Sequence[str]]) -> TargetError:
+def unreachable(
+    budget: Budget, narrowings: Mapping[str, Narrowing], orders: Mapping[str, Sequence[str]]
+) -> TargetError:
     """Return the error that names the nearest target that something here can reach."""
-    ways = [(narrowing.most(drop), drop) for narrowing in narrowings.values() for drop in ((), *orders.values())] + [({}, drop) for drop in orders.values()]
-    least = min((budget.left(keep, drop) for keep, drop in ways), key=lambda left: left.weight_bytes + budget.target.cache_bytes(left.kv_values))
+    ways = [
+        (narrowing.most(drop), drop) for narrowing in narrowings.values() for drop in ((), *orders.values())
+    ] + [({}, drop) for drop in orders.values()]
+    least = min(
+        (budget.left(keep, drop) for keep, drop in ways),
+        key=lambda left: left.weight_bytes + budget.target.cache_bytes(left.kv_values),
+    )
     near = budget.target.nearest(least, budget.whole)
-    return TargetError(f"{budget.target} is out of reach with these --units, --protect, --layers and --align: the nearest is {near}")
+    return TargetError(
+        f"{budget.target} is out of reach with these --units, --protect, --layers and --align: the nearest is"
+        f" {near}"
+    )
 
 
 def _count(budget: Budget, order: Sequence[str], share: float) -> int:

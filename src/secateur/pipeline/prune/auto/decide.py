@@ -20,7 +20,15 @@ from secateur.criteria.depth import DEPTH_CRITERIA
 from secateur.model.families import FAMILIES
 from secateur.model.handle import Opened
 from secateur.model.written.pruned_config import is_stock
-from secateur.pipeline.prune.auto.candidates import Budget, Candidate, Narrowing, distinct, narrowed, shallower, unreachable
+from secateur.pipeline.prune.auto.candidates import (
+    Budget,
+    Candidate,
+    Narrowing,
+    distinct,
+    narrowed,
+    shallower,
+    unreachable,
+)
 from secateur.pipeline.prune.auto.plan_divergence import Rehearsal
 from secateur.pipeline.prune.depth.block_ablation import passing
 from secateur.pipeline.prune.depth.gap_repair import SEAM
@@ -66,16 +74,29 @@ class Auto:
     def check(self) -> None:
         """Raise UsageError for options that cannot work, or not together, with any model."""
         if not self.units or set(self.units) - set(UNITS):
-            raise UsageError(f"--method auto narrows {' and '.join(UNITS)}, not --units {','.join(self.units)}: use --method width for others")
+            raise UsageError(
+                f"--method auto narrows {' and '.join(UNITS)}, not --units {','.join(self.units)}: use"
+                " --method width for others"
+            )
         if self.repair not in (None, "none"):
-            raise UsageError(f"--method auto chooses the repair by itself: leave out --repair {self.repair}, or use none")
+            raise UsageError(
+                f"--method auto chooses the repair by itself: leave out --repair {self.repair}, or use none"
+            )
         if self.uniform and (self.protect or self.layers):
-            raise UsageError("--uniform narrows every block alike: leave out --protect and --layers, or --uniform")
+            raise UsageError(
+                "--uniform narrows every block alike: leave out --protect and --layers, or --uniform"
+            )
 
     def repair_of(self, graph: Graph, candidate: Candidate) -> dict[str, str]:
         """Return, as a plan records it, how what stays answers for what goes; norms behind a half keep it from answering for a gap."""
         seam = candidate.drop and len(FAMILIES[graph.family].ffn_norms) == 1
-        return {"repair": self.repair or "+".join([*(["lsq"] if candidate.keep else []), *([SEAM] if seam else [])]) or "none"}
+        return {
+            "repair": (
+                self.repair
+                or "+".join([*(["lsq"] if candidate.keep else []), *([SEAM] if seam else [])])
+                or "none"
+            )
+        }
 
     def made_by(self) -> dict[str, str]:
         """Return what a plan records of it."""
@@ -98,25 +119,49 @@ def decide_auto(model: Opened, auto: Auto, calibration: Calibration, seed: int, 
     reach, TextError if the calibration text is too short.
     """
     auto.check()
-    budget = Budget(model.graph, Target.parse([auto.target]), storage_type(auto.dtype, model.graph.tensors).itemsize)
+    budget = Budget(
+        model.graph, Target.parse([auto.target]), storage_type(auto.dtype, model.graph.tensors).itemsize
+    )
     if budget.met({}, ()):
-        raise UsageError(f"the model meets {budget.target} as it is ({budget.whole.parameters:,} parameters): there is nothing to cut")
+        raise UsageError(
+            f"the model meets {budget.target} as it is ({budget.whole.parameters:,} parameters): there is"
+            " nothing to cut"
+        )
     groups, halves = _free(model.graph, auto)
     tokens = calibration_tokens(model, calibration, seed)
     if len(tokens) < 2:
-        raise UsageError("--samples 1: one part of the text finds candidates and the rest judges them, so at least 2 windows are needed")
+        raise UsageError(
+            "--samples 1: one part of the text finds candidates and the rest judges them, so at least 2"
+            " windows are needed"
+        )
     seen = tokens[: -min(HELD_OUT, len(tokens) // 2)]
-    narrowings, orders = _narrowings(model, auto, budget, groups, seen, seed, progress), _orders(model, auto, budget, halves, seen)
+    narrowings = _narrowings(model, auto, budget, groups, seen, seed, progress)
+    orders = _orders(model, auto, budget, halves, seen)
     mixed = (one for name, order in orders.items() for one in shallower(budget, narrowings, name, order))
     candidates = distinct([*narrowed(narrowings), *mixed])
     if not candidates:
         raise unreachable(budget, narrowings, orders)
-    made_by = auto.made_by() | {"seed": str(seed), "secateur": version("secateur")} | dict(provenance(calibration, tokens))
-    plans = {one.name: Plan(model=model.digest, keep=one.keep, drop=one.drop, made_by=made_by | auto.repair_of(model.graph, one)) for one in candidates}
+    made_by = (
+        auto.made_by()
+        | {"seed": str(seed), "secateur": version("secateur")}
+        | dict(provenance(calibration, tokens))
+    )
+    plans = {
+        one.name: Plan(
+            model=model.digest,
+            keep=one.keep,
+            drop=one.drop,
+            made_by=made_by | auto.repair_of(model.graph, one),
+        )
+        for one in candidates
+    }
     if auto.uniform:
         plans = {name: plan for name, plan in plans.items() if is_stock(model, plan)}
     if not plans:
-        raise UsageError(f"nothing that transformers' own classes load meets {budget.target}: change --align or --units, or leave out --uniform")
+        raise UsageError(
+            f"nothing that transformers' own classes load meets {budget.target}: change --align or --units,"
+            " or leave out --uniform"
+        )
     held_out = joined(tokens[len(seen) :], min(LONG, model.source.config["max_position_embeddings"]))
     return _best(plans, Rehearsal(model, seen[:FIT], held_out, seed), progress)
 
@@ -145,11 +190,18 @@ def _free(graph: Graph, auto: Auto) -> tuple[list[Group], list[str]]:
     spared: set[str] = set()
     for rule in (part.strip() for text in auto.protect for part in text.split(",")):
         spared |= _spared(graph, rule)
-    own = [(group, f"{block.index}.{group.half}") for block in graph.blocks for group in block.groups if block.index in layers]
+    own = [
+        (group, f"{block.index}.{group.half}")
+        for block in graph.blocks
+        for group in block.groups
+        if block.index in layers
+    ]
     spared |= {half for group, half in own if group.name in spared}
     groups = [group for group, half in own if group.kind in auto.units and not {group.name, half} & spared]
     inner = [block.index for block in graph.blocks[1:-1] if block.index in layers]
-    halves = [name for index in inner for part in ("attn", "ffn") if (name := f"{index}.{part}") not in spared]
+    halves = [
+        name for index in inner for part in ("attn", "ffn") if (name := f"{index}.{part}") not in spared
+    ]
     if not groups and not halves:
         raise UsageError("--protect and --layers leave nothing to cut")
     return groups, halves
@@ -167,7 +219,15 @@ def _spared(graph: Graph, rule: str) -> frozenset[str]:
         return found
 
 
-def _narrowings(model: Opened, auto: Auto, budget: Budget, groups: list[Group], tokens: Tensor, seed: int, progress: Progress) -> dict[str, Narrowing]:
+def _narrowings(
+    model: Opened,
+    auto: Auto,
+    budget: Budget,
+    groups: list[Group],
+    tokens: Tensor,
+    seed: int,
+    progress: Progress,
+) -> dict[str, Narrowing]:
     """Rank the units once, and return the ways to narrow, by name: FFNs alone, and all kinds together."""
     if not groups:
         return {}
@@ -177,20 +237,34 @@ def _narrowings(model: Opened, auto: Auto, budget: Budget, groups: list[Group], 
     weighed = {} if auto.uniform else Probe(model.stream(), ranked, tokens).sensitivity(progress)
     whole = Narrowing(budget, ranked, weighed)
     check_cuts({name: one.curve for name, one in ranked.items()})
-    ways = dict.fromkeys(tuple(kind for kind in UNITS if kind in kinds) for kinds in (("ffn",), auto.units) if set(kinds) <= set(auto.units))
-    return {",".join(kinds): whole.only(kinds) for kinds in ways if any(group.kind in kinds for group in groups)}
+    ways = dict.fromkeys(
+        tuple(kind for kind in UNITS if kind in kinds)
+        for kinds in (("ffn",), auto.units)
+        if set(kinds) <= set(auto.units)
+    )
+    return {
+        ",".join(kinds): whole.only(kinds) for kinds in ways if any(group.kind in kinds for group in groups)
+    }
 
 
-def _orders(model: Opened, auto: Auto, budget: Budget, halves: list[str], tokens: Tensor) -> dict[str, tuple[str, ...]]:
+def _orders(
+    model: Opened, auto: Auto, budget: Budget, halves: list[str], tokens: Tensor
+) -> dict[str, tuple[str, ...]]:
     """Return what goes by depth, least missed first, until the budget is met or nothing is left: blocks and, unless all must stay alike, halves."""
-    whole = [index for name in halves if name.endswith(".attn") and f"{(index := name.partition('.')[0])}.ffn" in halves]
+    whole = [
+        index
+        for name in halves
+        if name.endswith(".attn") and f"{(index := name.partition('.')[0])}.ffn" in halves
+    ]
     ways = {"blocks": whole} | ({} if auto.uniform else {"halves": halves})
     found: dict[str, tuple[str, ...]] = {}
     with arithmetic("bfloat16"):
         states, seams = passing(model.stream(), tokens[: max(1, SEARCHED // tokens.shape[1])], last=False)
         for way, names in ways.items():
             if prices := {name: price for name in names if (price := budget.price(name)) > 0}:
-                found[way] = in_order(_goes(budget, prices), DEPTH_CRITERIA["influence"].function, states, seams).drop
+                found[way] = in_order(
+                    _goes(budget, prices), DEPTH_CRITERIA["influence"].function, states, seams
+                ).drop
     return found
 
 

@@ -28,7 +28,10 @@ class Rehearsal:
     """
 
     def __init__(self, model: Opened, fit: Tensor, held_out: Tensor, seed: int) -> None:
-        self._model, self._fit, self._held_out, self._seed = model, fit, held_out, seed
+        self._model = model
+        self._fit = fit
+        self._held_out = held_out
+        self._seed = seed
         count = held_out.numel()
         self._places = torch.linspace(0, count - 1, min(POSITIONS, count)).long()
         self._dense = self._finals(Plan(model=model.digest))
@@ -37,12 +40,19 @@ class Rehearsal:
         """Return the mean divergence, nats per token, of the model that `plan`, which neither merges nor prunes weights, makes."""
         finals = self._finals(plan)
         with arithmetic("bfloat16"):
-            (cost,) = predicted(self._model.stream(), DEPTH_CRITERIA["kl"].function, self._dense, [finals], self._held_out.flatten()[self._places])
+            (cost,) = predicted(
+                self._model.stream(),
+                DEPTH_CRITERIA["kl"].function,
+                self._dense,
+                [finals],
+                self._held_out.flatten()[self._places],
+            )
         return max(cost, 0.0)
 
     def _finals(self, plan: Plan) -> Tensor:
         """Return the last states at the places compared, `[positions, hidden_size]`."""
-        stream, repair = self._model.stream(), unit_repair_of(plan)
+        stream = self._model.stream()
+        repair = unit_repair_of(plan)
         closing = gaps(self._model.graph, plan.drop) if closes_gaps(plan) else {}
         fit = HiddenStates(stream, self._fit) if repair.needs or closing else None
         seen = HiddenStates(stream, self._held_out)
@@ -57,7 +67,14 @@ class Rehearsal:
                             with without(live, [other]):
                                 self._carve(live, part, fit or seen, plan)
                                 if fit and (gap := closing.get((block.index, part))):
-                                    close_gap(live, part, fit, self._model.stream(), gap, inputs_kept(live, plan.keep))
+                                    close_gap(
+                                        live,
+                                        part,
+                                        fit,
+                                        self._model.stream(),
+                                        gap,
+                                        inputs_kept(live, plan.keep),
+                                    )
                                 for states in (fit, seen) if fit else (seen,):
                                     states.advance(live)
         return torch.cat([batch.flatten(0, 1) for batch in seen.batches()])[self._places]

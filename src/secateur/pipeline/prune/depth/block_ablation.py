@@ -41,9 +41,20 @@ class Outcomes:
     """
 
     def __init__(
-        self, stream: LayerStream, blocks: Sequence[Block], tokens: Tensor, criterion: DepthCriterion, *, merged: Merged | None = None, last: bool = False
+        self,
+        stream: LayerStream,
+        blocks: Sequence[Block],
+        tokens: Tensor,
+        criterion: DepthCriterion,
+        *,
+        merged: Merged | None = None,
+        last: bool = False,
     ) -> None:
-        self._stream, self._blocks, self._criterion, self._merged, self._last = stream, blocks, criterion, merged, last
+        self._stream = stream
+        self._blocks = blocks
+        self._criterion = criterion
+        self._merged = merged
+        self._last = last
         (self._embedded,) = stream.embed([tokens])
         self._step = max(1, BATCH_TOKENS // tokens.shape[1])
         # The last position of a window is followed by nothing known.
@@ -70,7 +81,9 @@ class Outcomes:
             states = self._advanced(block.index, states, list(dict.fromkeys(paths)))
         return [states[path].flatten(0, 1)[self._places] for path in paths]
 
-    def _advanced(self, index: int, states: Mapping[Path, Tensor], paths: Sequence[Path]) -> dict[Path, Tensor]:
+    def _advanced(
+        self, index: int, states: Mapping[Path, Tensor], paths: Sequence[Path]
+    ) -> dict[Path, Tensor]:
         found = {path: states[path[:-1]] for path in paths}
         running = [path for path in paths if len(path[-1][0]) < 2]
         for taken in dict.fromkeys(path[-1][1] for path in running):
@@ -95,25 +108,33 @@ class Outcomes:
         return predicted(self._stream, self._criterion, self._dense, finals, self._targets)
 
 
-def predicted(stream: LayerStream, criterion: DepthCriterion, dense: Tensor, finals: Sequence[Tensor], targets: Tensor) -> list[float]:
+def predicted(
+    stream: LayerStream, criterion: DepthCriterion, dense: Tensor, finals: Sequence[Tensor], targets: Tensor
+) -> list[float]:
     """Return, for each of several models, the mean cost of what it predicts beside what the whole one predicts.
 
     dense, finals: last states `[positions, hidden_size]`; targets: the token that follows each. Logits are compared as they come: those
     of one position, of the whole model and of every other, next to each other.
     """
-    rows, models = torch.stack([dense, *finals], 1).flatten(0, 1), len(finals) + 1
-    totals, start = torch.zeros(len(finals), dtype=torch.float64), 0
+    rows = torch.stack([dense, *finals], 1).flatten(0, 1)
+    models = len(finals) + 1
+    totals = torch.zeros(len(finals), dtype=torch.float64)
+    start = 0
     pending: Tensor | None = None
     for logits in stream.logits(rows):
         pending = logits if pending is None else torch.cat([pending, logits])
         count = len(pending) // models
         whole, *others = pending[: count * models].view(count, models, -1).unbind(1)
-        following, pending, start = targets[start : start + count], pending[count * models :], start + count
+        following = targets[start : start + count]
+        pending = pending[count * models :]
+        start = start + count
         totals += torch.stack([criterion(whole, other, following).double().sum() for other in others])
     return (totals / len(targets)).tolist()
 
 
-def passing(stream: LayerStream, tokens: Tensor, *, last: bool) -> tuple[list[Tensor], Callable[[int, str], tuple[int, int]]]:
+def passing(
+    stream: LayerStream, tokens: Tensor, *, last: bool
+) -> tuple[list[Tensor], Callable[[int, str], tuple[int, int]]]:
     """Return states `[positions, hidden_size]` at every seam of the whole model: before block 0, between its halves, and so on.
 
     last: of the last position of each window; otherwise of some spread over the windows. The second result says at which

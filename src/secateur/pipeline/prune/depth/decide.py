@@ -59,25 +59,39 @@ class Depth:
     def check(self) -> None:
         """Raise UsageError for options that cannot work, or not together, with any model."""
         if sum(given is not None for given in (self.drop_layers, self.ratio, self.target)) != 1:
-            raise UsageError("say how much depth goes: one of --drop-layers 8, --ratio 0.25 and --target params=80%")
+            raise UsageError(
+                "say how much depth goes: one of --drop-layers 8, --ratio 0.25 and --target params=80%"
+            )
         if self.ratio is not None and not 0 < self.ratio < 1:
             raise UsageError(f"--ratio {self.ratio} is outside (0, 1)")
         if self.drop_layers is not None and self.drop_layers < 1:
             raise UsageError(f"--drop-layers {self.drop_layers} drops nothing")
         if self.repair is not None and self.repair not in REPAIRS:
-            raise UsageError(f"--method depth knows no repair {self.repair!r}{nearest(self.repair, REPAIRS)}; known: {', '.join(REPAIRS)}")
+            raise UsageError(
+                f"--method depth knows no repair {self.repair!r}{nearest(self.repair, REPAIRS)}; known:"
+                f" {', '.join(REPAIRS)}"
+            )
         if compared_by(self.criterion or CRITERION, halves=self.sub_blocks) == "last" and self.repair == SEAM:
-            raise UsageError("--criterion laco puts the blocks that go into those that stay: leave out --repair seam")
+            raise UsageError(
+                "--criterion laco puts the blocks that go into those that stay: leave out --repair seam"
+            )
 
     def repair_for(self, graph: Graph) -> str:
         """Return the repair; raises UsageError for one that the family cannot have."""
         able = len(FAMILIES[graph.family].ffn_norms) == 1
         if self.repair == SEAM and not able:
-            raise UsageError(f"--repair seam needs halves that end in a linear, and {graph.family} has norms after them: use --repair none")
-        return self.repair or (SEAM if able and compared_by(self.criterion or CRITERION) != "last" else "none")
+            raise UsageError(
+                f"--repair seam needs halves that end in a linear, and {graph.family} has norms after them:"
+                " use --repair none"
+            )
+        return self.repair or (
+            SEAM if able and compared_by(self.criterion or CRITERION) != "last" else "none"
+        )
 
 
-def decide_depth(model: Opened, depth: Depth, calibration: Calibration, seed: int, progress: Progress) -> Plan:
+def decide_depth(
+    model: Opened, depth: Depth, calibration: Calibration, seed: int, progress: Progress
+) -> Plan:
     """Return the plan that drops the blocks, or halves, that the criterion misses least, until the budget is met.
 
     The first and the last block always stay. Raises UsageError for options that cannot work, TargetError naming the nearest
@@ -85,12 +99,15 @@ def decide_depth(model: Opened, depth: Depth, calibration: Calibration, seed: in
     """
     depth.check()
     goes = _Budget(model.graph, depth).goes()
-    repair, name = depth.repair_for(model.graph), depth.criterion or CRITERION
+    repair = depth.repair_for(model.graph)
+    name = depth.criterion or CRITERION
     tokens = calibration_tokens(model, calibration, seed)
     with arithmetic("bfloat16"):
         removal = _search(model, name, goes, tokens, progress)
     said = {
-        "target": depth.target or (f"ratio={depth.ratio:g}" if depth.ratio else f"layers={depth.drop_layers}"),
+        "target": (
+            depth.target or (f"ratio={depth.ratio:g}" if depth.ratio else f"layers={depth.drop_layers}")
+        ),
         "units": "sub-blocks" if depth.sub_blocks else "blocks",
         "depth_criterion": name,
         "repair": repair,
@@ -105,7 +122,8 @@ def decide_depth(model: Opened, depth: Depth, calibration: Calibration, seed: in
 
 
 def _search(model: Opened, name: str, goes: Goes, tokens: Tensor, progress: Progress) -> Removal:
-    criterion, compares = DEPTH_CRITERIA[name].function, compared_by(name)
+    criterion = DEPTH_CRITERIA[name].function
+    compares = compared_by(name)
     blocks = model.graph.blocks
     probe = tokens[: max(1, PROBE_TOKENS // tokens.shape[1])]
     if compares == "block":
@@ -114,7 +132,12 @@ def _search(model: Opened, name: str, goes: Goes, tokens: Tensor, progress: Prog
         return best_span(goes, criterion, *passing(model.stream(), tokens, last=True))
     if compares == "last":
         merged = Merged(model.source, model.graph, {})
-        return one_by_one(goes, Outcomes(ModelStream(merged, model.graph), blocks, probe, criterion, merged=merged, last=True), progress, merging=True)
+        return one_by_one(
+            goes,
+            Outcomes(ModelStream(merged, model.graph), blocks, probe, criterion, merged=merged, last=True),
+            progress,
+            merging=True,
+        )
     return one_by_one(goes, Outcomes(model.stream(), blocks, probe, criterion), progress)
 
 
@@ -122,32 +145,50 @@ class _Budget:
     """What may go, and when enough has gone."""
 
     def __init__(self, graph: Graph, depth: Depth) -> None:
-        self._graph, self._depth = graph, depth
+        self._graph = graph
+        self._depth = depth
         self._bytes_each = storage_type(depth.dtype, graph.tensors).itemsize
-        self._target = Target.parse([depth.target or f"ratio={depth.ratio:.9f}"]) if depth.drop_layers is None else None
+        self._target = (
+            Target.parse([depth.target or f"ratio={depth.ratio:.9f}"]) if depth.drop_layers is None else None
+        )
         self._whole = self._size(())
-        self._context = max((limit.context for limit in self._target.limits), default=0) if self._target else 0
+        self._context = (
+            max((limit.context for limit in self._target.limits), default=0) if self._target else 0
+        )
 
     def goes(self) -> Goes:
         """Return the candidates; raises UsageError if nothing has to go or may go, TargetError if not enough can."""
         prices = {name: price for name in self._names() if (price := self._price(name)) > 0}
         if not prices:
-            raise UsageError("--protect and --layers leave nothing to drop: the first and the last block always stay")
+            raise UsageError(
+                "--protect and --layers leave nothing to drop: the first and the last block always stay"
+            )
         if self._enough(()):
-            raise UsageError(f"the model meets {self._target} as it is ({self._whole.parameters:,} parameters): there is nothing to drop")
+            raise UsageError(
+                f"the model meets {self._target} as it is ({self._whole.parameters:,} parameters): there is"
+                " nothing to drop"
+            )
         if not self._enough(tuple(prices)):
             raise self._unreachable(tuple(prices))
         return Goes(prices, self._enough)
 
     def _names(self) -> list[str]:
         """Return what may go: neither the first block, which makes the states all others change, nor the last, which the head reads."""
-        depth, graph = self._depth, self._graph
+        depth = self._depth
+        graph = self._graph
         named = layers_named(graph, depth.layers) if depth.layers else range(len(graph.blocks))
         spared = protected_halves(graph, depth.protect)
         inner = [block for block in graph.blocks[1:-1] if block.index in named]
         if depth.sub_blocks:
-            return [name for block in inner for part in ("attn", "ffn") if (name := f"{block.index}.{part}") not in spared]
-        return [str(block.index) for block in inner if not {f"{block.index}.attn", f"{block.index}.ffn"} & spared]
+            return [
+                name
+                for block in inner
+                for part in ("attn", "ffn")
+                if (name := f"{block.index}.{part}") not in spared
+            ]
+        return [
+            str(block.index) for block in inner if not {f"{block.index}.attn", f"{block.index}.ffn"} & spared
+        ]
 
     def _size(self, drop: Sequence[str]) -> Footprint:
         return footprint(self._graph, {}, drop, self._bytes_each)
@@ -155,7 +196,11 @@ class _Budget:
     def _price(self, name: str) -> int:
         """Return the bytes that go with it: weights and, where a budget counts them, its share of the cache."""
         left = self._size((name,))
-        return self._whole.weight_bytes - left.weight_bytes + (self._whole.kv_values - left.kv_values) * 2 * self._context
+        return (
+            self._whole.weight_bytes
+            - left.weight_bytes
+            + (self._whole.kv_values - left.kv_values) * 2 * self._context
+        )
 
     def _enough(self, drop: Sequence[str]) -> bool:
         left = self._size(drop)
@@ -164,16 +209,22 @@ class _Budget:
         wanted = self._depth.drop_layers or 0
         if not self._depth.sub_blocks:
             return len(drop) >= wanted
-        return (self._whole.block_parameters - left.block_parameters) * len(self._graph.blocks) >= wanted * self._whole.block_parameters
+        return (self._whole.block_parameters - left.block_parameters) * len(
+            self._graph.blocks
+        ) >= wanted * self._whole.block_parameters
 
     def _unreachable(self, most: tuple[str, ...]) -> UsageError | TargetError:
         if self._target is None:
             count = next(index for index in range(len(self._graph.blocks), -1, -1) if self._fits(index, most))
             return UsageError(
-                f"--drop-layers {self._depth.drop_layers}: that much cannot go, at most {count} blocks' worth (the first and the last always stay)"
+                f"--drop-layers {self._depth.drop_layers}: that much cannot go, at most {count} blocks' worth"
+                " (the first and the last always stay)"
             )
         near = self._target.nearest(self._size(most), self._whole)
-        return TargetError(f"{self._target} is out of reach with these --protect, --layers and --sub-blocks: the nearest is {near}")
+        return TargetError(
+            f"{self._target} is out of reach with these --protect, --layers and --sub-blocks: the nearest is"
+            f" {near}"
+        )
 
     def _fits(self, count: int, most: tuple[str, ...]) -> bool:
         if not self._depth.sub_blocks:

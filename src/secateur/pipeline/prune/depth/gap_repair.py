@@ -33,13 +33,24 @@ def gaps(graph: Graph, drop: Collection[str]) -> dict[Half, tuple[Half, ...]]:
     return found
 
 
-def close_gap(live: LiveBlock, part: str, hidden: HiddenStates, whole: LayerStream, gap: Sequence[Half], kept: Mapping[str, Tensor]) -> None:
+def close_gap(
+    live: LiveBlock,
+    part: str,
+    hidden: HiddenStates,
+    whole: LayerStream,
+    gap: Sequence[Half],
+    kept: Mapping[str, Tensor],
+) -> None:
     """Change the last linear of half `part` so that its output comes nearest to what the halves of `gap` would make of it.
 
     live: runs that half only; hidden: its inputs; whole: the model with nothing dropped; kept: inputs of linears that stay,
     where some go. The target is what the gap would make of the pruned model's own states: one more copy of them in memory.
     """
-    (name,) = (linear.tensor for linear in live.block.linears if linear.tensor in live.block.halves[part] and linear.stage == _last_stage(live, part))
+    (name,) = (
+        linear.tensor
+        for linear in live.block.linears
+        if linear.tensor in live.block.halves[part] and linear.stage == _last_stage(live, part)
+    )
     reached = hidden.twin()
     reached.advance(live)
     for index, half in gap:

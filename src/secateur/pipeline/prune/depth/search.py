@@ -28,7 +28,9 @@ class Goes:
     def worth(self, gone: Sequence[str]) -> dict[str, int]:
         """Return what each of the others is worth; what goes beyond the budget earns nothing."""
         left = {name: price for name, price in self.prices.items() if name not in gone}
-        most = min((price for name, price in left.items() if self.enough([*gone, name])), default=max(left.values()))
+        most = min(
+            (price for name, price in left.items() if self.enough([*gone, name])), default=max(left.values())
+        )
         return {name: min(price, most) for name, price in left.items()}
 
     def trimmed(self, drop: Sequence[str]) -> tuple[str, ...]:
@@ -61,15 +63,21 @@ def best_span(goes: Goes, criterion: DepthCriterion, states: Sequence[Tensor], s
     """Return the run of consecutive blocks that costs least among the shortest that are enough; raises UsageError if none is."""
     spans: list[tuple[str, ...]] = []
     for length in range(1, len(goes.prices) + 1):
-        runs = (tuple(str(index) for index in range(int(first), int(first) + length)) for first in goes.prices)
+        runs = (
+            tuple(str(index) for index in range(int(first), int(first) + length)) for first in goes.prices
+        )
         spans = [run for run in runs if all(name in goes.prices for name in run) and goes.enough(run)]
         if spans:
             break
     if not spans:
-        raise UsageError("no run of consecutive blocks is enough with these --protect and --layers: use another --criterion")
+        raise UsageError(
+            "no run of consecutive blocks is enough with these --protect and --layers: use another"
+            " --criterion"
+        )
 
     def cost(run: tuple[str, ...]) -> float:
-        start, end = seams(int(run[0]), "")[0], seams(int(run[-1]), "")[1]
+        start = seams(int(run[0]), "")[0]
+        end = seams(int(run[-1]), "")[1]
         return float(criterion(states[start], states[end], _nothing(states)).mean())
 
     return Removal(min(spans, key=cost))
@@ -88,10 +96,13 @@ def one_by_one(goes: Goes, outcomes: Outcomes, progress: Progress, *, merging: b
     while not goes.enough(gone):
         worth = goes.worth(gone)
         fresh = _sorted(known, base, worth)[:RECHECKED] if known else list(worth)
-        found = dict(zip(fresh, outcomes([removal([*gone, name], merging=merging) for name in fresh]), strict=True))
+        found = dict(
+            zip(fresh, outcomes([removal([*gone, name], merging=merging) for name in fresh]), strict=True)
+        )
         best = _sorted(found, base, worth)[0]
         gone.append(best)
-        known, base = known | found, found[best]
+        known = known | found
+        base = found[best]
         progress.step(f"drop {best}")
         progress.note(f"drop {best}: {base:.4f}")
     return removal(goes.trimmed(gone), merging=merging)

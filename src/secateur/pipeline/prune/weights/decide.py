@@ -44,23 +44,36 @@ class Sparsity:
     rotate: str = ""
 
 
-def decide_sparsity(model: Opened, sparsity: Sparsity, calibration: Calibration, seed: int, progress: Progress) -> Plan:
+def decide_sparsity(
+    model: Opened, sparsity: Sparsity, calibration: Calibration, seed: int, progress: Progress
+) -> Plan:
     """Return the plan that gives every unprotected linear its sparsity.
 
     Raises SecateurError for options that cannot work with this model.
     """
     pattern = Pattern.parse(str(sparsity.sparsity))
-    given, (model, turned) = model, decided(model, sparsity.rotate, calibration, seed, progress)
+    given = model
+    model, turned = decided(model, sparsity.rotate, calibration, seed, progress)
     named = method_named(sparsity.method)
     method = named.replaced(sparsity.criterion, sparsity.repair, sparsity.scope)
     # A pattern is the same everywhere, so there is nothing to spread.
     spread = sparsity.allocation or ("uniform" if pattern.m else named.allocation)
     names = _prunable(model, pattern, sparsity.protect)
-    made_by = {"target": str(pattern), "allocation": spread, "seed": str(seed), "secateur": version("secateur"), **method.as_strings(), **turned}
+    made_by = {
+        "target": str(pattern),
+        "allocation": spread,
+        "seed": str(seed),
+        "secateur": version("secateur"),
+        **method.as_strings(),
+        **turned,
+    }
     if sparsity.protect:
         made_by["protect"] = ",".join(sparsity.protect)
     if pattern.m and spread != "uniform":
-        raise UsageError(f"--allocation {spread} cannot spread the pattern {pattern}, which is the same everywhere: leave it out")
+        raise UsageError(
+            f"--allocation {spread} cannot spread the pattern {pattern}, which is the same everywhere: leave"
+            " it out"
+        )
     ratios = dict.fromkeys(names, pattern.ratio)
     if method.needs or ALLOCATIONS[spread].needs:
         tokens = calibration_tokens(given, calibration, seed)
@@ -81,11 +94,20 @@ def _prunable(model: Opened, pattern: Pattern, protect: Sequence[str]) -> list[s
     return [linear.tensor for linear in linears]
 
 
-def _spread(model: Opened, budget: float, method: Method, spread: str, names: list[str], tokens: Tensor, progress: Progress) -> dict[str, float]:
+def _spread(
+    model: Opened,
+    budget: float,
+    method: Method,
+    spread: str,
+    names: list[str],
+    tokens: Tensor,
+    progress: Progress,
+) -> dict[str, float]:
     """Show the allocation every block of the dense model and return its ratios."""
     entry = ALLOCATIONS[spread]
     allocation = entry.function(budget, method.scorer or CRITERIA["wanda"].function)
-    stream, wanted = model.stream(), frozenset(names)
+    stream = model.stream()
+    wanted = frozenset(names)
     hidden = HiddenStates(stream, tokens)
     progress.start(f"allocate ({spread})", len(stream))
     with arithmetic("bfloat16"):

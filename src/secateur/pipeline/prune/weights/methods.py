@@ -33,7 +33,9 @@ class Method:
     @property
     def needs(self) -> frozenset[str]:
         """Which statistics of `LinearStats` criterion and repair read."""
-        return REPAIRS[self.repair].needs | (CRITERIA[self.criterion].needs if self.criterion else frozenset())
+        return REPAIRS[self.repair].needs | (
+            CRITERIA[self.criterion].needs if self.criterion else frozenset()
+        )
 
     @property
     def scorer(self) -> Scorer | None:
@@ -54,7 +56,9 @@ class Method:
             changed["repair"] = REPAIRS[repair].name
         if scope:
             if scope not in SCOPES:
-                raise UsageError(f"unknown scope {scope!r}{nearest(scope, SCOPES)}; known: {', '.join(SCOPES)}")
+                raise UsageError(
+                    f"unknown scope {scope!r}{nearest(scope, SCOPES)}; known: {', '.join(SCOPES)}"
+                )
             changed["scope"] = SCOPES[scope]
         return replace(self, **changed)
 
@@ -80,11 +84,15 @@ def method_named(name: str) -> Method:
     """Return the method called `name` or `auto`; raises UsageError for an unknown one."""
     wanted = AUTO if name == "auto" else name
     if wanted not in METHODS:
-        raise UsageError(f"unknown method {name!r}{nearest(name, METHODS)}; known: auto, {', '.join(METHODS)}")
+        raise UsageError(
+            f"unknown method {name!r}{nearest(name, METHODS)}; known: auto, {', '.join(METHODS)}"
+        )
     return METHODS[wanted]
 
 
 def method_of(made_by: Mapping[str, str]) -> Method:
     """Return the method a plan was made with; raises UsageError if the plan names none that exists."""
-    criterion, repair, scope = made_by.get("criterion", ""), made_by.get("repair", "none"), made_by.get("scope", "row")
+    criterion = made_by.get("criterion", "")
+    repair = made_by.get("repair", "none")
+    scope = made_by.get("scope", "row")
     return Method(None, "none", "row").replaced(criterion or None, repair, scope)

@@ -92,22 +92,37 @@ class Width:
         if self.ratio is not None and not 0 < self.ratio < 1:
             raise UsageError(f"--ratio {self.ratio} is outside (0, 1)")
         if self.repair not in UNIT_REPAIRS:
-            raise UsageError(f"--repair {self.repair!r} cannot repair a cut of units{nearest(self.repair, UNIT_REPAIRS)}; these can: {', '.join(UNIT_REPAIRS)}")
+            raise UsageError(
+                f"--repair {self.repair!r} cannot repair a cut of units{nearest(self.repair, UNIT_REPAIRS)};"
+                f" these can: {', '.join(UNIT_REPAIRS)}"
+            )
         if self.uniform and SPREADS[self.allocation].name != "uniform":
-            raise UsageError(f"--uniform and --allocation {self.allocation} contradict each other: leave one out")
+            raise UsageError(
+                f"--uniform and --allocation {self.allocation} contradict each other: leave one out"
+            )
         if self.uniform and (self.protect or self.layers):
-            raise UsageError("--uniform narrows every block alike: leave out --protect and --layers, or --uniform")
+            raise UsageError(
+                "--uniform narrows every block alike: leave out --protect and --layers, or --uniform"
+            )
         if self.keep_heads > 1 and not {"kv", "head"} & set(self.units):
-            raise UsageError(f"--keep-heads keeps heads, and --units {','.join(self.units)} cuts none: leave it out")
+            raise UsageError(
+                f"--keep-heads keeps heads, and --units {','.join(self.units)} cuts none: leave it out"
+            )
         if self.allocation == TWO_STAGE and self.kinds != ("ffn",):
-            raise UsageError("--allocation 2ssp cuts FFNs, and drops attention halves by itself: leave out --units")
+            raise UsageError(
+                "--allocation 2ssp cuts FFNs, and drops attention halves by itself: leave out --units"
+            )
         if set(self.units) == {"hidden"} and self.repair in ("bias", "affine"):
-            raise UsageError(f"--repair {self.repair} mends halves that lose neurons or heads, and --units hidden takes none: leave it out")
+            raise UsageError(
+                f"--repair {self.repair} mends halves that lose neurons or heads, and --units hidden takes"
+                " none: leave it out"
+            )
         if "hidden" in self.units and (self.protect or self.layers):
             raise UsageError("--units hidden narrows every block at once: leave out --protect and --layers")
         if "hidden" in self.units and self.allocation != "uniform":
             raise UsageError(
-                f"--allocation {self.allocation} spreads units over blocks, and hidden channels run through all: only uniform can do --units hidden"
+                f"--allocation {self.allocation} spreads units over blocks, and hidden channels run through"
+                " all: only uniform can do --units hidden"
             )
 
     def made_by(self) -> dict[str, str]:
@@ -127,16 +142,21 @@ class Width:
         return {key: value for key, value in said.items() if value}
 
 
-def decide_width(model: Opened, width: Width, calibration: Calibration, seed: int, progress: Progress) -> Plan:
+def decide_width(
+    model: Opened, width: Width, calibration: Calibration, seed: int, progress: Progress
+) -> Plan:
     """Return the plan that keeps, in every block, the units that matter most, as many as the budget allows.
 
     Raises UsageError for options that cannot work, TargetError naming the nearest target if the one asked for is out of
     reach, TextError if the calibration text is too short.
     """
     width.check()
-    given, (model, turned) = model, decided(model, width.rotate, calibration, seed, progress)
+    given = model
+    model, turned = decided(model, width.rotate, calibration, seed, progress)
     made_by = width.made_by() | {"seed": str(seed), "secateur": version("secateur"), **turned}
-    groups, needs, tokens = chosen_groups(model.graph, width), _needs(width), None
+    groups = chosen_groups(model.graph, width)
+    needs = _needs(width)
+    tokens = None
     halves = {group.half for group in groups if group.half}
     stored = prepared(model, width.repair, halves).graph
     if bias := filled(model, width.repair, halves):
@@ -149,22 +169,35 @@ def decide_width(model: Opened, width: Width, calibration: Calibration, seed: in
     cuts = _cuts(model, stored, width, ranked, stages, tokens, seed, progress)
     keep = {name: one.keep(cuts[name]) for name, one in ranked.items() if cuts[name]}
     if not keep and not cuts.get(ATTENTION):
-        first = min((cut / one.curve.size for one in ranked.values() for cut in one.curve.cuts if cut), default=None)
-        raise UsageError("nothing can go: keep fewer heads, or align less" if first is None else f"less than one step would go, which is --ratio {first:.3g}")
+        first = min(
+            (cut / one.curve.size for one in ranked.values() for cut in one.curve.cuts if cut), default=None
+        )
+        raise UsageError(
+            "nothing can go: keep fewer heads, or align less"
+            if first is None
+            else f"less than one step would go, which is --ratio {first:.3g}"
+        )
     drop = stages.chosen(cuts, tokens, progress) if stages and tokens is not None else ()
     plan = Plan(model=model.digest, keep=keep, drop=drop, made_by=made_by)
     if width.uniform and not is_stock(model, plan):
         raise UsageError(
-            "these widths are the same in every block, but transformers' own class takes none such: change --align or --units, or leave out --uniform"
+            "these widths are the same in every block, but transformers' own class takes none such: change"
+            " --align or --units, or leave out --uniform"
         )
     return plan
 
 
 def scorers(width: Width) -> dict[Kind, Scorer]:
     """Return the criterion for each kind of units; hidden channels beside others get their own where theirs cannot score them."""
-    found: dict[Kind, Scorer] = {kind: scorer_for(width.criterion, kind) for kind in width.kinds if kind != "hidden"}
+    found: dict[Kind, Scorer] = {
+        kind: scorer_for(width.criterion, kind) for kind in width.kinds if kind != "hidden"
+    }
     if "hidden" in width.kinds:
-        able = width.criterion is not None and width.criterion in UNIT_CRITERIA and "hidden" in kinds_of(width.criterion)
+        able = (
+            width.criterion is not None
+            and width.criterion in UNIT_CRITERIA
+            and "hidden" in kinds_of(width.criterion)
+        )
         found["hidden"] = scorer_for(width.criterion if able or not found else None, "hidden")
     return found
 
@@ -173,10 +206,16 @@ def chosen_groups(graph: Graph, width: Width) -> list[Group]:
     """Return the groups to narrow; raises UsageError if there are none."""
     spared = protected_groups(graph, width.protect)
     layers = layers_named(graph, width.layers) if width.layers else range(len(graph.blocks))
-    inside = [group for block in graph.blocks if block.index in layers for group in block.groups] + [graph.hidden]
+    inside = [group for block in graph.blocks if block.index in layers for group in block.groups] + [
+        graph.hidden
+    ]
     for kind in width.kinds:
         if all(group.kind != kind for group in inside):
-            hint = ": each query head has its own key-value head, so cut them together with --units kv" if kind == "head" else ""
+            hint = (
+                ": each query head has its own key-value head, so cut them together with --units kv"
+                if kind == "head"
+                else ""
+            )
             raise UsageError(f"--units {kind}: the blocks to narrow have none{hint}")
     found = [group for group in inside if group.kind in width.kinds and group.name not in spared]
     if not found:
@@ -189,9 +228,13 @@ def _needs(width: Width) -> frozenset[str]:
     return own.union(*(scorer.needs for scorer in scorers(width).values()))
 
 
-def rank_units(model: Opened, groups: Sequence[Group], width: Width, tokens: Tensor | None, seed: int, progress: Progress) -> dict[str, Ranked]:
+def rank_units(
+    model: Opened, groups: Sequence[Group], width: Width, tokens: Tensor | None, seed: int, progress: Progress
+) -> dict[str, Ranked]:
     """Show every block of the dense model to a ranking; without `tokens` no state passes through them."""
-    ranking = Ranking(model.graph, groups, scorers(width), errors="errors" in SPREADS[width.allocation].needs, seed=seed)
+    ranking = Ranking(
+        model.graph, groups, scorers(width), errors="errors" in SPREADS[width.allocation].needs, seed=seed
+    )
     stream = model.stream()
     hidden = HiddenStates(stream, torch.zeros(1, 1, dtype=torch.long) if tokens is None else tokens)
     if tokens is not None and ranking.graded:
@@ -208,12 +251,16 @@ def rank_units(model: Opened, groups: Sequence[Group], width: Width, tokens: Ten
                     ranking.look(live, collect_passing(live, ranking.needs(block), hidden, seed))
                     ranking.scale(block, hidden)
             progress.step(f"block {block.index}")
-    return {name: replace(ranked, curve=_bounded(ranked, model.graph, width)) for name, ranked in ranking.results().items()}
+    return {
+        name: replace(ranked, curve=_bounded(ranked, model.graph, width))
+        for name, ranked in ranking.results().items()
+    }
 
 
 def _bounded(ranked: Ranked, graph: Graph, width: Width) -> Curve:
     """Return the curve with what must stay; raises UsageError for more heads than there are."""
-    group, curve = ranked.group, ranked.curve
+    group = ranked.group
+    curve = ranked.curve
     least = 1 if width.allocation == "uniform" else math.ceil(curve.size * (1 - MOST))
     if group.kind in ("ffn", "hidden"):
         return replace(curve, align=width.align, least=least)
@@ -221,22 +268,43 @@ def _bounded(ranked: Ranked, graph: Graph, width: Width) -> Curve:
     if group.kind == "kv" and target:
         # A budget of memory is met sooner by a head that takes its cache with it: what that holds counts as parameters.
         values = 2 * graph.blocks[int(group.name.partition(".")[0])].shape.head_dim
-        curve = replace(curve, price=curve.price + target.cache_bytes(values) // storage_type(width.dtype, graph.tensors).itemsize)
+        curve = replace(
+            curve,
+            price=curve.price
+            + target.cache_bytes(values) // storage_type(width.dtype, graph.tensors).itemsize,
+        )
     if width.keep_heads > group.size:
         raise UsageError(f"--keep-heads {width.keep_heads}: {group.name} has only {group.size}")
     return replace(curve, least=max(least, math.ceil(width.keep_heads * curve.size / group.size)))
 
 
 def _cuts(
-    model: Opened, stored: Graph, width: Width, ranked: Mapping[str, Ranked], stages: TwoStage | None, tokens: Tensor | None, seed: int, progress: Progress
+    model: Opened,
+    stored: Graph,
+    width: Width,
+    ranked: Mapping[str, Ranked],
+    stages: TwoStage | None,
+    tokens: Tensor | None,
+    seed: int,
+    progress: Progress,
 ) -> dict[str, int]:
     """Spread the budget: how many steps of every group go. `stored` has the biases that the repair adds."""
     entry = SPREADS[width.allocation]
     curves = stages.curves if stages else {name: one.curve for name, one in ranked.items()}
     check_cuts(curves)
-    probe = Probe(model.stream(), ranked, tokens) if tokens is not None and entry.needs & {"influence", "sensitivity", "measure"} else None
+    probe = (
+        Probe(model.stream(), ranked, tokens)
+        if tokens is not None and entry.needs & {"influence", "sensitivity", "measure"}
+        else None
+    )
     weighed = probe.sensitivity(progress) if probe and "sensitivity" in entry.needs else {}
-    context = SpreadContext(influence=probe.influence if probe else {}, sensitivity=weighed, measure=probe, seed=seed, progress=progress)
+    context = SpreadContext(
+        influence=probe.influence if probe else {},
+        sensitivity=weighed,
+        measure=probe,
+        seed=seed,
+        progress=progress,
+    )
     bytes_each = storage_type(width.dtype, model.graph.tensors).itemsize
 
     def spread(ratio: float) -> dict[str, int]:
@@ -250,6 +318,8 @@ def _cuts(
     if target is None:
         return spread(width.ratio or 0.0)
     most = parameters_gone(curves, {name: curve.cuts[-1] for name, curve in curves.items()})
-    highest = 1.0 if entry.name == "uniform" else most / sum(curve.size * curve.price for curve in curves.values())
+    highest = (
+        1.0 if entry.name == "uniform" else most / sum(curve.size * curve.price for curve in curves.values())
+    )
     whole = footprint(model.graph, {}, (), bytes_each)
     return meet(target, curves, spread, size, whole=whole, highest=highest, costly="measure" in entry.needs)

@@ -34,7 +34,10 @@ def closes_gaps(plan: Plan) -> bool:
 def repaired(model: Opened, plan: Plan) -> Opened:
     """Return the model with the biases that the repair of a plan fills, zero until then; raises as `prepared` does."""
     halves = {
-        group.half for block in model.graph.blocks for group in block.groups if group.name in plan.keep and group.half not in dropped_halves(block, plan.drop)
+        group.half
+        for block in model.graph.blocks
+        for group in block.groups
+        if group.name in plan.keep and group.half not in dropped_halves(block, plan.drop)
     }
     return prepared(model, unit_repair_of(plan).name, halves)
 
@@ -44,13 +47,17 @@ def prepared(model: Opened, repair: str, halves: Collection[str]) -> Opened:
 
     Raises UsageError if it cannot do without a bias that the family's stock config cannot hold.
     """
-    family, wanted = family_of(model.source.config), bias_for(repair)
+    family = family_of(model.source.config)
+    wanted = bias_for(repair)
     if wanted == "none":
         return model
     for half in sorted(halves):
         if wanted == "must" and not holds_output_bias(family, half):
             module = output_module(family, half)
-            raise UsageError(f"--repair {repair} adds a bias to {module}, which a stock {family.name} config cannot hold: use --repair lsq")
+            raise UsageError(
+                f"--repair {repair} adds a bias to {module}, which a stock {family.name} config cannot hold:"
+                " use --repair lsq"
+            )
     return with_output_biases(model, halves)
 
 

@@ -35,14 +35,25 @@ class TwoStage:
     """
 
     def __init__(self, model: Opened, ranked: Mapping[str, Ranked]) -> None:
-        self._model, self._ranked = model, ranked
+        self._model = model
+        self._ranked = ranked
         own = [block for block in model.graph.blocks if any(group.name in ranked for group in block.groups)]
-        sizes = {tuple(sum(model.graph.tensors[name].numel for name in block.halves[part]) for part in ("ffn", "attn")) for block in own}
+        sizes = {
+            tuple(
+                sum(model.graph.tensors[name].numel for name in block.halves[part])
+                for part in ("ffn", "attn")
+            )
+            for block in own
+        }
         if len(sizes) > 1:
-            raise UsageError("--allocation 2ssp weighs halves of equal blocks, and these differ: take another --allocation")
+            raise UsageError(
+                "--allocation 2ssp weighs halves of equal blocks, and these differ: take another --allocation"
+            )
         ((self._ffn, self._attention),) = sizes
         # The first block makes the states that all others change; the last makes what the head reads.
-        self.candidates = tuple(f"{block.index}.attn" for block in own if 0 < block.index < len(model.graph.blocks) - 1)
+        self.candidates = tuple(
+            f"{block.index}.attn" for block in own if 0 < block.index < len(model.graph.blocks) - 1
+        )
         self._curves = {name: one.curve for name, one in ranked.items()}
         self.curves = self._curves | {ATTENTION: Curve((0.0,) * (len(self.candidates) + 2), self._attention)}
 
@@ -54,7 +65,10 @@ class TwoStage:
         total = sum(curve.size * curve.price for curve in self._curves.values())
         most = parameters_gone(self._curves, {name: curve.cuts[-1] for name, curve in self._curves.items()})
         wanted = ratio * len(self._curves) * (self._ffn + self._attention)
-        count = max(stages(len(self._curves), ratio, self._ffn, self._attention).attention, math.ceil((wanted - most) / self._attention))
+        count = max(
+            stages(len(self._curves), ratio, self._ffn, self._attention).attention,
+            math.ceil((wanted - most) / self._attention),
+        )
         count = min(count, len(self.candidates))
         share = max(wanted - count * self._attention, 0.0) / total
         return SPREADS[NAME].function(self._curves, share, SpreadContext()) | {ATTENTION: count}
@@ -69,8 +83,15 @@ class TwoStage:
             return ()
         with arithmetic("bfloat16"):
             silenced = Silenced(self._model.source, self._model.graph, self._ranked, cuts)
-            outcomes = Outcomes(silenced.stream(), silenced.graph.blocks, tokens[:PROBE_WINDOWS], DEPTH_CRITERIA["loss"].function)
-            goes = Goes(dict.fromkeys(self.candidates, self._attention), lambda drop: len(drop) >= cuts[ATTENTION])
+            outcomes = Outcomes(
+                silenced.stream(),
+                silenced.graph.blocks,
+                tokens[:PROBE_WINDOWS],
+                DEPTH_CRITERIA["loss"].function,
+            )
+            goes = Goes(
+                dict.fromkeys(self.candidates, self._attention), lambda drop: len(drop) >= cuts[ATTENTION]
+            )
             return one_by_one(goes, outcomes, progress).drop
 
 

@@ -30,7 +30,8 @@ class Probe:
     """
 
     def __init__(self, stream: LayerStream, ranked: Mapping[str, Ranked], tokens: Tensor) -> None:
-        self._stream, self._ranked = stream, ranked
+        self._stream = stream
+        self._ranked = ranked
         (self._embedded,) = stream.embed([tokens[: max(1, TOKENS // tokens.shape[1])]])
         count = self._embedded.shape[0] * self._embedded.shape[1]
         self._places = torch.linspace(0, count - 1, min(POSITIONS, count)).long()
@@ -56,7 +57,8 @@ class Probe:
     def _felt(self, names: Sequence[str], progress: Progress) -> dict[str, float]:
         """Measure the sensitivity of some groups, each cut alone, in one pass over the blocks."""
         cuts = {name: max(1, round(len(self._ranked[name].steps) * _SHARE)) for name in names}
-        dense, cut = self._embedded, dict[str, Tensor]()
+        dense = self._embedded
+        cut = dict[str, Tensor]()
         with arithmetic("bfloat16"):
             for index in range(len(self._stream)):
                 with self._stream.open(index) as live:
@@ -69,7 +71,14 @@ class Probe:
                         weight.copy_(whole)
                     dense = live(dense)
                 progress.step(f"block {index}")
-            return {name: self._divergence(self._compared(cut[name])) / error if (error := self._error(name, cuts[name])) > 0 else 0.0 for name in names}
+            return {
+                name: (
+                    self._divergence(self._compared(cut[name])) / error
+                    if (error := self._error(name, cuts[name])) > 0
+                    else 0.0
+                )
+                for name in names
+            }
 
     def _error(self, name: str, cut: int) -> float:
         curve = self._ranked[name].curve
@@ -84,13 +93,18 @@ class Probe:
 
     def _run(self, cuts: Mapping[str, int]) -> tuple[Tensor, dict[str, float]]:
         """Return the last hidden states at the places compared, and how far each group's half turns its input."""
-        states, influence = self._embedded, dict[str, float]()
+        states = self._embedded
+        influence = dict[str, float]()
         with arithmetic("bfloat16"):
             for index in range(len(self._stream)):
                 with self._stream.open(index) as live:
                     silence(live, self._ranked, cuts)
                     states, turned = _halves(live, states)
-                influence |= {group.name: turned[group.half] for group in live.block.groups if group.name in self._ranked}
+                influence |= {
+                    group.name: turned[group.half]
+                    for group in live.block.groups
+                    if group.name in self._ranked
+                }
         return self._compared(states), influence
 
     def _compared(self, states: Tensor) -> Tensor:
@@ -111,7 +125,8 @@ def _halves(live: LiveBlock, states: Tensor) -> tuple[Tensor, dict[str, float]]:
 def silence(live: LiveBlock, ranked: Mapping[str, Ranked], cuts: Mapping[str, int]) -> None:
     """Zero the inputs of each half's last linear that belong to units that have left after so many steps."""
     for group in live.block.groups:
-        gone, output = ranked.get(group.name), group.slices[-1]
+        gone = ranked.get(group.name)
+        output = group.slices[-1]
         for step in gone.steps[: cuts.get(group.name, 0)] if gone else ():
             for unit in step:
                 live.weight(output.tensor)[:, unit * output.block : (unit + 1) * output.block] = 0

@@ -71,8 +71,13 @@ def scorer_for(name: str | None, kind: Kind) -> Scorer:
         return Scorer(name, entry.function, entry.needs)
     if name in CRITERIA and kind != "hidden":
         return Scorer(name, _summed(name), CRITERIA[name].needs)
-    known = sorted({name for name in UNIT_CRITERIA if kind in kinds_of(name)} | ({*CRITERIA, ELIMINATION} if kind != "hidden" else set()))
-    raise UsageError(f"no --criterion {name!r} for {kind} units{nearest(name, known)}; known: {', '.join(known)}")
+    known = sorted(
+        {name for name in UNIT_CRITERIA if kind in kinds_of(name)}
+        | ({*CRITERIA, ELIMINATION} if kind != "hidden" else set())
+    )
+    raise UsageError(
+        f"no --criterion {name!r} for {kind} units{nearest(name, known)}; known: {', '.join(known)}"
+    )
 
 
 def _summed(name: str) -> UnitCriterion:
@@ -85,7 +90,10 @@ def _summed(name: str) -> UnitCriterion:
 
 def price(graph: Graph, group: Group) -> int:
     """Return the parameters that one unit of a group holds."""
-    return sum(part.block * (graph.tensors[part.tensor].numel // graph.tensors[part.tensor].shape[part.dim]) for part in group.slices)
+    return sum(
+        part.block * (graph.tensors[part.tensor].numel // graph.tensors[part.tensor].shape[part.dim])
+        for part in group.slices
+    )
 
 
 class Ranking:
@@ -94,8 +102,19 @@ class Ranking:
     groups: those to rank; scorers: by kind; errors: whether every curve must hold output errors, or summed scores will do.
     """
 
-    def __init__(self, graph: Graph, groups: Iterable[Group], scorers: Mapping[Kind, Scorer], *, errors: bool, seed: int) -> None:
-        self._graph, self._scorers, self._errors, self._seed = graph, scorers, errors, seed
+    def __init__(
+        self,
+        graph: Graph,
+        groups: Iterable[Group],
+        scorers: Mapping[Kind, Scorer],
+        *,
+        errors: bool,
+        seed: int,
+    ) -> None:
+        self._graph = graph
+        self._scorers = scorers
+        self._errors = errors
+        self._seed = seed
         self._wanted = {group.name: group for group in groups}
         self._hidden = next((group for group in self._wanted.values() if group.kind == "hidden"), None)
         self._total = torch.zeros(self._hidden.size if self._hidden else 0, dtype=torch.float64)
@@ -123,7 +142,8 @@ class Ranking:
         found: dict[str, frozenset[str]] = {}
         linears = {linear.tensor for linear in block.linears}
         for group in self._of(block):
-            scorer, last = self._scorers[group.kind], group.slices[-1].tensor
+            scorer = self._scorers[group.kind]
+            last = group.slices[-1].tensor
             read = {last} if scorer.function is None else {part.tensor for part in group.slices} & linears
             asked = dict.fromkeys(read, scorer.needs - {"gradient"})
             if self._errors and group.kind != "hidden":
@@ -143,7 +163,12 @@ class Ranking:
         """Return the groups wanted of a block, and its part of the one that runs through all."""
         found = [group for group in block.groups if group.name in self._wanted]
         if self._hidden:
-            found.append(replace(self._hidden, slices=tuple(part for part in self._hidden.slices if part.tensor in block.tensors)))
+            found.append(
+                replace(
+                    self._hidden,
+                    slices=tuple(part for part in self._hidden.slices if part.tensor in block.tensors),
+                )
+            )
         return found
 
     def scale(self, block: Block, hidden: HiddenStates) -> None:
@@ -151,7 +176,11 @@ class Ranking:
         norm = float(torch.stack([batch.square().sum(-1).median() for batch in hidden.batches()]).median())
         for name in (group.name for group in block.groups if group.name in self._found):
             curve = self._found[name].curve
-            relative = replace(curve, errors=tuple(error / norm for error in curve.errors), unanswered=tuple(error / norm for error in curve.unanswered))
+            relative = replace(
+                curve,
+                errors=tuple(error / norm for error in curve.errors),
+                unanswered=tuple(error / norm for error in curve.unanswered),
+            )
             self._found[name] = replace(self._found[name], curve=relative)
 
     def results(self) -> dict[str, Ranked]:
@@ -171,7 +200,9 @@ class Ranking:
         if not self._errors:
             return ranked
         output = group.slices[-1]
-        errors = _errors_of_leaving(live.weight(output.tensor), stats[output.tensor], ranked.steps, output.block)
+        errors = _errors_of_leaving(
+            live.weight(output.tensor), stats[output.tensor], ranked.steps, output.block
+        )
         return replace(ranked, curve=replace(ranked.curve, errors=errors))
 
     def _by_elimination(self, group: Group, live: LiveBlock, stats: LinearStats) -> Ranked:
@@ -182,8 +213,12 @@ class Ranking:
         added = list(accumulate((after - before for before, after in pairwise(found.errors[:-1])), max))
         scores = (*added, added[-1] if added else 0.0)
         steps = tuple((unit,) for unit in found.order)
-        unanswered = _errors_of_leaving(live.weight(output.tensor), stats, steps, output.block) if self._errors else ()
-        return Ranked(group, steps, Curve(found.errors, price(self._graph, group), scores, unanswered=unanswered))
+        unanswered = (
+            _errors_of_leaving(live.weight(output.tensor), stats, steps, output.block) if self._errors else ()
+        )
+        return Ranked(
+            group, steps, Curve(found.errors, price(self._graph, group), scores, unanswered=unanswered)
+        )
 
     def _by_scores(self, group: Group, scores: Tensor, alike: int) -> Ranked:
         """Rank by ascending score; `alike` equal parts of the group lose one unit each in every step."""
@@ -191,12 +226,20 @@ class Ranking:
         order = parts.argsort(dim=1, stable=True) + torch.arange(alike)[:, None] * parts.shape[1]
         steps = tuple(tuple(step) for step in order.T.tolist())
         each = scores[order].mean(0).tolist()
-        return Ranked(group, steps, Curve(tuple(accumulate(each, initial=0.0)), price(self._graph, group) * alike, tuple(each)))
+        return Ranked(
+            group,
+            steps,
+            Curve(tuple(accumulate(each, initial=0.0)), price(self._graph, group) * alike, tuple(each)),
+        )
 
     def _scores(self, group: Group, live: LiveBlock, stats: Mapping[str, LinearStats]) -> Tensor:
-        return self._graded[group.name] if group.name in self._graded else self._viewed(group, live, stats, {})
+        return (
+            self._graded[group.name] if group.name in self._graded else self._viewed(group, live, stats, {})
+        )
 
-    def _viewed(self, group: Group, live: LiveBlock, stats: Mapping[str, LinearStats], gradients: Mapping[str, Tensor]) -> Tensor:
+    def _viewed(
+        self, group: Group, live: LiveBlock, stats: Mapping[str, LinearStats], gradients: Mapping[str, Tensor]
+    ) -> Tensor:
         weights = {part.tensor: live.weight(part.tensor) for part in group.slices}
         with arithmetic("float32"):
             return self._scorers[group.kind].score(UnitView(group, weights, stats, gradients, self._seed))
@@ -205,7 +248,9 @@ class Ranking:
 def _places(ranked: Ranked) -> Tensor:
     """Return each unit's place in the order in which units leave."""
     places = torch.empty(ranked.group.size)
-    places[[unit for step in ranked.steps for unit in step]] = torch.arange(ranked.group.size, dtype=torch.float32)
+    places[[unit for step in ranked.steps for unit in step]] = torch.arange(
+        ranked.group.size, dtype=torch.float32
+    )
     return places
 
 

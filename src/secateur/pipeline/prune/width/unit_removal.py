@@ -14,12 +14,20 @@ from secateur.transform.unit_repair import Cut, UnitRepair
 from secateur_runtime.registry import Entry
 
 
-def carve(live: LiveBlock, hidden: HiddenStates, tensors: Collection[str], keep: Mapping[str, tuple[int, ...]], repair: Entry[UnitRepair], seed: int) -> None:
+def carve(
+    live: LiveBlock,
+    hidden: HiddenStates,
+    tensors: Collection[str],
+    keep: Mapping[str, tuple[int, ...]],
+    repair: Entry[UnitRepair],
+    seed: int,
+) -> None:
     """Zero the inputs of those of `tensors` that end a half which belong to units not in `keep`; `repair` sees `hidden` arrive there."""
     outputs = {group.slices[-1].tensor for group in live.block.groups}.intersection(tensors)
     alive = survivors({name: tuple(live.weight(name).shape) for name in outputs}, live.block.groups, keep)
     for name, (_, kept) in alive.items():
-        weight, bias = live.weight(name), name.removesuffix("weight") + "bias"
+        weight = live.weight(name)
+        bias = name.removesuffix("weight") + "bias"
         (linear,) = (linear for linear in live.block.linears if linear.tensor == name)
         stats = collect(live, [linear], hidden, repair.needs, seed)[name]
         with arithmetic("float32"):
