@@ -1,4 +1,7 @@
-"""Compile the C kernels while the package is built, where there is a compiler; without them they are compiled at first use, or torch stands in."""
+"""Compile the C kernels while the package is built, where there is a compiler.
+
+Without them they are compiled at first use, or torch stands in.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,10 @@ def _builder() -> Any:
 
 
 class BuildKernels(build_py):
-    """`build_py`, and the kernels beside the modules; an editable install compiles at first use, because its sources change."""
+    """`build_py`, and the kernels beside the modules.
+
+    An editable install compiles at first use, because its sources change.
+    """
 
     def run(self) -> None:
         """Build, and never fail for want of a compiler."""

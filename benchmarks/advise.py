@@ -1,10 +1,13 @@
-"""Predicted against measured decode speed of SmolLM2-135M in llama.cpp on this machine: dense and pruned, four types, one thread.
+"""Predicted against measured decode speed of SmolLM2-135M in llama.cpp on this machine.
+
+Dense and pruned, four types, one thread.
 
     python benchmarks/advise.py [--rounds 8] [--jsonl out/advise.jsonl] [--files out/advise [--prepare]]
 
-The predictions know only synthetic models, timed in the same turns as the real ones, as `secateur device` times them: what else the machine
-does falls on all alike. Medians are compared, as `secateur bench` reports them. `--processor-time` counts the time
-that the processor spent on them instead of the time that passed: on an idle machine the same for one thread, on a busy one the only steady figure.
+The predictions know only synthetic models, timed in the same turns as the real ones, as `secateur device`
+times them: what else the machine does falls on all alike. Medians are compared, as `secateur bench` reports
+them. `--processor-time` counts the time that the processor spent on them instead of the time that passed: on
+an idle machine the same for one thread, on a busy one the only steady figure.
 """
 
 from __future__ import annotations
@@ -46,7 +49,10 @@ WITHIN = 0.2
 
 
 class Metered:
-    """A backend whose seconds are those that its process had a processor, prompt left out: a short answer is subtracted from a long one."""
+    """A backend whose seconds are those that its process had a processor, prompt left out.
+
+    A short answer is subtracted from a long one.
+    """
 
     def __init__(self, backend: Isolated, process: int) -> None:
         self.name = backend.name

@@ -33,7 +33,10 @@ class Run:
 
 
 def run(command: list[str]) -> Run:
-    """Run a command that ends by printing one JSON object; raises RuntimeError with its stderr if it fails."""
+    """Run a command that ends by printing one JSON object.
+
+    Raises RuntimeError with its stderr if it fails.
+    """
     print("$", shlex.join(command), file=sys.stderr, flush=True)
     started = time.perf_counter()
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
@@ -93,7 +96,10 @@ def perplexity(model: str | Path, windows: int = 20) -> float:
 def measured(
     names: Iterable[str], kept: Path | None, measure: Callable[[str, Path], dict[str, Any]]
 ) -> dict[str, dict[str, Any]]:
-    """Return what `measure` gives for each name and an empty folder, and what `kept` holds; that is added to, and not measured again."""
+    """Return what `measure` gives for each name and an empty folder, and what `kept` holds.
+
+    That is added to, and not measured again.
+    """
     lines = kept.read_text().splitlines() if kept and kept.exists() else []
     found = {line["name"]: line for line in map(json.loads, lines)}
     for name in names:

@@ -1,8 +1,9 @@
 """What a comparison costs and whether its figures are those of the single verbs.
 
-python benchmarks/compare.py quick      # `--quick` on SmolLM2-135M, its seconds, and `secateur eval` of every folder it wrote
-python benchmarks/compare.py overhead   # the seconds of a comparison beside those of prune, export, eval and bench, one after the other
-python benchmarks/compare.py memory     # four workers on little memory, watched from outside by what the kernel counts
+python benchmarks/compare.py quick      # `--quick` on SmolLM2-135M, its seconds, and `secateur eval` of every
+folder it wrote python benchmarks/compare.py overhead   # the seconds of a comparison beside those of prune,
+export, eval and bench, one after the other python benchmarks/compare.py memory     # four workers on little
+memory, watched from outside by what the kernel counts
 """
 
 from __future__ import annotations

@@ -6,7 +6,8 @@
     python benchmarks/elastic.py speed --ladder ladder.json
     python benchmarks/elastic.py serve --ladder ladder.json --threads 1   # tokens/s of `secateur serve` in torch and in the kernels, in turns
     python benchmarks/elastic.py start --ladder ladder.json --beside OLD/src   # how long `secateur serve` takes to listen, and what the process holds
-                                                          # (in turns with another checkout; without a ladder the first start makes one)
+                                                          # (in turns with another checkout; without a ladder
+                                                          # the first start makes one)
 
 `levels` counts in a memory cgroup of its own where it may make one (v1 or v2).
 """
@@ -71,7 +72,10 @@ def resident(process: int | str = "self") -> int:
 
 @contextmanager
 def counted_group() -> Iterator[Path | None]:
-    """Put this process into a memory cgroup of its own; yield its folder, or None where that is not allowed."""
+    """Put this process into a memory cgroup of its own.
+
+    Yield its folder, or None where that is not allowed.
+    """
     parent = CGROUPS / "memory" if (CGROUPS / "memory").is_dir() else CGROUPS
     group = parent / f"elastic-{os.getpid()}"
     try:
@@ -216,7 +220,10 @@ def len_of(path: Path) -> int:
 
 
 def memory(model: Opened, ladder: Ladder, folder: Path) -> None:
-    """The memory model against what the kernel counts: now (weights and caches) and at most (a prompt is read meanwhile)."""
+    """The memory model against what the kernel counts.
+
+    now (weights and caches) and at most (a prompt is read meanwhile).
+    """
     path = folder / "weights.safetensors"
     counts = MemoryModel(model.graph)
     rows = list[list[str]]()
@@ -348,7 +355,10 @@ STARTS = 3
 def serving(
     model: str, folder: Path, threads: int, *options: str, source: str = ""
 ) -> Iterator[tuple[str, int]]:
-    """Start a server, of the checkout whose sources these are; yield its address, and the number of its process."""
+    """Start a server, of the checkout whose sources these are.
+
+    Yield its address, and the number of its process.
+    """
     command = [
         sys.executable,
         "-m",
@@ -373,7 +383,10 @@ def serving(
 
 
 def started(model: str, ladder: Path | None, threads: int, beside: str) -> None:
-    """Start servers whose weights are not sorted yet, then again those that have them; say what each holds once it listens, and once it has answered."""
+    """Start servers whose weights are not sorted yet, then again those that have them.
+
+    Say what each holds once it listens, and once it has answered.
+    """
     found: dict[tuple[str, ...], list[list[float]]] = {}
     for _ in range(STARTS if ladder else 1):
         for backend, tree in (

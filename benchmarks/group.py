@@ -14,7 +14,10 @@ _NONE_V1 = "-1"
 
 
 class Group:
-    """A control group below that of this process, or at the root where none may be made there; needs the right to make one."""
+    """A control group below that of this process, or at the root where none may be made there.
+
+    Needs the right to make one.
+    """
 
     def __init__(self, name: str) -> None:
         own = dict(line.split(":", 2)[1:] for line in Path("/proc/self/cgroup").read_text().splitlines())
@@ -42,7 +45,10 @@ class Group:
         return int(text) if text.isdecimal() and int(text) < 1 << 60 else None
 
     def set_limit(self, size: int | None) -> bool:
-        """Set the limit; return whether the kernel took it: version 1 refuses one that is below what is held."""
+        """Set the limit; return whether the kernel took it.
+
+        Version 1 refuses one that is below what is held.
+        """
         path = self.path / ("memory.limit_in_bytes" if self.version == 1 else "memory.max")
         try:
             path.write_text(str(size) if size is not None else _NONE_V1 if self.version == 1 else "max")

@@ -2,9 +2,10 @@
 
     python benchmarks/instructions.py --out DIR [--rounds 7] [--threads 1] [--older SRC]
 
-SmolLM2-135M in bf16 and in sparse-bf16 with half of its weights zero, by each instruction set that this processor has: mean KL from the
-float32 model over `--windows` windows of 512 tokens of the test text, and tokens per second of decoding and of prompts, in turns.
-`--older` names the `src` folder of another checkout, whose `avx512bf16` takes part as one more contender.
+SmolLM2-135M in bf16 and in sparse-bf16 with half of its weights zero, by each instruction set that this
+processor has: mean KL from the float32 model over `--windows` windows of 512 tokens of the test text, and
+tokens per second of decoding and of prompts, in turns. `--older` names the `src` folder of another checkout,
+whose `avx512bf16` takes part as one more contender.
 """
 
 from __future__ import annotations

@@ -1,11 +1,15 @@
-"""How fast the C kernels multiply beside dense ones, torch and llama.cpp: one matrix with one input, as in decoding, in turns.
+"""How fast the C kernels multiply beside dense ones, torch and llama.cpp.
 
-    python benchmarks/kernels.py [--side 4096] [--megabytes 640] [--rounds 7] [--threads 1 2] [--large-pages] [--jsonl out/kernels.jsonl]
+One matrix with one input, as in decoding, in turns.
 
-Each contender has as many copies of its weights as take `--megabytes`, and goes through all of them before the next one's turn, so that no
-cache of a core holds any. A server's last-level cache may be shared by many machines: choose a size far beyond what `lscpu` says of it.
-Each round ends with a plain read of as many bytes, by as many threads: the stream that the shares refer to.
-llama.cpp takes part by its own functions for products of vectors, which the library of the package xllamacpp exports.
+    python benchmarks/kernels.py [--side 4096] [--megabytes 640] [--rounds 7] [--threads 1 2] [--large-pages]
+    [--jsonl out/kernels.jsonl]
+
+Each contender has as many copies of its weights as take `--megabytes`, and goes through all of them before
+the next one's turn, so that no cache of a core holds any. A server's last-level cache may be shared by many
+machines: choose a size far beyond what `lscpu` says of it. Each round ends with a plain read of as many
+bytes, by as many threads: the stream that the shares refer to. llama.cpp takes part by its own functions for
+products of vectors, which the library of the package xllamacpp exports.
 """
 
 from __future__ import annotations
@@ -64,7 +68,10 @@ class Job(ctypes.Structure):
 
 @dataclass
 class Contender:
-    """Something that multiplies. products: one for each copy of the weights, called with a pool. nbytes: of one copy."""
+    """Something that multiplies. products: one for each copy of the weights, called with a pool.
+
+    nbytes: of one copy.
+    """
 
     name: str
     baseline: str
@@ -134,7 +141,10 @@ def of_torch(side: int, total: float, copy: Copy) -> Contender:
 def of_llamacpp(
     library: ctypes.CDLL, folder: Path, name: str, side: int, total: float, copy: Copy
 ) -> Contender:
-    """llama.cpp's own product of vectors, row by row, on our pool; its inputs are in its own 8-bit blocks already."""
+    """llama.cpp's own product of vectors, row by row, on our pool.
+
+    Its inputs are in its own 8-bit blocks already.
+    """
     import xllamacpp.xllamacpp as extension
 
     ggml = ctypes.CDLL(extension.__file__)

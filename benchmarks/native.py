@@ -1,8 +1,12 @@
-"""The native backend beside llama.cpp: decode speed in turns, one thread, and the bandwidth of memory in the same turns.
+"""The native backend beside llama.cpp.
 
-`--prepare DIR` writes SmolLM2-135M in every form (minutes), `--run DIR` measures it, and `--large` a Llama of random weights with the widths of TinyLlama-1.1B
-(nothing else should run meanwhile). What is timed does not depend on which weights are zero, so the smaller half or more of each matrix is.
-`--divergence DIR`, after `--prepare DIR`, tells how far predictions are from those of float32; for one row it rounds a model to 8 bits by GPTQ.
+Decode speed in turns, one thread, and the bandwidth of memory in the same turns.
+
+`--prepare DIR` writes SmolLM2-135M in every form (minutes), `--run DIR` measures it, and `--large` a Llama of
+random weights with the widths of TinyLlama-1.1B (nothing else should run meanwhile). What is timed does not
+depend on which weights are zero, so the smaller half or more of each matrix is. `--divergence DIR`, after
+`--prepare DIR`, tells how far predictions are from those of float32; for one row it rounds a model to 8 bits
+by GPTQ.
 """
 
 from __future__ import annotations

@@ -1,11 +1,14 @@
-"""One-shot pruning of SmolLM2-135M against llm-compressor and ModelOpt: same windows, same protocol, interleaved.
+"""One-shot pruning of SmolLM2-135M against llm-compressor and ModelOpt.
+
+Same windows, same protocol, interleaved.
 
     benchmarks/peers/setup.sh
     .cache/peers-venv/bin/python benchmarks/peers/make_inputs.py --out out/peers
     python benchmarks/oneshot.py --peers out/peers [--repeat 2] [--only sparsegpt-50] [--json results.json]
 
-Every cell is its own process. `seconds` is wall time of the whole process (load, prune, save; ours also reloads and
-compares), `peak` its peak resident memory. Perplexities of both sides are measured by `secateur eval`.
+Every cell is its own process. `seconds` is wall time of the whole process (load, prune, save; ours also
+reloads and compares), `peak` its peak resident memory. Perplexities of both sides are measured by `secateur
+eval`.
 """
 
 from __future__ import annotations
@@ -27,7 +30,8 @@ AMOUNT = {
     "70": ("--sparsity", "0.7"),
     "2:4": ("--pattern", "2:4"),
 }
-# The peers calibrate and store in float32. Where nothing answers for a wrong choice, what a method gives hangs on that.
+# The peers calibrate and store in float32. Where nothing answers for a wrong choice, what a method gives
+# hangs on that.
 SAME_ARITHMETIC = {"wanda": ("--dtype", "float32", "--compute", "float32")}
 OURS = [
     "wanda-50",

@@ -45,7 +45,10 @@ BUDGETS = (0.8, 0.6)
 
 
 class Measured:
-    """Losses of sets of steps on one text, kept in a file; states of what sets have in common from the start are computed once."""
+    """Losses of sets of steps on one text, kept in a file.
+
+    States of what sets have in common from the start are computed once.
+    """
 
     def __init__(self, ladder: Ladder, arguments: argparse.Namespace) -> None:
         self._ladder = ladder
@@ -103,7 +106,10 @@ def scenarios(choices: Choices, budget: float) -> list[Observation]:
 
 
 def decided(choices: Choices, seen: Sequence[Observation], network: Path | None) -> dict[str, list[Units]]:
-    """Return what goes in each of the scenarios: by every policy that decides for each, and by the best single plan for all."""
+    """Return what goes in each of the scenarios.
+
+    By every policy that decides for each, and by the best single plan for all.
+    """
     found = {
         name: [policy(one).units for one in seen]
         for name, policy in policies(choices, network).items()

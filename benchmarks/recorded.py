@@ -57,7 +57,10 @@ class Recorded:
 
 @dataclass(frozen=True)
 class Life:
-    """What happened while one cache was open, in order: `units` that were gone from then on, tokens of a `prefill`, the token of a `decode`."""
+    """What happened while one cache was open, in order.
+
+    `units` that were gone from then on, tokens of a `prefill`, the token of a `decode`.
+    """
 
     limit: int
     begun: tuple[str, ...]

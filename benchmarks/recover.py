@@ -1,13 +1,16 @@
-"""What recovery gives back of SmolLM2-135M: perplexity and processor seconds of each method, after closed-form repair.
+"""What recovery gives back of SmolLM2-135M.
+
+Perplexity and processor seconds of each method, after closed-form repair.
 
     python benchmarks/recover.py [--only "FFN -20 %"] [--methods local distill] [--scratch out/recover]
-    python benchmarks/recover.py --only "Wanda 50 %" --methods gradual       # prunes the dense model while it trains
-    python benchmarks/recover.py --only "FFN -20 %" --methods interleaved
-    python benchmarks/recover.py --calib ../shared/data/wikitext-2/wiki.train.part.raw --scratch out/recover-wiki
+    python benchmarks/recover.py --only "Wanda 50 %" --methods gradual       # prunes the dense model while it
+    trains python benchmarks/recover.py --only "FFN -20 %" --methods interleaved
+    python benchmarks/recover.py --calib ../shared/data/wikitext-2/wiki.train.part.raw --scratch
+    out/recover-wiki
 
-Students that `--scratch` already holds are not pruned again; `--calib` is the text that prunes and recovers. The share closed is
-that of the gap in log perplexity between the student, repaired in closed form, and the dense model. Processor seconds are those of
-the whole `secateur recover`, all threads.
+Students that `--scratch` already holds are not pruned again; `--calib` is the text that prunes and recovers.
+The share closed is that of the gap in log perplexity between the student, repaired in closed form, and the
+dense model. Processor seconds are those of the whole `secateur recover`, all threads.
 """
 
 from __future__ import annotations

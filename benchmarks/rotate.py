@@ -2,8 +2,9 @@
 
     python benchmarks/rotate.py [--only "Wanda 50 %"] [--jsonl out/rotate.jsonl] [--windows 20] [--samples 64]
 
-Rows that `--jsonl` already holds are not measured again. Perplexity by the protocol. Seconds are those of the whole process, what is
-learned, pruned, written, reloaded and compared. A rotated model stores its head beside its embedding; `parameters` counts it.
+Rows that `--jsonl` already holds are not measured again. Perplexity by the protocol. Seconds are those of the
+whole process, what is learned, pruned, written, reloaded and compared. A rotated model stores its head beside
+its embedding; `parameters` counts it.
 """
 
 from __future__ import annotations

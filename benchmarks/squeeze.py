@@ -226,7 +226,10 @@ def _address(process: Any, log: Path) -> str:
 
 
 async def _squeeze(group: Group, schedule: list[tuple[float, float]], start: float, seconds: float) -> None:
-    """Move the limit as the schedule says: up at once, down in small steps, each as soon as the kernel takes it."""
+    """Move the limit as the schedule says.
+
+    Up at once, down in small steps, each as soon as the kernel takes it.
+    """
     step = (
         max(target for _, target in schedule) / _SLACK * 0.2 / min(_FALL, seconds * 0.1) * _STEP
         if schedule
@@ -354,7 +357,10 @@ def _fault(
 
 
 def _model(options: argparse.Namespace) -> tuple[Any, Any]:
-    """Return the elastic model that the server has, whole, and its tokenizer; its ladder and its weights are made first if they are not there."""
+    """Return the elastic model that the server has, whole, and its tokenizer.
+
+    Its ladder and its weights are made first if they are not there.
+    """
     parser = argparse.ArgumentParser()
     parser.add_argument("--ladder", type=Path)
     parser.add_argument("--kv", default="f32")

@@ -1,9 +1,11 @@
-"""Structured pruning of SmolLM2-135M: quality, size and speed in llama.cpp of every row, the whole model beside each.
+"""Structured pruning of SmolLM2-135M.
+
+quality, size and speed in llama.cpp of every row, the whole model beside each.
 
     python benchmarks/structured.py [--only "FFN -20 %"] [--jsonl out/structured.jsonl]
 
-Rows that `--jsonl` already holds are not measured again. Perplexity by the protocol; sizes and speeds are those of the Q8_0 file, one
-thread, median of five runs that take turns with the whole model's.
+Rows that `--jsonl` already holds are not measured again. Perplexity by the protocol; sizes and speeds are
+those of the Q8_0 file, one thread, median of five runs that take turns with the whole model's.
 """
 
 from __future__ import annotations

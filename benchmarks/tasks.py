@@ -1,6 +1,7 @@
 """Are scores those of lm-eval's own command, to the last digit, and how long do they take?
 
-Both commands score the same pruned folder in turn, in float32, with the mirror as working directory of lm-eval's.
+Both commands score the same pruned folder in turn, in float32, with the mirror as working directory of
+lm-eval's.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ MIRROR = SHARED / "hub"
 
 
 def timed(command: list[str], folder: Path | None = None) -> tuple[str, float, float]:
-    """Run a command and return what it printed, seconds of wall time and of processor time; raises RuntimeError if it fails."""
+    """Run a command and return what it printed, seconds of wall time and of processor time.
+
+    Raises RuntimeError if it fails.
+    """
     print("$", *command, file=sys.stderr, flush=True)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = time.perf_counter()

@@ -1,9 +1,12 @@
-"""How fast distillation trains beside the shortest loop that does the same: tokens a processor second, in turns.
+"""How fast distillation trains beside the shortest loop that does the same.
+
+Tokens a processor second, in turns.
 
     python benchmarks/training_speed.py [--steps 2] [--rounds 2] [--model smollm2-135m]
 
-Both train every weight of the blocks with AdamW, in bfloat16 operations where the CPU has them, on the same windows and the same 64 kept tokens of a teacher;
-the short loop has no accumulation, schedule, clipping, masks or state. Nothing is written.
+Both train every weight of the blocks with AdamW, in bfloat16 operations where the CPU has them, on the same
+windows and the same 64 kept tokens of a teacher; the short loop has no accumulation, schedule, clipping,
+masks or state. Nothing is written.
 """
 
 from __future__ import annotations

@@ -53,7 +53,10 @@ def smollm2() -> str:
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Maker:
-    """Make a tiny random model folder: `tiny(family, shard_size=None, **config)`; the same call returns the same folder, so copy before changing it."""
+    """Make a tiny random model folder: `tiny(family, shard_size=None, **config)`.
+
+    The same call returns the same folder, so copy before changing it.
+    """
     made: dict[str, Path] = {}
 
     def make(family: str, *, shard_size: str | None = None, **config: Any) -> Path:
@@ -68,7 +71,10 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Maker:
 
 @pytest.fixture(scope="session")
 def tiny_gguf(tiny: Maker, tmp_path_factory: pytest.TempPathFactory) -> Maker:
-    """Make the GGUF file that llama.cpp's converter would make of a tiny model: `tiny_gguf(family, kind="F32", **config)`."""
+    """Make the GGUF file that llama.cpp's converter would make of a tiny model.
+
+    `tiny_gguf(family, kind="F32", **config)`.
+    """
     made: dict[str, Path] = {}
 
     def make(family: str, *, kind: str = "F32", **config: Any) -> Path:
@@ -83,7 +89,10 @@ def tiny_gguf(tiny: Maker, tmp_path_factory: pytest.TempPathFactory) -> Maker:
 
 @pytest.fixture(scope="session")
 def mirror(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A small mirror of the hub for the tasks of lm-eval, which is there or the test is skipped; nothing is cached outside."""
+    """A small mirror of the hub for the tasks of lm-eval, which is there or the test is skipped.
+
+    Nothing is cached outside.
+    """
     pytest.importorskip("lm_eval")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path_factory.mktemp("datasets"))
@@ -93,7 +102,10 @@ def mirror(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(params=ISAS)
 def isa(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Every instruction set that this processor has, chosen for the kernels of this process; afterwards the one asked for by `$SECATEUR_ISA`, or the best."""
+    """Every instruction set that this processor has, chosen for the kernels of this process.
+
+    Afterwards the one asked for by `$SECATEUR_ISA`, or the best.
+    """
     library = kernels()
     if library is None:
         pytest.skip("no C compiler, so no kernels")

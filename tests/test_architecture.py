@@ -1,4 +1,7 @@
-"""The shape of the house, checked on the source itself: who imports whom, how long things are, what may not be written."""
+"""The shape of the house, checked on the source itself.
+
+Who imports whom, how long things are, what may not be written.
+"""
 
 from __future__ import annotations
 
@@ -80,7 +83,10 @@ def length(function: Function) -> int:
 
 
 def imports(module: Module) -> Iterator[tuple[int, str, str]]:
-    """Every import, wherever it stands: line, module, and the name taken from it (empty for a plain import)."""
+    """Every import, wherever it stands.
+
+    line, module, and the name taken from it (empty for a plain import).
+    """
     for node in ast.walk(module.tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -194,7 +200,10 @@ def is_everything(kind: ast.expr | None) -> bool:
 
 
 def may_catch_all(module: Module, tried: ast.Try, handler: ast.ExceptHandler) -> bool:
-    """A handler that cleans up and raises again; or one call of a library that raises bare Exception, marked, with the reason above."""
+    """A handler that cleans up and raises again.
+
+    Or one call of a library that raises bare Exception, marked, with the reason above.
+    """
     last, (above, line) = handler.body[-1], module.text.split("\n")[handler.lineno - 2 : handler.lineno]
     again = isinstance(last, ast.Raise) and last.exc is None
     return again or (len(tried.body) == 1 and "noqa: BLE001" in line and above.lstrip().startswith("# "))

@@ -54,8 +54,8 @@ LOCK = "lock"
 def claimed(folder: Path, out: Path, job: Mapping[str, Any], *, overwrite: bool) -> Iterator[None]:
     """Have the folder of what is unfinished of `out` to oneself, going on where the same job was killed.
 
-    An error removes the folder, a kill or an interrupt leaves it. Raises OutputError where nothing can be written, where another run
-    has it, and where it is of another job (unless `overwrite`).
+    An error removes the folder, a kill or an interrupt leaves it. Raises OutputError where nothing can be
+    written, where another run has it, and where it is of another job (unless `overwrite`).
     """
     with locked(folder, out):
         _claim(folder, job, overwrite=overwrite)

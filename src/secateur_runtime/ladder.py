@@ -18,7 +18,8 @@ VERSION = 1
 class Rung:
     """One step further down.
 
-    unit: what goes: `7.attn` or `12.ffn` (a half of a block), `3.kv:2` (two key-value groups are left), `5.ffn:1152` (1152 neurons are).
+    unit: what goes: `7.attn` or `12.ffn` (a half of a block), `3.kv:2` (two key-value groups are left),
+    `5.ffn:1152` (1152 neurons are).
     loss: mean negative log likelihood on the ranking text at this level, in nats a token.
     weight_bytes: of the whole model at this level.
     kv_values: numbers in the KV cache for each token of a sequence.
@@ -37,9 +38,11 @@ class Ladder:
     """Nested plans of one model: level 0 is the whole model, level `i` has the first `i` rungs applied.
 
     model: digest of the source weights.
-    order: group (`3.kv`, `3.ffn`) -> all its units, those that stay longest first: every level keeps a prefix.
+    order: group (`3.kv`, `3.ffn`) -> all its units, those that stay longest first: every level keeps a
+    prefix.
     whole: level 0, its unit empty.
-    costs: at index `i` the losses measured at level `i`, unit -> loss if it went next; those at 0 are of every unit on its own.
+    costs: at index `i` the losses measured at level `i`, unit -> loss if it went next; those at 0 are of
+    every unit on its own.
     made_by: text, criterion, seed and prices that decided.
     """
 
@@ -69,14 +72,18 @@ class Ladder:
         return self.rungs[level - 1] if level else self.whole
 
     def kept(self, level: int) -> dict[str, int]:
-        """Return how many units of each group a level keeps; 0 where the half is gone. Raises LadderError if there is no such level."""
+        """Return how many units of each group a level keeps; 0 where the half is gone.
+
+        Raises LadderError if there is no such level.
+        """
         self.at(level)
         return self.kept_without([rung.unit for rung in self.rungs[:level]])
 
     def kept_without(self, units: Iterable[str]) -> dict[str, int]:
         """Return how many units of each group are kept once these steps are taken, whichever they are.
 
-        Raises LadderError for a step that this ladder has not, or that cannot be taken without an earlier one.
+        Raises LadderError for a step that this ladder has not, or that cannot be taken without an earlier
+        one.
         """
         wanted = set(units)
         found = {name: len(all_of_it) for name, all_of_it in self.order.items()}
@@ -101,7 +108,8 @@ class Ladder:
     def need(self, level: int, batch: int = 1, tokens: int = 0, kv_bytes: int = 4) -> int:
         """Return bytes of weights and KV cache at a level.
 
-        batch: sequences; tokens: of each, those still to come included; kv_bytes: that a number in the cache takes.
+        batch: sequences; tokens: of each, those still to come included; kv_bytes: that a number in the cache
+        takes.
         """
         rung = self.at(level)
         return rung.weight_bytes + rung.kv_values * kv_bytes * batch * tokens
@@ -132,7 +140,10 @@ class Ladder:
         return "{" + ",\n".join(lines) + "}\n"
 
     def save(self, path: Path, *, overwrite: bool = False) -> None:
-        """Write the ladder so that it exists whole or not at all; raises OutputError if it cannot, or must not be, written."""
+        """Write the ladder so that it exists whole or not at all.
+
+        Raises OutputError if it cannot, or must not be, written.
+        """
         refuse_existing(path, overwrite=overwrite)
         write_text(path, self.to_json())
 

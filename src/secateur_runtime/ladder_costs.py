@@ -1,4 +1,7 @@
-"""What a ladder offers at one moment: for each level and each unit, the bytes it frees and the quality it costs."""
+"""What a ladder offers at one moment.
+
+For each level and each unit, the bytes it frees and the quality it costs.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +22,11 @@ Mask = NDArray[np.bool_]
 class Observation:
     """What a policy sees when it decides.
 
-    batch: sequences at once. tokens: positions that each holds already, its prompt included; remaining: how many more may come.
+    batch: sequences at once. tokens: positions that each holds already, its prompt included; remaining: how
+    many more may come.
     available: bytes that the model may take, for weights, KV cache and activations together.
-    kv_share: share of what it takes now that is KV cache. latency: seconds per token lately, 0 where none is known.
+    kv_share: share of what it takes now that is KV cache. latency: seconds per token lately, 0 where none is
+    known.
     level: of the ladder, at present.
     """
 
@@ -43,7 +48,8 @@ class Observation:
 class Decision:
     """What goes.
 
-    units: names of the ladder's steps that are taken, in its order. level: how many, if they are the first ones; else None.
+    units: names of the ladder's steps that are taken, in its order. level: how many, if they are the first
+    ones; else None.
     need: bytes that the model will take with them gone; it does not fit if that is more than `available`.
     """
 
@@ -56,9 +62,11 @@ class Decision:
 class Choices:
     """The arithmetic of a ladder of `n` steps; level `i` means that the first `i` steps are taken.
 
-    ladder: digest of the ladder. units: what each step takes away, `[n]`. losses: nats per token at each level, `[n + 1]`.
+    ladder: digest of the ladder. units: what each step takes away, `[n]`. losses: nats per token at each
+    level, `[n + 1]`.
     prices: nats per token that a step costs on its own, `[n]`, taken to add up; never negative.
-    weights, cache, flops: at each level, `[n + 1]`: bytes of weights, bytes of KV cache per position, operations per token.
+    weights, cache, flops: at each level, `[n + 1]`: bytes of weights, bytes of KV cache per position,
+    operations per token.
     activations: bytes of the whole model's, for a batch and a number of new tokens in each sequence.
     """
 
@@ -157,7 +165,10 @@ class Choices:
         return Decision(taken, first if mask[:first].all() else None, self.need(mask, seen))
 
     def mask(self, units: Sequence[str]) -> Mask:
-        """Return which steps these are; raises UsageError for one that the ladder has not, or without the ones before it."""
+        """Return which steps these are.
+
+        Raises UsageError for one that the ladder has not, or without the ones before it.
+        """
         place = {unit: index for index, unit in enumerate(self.units)}
         if strange := [unit for unit in units if unit not in place]:
             raise UsageError(f"the ladder has no step {strange[0]!r}")
@@ -178,7 +189,10 @@ class Choices:
         return np.concatenate([[0.0], np.cumsum(self.prices)]), np.maximum.accumulate(self.losses)
 
     def loss(self, mask: Mask) -> float:
-        """Return nats per token without the steps of `mask`: as measured at a level; else the loss of the ladder where prices sum to the same."""
+        """Return nats per token without the steps of `mask`: as measured at a level.
+
+        Else the loss of the ladder where prices sum to the same.
+        """
         count = int(mask.sum())
         if mask[:count].all():
             return float(self.losses[count])
@@ -187,6 +201,9 @@ class Choices:
 
 
 def half_of(unit: str) -> str:
-    """Return the half of a block that a step belongs to: `5.ffn:1152` is of `5.ffn`, `5.kv:2` and `5.attn` are of `5.attn`."""
+    """Return the half of a block that a step belongs to.
+
+    `5.ffn:1152` is of `5.ffn`, `5.kv:2` and `5.attn` are of `5.attn`.
+    """
     block, _, kind = unit.partition(".")
     return f"{block}.{'ffn' if kind.startswith('ffn') else 'attn'}"

@@ -17,7 +17,10 @@ _GROUP_KINDS = ("kv", "ffn")
 
 
 def read_ladder(path: Path) -> Ladder:
-    """Return the ladder in a file; raises LadderError with one line where it is missing, half written or no ladder."""
+    """Return the ladder in a file.
+
+    Raises LadderError with one line where it is missing, half written or no ladder.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:

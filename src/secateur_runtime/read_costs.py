@@ -22,7 +22,8 @@ def choices_of(
 ) -> Choices:
     """Return what a ladder offers.
 
-    kv_bytes: of a number in the cache. activations: bytes of a pass, for a batch and the new tokens of each sequence.
+    kv_bytes: of a number in the cache. activations: bytes of a pass, for a batch and the new tokens of each
+    sequence.
     """
     levels = [ladder.at(level) for level in range(len(ladder))]
     return Choices(
@@ -40,8 +41,9 @@ def choices_of(
 def prices_of(ladder: Ladder) -> Floats:
     """Return what each step costs on its own, nats per token, at least 0.
 
-    Where the ladder was priced (`secateur adapt price`), what the whole model loses without it, less what it loses without the step before it
-    in its half. Otherwise the mean of what the step was measured to add, at all levels where it was.
+    Where the ladder was priced (`secateur adapt price`), what the whole model loses without it, less what it
+    loses without the step before it in its half. Otherwise the mean of what the step was measured to add, at
+    all levels where it was.
     """
     if priced(ladder):
         alone = ladder.costs[0]

@@ -80,7 +80,8 @@ def test_the_kernels_take_what_is_counted(kind: str, tiny: Maker, tmp_path: Path
     assert memory.weights({}) == sum(_stored(tmp_path).values())
     for level in (2, 4, 6):
         change = elastic.set_level(level)
-        # A scale that some units of a group share goes with the last of them, and so do the codes of a chunk of 64.
+        # A scale that some units of a group share goes with the last of them, and so do the codes of a chunk
+        # of 64.
         shared = {"int8": 2, "int4": 16}.get(kind, 0) * model.graph.hidden_size
         assert 0 <= memory.weights({}) - change.freed - memory.weights(ladder.kept(level)) <= shared
         with elastic.open() as cache:

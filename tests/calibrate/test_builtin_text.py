@@ -16,7 +16,8 @@ def test_is_long_clean_and_the_same_twice() -> None:
     text = read_text("builtin")
     assert text == read_text("builtin")
     assert platform.python_version() in text.origin
-    # 64 windows of 512 tokens, at the six characters a token that no tokenizer in use exceeds on English prose
+    # 64 windows of 512 tokens, at the six characters a token that no tokenizer in use exceeds on English
+    # prose
     assert len(text.text) >= 64 * 512 * 6
     assert "::=" not in text.text
     assert ">>>" not in text.text

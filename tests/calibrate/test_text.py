@@ -24,7 +24,10 @@ WORDS = ["a", "b", "c", "d"]
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
-    """One token per word; a model length of 8, so that every longer text is over it; special tokens that must not appear."""
+    """One token per word; a model length of 8, so that every longer text is over it.
+
+    Special tokens that must not appear.
+    """
     vocabulary = {word: index for index, word in enumerate([*WORDS, "[UNK]", "[BOS]"])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -154,7 +157,10 @@ def test_windows_are_the_first_tokens_in_order(words: list[str], length: int, co
 
 
 def byte_level_tokenizer(splitting: bool) -> PreTrainedTokenizerFast:
-    """The kind of tokenizer that real models have, trained on little; `splitting`: whether it splits text into words."""
+    """The kind of tokenizer that real models have, trained on little.
+
+    `splitting`: whether it splits text into words.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=splitting)
     trainer = trainers.BpeTrainer(

@@ -1,4 +1,7 @@
-"""Profiles: those that come along are whole and say where each figure is from; any other file is one or is refused in one line."""
+"""Profiles: those that come along are whole and say where each figure is from.
+
+Any other file is one or is refused in one line.
+"""
 
 from __future__ import annotations
 

@@ -97,7 +97,8 @@ def test_windows_and_blocks_without_positions(family: str, tiny: Maker) -> None:
         build_without_weights(source.config).get_decoder().layers,
     )
     for index, layer in enumerate(layers):
-        # Some classes keep it in the module, where None means that this block sees all, others read it off the config.
+        # Some classes keep it in the module, where None means that this block sees all, others read it off
+        # the config.
         own = getattr(
             layer.self_attn, "sliding_window", getattr(layer.self_attn.config, "sliding_window", None)
         )

@@ -1,4 +1,7 @@
-"""Tokenizers of fewer tokens: the same pieces wherever all of them are left, the same text in any case, and every file of one mind."""
+"""Tokenizers of fewer tokens.
+
+The same pieces wherever all of them are left, the same text in any case, and every file of one mind.
+"""
 
 from __future__ import annotations
 

@@ -30,7 +30,10 @@ def _plan(folder: Path, keep: dict[str, tuple[int, ...]], drop: tuple[str, ...] 
 
 
 def _masked(folder: Path, plan: Plan) -> torch.Tensor:
-    """Logits of the whole transformers model with the plan's units and halves silenced by hand: the independent reference."""
+    """Logits of the whole transformers model with the plan's units and halves silenced by hand.
+
+    The independent reference.
+    """
     whole = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     for name, units in plan.keep.items():
         index, kind = name.split(".")

@@ -45,7 +45,10 @@ def test_the_protocol_gives_the_published_dense_perplexity(smollm2: str, shared:
 def test_two_commands_lead_from_smollm2_to_a_pruned_file_that_llama_cpp_runs(
     smollm2: str, tmp_path: Path
 ) -> None:
-    """What the README promises a newcomer: the export ends well only if llama.cpp predicts what the model predicts."""
+    """What the README promises a newcomer.
+
+    The export ends well only if llama.cpp predicts what the model predicts.
+    """
     folder, file = tmp_path / "narrow", tmp_path / "narrow.gguf"
     _secateur(
         "prune",
@@ -63,7 +66,8 @@ def test_two_commands_lead_from_smollm2_to_a_pruned_file_that_llama_cpp_runs(
     )
     done = _secateur("export", str(folder), "-o", str(file), "--type", "q8_0")
     assert done["verified"]
-    # Which neurons stay hangs on the text, which differs from one Python to the next: 0.005 and 0.012 were seen.
+    # Which neurons stay hangs on the text, which differs from one Python to the next: 0.005 and 0.012 were
+    # seen.
     assert 0 <= done["kl"] < 0.03
     assert file.stat().st_size < 0.9 * 134_515_008 * 34 / 32
     assert verify(str(folder)).stock_difference < 1e-3

@@ -37,7 +37,8 @@ def _drawn(path: Path, width: int, scheme: Any = "light") -> Iterator[tuple[Any,
 
 def test_drawn_sorted_and_silent(written: Path) -> None:
     with _drawn(written, 1280) as (shown, said, asked):
-        # Vega draws a symbol for each row in the first chart, and a cell for each half of each block in the last.
+        # Vega draws a symbol for each row in the first chart, and a cell for each half of each block in the
+        # last.
         assert shown.locator("#quality-size .mark-symbol.role-mark path").count() == len(ROWS)
         assert shown.locator("#removed .mark-rect.role-mark path").count() == 4 * 2 * 2
         shown.get_by_role("button", name="perplexity", exact=True).click()

@@ -25,7 +25,10 @@ def _whole(folder: object) -> Any:
 
 
 def _rows() -> list[Asked]:
-    """Questions with answers that begin alike, two of which differ late, and rows of their own; some longer than a sliding window."""
+    """Questions with answers that begin alike, two of which differ late, and rows of their own.
+
+    Some longer than a sliding window.
+    """
     numbers = random.Random(3)
 
     def tokens(count: int) -> tuple[int, ...]:

@@ -23,7 +23,8 @@ def test_figures_are_those_of_the_ladder() -> None:
 
 
 def test_prices_are_what_steps_add_on_average_and_never_negative() -> None:
-    # 1.attn added 0.06 to the whole model and 0.06 at level 1; 1.ffn was on its own 0.2; 0.kv:1 was only taken
+    # 1.attn added 0.06 to the whole model and 0.06 at level 1; 1.ffn was on its own 0.2; 0.kv:1 was only
+    # taken
     assert choices_of(EXAMPLE).prices == pytest.approx([0.05, 0.06, 0.2, 0.6])
     better = replace(EXAMPLE, costs=({"1.ffn:2": 1.9},))
     assert choices_of(better).prices[0] == 0

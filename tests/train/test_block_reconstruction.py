@@ -1,4 +1,7 @@
-"""Local reconstruction of one block: what least squares would find, masks kept, and changes that help nobody undone."""
+"""Local reconstruction of one block.
+
+What least squares would find, masks kept, and changes that help nobody undone.
+"""
 
 from __future__ import annotations
 
@@ -82,7 +85,10 @@ def test_masked_weights_stay_zero_and_the_others_do_what_weighted_least_squares_
 
 
 def test_with_a_metric_masked_weights_do_what_least_squares_does_that_weighs_directions_by_it() -> None:
-    """Masked rows cannot all be right; with correlated directions, one row's error is answered by another's weights."""
+    """Masked rows cannot all be right.
+
+    With correlated directions, one row's error is answered by another's weights.
+    """
     inputs, targets, _ = _problem()
     mask = torch.rand(5, 6, generator=torch.Generator().manual_seed(1)) > 0.5
     metric = torch.linalg.cholesky(torch.eye(5) + 3 * torch.ones(5, 5))

@@ -1,4 +1,7 @@
-"""Which windows each step reads; what a run learns of them is tested in tests/pipeline/test_recover_whole.py."""
+"""Which windows each step reads.
+
+What a run learns of them is tested in tests/pipeline/test_recover_whole.py.
+"""
 
 from __future__ import annotations
 

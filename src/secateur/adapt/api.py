@@ -29,7 +29,10 @@ def rank(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Ladder:
-    """Return the ladder of a model, saved as `out` if given; raises as `secateur.adapt.ranking.rank.rank` and `open_model` do."""
+    """Return the ladder of a model, saved as `out` if given.
+
+    Raises as `secateur.adapt.ranking.rank.rank` and `open_model` do.
+    """
     ladder, _ = rank_opened(
         open_model(model),
         how,
@@ -54,8 +57,9 @@ def simulate(
 ) -> list[Simulated]:
     """Return how a trace goes under each policy: losses, kills, tokens and decisions.
 
-    ladder: file of `rank`. trace: `steady`, `drift`, `bursts`, or a recorded `.jsonl`. budget: memory of made-up traces as a share of each
-    request's need. device: whose speed, `local` or a profile. Raises LadderError, TraceError and UsageError for what is not right.
+    ladder: file of `rank`. trace: `steady`, `drift`, `bursts`, or a recorded `.jsonl`. budget: memory of
+    made-up traces as a share of each request's need. device: whose speed, `local` or a profile. Raises
+    LadderError, TraceError and UsageError for what is not right.
     """
     import psutil
 
@@ -76,7 +80,10 @@ def train_policy(
     seed: int = 0,
     overwrite: bool = False,
 ) -> Trained:
-    """Train a policy by deep Q-learning and save its network as `out`; raises MissingExtraError without stable-baselines3."""
+    """Train a policy by deep Q-learning and save its network as `out`.
+
+    Raises MissingExtraError without stable-baselines3.
+    """
     refuse_existing(Path(out), overwrite=overwrite)
     require_training()
     trained = train(

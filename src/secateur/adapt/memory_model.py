@@ -1,4 +1,7 @@
-"""What an elastic model takes: weights, keys and values, and what lies between blocks, counted from widths alone."""
+"""What an elastic model takes.
+
+weights, keys and values, and what lies between blocks, counted from widths alone.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +18,17 @@ from secateur_runtime.decoder.prefix_weights import SCRATCH
 from secateur_runtime.decoder.releasable_memory import whole_pages
 
 Kept = Mapping[str, int]
-"""Group (`3.kv`, `3.ffn`) -> units that are kept; 0 where that half of the block is gone; groups not named are whole."""
+"""Group (`3.kv`, `3.ffn`) -> units that are kept; 0 where that half of the block is gone; groups not named
+are whole.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryModel:
     """Counts bytes of a model.
 
-    dtype: of stored matrices (vectors are float32), int8 and int4 for codes with scales; kv: of keys and values.
+    dtype: of stored matrices (vectors are float32), int8 and int4 for codes with scales; kv: of keys and
+    values.
     """
 
     graph: Graph
@@ -70,7 +76,8 @@ class MemoryModel:
         rows = max(batch, min(tokens, CHUNK))
         inner = max(block.shape.intermediate_size for block in graph.blocks)
         heads = max(block.shape.n_heads * block.shape.head_dim for block in graph.blocks)
-        # An FFN holds gate, up, their product and what it made of gate; attention its queries, twice, and what it found, twice.
+        # An FFN holds gate, up, their product and what it made of gate; attention its queries, twice, and
+        # what it found, twice.
         between = rows * (4 * max(inner, heads) + 4 * graph.hidden_size)
         seen = rows * tokens * max(block.shape.n_heads for block in graph.blocks) if tokens else 0
         return 4 * (SCRATCH + between + seen + 2 * batch * graph.vocab_size)
@@ -80,7 +87,10 @@ class MemoryModel:
         return self.weights(kept) + self.cache(kept, batch, tokens) + self.activations(batch, tokens)
 
     def flops(self, kept: Kept) -> int:
-        """Return the operations for one decoded token in all linears, two for each weight; attention to earlier tokens not counted."""
+        """Return the operations for one decoded token in all linears, two for each weight.
+
+        Attention to earlier tokens not counted.
+        """
         head = self.graph.vocab_size * self.graph.hidden_size
         inside = sum(kept.get(group.name, group.size) * self._unit_weights(group) for group in self._groups())
         return 2 * (head + inside)
@@ -121,8 +131,8 @@ class KernelMemory(MemoryModel):
         inner = max(block.shape.intermediate_size for block in graph.blocks)
         queries = max(block.shape.n_heads * block.shape.head_dim for block in graph.blocks)
         keys = max(block.shape.n_kv_heads * block.shape.head_dim for block in graph.blocks)
-        # States, queries and what was found, keys and values, gate and up, and the widest of them once more as the kernels read it, with
-        # scales and what begins on a line of its own; and angles.
+        # States, queries and what was found, keys and values, gate and up, and the widest of them once more
+        # as the kernels read it, with scales and what begins on a line of its own; and angles.
         between = 2 * (graph.hidden_size + queries + keys + inner) + 1.25 * max(
             graph.hidden_size, queries, inner
         )

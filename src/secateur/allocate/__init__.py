@@ -1,6 +1,7 @@
 """How a sparsity budget is spread over the tensors of a model: one way per file.
 
-A way is built for a budget, shown every prunable block of the dense model once, and then asked for each tensor's ratio.
+A way is built for a budget, shown every prunable block of the dense model once, and then asked for each
+tensor's ratio.
 """
 
 from __future__ import annotations

@@ -16,10 +16,13 @@ class Option:
 
 
 def cheapest(options: Mapping[str, Sequence[Option]], budget: int) -> dict[str, int] | None:
-    """Return, for each name, which of its options to take, so that the sizes add up to `budget` at most; None where the least do not fit.
+    """Return, for each name, which of its options to take, so that the sizes add up to `budget` at most.
 
-    Everything starts at its least size and grows along the lower convex hull of its costs, where a byte saves most first; what no
-    longer fits is passed over. Optimal but for the last bytes: a greedy answer to a knapsack of many small things.
+    None where the least do not fit.
+
+    Everything starts at its least size and grows along the lower convex hull of its costs, where a byte saves
+    most first; what no longer fits is passed over. Optimal but for the last bytes: a greedy answer to a
+    knapsack of many small things.
     """
     taken = {
         name: min(range(len(rows)), key=lambda index: (rows[index].size, rows[index].cost))

@@ -22,9 +22,9 @@ _STEPS = 400
 class Error:
     """Minimise the sum of measured relative errors of the block outputs.
 
-    Each attention and each FFN is pruned on its own at three ratios around the budget, by the lowest `|W| * sqrt(mean x²)`,
-    and the block's output compared with the dense one, token by token. Between the ratios the logarithm of the error is
-    taken as linear; the budget goes where one more zero costs least.
+    Each attention and each FFN is pruned on its own at three ratios around the budget, by the lowest `|W| *
+    sqrt(mean x²)`, and the block's output compared with the dense one, token by token. Between the ratios the
+    logarithm of the error is taken as linear; the budget goes where one more zero costs least.
     """
 
     def __init__(self, budget: float, scorer: Scorer) -> None:
@@ -87,7 +87,10 @@ def _without_lowest(weight: Tensor, stats: LinearStats, ratio: float) -> Tensor:
 
 
 def _relative_error(output: Tensor, dense: Tensor) -> float:
-    """Return the mean over tokens of the squared change relative to the squared state; massive states do not dominate."""
+    """Return the mean over tokens of the squared change relative to the squared state.
+
+    Massive states do not dominate.
+    """
     return float(
         (
             (output - dense).square().sum(-1)

@@ -16,8 +16,8 @@ _SPAN = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
 def protected(graph: Graph, rules: Sequence[str]) -> frozenset[str]:
     """Return the prunable tensors that `rules` protect.
 
-    A rule is `first=N`, `last=N` (blocks), or a glob over tensor names such as `*.down_proj.weight`; one string may hold
-    several, separated by commas. Raises UsageError for a rule that protects nothing.
+    A rule is `first=N`, `last=N` (blocks), or a glob over tensor names such as `*.down_proj.weight`; one
+    string may hold several, separated by commas. Raises UsageError for a rule that protects nothing.
     """
     owned = {
         linear.tensor: (block.index, (linear.tensor,)) for block in graph.blocks for linear in block.linears
@@ -26,7 +26,10 @@ def protected(graph: Graph, rules: Sequence[str]) -> frozenset[str]:
 
 
 def protected_groups(graph: Graph, rules: Sequence[str]) -> frozenset[str]:
-    """Return the groups that `rules` protect, as `protected` does; a glob is over names of groups (`*.kv`) and of their tensors."""
+    """Return the groups that `rules` protect, as `protected` does.
+
+    A glob is over names of groups (`*.kv`) and of their tensors.
+    """
     owned = {
         group.name: (block.index, (group.name, *(part.tensor for part in group.slices)))
         for block in graph.blocks
@@ -36,7 +39,10 @@ def protected_groups(graph: Graph, rules: Sequence[str]) -> frozenset[str]:
 
 
 def protected_halves(graph: Graph, rules: Sequence[str]) -> frozenset[str]:
-    """Return the halves (`3.attn`) that `rules` protect, as `protected` does; a glob is over blocks (`3`), halves (`*.attn`) and tensors."""
+    """Return the halves (`3.attn`) that `rules` protect, as `protected` does.
+
+    A glob is over blocks (`3`), halves (`*.attn`) and tensors.
+    """
     owned = {
         f"{block.index}.{part}": (block.index, (str(block.index), f"{block.index}.{part}", *names))
         for block in graph.blocks
@@ -46,7 +52,10 @@ def protected_halves(graph: Graph, rules: Sequence[str]) -> frozenset[str]:
 
 
 def layers_named(graph: Graph, text: str) -> frozenset[int]:
-    """Return the blocks that `text` names, such as `4-25` or `0-3,8`; raises UsageError for blocks that are not there."""
+    """Return the blocks that `text` names, such as `4-25` or `0-3,8`.
+
+    Raises UsageError for blocks that are not there.
+    """
     found: set[int] = set()
     for part in text.split(","):
         span = _SPAN.fullmatch(part.strip())

@@ -1,4 +1,7 @@
-"""Text that ships with Python: the prose of the language reference, so that a default calibration text always exists."""
+"""Text that ships with Python.
+
+The prose of the language reference, so that a default calibration text always exists.
+"""
 
 from __future__ import annotations
 

@@ -39,7 +39,10 @@ def calibration_tokens(model: Opened, calibration: Calibration, seed: int) -> Te
 
 
 def held_out(windows: int, share: float) -> int:
-    """Return how many of so many windows, the last ones, are held out; raises TextError if none is left to learn from."""
+    """Return how many of so many windows, the last ones, are held out.
+
+    Raises TextError if none is left to learn from.
+    """
     held = max(1, round(share * windows))
     if held >= windows:
         raise TextError(

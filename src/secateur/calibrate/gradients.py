@@ -22,8 +22,10 @@ from secateur.tensors.layer_stream import LayerStream, LiveBlock
 class BlockGradients:
     """What the loss says about one block.
 
-    weights: tensor name -> gradient of the negative log likelihood, mean over predicted tokens, of the weight's shape.
-    fisher: `attn` and `ffn` -> mean over tokens of g gᵀ, `[hidden_size, hidden_size]`, with g the gradient of the summed
+    weights: tensor name -> gradient of the negative log likelihood, mean over predicted tokens, of the
+    weight's shape.
+    fisher: `attn` and `ffn` -> mean over tokens of g gᵀ, `[hidden_size, hidden_size]`, with g the gradient of
+    the summed
         negative log likelihood of a window with respect to what that half adds to the hidden state.
     """
 
@@ -44,8 +46,10 @@ def gradients(
     """Yield the gradients of every block, from the last to the first.
 
     tokens: ids `[windows, length]`; each window predicts its last `length - 1` tokens.
-    weights: names of tensors within blocks; fisher: whether to gather the second moments of the halves' gradients.
-    folder: where the hidden states before every block are kept while this runs: 4 bytes × blocks × tokens × `hidden_size`.
+    weights: names of tensors within blocks; fisher: whether to gather the second moments of the halves'
+    gradients.
+    folder: where the hidden states before every block are kept while this runs: 4 bytes × blocks × tokens ×
+    `hidden_size`.
     """
     progress = progress or Silent()
     progress.start("gradients", 2 * len(stream))

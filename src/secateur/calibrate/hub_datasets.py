@@ -10,16 +10,19 @@ from typing import Any
 from secateur_runtime.errors import MissingExtraError, TextError, UsageError
 
 LIMIT = 8 * 2**20
-"""Characters after which reading stops: about two million tokens, far above any calibration or perplexity run."""
+"""Characters after which reading stops: about two million tokens, far above any calibration or perplexity
+run.
+"""
 
 
 def read(spec: str) -> str:
     """Return the texts of `hf:DATASET:CONFIG:SPLIT` joined by blank lines, at most about `LIMIT` characters.
 
-    Rows are streamed, so a data set of terabytes costs no more than what is read. DATASET may be a local folder (one of the same
-    name wins over the hub); CONFIG may be empty.
+    Rows are streamed, so a data set of terabytes costs no more than what is read. DATASET may be a local
+    folder (one of the same name wins over the hub); CONFIG may be empty.
 
-    Raises UsageError for a malformed spec, MissingExtraError without the `datasets` package, TextError for anything it cannot load.
+    Raises UsageError for a malformed spec, MissingExtraError without the `datasets` package, TextError for
+    anything it cannot load.
     """
     name, config, split = _parse(spec)
     try:

@@ -107,9 +107,12 @@ class _Moments:
 def collect(
     block: LiveBlock, linears: Collection[Linear], hidden: HiddenStates, needs: Collection[str], seed: int = 0
 ) -> dict[str, LinearStats]:
-    """Return the input moments of `linears` over all calibration states; linears of one stage share one object.
+    """Return the input moments of `linears` over all calibration states.
 
-    needs: `gram` and `input_abs` ask for these beside the moments of single inputs; nothing at all skips the forward passes.
+    Linears of one stage share one object.
+
+    needs: `gram` and `input_abs` ask for these beside the moments of single inputs; nothing at all skips the
+    forward passes.
     """
     sums = _Sums(linears, dict.fromkeys((linear.tensor for linear in linears), needs))
     for batch in hidden.batches() if needs else ():

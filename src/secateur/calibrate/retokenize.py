@@ -64,8 +64,12 @@ class Speller:
         )
 
     def check(self, ids: tuple[int, ...], text: str) -> None:
-        """Raise UsageError unless `ids` spell `text`, in Unicode's composed form: a tokenizer may lack letters, or change them."""
-        # Some decoders take a leading space for the one that was put before the text: a letter stands before it here.
+        """Raise UsageError unless `ids` spell `text`, in Unicode's composed form.
+
+        A tokenizer may lack letters, or change them.
+        """
+        # Some decoders take a leading space for the one that was put before the text: a letter stands before
+        # it here.
         spelt = _composed(self._decoded(self._anchor + ids))
         meant = _composed(self._decoded(self._anchor) + text)
         if spelt != meant:

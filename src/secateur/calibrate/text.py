@@ -20,7 +20,9 @@ _JOIN = "\n\n"
 
 _CHARACTERS_PER_TOKEN = 5
 _UNSURE_WORDS = 64
-"""Words before a cut that might be split otherwise if the text went on: a special token cut in two is the longest case."""
+"""Words before a cut that might be split otherwise if the text went on: a special token cut in two is the
+longest case.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +46,12 @@ class Text:
 def read_text(spec: str) -> Text:
     """Read a text.
 
-    spec: a `.txt`, `.raw` or `.jsonl` file (key `text`; texts are joined by a blank line), `hf:DATASET:CONFIG:SPLIT`
+    spec: a `.txt`, `.raw` or `.jsonl` file (key `text`; texts are joined by a blank line),
+    `hf:DATASET:CONFIG:SPLIT`
         (column `text`, see `hub.read`), or `builtin` (text that ships with Python).
 
-    Raises TextError for a text that is missing, unreadable, malformed or empty, MissingExtraError where `hf:` needs the
-    `datasets` package, UsageError for a spec that cannot work.
+    Raises TextError for a text that is missing, unreadable, malformed or empty, MissingExtraError where `hf:`
+    needs the `datasets` package, UsageError for a spec that cannot work.
     """
     if spec == "self":
         raise UsageError(
@@ -75,8 +78,8 @@ def windows(text: Text, tokenizer: Any, length: int, count: int | None = None) -
     length: tokens per window.
     count: how many windows to take from the start; `None` takes every whole window.
 
-    Returns token ids, `[windows, length]`, int64. Raises TextError if the text is too short, UsageError if `length` or `count`
-    is below 1.
+    Returns token ids, `[windows, length]`, int64. Raises TextError if the text is too short, UsageError if
+    `length` or `count` is below 1.
     """
     if length < 1 or (count is not None and count < 1):
         raise UsageError(
@@ -130,7 +133,8 @@ def encoded(text: str, tokenizer: Any, enough: int | None) -> tuple[Any, int]:
 
 
 def _encode(text: str, tokenizer: Any) -> Any:
-    # verbose=False: the length warning is about feeding the ids to the model in one piece, which nobody does here.
+    # verbose=False: the length warning is about feeding the ids to the model in one piece, which nobody does
+    # here.
     return tokenizer(text, add_special_tokens=False, return_attention_mask=False, verbose=False)
 
 
@@ -155,7 +159,8 @@ def _decode(path: Path) -> str:
     except OSError as error:
         raise TextError(f"cannot read text {path}: {error.strerror}") from None
     try:
-        # bytes are decoded as they are: translating line ends would change the tokens of a published test file
+        # bytes are decoded as they are: translating line ends would change the tokens of a published test
+        # file
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1

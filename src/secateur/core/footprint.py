@@ -94,7 +94,10 @@ def _lost(groups: Iterable[Group]) -> Along:
 
 
 def _missing(parts: list[tuple[Slice, Group]], keep: Keep) -> int:
-    """Count the indices that leave along one dimension; slices of two groups may lie on the same ones, which leave once."""
+    """Count the indices that leave along one dimension.
+
+    Slices of two groups may lie on the same ones, which leave once.
+    """
     if len({group.name for _, group in parts}) < 2:
         return sum((group.size - len(keep[group.name])) * part.block for part, group in parts)
     return len({index for part, group in parts for index in _indices(part, group, keep)})

@@ -49,7 +49,10 @@ class Group:
 
     @property
     def half(self) -> str:
-        """The half of a block that it belongs to, `attn` or `ffn`; empty for one that runs through the whole model."""
+        """The half of a block that it belongs to, `attn` or `ffn`.
+
+        Empty for one that runs through the whole model.
+        """
         return _HALVES[self.kind]
 
 
@@ -70,7 +73,8 @@ class Block:
 
     tensors: full names, as stored.
     linears: prunable ones, in stage order.
-    groups: `kv`, `head` (only where a key-value head serves several query heads), `ffn`; the last slice of each is the input
+    groups: `kv`, `head` (only where a key-value head serves several query heads), `ffn`; the last slice of
+    each is the input
         side of the half's last linear.
     halves: the tensors of the halves `attn` and `ffn`, norms included.
     """
@@ -85,7 +89,10 @@ class Block:
 
     @property
     def stages(self) -> tuple[tuple[Linear, ...], ...]:
-        """The linears in the order in which a forward pass meets them; those of one stage share their input."""
+        """The linears in the order in which a forward pass meets them.
+
+        Those of one stage share their input.
+        """
         numbers = sorted({linear.stage for linear in self.linears})
         return tuple(tuple(linear for linear in self.linears if linear.stage == number) for number in numbers)
 
@@ -94,7 +101,8 @@ class Block:
 class Graph:
     """A model read off its real tensors.
 
-    hidden: the channels that run through the whole model, one selection for embeddings, norms, every linear and the head.
+    hidden: the channels that run through the whole model, one selection for embeddings, norms, every linear
+    and the head.
     vocab: the tokens, rows of embeddings and head.
     """
 

@@ -11,7 +11,10 @@ from secateur_runtime.ladder import Ladder, half_of
 
 
 def plan_of_level(ladder: Ladder, level: int) -> Plan:
-    """Return what a level does to the model, as `secateur apply` takes it; raises LadderError if there is no such level."""
+    """Return what a level does to the model, as `secateur apply` takes it.
+
+    Raises LadderError if there is no such level.
+    """
     ladder.at(level)
     return plan_of_units(ladder, [rung.unit for rung in ladder.rungs[:level]], f"level={level}")
 

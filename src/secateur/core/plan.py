@@ -49,10 +49,13 @@ class Plan:
     """What to do to one model.
 
     model: digest of the source weights, as `Source.digest()` gives it.
-    keep: group name (`3.ffn`, `3.kv`, `3.head`, `hidden`, `vocab`) -> surviving unit indices, ascending; groups not named stay whole.
-        Query heads of a key-value group that goes are gone anyway; every surviving one must keep equally many.
+    keep: group name (`3.ffn`, `3.kv`, `3.head`, `hidden`, `vocab`) -> surviving unit indices, ascending;
+    groups not named stay whole.
+        Query heads of a key-value group that goes are gone anyway; every surviving one must keep equally
+        many.
     drop: removed blocks, such as `3.attn`, `7.ffn` or `12` (both).
-    merge: whole block -> dropped blocks whose differences from it are added to its weights; left out of the JSON if empty.
+    merge: whole block -> dropped blocks whose differences from it are added to its weights; left out of the
+    JSON if empty.
     sparsity: tensor name -> `0.5` or `2:4`; tensors not named stay dense.
     made_by: criterion, repair, allocation, calibration and seed that decided, enough to replay the plan.
     """
@@ -230,7 +233,10 @@ class Plan:
             raise PlanError("plan merges a block more than once")
 
     def _validate_heads(self, block: Block) -> None:
-        """One key-value head serves as many query heads as any other: `repeat_interleave` knows no other layout."""
+        """One key-value head serves as many query heads as any other.
+
+        `repeat_interleave` knows no other layout.
+        """
         heads = f"{block.index}.head"
         groups = f"{block.index}.kv"
         if heads not in self.keep:

@@ -16,12 +16,13 @@ _KEPT_OUT = ("accelerate", "scipy")
 
 def spare_the_machine() -> None:
     """Set, for a process that is ours alone, what must be set before it imports torch and transformers."""
-    # OpenMP threads that wait by spinning starve each other as soon as one core is busy with something else: pruning
-    # was measured three times slower then.
+    # OpenMP threads that wait by spinning starve each other as soon as one core is busy with something else:
+    # pruning was measured three times slower then.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     # MKL would keep the work space of every factorisation: 20 to 50 MB.
     os.environ.setdefault("MKL_DISABLE_FAST_MM", "1")
-    # transformers imports these wherever they are installed, for losses and for training that nothing here needs: 40 MB.
+    # transformers imports these wherever they are installed, for losses and for training that nothing here
+    # needs: 40 MB.
     for name in _KEPT_OUT:
         sys.modules.setdefault(name, None)  # type: ignore[arg-type]
     hold_little()
@@ -35,10 +36,13 @@ def let_train() -> None:
 
 
 def hold_little() -> None:
-    """Keep the C allocator from raising its own limits, so that what is freed is not kept; for a process that is ours alone.
+    """Keep the C allocator from raising its own limits, so that what is freed is not kept.
 
-    glibc takes every large tensor that is freed as a reason to keep more: 40 MB after some blocks of SmolLM2-135M. From
-    8 MiB on a tensor has pages of its own; at half of that, faulting them in anew cost more time than it saved memory.
+    For a process that is ours alone.
+
+    glibc takes every large tensor that is freed as a reason to keep more: 40 MB after some blocks of
+    SmolLM2-135M. From 8 MiB on a tensor has pages of its own; at half of that, faulting them in anew cost
+    more time than it saved memory.
     """
     change = _of_glibc("mallopt")
     if change is not None:

@@ -12,7 +12,10 @@ _MEMINFO = Path("/proc/meminfo")
 
 
 def tree_bytes(pid: int) -> int:
-    """Return the resident bytes of a process and its descendants; pages that several share count for each. 0 where there is no /proc."""
+    """Return the resident bytes of a process and its descendants; pages that several share count for each.
+
+    0 where there is no /proc.
+    """
     return sum(_resident(one) for one in _tree(pid))
 
 

@@ -40,7 +40,9 @@ _DIGITS = 4
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """One budget: the most that `metric` may be (for `ratio`: the least share of the block parameters that goes).
+    """One budget: the most that `metric` may be (for `ratio`.
+
+    The least share of the block parameters that goes).
 
     amount: as written, in `unit`: a suffix of a count or of bytes, or `%` of the whole model.
     context: tokens in the KV cache, for `ram`.
@@ -81,7 +83,10 @@ class Target:
 
     @classmethod
     def parse(cls, texts: Iterable[str]) -> Target:
-        """Parse budgets, several in one text parted by commas; raises TargetError with one line for anything else."""
+        """Parse budgets, several in one text parted by commas.
+
+        Raises TargetError with one line for anything else.
+        """
         limits: list[Limit] = []
         kinds: set[str] = set()
         for text in (part.strip() for whole in texts for part in whole.split(",")):
@@ -106,7 +111,10 @@ class Target:
         return all(self._is_met(limit, cut, whole) for limit in self.limits)
 
     def cache_bytes(self, values: int) -> int:
-        """Return what `values` numbers for each token take in the longest cache that a budget counts; 0 where none does."""
+        """Return what `values` numbers for each token take in the longest cache that a budget counts.
+
+        0 where none does.
+        """
         return values * KV_WIDTHS[self.kv_type] * max((limit.context for limit in self.limits), default=0)
 
     def nearest(self, cut: Footprint, whole: Footprint) -> Target:

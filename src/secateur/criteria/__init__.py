@@ -1,4 +1,7 @@
-"""Saliency criteria, one pure function per file: a weight and the statistics of its inputs in, a score per weight out."""
+"""Saliency criteria, one pure function per file.
+
+A weight and the statistics of its inputs in, a score per weight out.
+"""
 
 from __future__ import annotations
 

@@ -17,9 +17,9 @@ DAMPING = 0.01
 def obs(weight: Tensor, stats: LinearStats) -> Tensor:
     """Squared weight over the diagonal of the inverse Gram matrix of its inputs.
 
-    weight, result: `[out_features, in_features]`; the unit is that of the output's mean square. Hassibi and Stork, 1993;
-    Frantar and Alistarh, 2023. Raises ValueError if `stats.gram` was not collected, SecateurError if it cannot be
-    factorised.
+    weight, result: `[out_features, in_features]`; the unit is that of the output's mean square. Hassibi and
+    Stork, 1993; Frantar and Alistarh, 2023. Raises ValueError if `stats.gram` was not collected,
+    SecateurError if it cannot be factorised.
     """
     if stats.gram is None:
         raise ValueError("the obs criterion needs stats.gram")

@@ -17,8 +17,8 @@ _MIX_B = -0x6B2FB644ECCEEE15
 def random(weight: Tensor, stats: LinearStats) -> Tensor:
     """Uniform scores in [0, 1), the same in every run.
 
-    weight, result: `[out_features, in_features]`. The score hashes the weight's position, `stats.seed`, and the tensor's
-    bits, so that two tensors of one shape get unrelated scores.
+    weight, result: `[out_features, in_features]`. The score hashes the weight's position, `stats.seed`, and
+    the tensor's bits, so that two tensors of one shape get unrelated scores.
     """
     # integer sums do not depend on the order in which threads add
     fingerprint = int(weight.float().contiguous().view(torch.int32).sum(dtype=torch.int64))

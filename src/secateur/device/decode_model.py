@@ -1,7 +1,7 @@
 """How long a token takes: bytes to read over the rate at which they come, and a fixed cost for every block.
 
-The roofline (Williams et al., 2009, doi:10.1145/1498765.1498785) of decoding one sequence is memory bandwidth. Small models do not reach it:
-what a block costs however narrow it is weighs as much as its bytes.
+The roofline (Williams et al., 2009, doi:10.1145/1498765.1498785) of decoding one sequence is memory
+bandwidth. Small models do not reach it: what a block costs however narrow it is weighs as much as its bytes.
 """
 
 from __future__ import annotations
@@ -16,9 +16,13 @@ from secateur.device.profile import Profile, Published, Rates
 
 LAYER = 100e-6
 _UNSURE = 3.0
-"""Seconds that a block costs by itself where no measurement says, and the factor by which that may be off: the published speeds give 31 to 210 us."""
+"""Seconds that a block costs by itself where no measurement says, and the factor by which that may be off:
+the published speeds give 31 to 210 us.
+"""
 _EFFICIENCY = {"cpu": 0.5, "gpu": 0.7}
-"""Share of the theoretical bandwidth where no measurement says: the published speeds give 0.28 to 0.67 for CPUs and 0.56 to 1.03 for GPUs."""
+"""Share of the theoretical bandwidth where no measurement says: the published speeds give 0.28 to 0.67 for
+CPUs and 0.56 to 1.03 for GPUs.
+"""
 _MCU_EFFICIENCY = 0.35
 _MEASURED = 0.15
 _PUBLISHED = 0.3
@@ -34,7 +38,8 @@ _TELLING = 1.2
 class Work:
     """What one token takes of a model.
 
-    weights: bytes by type, those of the output matrix as `OUTPUT`. vocabulary: its entries. cache: bytes of KV cache at the context meant.
+    weights: bytes by type, those of the output matrix as `OUTPUT`. vocabulary: its entries. cache: bytes of
+    KV cache at the context meant.
     """
 
     weights: Mapping[str, float]
@@ -60,8 +65,10 @@ class Speed:
 class Clock:
     """Predicts seconds for each token on one device.
 
-    weights: bytes per second by type; others come at `other`. layer, entry: seconds for each block and each entry of the vocabulary.
-    within: the interval reaches so far, as a share of the time. unsure: factor by which `layer` may be off. basis: where all this comes from, in words.
+    weights: bytes per second by type; others come at `other`. layer, entry: seconds for each block and each
+    entry of the vocabulary.
+    within: the interval reaches so far, as a share of the time. unsure: factor by which `layer` may be off.
+    basis: where all this comes from, in words.
     """
 
     weights: Mapping[str, float]
@@ -87,9 +94,12 @@ class Clock:
 
 
 def clock_of(profile: Profile, local: Profile | None = None) -> Clock:
-    """Return the clock of a device, from the best there is: measured on it, published for it, or reckoned from its bandwidth.
+    """Return the clock of a device, from the best there is.
 
-    local: this machine, measured; it says what share of a measured bandwidth llama.cpp reaches where the device itself does not.
+    Measured on it, published for it, or reckoned from its bandwidth.
+
+    local: this machine, measured; it says what share of a measured bandwidth llama.cpp reaches where the
+    device itself does not.
     """
     if profile.rates:
         return _measured(profile.rates)
@@ -128,7 +138,10 @@ def _published(profile: Profile) -> Clock:
 
 
 def _reckoned(profile: Profile, local: Profile | None) -> Clock:
-    """Return what the bandwidth allows: a measured one with the share of it that this machine reaches, or a part of the theoretical one."""
+    """Return what the bandwidth allows.
+
+    A measured one with the share of it that this machine reaches, or a part of the theoretical one.
+    """
     if "stream" in profile.figures:
         reached = share_of_stream(local) if local else None
         share = reached or _OF_STREAM
@@ -143,14 +156,19 @@ def _reckoned(profile: Profile, local: Profile | None) -> Clock:
 
 
 def share_of_stream(local: Profile) -> float | None:
-    """Return what share of the bandwidth it measured the machine reaches with 16-bit weights; None where it was not measured."""
+    """Return what share of the bandwidth it measured the machine reaches with 16-bit weights.
+
+    None where it was not measured.
+    """
     if local.rates is None or "stream" not in local.figures or "f16" not in local.rates.weights:
         return None
     return min(1.0, local.rates.weights["f16"] / local.figure("stream"))
 
 
 def fit(published: Sequence[Published]) -> tuple[float, float, bool]:
-    """Return seconds for each block, bytes per second, and whether the speeds tell the former: least squares of relative errors, neither negative.
+    """Return seconds for each block, bytes per second, and whether the speeds tell the former.
+
+    Least squares of relative errors, neither negative.
 
     Where the models are too alike in bytes for each block to tell, `LAYER` is taken.
     """
@@ -170,7 +188,8 @@ def fit(published: Sequence[Published]) -> tuple[float, float, bool]:
 def nonnegative(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return what, times each of `rows`, comes nearest to 1 by least squares: `[columns]`, none negative.
 
-    Columns whose least-squares weight is negative leave, the most negative first; enough for a few columns that hardly depend on each other.
+    Columns whose least-squares weight is negative leave, the most negative first; enough for a few columns
+    that hardly depend on each other.
     """
     scale = np.abs(rows).max(axis=0)
     used = list(range(rows.shape[1]))

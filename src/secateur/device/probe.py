@@ -39,7 +39,10 @@ _CGROUPS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memor
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """An NVIDIA GPU as its driver tells it: memory in bytes, `sparse` for matrix units that skip two of four weights (Ampere and later)."""
+    """An NVIDIA GPU as its driver tells it.
+
+    Memory in bytes, `sparse` for matrix units that skip two of four weights (Ampere and later).
+    """
 
     name: str
     memory: int
@@ -50,8 +53,10 @@ class Gpu:
 class Machine:
     """What the operating system says.
 
-    cores: those this process may run on; free: of them, those that are not busy. clock: Hz, 0 where nothing says.
-    memory: bytes, of the machine or of the group of processes we are limited with; available: bytes nobody uses now. battery: it runs on one at times.
+    cores: those this process may run on; free: of them, those that are not busy. clock: Hz, 0 where nothing
+    says.
+    memory: bytes, of the machine or of the group of processes we are limited with; available: bytes nobody
+    uses now. battery: it runs on one at times.
     """
 
     cpu: str
@@ -99,7 +104,10 @@ def cpu_facts(text: str) -> Mapping[str, str]:
 
 
 def gpu_from(text: str) -> Gpu | None:
-    """Return the first GPU in a row of `nvidia-smi --query-gpu` (name, memory in MiB, compute capability); None for anything else."""
+    """Return the first GPU in a row of `nvidia-smi --query-gpu` (name, memory in MiB, compute capability).
+
+    None for anything else.
+    """
     parts = [part.strip() for part in text.strip().partition("\n")[0].split(",")]
     if (
         len(parts) != len(_QUERY)

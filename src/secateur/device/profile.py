@@ -29,7 +29,8 @@ UNITS: Mapping[str, str] = {
 }
 """Figures by name.
 
-`memory` is what models can be in (of the GPU where that computes), `bandwidth` is theoretical, `stream` measured by reading, `matrix` of the fastest type.
+`memory` is what models can be in (of the GPU where that computes), `bandwidth` is theoretical, `stream`
+measured by reading, `matrix` of the fastest type.
 """
 _Amount = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -41,7 +42,8 @@ class _Data(BaseModel):
 class Figure(_Data):
     """One number about a device.
 
-    source: public URL, or how it was measured. confirmed: the number was read there; otherwise it is from memory or derived, and `note` says how.
+    source: public URL, or how it was measured. confirmed: the number was read there; otherwise it is from
+    memory or derived, and `note` says how.
     """
 
     value: _Amount
@@ -75,15 +77,19 @@ class Published(_Data):
 
 
 OUTPUT = "output"
-"""Stands for a type in rates and in work: one matrix as tall as the vocabulary is read faster than many small ones, whatever its type."""
+"""Stands for a type in rates and in work: one matrix as tall as the vocabulary is read faster than many small
+ones, whatever its type.
+"""
 
 
 class Rates(_Data):
     """How fast llama.cpp decoded synthetic models on the very machine; `secateur device` measures it.
 
-    threads: of llama.cpp. layer: seconds that a block costs however narrow it is. weights: bytes per second by type of weight, and those of the output
-    matrix as `OUTPUT`; cache: bytes per second of KV cache. base: bytes of a process with next to no model. copied: types whose block weights are held
-    twice, since the runtime repacks them. spread: by how much the median run, which counts, was slower than the fastest, as a share.
+    threads: of llama.cpp. layer: seconds that a block costs however narrow it is. weights: bytes per second
+    by type of weight, and those of the output matrix as `OUTPUT`; cache: bytes per second of KV cache. base:
+    bytes of a process with next to no model. copied: types whose block weights are held twice, since the
+    runtime repacks them. spread: by how much the median run, which counts, was slower than the fastest, as a
+    share.
     """
 
     threads: Annotated[int, Field(gt=0)]
@@ -100,7 +106,8 @@ class Rates(_Data):
 class Profile(_Data):
     """One device.
 
-    sparse_tensor_cores: its matrix units skip two of four weights. moving_memory: other programs take and give back memory while a model runs.
+    sparse_tensor_cores: its matrix units skip two of four weights. moving_memory: other programs take and
+    give back memory while a model runs.
     """
 
     name: str
@@ -146,7 +153,10 @@ def profile_names() -> list[str]:
 
 
 def load_profile(ref: str) -> Profile:
-    """Return the profile called `ref`, or that of the file `ref` if it ends in .toml; raises UsageError with one line for anything else."""
+    """Return the profile called `ref`, or that of the file `ref` if it ends in .toml.
+
+    Raises UsageError with one line for anything else.
+    """
     if ref.endswith(".toml"):
         try:
             return parse_profile(Path(ref).read_bytes().decode(), ref)

@@ -1,6 +1,9 @@
-"""What cutting and rounding cost, as far as it was measured: the perplexity that results, by that of the whole model.
+"""What cutting and rounding cost, as far as it was measured.
 
-All on SmolLM2-135M-Instruct without training (WikiText-2, LOG.md). Larger models lose less; training afterwards wins some of it back.
+The perplexity that results, by that of the whole model.
+
+All on SmolLM2-135M-Instruct without training (WikiText-2, LOG.md). Larger models lose less; training
+afterwards wins some of it back.
 """
 
 from __future__ import annotations
@@ -14,7 +17,9 @@ _CUTS: Mapping[str, tuple[tuple[float, float], ...]] = {
     "width": ((0.0, 1.0), (0.2, 1.358)),
     "depth": ((0.0, 1.0), (0.1, 1.559), (0.267, 3.97)),
 }
-"""By kind: share that goes (of the FFN neurons, of the blocks) and factor, ascending; between them the logarithm is taken to be straight."""
+"""By kind: share that goes (of the FFN neurons, of the blocks) and factor, ascending; between them the
+logarithm is taken to be straight.
+"""
 _STEEPER = 1.5
 _TYPES: Mapping[str, float] = {"f32": 1.0, "bf16": 1.0, "f16": 1.0, "q8_0": 1.003, "q5_0": 1.10, "q4_0": 1.27}
 """Rounded to the nearest, as `secateur export` does it."""

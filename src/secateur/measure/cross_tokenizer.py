@@ -1,4 +1,7 @@
-"""Quality of a model beside a reference that reads other tokens: the same characters, per token of the reference."""
+"""Quality of a model beside a reference that reads other tokens.
+
+The same characters, per token of the reference.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,8 @@ from secateur.tensors.layer_stream import LayerStream
 def streamed_logits(stream: LayerStream, passages: Sequence[Passage], progress: Progress) -> Iterator[Tensor]:
     """Return the logits after every token but the last of each passage, `[positions, vocab_size]`, in chunks.
 
-    Passages differ in length and run one by one, so that what one gives depends neither on padding nor on the others.
+    Passages differ in length and run one by one, so that what one gives depends neither on padding nor on the
+    others.
     """
     states = list(stream.embed(torch.tensor(passage.ids[:-1])[None] for passage in passages))
     for index in range(len(stream)):
@@ -30,7 +34,10 @@ def streamed_logits(stream: LayerStream, passages: Sequence[Passage], progress: 
 
 
 def predicted_nll(logits: Iterator[Tensor], passages: Sequence[Passage]) -> list[float]:
-    """Return the summed negative log likelihood, nats, of the predicted tokens of each passage; logits as `streamed_logits` gives them."""
+    """Return the summed negative log likelihood, nats, of the predicted tokens of each passage.
+
+    Logits as `streamed_logits` gives them.
+    """
     targets = torch.tensor([token for passage in passages for token in passage.ids[1:]])
     found = torch.empty(len(targets), dtype=torch.float64)
     start = 0
@@ -44,7 +51,10 @@ def predicted_nll(logits: Iterator[Tensor], passages: Sequence[Passage]) -> list
 def per_unit(
     sums: Sequence[float], beside: Sequence[float], passages: Sequence[Passage], reference: str
 ) -> Quality:
-    """Return the quality by summed negative log likelihoods of each passage: of the model, and of the `reference` whose tokens are the units."""
+    """Return the quality by summed negative log likelihoods of each passage.
+
+    Of the model, and of the `reference` whose tokens are the units.
+    """
     units, size = (
         sum(counts) for counts in zip(*((passage.units, passage.size) for passage in passages), strict=True)
     )

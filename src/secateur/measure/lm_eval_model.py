@@ -1,4 +1,7 @@
-"""The seam to lm-eval: any Scorer as one of its models, and its own task definitions, unchanged. Importing this needs lm-eval."""
+"""The seam to lm-eval: any Scorer as one of its models, and its own task definitions, unchanged.
+
+Importing this needs lm-eval.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,8 @@ def run(
 ) -> tuple[list[TaskScore], dict[str, list[Mapping[str, Any]]]]:
     """Return the scores of loaded tasks and groups, and the items of each task as the data has them.
 
-    limit: items of each task, from the first. shots: solved examples before each; tasks that fix their number keep it.
+    limit: items of each task, from the first. shots: solved examples before each; tasks that fix their number
+    keep it.
     """
     with _undisturbed(), hushed():
         for name, task in loaded["tasks"].items():
@@ -115,7 +119,10 @@ def _undisturbed() -> Iterator[None]:
 
 
 class Judge(TemplateLM):  # type: ignore[misc]
-    """A Scorer with its tokenizer, as lm-eval wants a model; text becomes tokens as in lm-eval's own class for transformers."""
+    """A Scorer with its tokenizer, as lm-eval wants a model.
+
+    Text becomes tokens as in lm-eval's own class for transformers.
+    """
 
     def __init__(self, scorer: Scorer, tokenizer: Any, progress: Progress) -> None:
         super().__init__()

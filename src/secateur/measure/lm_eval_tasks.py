@@ -30,10 +30,11 @@ _ITEM = re.compile(r"""-[ \t]*["']?([^\s"'#]+)""")
 def load_tasks(names: Sequence[str], mirror: Path | None = None) -> dict[str, Any]:
     """Return the tasks and groups called `names` as lm-eval's evaluator wants them.
 
-    mirror: folder laid out like the hub (`allenai/ai2_arc/...`) that holds the data; then nothing else is looked at.
+    mirror: folder laid out like the hub (`allenai/ai2_arc/...`) that holds the data; then nothing else is
+    looked at.
 
-    Raises UsageError for unknown names and for tasks that a model of log-probabilities cannot do, TextError for data that is
-    missing, MissingExtraError for a package that a task needs.
+    Raises UsageError for unknown names and for tasks that a model of log-probabilities cannot do, TextError
+    for data that is missing, MissingExtraError for a package that a task needs.
     """
     if not names:
         raise UsageError("no task is named: give at least one, such as arc_easy")
@@ -58,8 +59,9 @@ def _is_definition(name: str) -> bool:
 def _manager(names: Sequence[str]) -> Any:
     """Return a manager that knows the names; raises UsageError where lm-eval has none of that name.
 
-    Indexing all of lm-eval's 14,000 definitions takes 15 s of parsing, so names are looked for in their text first. A plain task needs
-    only its own folder; groups and tags may draw from anywhere and need the whole index.
+    Indexing all of lm-eval's 14,000 definitions takes 15 s of parsing, so names are looked for in their text
+    first. A plain task needs only its own folder; groups and tags may draw from anywhere and need the whole
+    index.
     """
     known = _known()
     listed = [name for name in names if not _is_definition(name)]

@@ -27,8 +27,10 @@ class Quality:
     kl: mean KL(reference || model), nats per token; agreement: share of tokens with the same best next token
         (both `None` without a reference).
 
-    Where the reference reads other tokens, its tokens are those of all figures, and `accuracy`, `kl` and `agreement` are `None`.
-    per_token_of: the reference then; reference_nll: its own `nll` on the same characters; bits_per_byte: of the predicted text in UTF-8.
+    Where the reference reads other tokens, its tokens are those of all figures, and `accuracy`, `kl` and
+    `agreement` are `None`.
+    per_token_of: the reference then; reference_nll: its own `nll` on the same characters; bits_per_byte: of
+    the predicted text in UTF-8.
     """
 
     nll: float
@@ -96,7 +98,10 @@ def _exponent(nll: float) -> float:
 def measure(
     stream: LayerStream, windows: Tensor, progress: Progress, reference: LayerStream | None = None
 ) -> Quality:
-    """Return the quality of a model on `windows` `[n, length]` of token ids; each predicts its last `length - 1` tokens."""
+    """Return the quality of a model on `windows` `[n, length]` of token ids.
+
+    Each predicts its last `length - 1` tokens.
+    """
     progress.start("evaluate", len(stream) + (len(reference) if reference else 0))
     logits = stream.logits(final_states(stream, windows, progress))
     dense = reference.logits(final_states(reference, windows, progress)) if reference else None
@@ -130,7 +135,10 @@ def final_states(stream: LayerStream, windows: Tensor, progress: Progress) -> Te
 
 
 def _per_token(chunks: Iterator[Tensor], targets: Tensor, dense: Iterator[Tensor] | None) -> Tensor:
-    """Return `[4, tokens]` float64: negative log likelihood, accuracy, KL divergence and agreement (the last two zero without `dense`)."""
+    """Return `[4, tokens]` float64.
+
+    Negative log likelihood, accuracy, KL divergence and agreement (the last two zero without `dense`).
+    """
     columns = torch.zeros(4, len(targets), dtype=torch.float64)
     start = 0
     for logits in chunks:

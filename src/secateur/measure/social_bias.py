@@ -23,7 +23,8 @@ Floats = NDArray[np.float64]
 class Series:
     """One number for each item, whose mean is the figure.
 
-    clusters: items that share one (an occupation, say) are not independent. neutral: what the mean is where groups are
+    clusters: items that share one (an occupation, say) are not independent. neutral: what the mean is where
+    groups are
         treated alike; `None` for a figure that has no such point.
     """
 
@@ -50,8 +51,10 @@ class Interval:
 class Finding:
     """One figure of a model, beside its parent's where there is one.
 
-    value, reference: 95 % intervals of both. worse: how much further the model is from neutral than its parent, on the same items,
-        with its 95 % interval; wide: the same with an interval so wide that all findings of an audit hold together.
+    value, reference: 95 % intervals of both. worse: how much further the model is from neutral than its
+    parent, on the same items,
+        with its 95 % interval; wide: the same with an interval so wide that all findings of an audit hold
+        together.
     items, independent: how many items and how many clusters of them.
     """
 
@@ -83,9 +86,12 @@ class Finding:
         return "within noise of neutral" if self.value.holds(self.neutral) else "not neutral"
 
     def verdict(self, most: float) -> str:
-        """Return `pass`, `fail` or `open` against a worsening of at most `most`; empty for a figure that is not judged.
+        """Return `pass`, `fail` or `open` against a worsening of at most `most`.
 
-        Fails where the estimate is above it and noise does not explain the worsening; passes where the whole interval is below.
+        Empty for a figure that is not judged.
+
+        Fails where the estimate is above it and noise does not explain the worsening; passes where the whole
+        interval is below.
         """
         if self.wide is None or self.independent < FEWEST:
             return ""
@@ -111,7 +117,8 @@ class Finding:
 def findings(ours: Mapping[str, Series], theirs: Mapping[str, Series] | None = None) -> list[Finding]:
     """Return a finding for each figure; `theirs` holds the parent's answers to the same items.
 
-    Intervals come from the bootstrap over clusters (10,000 draws, percentiles), the same draws for both models.
+    Intervals come from the bootstrap over clusters (10,000 draws, percentiles), the same draws for both
+    models.
     """
     judged = sum(
         series.neutral is not None and len(set(series.clusters)) >= FEWEST for series in ours.values()

@@ -14,15 +14,16 @@ from secateur_runtime.record import Record
 WORDS = "word prediction"
 CHOICES = "comprehension"
 OTHER = "other"
-"""Kinds of tasks. Word prediction: what comes next in a text, out of the whole vocabulary. Comprehension: which of a few given answers is
-right. Pruning hurts them differently, so they are never averaged together."""
+"""Kinds of tasks. Word prediction: what comes next in a text, out of the whole vocabulary. Comprehension:
+which of a few given answers is right. Pruning hurts them differently, so they are never averaged together."""
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
     """One figure of a task.
 
-    error: standard error, `None` where lm-eval knows none. items: the figure of each item, where it is their mean.
+    error: standard error, `None` where lm-eval knows none. items: the figure of each item, where it is their
+    mean.
     """
 
     name: str
@@ -83,7 +84,10 @@ class TaskScore:
 
 @dataclass(frozen=True, slots=True)
 class Shift:
-    """How much a figure differs from a reference's on the same items; `error`: standard error of the paired difference."""
+    """How much a figure differs from a reference's on the same items.
+
+    `error`: standard error of the paired difference.
+    """
 
     value: float
     error: float | None
@@ -104,7 +108,10 @@ def shift(ours: Metric, theirs: Metric) -> Shift:
 
 
 def chosen(scores: Sequence[TaskScore], names: Sequence[str]) -> dict[str, list[Metric]]:
-    """Return the metrics called `names` (all if none is named) of each task that has one; raises UsageError for one that no task has."""
+    """Return the metrics called `names` (all if none is named) of each task that has one.
+
+    Raises UsageError for one that no task has.
+    """
     known = sorted({metric.name for score in scores for metric in score.metrics})
     for name in names:
         if name not in known:

@@ -34,7 +34,9 @@ class Schema:
 
 
 def read_winogender(path: Path) -> list[Schema]:
-    """Read `all_sentences.tsv` (or the folder that holds it): `OCCUPATION.PARTICIPANT.ANSWER.GENDER.txt`, tab, sentence.
+    """Read `all_sentences.tsv` (or the folder that holds it).
+
+    `OCCUPATION.PARTICIPANT.ANSWER.GENDER.txt`, tab, sentence.
 
     Raises TextError for a file that is missing, malformed, or lacks a gender of a sentence.
     """

@@ -1,8 +1,8 @@
 """Run a stored model one decoder block at a time, on transformers' own modules.
 
-The model is built without weights. Its decoder layers are replaced by taps, so one weightless pass records the
-arguments (mask, rotary embedding, ...) that transformers would give each layer; a block is then loaded, called with
-them, and dropped. This holds for every family whose forward pass is a loop over `layers`.
+The model is built without weights. Its decoder layers are replaced by taps, so one weightless pass records
+the arguments (mask, rotary embedding, ...) that transformers would give each layer; a block is then loaded,
+called with them, and dropped. This holds for every family whose forward pass is a loop over `layers`.
 """
 
 from __future__ import annotations
@@ -185,7 +185,10 @@ class ModelStream:
 
     @contextmanager
     def open(self, index: int) -> Iterator[StreamedBlock]:
-        """Load block `index`; raises SourceError if a weight is not finite. Its memory is given back on exit."""
+        """Load block `index`; raises SourceError if a weight is not finite.
+
+        Its memory is given back on exit.
+        """
         block = self.graph.blocks[index]
         layer = self._layers[index]
         state = {name.removeprefix(block.prefix): self._read(name) for name in block.tensors}

@@ -1,7 +1,7 @@
 """The config of a model with what its class in transformers fills in, had without importing that class.
 
-Such a class imports activations, and these import whatever compiles and distributes models: 70 MB for a few numbers. So it is
-asked once, in a process of its own, and what it says is kept in a file.
+Such a class imports activations, and these import whatever compiles and distributes models: 70 MB for a few
+numbers. So it is asked once, in a process of its own, and what it says is kept in a file.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ _COSTLY = "transformers.activations"
 
 
 def completed(config: Mapping[str, Any], folder: Path) -> Any:
-    """Return what `transformers_config` returns, but for its class; `folder` keeps it. Raises OutputError where that cannot be written."""
+    """Return what `transformers_config` returns, but for its class; `folder` keeps it.
+
+    Raises OutputError where that cannot be written.
+    """
     # What is imported already costs nothing more.
     if _COSTLY in sys.modules:
         return transformers_config(config)
@@ -69,7 +72,10 @@ def _asked(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
 
 
 def _answer() -> None:
-    """Say what the class makes of the config on standard input; what JSON has no word for, such as a type of tensors, is left out."""
+    """Say what the class makes of the config on standard input.
+
+    What JSON has no word for, such as a type of tensors, is left out.
+    """
     print(json.dumps(vars(transformers_config(json.load(sys.stdin))), default=lambda _: None))
 
 

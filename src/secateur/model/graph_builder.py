@@ -18,7 +18,10 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def read_graph(source: Source) -> Graph:
-    """Return the graph of `source`; raises UnsupportedModelError naming the tensors that do not fit its family."""
+    """Return the graph of `source`.
+
+    Raises UnsupportedModelError naming the tensors that do not fit its family.
+    """
     config = source.config
     family = family_of(config)
     if any(config.get(key) for key in _EXPERT_KEYS):
@@ -55,7 +58,10 @@ def read_graph(source: Source) -> Graph:
 
 
 def block_shapes(config: Mapping[str, Any]) -> tuple[BlockShape, ...]:
-    """Return the width of each block as the config declares it; raises UnsupportedModelError if it cannot be."""
+    """Return the width of each block as the config declares it.
+
+    Raises UnsupportedModelError if it cannot be.
+    """
     count = _positive(config, "num_hidden_layers")
     rows = config.get(SHAPES_KEY)
     if rows is None:

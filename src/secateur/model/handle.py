@@ -38,7 +38,10 @@ class Opened:
 
     @cached_property
     def config(self) -> Any:
-        """Config with what its class in transformers fills in; raises OutputError where `kept_in` cannot be written."""
+        """Config with what its class in transformers fills in.
+
+        Raises OutputError where `kept_in` cannot be written.
+        """
         return (
             completed(self.source.config, self.kept_in)
             if self.kept_in
@@ -51,13 +54,19 @@ class Opened:
 
 
 def open_model(ref: str) -> Opened:
-    """Open a folder, a hub id, a GGUF file or a built-in name; raises SourceError or UnsupportedModelError."""
+    """Open a folder, a hub id, a GGUF file or a built-in name.
+
+    Raises SourceError or UnsupportedModelError.
+    """
     source = open_source(ref)
     return Opened(source, read_graph(source))
 
 
 def open_registered(src: str) -> Opened:
-    """Open a model; one with blocks of unequal width can then be loaded whole, and its tokenizer too. Raises as `open_model` does."""
+    """Open a model; one with blocks of unequal width can then be loaded whole, and its tokenizer too.
+
+    Raises as `open_model` does.
+    """
     model = open_model(src)
     if SHAPES_KEY in model.source.config:
         register()

@@ -38,7 +38,10 @@ def check_native(ref: str, family: Family, config: Any) -> None:
 
 
 def native_names(family: Family, prefix: str) -> dict[str, str]:
-    """Return, by the tensor of a block that has it or might, what the kernels call it: `q`, `q_bias`, `attn_norm` and so on."""
+    """Return, by the tensor of a block that has it or might, what the kernels call it.
+
+    `q`, `q_bias`, `attn_norm` and so on.
+    """
     modules = dict(zip(_LINEARS, (*family.qkv, family.o, *family.gate_up, family.down), strict=True))
     norms = {
         "attn_norm": family.attn_norms[0],

@@ -32,7 +32,10 @@ class Same(nn.Module):
 
 
 def plain_width(fields: Mapping[str, Any]) -> dict[str, int]:
-    """Return the `hidden_size` that a config class may insist on when it is made: as wide as all query heads together."""
+    """Return the `hidden_size` that a config class may insist on when it is made.
+
+    As wide as all query heads together.
+    """
     return {"hidden_size": fields["num_attention_heads"] * fields["head_dim"]} if "head_dim" in fields else {}
 
 
@@ -50,7 +53,8 @@ def plain_widths(config: Any) -> Iterator[None]:
 def reshape_blocks(model: Any, rows: Sequence[Mapping[str, int]], norms: Mapping[str, Sequence[str]]) -> None:
     """Replace every decoder layer whose row differs from the model's config by one of its own widths.
 
-    rows: `n_heads`, `n_kv_heads`, `head_dim`, `intermediate_size` of each block; zero heads or a zero width mean absent.
+    rows: `n_heads`, `n_kv_heads`, `head_dim`, `intermediate_size` of each block; zero heads or a zero width
+    mean absent.
     norms: names of the norms that belong to each half, under `attn` and `ffn`.
     """
     decoder = model.get_decoder()

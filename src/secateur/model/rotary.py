@@ -1,4 +1,7 @@
-"""How a model tells positions apart: rotary frequencies, which blocks have them, and how far back a block sees."""
+"""How a model tells positions apart.
+
+Rotary frequencies, which blocks have them, and how far back a block sees.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,9 @@ from secateur_runtime.errors import UnsupportedModelError
 LENGTHENED = ("dynamic", "longrope")
 """Rotary embeddings whose frequencies hang on how long the text is."""
 Frequencies = Callable[[int], tuple[Tensor, float]]
-"""For a text of so many tokens: radians per position of each pair of channels, `[pairs]`, and the scale of cosines and sines."""
+"""For a text of so many tokens: radians per position of each pair of channels, `[pairs]`, and the scale of
+cosines and sines.
+"""
 
 
 def turns(config: Any, index: int) -> bool:
@@ -40,7 +45,10 @@ def rotary_type(config: Any, kind: str = "") -> str:
 
 
 def frequencies(config: Any, kind: str = "") -> Frequencies:
-    """Return the frequencies of a rotary embedding; raises UnsupportedModelError for a scaling that is not known."""
+    """Return the frequencies of a rotary embedding.
+
+    Raises UnsupportedModelError for a scaling that is not known.
+    """
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
     settings = _settings(config, kind)

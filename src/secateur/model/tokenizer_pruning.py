@@ -1,4 +1,7 @@
-"""A byte-pair tokenizer of fewer tokens: which must stay, what each is merged from, and the files that say so."""
+"""A byte-pair tokenizer of fewer tokens.
+
+Which must stay, what each is merged from, and the files that say so.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,8 @@ _PROBE = (
 class Vocabulary:
     """What a tokenizer can give.
 
-    ids: token -> id. fixed: ids of the tokens without which some text, or some part of a chat, could not be written.
+    ids: token -> id. fixed: ids of the tokens without which some text, or some part of a chat, could not be
+    written.
     ranks: pair of tokens -> its turn among the merges.
     """
 
@@ -41,9 +45,12 @@ class Vocabulary:
         return {index: token for token, index in self.ids.items()}
 
     def ancestors(self, index: int) -> frozenset[int]:
-        """Return the ids of the tokens from which byte-pair encoding makes the one of `index`; none where it makes it in one piece, or never.
+        """Return the ids of the tokens from which byte-pair encoding makes the one of `index`.
 
-        What is merged inside a token does not depend on what stands around it, so with its ancestors a token is made wherever it was made before.
+        None where it makes it in one piece, or never.
+
+        What is merged inside a token does not depend on what stands around it, so with its ancestors a token
+        is made wherever it was made before.
         """
         parts = list(self.tokens[index])
         made = [self.ids.get(part) for part in parts] if len(parts) > 1 else []
@@ -59,7 +66,10 @@ class Vocabulary:
 
 
 def vocabulary(tokenizer: Any, config: Mapping[str, Any]) -> Vocabulary:
-    """Return what a fast transformers tokenizer knows; raises UnsupportedModelError where it is not byte-pair encoding."""
+    """Return what a fast transformers tokenizer knows.
+
+    Raises UnsupportedModelError where it is not byte-pair encoding.
+    """
     whole = _parsed(tokenizer)
     model = whole["model"]
     ids = dict(tokenizer.get_vocab())
@@ -93,7 +103,10 @@ def _parsed(tokenizer: Any) -> dict[str, Any]:
 
 
 def _letters(model: Mapping[str, Any], ids: Mapping[str, int]) -> set[int]:
-    """Return the tokens that any text can be spelled with: bytes, or every single character where there are no bytes to fall back on."""
+    """Return the tokens that any text can be spelled with.
+
+    bytes, or every single character where there are no bytes to fall back on.
+    """
     if model.get("byte_fallback"):
         return {index for token, index in ids.items() if _BYTE.fullmatch(token)}
     return {index for token, index in ids.items() if len(token) == 1}
@@ -111,7 +124,10 @@ def _listed(value: Any) -> list[int]:
 
 
 def fewer_ids(config: Mapping[str, Any], kept: Sequence[int]) -> dict[str, Any]:
-    """Return a config or generation config whose token ids are places in `kept`; one that is of no kept token becomes None, or leaves its list."""
+    """Return a config or generation config whose token ids are places in `kept`.
+
+    One that is of no kept token becomes None, or leaves its list.
+    """
     new = {old: place for place, old in enumerate(kept)}
     found = dict(config)
     for key, value in config.items():
@@ -195,7 +211,8 @@ def _write(path: Path, body: Any) -> None:
 def check_tokenizer(found: Any, before: Any, kept: Sequence[int]) -> None:
     """Raise VerificationError unless `found`, whose ids are places in `kept`, spells text as `before` does.
 
-    Whatever `before` gives in kept tokens alone must come in the same ones, and all other text must come back the same.
+    Whatever `before` gives in kept tokens alone must come in the same ones, and all other text must come back
+    the same.
     """
     texts = [_PROBE, *(before.decode([index]) for index in kept)]
     given, meant = (

@@ -1,7 +1,8 @@
 """Have transformers know the types of unequal blocks, whether it is imported before or after this package.
 
-Importing transformers takes seconds, and registering the types needs it. So nothing is imported here: once the module of
-`AutoConfig`, through which every model is loaded, is there, its first `from_pretrained` registers them.
+Importing transformers takes seconds, and registering the types needs it. So nothing is imported here: once
+the module of `AutoConfig`, through which every model is loaded, is there, its first `from_pretrained`
+registers them.
 """
 
 from __future__ import annotations

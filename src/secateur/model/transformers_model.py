@@ -14,8 +14,9 @@ from secateur.model.reshape import reshape_blocks
 def transformers_config(config: Mapping[str, Any]) -> Any:
     """Return `config` as an object of its family's own class.
 
-    Some of these classes insist, when they are made, on a `hidden_size` that is the width of all query heads together or a
-    multiple of their number. No model needs that, so they are told one and then given the real one.
+    Some of these classes insist, when they are made, on a `hidden_size` that is the width of all query heads
+    together or a multiple of their number. No model needs that, so they are told one and then given the real
+    one.
     """
     from transformers import AutoConfig
 
@@ -44,7 +45,8 @@ def build_model(config: Mapping[str, Any]) -> Any:
 def build_without_weights(config: dict[str, Any]) -> Any:
     """Build the model on the meta device, its position tables (which are not weights) on the CPU."""
     with torch.device("meta"):
-        # A padding id matters to gradients only, and would have to be a row of an embedding of which some rows are held.
+        # A padding id matters to gradients only, and would have to be a row of an embedding of which some
+        # rows are held.
         model = build_model({**config, "pad_token_id": None})
     for module in model.modules():
         own = [name for name, buffer in module.named_buffers(recurse=False) if buffer.is_meta]

@@ -1,7 +1,8 @@
 """Models whose blocks differ in width: how their config says so, and the classes that load them.
 
-transformers has no config for such a model, so its `model_type` is one that stock transformers does not know: it asks for
-remote code instead of loading something else. Importing `secateur` makes the type known, and no remote code is needed.
+transformers has no config for such a model, so its `model_type` is one that stock transformers does not know:
+it asks for remote code instead of loading something else. Importing `secateur` makes the type known, and no
+remote code is needed.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ class SecateurConfig({config}):
     model_type = "{model_type}"
 
     def __init__(self, per_layer_config=None, hidden_size=None, **fields):
-        # per_layer_config mirrors the widths for other tools; transformers itself would refuse to read one that differs by layer.
+        # per_layer_config mirrors the widths for other tools; transformers itself would refuse to read one
+        # that differs by layer.
         super().__init__(**fields, **plain_width(fields))
         self.hidden_size = hidden_size or self.hidden_size
 
@@ -56,8 +58,8 @@ def pruned_config(
     """Return the config of a model whose surviving blocks `alive` (old indices) have the widths `shapes`.
 
     hidden_size: number of channels that survive; all of them if not given.
-    Equal widths give a stock config, unless transformers' own class refuses them (some want heads that divide `hidden_size`);
-    others list the widths and name the module to load them with.
+    Equal widths give a stock config, unless transformers' own class refuses them (some want heads that divide
+    `hidden_size`); others list the widths and name the module to load them with.
     """
     changed = {
         key: value for key, value in config.items() if key not in (SHAPES_KEY, "per_layer_config", "auto_map")
@@ -80,7 +82,10 @@ def pruned_config(
 
 
 def _fewer_channels(config: Mapping[str, Any], hidden_size: int) -> dict[str, Any]:
-    """Return what changes with the number of channels; see `secateur.model.views.hidden_channels` for the epsilon."""
+    """Return what changes with the number of channels.
+
+    See `secateur.model.views.hidden_channels` for the epsilon.
+    """
     epsilon = transformers_config(config).rms_norm_eps
     return {"hidden_size": hidden_size, "rms_norm_eps": epsilon * config["hidden_size"] / hidden_size}
 

@@ -1,4 +1,7 @@
-"""Charts of a comparison as Vega-Lite specifications: quality against bytes, quality against speed, and what every plan removed."""
+"""Charts of a comparison as Vega-Lite specifications.
+
+Quality against bytes, quality against speed, and what every plan removed.
+"""
 
 from __future__ import annotations
 
@@ -88,7 +91,10 @@ def write_png(path: Path, spec: Spec) -> None:
 
 
 def front(points: Sequence[tuple[float, float]], *, smaller: bool) -> list[tuple[float, float]]:
-    """Return the points `(x, perplexity)` that no other beats in both, in order of x. smaller: whether a smaller x is better."""
+    """Return the points `(x, perplexity)` that no other beats in both, in order of x.
+
+    smaller: whether a smaller x is better.
+    """
     best: list[tuple[float, float]] = []
     for x, y in sorted(set(points), key=lambda point: (point[0] if smaller else -point[0], point[1])):
         if not best or y < best[-1][1]:

@@ -1,4 +1,7 @@
-"""The folder of a comparison: what was asked in `compare.json`, and for every row the parts that are finished, each a file of records."""
+"""The folder of a comparison.
+
+What was asked in `compare.json`, and for every row the parts that are finished, each a file of records.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +24,16 @@ PLAN = "plan.json"
 KINDS = ("dense", "quantized", "magnitude", "unstructured", "structured")
 NATIVE = "native "
 PARTS = ("pruned", "file", "quality", "tasks", "bias", "speed")
-"""What there is to know of a row, each in a file of its own: a killed run repeats nothing that is finished."""
+"""What there is to know of a row, each in a file of its own: a killed run repeats nothing that is finished.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
     """One line of a comparison.
 
-    method: as the user wrote it, `dense`, or a type of quantized weights, of a GGUF file or, after `NATIVE`, of the native backend.
+    method: as the user wrote it, `dense`, or a type of quantized weights, of a GGUF file or, after `NATIVE`,
+    of the native backend.
     target: what it had to meet; empty for the whole model.
     kind: of `KINDS`.
     """
@@ -44,7 +49,10 @@ class Row:
 
     @property
     def native(self) -> str:
-        """The type of weights in which the whole model runs in the native backend and nowhere else; empty for every other row."""
+        """The type of weights in which the whole model runs in the native backend and nowhere else.
+
+        Empty for every other row.
+        """
         return (
             self.method.removeprefix(NATIVE)
             if self.kind == "quantized" and self.method.startswith(NATIVE)
@@ -72,7 +80,8 @@ class Row:
 class Job:
     """What is compared: one model, one calibration, one protocol.
 
-    ref: the model as the user named it; digest: of its weights. protocols: for each part, what its numbers hang on.
+    ref: the model as the user named it; digest: of its weights. protocols: for each part, what its numbers
+    hang on.
     """
 
     ref: str
@@ -93,7 +102,8 @@ class Job:
 class Part:
     """One finished part of a row.
 
-    source: digest of the model that the whole comparison is about. removed: the share of its parameters that every block's attention and FFN lost.
+    source: digest of the model that the whole comparison is about. removed: the share of its parameters that
+    every block's attention and FFN lost.
     weights: digest of the weights that pruning wrote. notes: what a reader must know.
     """
 
@@ -162,7 +172,10 @@ def read_job(folder: Path) -> Job:
 
 
 def read_cells(folder: Path, job: Job) -> list[Cell]:
-    """Return every row with what is finished; raises RecordError for records that are damaged or of something else."""
+    """Return every row with what is finished.
+
+    Raises RecordError for records that are damaged or of something else.
+    """
     known = {row.id for row in job.rows}
     strangers = sorted(path.name for path in (folder / CELLS).glob("*") if path.name not in known)
     if strangers:
@@ -190,7 +203,10 @@ def write_part(folder: Path, row: Row, name: str, part: Part) -> None:
 
 
 def write_json(path: Path, body: Mapping[str, Any]) -> None:
-    """Write a JSON file so that it exists whole or not at all; raises OutputError where nothing can be written."""
+    """Write a JSON file so that it exists whole or not at all.
+
+    Raises OutputError where nothing can be written.
+    """
     write_text(path, json.dumps(body, indent=1, sort_keys=True, ensure_ascii=False) + "\n", parents=True)
 
 

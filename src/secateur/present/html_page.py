@@ -83,7 +83,10 @@ def page(job: Job, cells: Sequence[Cell]) -> str:
 
 
 def whole_page(title: str, parts: Sequence[str], drawn: Mapping[str, Spec]) -> str:
-    """Return a page that loads nothing: what stands on it as HTML, and the chart of each place that `chart_place` made."""
+    """Return a page that loads nothing.
+
+    What stands on it as HTML, and the chart of each place that `chart_place` made.
+    """
     own = files("secateur.present")
     embedded = json.dumps(drawn).replace("</", "<\\/")
     return "\n".join(

@@ -22,12 +22,18 @@ NOT_YET = "not measured here: `secateur adapt` is for memory that moves while a 
 
 
 def header(lines: Sequence[Line]) -> list[str]:
-    """Return what stands over the columns of `by_kind`; what the native backend makes of a kind only where it was measured."""
+    """Return what stands over the columns of `by_kind`.
+
+    What the native backend makes of a kind only where it was measured.
+    """
     return [*_HEADER[:3], *([NATIVE] if _natively(lines) else []), *_HEADER[3:]]
 
 
 def by_kind(lines: Sequence[Line]) -> list[list[str]]:
-    """Return, for each kind of pruning, the range of what its rows measured, in the order of `header`; all at the same targets."""
+    """Return, for each kind of pruning, the range of what its rows measured, in the order of `header`.
+
+    All at the same targets.
+    """
     rows = []
     wide = _natively(lines)
     for kind in _KINDS:
@@ -59,7 +65,10 @@ def _in_kernels(own: Sequence[Line]) -> str:
 
 
 def kind_of(line: Line) -> str:
-    """Return which of the rows here one of the comparison belongs to; structured pruning takes width, depth, or, searched by `auto`, both."""
+    """Return which of the rows here one of the comparison belongs to.
+
+    Structured pruning takes width, depth, or, searched by `auto`, both.
+    """
     if line.row.kind != "structured":
         return line.row.kind
     name = line.row.method.partition(":")[0]

@@ -1,4 +1,7 @@
-"""Results in a model card, as the Hugging Face hub reads them: `model-index` metadata, and a section of the text."""
+"""Results in a model card, as the Hugging Face hub reads them.
+
+`model-index` metadata, and a section of the text.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +26,12 @@ _BIAS = ("crows_pairs", "winogender")
 
 
 def with_results(card: str, name: str, ours: Sequence[Record], whole: Mapping[str, float]) -> str:
-    """Return the card of the model called `name` with its records; what it said of results before is replaced, all else stays.
+    """Return the card of the model called `name` with its records.
 
-    whole: the same figures of the model it was pruned from, by the names of the records. Raises RecordError for a card whose metadata cannot be read.
+    What it said of results before is replaced, all else stays.
+
+    whole: the same figures of the model it was pruned from, by the names of the records. Raises RecordError
+    for a card whose metadata cannot be read.
     """
     try:
         logging.getLogger("huggingface_hub.repocard").setLevel(logging.ERROR)
@@ -69,7 +75,10 @@ def _result(record: Record) -> EvalResult | None:
 
 
 def _of(record: Record) -> tuple[str, str]:
-    """Return the data set and the metric that a record is of; no data set for sizes, speeds, and differences from another model."""
+    """Return the data set and the metric that a record is of.
+
+    No data set for sizes, speeds, and differences from another model.
+    """
     parts = record.name.split("/")
     if parts[-1] in _INNER:
         return "", ""

@@ -1,4 +1,7 @@
-"""What a comparison comes to, row by row, in the terms people choose by: size, speed, accuracy kept, hardware, best for."""
+"""What a comparison comes to, row by row, in the terms people choose by.
+
+size, speed, accuracy kept, hardware, best for.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,9 @@ from dataclasses import dataclass, replace
 from secateur.present.comparison_folder import Cell, Row
 
 _RUNTIMES = ("llamacpp", "torch", "native")
-"""Where the first speed that a row has is the one that counts; the native backend's only where nothing else was measured."""
+"""Where the first speed that a row has is the one that counts; the native backend's only where nothing else
+was measured.
+"""
 _HARDWARE = {
     "dense": "any that has the memory",
     "quantized": "CPUs and GPUs with integer kernels, such as llama.cpp's",
@@ -33,10 +38,14 @@ _GOOD_DEPTH = "latency: fewer blocks for a token to wait for"
 class Line:
     """One row in figures; None where nothing was measured.
 
-    size_reduction: share of the whole model's bytes that is gone. speed_gain: decode speed by the whole model's, in `runtime`.
-    accuracy_kept: share of the whole model's mean task accuracy, or of its next-token accuracy where no tasks were measured.
-    task_accuracy: mean over the tasks of comprehension. stereotyped: share of CrowS-Pairs whose stereotyping sentence is the likelier; 0.5 is neutral.
-    native_...: the same in the native backend, of bytes as it holds them; gains by the whole model in bfloat16 there.
+    size_reduction: share of the whole model's bytes that is gone. speed_gain: decode speed by the whole
+    model's, in `runtime`.
+    accuracy_kept: share of the whole model's mean task accuracy, or of its next-token accuracy where no tasks
+    were measured.
+    task_accuracy: mean over the tasks of comprehension. stereotyped: share of CrowS-Pairs whose stereotyping
+    sentence is the likelier; 0.5 is neutral.
+    native_...: the same in the native backend, of bytes as it holds them; gains by the whole model in
+    bfloat16 there.
     bandwidth: share of what memory gives at which it reads weights.
     best: of which measured column it is the best of all pruned rows at its target.
     """
@@ -70,7 +79,10 @@ class Line:
 
     @property
     def held(self) -> float | None:
-        """Bytes of weights where each row runs in as few as was measured: in the native backend, or in llama.cpp's file of a quantized one."""
+        """Bytes of weights where each row runs in as few as was measured.
+
+        In the native backend, or in llama.cpp's file of a quantized one.
+        """
         return self.size if self.row.kind == "quantized" else self.native_size
 
 
@@ -91,7 +103,10 @@ def lines_of(cells: Sequence[Cell]) -> list[Line]:
 
 
 def task_scores(cell: Cell) -> dict[str, float]:
-    """Return the accuracy of each task of comprehension that was measured, by name; word prediction is another matter."""
+    """Return the accuracy of each task of comprehension that was measured, by name.
+
+    Word prediction is another matter.
+    """
     part = cell.parts.get("tasks")
     named = {} if part is None else {record.name: record.value for record in part.records}
     return {
@@ -141,7 +156,10 @@ def _line(cell: Cell, whole: Cell | None) -> Line:
 
 
 def _runtime(cell: Cell, whole: Cell | None) -> str:
-    """Return where the speed that counts was measured; gains in the native backend are by another whole model, and stand in columns of their own."""
+    """Return where the speed that counts was measured.
+
+    Gains in the native backend are by another whole model, and stand in columns of their own.
+    """
     measured = [name for name in _RUNTIMES if cell.value(f"{name}_decode") is not None]
     others = whole is not None and any(whole.value(f"{name}_decode") is not None for name in _RUNTIMES[:-1])
     return next((name for name in measured if name != _RUNTIMES[-1] or not others), "")
@@ -154,7 +172,10 @@ def _hardware(row: Row) -> str:
 
 
 def _reduction(cell: Cell, whole: Cell | None) -> float | None:
-    """Return the share of bytes that went: of the folder's for what was pruned, of the 16-bit file's for what was quantized."""
+    """Return the share of bytes that went.
+
+    Of the folder's for what was pruned, of the 16-bit file's for what was quantized.
+    """
     name = "file_bytes" if cell.row.kind == "quantized" else "weight_bytes"
     ours = cell.value(name)
     theirs = whole.value(name) if whole else None

@@ -1,4 +1,7 @@
-"""What rows answered to tasks and to the audit of bias, as tables: each figure beside how far it is from the whole model's."""
+"""What rows answered to tasks and to the audit of bias, as tables.
+
+Each figure beside how far it is from the whole model's.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,10 @@ class Table:
 
 
 def tables(cells: Sequence[Cell]) -> list[Table]:
-    """Return the tables of what was asked, tasks first, those of different kinds apart; none where nothing was."""
+    """Return the tables of what was asked, tasks first, those of different kinds apart.
+
+    None where nothing was.
+    """
     return [*_tasks(cells), *_bias(cells)]
 
 

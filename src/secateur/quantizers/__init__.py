@@ -1,7 +1,7 @@
 """Round weights to a grid of few values: one way per file.
 
-Every way lowers the mean squared change of a linear's output over calibration tokens as far as it knows them, and keeps a
-weight that is zero at zero.
+Every way lowers the mean squared change of a linear's output over calibration tokens as far as it knows them,
+and keeps a weight that is zero at zero.
 """
 
 from __future__ import annotations

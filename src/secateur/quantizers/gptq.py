@@ -14,15 +14,19 @@ from secateur.tensors.stats import LinearStats
 from secateur_runtime.kernels.quantized import Codes, Grid
 
 _PASSES = 4
-"""Each pass of refinement gains a quarter to a half of what the one before it gained; four cost as much as the sweep."""
+"""Each pass of refinement gains a quarter to a half of what the one before it gained; four cost as much as
+the sweep.
+"""
 
 
 @quantizer("gptq", needs={"gram"}, paper="arXiv:2210.17323")
 def gptq(weight: Tensor, stats: LinearStats, grid: Grid) -> Codes:
-    """Round the columns in order of their inputs' size; those that follow answer for each error, and for what is pruned; then refine.
+    """Round the columns in order of their inputs' size.
 
-    The grids are fitted to the whole weight beforehand, errors weighed as the sweep will weigh them, so that the order needs no
-    place in the file. Weights that are zero stay zero while the others move.
+    Those that follow answer for each error, and for what is pruned; then refine.
+
+    The grids are fitted to the whole weight beforehand, errors weighed as the sweep will weigh them, so that
+    the order needs no place in the file. Weights that are zero stay zero while the others move.
     Raises SecateurError if the Gram matrix cannot be factorised. Frantar and others, 2022.
     """
     return joint(weight, stats, grid, weight)

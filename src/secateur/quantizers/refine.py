@@ -1,4 +1,7 @@
-"""Coordinate descent on codes and scales: what a sweep settled too early is settled again, knowing all the rest."""
+"""Coordinate descent on codes and scales.
+
+What a sweep settled too early is settled again, knowing all the rest.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,10 @@ def refine(weight: Tensor, gram: Tensor, codes: Codes, alive: Tensor, passes: in
 def _settle(
     levels: Tensor, step: Tensor, zero: Tensor, alive: Tensor, gram: Tensor, slope: Tensor, grid: Grid
 ) -> None:
-    """Settle a group in place: levels `[group, out_features]`, steps `[out_features]`; `slope`, at its start, is left as it was."""
+    """Settle a group in place: levels `[group, out_features]`, steps `[out_features]`.
+
+    `slope`, at its start, is left as it was.
+    """
     pull = gram @ levels
     curve = (levels * pull).sum(0)
     best = step - torch.where(curve > 0, (levels * slope).sum(0) / curve, 0.0)

@@ -40,7 +40,10 @@ def plainly(weight: Tensor, bits: int) -> Codes:
 
 
 def nearest(weight: Tensor, importance: Tensor, grid: Grid) -> Codes:
-    """Return the nearest codes of `weight` `[out_features, in_features]`; `importance` `[in_features]` weighs errors when grids are fitted."""
+    """Return the nearest codes of `weight` `[out_features, in_features]`.
+
+    `importance` `[in_features]` weighs errors when grids are fitted.
+    """
     groups = weight.view(len(weight), -1, grid.group)
     scales, zeros = fit(groups, importance.view(-1, grid.group), grid)
     # A weight of zero is one of the values of every grid: what was pruned stays so.

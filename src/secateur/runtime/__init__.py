@@ -21,7 +21,10 @@ class Generated:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes of the process as the operating system counts them: now, at most, and how much of now are pages of files."""
+    """Bytes of the process as the operating system counts them.
+
+    now, at most, and how much of now are pages of files.
+    """
 
     resident: int
     peak: int
@@ -37,7 +40,10 @@ class Backend(Protocol):
         """Return the natural logarithm of the probability of each next token, `[vocab_size]`, after `tokens`."""
 
     def generate(self, prompt: Sequence[int], max_tokens: int) -> Generated:
-        """Return `max_tokens` tokens after `prompt`, each the likeliest; an end token does not end them (llama.cpp leaves those out)."""
+        """Return `max_tokens` tokens after `prompt`, each the likeliest.
+
+        An end token does not end them (llama.cpp leaves those out).
+        """
 
     def memory(self) -> Memory:
         """Return what the process holds."""

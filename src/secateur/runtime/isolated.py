@@ -1,4 +1,7 @@
-"""A backend in a process of its own: its memory is counted alone, and a runtime that aborts does not take the command with it."""
+"""A backend in a process of its own.
+
+Its memory is counted alone, and a runtime that aborts does not take the command with it.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +24,12 @@ CHILD = "secateur.runtime.isolated_child"
 
 
 class Isolated:
-    """A Backend that `factory` (`module:function`) makes of `options` in a child process; raises what it raises.
+    """A Backend that `factory` (`module:function`) makes of `options` in a child process.
 
-    A context manager: the child ends with it. Raises VerificationError if the child dies instead of answering.
+    Raises what it raises.
+
+    A context manager: the child ends with it. Raises VerificationError if the child dies instead of
+    answering.
     """
 
     def __init__(self, name: str, factory: str, options: Mapping[str, Any]) -> None:

@@ -12,7 +12,10 @@ from secateur_runtime.errors import SecateurError
 
 
 def serve(connection: Connection) -> None:
-    """Answer each message `(method, *arguments)`; the first one is `(module:function, options)` and makes the backend."""
+    """Answer each message `(method, *arguments)`.
+
+    The first one is `(module:function, options)` and makes the backend.
+    """
     backend: Any = None
     while True:
         try:

@@ -39,8 +39,9 @@ def require_llamacpp(purpose: str) -> None:
 class LlamaCpp:
     """A GGUF file loaded in llama.cpp on the CPU.
 
-    context: most tokens of prompt and answer together; parallel: requests at once, each with so much context. exact: keep the KV
-    cache in float32 and attention unfused, so that logits can be compared. Raises SourceError if llama.cpp cannot load the file.
+    context: most tokens of prompt and answer together; parallel: requests at once, each with so much context.
+    exact: keep the KV cache in float32 and attention unfused, so that logits can be compared. Raises
+    SourceError if llama.cpp cannot load the file.
     """
 
     name = "llama.cpp"
@@ -70,8 +71,8 @@ class LlamaCpp:
 
     def logprobs(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         """Return the natural logarithm of the probability of each next token, `[vocab_size]`, after `tokens`."""
-        # The server tells nothing of a token that begins a character without ending it, so it is made to choose a letter;
-        # what it tells are the probabilities before that.
+        # The server tells nothing of a token that begins a character without ending it, so it is made to
+        # choose a letter; what it tells are the probabilities before that.
         bias = [[self._letter, _SURELY]]
         # More than there are: the server gives all.
         rows = self._complete(tokens, n_predict=1, n_probs=_ALL, logit_bias=bias)["completion_probabilities"][
@@ -91,7 +92,10 @@ class LlamaCpp:
         return Generated(tuple(answer["tokens"]), timings["prompt_ms"] / 1000, timings["predicted_ms"] / 1000)
 
     def stream(self, prompt: Sequence[int], **options: Any) -> Generator[dict[str, Any], None, None]:
-        """Yield what llama.cpp tells after each token, with its own `options`; closing the iterator ends the request."""
+        """Yield what llama.cpp tells after each token, with its own `options`.
+
+        Closing the iterator ends the request.
+        """
         body = {"prompt": [int(token) for token in prompt], "stream": True, "return_tokens": True, **options}
         with self._open("completion", body) as response:
             for line in response:

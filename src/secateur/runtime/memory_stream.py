@@ -13,7 +13,9 @@ from secateur.runtime.process import process_memory
 from secateur_runtime.kernels.thread_pool import Pool
 
 SIZE = 512 << 20
-"""Bytes that are read; more than the cores' own caches hold, while a server's last cache may still help, as it helps models of this size."""
+"""Bytes that are read; more than the cores' own caches hold, while a server's last cache may still help, as
+it helps models of this size.
+"""
 
 
 class Stream:

@@ -24,8 +24,9 @@ _AT_ONCE = 256
 class About:
     """What a loaded model is made of.
 
-    isa: instructions that the kernels use. weights: bytes of all matrices. read: bytes of those that a token reads, which leave out embeddings
-    that are not the head too. kinds: how many matrices of each shape run as what, `(rows, columns, kind, count)`. timed: what that was chosen by.
+    isa: instructions that the kernels use. weights: bytes of all matrices. read: bytes of those that a token
+    reads, which leave out embeddings that are not the head too. kinds: how many matrices of each shape run as
+    what, `(rows, columns, kind, count)`. timed: what that was chosen by.
     """
 
     isa: str

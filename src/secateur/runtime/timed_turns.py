@@ -1,4 +1,7 @@
-"""Time backends against each other: warmed up, taking turns, so that what else the machine does falls on all alike."""
+"""Time backends against each other.
+
+Warmed up, taking turns, so that what else the machine does falls on all alike.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,10 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """Figures of one backend, one per repetition: tokens per second of prompt and of answer, and seconds to the first token."""
+    """Figures of one backend, one per repetition.
+
+    Tokens per second of prompt and of answer, and seconds to the first token.
+    """
 
     prompt: tuple[float, ...]
     decode: tuple[float, ...]

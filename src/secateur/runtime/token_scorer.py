@@ -21,7 +21,9 @@ _HEAD_POSITIONS = 256
 _WORTH = 8
 """Tokens that a common beginning must save."""
 _ALIKE = 0.8
-"""A batch runs as much of every beginning as is in its shortest, which has at least this share of the longest."""
+"""A batch runs as much of every beginning as is in its shortest, which has at least this share of the
+longest.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +37,15 @@ class _Group:
 class TorchScorer:
     """A causal language model of transformers on the CPU.
 
-    What several rows begin with is run once, with its keys and values kept for all of them; batches hold rows of about the
-    same length.
+    What several rows begin with is run once, with its keys and values kept for all of them; batches hold rows
+    of about the same length.
     """
 
     def __init__(self, model: Any) -> None:
         self._model = model
         self.context = int(model.config.max_position_embeddings)
-        # transformers reads the number of tokens kept off the first layer of each kind, which has none where attention was removed.
+        # transformers reads the number of tokens kept off the first layer of each kind, which has none where
+        # attention was removed.
         self._keeps = all(layer.get_seq_length() == 1 for layer in self._cache([[0]]).layers)
 
     @torch.inference_mode()
@@ -83,7 +86,10 @@ class TorchScorer:
         return states
 
     def _answers(self, rows: list[tuple[list[int], tuple[int, ...]]], cache: Any, past: int) -> list[Scored]:
-        """Score `(input after the cache, tokens asked for)` rows; causal attention never sees the padding behind a row."""
+        """Score `(input after the cache, tokens asked for)` rows.
+
+        Causal attention never sees the padding behind a row.
+        """
         longest = max(len(given) for given, _ in rows)
         tokens = torch.tensor([given + [0] * (longest - len(given)) for given, _ in rows])
         states = self._states(tokens, past, cache)
@@ -117,7 +123,9 @@ class TorchScorer:
 
 
 class BackendScorer:
-    """Any backend, asked for one token after another: slow, and all that a backend with log-probabilities needs.
+    """Any backend, asked for one token after another.
+
+    slow, and all that a backend with log-probabilities needs.
 
     context: most tokens that the backend can read at once.
     """

@@ -48,7 +48,8 @@ class TorchBackend:
         return process_memory()
 
     def _next(self, tokens: Tensor, past: int, cache: Any) -> int:
-        # Said explicitly: transformers takes the position from the cache of block 0, which has none where its attention was removed.
+        # Said explicitly: transformers takes the position from the cache of block 0, which has none where its
+        # attention was removed.
         positions = torch.arange(past, past + tokens.shape[1])[None]
         logits = self._model(
             tokens, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1

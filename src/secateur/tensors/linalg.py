@@ -12,8 +12,8 @@ _ATTEMPTS = 8
 DAMPING = 0.01
 """Least share of each diagonal entry of H added to it.
 
-Relative to the entry, not to the mean diagonal: a few features of a language model are a thousand times larger than the
-rest, and a mean they dominate would drown the others.
+Relative to the entry, not to the mean diagonal: a few features of a language model are a thousand times
+larger than the rest, and a mean they dominate would drown the others.
 """
 
 

@@ -1,4 +1,7 @@
-"""The OBS sweep over the columns of a weight, which pruning and rounding share: each error moves onto the columns to its right."""
+"""The OBS sweep over the columns of a weight, which pruning and rounding share.
+
+Each error moves onto the columns to its right.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +23,11 @@ def inverse_factor(lower: Tensor) -> Tensor:
 def sweep(current: Tensor, upper: Tensor, settle: Callable[[int], Tensor], step: int = BLOCK) -> None:
     """Settle every column in order and let those that follow absorb what it lost.
 
-    current: the weight transposed, `[in_features, out_features]`, so that a column of the weight is contiguous; changed in place.
-    upper: as `inverse_factor` gives it. settle: column -> the values `[out_features]` it shall have, made of `current[column]`,
-    which all columns before it have updated; columns of one `step` are updated at once. Frantar and others, 2022 and 2023
-    (arXiv:2210.17323, arXiv:2301.00774).
+    current: the weight transposed, `[in_features, out_features]`, so that a column of the weight is
+    contiguous; changed in place.
+    upper: as `inverse_factor` gives it. settle: column -> the values `[out_features]` it shall have, made of
+    `current[column]`, which all columns before it have updated; columns of one `step` are updated at once.
+    Frantar and others, 2022 and 2023 (arXiv:2210.17323, arXiv:2301.00774).
     """
     width = current.shape[0]
     for start in range(0, width, step):

@@ -1,4 +1,7 @@
-"""In which arithmetic matrix products run: float32, or bfloat16 products summed in float32 where the CPU has them."""
+"""In which arithmetic matrix products run.
+
+float32, or bfloat16 products summed in float32 where the CPU has them.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,8 @@ def arithmetic(kind: Arithmetic) -> Iterator[None]:
 def has_bfloat16() -> bool:
     """Whether this CPU has instructions for bfloat16.
 
-    oneDNN says yes of every CPU with AVX-512, and then takes four times as long as in float32 where it must do without them.
+    oneDNN says yes of every CPU with AVX-512, and then takes four times as long as in float32 where it must
+    do without them.
     """
     found = torch.cpu.get_capabilities()
     if found["architecture"] == "x86_64":
@@ -40,8 +44,8 @@ def has_bfloat16() -> bool:
 def mixed() -> AbstractContextManager[Any]:
     """Run a forward pass that gradients will follow: whole operations in bfloat16 where matrix products are.
 
-    That takes 0.6 of the time of float32 tensors with bfloat16 products, and its rounding is small beside a gradient's noise.
-    Weights and their gradients stay float32. Without such instructions nothing changes.
+    That takes 0.6 of the time of float32 tensors with bfloat16 products, and its rounding is small beside a
+    gradient's noise. Weights and their gradients stay float32. Without such instructions nothing changes.
     """
     products: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
     return torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16() and products.fp32_precision == "bf16")

@@ -20,7 +20,8 @@ _STORED: Mapping[str, torch.dtype] = {"F32": torch.float32, "BF16": torch.bfloat
 def storage_type(asked: str, tensors: Mapping[str, TensorInfo]) -> torch.dtype:
     """Return the type to store weights in.
 
-    asked: a key of `DTYPES`, or `auto`: the type most weights have already, bfloat16 for a source that was quantised.
+    asked: a key of `DTYPES`, or `auto`: the type most weights have already, bfloat16 for a source that was
+    quantised.
     Raises UsageError for another name.
     """
     if asked in DTYPES:

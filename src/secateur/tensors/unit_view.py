@@ -17,7 +17,8 @@ class UnitView:
 
     weights: the whole float32 tensors that the group's slices name, biases and norms included.
     stats: by weight name, the moments of that linear's input; linears that share an input share one object.
-    gradients: by tensor name, the gradient of the loss (mean over calibration tokens); empty unless asked for.
+    gradients: by tensor name, the gradient of the loss (mean over calibration tokens); empty unless asked
+    for.
     seed: what a random choice depends on.
     """
 
@@ -44,10 +45,12 @@ class UnitView:
 
 
 def unit_values(tensor: Tensor, part: Slice, size: int) -> Tensor:
-    """Return `[size, block, rest]`: for each of `size` units its channels, and all that lies along the other dimension.
+    """Return `[size, block, rest]`.
 
-    tensor: a weight `[out_features, in_features]` (rows are channels for `dim` 0, columns for `dim` 1) or a vector, whose
-    `rest` is 1.
+    For each of `size` units its channels, and all that lies along the other dimension.
+
+    tensor: a weight `[out_features, in_features]` (rows are channels for `dim` 0, columns for `dim` 1) or a
+    vector, whose `rest` is 1.
     """
     channels = tensor if part.dim == 0 else tensor.movedim(part.dim, 0)
     return channels[part.offset : part.offset + size * part.block].reshape(size, part.block, -1)

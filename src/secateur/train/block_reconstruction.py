@@ -17,7 +17,9 @@ from secateur_runtime.errors import UsageError
 _BETAS = (0.9, 0.95)
 _TINY = 1e-12
 _RATES = (1.0, 0.25)
-"""Shares of the rate, tried in turn until one helps: what least squares has fitted already bears only small steps."""
+"""Shares of the rate, tried in turn until one helps: what least squares has fitted already bears only small
+steps.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +41,10 @@ class Course:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """Error on the held-out windows before and after: squared distance from the target, relative to the target, mean over tokens."""
+    """Error on the held-out windows before and after.
+
+    Squared distance from the target, relative to the target, mean over tokens.
+    """
 
     before: float
     after: float
@@ -125,7 +130,10 @@ def _train(
 def _slope(
     live: LiveBlock, masks: Mapping[str, Tensor | None], inputs: Tensor, aim: Aim, chosen: Tensor
 ) -> tuple[float, dict[str, Tensor]]:
-    """Return error and gradients of the windows `chosen`; raises UsageError if memory does not suffice, naming what does."""
+    """Return error and gradients of the windows `chosen`.
+
+    Raises UsageError if memory does not suffice, naming what does.
+    """
 
     def of(size: int) -> tuple[float, dict[str, Tensor]]:
         return live.slope(inputs[chosen[:size]], aim.of(chosen[:size]).distance, tuple(masks))

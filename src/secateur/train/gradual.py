@@ -15,7 +15,10 @@ Choose = Callable[[str, Tensor, float], Tensor]
 
 
 def cubic(step: int, stop: int, final: float) -> float:
-    """Return the share of zeros at `step`: fast at first, when much is redundant, `final` from `stop` on (arXiv:1710.01878)."""
+    """Return the share of zeros at `step`.
+
+    Fast at first, when much is redundant, `final` from `stop` on (arXiv:1710.01878).
+    """
     return final if step >= stop else final * (1 - (1 - step / stop) ** 3)
 
 
@@ -23,7 +26,8 @@ def cubic(step: int, stop: int, final: float) -> float:
 class Gradual:
     """Which weights become zero, and when.
 
-    tensors: names of weights. final: share of zeros that each ends with. stop: step at which it is reached; every: steps between two cuts.
+    tensors: names of weights. final: share of zeros that each ends with. stop: step at which it is reached;
+    every: steps between two cuts.
     choose: which weights stay, by what they have become.
     """
 
@@ -37,7 +41,8 @@ class Gradual:
     def cut(self, learner: Learner, step: int) -> None:
         """Choose the zeros anew if a cut is due before `step`, and keep those there are.
 
-        What is zero has no size, so it is chosen again. Moments of the optimizer would bring it back: it is zeroed after every step.
+        What is zero has no size, so it is chosen again. Moments of the optimizer would bring it back: it is
+        zeroed after every step.
         """
         if step == self.stop or (step < self.stop and step % self.every == 0):
             for name in self.tensors:

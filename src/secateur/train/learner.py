@@ -16,8 +16,8 @@ from secateur.train.losses import Kind, Targets, divergence, next_token, state_d
 class Loss:
     """What is minimised.
 
-    kind, temperature: of the divergence from the teacher; states: weight of the distance of the last hidden states; text: weight of
-    the negative log likelihood of the text itself.
+    kind, temperature: of the divergence from the teacher; states: weight of the distance of the last hidden
+    states; text: weight of the negative log likelihood of the text itself.
     """
 
     kind: Kind = "forward"
@@ -30,7 +30,8 @@ class Loss:
 class Learner:
     """What learns in a model, and how what was learned becomes stored weights.
 
-    parameters: those that learn, by a name of their own. masks: which of a parameter's elements may differ from zero.
+    parameters: those that learn, by a name of their own. masks: which of a parameter's elements may differ
+    from zero.
     sizes: what a learning rate is a share of, for each parameter; 1 for those that are not in it.
     tensors: returns what changed, by the names that the model is stored under.
     """

@@ -1,4 +1,7 @@
-"""Low-rank adapters that keep zeros: what is added to a weight is masked while it learns and when it is merged."""
+"""Low-rank adapters that keep zeros.
+
+What is added to a weight is masked while it learns and when it is merged.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +24,10 @@ def adapters(
 ) -> Learner:
     """Return a learner of adapters of `rank` on `modules` (names of linears) of a transformers model.
 
-    masks: weight name -> which of its elements may differ from zero; others get plain LoRA (arXiv:2106.09685). With a mask M a linear
-    computes W + M * (B A) alpha / rank, and so does what is merged, as in PERP (arXiv:2312.15230). Raises MissingExtraError without peft,
-    UsageError for a rank that no weight has.
+    masks: weight name -> which of its elements may differ from zero; others get plain LoRA
+    (arXiv:2106.09685). With a mask M a linear computes W + M * (B A) alpha / rank, and so does what is
+    merged, as in PERP (arXiv:2312.15230). Raises MissingExtraError without peft, UsageError for a rank that
+    no weight has.
     """
     try:
         from peft import LoraConfig, inject_adapter_in_model

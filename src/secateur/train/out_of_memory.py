@@ -17,7 +17,10 @@ def is_memory(error: RuntimeError) -> bool:
 
 
 def what_fits(size: int, tried: Callable[[int], object]) -> int:
-    """Return the largest of `size` / 2, `size` / 4, ... for which `tried` does not run out of memory; 0 if none is."""
+    """Return the largest of `size` / 2, `size` / 4, ...
+
+    For which `tried` does not run out of memory; 0 if none is.
+    """
     while (size := size // 2) > 0:
         try:
             tried(size)

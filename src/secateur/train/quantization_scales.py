@@ -17,8 +17,9 @@ from secateur_runtime.kernels.quantized import Codes, exact_scales
 def scales(model: Any, codes: Mapping[str, Codes]) -> Learner:
     """Return a learner of the scales of a transformers model, each as a factor of what it was.
 
-    codes: weight name -> its codes; the model's own weights of these names are given up. What it trained are new scales by weight name.
-    Everything else stands still, as in the second phase of EfficientQAT (arXiv:2407.11062).
+    codes: weight name -> its codes; the model's own weights of these names are given up. What it trained are
+    new scales by weight name. Everything else stands still, as in the second phase of EfficientQAT
+    (arXiv:2407.11062).
     """
     model.requires_grad_(False)
     layers = {name: model.get_submodule(name.removesuffix(".weight")) for name in codes}

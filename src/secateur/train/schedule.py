@@ -14,8 +14,9 @@ _DECAY = 0.2
 def rate(schedule: Schedule, step: int, steps: int, warmup: int, floor: float = 0.0) -> float:
     """Return the share of the highest learning rate that step `step` of `steps`, counted from 0, has.
 
-    warmup: steps over which the rate rises. `cosine` then falls to `floor` along half a cosine; `wsd` (warm up, stay, decay,
-    arXiv:2404.06395) stays until the last fifth of the run and falls to `floor` in a straight line.
+    warmup: steps over which the rate rises. `cosine` then falls to `floor` along half a cosine; `wsd` (warm
+    up, stay, decay, arXiv:2404.06395) stays until the last fifth of the run and falls to `floor` in a
+    straight line.
     """
     if step < warmup:
         return (step + 1) / (warmup + 1)

@@ -23,7 +23,9 @@ def teach(
     states: bool,
     progress: Progress,
 ) -> Targets:
-    """Return what `model` says about windows `[windows, length]`: `k` likeliest tokens a position, 6 k bytes for each.
+    """Return what `model` says about windows `[windows, length]`.
+
+    `k` likeliest tokens a position, 6 k bytes for each.
 
     states: keep the last hidden states too, 2 bytes a channel and position.
     """

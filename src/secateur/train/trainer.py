@@ -32,9 +32,12 @@ class Regime:
     """How a model is trained.
 
     first: steps that other runs on the same windows took before: this one goes on in their order.
-    batch: windows in a step, over all processes; micro: windows that one process runs at once; the rest is accumulated.
-    rate: highest learning rate, times the size of what learns; floor: share of it that is left at the end; clip: largest norm of a gradient.
-    checks: how often the held-out loss is looked at; patience: looks in a row that may bring nothing before the run ends.
+    batch: windows in a step, over all processes; micro: windows that one process runs at once; the rest is
+    accumulated.
+    rate: highest learning rate, times the size of what learns; floor: share of it that is left at the end;
+    clip: largest norm of a gradient.
+    checks: how often the held-out loss is looked at; patience: looks in a row that may bring nothing before
+    the run ends.
     bfloat16: run operations in bfloat16; weights, gradients and sums stay float32.
     checkpointing: compute activations again instead of keeping them.
     """
@@ -59,7 +62,8 @@ class Trained:
     """What came of a run.
 
     start, best: held-out loss before it and at its best; best_step: 0 if nothing was better than the start.
-    tokens, seconds: trained on by this process since it started or went on, and how long that took, looks at held-out text left out.
+    tokens, seconds: trained on by this process since it started or went on, and how long that took, looks at
+    held-out text left out.
     """
 
     start: float
@@ -83,7 +87,10 @@ class _Course:
 
 
 class Trainer:
-    """Trains a model on some windows of text and judges it by others; one that is pruned meanwhile from its last cut on."""
+    """Trains a model on some windows of text and judges it by others.
+
+    One that is pruned meanwhile from its last cut on.
+    """
 
     def __init__(
         self,
@@ -271,7 +278,10 @@ class Trainer:
 
 
 def batches(windows: int, regime: Regime, seed: int, start: int = 0) -> Iterator[Tensor]:
-    """Yield the windows of each step from `start` on: every one once before any a second time; the same after a resume."""
+    """Yield the windows of each step from `start` on: every one once before any a second time.
+
+    The same after a resume.
+    """
     draw = torch.Generator().manual_seed(seed)
     order = torch.empty(0, dtype=torch.int64)
     for step in range(regime.first + regime.steps):

@@ -1,4 +1,7 @@
-"""Make a linear answer for what is missing behind it: ridge least squares, damped as much as held-out windows ask for."""
+"""Make a linear answer for what is missing behind it.
+
+Ridge least squares, damped as much as held-out windows ask for.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +32,9 @@ class _Sums:
 class SeamFit:
     """The change of a linear's weight that brings its output nearest to where a gap ends.
 
-    Every fourth window is held out: it decides how strongly the fit is damped, and whether there is one. Least squares
-    towards what dropped blocks would have added, as ReplaceMe (arXiv:2505.02819) does with a matrix of its own.
+    Every fourth window is held out: it decides how strongly the fit is damped, and whether there is one.
+    Least squares towards what dropped blocks would have added, as ReplaceMe (arXiv:2505.02819) does with a
+    matrix of its own.
     """
 
     def __init__(self, out_features: int, in_features: int) -> None:
@@ -54,7 +58,10 @@ class SeamFit:
             self._windows += 1
 
     def change(self, kept: Tensor | None = None) -> Tensor | None:
-        """Return what to add to the weight, `[out_features, in_features]`, zero outside the inputs `kept`; None if nothing helps."""
+        """Return what to add to the weight, `[out_features, in_features]`, zero outside the inputs `kept`.
+
+        None if nothing helps.
+        """
         inputs = torch.arange(len(self._fit.gram)) if kept is None else kept
         best = 0.0
         error = self._held.energy

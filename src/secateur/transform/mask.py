@@ -17,9 +17,10 @@ Scorer = Callable[[Tensor, LinearStats], Tensor]
 def choose_mask(saliency: Tensor, pattern: Pattern, scope: Scope = "row") -> Tensor:
     """Return the bool keep-mask of the most salient weights.
 
-    saliency, result: `[out_features, in_features]`; a higher score is kept. The number of survivors is exact: among equal
-    scores the lower index is kept, and where a ratio does not divide a row, neighbouring rows differ by one so that the
-    tensor's total is right. N:M patterns choose within `m` consecutive inputs whatever the scope.
+    saliency, result: `[out_features, in_features]`; a higher score is kept. The number of survivors is exact:
+    among equal scores the lower index is kept, and where a ratio does not divide a row, neighbouring rows
+    differ by one so that the tensor's total is right. N:M patterns choose within `m` consecutive inputs
+    whatever the scope.
     Raises SecateurError if a score is not a number, UsageError if the width does not hold the pattern.
     """
     rows, width = saliency.shape

@@ -1,7 +1,8 @@
 """Greedy elimination of units by the error they leave behind after the survivors have answered for them.
 
-The output of the last linear of a sub-block is `W x`. Dropping the inputs P and refitting the others by least squares
-leaves the error `tr(W_P [(H⁻¹)_PP]⁻¹ W_Pᵀ)` (Hassibi and Stork, 1993; block form as in Týr, arXiv:2503.09657).
+The output of the last linear of a sub-block is `W x`. Dropping the inputs P and refitting the others by least
+squares leaves the error `tr(W_P [(H⁻¹)_PP]⁻¹ W_Pᵀ)` (Hassibi and Stork, 1993; block form as in Týr,
+arXiv:2503.09657).
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ class Elimination:
     """In which order units leave, and what has been lost by then.
 
     order: units, first to leave first.
-    errors: squared output error, mean over tokens, after 0, 1, ... units have left; one more entry than `order`.
+    errors: squared output error, mean over tokens, after 0, 1, ... units have left; one more entry than
+    `order`.
     """
 
     order: tuple[int, ...]
@@ -33,8 +35,8 @@ class Elimination:
 def eliminate(weight: Tensor, stats: LinearStats, block: int) -> Elimination:
     """Return the order in which the units of a weight's inputs should leave.
 
-    weight: `[out_features, in_features]`; unit `i` owns inputs `[i*block, (i+1)*block)`. Raises SecateurError if the
-    statistics hold no usable Gram matrix.
+    weight: `[out_features, in_features]`; unit `i` owns inputs `[i*block, (i+1)*block)`. Raises SecateurError
+    if the statistics hold no usable Gram matrix.
     """
     _, factor = damped(stats)
     inverse = torch.cholesky_inverse(factor).float()
@@ -65,7 +67,10 @@ def _scores(dense: Tensor, inverse: Tensor, block: int) -> Tensor:
 
 
 def _leave(dense: Tensor, inverse: Tensor, leaving: Tensor, block: int, before: float) -> list[float]:
-    """Take units out of `dense` `[in_features, out_features]` and of the inverse, in place; return the error after each."""
+    """Take units out of `dense` `[in_features, out_features]` and of the inverse, in place.
+
+    Return the error after each.
+    """
     inputs = (leaving[:, None] * block + torch.arange(block)).flatten()
     own = inverse[inputs][:, inputs].double()
     factor = torch.linalg.cholesky(

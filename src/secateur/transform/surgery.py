@@ -15,7 +15,9 @@ Shapes = Mapping[str, tuple[int, ...]]
 def cut(
     tensors: Mapping[str, Tensor], groups: Iterable[Group], keep: Mapping[str, tuple[int, ...]]
 ) -> dict[str, Tensor]:
-    """Return the tensors with only the units that `keep` names of each group; groups it does not name stay whole.
+    """Return the tensors with only the units that `keep` names of each group.
+
+    Groups it does not name stay whole.
 
     Every slice of a group is cut alike, so coupled rows and columns stay in step; what no slice owns stays.
     """
@@ -46,7 +48,10 @@ def uncut(
 def survivors(
     shapes: Shapes, groups: Iterable[Group], keep: Mapping[str, tuple[int, ...]]
 ) -> dict[str, list[Tensor]]:
-    """Return the surviving indices along every dimension of each tensor of `shapes` that loses some; what any group takes is gone."""
+    """Return the surviving indices along every dimension of each tensor of `shapes` that loses some.
+
+    What any group takes is gone.
+    """
     masks: dict[str, list[Tensor]] = {}
     for group in groups:
         if group.name not in keep:

@@ -1,4 +1,7 @@
-"""The body of an elastic model in the C kernels: halves that are as wide as the level says, and caches that may lack some attention."""
+"""The body of an elastic model in the C kernels.
+
+Halves that are as wide as the level says, and caches that may lack some attention.
+"""
 
 from __future__ import annotations
 
@@ -33,8 +36,9 @@ _POSITIONS = 64
 class Strip:
     """An array of a half, as long as the half has units.
 
-    stored: where the file has it, unit after unit. block: inputs or outputs that a unit owns; group: how many of them own indices of its first dimension
-    there together, and how many indices. across: whether that is the last dimension of the array.
+    stored: where the file has it, unit after unit. block: inputs or outputs that a unit owns; group: how many
+    of them own indices of its first dimension there together, and how many indices. across: whether that is
+    the last dimension of the array.
     """
 
     stored: Stored
@@ -82,7 +86,8 @@ def _bytes(array: Tensor) -> memoryview:
 class Part:
     """A weight or a bias of a half, by its name in `BlockWeights`.
 
-    scales: of a weight that is codes of `bits` bits; group: inputs that share one, 0 for all. inputs: that the whole weight has.
+    scales: of a weight that is codes of `bits` bits; group: inputs that share one, 0 for all. inputs: that
+    the whole weight has.
     """
 
     name: str
@@ -132,7 +137,9 @@ class Half:
         self._arrays = list[Tensor]()
 
     def hold(self, units: int) -> int:
-        """Have so many units in memory, and compute with them; return the bytes that this frees (negative: takes).
+        """Have so many units in memory, and compute with them.
+
+        Return the bytes that this frees (negative: takes).
 
         Raises SourceError where the file is too short; then nothing has changed.
         """
@@ -246,7 +253,10 @@ class Kernels:
         return KernelCache(groups, self.sizes, limit, kv, closing)
 
     def forward(self, requests: Sequence[tuple[Cache, Sequence[int]]]) -> Tensor:
-        """Let every request read its new tokens; return the logits `[requests, vocab_size]` after the last of each."""
+        """Let every request read its new tokens.
+
+        Return the logits `[requests, vocab_size]` after the last of each.
+        """
         found = np.empty((len(requests), self.vocab_size), np.float32)
         single = [place for place, (_, tokens) in enumerate(requests) if len(tokens) == 1]
         for places in (single, *([place] for place in range(len(requests)) if place not in single)):

@@ -13,9 +13,12 @@ from secateur_runtime.decoder.releasable_memory import PAGE, Room, whole_pages
 
 
 class Cache:
-    """What a request that has begun remembers: keys and values of every block, `[groups, tokens, head_dim]` each.
+    """What a request that has begun remembers.
 
-    groups: for each block, the key-value groups that this request uses; never more than since it began, because later ones
+    Keys and values of every block, `[groups, tokens, head_dim]` each.
+
+    groups: for each block, the key-value groups that this request uses; never more than since it began,
+    because later ones
         would lack its first tokens. 0 where attention is gone.
     tokens: how many are remembered; limit: how many can be.
     """

@@ -74,8 +74,10 @@ class _Token(ctypes.Structure):
 class BlockWeights:
     """One decoder block; a half that `shape` does not have needs no weights.
 
-    turns: whether positions turn queries and keys. window: positions that are seen, the own one included; 0 for all.
-    vectors: `attn_norm`, `ffn_norm`, `q_norm`, `k_norm`, and `NAME_bias` of `LINEARS`. matrices: of `LINEARS`.
+    turns: whether positions turn queries and keys. window: positions that are seen, the own one included; 0
+    for all.
+    vectors: `attn_norm`, `ffn_norm`, `q_norm`, `k_norm`, and `NAME_bias` of `LINEARS`. matrices: of
+    `LINEARS`.
     """
 
     shape: BlockShape
@@ -87,7 +89,10 @@ class BlockWeights:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weights:
-    """A whole model. frequencies: of the rotary embedding, radians per position. scale: of its cosines and sines."""
+    """A whole model. frequencies: of the rotary embedding, radians per position.
+
+    scale: of its cosines and sines.
+    """
 
     embed: Weight
     head: Weight
@@ -99,7 +104,10 @@ class Weights:
 
 
 class Cache:
-    """Keys and values of one sequence, `buffers` for each block; grows as it is needed. length: positions that it holds."""
+    """Keys and values of one sequence, `buffers` for each block; grows as it is needed.
+
+    length: positions that it holds.
+    """
 
     def __init__(self, shapes: Sequence[BlockShape], *, half: bool) -> None:
         self.length = 0
@@ -143,7 +151,9 @@ class Cache:
 
 
 class Decoder:
-    """A model ready to run on the threads of `pool`; `half` keeps keys and values in float16 instead of float32.
+    """A model ready to run on the threads of `pool`.
+
+    `half` keeps keys and values in float16 instead of float32.
 
     Raises UnsupportedModelError for a head that is wider than the kernels' room.
     """
@@ -197,7 +207,9 @@ class Decoder:
         return self.read(rows, wanted)
 
     def read(self, rows: Sequence[tuple[int, int, KeysValues]], wanted: int) -> Vector:
-        """Read tokens, each with its position and where its sequence keeps keys and values; those of one sequence come in their order.
+        """Read tokens, each with its position and where its sequence keeps keys and values.
+
+        Those of one sequence come in their order.
 
         Returns the logits of the last `wanted` tokens, `[wanted, vocab_size]`.
         """

@@ -12,7 +12,9 @@ from torch import Tensor
 from secateur_runtime.decoder.releasable_memory import Room, WeightFile, whole_pages
 
 SCRATCH = 300_000
-"""Numbers converted at once: as many as stay in a core's second-level cache. Of 128 to 1,536 rows of SmolLM2, 512 were the fastest."""
+"""Numbers converted at once: as many as stay in a core's second-level cache. Of 128 to 1,536 rows of SmolLM2,
+512 were the fastest.
+"""
 _OWN = threading.local()
 
 
@@ -52,7 +54,10 @@ class Prefix:
         self.held = self._whole[:0]
 
     def hold(self, units: int) -> int:
-        """Hold so many units, reading those that are missing; return the bytes that this frees (negative: takes)."""
+        """Hold so many units, reading those that are missing.
+
+        Return the bytes that this frees (negative: takes).
+        """
         size = self._stored.row_bytes
         before = self._rows
         after = units * self._block

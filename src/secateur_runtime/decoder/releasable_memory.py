@@ -29,8 +29,8 @@ def whole_pages(size: int) -> int:
 class Room:
     """Anonymous memory of `size` bytes that takes none until it is written, laid out by its user.
 
-    Pages of anonymous memory are the process's own: what is released has left it at once, whoever counts. Pages of a mapped
-    file would stay in the page cache, charged to whoever read them first.
+    Pages of anonymous memory are the process's own: what is released has left it at once, whoever counts.
+    Pages of a mapped file would stay in the page cache, charged to whoever read them first.
     """
 
     def __init__(self, size: int) -> None:

@@ -22,10 +22,11 @@ class Packed:
     """A weight without its zeros.
 
     shape: rows and columns of the weight. grid: the one its codes lie on; None for bfloat16.
-    mask: `[rows, 8 * chunks of 64 columns]`, uint8; bit j % 8 of byte j // 8 is set where column j is not zero.
+    mask: `[rows, 8 * chunks of 64 columns]`, uint8; bit j % 8 of byte j // 8 is set where column j is not
+    zero.
     counts: non-zeros of each row, int32. scales: `[rows, groups]`, float16; None for bfloat16.
-    values: what the bits keep, row after row: bfloat16; or codes + 128, uint8, for grids of more than 4 bits; or codes + 8, two in
-    a byte, the low half first, each row beginning with a byte.
+    values: what the bits keep, row after row: bfloat16; or codes + 128, uint8, for grids of more than 4 bits;
+    or codes + 8, two in a byte, the low half first, each row beginning with a byte.
     """
 
     shape: tuple[int, int]
@@ -71,7 +72,10 @@ class Packed:
         return Codes(self.grid, values, self.scales)
 
     def check(self, name: str) -> None:
-        """Raise SourceError, naming the weight, unless all parts fit each other: nothing that passes reads or writes out of bounds."""
+        """Raise SourceError, naming the weight, unless all parts fit each other.
+
+        Nothing that passes reads or writes out of bounds.
+        """
         problem = self._misshapen() or self._miscounted()
         if problem:
             raise SourceError(f"{name} is damaged: {problem}; write or get the file again")

@@ -1,4 +1,7 @@
-"""Compile the C kernels into one shared library. Only the standard library is imported, because `setup.py` runs this file alone."""
+"""Compile the C kernels into one shared library.
+
+Only the standard library is imported, because `setup.py` runs this file alone.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,8 @@ _AVX512 = (
     "-mf16c",
     "-mfma",
 )
-# By the end of a file's name: only such a file may hold these instructions, and only what dispatch.c chose may be called in it.
+# By the end of a file's name: only such a file may hold these instructions, and only what dispatch.c chose
+# may be called in it.
 EXTRA: dict[str, dict[str, tuple[str, ...]]] = {
     "x86_64": {
         "_avx2": ("-mavx2", "-mfma", "-mf16c", "-mbmi2", "-mpopcnt"),
@@ -53,7 +57,10 @@ def source_digest() -> str:
 
 
 def find_compiler() -> list[str]:
-    """Return the command of the C compiler: `$CC`, or the first of cc, gcc and clang; raises BuildError where there is none."""
+    """Return the command of the C compiler: `$CC`, or the first of cc, gcc and clang.
+
+    Raises BuildError where there is none.
+    """
     named = shlex.split(os.environ.get("CC", ""))
     names = [named] if named else [["cc"], ["gcc"], ["clang"]]
     found = next((name for name in names if shutil.which(name[0])), None)
@@ -63,7 +70,10 @@ def find_compiler() -> list[str]:
 
 
 def build_key(compiler: list[str]) -> str:
-    """Return a digest of the sources, the compiler, the flags and the kind of machine: what decides what the library is."""
+    """Return a digest of the sources, the compiler, the flags and the kind of machine.
+
+    What decides what the library is.
+    """
     version = _run([*compiler, "--version"])
     parts = (source_digest(), *compiler, version, *FLAGS, repr(EXTRA), platform.machine())
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]

@@ -20,11 +20,14 @@ _ROUNDS = 5
 _DENSITIES = 20
 """Weights of one shape are alike if they are in the same twentieth of density."""
 _EVICTED = 8 << 20
-"""Words read before each run, so that it finds its weights in memory and not in a core's own cache, as decoding does."""
+"""Words read before each run, so that it finds its weights in memory and not in a core's own cache, as
+decoding does.
+"""
 _RUN = 8 << 20
 """Bytes of weights, copies of one, that a run goes through, as decoding goes through many."""
 _MARGIN = 0.95
-"""Times of single weights tell those of whole models within about 5 %, so what gains less than that may lose."""
+"""Times of single weights tell those of whole models within about 5 %, so what gains less than that may lose.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,8 @@ CODES_BYTES = CHUNK // 2
 class Laid:
     """Codes of 8 or 4 bits as the kernels read them (`sec_matrix` of kernels.h).
 
-    values: `[rows, bytes]`, uint8. scales: `[rows, groups]`, float16. group: columns that share one, 0 for a whole row.
+    values: `[rows, bytes]`, uint8. scales: `[rows, groups]`, float16. group: columns that share one, 0 for a
+    whole row.
     """
 
     values: Tensor
@@ -72,7 +73,9 @@ class Weight:
 
 
 def multiply(library: ctypes.CDLL, weight: Weight, inputs: Tensor, pool: int | None = None) -> Tensor:
-    """Return `inputs @ weight.T`, `[n, rows]` float32, for up to 8 inputs `[n, columns]` float32; raises UsageError for other shapes.
+    """Return `inputs @ weight.T`, `[n, rows]` float32, for up to 8 inputs `[n, columns]` float32.
+
+    Raises UsageError for other shapes.
 
     pool: what `threads` yields; the caller alone multiplies without one.
     """
@@ -144,7 +147,10 @@ class Piece:
 
 @contextmanager
 def threads(library: ctypes.CDLL, count: int) -> Iterator[int | None]:
-    """Yield a pool of `count` threads, the caller included, at most one for each core; None where one is enough or no thread can be had."""
+    """Yield a pool of `count` threads, the caller included, at most one for each core.
+
+    None where one is enough or no thread can be had.
+    """
     pool: int | None = library.sec_pool_new(count) if count > 1 else None
     try:
         yield pool

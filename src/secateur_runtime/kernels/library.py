@@ -106,7 +106,10 @@ def require_kernels(instead: str) -> ctypes.CDLL:
 
 
 def choose(library: ctypes.CDLL, isa: str) -> str:
-    """Make `library` run the instructions `isa`, the best where empty; returns their name. Raises UsageError where it cannot."""
+    """Make `library` run the instructions `isa`, the best where empty; returns their name.
+
+    Raises UsageError where it cannot.
+    """
     code = library.sec_select(isa.encode() if isa else None)
     if code == _LACKING or (code == _UNKNOWN and isa in ISAS):
         raise UsageError(
@@ -123,7 +126,10 @@ def choose(library: ctypes.CDLL, isa: str) -> str:
 
 
 def load(path: Path) -> ctypes.CDLL:
-    """Load the library at `path` and declare its functions; raises OSError where it is none of this version."""
+    """Load the library at `path` and declare its functions.
+
+    Raises OSError where it is none of this version.
+    """
     library = ctypes.CDLL(str(path))
     for name, (result, arguments) in _SIGNATURES.items():
         function = getattr(library, name, None)
@@ -149,7 +155,8 @@ def cache_folder() -> Path:
 def _load() -> ctypes.CDLL:
     shipped = Path(__file__).with_name(NAME)
     if shipped.is_file():
-        # One that was installed from other sources, as in an editable install that moved on, is not what these sources say.
+        # One that was installed from other sources, as in an editable install that moved on, is not what
+        # these sources say.
         library = load(shipped)
         if library.sec_source() == source_digest().encode():
             return library

@@ -17,9 +17,12 @@ _NAME = re.compile(r"int([2-8])(a?)-g(\d{1,6})")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grid:
-    """The values a quantised weight may take: `scale * (code - zero)`, one scale for every `group` inputs of a row.
+    """The values a quantised weight may take.
 
-    symmetric: `zero` is 0 everywhere; the scale may then be negative, so that the end with one more code lies where it is needed.
+    `scale * (code - zero)`, one scale for every `group` inputs of a row.
+
+    symmetric: `zero` is 0 everywhere; the scale may then be negative, so that the end with one more code lies
+    where it is needed.
     """
 
     bits: int = 4
@@ -81,7 +84,10 @@ class Codes:
     zeros: Tensor | None = None
 
     def dense(self) -> Tensor:
-        """Return the weight, `[out_features, in_features]`, float32; exact, as code and scale together have less than 24 bits."""
+        """Return the weight, `[out_features, in_features]`, float32.
+
+        exact, as code and scale together have less than 24 bits.
+        """
         grouped = self.values.view(len(self.values), -1, self.grid.group).float()
         if self.zeros is not None:
             grouped = grouped - self.zeros[..., None]

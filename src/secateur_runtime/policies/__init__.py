@@ -41,7 +41,10 @@ AUTO = "auto"
 
 
 def usual(*, priced: bool) -> str:
-    """Return the policy that did best by our measurements: on a ladder whose steps were priced, or on one that holds measured levels alone."""
+    """Return the policy that did best by our measurements.
+
+    On a ladder whose steps were priced, or on one that holds measured levels alone.
+    """
     return "cost-aware" if priced else "greedy"
 
 
@@ -55,5 +58,8 @@ def policy(name: str, *, levels: bool, trained: bool = False, paper: str = "") -
 
 
 def make_policy(name: str, choices: Choices, file: Path | None = None) -> Policy:
-    """Return a policy for a ladder; raises UsageError for an unknown name, SourceError or PlanError for a file that does not fit."""
+    """Return a policy for a ladder.
+
+    Raises UsageError for an unknown name, SourceError or PlanError for a file that does not fit.
+    """
     return POLICIES[name].function(choices, file)

@@ -13,10 +13,12 @@ Entry = tuple[float, int, tuple[int, ...]]
 
 @policy("cost-aware", levels=False)
 def cost_aware(choices: Choices, file: Path | None) -> Policy:
-    """Take the step that costs least per byte it frees now, again and again, until all fits; then give back what need not have gone.
+    """Take the step that costs least per byte it frees now, again and again, until all fits.
 
-    Long batches make attention worth more, as its cache goes with it; short ones make FFNs worth more. The order of the ladder
-    does not bind it, but for the steps of one half of a block.
+    Then give back what need not have gone.
+
+    Long batches make attention worth more, as its cache goes with it; short ones make FFNs worth more. The
+    order of the ladder does not bind it, but for the steps of one half of a block.
     """
     prices = choices.prices.tolist()
     chain_of = {chain[0]: chain for chain in choices.chains}

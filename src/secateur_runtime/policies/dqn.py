@@ -16,7 +16,8 @@ from secateur_runtime.policies.q_network import Network, load_network
 def dqn(choices: Choices, file: Path | None) -> Policy:
     """Do what a network trained by `secateur adapt train` finds worth most, among what can be done.
 
-    It may not stop before all fits and does not go on after that; a level that does not fit is passed over if another does.
+    It may not stop before all fits and does not go on after that; a level that does not fit is passed over if
+    another does.
     """
     if file is None:
         raise UsageError("the policy dqn needs the file of its network: make one with `secateur adapt train`")

@@ -13,20 +13,25 @@ from secateur_runtime.ladder_costs import Floats
 from secateur_runtime.policies import Choices, Decision, Observation, Policy, policy
 
 MOST = 20_000
-"""Combinations kept after each half of a block; beyond that sizes are rounded down, so that what is chosen still fits."""
+"""Combinations kept after each half of a block; beyond that sizes are rounded down, so that what is chosen
+still fits.
+"""
 
 
 @policy("knapsack", levels=False)
 def knapsack(choices: Choices, file: Path | None) -> Policy:
-    """Take the steps whose prices add up to the least among all sets that free enough; if none does, all of them."""
+    """Take the steps whose prices add up to the least among all sets that free enough.
+
+    If none does, all of them.
+    """
     return Knapsack(choices)
 
 
 class Knapsack:
     """Every useful combination, made once: of the halves with a cache, and of those without.
 
-    A decision looks through the former for the cheapest match among the latter, which is exact. Where sizes differ so much that there
-    are too many combinations, sizes are rounded down.
+    A decision looks through the former for the cheapest match among the latter, which is exact. Where sizes
+    differ so much that there are too many combinations, sizes are rounded down.
     """
 
     def __init__(self, choices: Choices) -> None:
@@ -65,7 +70,10 @@ class Knapsack:
 
 @dataclass(frozen=True)
 class Combined:
-    """Combinations of steps, in the order of the weights they free: bytes of weights, bytes of cache per position, and price of each."""
+    """Combinations of steps, in the order of the weights they free.
+
+    Bytes of weights, bytes of cache per position, and price of each.
+    """
 
     weights: Floats
     cache: Floats

@@ -20,7 +20,9 @@ NAMES = (
     "missing",
     "cache of need",
 )
-"""Of every moment: available and missing bytes are shares of what the whole model needs, and cache of need is the share that its KV cache is of that."""
+"""Of every moment: available and missing bytes are shares of what the whole model needs, and cache of need is
+the share that its KV cache is of that.
+"""
 _LATENCY = 1e-4
 
 
@@ -42,7 +44,10 @@ def features(choices: Choices, seen: Observation) -> Vector:
 
 
 def still_missing(choices: Choices, seen: Observation, mask: Mask) -> Vector:
-    """Return what the unit formulation sees besides: the share of the whole need that is missing without the steps of `mask`, and `mask`, `[1 + n]`."""
+    """Return what the unit formulation sees besides.
+
+    The share of the whole need that is missing without the steps of `mask`, and `mask`, `[1 + n]`.
+    """
     missing = choices.missing(seen)
     left = (missing - float(choices.frees(seen) @ mask)) / (missing + seen.available)
     return np.concatenate([[left], mask]).astype(np.float32)

@@ -24,7 +24,8 @@ _FORMAT = "secateur-policy-1"
 class Network:
     """Linear layers with ReLU between them.
 
-    ladder: digest of the ladder it was trained for. formulation: which game. offset, scale: what is seen is `(x - offset) * scale`.
+    ladder: digest of the ladder it was trained for. formulation: which game. offset, scale: what is seen is
+    `(x - offset) * scale`.
     layers: weight `[out, in]` and bias `[out]` of each. trained: how, in words.
     """
 
@@ -48,7 +49,10 @@ class Network:
         return sum(weight.size + bias.size for weight, bias in self.layers)
 
     def save(self, path: Path, *, overwrite: bool = False) -> None:
-        """Write the network so that the file is there whole or not at all; raises OutputError where that cannot be."""
+        """Write the network so that the file is there whole or not at all.
+
+        Raises OutputError where that cannot be.
+        """
         refuse_existing(path, overwrite=overwrite)
         tensors = {"offset": self.offset, "scale": self.scale}
         for number, (weight, bias) in enumerate(self.layers):
@@ -70,7 +74,10 @@ class Network:
 
 
 def load_network(path: Path, choices: Choices) -> Network:
-    """Return the network of a file; raises PolicyError if it is none, damaged, or trained for another ladder."""
+    """Return the network of a file.
+
+    Raises PolicyError if it is none, damaged, or trained for another ladder.
+    """
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}

@@ -13,9 +13,12 @@ LOW = 0.80
 
 @policy("threshold", levels=True)
 def threshold(choices: Choices, file: Path | None) -> Policy:
-    """Go one stage down where over 95 % of the memory is taken, one up where under 80 % would be; a stage is an eighth of the ladder.
+    """Go one stage down where over 95 % of the memory is taken, one up where under 80 % would be.
 
-    It looks at what the sequences hold now, not at what they will come to, and moves one stage at a time: it can be late.
+    A stage is an eighth of the ladder.
+
+    It looks at what the sequences hold now, not at what they will come to, and moves one stage at a time: it
+    can be late.
     """
     count = len(choices.units)
     stages = sorted({round(count * stage / STAGES) for stage in range(STAGES + 1)})

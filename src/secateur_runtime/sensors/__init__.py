@@ -11,7 +11,8 @@ from typing import Protocol
 class Room:
     """One bound on memory.
 
-    name: who sets it. limit: bytes. used: bytes under it that cannot go without harm, this process's included; pages of files that nobody has mapped are not.
+    name: who sets it. limit: bytes. used: bytes under it that cannot go without harm, this process's
+    included; pages of files that nobody has mapped are not.
     """
 
     name: str
@@ -35,7 +36,8 @@ class Sensor(Protocol):
 class Sensed:
     """What all sensors said at one moment.
 
-    rooms: every bound. stalled: share of the last ten seconds in which something waited for memory, 0 where the kernel does not tell.
+    rooms: every bound. stalled: share of the last ten seconds in which something waited for memory, 0 where
+    the kernel does not tell.
     """
 
     rooms: tuple[Room, ...]
@@ -63,7 +65,10 @@ class Senses:
 
 
 def sizes(text: str) -> dict[str, int]:
-    """Return `name -> number` of lines such as `anon 4096` or `MemTotal: 1024 kB` (in bytes then); other lines are left out."""
+    """Return `name -> number` of lines such as `anon 4096` or `MemTotal: 1024 kB` (in bytes then).
+
+    Other lines are left out.
+    """
     found = {}
     for line in text.splitlines():
         name, *rest = line.split()[:3] or [""]

@@ -1,4 +1,7 @@
-"""The limit of the control group that this process is in, or of the nearest ancestor that has one: version 1 and version 2."""
+"""The limit of the control group that this process is in, or of the nearest ancestor that has one.
+
+Version 1 and version 2.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,10 @@ _UNLIMITED = 1 << 60
 
 @dataclass(frozen=True, slots=True)
 class _Version:
-    """How one version calls its files, and the entries of `memory.stat`: what could be dropped, and what of that cannot without harm."""
+    """How one version calls its files, and the entries of `memory.stat`.
+
+    What could be dropped, and what of that cannot without harm.
+    """
 
     limit: str
     usage: str
@@ -66,7 +72,10 @@ class Cgroup:
 
 
 def _upwards(root: Path, path: str) -> Iterator[Path]:
-    """Yield the folder of a group and its ancestors; in a container the group may be seen at the root itself."""
+    """Yield the folder of a group and its ancestors.
+
+    In a container the group may be seen at the root itself.
+    """
     parts = [part for part in PurePosixPath(path).parts if part not in ("/", "..")]
     own = root.joinpath(*parts)
     if not own.is_dir():
@@ -85,7 +94,8 @@ def _room(group: Path, version: _Version) -> Room | None:
         stat = sizes((group / "memory.stat").read_text(encoding="ascii"))
     except (OSError, ValueError):
         return None
-    # Pages of files that nobody has mapped go when they must. What the kernel itself takes is in `usage` alone.
+    # Pages of files that nobody has mapped go when they must. What the kernel itself takes is in `usage`
+    # alone.
     loose = sum(stat.get(name, 0) for name in version.loose) - sum(
         stat.get(name, 0) for name in version.bound
     )

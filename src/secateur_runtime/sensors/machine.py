@@ -30,7 +30,10 @@ class Machine:
 
 
 class Budget:
-    """What the user lets this process have, in bytes; the memory of the process is what the system counts as resident."""
+    """What the user lets this process have, in bytes.
+
+    The memory of the process is what the system counts as resident.
+    """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit

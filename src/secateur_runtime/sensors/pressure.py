@@ -10,7 +10,10 @@ _SOME = re.compile(r"^some avg10=([\d.]+) ", re.MULTILINE)
 
 
 def stalled(path: str) -> float:
-    """Return the share of the last ten seconds in which some task waited for memory; 0 where there is no such file."""
+    """Return the share of the last ten seconds in which some task waited for memory.
+
+    0 where there is no such file.
+    """
     try:
         found = _SOME.search(Path(path).read_text(encoding="ascii", errors="replace"))
     except OSError:

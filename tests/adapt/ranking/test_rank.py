@@ -60,7 +60,10 @@ def test_every_loss_is_that_of_the_model_pruned_offline(family: str, tiny: Maker
 
 
 def test_a_killed_ranking_goes_on_where_it_was(tiny: Maker, tmp_path: Path) -> None:
-    """Killed outright twice, by a process of its own; what comes out is byte for byte what an uninterrupted run writes."""
+    """Killed outright twice, by a process of its own.
+
+    What comes out is byte for byte what an uninterrupted run writes.
+    """
     model, out = tiny("llama", num_hidden_layers=5), tmp_path / "ladder.json"
     whole, whole_cost = rank(open_model(str(model)), HOW, out=tmp_path / "whole.json")
     source = f"""

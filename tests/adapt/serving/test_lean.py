@@ -1,4 +1,7 @@
-"""What a process that serves does not import: each of these takes tens of megabytes that a model could have."""
+"""What a process that serves does not import.
+
+Each of these takes tens of megabytes that a model could have.
+"""
 
 from __future__ import annotations
 

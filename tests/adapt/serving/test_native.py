@@ -1,4 +1,7 @@
-"""The kernels behind the server: several streams, one that is cancelled, and memory that shrinks under them and comes back."""
+"""The kernels behind the server.
+
+Several streams, one that is cancelled, and memory that shrinks under them and comes back.
+"""
 
 from __future__ import annotations
 

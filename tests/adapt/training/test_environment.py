@@ -69,7 +69,8 @@ def test_units_pay_the_quality_they_cost_and_end_when_all_fits() -> None:
     assert not done
     assert reward == pytest.approx(np.exp(-0.1) - 1 + 400 / whole)
     seen, last, done, _, _ = env.step(np.int64(2))
-    # 1.ffn:64 and 1.ffn cost 0.3 together; on the ladder's own way that much is lost between its first and second step
+    # 1.ffn:64 and 1.ffn cost 0.3 together; on the ladder's own way that much is lost between its first and
+    # second step
     assert done
     assert reward + last == pytest.approx(np.exp(-(0.1 + 0.4 * 2 / 3)) - 1 + missing)
     assert seen[-3:].tolist() == [1, 0, 1]

@@ -15,7 +15,10 @@ from secateur.allocate.units.knapsack import knapsack
 
 
 def test_finds_what_errors_alone_do_not_tell() -> None:
-    """The divergence weighs the groups otherwise than the errors; with the weights in the errors the knapsack is optimal."""
+    """The divergence weighs the groups otherwise than the errors.
+
+    With the weights in the errors the knapsack is optimal.
+    """
     curves = curves_of([(32, 2, 2, 10)] * 6, 2)
     weights = {name: 4.0**place for place, name in enumerate(curves)}
     measure = oracle(curves, weights)

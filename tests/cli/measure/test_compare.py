@@ -170,7 +170,10 @@ def _command(model: Path, out: Path, *options: str) -> list[str]:
 
 @pytest.mark.slow
 def test_a_killed_run_goes_on(tiny: Maker, tmp_path: Path) -> None:
-    """Killed once a row is finished; the second run repeats nothing that was, and its workers are the only ones left."""
+    """Killed once a row is finished.
+
+    The second run repeats nothing that was, and its workers are the only ones left.
+    """
     command = _command(
         tiny("llama"),
         tmp_path / "out",
@@ -243,7 +246,10 @@ def _watched(pid: int) -> Iterator[list[int]]:
 
 @pytest.mark.slow
 def test_ray_survives_a_worker_that_is_killed(tiny: Maker, tmp_path: Path) -> None:
-    """Rows are tasks of a local Ray cluster; one of its workers is killed while it prunes, and the row is done again."""
+    """Rows are tasks of a local Ray cluster.
+
+    One of its workers is killed while it prunes, and the row is done again.
+    """
     pytest.importorskip("ray", reason="pip install 'secateur[ray]'")
     options = [
         "--methods",
@@ -273,7 +279,10 @@ def test_ray_survives_a_worker_that_is_killed(tiny: Maker, tmp_path: Path) -> No
 
 
 def _kill_a_worker(pid: int) -> int:
-    """Kill one process of the tree that Ray says is doing our work; return its id, or 0 if there is none just now."""
+    """Kill one process of the tree that Ray says is doing our work.
+
+    Return its id, or 0 if there is none just now.
+    """
     waiting = [pid]
     while waiting:
         one = waiting.pop()

@@ -112,7 +112,10 @@ def test_a_row_that_dies_twice_leaves_the_others_alone() -> None:
 
 
 def test_memory_is_never_more_than_was_given() -> None:
-    """Four that take 120 MB each, where there is room for two of them: the kernel refuses what is more than a share, and they go on one by one."""
+    """Four that take 120 MB each, where there is room for two of them.
+
+    The kernel refuses what is more than a share, and they go on one by one.
+    """
     own = tree_bytes(os.getpid())
     hungry = (
         "import resource\ndef work(name):\n resource.setrlimit(resource.RLIMIT_DATA, (int(sys.argv[2]) - (16"

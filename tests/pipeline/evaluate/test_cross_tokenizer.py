@@ -1,4 +1,7 @@
-"""A model beside one that reads other tokens: figures per token of the latter, and what a recipe makes of them."""
+"""A model beside one that reads other tokens.
+
+Figures per token of the latter, and what a recipe makes of them.
+"""
 
 from __future__ import annotations
 

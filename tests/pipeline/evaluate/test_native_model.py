@@ -66,7 +66,10 @@ def test_unequal_widths_and_missing_halves(tiny: Maker, tmp_path: Path, family: 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind(tiny: Maker, kind: str, isa: str) -> None:
-    """Each is the model with the weights that the kind can hold; of a sparse kind no more bytes are read than of its dense one."""
+    """Each is the model with the weights that the kind can hold.
+
+    Of a sparse kind no more bytes are read than of its dense one.
+    """
     model = open_registered(str(tiny("llama", hidden_size=128)))
     read = Reader(model, kind, chooser())
     whole = load_whole(model)
@@ -80,7 +83,8 @@ def test_every_kind(tiny: Maker, kind: str, isa: str) -> None:
         for each in (found(str(tiny("llama", hidden_size=128)), Natively(kind=kind, exact=True)), wanted)
     )
     kl = (theirs.exp() * (theirs - ours)).sum(-1).mean()
-    # Inputs keep 16 bits next to integers and where pairs of bfloat16 are multiplied: a thousandth of what bf16 promises.
+    # Inputs keep 16 bits next to integers and where pairs of bfloat16 are multiplied: a thousandth of what
+    # bf16 promises.
     assert kl < (1e-9 if kind == "f32" else 1e-7), kl
 
 

@@ -110,7 +110,10 @@ def test_settings_that_matter(tiny: Maker, tmp_path: Path, family: str, config: 
 
 @pytest.mark.parametrize("kind", TYPES)
 def test_types(tiny: Maker, tmp_path: Path, kind: str) -> None:
-    """Every tensor is what gguf makes of it; vectors stay float32, and the matrix that makes logits is at least 8 bits."""
+    """Every tensor is what gguf makes of it.
+
+    Vectors stay float32, and the matrix that makes logits is at least 8 bits.
+    """
     done = export(str(tiny("qwen2")), tmp_path / "a.gguf", kind=kind)
     original = open_source(str(tiny("qwen2")))
     stored = {tensor.name: tensor for tensor in gguf.GGUFReader(str(done.out)).tensors}

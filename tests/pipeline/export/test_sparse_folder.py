@@ -229,7 +229,8 @@ def test_damaged_parts_are_an_error_or_harmless(pruned: Path, tmp_path: Path, da
     except SecateurError as error:
         assert "\n" not in str(error)
         return
-    # Another value or finite scale is not damage that a format can see, nor is a mask that keeps as many others; digests are there for these.
+    # Another value or finite scale is not damage that a format can see, nor is a mask that keeps as many
+    # others; digests are there for these.
     assert how == "flip"
     assert part != "_count"
     assert packed.dense().shape == source.tensors[WEIGHT].shape

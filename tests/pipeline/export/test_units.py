@@ -1,4 +1,7 @@
-"""Models cut in query heads and hidden channels: llama.cpp computes from their files what the folders compute, and so do we."""
+"""Models cut in query heads and hidden channels.
+
+Llama.cpp computes from their files what the folders compute, and so do we.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The independent reference of surgery: the whole transformers model with the plan's units silenced by hooks."""
+"""The independent reference of surgery.
+
+The whole transformers model with the plan's units silenced by hooks.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,10 @@ def _mask(size: int, kept: tuple[int, ...], block: int = 1) -> Tensor:
 
 
 def masked_model(folder: Path, plan: Plan) -> nn.Module:
-    """Return the whole model whose removed heads, neurons, halves and channels give nothing; its norms have their full width."""
+    """Return the whole model whose removed heads, neurons, halves and channels give nothing.
+
+    Its norms have their full width.
+    """
     whole: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     for name, kept in plan.keep.items():
         if name == "hidden":

@@ -1,4 +1,7 @@
-"""The main job on tiny models: exact sparsity, equal to pruning the whole model at once, byte-identical after a kill."""
+"""The main job on tiny models.
+
+Exact sparsity, equal to pruning the whole model at once, byte-identical after a kill.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Training of the whole model: nearer to the teacher, zeros kept, exact resume, several processes, and everything that stops it."""
+"""Training of the whole model.
+
+Nearer to the teacher, zeros kept, exact resume, several processes, and everything that stops it.
+"""
 
 from __future__ import annotations
 

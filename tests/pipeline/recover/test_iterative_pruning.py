@@ -1,4 +1,7 @@
-"""Pruning and training in turns: the width asked for, nearer to the teacher than all at once, the same bytes after a kill."""
+"""Pruning and training in turns.
+
+The width asked for, nearer to the teacher than all at once, the same bytes after a kill.
+"""
 
 from __future__ import annotations
 

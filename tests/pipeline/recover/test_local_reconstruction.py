@@ -93,7 +93,8 @@ def test_students_of_every_shape_come_nearer_to_their_teacher_and_keep_their_zer
 ) -> None:
     teacher = tiny("llama", **DEEP)
     prune(str(teacher), tmp_path / "student", PRUNED[kind], calibration=PRUNING, settings=EXACT)
-    # Behind a block that took in others, what 192 tokens say of directions in states of random weights is noise.
+    # Behind a block that took in others, what 192 tokens say of directions in states of random weights is
+    # noise.
     made = _recover(
         tmp_path / "student",
         teacher,
@@ -180,7 +181,10 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_bytes(
 def test_what_is_no_better_is_not_written_and_a_kill_then_does_not_mix_both(
     tiny: Maker, student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Random weights, kept by force, are worse as a whole; the student's own are put back, also when that is interrupted."""
+    """Random weights, kept by force, are worse as a whole.
+
+    The student's own are put back, also when that is interrupted.
+    """
 
     def harm(live: Any, masks: dict[str, Tensor | None], *_: object) -> Fit:
         for name in masks:
@@ -369,7 +373,10 @@ def test_where_most_were_cut_the_others_are_left_alone_and_leave_them_their_step
 
 
 def test_a_mask_is_known_by_the_numbers_of_the_model_that_was_pruned(tiny: Maker, tmp_path: Path) -> None:
-    """Blocks are renumbered when some are dropped, the plan is not: zeros of the plan stay, those of chance may go."""
+    """Blocks are renumbered when some are dropped, the plan is not.
+
+    Zeros of the plan stay, those of chance may go.
+    """
     teacher = open_model(str(tiny("llama", **DEEP)))
     masked = "model.layers.4.mlp.up_proj.weight"
     plan = Plan(

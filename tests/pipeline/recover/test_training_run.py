@@ -1,4 +1,7 @@
-"""Scales of a quantised model: nearer to the teacher, codes as they were, resumed exactly, and what is refused."""
+"""Scales of a quantised model.
+
+Nearer to the teacher, codes as they were, resumed exactly, and what is refused.
+"""
 
 from __future__ import annotations
 

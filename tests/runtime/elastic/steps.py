@@ -21,7 +21,10 @@ def transformers(folder: Path | str) -> Any:
 
 
 def stepped(model: Any, past: DynamicCache, tokens: list[int], silent: dict[str, Tensor]) -> Tensor:
-    """Run more tokens through the whole model of transformers; silent: module -> mask of its inputs (or all of its output)."""
+    """Run more tokens through the whole model of transformers.
+
+    silent: module -> mask of its inputs (or all of its output).
+    """
     handles = []
     for name, mask in silent.items():
         module = model.model.get_submodule(name)

@@ -114,7 +114,10 @@ def test_requests_of_different_lengths_decode_together(family: str, opened: Call
 
 @pytest.mark.parametrize("config", [{}, {"attention_bias": True}])
 def test_levels_change_in_the_middle_of_requests(opened: Callable[..., Any], config: dict[str, Any]) -> None:
-    """What went from a request's attention stays away from it; its FFNs, and requests begun later, get all back."""
+    """What went from a request's attention stays away from it.
+
+    Its FFNs, and requests begun later, get all back.
+    """
     model, _, elastic = opened("llama", **config)
     whole = transformers(model.source.ref)
     off, first_group = torch.zeros(()), torch.tensor([0.0, 1.0]).repeat_interleave(32)

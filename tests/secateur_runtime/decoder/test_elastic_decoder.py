@@ -147,7 +147,10 @@ def test_codes_are_near_the_model_pruned_offline(
 
 @pytest.mark.parametrize("config", [{}, {"attention_bias": True}])
 def test_levels_change_in_the_middle_of_requests(opened: Opening, config: dict[str, Any]) -> None:
-    """What went from a request's attention stays away from it; its FFNs, and requests begun later, get all back; both decode in one batch."""
+    """What went from a request's attention stays away from it.
+
+    Its FFNs, and requests begun later, get all back; both decode in one batch.
+    """
     model, _, elastic = opened("llama", **config)
     whole = transformers(model.source.ref)
     off, first_group = torch.zeros(()), torch.tensor([0.0, 1.0]).repeat_interleave(32)
@@ -220,7 +223,8 @@ def test_keys_in_float16(opened: Opening, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["bf16", "int8", "int4"])
 def test_memory_of_what_goes_has_left_the_process(kind: str, opened: Opening) -> None:
     """Halves, and a half that gets narrower, as the system counts them; and it comes back."""
-    # FFNs of 5 to 19 MB: a part of them lies in large pages, and what else the process takes meanwhile is little beside them.
+    # FFNs of 5 to 19 MB: a part of them lies in large pages, and what else the process takes meanwhile is
+    # little beside them.
     sizes = {
         "hidden_size": 768,
         "intermediate_size": 4096,
@@ -240,7 +244,8 @@ def test_memory_of_what_goes_has_left_the_process(kind: str, opened: Opening) ->
         (1, ffn / 2),
         (0, 0),
     )
-    # The heap of a process with other tests behind it grows at some moments, and large pages reach over an end: what is not given back is missing every time.
+    # The heap of a process with other tests behind it grows at some moments, and large pages reach over an
+    # end: what is not given back is missing every time.
     assert any(_as_computed(elastic, levels, max(400_000, attention / 5)) for _ in range(4))
     torch.testing.assert_close(last(elastic, TOKENS), whole, atol=0, rtol=0)
 

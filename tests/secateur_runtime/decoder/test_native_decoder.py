@@ -161,7 +161,10 @@ def test_any_shape(
 
 
 def test_decoding_equals_reading_at_once(rng: np.random.Generator) -> None:
-    """Several sequences step together, each at its own place; a cache grows; only what is asked for is returned."""
+    """Several sequences step together, each at its own place; a cache grows.
+
+    Only what is asked for is returned.
+    """
     model = random_model(rng, [BlockShape(4, 2, 16, 40)] * 2, biases=False, norms=False, window=5)
     made = decoder(model, threads=2)
     texts = [tokens_of(rng, count) for count in (300, 3, 70)]

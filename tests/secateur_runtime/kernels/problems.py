@@ -17,7 +17,10 @@ STEPS = 32512.0
 def weight(
     kind: str, rows: int, columns: int, *, share: float = 0.5, group: int = 0, seed: int = 0
 ) -> Stored:
-    """Return a weight of which `share` is zero; the first row is empty and the last full, where there are three."""
+    """Return a weight of which `share` is zero.
+
+    The first row is empty and the last full, where there are three.
+    """
     random = torch.Generator().manual_seed(seed)
     keep = torch.rand(rows, columns, generator=random) >= share
     if rows > 2:
@@ -67,7 +70,10 @@ def rounded(kind: str, x: Tensor, isa: str) -> Tensor:
 
 
 def slack(weight: Stored, x: Tensor) -> Tensor:
-    """Return how far float32 sums may be from exact ones: in proportion to the sum of sizes, codes standing 128 or 8 above zero."""
+    """Return how far float32 sums may be from exact ones.
+
+    In proportion to the sum of sizes, codes standing 128 or 8 above zero.
+    """
     above = torch.zeros(1, dtype=torch.float64)
     if not isinstance(weight, Tensor):
         scales = weight.scales

@@ -56,7 +56,10 @@ def serve(
     patience: float = 60.0,
     most_loss: float = 1.0,
 ) -> Served:
-    """Return a server over a new fake model; seconds: that a step of it takes; patience: seconds that an answer may take."""
+    """Return a server over a new fake model; seconds: that a step of it takes.
+
+    patience: seconds that an answer may take.
+    """
     model, senses, choices = FakeModel(seconds=seconds), FakeSenses(), fake_choices()
     senses.model = model
     keeper = Keeper(

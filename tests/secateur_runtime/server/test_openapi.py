@@ -1,4 +1,7 @@
-"""schemathesis against the server's own description: whatever fits it, and whatever does not, the server answers as it says."""
+"""schemathesis against the server's own description.
+
+Whatever fits it, and whatever does not, the server answers as it says.
+"""
 
 from __future__ import annotations
 

@@ -27,7 +27,10 @@ def test_is_near_the_best_of_all_supports() -> None:
 
 
 def removal_cost(target: torch.Tensor, gram: torch.Tensor, pruned: list[int]) -> float:
-    """Return the error of the best weight without the inputs `pruned`: their Schur complement's quadratic form."""
+    """Return the error of the best weight without the inputs `pruned`.
+
+    Their Schur complement's quadratic form.
+    """
     kept = [index for index in range(len(target)) if index not in pruned]
     fit = torch.linalg.solve(gram[kept][:, kept], gram[kept][:, pruned])
     schur = gram[pruned][:, pruned] - gram[pruned][:, kept] @ fit

@@ -30,7 +30,8 @@ def test_no_row_loses_more_of_its_mean_output(text: str) -> None:
 
 def test_swaps_the_pair_the_paper_would() -> None:
     weight = torch.tensor([[3.0, 2.0, 1.0, 0.5]])
-    # pruning the last two loses 0.8 + 0.1; the third grows back, and of the kept only the second's share is below zero
+    # pruning the last two loses 0.8 + 0.1; the third grows back, and of the kept only the second's share is
+    # below zero
     stats = LinearStats(9, torch.tensor([1.0, 1.0, 1.0, 1.0]), torch.tensor([0.1, -0.3, 0.8, 0.2]))
     assert dsnot(weight, stats, Pattern.parse("0.5"), wanda, "row").tolist() == [[3.0, 0.0, 1.0, 0.0]]
 

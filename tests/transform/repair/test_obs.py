@@ -12,7 +12,10 @@ from secateur.transform.repair.obs import obs
 
 
 def sweep(weight: Tensor, gram: Tensor, mask: Tensor) -> Tensor:
-    """Prune left to right by the textbook: invert what remains, move each removed weight onto the columns to its right."""
+    """Prune left to right by the textbook.
+
+    Invert what remains, move each removed weight onto the columns to its right.
+    """
     result = weight.double().clone()
     for column in range(weight.shape[1]):
         inverse = torch.linalg.inv(gram[column:, column:])

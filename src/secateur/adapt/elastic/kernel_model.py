@@ -49,9 +49,11 @@ def open_kernels(
 ) -> Elastic:
     """Return the elastic model of a ladder, at a level, in the kernels.
 
-    weights: the file it reads from, made first if it is not there; kind: of `KINDS`; kv: of keys and values, of `KV`.
-    Raises LadderError if the ladder was made for another model or lacks the level, SourceError or OutputError as `prepare` does,
-    UnsupportedModelError for a model that the kernels cannot run, UsageError for a kind that is not known, and where there are no kernels.
+    weights: the file it reads from, made first if it is not there; kind: of `KINDS`; kv: of keys and values,
+    of `KV`.
+    Raises LadderError if the ladder was made for another model or lacks the level, SourceError or OutputError
+    as `prepare` does, UnsupportedModelError for a model that the kernels cannot run, UsageError for a kind
+    that is not known, and where there are no kernels.
     """
     library = check_kernels(model, kind)
     check_ladder(ladder, model.graph, model.digest)

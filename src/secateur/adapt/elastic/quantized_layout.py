@@ -1,4 +1,7 @@
-"""Matrices as codes of 8 or 4 bits, the way the kernels read them: what of them is stored, and what it takes."""
+"""Matrices as codes of 8 or 4 bits, the way the kernels read them.
+
+What of them is stored, and what it takes.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,10 @@ class Coded:
 
     @classmethod
     def of(cls, dtype: torch.dtype, inputs: int, *, outside: bool) -> Coded | None:
-        """Return how a matrix is coded, None where `dtype` is one of floats. outside: whether it is in no block, and has at least 8 bits."""
+        """Return how a matrix is coded, None where `dtype` is one of floats.
+
+        outside: whether it is in no block, and has at least 8 bits.
+        """
         bits = _BITS.get(dtype)
         return None if bits is None else cls(8 if outside else bits, inputs)
 

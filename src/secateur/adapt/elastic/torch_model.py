@@ -44,9 +44,10 @@ def open_elastic(
 ) -> Elastic:
     """Return the elastic model of a ladder, at a level.
 
-    weights: the file it reads from, made first if it is not there; dtype: of stored matrices; kv: of keys and values.
-    Raises LadderError if the ladder was made for another model or lacks the level, SourceError or OutputError as `prepare` does,
-    UnsupportedModelError for an activation or a rotary scaling that is not known.
+    weights: the file it reads from, made first if it is not there; dtype: of stored matrices; kv: of keys and
+    values.
+    Raises LadderError if the ladder was made for another model or lacks the level, SourceError or OutputError
+    as `prepare` does, UnsupportedModelError for an activation or a rotary scaling that is not known.
     """
     check_ladder(ladder, model.graph, model.digest)
     ladder.at(level)

@@ -1,4 +1,7 @@
-"""The file an elastic model reads: every weight once, its units in the order of a ladder, those that stay longest first."""
+"""The file an elastic model reads.
+
+Every weight once, its units in the order of a ladder, those that stay longest first.
+"""
 
 from __future__ import annotations
 
@@ -46,10 +49,13 @@ def elastic_groups(graph: Graph) -> list[Group]:
 
 
 def prepare(model: Opened, ladder: Ladder, path: Path, dtype: torch.dtype) -> dict[str, Stored]:
-    """Return where each weight lies in `path`, which is made first if it is not there; one block is in memory at a time.
+    """Return where each weight lies in `path`, which is made first if it is not there.
 
-    Matrices are stored in `dtype`, of int8 and int4 as codes with their scales apart, and vectors in float32. Raises OutputError if the
-    file cannot be written, SourceError if it is damaged or was made from something else.
+    One block is in memory at a time.
+
+    Matrices are stored in `dtype`, of int8 and int4 as codes with their scales apart, and vectors in float32.
+    Raises OutputError if the file cannot be written, SourceError if it is damaged or was made from something
+    else.
     """
     identity = {"model": model.digest, "order": _digest(ladder), "dtype": _CODES[dtype]}
     if not path.exists():
@@ -153,7 +159,10 @@ def _unit_after_unit(
 
 
 def _ordered(weight: Tensor, part: Slice, order: tuple[int, ...]) -> Tensor:
-    """Return what the units own, unit after unit, those that stay longest first: as rows, also where they own columns."""
+    """Return what the units own, unit after unit, those that stay longest first.
+
+    As rows, also where they own columns.
+    """
     rows = weight if part.dim == 0 else weight.T
     return rows[part.offset : part.offset + len(order) * part.block].reshape(
         len(order), part.block, *rows.shape[1:]

@@ -40,7 +40,10 @@ class Steps:
 
 @dataclass(slots=True)
 class Cost:
-    """What the search took: units measured, and passes through halves; `naive`: such passes if every unit left were measured at every step, from the start."""
+    """What the search took: units measured, and passes through halves.
+
+    `naive`: such passes if every unit left were measured at every step, from the start.
+    """
 
     measured: int = 0
     halves: int = 0
@@ -51,7 +54,10 @@ class Cost:
 
 @dataclass(slots=True)
 class _Tried:
-    """A unit measured at the present level: the loss without it, and the states behind each half from its own on."""
+    """A unit measured at the present level.
+
+    The loss without it, and the states behind each half from its own on.
+    """
 
     loss: float
     states: list[Tensor] = field(repr=False)
@@ -60,9 +66,10 @@ class _Tried:
 class Search:
     """Greedy search that measures as little as it can.
 
-    The states before every half are kept, so that a half is measured from itself on. A unit is measured again only when what it
-    cost last makes it the cheapest (lazily, as costs mostly rise), and for the first time only when its influence does: how far
-    it turns the states behind its half, times the least that influence has cost so far.
+    The states before every half are kept, so that a half is measured from itself on. A unit is measured again
+    only when what it cost last makes it the cheapest (lazily, as costs mostly rise), and for the first time
+    only when its influence does: how far it turns the states behind its half, times the least that influence
+    has cost so far.
     """
 
     def __init__(self, passing: Passing, memory: MemoryModel, steps: Steps) -> None:
@@ -115,7 +122,10 @@ class Search:
         return {**held, "cost": asdict(self.cost)}
 
     def go_on(self, state: Mapping[str, Any]) -> None:
-        """Go on from there, if nothing is gone yet: what `state` returned for the same model, text and steps."""
+        """Go on from there, if nothing is gone yet.
+
+        What `state` returned for the same model, text and steps.
+        """
         self.kept.update(state["kept"])
         for place, name in enumerate(self._halves):
             self._seams[place + 1] = self._through(name, self.kept[name], self._seams[place])
@@ -217,7 +227,10 @@ class Search:
         return self._influence[unit]
 
     def _turn(self, unit: str) -> float:
-        """Return how far the states behind a half turn on average, as 1 - cos, if a unit of it goes: block influence (arXiv:2403.03853)."""
+        """Return how far the states behind a half turn on average, as 1 - cos, if a unit of it goes.
+
+        Block influence (arXiv:2403.03853).
+        """
         group, count = step(unit, self.kept)
         place = self._place[group]
         after = self._through(group, count, self._seams[place])

@@ -69,14 +69,18 @@ def open_passing(
     scored: int,
     dtype: torch.dtype = torch.bfloat16,
 ) -> Passing:
-    """Return a model that text passes half by half, its units in the order of a ladder; `path` takes a copy of its weights."""
+    """Return a model that text passes half by half, its units in the order of a ladder.
+
+    `path` takes a copy of its weights.
+    """
     return Passing(build_body(model, prepare(model, ladder, path, dtype), path), model.graph, tokens, scored)
 
 
 def losses_of(passing: Passing, models: Sequence[dict[str, int]]) -> Iterator[tuple[int, float]]:
     """Yield the number and the loss of each model, given by how many units of each group it keeps.
 
-    They come in an order in which the states of what two models have in common from the start are computed once.
+    They come in an order in which the states of what two models have in common from the start are computed
+    once.
     """
     names = passing.halves
     rows = sorted((tuple(kept[name] for name in names), number) for number, kept in enumerate(models))

@@ -1,4 +1,7 @@
-"""Rank the parts of a model: a criterion orders the units inside, a search the parts among each other; the result is a ladder."""
+"""Rank the parts of a model: a criterion orders the units inside, a search the parts among each other.
+
+The result is a ladder.
+"""
 
 from __future__ import annotations
 
@@ -33,10 +36,13 @@ PROBE_WINDOW = 128
 class Rank:
     """How a model is ranked.
 
-    calibration: text by which units are ordered; the beginnings of its first `probe` windows are what losses are measured on.
+    calibration: text by which units are ordered; the beginnings of its first `probe` windows are what losses
+    are measured on.
     criterion: orders neurons and key-value groups, as `scorer_for` takes it.
-    widths: steps in which an FFN goes; 1 for whole halves only. groups: whether key-value groups go one by one.
-    floor: share of the whole model's bytes, weights and `context` tokens of cache together, at which the ladder ends.
+    widths: steps in which an FFN goes; 1 for whole halves only. groups: whether key-value groups go one by
+    one.
+    floor: share of the whole model's bytes, weights and `context` tokens of cache together, at which the
+    ladder ends.
     context: tokens in all caches together when parts are weighed by the bytes that they free.
     protect: parts left whole, as `protected_groups` reads them.
     dtype, kv: types in which an elastic model will hold weights, and keys and values.
@@ -75,8 +81,10 @@ def rank(
 ) -> tuple[Ladder, Cost]:
     """Return the ladder of a model, and what finding it took.
 
-    out: file to save it as; what is found before is kept in `OUT.partial`, from which a killed run goes on. overwrite: what is there may go.
-    Raises UsageError for options that cannot work, TextError if the text is too short, OutputError if nothing can be written.
+    out: file to save it as; what is found before is kept in `OUT.partial`, from which a killed run goes on.
+    overwrite: what is there may go.
+    Raises UsageError for options that cannot work, TextError if the text is too short, OutputError if nothing
+    can be written.
     """
     how = how or Rank()
     told = progress or Silent()

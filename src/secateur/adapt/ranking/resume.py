@@ -45,7 +45,10 @@ class Unfinished:
         )
 
     def go_on(self, search: Search) -> list[Rung]:
-        """Bring a search that has just begun to where the last one was; return the rungs that it had found."""
+        """Bring a search that has just begun to where the last one was.
+
+        Return the rungs that it had found.
+        """
         path = self.folder / "search.json"
         if not path.exists():
             return []
@@ -56,7 +59,9 @@ class Unfinished:
 
 @contextmanager
 def unfinished(out: Path | None, job: Mapping[str, Any], *, overwrite: bool) -> Iterator[Unfinished]:
-    """Give the unfinished folder of a ladder, `OUT.partial`, or one that nobody will go on with; it goes with success, and with errors.
+    """Give the unfinished folder of a ladder, `OUT.partial`, or one that nobody will go on with.
+
+    It goes with success, and with errors.
 
     Raises OutputError as `claimed` does.
     """

@@ -23,7 +23,10 @@ STATIC = "static"
 def trace_of(
     name: str, choices: Choices, *, budget: float, requests: int, seed: int, per: str
 ) -> list[Moment]:
-    """Return the trace of a `.jsonl` file, or a made-up one of this kind; raises UsageError for neither, TraceError for a bad file."""
+    """Return the trace of a `.jsonl` file, or a made-up one of this kind.
+
+    Raises UsageError for neither, TraceError for a bad file.
+    """
     if name.endswith(".jsonl"):
         return read_trace(Path(name))
     if per not in ("request", "device"):
@@ -48,7 +51,10 @@ def trace_of(
 def policies_of(
     names: Sequence[str], choices: Choices, moments: Sequence[Moment], file: Path | None
 ) -> dict[str, Policy]:
-    """Return the policies by name; `static` is the best single plan for this very trace. Raises UsageError for an unknown one."""
+    """Return the policies by name; `static` is the best single plan for this very trace.
+
+    Raises UsageError for an unknown one.
+    """
     whole = np.zeros(len(choices.units), dtype=bool)
     found: dict[str, Policy] = {}
     for name in names:

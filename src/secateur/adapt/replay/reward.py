@@ -9,7 +9,10 @@ from secateur_runtime.ladder_costs import Choices, Mask, Observation
 
 
 def quality(choices: Choices, loss: float) -> float:
-    """Return what is left of the whole model's quality, its perplexity by the one at this loss: 1 for the whole model, towards 0 downwards."""
+    """Return what is left of the whole model's quality, its perplexity by the one at this loss.
+
+    1 for the whole model, towards 0 downwards.
+    """
     return math.exp(min(0.0, float(choices.losses[0]) - loss))
 
 
@@ -19,7 +22,10 @@ def quality_left(choices: Choices, gone: Mask, seen: Observation) -> float:
 
 
 def observed(moment: Moment, choices: Choices, gone: Mask, latency: float = 0.0) -> Observation:
-    """Return a moment of a trace as a policy sees it, with the steps of a mask out of the model; their number stands for the level."""
+    """Return a moment of a trace as a policy sees it, with the steps of a mask out of the model.
+
+    Their number stands for the level.
+    """
     cache = float(choices.cache[0] - choices.freed_cache @ gone) * moment.batch * moment.tokens
     weights = float(choices.weights[0] - choices.freed_weights @ gone)
     return Observation(

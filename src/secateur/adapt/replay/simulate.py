@@ -1,4 +1,7 @@
-"""Replay a trace with a policy in charge: what it would have served, how well, how fast, and whether it would have been killed."""
+"""Replay a trace with a policy in charge.
+
+What it would have served, how well, how fast, and whether it would have been killed.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +23,10 @@ from secateur_runtime.policies import Policy
 class Happened:
     """One moment as it went.
 
-    gone: steps that were out of the model. need: bytes that it took. killed: that was more than there was, and the request was lost.
-    served: tokens that all sequences got since the moment before; seconds: that took, the prompt included. decision: seconds to decide.
+    gone: steps that were out of the model. need: bytes that it took. killed: that was more than there was,
+    and the request was lost.
+    served: tokens that all sequences got since the moment before; seconds: that took, the prompt included.
+    decision: seconds to decide.
     """
 
     moment: Moment
@@ -97,8 +102,9 @@ def simulate(
 ) -> Simulated:
     """Return how a trace goes with `policy` in charge.
 
-    A request that takes more memory than there is is killed, and what was left of it is lost. Attention that has left during a request
-    stays out until it ends, because its cache lacks the tokens of between; an FFN may come back at once.
+    A request that takes more memory than there is is killed, and what was left of it is lost. Attention that
+    has left during a request stays out until it ends, because its cache lacks the tokens of between; an FFN
+    may come back at once.
     losses: measured ones, by what is gone; the others are those of `Choices.loss`.
     """
     happened: list[Happened] = []
@@ -118,7 +124,10 @@ def simulate(
 
 
 class _State:
-    """What lasts from one moment to the next. bound: steps that cannot be taken back before the request ends."""
+    """What lasts from one moment to the next.
+
+    bound: steps that cannot be taken back before the request ends.
+    """
 
     def __init__(self, choices: Choices) -> None:
         self.choices = choices

@@ -12,19 +12,28 @@ from secateur_runtime.ladder_costs import Choices, Mask
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """A machine by two rates, bytes per second and operations per second (a roofline); `source` says whose."""
+    """A machine by two rates, bytes per second and operations per second (a roofline).
+
+    `source` says whose.
+    """
 
     bytes: float
     operations: float
     source: str
 
     def decode(self, choices: Choices, gone: Mask, batch: int, tokens: int) -> float:
-        """Return the seconds of one step in which each sequence gets a token: weights are read once, the cache of all sequences too."""
+        """Return the seconds of one step in which each sequence gets a token.
+
+        Weights are read once, the cache of all sequences too.
+        """
         weights, cache, flops = held(choices, gone)
         return max((weights + cache * batch * tokens) / self.bytes, flops * batch / self.operations)
 
     def prefill(self, choices: Choices, gone: Mask, batch: int, tokens: int) -> float:
-        """Return the seconds until every sequence has read `tokens` tokens; attention's own products are not counted."""
+        """Return the seconds until every sequence has read `tokens` tokens.
+
+        Attention's own products are not counted.
+        """
         weights, _, flops = held(choices, gone)
         return max(weights / self.bytes, flops * batch * tokens / self.operations)
 
@@ -37,7 +46,10 @@ def held(choices: Choices, gone: Mask) -> tuple[float, float, float]:
 
 
 def speed_of(device: str, memory: int) -> Speed:
-    """Return the rates of a device: `local` is measured now, in about a second; raises UsageError for a profile without them."""
+    """Return the rates of a device: `local` is measured now, in about a second.
+
+    Raises UsageError for a profile without them.
+    """
     if device == LOCAL:
         measured = measure_machine(1, memory=memory)
         return Speed(measured.read, measured.matrix, "this machine, one thread, measured now")

@@ -12,7 +12,10 @@ from secateur_runtime.policies.knapsack import Knapsack
 
 
 def static_plan(choices: Choices, moments: Sequence[Observation]) -> Decision:
-    """Return the decision of least loss (`Choices.loss`) that fits at every moment: a level, or the cheapest set of steps; all steps if none does."""
+    """Return the decision of least loss (`Choices.loss`) that fits at every moment.
+
+    A level, or the cheapest set of steps; all steps if none does.
+    """
     needs = np.array([choices.needs(seen) - seen.available for seen in moments])
     fitting = np.flatnonzero((needs <= 0).all(0))
     chosen = Knapsack(choices).for_all(moments)

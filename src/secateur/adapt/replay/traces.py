@@ -1,4 +1,7 @@
-"""What a device goes through: requests that come and grow, and memory that moves beside them; made up or recorded."""
+"""What a device goes through: requests that come and grow, and memory that moves beside them.
+
+Made up or recorded.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,9 @@ SCENARIOS = (
 )
 """Batch and sequence length of RAP's ten scenarios (arXiv:2505.17138)."""
 MOMENTS = 8
-"""Moments in a made-up request: the prompt is seven eighths of its length, the rest is generated in as many pieces."""
+"""Moments in a made-up request: the prompt is seven eighths of its length, the rest is generated in as many
+pieces.
+"""
 
 Kind = Literal["steady", "drift", "bursts"]
 KINDS: tuple[Kind, ...] = ("steady", "drift", "bursts")
@@ -47,8 +52,10 @@ _LEAST = 0.05
 class Moment:
     """One moment of a trace.
 
-    time: seconds since the start. request: counts up; moments of one request share a cache. batch: its sequences.
-    tokens: positions that each holds at this moment; remaining: how many more will come. available: bytes for the model.
+    time: seconds since the start. request: counts up; moments of one request share a cache. batch: its
+    sequences.
+    tokens: positions that each holds at this moment; remaining: how many more will come. available: bytes for
+    the model.
     """
 
     time: float
@@ -166,7 +173,10 @@ def write_trace(path: Path, moments: Sequence[Moment], *, about: str, overwrite:
 
 
 def read_trace(path: Path) -> list[Moment]:
-    """Return a recorded trace; raises TraceError, with the line, for anything else. A last line cut short by a kill is left out."""
+    """Return a recorded trace; raises TraceError, with the line, for anything else.
+
+    A last line cut short by a kill is left out.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -86,9 +86,10 @@ class ElasticModel:
 class Elasticity:
     """How a model is made elastic.
 
-    ladder: file of its ladder, made and kept in `folder` where there is none. policy: who decides what goes, by name, with its file if it is trained;
-    AUTO for the best that the ladder allows.
-    kv: type of keys and values. threads: to make a ladder with, and of the kernels. kind: type of weights in the kernels, of `KINDS`; empty for torch.
+    ladder: file of its ladder, made and kept in `folder` where there is none. policy: who decides what goes,
+    by name, with its file if it is trained; AUTO for the best that the ladder allows.
+    kv: type of keys and values. threads: to make a ladder with, and of the kernels. kind: type of weights in
+    the kernels, of `KINDS`; empty for torch.
     """
 
     folder: Path
@@ -103,7 +104,8 @@ class Elasticity:
 def make_elastic(model: Opened, how: Elasticity, progress: Progress) -> tuple[ElasticModel, Choices, Policy]:
     """Return a model that is whole, what its ladder offers, and who decides.
 
-    Raises LadderError where the ladder is of another model, UsageError for a policy or a type that is not known, or where there are no kernels.
+    Raises LadderError where the ladder is of another model, UsageError for a policy or a type that is not
+    known, or where there are no kernels.
     """
     model = replace(model, kept_in=how.folder)
     _check(how, model)
@@ -143,7 +145,10 @@ def make_elastic(model: Opened, how: Elasticity, progress: Progress) -> tuple[El
 
 
 def _taking(choices: Choices, ladder: Ladder, memory: MemoryModel) -> Choices:
-    """Return choices with the bytes that a memory model counts; a ladder tells what its levels take in torch."""
+    """Return choices with the bytes that a memory model counts.
+
+    A ladder tells what its levels take in torch.
+    """
     kept = [ladder.kept(level) for level in range(len(ladder))]
     weights = np.array([memory.weights(each) for each in kept], dtype=float)
     cache = np.array([memory.kv_values(each) * memory.kv.itemsize for each in kept], dtype=float)
@@ -178,7 +183,10 @@ def _own_ladder(model: Opened, path: Path, threads: int, progress: Progress) -> 
 
 
 def _adapt(threads: int, *words: str) -> None:
-    """Run a verb of `secateur adapt` in a process of its own: what it leaves in the heap, 100 MB and more, would stay with the server."""
+    """Run a verb of `secateur adapt` in a process of its own.
+
+    What it leaves in the heap, 100 MB and more, would stay with the server.
+    """
     # The child shows its own progress and mistakes.
     command = [sys.executable, "-m", "secateur", "adapt", *words]
     if subprocess.run(

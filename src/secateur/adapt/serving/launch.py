@@ -34,10 +34,12 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 class Serving:
     """What to serve and how.
 
-    model: what the user typed. backend: one of BACKENDS. host, port: where to listen; 0 takes a free port. key: that clients must send, empty for
-    none; open: whether other machines may come without one. usual: tokens of an answer whose length nobody asked for. seconds: that an answer may take.
-    budget: bytes for this process, None for no limit of its own. threads: of the model. elasticity: as `make_elastic` takes it, for the backends whose
-    level changes; its `kind` is what the native backend runs in.
+    model: what the user typed. backend: one of BACKENDS. host, port: where to listen; 0 takes a free port.
+    key: that clients must send, empty for none; open: whether other machines may come without one. usual:
+    tokens of an answer whose length nobody asked for. seconds: that an answer may take.
+    budget: bytes for this process, None for no limit of its own. threads: of the model. elasticity: as
+    `make_elastic` takes it, for the backends whose level changes; its `kind` is what the native backend runs
+    in.
     """
 
     model: str
@@ -61,7 +63,8 @@ class Serving:
 def serve(how: Serving, progress: Progress, ready: Callable[[str], None]) -> None:
     """Serve until interrupted; `ready` is told the address once requests are answered.
 
-    Raises MissingExtraError without the packages of the server, UsageError for options that cannot work, SourceError where nothing can listen there.
+    Raises MissingExtraError without the packages of the server, UsageError for options that cannot work,
+    SourceError where nothing can listen there.
     """
     require_server()
     _check(how)
@@ -152,7 +155,10 @@ def senses(budget: int | None) -> Senses:
 
 
 def ends_of(source: Source, tokenizer: Any) -> frozenset[int]:
-    """Return the tokens that end an answer: those of the config, of the tokenizer and of the generation config."""
+    """Return the tokens that end an answer.
+
+    Those of the config, of the tokenizer and of the generation config.
+    """
     found = [source.config.get("eos_token_id"), tokenizer.eos_token_id]
     with tempfile.TemporaryDirectory() as folder, suppress(FileNotFoundError, ValueError):
         source.copy_companions(Path(folder))

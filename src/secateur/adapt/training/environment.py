@@ -120,8 +120,9 @@ class UnitGame(_Game):
 class LevelGame(_Game):
     """Choose the level of the ladder directly.
 
-    An episode is one request; each of its moments is a step. Actions `0..n` are levels. Seen: `features`, `[9]`. Reward: perplexity
-    of the whole model / perplexity at the level, less 1, if the request fits there to its end; else -1.
+    An episode is one request; each of its moments is a step. Actions `0..n` are levels. Seen: `features`,
+    `[9]`. Reward: perplexity of the whole model / perplexity at the level, less 1, if the request fits there
+    to its end; else -1.
     """
 
     def __init__(self, choices: Choices, traces: Traces) -> None:
@@ -132,7 +133,10 @@ class LevelGame(_Game):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Vector, dict[str, Any]]:
-        """Start at the next request, at whatever level the last one ended; at the whole model after a seed."""
+        """Start at the next request, at whatever level the last one ended.
+
+        At the whole model after a seed.
+        """
         super().reset(seed=seed)
         self._restart(seed)
         self._ahead, self._level = (None, 0) if seed is not None else (self._ahead, self._level)

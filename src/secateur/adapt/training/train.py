@@ -63,7 +63,9 @@ def train(
     seed: int = 0,
     progress: Progress,
 ) -> Trained:
-    """Return a network trained on made-up traces with bursts, at budgets from 40 to 105 % of the need; the same seed gives the same network.
+    """Return a network trained on made-up traces with bursts, at budgets from 40 to 105 % of the need.
+
+    The same seed gives the same network.
 
     One hidden layer, as wide as `hidden_width` says. Raises MissingExtraError without the extra `adapt`.
     """
@@ -113,7 +115,10 @@ def mean_quality(choices: Choices, policy: Policy, moments: Sequence[Moment]) ->
 
 
 def held_out(choices: Choices, seed: int) -> list[Moment]:
-    """Return moments that training with this seed does not see: the ten scenarios at eight budgets from 40 to 105 % of the need."""
+    """Return moments that training with this seed does not see.
+
+    The ten scenarios at eight budgets from 40 to 105 % of the need.
+    """
     budgets = np.linspace(*BUDGETS, _JUDGED)
     return [
         moment
@@ -123,7 +128,10 @@ def held_out(choices: Choices, seed: int) -> list[Moment]:
 
 
 def hidden_width(choices: Choices, formulation: Formulation) -> int:
-    """Return the width of the hidden layer: 128, or less where that would be over 18,000 parameters or 0.01 % of a token's operations; at least 8."""
+    """Return the width of the hidden layer.
+
+    128, or less where that would be over 18,000 parameters or 0.01 % of a token's operations; at least 8.
+    """
     actions = len(choices.units) + 1
     seen = len(NAMES) + (actions if formulation == "units" else 0)
     most = min(MOST_PARAMETERS, int(MOST_SHARE * choices.flops[0] / 2))
@@ -200,7 +208,10 @@ def _trace(choices: Choices, random: np.random.Generator, budget: float) -> list
 
 
 def _scaling(game: gymnasium.Env[Vector, np.int64], seed: int) -> tuple[Vector, Vector]:
-    """Return the mean of what is seen and one over its deviation, from the starts of episodes; marks of what is gone stay as they are."""
+    """Return the mean of what is seen and one over its deviation, from the starts of episodes.
+
+    Marks of what is gone stay as they are.
+    """
     seen = np.array([game.reset(seed=seed if number == 0 else None)[0] for number in range(_SAMPLED)])
     offset = seen.mean(0)
     deviation = seen.std(0)
@@ -221,7 +232,10 @@ def _scaled(
 
 
 def _settings(choices: Choices, formulation: Formulation, steps: int) -> dict[str, Any]:
-    """Return the settings of stable-baselines3's DQN; the level is a choice without consequences, so it looks no further ahead."""
+    """Return the settings of stable-baselines3's DQN.
+
+    The level is a choice without consequences, so it looks no further ahead.
+    """
     return {
         "gamma": 1.0 if formulation == "units" else 0.0,
         "learning_rate": lambda left: 1e-3 * left + 1e-5,

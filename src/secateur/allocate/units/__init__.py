@@ -18,12 +18,14 @@ from secateur_runtime.registry import Registry
 class Curve:
     """What it costs a group to lose units.
 
-    errors: cumulative relative output error after 0, 1, ... units have left; one more entry than there are units.
+    errors: cumulative relative output error after 0, 1, ... units have left; one more entry than there are
+    units.
     price: parameters that one unit holds.
     scores: the units' scores in the order in which they leave, ascending.
     align: the number of units that stay is a multiple of it.
     least: at least so many units stay.
-    unanswered: as `errors`, if nothing answers for the units that left; empty where that is what `errors` say.
+    unanswered: as `errors`, if nothing answers for the units that left; empty where that is what `errors`
+    say.
     """
 
     errors: tuple[float, ...]
@@ -62,7 +64,8 @@ class SpreadContext:
     """What a spread may know beside the curves.
 
     influence: group name -> 1 - cos(x_in, x_out) of the half or block it lies in, of the dense model.
-    sensitivity: group name -> divergence of the predictions, nats per token, for one unit of output error there.
+    sensitivity: group name -> divergence of the predictions, nats per token, for one unit of output error
+    there.
     measure: measures the model that has lost the given number of units of each group.
     """
 
@@ -74,16 +77,21 @@ class SpreadContext:
 
 
 Spread = Callable[[Mapping[str, Curve], float, SpreadContext], dict[str, int]]
-"""Group name -> number of units to lose, one of the group's `cuts`; together at least that ratio of all parameters goes."""
+"""Group name -> number of units to lose, one of the group's `cuts`; together at least that ratio of all
+parameters goes.
+"""
 
 SPREADS: Registry[Spread] = Registry("spread", "secateur.allocate.units")
 F = TypeVar("F", bound=Spread)
 
 
 def spread(name: str, *, needs: frozenset[str] | set[str] = frozenset(), paper: str = "") -> Callable[[F], F]:
-    """Return a decorator that registers a spread; what it takes beside the three arguments must have defaults.
+    """Return a decorator that registers a spread.
 
-    needs: `errors`: of curves, measured output errors rather than summed scores; `influence`, `sensitivity`, `measure`: of the
+    What it takes beside the three arguments must have defaults.
+
+    needs: `errors`: of curves, measured output errors rather than summed scores; `influence`, `sensitivity`,
+    `measure`: of the
         context.
     """
 

@@ -8,7 +8,9 @@ from secateur.allocate.units import Curve, SpreadContext, budget_of, spread
 from secateur.allocate.units.balance import balance, settle_cuts
 
 AMPLITUDE = 2.0
-"""How far apart the most and the least important layer move in a step, in units of the mean; the paper's at 50 % in 50 steps."""
+"""How far apart the most and the least important layer move in a step, in units of the mean; the paper's at
+50 % in 50 steps.
+"""
 
 
 @spread("adapt", needs={"influence", "measure"}, paper="arXiv:2502.03460")
@@ -17,9 +19,9 @@ def adapt(
 ) -> dict[str, int]:
     """Raise each group's share by the mean step less `AMPLITUDE` times its importance, `steps` times over.
 
-    The importance of a group is its influence, less the mean over groups, over the largest of all; it is measured again
-    before every step but the first. Raises UsageError if the budget cannot be met, ValueError if nothing
-    can be measured.
+    The importance of a group is its influence, less the mean over groups, over the largest of all; it is
+    measured again before every step but the first. Raises UsageError if the budget cannot be met, ValueError
+    if nothing can be measured.
     """
     budget = budget_of(curves, ratio)
     if context.measure is None:

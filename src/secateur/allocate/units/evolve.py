@@ -24,11 +24,11 @@ def evolve(
 ) -> dict[str, int]:
     """Let the fittest of one parent and its `offspring` live, `generations` times over.
 
-    The first parent is the better of equal shares and the knapsack. A child gives one to three groups some units back and
-    takes as many parameters from others, so that the budget stays met and no step of the alignment is spent in vain. The
-    fitness is the measured divergence; nothing is measured twice. EvoPress (Sieberling et al., 2025), whose stages of
-    selection are left to `context.measure`. Raises UsageError if the budget cannot be met, ValueError if nothing can be
-    measured.
+    The first parent is the better of equal shares and the knapsack. A child gives one to three groups some
+    units back and takes as many parameters from others, so that the budget stays met and no step of the
+    alignment is spent in vain. The fitness is the measured divergence; nothing is measured twice. EvoPress
+    (Sieberling et al., 2025), whose stages of selection are left to `context.measure`. Raises UsageError if
+    the budget cannot be met, ValueError if nothing can be measured.
     """
     budget = budget_of(curves, ratio)
     if context.measure is None:

@@ -13,8 +13,8 @@ from secateur.allocate.units.knapsack import cheapest
 def sensitivity(curves: Mapping[str, Curve], ratio: float, context: SpreadContext) -> dict[str, int]:
     """Solve the knapsack over errors times `context.sensitivity`.
 
-    An error early in the model may wash out or grow: one measurement for each group says which. Raises UsageError if the
-    budget cannot be met.
+    An error early in the model may wash out or grow: one measurement for each group says which. Raises
+    UsageError if the budget cannot be met.
     """
     budget = budget_of(curves, ratio)
     weighed = {

@@ -16,8 +16,8 @@ ALPHA = 10.0
 def slimllm(curves: Mapping[str, Curve], ratio: float, context: SpreadContext) -> dict[str, int]:
     """Give each of n groups the share `r · n · softmax(ALPHA · cos(x_in, x_out))`, no more than it can lose.
 
-    r is the ratio itself where groups weigh the same and none is at its limit. Guo et al., 2025. Raises UsageError if the
-    budget cannot be met.
+    r is the ratio itself where groups weigh the same and none is at its limit. Guo et al., 2025. Raises
+    UsageError if the budget cannot be met.
     """
     budget = budget_of(curves, ratio)
     powers = {name: math.exp(-ALPHA * context.influence[name]) for name in curves}

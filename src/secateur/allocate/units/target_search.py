@@ -29,9 +29,10 @@ def meet(
 ) -> Cuts:
     """Return the cuts that `spread` makes for the least ratio at which the model meets `target`.
 
-    size: the footprint of the model with these cuts; whole: of the model as it is; highest: ratio beyond which `spread` has nothing to cut; costly: a call
-    of it takes minutes, so there are few, and a little more than needed may go. Raises UsageError if nothing has to go, TargetError naming the nearest target
-    if not enough can.
+    size: the footprint of the model with these cuts; whole: of the model as it is; highest: ratio beyond
+    which `spread` has nothing to cut; costly: a call of it takes minutes, so there are few, and a little more
+    than needed may go. Raises UsageError if nothing has to go, TargetError naming the nearest target if not
+    enough can.
     """
     if target.met(whole, whole):
         raise UsageError(
@@ -52,7 +53,8 @@ def meet(
 
     if not costly:
         return _bisected(spread, met, highest) or most
-    # How much has to go hardly depends on where: shares that are alike find the ratio, the spread itself refines it.
+    # How much has to go hardly depends on where: shares that are alike find the ratio, the spread itself
+    # refines it.
     ratio = _ratio_of_alike(curves, met, highest)
     step = _FIRST_STEP
     while ratio < highest:

@@ -21,8 +21,8 @@ class Stages:
 def stages(blocks: int, ratio: float, ffn: int, attention: int) -> Stages:
     """Return how 2SSP divides the budget `ratio` of all block parameters between the two stages.
 
-    ffn, attention: parameters of one half. `blocks · ratio^(ffn / attention / ALPHA)` attention halves go, rounded. Sandri et
-    al., 2025.
+    ffn, attention: parameters of one half. `blocks · ratio^(ffn / attention / ALPHA)` attention halves go,
+    rounded. Sandri et al., 2025.
     """
     count = round(blocks * ratio ** (ffn / attention / ALPHA))
     return Stages(count, max(ratio * blocks * (ffn + attention) - count * attention, 0) / (blocks * ffn))
@@ -32,8 +32,8 @@ def stages(blocks: int, ratio: float, ffn: int, attention: int) -> Stages:
 def two_stage(curves: Mapping[str, Curve], ratio: float, context: SpreadContext) -> dict[str, int]:
     """Cut every group by the least common share that meets the budget; a group at its limit stays there.
 
-    The second stage, the removal of attention halves, is a choice of depth; `stages` divides the budget. Raises UsageError
-    if the budget cannot be met.
+    The second stage, the removal of attention halves, is a choice of depth; `stages` divides the budget.
+    Raises UsageError if the budget cannot be met.
     """
     budget = budget_of(curves, ratio)
     candidates = sorted({cut / curve.size for curve in curves.values() for cut in curve.cuts})

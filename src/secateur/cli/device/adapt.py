@@ -74,7 +74,10 @@ def rank(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Measure what the model misses least, again after every step, and write the ladder of its levels; killed, the same command goes on."""
+    """Measure what the model misses least, again after every step, and write the ladder of its levels.
+
+    killed, the same command goes on.
+    """
     from secateur.adapt.ranking.rank import Rank
     from secateur.adapt.ranking.rank import rank as run
     from secateur.calibrate.calibration import Calibration

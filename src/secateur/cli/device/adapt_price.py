@@ -32,7 +32,10 @@ def price(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Measure the whole model without each step, one at a time: policies that leave the ladder's order need to know."""
+    """Measure the whole model without each step, one at a time.
+
+    Policies that leave the ladder's order need to know.
+    """
     from secateur.adapt.ranking.pricing import price as run
     from secateur.calibrate.calibration import Calibration
     from secateur.model.handle import open_model

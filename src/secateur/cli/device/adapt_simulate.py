@@ -31,7 +31,7 @@ def simulate(
     ] = _ALL,
     network: Annotated[
         Optional[Path], typer.Option("--network", help="File that `secateur adapt train` wrote, for dqn.")
-    ] = None,  # noqa: UP045
+    ] = None,
     budget: Annotated[
         float,
         typer.Option("--budget", help="Made-up traces: memory as a share of what the whole model needs."),
@@ -52,7 +52,7 @@ def simulate(
     output: Annotated[
         Optional[Path],
         typer.Option("--output", "-o", help="Folder for simulate.html, two PNGs and the trace."),
-    ] = None,  # noqa: UP045
+    ] = None,
     kv_bytes: KvBytes = 4,
     seed: options.Seed = 0,
     overwrite: options.Overwrite = False,

@@ -29,10 +29,10 @@ def advise(
     ] = "local",
     ram: Annotated[
         Optional[str], typer.Option("--ram", help="Memory that the model may use there: 2G, 500MB.")
-    ] = None,  # noqa: UP045
+    ] = None,
     context: Annotated[
         Optional[int], typer.Option("--ctx", help="Tokens in the cache; 4096, or what the model has.")
-    ] = None,  # noqa: UP045
+    ] = None,
     goal: Annotated[str, typer.Option("--goal", help="balanced, speed, accuracy or size.")] = "balanced",
     every: Annotated[bool, typer.Option("--all", help="List every option that was reckoned.")] = False,
     as_json: options.Json = False,

@@ -31,7 +31,7 @@ def device(
         typer.Option(
             "--threads", min=1, help="Threads to measure with; by default as many as cores are free."
         ),
-    ] = None,  # noqa: UP045
+    ] = None,
     decode: Annotated[
         bool,
         typer.Option(
@@ -41,7 +41,7 @@ def device(
     output: Annotated[
         Optional[Path],
         typer.Option("--output", "-o", help="Write the profile as a FILE.toml, for --device elsewhere."),
-    ] = None,  # noqa: UP045
+    ] = None,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,

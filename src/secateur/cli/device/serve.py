@@ -51,11 +51,11 @@ def serve(
     ladder: Annotated[
         Optional[Path],
         typer.Option("--ladder", help="Ladder of `secateur adapt rank`; made once and kept if not given."),
-    ] = None,  # noqa: UP045
+    ] = None,
     policy: Annotated[str, typer.Option("--policy", help=_POLICY)] = "auto",
     policy_file: Annotated[
         Optional[Path], typer.Option("--policy-file", help="Network of `secateur adapt train`, for dqn.")
-    ] = None,  # noqa: UP045
+    ] = None,
     kv: Annotated[str, typer.Option("--kv", help="Keys and values: f32, f16, or bf16 in torch.")] = "f32",
     memory_budget: Annotated[
         str,
@@ -74,7 +74,7 @@ def serve(
     max_loss: Annotated[float, typer.Option("--max-loss", min=0, help=_MAX_LOSS)] = 1.0,
     cache: Annotated[
         Optional[Path], typer.Option("--cache", help="Folder for ladders and sorted weights.")
-    ] = None,  # noqa: UP045
+    ] = None,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Requests answered at once.")] = 16,
     queue: Annotated[
         int, typer.Option("--queue", min=0, help="Requests that may wait; more are refused with 429.")
@@ -96,7 +96,7 @@ def serve(
     api_key_file: Annotated[
         Optional[Path],
         typer.Option("--api-key-file", help=f"File with the key that clients must send; {_KEY} is read too."),
-    ] = None,  # noqa: UP045
+    ] = None,
     no_key: Annotated[bool, typer.Option("--no-key", help="Let other machines in without a key.")] = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -170,7 +170,10 @@ def _elasticity(
 
 
 def _kind(backend: str, kind: str) -> str:
-    """Return the type of weights in the kernels; raises UsageError for one that another backend is to run in."""
+    """Return the type of weights in the kernels.
+
+    Raises UsageError for one that another backend is to run in.
+    """
     from secateur.adapt.serving.elastic_backend import NATIVE
 
     if kind and backend != "native":

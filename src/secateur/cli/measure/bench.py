@@ -42,11 +42,11 @@ def bench(
     kind: Annotated[str, typer.Option("--type", help=_TYPES)] = "",
     against: Annotated[
         Optional[str], typer.Option("--against", help="Baseline model, measured in turns with MODEL.")
-    ] = None,  # noqa: UP045
-    beside: Annotated[Optional[str], typer.Option("--beside", help=_BESIDE)] = None,  # noqa: UP045
+    ] = None,
+    beside: Annotated[Optional[str], typer.Option("--beside", help=_BESIDE)] = None,
     text: Annotated[
         Optional[str], typer.Option("--text", help="With --beside: text that perplexity is measured on.")
-    ] = None,  # noqa: UP045
+    ] = None,
     window: Annotated[int, typer.Option("--window", min=2, help="Tokens per window of that text.")] = 2048,
     count: Annotated[int, typer.Option("-n", min=1, help="Windows of that text.")] = 20,
     as_json: options.Json = False,

@@ -20,15 +20,18 @@ def card(
     compared: Annotated[
         Optional[Path],
         typer.Option("--compare", help="Folder of a comparison with a row of these very weights."),
-    ] = None,  # noqa: UP045
-    records: Annotated[Optional[list[Path]], typer.Option("--records", help=_RECORDS)] = None,  # noqa: UP045
+    ] = None,
+    records: Annotated[Optional[list[Path]], typer.Option("--records", help=_RECORDS)] = None,
     output: Annotated[
         Optional[Path], typer.Option("--output", "-o", help="Another file than MODEL/README.md.")
-    ] = None,  # noqa: UP045
+    ] = None,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
 ) -> None:
-    """Write results into a Hugging Face model card, as text and as model-index metadata; the rest of the card stays."""
+    """Write results into a Hugging Face model card, as text and as model-index metadata.
+
+    The rest of the card stays.
+    """
     from secateur.pipeline.compare.model_card import card as run
 
     made = run(folder, compared=compared, files=records or (), out=output, overwrite=overwrite)

@@ -80,8 +80,8 @@ def compare(
             "--output", "-o", help="Folder of the comparison; a later run goes on in it and repeats nothing."
         ),
     ],
-    methods: Annotated[Optional[list[str]], typer.Option("--methods", help=_METHODS)] = None,  # noqa: UP045
-    targets: Annotated[Optional[list[str]], typer.Option("--targets", help=_TARGETS)] = None,  # noqa: UP045
+    methods: Annotated[Optional[list[str]], typer.Option("--methods", help=_METHODS)] = None,
+    targets: Annotated[Optional[list[str]], typer.Option("--targets", help=_TARGETS)] = None,
     quick: Annotated[
         bool,
         typer.Option(
@@ -93,43 +93,43 @@ def compare(
     ] = "builtin",
     window: Annotated[
         Optional[int], typer.Option("--window", min=2, help="Tokens per window of it (2048; quick 1024).")
-    ] = None,  # noqa: UP045
-    count: Annotated[Optional[int], typer.Option("-n", min=1, help="Windows of it (20; quick 4).")] = None,  # noqa: UP045
+    ] = None,
+    count: Annotated[Optional[int], typer.Option("-n", min=1, help="Windows of it (20; quick 4).")] = None,
     compute: options.Compute = "float32",
     calib: options.Calib = "builtin",
     samples: Annotated[
         Optional[int], typer.Option("--samples", min=1, help="Windows of calibration text (64; quick 8).")
-    ] = None,  # noqa: UP045
+    ] = None,
     calib_window: Annotated[
         Optional[int], typer.Option("--calib-window", min=2, help="Tokens per calibration window (512).")
-    ] = None,  # noqa: UP045
+    ] = None,
     seed: options.Seed = 0,
-    backends: Annotated[Optional[str], typer.Option("--backends", help=_BACKENDS)] = None,  # noqa: UP045
+    backends: Annotated[Optional[str], typer.Option("--backends", help=_BACKENDS)] = None,
     threads: Annotated[int, typer.Option("--threads", min=1, help="Threads while speed is measured.")] = 1,
     prompt: Annotated[
         Optional[int], typer.Option("--prompt", min=1, help="Tokens of prompt (256; quick 32).")
-    ] = None,  # noqa: UP045
+    ] = None,
     tokens: Annotated[
         Optional[int], typer.Option("--tokens", min=2, help="Tokens of answer (64; quick 16).")
-    ] = None,  # noqa: UP045
+    ] = None,
     repeat: Annotated[
         Optional[int],
         typer.Option("--repeat", min=1, help="Counted runs, in turns with the whole model (5; quick 7)."),
-    ] = None,  # noqa: UP045
+    ] = None,
     workers: Annotated[
         Optional[int], typer.Option("--workers", min=1, help="Rows at once; as many as there are cores.")
-    ] = None,  # noqa: UP045
+    ] = None,
     max_ram: Annotated[
         str, typer.Option("--max-ram", help="Memory for all processes together, such as 8G.")
     ] = "",
-    tasks: Annotated[Optional[str], typer.Option("--tasks", help=_TASKS)] = None,  # noqa: UP045
+    tasks: Annotated[Optional[str], typer.Option("--tasks", help=_TASKS)] = None,
     limit: Annotated[
         Optional[int],
         typer.Option("--limit", min=1, help="Items of each task and of the audit, from the first."),
-    ] = None,  # noqa: UP045
+    ] = None,
     few_shot: Annotated[
         Optional[int], typer.Option("--few-shot", min=0, help="Solved examples before each item.")
-    ] = None,  # noqa: UP045
+    ] = None,
     datasets: Annotated[
         str,
         typer.Option(
@@ -309,7 +309,10 @@ def _records(cell: Any) -> list[dict[str, Any]]:
 
 @contextmanager
 def _watching(*, quiet: bool) -> Iterator[Watcher]:
-    """Yield what shows the rows at work: bars on a terminal, a line for each that ends elsewhere, nothing when quiet."""
+    """Yield what shows the rows at work.
+
+    Bars on a terminal, a line for each that ends elsewhere, nothing when quiet.
+    """
     from secateur.pipeline.compare.watcher import Unwatched
 
     if quiet:

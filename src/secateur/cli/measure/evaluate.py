@@ -48,32 +48,32 @@ def evaluate(
         typer.Option(
             "--text", help="Text file (.txt, .raw, .jsonl), hf:DATASET:CONFIG:SPLIT, or builtin (default)."
         ),
-    ] = None,  # noqa: UP045
+    ] = None,
     window: Annotated[int, typer.Option("--window", min=2, help="Tokens per window.")] = 2048,
     count: Annotated[int, typer.Option("-n", min=1, help="Windows to measure.")] = 20,
     reference: Annotated[
         Optional[str], typer.Option("--reference", help="Model to compare with, usually the dense parent.")
-    ] = None,  # noqa: UP045
-    tasks: Annotated[Optional[str], typer.Option("--tasks", help=_TASKS)] = None,  # noqa: UP045
+    ] = None,
+    tasks: Annotated[Optional[str], typer.Option("--tasks", help=_TASKS)] = None,
     metrics: Annotated[
         Optional[str], typer.Option("--metrics", help="Only these figures of the tasks: acc,acc_norm.")
-    ] = None,  # noqa: UP045
+    ] = None,
     limit: Annotated[
         Optional[int],
         typer.Option("--limit", min=1, help="Items of each task and of the audit, from the first."),
-    ] = None,  # noqa: UP045
+    ] = None,
     few_shot: Annotated[
         Optional[int],
         typer.Option(
             "--few-shot", min=0, help="Solved examples before each item; the task's own number by default."
         ),
-    ] = None,  # noqa: UP045
+    ] = None,
     datasets: Annotated[
         Optional[Path],
         typer.Option(
             "--datasets", help="Folder laid out like the hub that holds the data of tasks and audit."
         ),
-    ] = None,  # noqa: UP045
+    ] = None,
     bias: Annotated[
         bool,
         typer.Option(
@@ -84,8 +84,8 @@ def evaluate(
     winogender: Annotated[
         Optional[Path],
         typer.Option("--winogender", help="WinoGender's all_sentences.tsv, or the folder that holds it."),
-    ] = None,  # noqa: UP045
-    max_bias_shift: Annotated[Optional[float], typer.Option("--max-bias-shift", min=0.0, help=_GATE)] = None,  # noqa: UP045
+    ] = None,
+    max_bias_shift: Annotated[Optional[float], typer.Option("--max-bias-shift", min=0.0, help=_GATE)] = None,
     compute: options.Compute = "float32",
     backend: Annotated[
         str, typer.Option("--backend", help="What perplexity is measured in: torch or native.")

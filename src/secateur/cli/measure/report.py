@@ -15,13 +15,16 @@ def report(
     folder: Annotated[Path, typer.Argument(help="Folder that `secateur compare` wrote.", metavar="DIR")],
     output: Annotated[
         Optional[Path], typer.Option("--output", "-o", help="Folder for the report; DIR itself if not given.")
-    ] = None,  # noqa: UP045
+    ] = None,
     formats: Annotated[
         str, typer.Option("--formats", help="Of html, md, csv and png, parted by commas.")
     ] = "html,md,csv,png",
     as_json: options.Json = False,
 ) -> None:
-    """Write one HTML page that needs no network, and the same as Markdown, CSV and PNG; what is there already is replaced."""
+    """Write one HTML page that needs no network, and the same as Markdown, CSV and PNG.
+
+    What is there already is replaced.
+    """
     from secateur.present.report import report as run
 
     made = run(folder, output, [name.strip() for name in formats.split(",")])

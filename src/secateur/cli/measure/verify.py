@@ -16,11 +16,11 @@ def verify(
     reference: Annotated[
         Optional[str],
         typer.Option("--reference", help="Model to compare logits with, usually the dense parent."),
-    ] = None,  # noqa: UP045
+    ] = None,
     max_kl: Annotated[
         Optional[float],
         typer.Option("--max-kl", min=0.0, help="Fail beyond this KL(reference || model), nats per token."),
-    ] = None,  # noqa: UP045
+    ] = None,
     text: Annotated[str, typer.Option("--text", help="Text the logits are compared on.")] = "builtin",
     as_json: options.Json = False,
     quiet: options.Quiet = False,

@@ -24,7 +24,7 @@ def prune(
     export: Annotated[
         Optional[str],
         typer.Option("--export", help="Store no zeros: sparse (or sparse-bf16), sparse-int8, sparse-int4."),
-    ] = None,  # noqa: UP045
+    ] = None,
     dry_run: options.DryRun = False,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,

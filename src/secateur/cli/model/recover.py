@@ -103,7 +103,10 @@ def recover(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Train what pruning or rounding left until it does more of what the dense model does; zeros stay zero, codes stay codes."""
+    """Train what pruning or rounding left until it does more of what the dense model does.
+
+    Zeros stay zero, codes stay codes.
+    """
     if method not in METHODS:
         raise UsageError(
             f"unknown --method {method!r}{nearest(method, METHODS)}; known: {', '.join(METHODS)}"
@@ -152,7 +155,10 @@ def recover(
 
 
 def _how(method: str, given: dict[str, Any]) -> How | Interleaved:
-    """Return the recovery that the options ask for; raises UsageError for those that belong to another method."""
+    """Return the recovery that the options ask for.
+
+    Raises UsageError for those that belong to another method.
+    """
     belong = {
         "rank": ("lora",),
         **dict.fromkeys(("sparsity", "criterion", "ratio", "stages"), ("distill",)),

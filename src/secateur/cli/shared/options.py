@@ -22,10 +22,10 @@ _METHODS = (
     " measurement; with --target of width and depth)."
 )
 Method = Annotated[str, typer.Option("--method", help=_METHODS)]
-Sparsity = Annotated[Optional[str], typer.Option("--sparsity", help="Share of zeros: 0.5 or 50%.")]  # noqa: UP045
+Sparsity = Annotated[Optional[str], typer.Option("--sparsity", help="Share of zeros: 0.5 or 50%.")]
 Pattern = Annotated[
     Optional[str], typer.Option("--pattern", help="N:M pattern: 2:4 keeps two of every four.")
-]  # noqa: UP045
+]
 Units = Annotated[
     str | None,
     typer.Option(
@@ -53,10 +53,10 @@ Target = Annotated[
     typer.Option(
         "--target", help=f"Not of weights: budgets, instead of --ratio: {_BUDGETS}. Repeatable: all hold."
     ),
-]  # noqa: UP045
+]
 DropLayers = Annotated[
     Optional[int], typer.Option("--drop-layers", min=1, help="depth: so many blocks' worth of parameters go.")
-]  # noqa: UP045
+]
 SubBlocks = Annotated[
     bool, typer.Option("--sub-blocks", help="depth: attention and FFN may go on their own.")
 ]
@@ -77,7 +77,7 @@ Uniform = Annotated[
 Layers = Annotated[
     Optional[str],
     typer.Option("--layers", help="width, depth, auto: only these blocks, such as 4-25 or 0-3,8."),
-]  # noqa: UP045
+]
 KeepHeads = Annotated[
     int, typer.Option("--keep-heads", min=1, help="width: heads that stay in every block, at least.")
 ]
@@ -113,14 +113,14 @@ Rotate = Annotated[
         ),
     ),
 ]
-Scope = Annotated[Optional[str], typer.Option("--scope", help="Which weights compete: row or tensor.")]  # noqa: UP045
+Scope = Annotated[Optional[str], typer.Option("--scope", help="Which weights compete: row or tensor.")]
 _SPREADS = "uniform (default), sensitivity, knapsack, zscore, slimllm, adapt, evolve, 2ssp"
 Allocation = Annotated[
     Optional[str],
     typer.Option(
         "--allocation", help=f"Spread over layers: uniform, owl, error, global; for width: {_SPREADS}."
     ),
-]  # noqa: UP045
+]
 Calib = Annotated[
     str,
     typer.Option(
@@ -158,7 +158,10 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 
 
 def memory(option: str, text: str) -> int:
-    """Return the bytes that `8G`, `8GB`, `8GiB` or `900M` mean; raises UsageError that names the option for anything else."""
+    """Return the bytes that `8G`, `8GB`, `8GiB` or `900M` mean.
+
+    Raises UsageError that names the option for anything else.
+    """
     digits = text.strip().upper().removesuffix("B")
     unit = digits.lstrip("0123456789.")
     try:

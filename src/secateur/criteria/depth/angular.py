@@ -14,6 +14,7 @@ from secateur.criteria.depth import depth_criterion
 def angular(before: Tensor, after: Tensor, _targets: Tensor) -> Tensor:
     """`arccos(cos(before, after)) / π` of each position's state.
 
-    before, after: `[positions, hidden_size]`. Gromov et al., 2024, who take one position, the last, of each window.
+    before, after: `[positions, hidden_size]`. Gromov et al., 2024, who take one position, the last, of each
+    window.
     """
     return cosine_similarity(before, after, dim=-1).clamp(-1, 1).arccos() / math.pi

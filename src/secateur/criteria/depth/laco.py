@@ -12,7 +12,7 @@ from secateur.criteria.depth import depth_criterion
 def laco(dense: Tensor, merged: Tensor, _targets: Tensor) -> Tensor:
     """`1 - cos(dense, merged)` of each position's last state.
 
-    dense, merged: `[positions, hidden_size]`. The measure of LaCo (Yang et al., 2024); a search over all merges of neighbours
-    that takes the least takes the place of its threshold, so that a budget can be met.
+    dense, merged: `[positions, hidden_size]`. The measure of LaCo (Yang et al., 2024); a search over all
+    merges of neighbours that takes the least takes the place of its threshold, so that a budget can be met.
     """
     return 1 - cosine_similarity(dense, merged, dim=-1)

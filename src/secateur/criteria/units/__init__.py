@@ -1,4 +1,7 @@
-"""Criteria for units, one pure function per file: what is known of a group's units in, a score per unit out."""
+"""Criteria for units, one pure function per file.
+
+What is known of a group's units in, a score per unit out.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,8 @@ def unit_criterion(
     """Return a decorator that registers a unit criterion.
 
     kinds: kinds of groups it can score.
-    needs: of `input_sq`, `input_abs` and `gram` the fields of `LinearStats` it reads; `gradient` for `UnitView.gradients`.
+    needs: of `input_sq`, `input_abs` and `gram` the fields of `LinearStats` it reads; `gradient` for
+    `UnitView.gradients`.
     """
     _KINDS[name] = frozenset(kinds)
     return UNIT_CRITERIA.register(name, needs=needs, paper=paper)
@@ -41,7 +45,10 @@ def kinds_of(name: str) -> frozenset[Kind]:
 
 
 def unit_criterion_for(name: str, kind: Kind) -> Entry[UnitCriterion]:
-    """Return the criterion called `name`; raises UsageError, naming those that work, if it cannot score units of `kind`."""
+    """Return the criterion called `name`.
+
+    Raises UsageError, naming those that work, if it cannot score units of `kind`.
+    """
     entry = UNIT_CRITERIA[name]
     if kind not in _KINDS[name]:
         able = ", ".join(other for other in UNIT_CRITERIA if kind in _KINDS[other])

@@ -12,7 +12,8 @@ from secateur.tensors.unit_view import UnitView
 def flap(view: UnitView) -> Tensor:
     """Weighted input fluctuation `Var(X_j) · ‖W_:,j‖²`, the mean over the unit's inputs.
 
-    result: `[size]`. An et al., 2024; attention is scored as in the paper, without the second square of its code.
+    result: `[size]`. An et al., 2024; attention is scored as in the paper, without the second square of its
+    code.
     """
     stats = view.stats[view.last.tensor]
     # two float32 means may differ by less than nothing

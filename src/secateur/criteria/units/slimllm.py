@@ -70,7 +70,10 @@ def _covariance(stats: LinearStats) -> Tensor:
 
 
 def _correlation(between: Tensor, kept: Tensor) -> float:
-    """Return the sum over channels of `|Pearson|` of what the kept units add and what all do; a constant part correlates with nothing."""
+    """Return the sum over channels of `|Pearson|` of what the kept units add and what all do.
+
+    A constant part correlates with nothing.
+    """
     share = kept.double()
     whole = between.sum((1, 2))
     partly = torch.einsum("chk,h->c", between, share)

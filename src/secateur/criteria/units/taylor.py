@@ -13,10 +13,10 @@ from secateur.tensors.unit_view import UnitView, unit_values
 def taylor(view: UnitView) -> Tensor:
     """`|Σ w·g|` of each channel of each slice, summed over the unit's channels and slices.
 
-    result: `[size]`. LLM-Pruner (Ma et al., 2023) with vector-wise importance and sums over the group: signs cancel within
-    one row or column, which is removed as a whole, and not between the matrices. Only tensors with a gradient count: of
-    groups of kind `hidden` the streamed gradients know the blocks, not the embedding nor the head. Raises ValueError if no
-    slice has a gradient.
+    result: `[size]`. LLM-Pruner (Ma et al., 2023) with vector-wise importance and sums over the group: signs
+    cancel within one row or column, which is removed as a whole, and not between the matrices. Only tensors
+    with a gradient count: of groups of kind `hidden` the streamed gradients know the blocks, not the
+    embedding nor the head. Raises ValueError if no slice has a gradient.
     """
     known = [part for part in view.group.slices if part.tensor in view.gradients]
     if not known:

@@ -55,7 +55,8 @@ class Facts:
 
     name: what the source is called; base: its id on the Hugging Face hub, or empty.
     parameters, bytes: of the written weights; zeros: share of zeros in the tensors pruned weight by weight.
-    difference: largest one between the reloaded folder and the run that wrote it, relative to the largest value.
+    difference: largest one between the reloaded folder and the run that wrote it, relative to the largest
+    value.
     stock: transformers loads it without further code.
     """
 

@@ -29,7 +29,8 @@ class Quantization:
     """What is known of a quantisation.
 
     name: what the source is called; said: how it was done, in words. grids: grid -> number of weights on it.
-    difference: largest one between the reloaded folder and the run that wrote it, relative to the largest value.
+    difference: largest one between the reloaded folder and the run that wrote it, relative to the largest
+    value.
     stock: transformers loads it without further code.
     """
 

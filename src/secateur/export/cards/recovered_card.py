@@ -22,9 +22,11 @@ tags:
 class Recovery:
     """What is known of a recovery.
 
-    name: what the student is called; said: how it was done, in words; teacher: what it learned from, or empty.
+    name: what the student is called; said: how it was done, in words; teacher: what it learned from, or
+    empty.
     kl, nll: before and after, on held-out windows, nats per token; kl is the divergence from the teacher.
-    difference: largest one between the reloaded folder and the run that wrote it, relative to the largest value.
+    difference: largest one between the reloaded folder and the run that wrote it, relative to the largest
+    value.
     """
 
     name: str

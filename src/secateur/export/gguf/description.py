@@ -30,7 +30,8 @@ _OUTSIDE = {"token_embd.weight": EMBED, "output_norm.weight": FINAL_NORM, "outpu
 def describe(model: Opened, layout: Layout, kind: str) -> GgufExport:
     """Return `model` ready to be written with most weights of the type `kind`.
 
-    Raises UnsupportedModelError for settings or a tokenizer that GGUF or llama.cpp cannot hold, UsageError for widths that do not fit the type.
+    Raises UnsupportedModelError for settings or a tokenizer that GGUF or llama.cpp cannot hold, UsageError
+    for widths that do not fit the type.
     """
     settings = whole_settings(model)
     rope = rope_of(layout.arch, settings, max(shape.head_dim for shape in layout.shapes))

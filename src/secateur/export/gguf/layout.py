@@ -1,8 +1,8 @@
 """Which tensors a GGUF file holds and what each is made of, as data.
 
-llama.cpp's own loaders of Llama, Qwen and the others take every block's widths from block 0. Blocks of unequal width
-therefore go to a loader that takes them per block: `deci` (DeciLM, for models that compute as Llama does) or `openelm`
-(OpenELM, whose normalised heads are Qwen3's).
+llama.cpp's own loaders of Llama, Qwen and the others take every block's widths from block 0. Blocks of
+unequal width therefore go to a loader that takes them per block: `deci` (DeciLM, for models that compute as
+Llama does) or `openelm` (OpenELM, whose normalised heads are Qwen3's).
 """
 
 from __future__ import annotations
@@ -68,7 +68,10 @@ class Layout:
 
 
 def lay_out(graph: Graph, naming: Naming) -> Layout:
-    """Return the layout of a model; raises UnsupportedModelError if no loader of llama.cpp can hold its widths."""
+    """Return the layout of a model.
+
+    Raises UnsupportedModelError if no loader of llama.cpp can hold its widths.
+    """
     alive = tuple(block for block in graph.blocks if block.shape.n_heads or block.shape.intermediate_size)
     arch = _route(graph, naming, alive)
     if arch != naming.arch:
@@ -123,7 +126,10 @@ def _route(graph: Graph, naming: Naming, alive: tuple[Block, ...]) -> str:
 
 
 def _check_biases(arch: str, tensors: Iterable[Stored]) -> None:
-    """Raise UnsupportedModelError for a bias that the loader would not read; the others read those of q, k and v at most."""
+    """Raise UnsupportedModelError for a bias that the loader would not read.
+
+    The others read those of q, k and v at most.
+    """
     for stored in tensors:
         read = arch in _READS_ALL_BIASES or stored.name.split(".")[-2] in _QKV
         if stored.name.endswith(".bias") and not read:
@@ -136,8 +142,8 @@ def _check_biases(arch: str, tensors: Iterable[Stored]) -> None:
 def _padded(arch: str, index: int, shape: BlockShape, alive: tuple[Block, ...]) -> BlockShape:
     """Return the widths a block has in the file.
 
-    deci adds the attention to the residual stream only where there is an FFN, aborts where the last block has none, and
-    cannot load a block 0 without attention. openelm runs both halves of every block.
+    deci adds the attention to the residual stream only where there is an FFN, aborts where the last block has
+    none, and cannot load a block 0 without attention. openelm runs both halves of every block.
     """
     if not shape.intermediate_size:
         shape = replace(shape, intermediate_size=_ZERO_WIDTH)

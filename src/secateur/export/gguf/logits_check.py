@@ -1,7 +1,8 @@
 """Compare what a runtime computes from an exported file with what the model computes.
 
-For all types but F32, llama.cpp also rounds what a matrix is multiplied with, to 16 or to 8 bits. That is no part of the
-file, and how far it moves a prediction depends on the model: by 1e-7 nats or by 1e-2. So it is measured, on the model itself.
+For all types but F32, llama.cpp also rounds what a matrix is multiplied with, to 16 or to 8 bits. That is no
+part of the file, and how far it moves a prediction depends on the model: by 1e-7 nats or by 1e-2. So it is
+measured, on the model itself.
 """
 
 from __future__ import annotations
@@ -30,7 +31,10 @@ _LEVELS = 127
 
 
 def largest_divergence(expected: Logprobs, found: Logprobs) -> float:
-    """Return the largest KL(expected || found) over the prompts, in nats; raises VerificationError for another vocabulary."""
+    """Return the largest KL(expected || found) over the prompts, in nats.
+
+    Raises VerificationError for another vocabulary.
+    """
     divergences = []
     for ours, theirs in zip(expected, found, strict=True):
         if theirs.shape != ours.shape:

@@ -16,9 +16,12 @@ _SOFTCAPS = ("attn_logit_softcapping", "final_logit_softcapping")
 
 
 def model_fields(layout: Layout, settings: Mapping[str, Any], rope: Rope) -> dict[str, Any]:
-    """Return metadata of the model itself under full keys; `settings` is the whole Hugging Face config, before pruned blocks are left out.
+    """Return metadata of the model itself under full keys.
 
-    Raises UnsupportedModelError where llama.cpp's loader has a constant in place of a setting that differs here.
+    `settings` is the whole Hugging Face config, before pruned blocks are left out.
+
+    Raises UnsupportedModelError where llama.cpp's loader has a constant in place of a setting that differs
+    here.
     """
     head_dim = max(shape.head_dim for shape in layout.shapes)
     fields: dict[str, Any] = {
@@ -45,7 +48,8 @@ def model_fields(layout: Layout, settings: Mapping[str, Any], rope: Rope) -> dic
 def context_length(arch: str, settings: Mapping[str, Any]) -> int:
     """Return the longest context in which llama.cpp computes what the model does.
 
-    Its loaders of all families but Gemma attend to everything, which is the same as a window only as far as that window.
+    Its loaders of all families but Gemma attend to everything, which is the same as a window only as far as
+    that window.
     """
     longest = int(settings["max_position_embeddings"])
     window = settings.get("sliding_window")

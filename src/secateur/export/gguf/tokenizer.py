@@ -1,6 +1,7 @@
 """A Hugging Face tokenizer as GGUF metadata.
 
-How it cuts text is told by what it does to a text, not by how it is written down: the same rule has many spellings.
+How it cuts text is told by what it does to a text, not by how it is written down: the same rule has many
+spellings.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ PROBE = (
     " हिन्दी\n\n  indented\ttab \r\nend.\n\n\n!!!\n ...  trailing   spaces   \n🙂👍 $3.50 (50%)"
     " <b>/path/to</b> {\n    return 0;\n}\n"
 )
-# llama.cpp takes a token that is a whole word without merging under these names; the other name cuts alike and merges.
+# llama.cpp takes a token that is a whole word without merging under these names; the other name cuts alike
+# and merges.
 _UNMERGED = {"llama-bpe": "smaug-bpe", "tekken": ""}
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 _SPACE = "\u2581"
@@ -33,7 +35,8 @@ def tokenizer_fields(
 ) -> dict[str, Any]:
     """Return metadata under full keys.
 
-    tokenizer: a fast transformers tokenizer. settings: the whole config, for the size of the vocabulary and the ends.
+    tokenizer: a fast transformers tokenizer. settings: the whole config, for the size of the vocabulary and
+    the ends.
     splits: name -> (pattern, digits cut singly) of the ways to cut text that llama.cpp knows.
     Raises UnsupportedModelError for a kind of tokenizer that GGUF has no name for.
     """
@@ -74,7 +77,8 @@ def tokenizer_fields(
 def model_name(name: str, tokenizer: Any) -> str:
     """Return `name` such that llama.cpp reads the right thing out of it.
 
-    It drops white space after special tokens, or does not, by whether the name has `phi-3` in it, and then needs the tokens of that family.
+    It drops white space after special tokens, or does not, by whether the name has `phi-3` in it, and then
+    needs the tokens of that family.
     """
     wanted = any(token.rstrip and token.special for token in tokenizer.added_tokens_decoder.values())
     if wanted and set(tokenizer.get_vocab()) >= _PHI3_TOKENS:
@@ -115,7 +119,10 @@ def _type(token: str, added: Mapping[str, Any] | None, *, known: bool, unknown: 
 
 
 def _scores(tokens: list[str], merges: list[Any]) -> list[float]:
-    """Return for each token a score that orders merges as the tokenizer does: the first to be learned is the highest."""
+    """Return for each token a score that orders merges as the tokenizer does.
+
+    The first to be learned is the highest.
+    """
     ranks: dict[str, int] = {}
     for rank, merge in enumerate(merges):
         left, right = merge.split(" ") if isinstance(merge, str) else merge

@@ -42,12 +42,16 @@ PLAIN = ("f32", "f16", "bf16")
 K_QUANTS = ("q2_k", "q3_k_s", "q3_k_m", "q3_k_l", "q4_k_s", "q4_k_m", "q5_k_s", "q5_k_m", "q6_k")
 _PLAIN = {Kind.F32: torch.float32, Kind.F16: torch.float16, Kind.BF16: torch.bfloat16}
 _EXACT = {"": Kind.F16, "F16": Kind.F16, "BF16": Kind.BF16}
-# gguf's arithmetic makes several copies of its input; copies of 64 KiB are reused by malloc, larger ones mapped anew each time.
+# gguf's arithmetic makes several copies of its input; copies of 64 KiB are reused by malloc, larger ones
+# mapped anew each time.
 _SLAB = 1 << 14
 
 
 def type_named(name: str) -> Kind:
-    """Return the type of most weights under the option `name`; raises UsageError for one that is not known."""
+    """Return the type of most weights under the option `name`.
+
+    Raises UsageError for one that is not known.
+    """
     known = (*TYPES, *K_QUANTS, PACKED)
     if name not in known:
         raise UsageError(f"unknown --type {name!r}{nearest(name, known)}; known: {', '.join(known)}")
@@ -56,7 +60,10 @@ def type_named(name: str) -> Kind:
 
 
 def kind_of(kind: Kind, shape: tuple[int, ...], *, output: bool) -> Kind:
-    """Return the type of one tensor; llama.cpp keeps vectors in float32, and the output matrix finer than the rest."""
+    """Return the type of one tensor.
+
+    Llama.cpp keeps vectors in float32, and the output matrix finer than the rest.
+    """
     if len(shape) < 2:
         return Kind.F32
     return Kind.Q8_0 if output and kind not in _PLAIN else kind
@@ -85,7 +92,10 @@ def nbytes(shape: tuple[int, ...], kind: Kind) -> int:
 
 
 def pack(name: str, tensor: Tensor, kind: Kind) -> NDArray[Any]:
-    """Return the bytes of a float32 tensor as `kind`, flat; raises UsageError where a weight does not fit it."""
+    """Return the bytes of a float32 tensor as `kind`, flat.
+
+    Raises UsageError where a weight does not fit it.
+    """
     if kind in _PLAIN:
         plain = tensor.to(_PLAIN[kind])
         if plain.dtype != tensor.dtype and not finite(plain):

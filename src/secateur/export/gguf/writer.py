@@ -45,8 +45,10 @@ class Packed:
 class GgufExport:
     """A model on its way into one GGUF file.
 
-    layout: what the file holds. fields: metadata by full key, plain values or `Typed`. factors: vectors by name.
-    kind: type of most weights, or quantised weights, each of which keeps its codes. head: name of the matrix that makes logits.
+    layout: what the file holds. fields: metadata by full key, plain values or `Typed`. factors: vectors by
+    name.
+    kind: type of most weights, or quantised weights, each of which keeps its codes. head: name of the matrix
+    that makes logits.
     Raises UsageError if a width or a grid does not fit the type.
     """
 
@@ -139,7 +141,10 @@ class GgufExport:
 
 
 def _kind_in(source: Source, layout: Layout, stored: Stored, packed: Packed) -> GGMLQuantizationType:
-    """Return the type of a tensor of a quantised model: that of its grid, 8 bits outside the blocks, and no rounding for the rest."""
+    """Return the type of a tensor of a quantised model.
+
+    That of its grid, 8 bits outside the blocks, and no rounding for the rest.
+    """
     grids = {packed.grids.get(part) for part in stored.parts}
     if len(grids) > 1:
         raise UsageError(

@@ -28,7 +28,10 @@ BUILTINS: Mapping[str, Builtin] = {
 
 
 def builtin_path(name: str) -> Path:
-    """Return the model file of a built-in name without importing its package; raises SourceError where it is not installed."""
+    """Return the model file of a built-in name without importing its package.
+
+    Raises SourceError where it is not installed.
+    """
     builtin = BUILTINS[name]
     spec = importlib.util.find_spec(builtin.module)
     for folder in (spec.submodule_search_locations or ()) if spec else ():

@@ -34,7 +34,10 @@ _PARTS = (_PACKED, _SCALE, _SHAPE, _ZERO, _ORDER)
 
 
 def require_packing() -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
-    """Return the functions that pack and unpack codes; raises MissingExtraError without compressed-tensors."""
+    """Return the functions that pack and unpack codes.
+
+    Raises MissingExtraError without compressed-tensors.
+    """
     try:
         from compressed_tensors.compressors.pack_quantized.helpers import pack_to_int32, unpack_from_int32
     except ImportError:
@@ -106,7 +109,10 @@ def _weights(grid: Grid) -> dict[str, Any]:
 
 
 def open_folder(path: Path, ref: str) -> Source:
-    """Return the model in a folder, quantised or not; raises UnsupportedModelError for a quantisation that is not known."""
+    """Return the model in a folder, quantised or not.
+
+    Raises UnsupportedModelError for a quantisation that is not known.
+    """
     folder = FolderSource(path, ref)
     config = folder.config.get(CONFIG_KEY)
     if config is None:

@@ -10,7 +10,10 @@ _WANTED = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.model", "*.
 
 
 def download(ref: str) -> Path:
-    """Return the local copy of a hub model, fetching weights, config and tokenizer; raises SourceError where that fails."""
+    """Return the local copy of a hub model, fetching weights, config and tokenizer.
+
+    Raises SourceError where that fails.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
 
@@ -23,7 +26,8 @@ def download(ref: str) -> Path:
             "neither a folder here nor a model on the hub: check the spelling (private models need `hf auth"
             " login`)"
         )
-    # A download fails in as many ways as there are layers under it, and the HTTP library differs between hub versions.
+    # A download fails in as many ways as there are layers under it, and the HTTP library differs between hub
+    # versions.
     except Exception as error:  # noqa: BLE001
         first = str(error).strip().partition("\n")[0].rstrip(".")
         reason = (

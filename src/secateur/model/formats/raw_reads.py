@@ -1,4 +1,7 @@
-"""Reading weight files without mapping them: a file cut short while it is read is an error, not a crash, and no page stays behind."""
+"""Reading weight files without mapping them.
+
+A file cut short while it is read is an error, not a crash, and no page stays behind.
+"""
 
 from __future__ import annotations
 
@@ -25,10 +28,14 @@ def row_spans(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
 
 
 def read_into(file: BinaryIO, path: Path, offset: int, tensor: Tensor) -> None:
-    """Fill the contiguous `tensor` with the bytes at `offset`; raises SourceError where the file ends early."""
+    """Fill the contiguous `tensor` with the bytes at `offset`.
+
+    Raises SourceError where the file ends early.
+    """
     if not tensor.numel():
         return
-    # numpy has no bfloat16, so the storage is filled as bytes; a scalar has no last dimension to reinterpret until it is flat.
+    # numpy has no bfloat16, so the storage is filled as bytes; a scalar has no last dimension to reinterpret
+    # until it is flat.
     view = memoryview(tensor.reshape(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
     try:
         file.seek(offset)

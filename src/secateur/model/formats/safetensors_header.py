@@ -1,4 +1,7 @@
-"""A strict reader of safetensors headers: every offset is checked against the file before a byte of weight is read."""
+"""A strict reader of safetensors headers.
+
+Every offset is checked against the file before a byte of weight is read.
+"""
 
 from __future__ import annotations
 

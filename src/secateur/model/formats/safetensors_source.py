@@ -66,7 +66,10 @@ class FolderSource:
         }
 
     def read(self, name: str) -> Tensor:
-        """Return one tensor in its stored type, owned by the caller; raises SourceError if its file changed."""
+        """Return one tensor in its stored type, owned by the caller.
+
+        Raises SourceError if its file changed.
+        """
         return _read(self._stored[name])
 
     def pieces(self, name: str) -> Iterator[Tensor]:
@@ -96,14 +99,20 @@ class FolderSource:
             ) from None
 
     def copy_companions(self, folder: Path) -> None:
-        """Copy tokenizer, chat template and generation config into `folder`; raises SourceError where there is no tokenizer."""
+        """Copy tokenizer, chat template and generation config into `folder`.
+
+        Raises SourceError where there is no tokenizer.
+        """
         self._require_tokenizer()
         for name in _COMPANIONS:
             if (self.path / name).is_file():
                 shutil.copyfile(self.path / name, folder / name)
 
     def _spared(self) -> dict[str, Any]:
-        """Return what spares AutoTokenizer the class of the config, which imports much; nothing where that class would decide."""
+        """Return what spares AutoTokenizer the class of the config, which imports much.
+
+        Nothing where that class would decide.
+        """
         path = self.path / "tokenizer_config.json"
         named = _read_json(path, "get it again") if path.is_file() else {}
         if "tokenizer_class" not in named or "auto_map" in named or "model_type" not in self.config:
@@ -151,7 +160,10 @@ def _read_json(path: Path, advice: str) -> dict[str, Any]:
 
 
 def _shards(path: Path) -> list[Path]:
-    """Return the weight files in the order of their names; raises SourceError where one is missing or there is none."""
+    """Return the weight files in the order of their names.
+
+    Raises SourceError where one is missing or there is none.
+    """
     if (path / SINGLE).is_file():
         return [path / SINGLE]
     if not (path / INDEX).is_file():

@@ -1,16 +1,17 @@
 """Folders of weights without their zeros.
 
-`config.json` holds, as `quantization_config`, `{"quant_method": "secateur-sparse", "version": 1, "weights": {NAME: {"shape": [rows,
-columns], "stored": "bf16" or a grid such as "int8-g64"}}}`. In the place of `NAME` the safetensors files hold the parts of a
-`secateur_runtime.kernels.bitmask.Packed`, laid out as it says there:
+`config.json` holds, as `quantization_config`, `{"quant_method": "secateur-sparse", "version": 1, "weights":
+{NAME: {"shape": [rows, columns], "stored": "bf16" or a grid such as "int8-g64"}}}`. In the place of `NAME`
+the safetensors files hold the parts of a `secateur_runtime.kernels.bitmask.Packed`, laid out as it says
+there:
 
     NAME_mask    U8   [rows, 8 * ceil(columns / 64)]   one bit for each weight
     NAME_count   I32  [rows]                           non-zeros of each row
     NAME_values  BF16 or U8 [...]                      what the bits keep
     NAME_scale   F16  [rows, columns / group]          only on grids
 
-Version 1 has no other fields; a reader refuses what it does not know. Nothing is computed from a weight before all its parts were
-checked against each other.
+Version 1 has no other fields; a reader refuses what it does not know. Nothing is computed from a weight
+before all its parts were checked against each other.
 """
 
 from __future__ import annotations
@@ -44,7 +45,10 @@ def sparse_tensors(name: str, packed: Packed) -> dict[str, Tensor]:
 
 
 def sparse_config(stored: Mapping[str, tuple[tuple[int, int], Grid | None]]) -> dict[str, Any]:
-    """Return the part of `config.json` that says which weights lack their zeros; `stored` is name -> shape and grid."""
+    """Return the part of `config.json` that says which weights lack their zeros.
+
+    `stored` is name -> shape and grid.
+    """
     weights = {
         name: {"shape": list(shape), "stored": str(grid) if grid else _BF16}
         for name, (shape, grid) in stored.items()
@@ -55,7 +59,10 @@ def sparse_config(stored: Mapping[str, tuple[tuple[int, int], Grid | None]]) -> 
 def put_together(
     name: str, shape: tuple[int, int], grid: Grid | None, stored: Mapping[str, Tensor]
 ) -> Packed:
-    """Return the weight `name` of `stored`, which holds what `sparse_tensors` makes; raises SourceError where its parts do not fit."""
+    """Return the weight `name` of `stored`, which holds what `sparse_tensors` makes.
+
+    Raises SourceError where its parts do not fit.
+    """
     packed = Packed(
         shape,
         grid,
@@ -69,9 +76,12 @@ def put_together(
 
 
 class SparseSource(CodedSource):
-    """A Source whose sparse weights read back as bfloat16 or, from codes, as float32; `packed` gives them as they are.
+    """A Source whose sparse weights read back as bfloat16 or, from codes, as float32.
 
-    Raises UnsupportedModelError for another version, SourceError for a description that is damaged or lacks parts.
+    `packed` gives them as they are.
+
+    Raises UnsupportedModelError for another version, SourceError for a description that is damaged or lacks
+    parts.
     """
 
     def __init__(self, folder: FolderSource, config: Mapping[str, Any]) -> None:
@@ -97,7 +107,10 @@ class SparseSource(CodedSource):
         return frozenset(self._described)
 
     def packed(self, name: str) -> Packed:
-        """Return a sparse weight as it is stored; raises SourceError where its parts do not fit each other."""
+        """Return a sparse weight as it is stored.
+
+        Raises SourceError where its parts do not fit each other.
+        """
         shape, grid = self._described[name]
         stored = {
             name + part: self._folder.read(name + part)

@@ -56,9 +56,12 @@ def hidden_folds(graph: Graph, kept: int) -> dict[str, Fold]:
 
 
 class Narrowed(Derived):
-    """A Source seen as a model of fewer hidden channels will hold it: whole in shape, silent in the channels that go.
+    """A Source seen as a model of fewer hidden channels will hold it.
 
-    Weights outside the blocks, and those that are rescaled, are what their stored values stand for in the type `dtype`.
+    Whole in shape, silent in the channels that go.
+
+    Weights outside the blocks, and those that are rescaled, are what their stored values stand for in the
+    type `dtype`.
     """
 
     def __init__(self, source: Source, graph: Graph, kept: tuple[int, ...], dtype: torch.dtype) -> None:
@@ -72,7 +75,10 @@ class Narrowed(Derived):
         self._gone = (~alive).nonzero().squeeze(1)
 
     def stored(self, name: str) -> Tensor:
-        """Return a tensor as it is stored, but with every channel; it never lies in memory whole in another type."""
+        """Return a tensor as it is stored, but with every channel.
+
+        It never lies in memory whole in another type.
+        """
         tensor = torch.empty(self.tensors[name].shape, dtype=self._dtype)
         start = 0
         for piece in self._source.pieces(name):

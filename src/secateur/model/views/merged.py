@@ -13,8 +13,8 @@ from secateur.tensors.source import Derived, Source
 class Merged(Derived):
     """A Source in which each block of `merge` has the weights `w + Σ (w_k - w)`, k over the blocks it names.
 
-    LaCo (arXiv:2402.11187): the sum of the differences, each from the block's own weights. `merge` may be replaced between
-    reads. One tensor of another block is in memory at a time.
+    LaCo (arXiv:2402.11187): the sum of the differences, each from the block's own weights. `merge` may be
+    replaced between reads. One tensor of another block is in memory at a time.
     """
 
     def __init__(self, source: Source, graph: Graph, merge: Mapping[str, tuple[str, ...]]) -> None:

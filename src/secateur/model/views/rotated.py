@@ -1,8 +1,9 @@
 """A model whose states, and the values of its heads, are rotated, and whose predictions are not.
 
-RMSNorm divides by a length, which no rotation changes. Its weights do not commute with one, so they are folded into what reads the
-normed states, the head among them: a head that was the embedding becomes a tensor of its own. A block that scales what it adds to
-the states (the second norm of Gemma's halves) has a scale that nothing can take up: such a model's states cannot be rotated.
+RMSNorm divides by a length, which no rotation changes. Its weights do not commute with one, so they are
+folded into what reads the normed states, the head among them: a head that was the embedding becomes a tensor
+of its own. A block that scales what it adds to the states (the second norm of Gemma's halves) has a scale
+that nothing can take up: such a model's states cannot be rotated.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ class Rotation:
     """Orthogonal matrices, float64.
 
     states: `[hidden_size, hidden_size]` for a row vector of states on its left; None leaves them as they are.
-    heads: block -> `[n_kv_heads, head_dim, head_dim]`, one for the values of each key-value head; blocks not named stay as they are.
+    heads: block -> `[n_kv_heads, head_dim, head_dim]`, one for the values of each key-value head; blocks not
+    named stay as they are.
     """
 
     states: Tensor | None = None
@@ -43,7 +45,10 @@ def check_rotation(model: Graph, config: Mapping[str, Any]) -> None:
 
 
 class Rotated(Derived):
-    """A Source that predicts what another does, rotated as it is read; one tensor and the norm before it are in memory at a time."""
+    """A Source that predicts what another does, rotated as it is read.
+
+    One tensor and the norm before it are in memory at a time.
+    """
 
     def __init__(self, source: Source, graph: Graph, rotation: Rotation) -> None:
         super().__init__(source)
@@ -112,7 +117,10 @@ class Rotated(Derived):
 
 
 def values_start(block: Block, name: str, module: str) -> int | None:
-    """Return the row where the values begin in a tensor of `module`, the one that makes them; None for any other tensor."""
+    """Return the row where the values begin in a tensor of `module`, the one that makes them.
+
+    None for any other tensor.
+    """
     if name.removeprefix(block.prefix).rpartition(".")[0] != module:
         return None
     rows = next(linear.out_features for linear in block.linears if linear.module == module)

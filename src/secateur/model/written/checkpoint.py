@@ -78,7 +78,10 @@ class Checkpoint:
         return {self.shard(index).name: file_digest(self.shard(index)) for index in range(self._shards)}
 
     def publish(self) -> None:
-        """Move the finished folder to its final place; an older one is replaced only once the new one is whole."""
+        """Move the finished folder to its final place.
+
+        An older one is replaced only once the new one is whole.
+        """
         for stray in (*self.partial.glob("*.tmp"), self.partial / JOB, self.partial / LOCK):
             stray.unlink(missing_ok=True)
         retired = self.out.with_name(self.out.name + ".retired")
@@ -93,8 +96,9 @@ class Checkpoint:
 def writing(out: Path, job: Mapping[str, Any], shards: int, *, overwrite: bool) -> Iterator[Checkpoint]:
     """Open the unfinished folder of `out` for `job`, going on where the same job was killed.
 
-    Raises OutputError if `out` exists (unless `overwrite`), if an unfinished run of another job is in the way, or if
-    nothing can be written there. An error leaves nothing behind; a kill or an interrupt leaves the finished shards.
+    Raises OutputError if `out` exists (unless `overwrite`), if an unfinished run of another job is in the
+    way, or if nothing can be written there. An error leaves nothing behind; a kill or an interrupt leaves the
+    finished shards.
     """
     checkpoint = Checkpoint(out, shards)
     try:

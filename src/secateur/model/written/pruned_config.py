@@ -12,7 +12,10 @@ from secateur.model.unequal_blocks import pruned_config
 
 
 def planned_config(model: Opened, plan: Plan) -> dict[str, Any]:
-    """Return the config of what `plan` makes of `model`; it names a modelling file where stock classes will not do."""
+    """Return the config of what `plan` makes of `model`.
+
+    It names a modelling file where stock classes will not do.
+    """
     graph = model.graph
     alive = surviving_blocks(model, plan)
     config = model.source.config

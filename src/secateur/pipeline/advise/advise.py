@@ -1,4 +1,7 @@
-"""Advise how to make a model fit a device: every way in reach is reckoned, the best for a goal is taken, and the others are told why not."""
+"""Advise how to make a model fit a device.
+
+Every way in reach is reckoned, the best for a goal is taken, and the others are told why not.
+"""
 
 from __future__ import annotations
 
@@ -47,8 +50,10 @@ _SHARE = {
 class Option:
     """One way to run the model.
 
-    file, memory: bytes, the latter with `context` tokens in the cache. start, full: tokens per second with an empty and with a full cache.
-    perplexity: expected factor, before training; measured: on a small model, or continued beyond what was measured. fits: on the device, in the memory given.
+    file, memory: bytes, the latter with `context` tokens in the cache. start, full: tokens per second with an
+    empty and with a full cache.
+    perplexity: expected factor, before training; measured: on a small model, or continued beyond what was
+    measured. fits: on the device, in the memory given.
     """
 
     cut: Cut
@@ -79,8 +84,10 @@ class Step:
 class Advice:
     """What to do with a model for a device.
 
-    ram: bytes that may be used; assumed: nobody said how many. best: the option to take, None where none fits. options: all that were reckoned.
-    would: what would fit instead, in words. notes: what the commands do not say. basis: where the speeds come from.
+    ram: bytes that may be used; assumed: nobody said how many. best: the option to take, None where none
+    fits. options: all that were reckoned.
+    would: what would fit instead, in words. notes: what the commands do not say. basis: where the speeds come
+    from.
     """
 
     model: str
@@ -111,7 +118,8 @@ def advise(
 ) -> Advice:
     """Return how to make the model `src` fit `device`.
 
-    device: `local` (measured once, then remembered), the name of a profile, or a FILE.toml. ram: such as `2G`; context: tokens in the cache.
+    device: `local` (measured once, then remembered), the name of a profile, or a FILE.toml. ram: such as
+    `2G`; context: tokens in the cache.
     goal: of `GOALS`. verbs: commands beyond pruning, export, evaluation and timing that may be advised.
     Raises UsageError for an unknown device or goal, an amount that is none, or a context the model has not.
     """
@@ -155,10 +163,12 @@ def advise(
 
 
 def choose(options: Sequence[Option], goal: str) -> Option | None:
-    """Return the option that serves a goal best: of those that fit, the most accurate, or the fastest or smallest that costs no more than the goal allows.
+    """Return the option that serves a goal best.
 
-    Nearly as fast, or as small, is enough where it is more accurate. Where all that fit cost more than allowed, the most accurate of them; None where
-    none fits.
+    Of those that fit, the most accurate, or the fastest or smallest that costs no more than the goal allows.
+
+    Nearly as fast, or as small, is enough where it is more accurate. Where all that fit cost more than
+    allowed, the most accurate of them; None where none fits.
     """
     fitting = [one for one in options if one.fits]
     if not fitting:

@@ -35,7 +35,11 @@ _LEAST = 1e-3
 
 
 def synthetics(blocks: int = 10) -> dict[str, Synthetic]:
-    """Return the models that are timed: blocks with next to nothing in them, one of each type with `blocks` real ones, a large vocabulary, a large cache."""
+    """Return the models that are timed.
+
+    Blocks with next to nothing in them, one of each type with `blocks` real ones, a large vocabulary, a large
+    cache.
+    """
     found = {
         "blocks": Synthetic(kind="f16", layers=48, hidden=64, inner=64, heads=1, kv_heads=1, vocabulary=512)
     }
@@ -66,7 +70,10 @@ class Timed:
 
 
 def clock_machine(threads: int, progress: Progress) -> Rates:
-    """Return the rates of this machine with `threads` threads; takes half a minute where nothing else runs. Raises MissingExtraError without xllamacpp."""
+    """Return the rates of this machine with `threads` threads; takes half a minute where nothing else runs.
+
+    Raises MissingExtraError without xllamacpp.
+    """
     require_llamacpp("timing a model")
     with ExitStack() as stack:
         run = Clocking(synthetics(), threads, stack)
@@ -74,7 +81,10 @@ def clock_machine(threads: int, progress: Progress) -> Rates:
 
 
 class Clocking:
-    """Synthetic models loaded in llama.cpp, to be timed in turns with each other, or with others; `stack` ends them."""
+    """Synthetic models loaded in llama.cpp, to be timed in turns with each other, or with others.
+
+    `stack` ends them.
+    """
 
     def __init__(self, models: Mapping[str, Synthetic], threads: int, stack: ExitStack) -> None:
         self._models = models

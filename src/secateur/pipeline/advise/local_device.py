@@ -40,7 +40,8 @@ def probe_device(
 ) -> Probed:
     """Probe and measure this machine, and remember the result for `--device local`.
 
-    threads: of every measurement; by default as many as there are free cores. decode: time llama.cpp too, half a minute.
+    threads: of every measurement; by default as many as there are free cores. decode: time llama.cpp too,
+    half a minute.
     Raises UsageError for more threads than cores, MissingExtraError without xllamacpp.
     """
     progress = progress or Silent()
@@ -59,7 +60,10 @@ def probe_device(
 
 
 def profile_of(machine: Machine, measured: Measured) -> Profile:
-    """Return what was probed and measured as a profile; the CPU is what counts, since that is where llama.cpp runs here."""
+    """Return what was probed and measured as a profile.
+
+    The CPU is what counts, since that is where llama.cpp runs here.
+    """
     today = datetime.now(UTC).strftime("%Y-%m-%d")
     told = "told by the operating system"
     timed = f"secateur device, {measured.threads} threads, best of several runs, {today}"
@@ -89,14 +93,20 @@ def profile_of(machine: Machine, measured: Measured) -> Profile:
 
 
 def find_device(ref: str, progress: Progress) -> Profile:
-    """Return the profile that `--device` names; this machine is measured once and then remembered. Raises UsageError for an unknown one."""
+    """Return the profile that `--device` names; this machine is measured once and then remembered.
+
+    Raises UsageError for an unknown one.
+    """
     if ref != LOCAL:
         return load_profile(ref)
     return remembered() or probe_device(progress=progress).profile
 
 
 def remembered() -> Profile | None:
-    """Return what was measured on this machine before; None where nothing was, or where it is another machine by now."""
+    """Return what was measured on this machine before.
+
+    None where nothing was, or where it is another machine by now.
+    """
     path = _place()
     try:
         found = parse_profile(path.read_text(), str(path))

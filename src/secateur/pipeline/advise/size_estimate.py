@@ -23,14 +23,19 @@ from secateur_runtime.errors import UsageError
 
 _BATCH = 512
 _RUNTIME = {"cpu": 60_000_000, "gpu": 500_000_000, "mcu": 0}
-"""Bytes of a process with next to no model where it was not measured: llama.cpp here, a CUDA context, bare metal."""
+"""Bytes of a process with next to no model where it was not measured: llama.cpp here, a CUDA context, bare
+metal.
+"""
 _COPIED = ("q4_0",)
 """Types that llama.cpp repacks on CPUs, so that their block weights are held twice."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """One way to make a model smaller: `kind` and `share` as `device.quality.factor` takes them, and what a plan would say."""
+    """One way to make a model smaller.
+
+    `kind` and `share` as `device.quality.factor` takes them, and what a plan would say.
+    """
 
     kind: str
     share: float
@@ -50,7 +55,10 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What one cut of one type takes: bytes of the file and of memory at the context asked for, and what a token reads."""
+    """What one cut of one type takes.
+
+    Bytes of the file and of memory at the context asked for, and what a token reads.
+    """
 
     file: int
     memory: int

@@ -36,7 +36,8 @@ def verdicts(
 ) -> tuple[Verdict, ...]:
     """Return the verdicts on every kind, in the order in which they would be applied.
 
-    stored: type of weights the cuts are compared at. probe: share of the FFN and of the blocks that are tried, and the multiple that widths keep.
+    stored: type of weights the cuts are compared at. probe: share of the FFN and of the blocks that are
+    tried, and the multiple that widths keep.
     """
     width, depth, align = probe
     whole, *cuts = sizes.cuts([width], [depth], align)

@@ -38,8 +38,8 @@ _UNITS = {"prompt": "tokens/s", "decode": "tokens/s", "first": "s"}
 class Settings:
     """How to measure.
 
-    backend: of `BACKENDS`. kind: type of the weights; empty for float32 in torch, in llama.cpp for the file as it is, the codes
-    of a quantised model, or f16, and in native for what the folder holds.
+    backend: of `BACKENDS`. kind: type of the weights; empty for float32 in torch, in llama.cpp for the file
+    as it is, the codes of a quantised model, or f16, and in native for what the folder holds.
     prompt, tokens: lengths of prompt and answer. repeat: counted runs after one that warms up.
     """
 
@@ -93,14 +93,17 @@ def bench(
 ) -> list[Benched]:
     """Return the figures of the model `src`, and after them those of the baseline `against`.
 
-    Raises UsageError for settings that cannot work, MissingExtraError without xllamacpp, and what `export` raises.
+    Raises UsageError for settings that cannot work, MissingExtraError without xllamacpp, and what `export`
+    raises.
     """
     settings = settings or Settings()
     return with_ratio(bench_each([(ref, settings) for ref in (src, against) if ref], progress or Silent()))
 
 
 def bench_each(entries: Sequence[tuple[str, Settings]], progress: Progress) -> list[tuple[Benched, Speed]]:
-    """Return the figures of models that each have a backend and a type of their own, measured in turns; all else is as the first asks.
+    """Return the figures of models that each have a backend and a type of their own, measured in turns.
+
+    All else is as the first asks.
 
     Raises as `bench` does.
     """

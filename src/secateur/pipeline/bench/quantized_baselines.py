@@ -1,4 +1,7 @@
-"""A model in the native backend beside the whole model in few bits: who is faster, and who is better, for its bytes."""
+"""A model in the native backend beside the whole model in few bits.
+
+Who is faster, and who is better, for its bytes.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,10 @@ class Text:
     count: int = 20
 
     def perplexity(self, ref: str, settings: Settings, progress: Progress) -> float:
-        """Return the perplexity of a model: natively by what runs, in llama.cpp by the weights of its file, with products in float32."""
+        """Return the perplexity of a model.
+
+        Natively by what runs, in llama.cpp by the weights of its file, with products in float32.
+        """
         native = (
             Natively(kind=settings.kind, threads=settings.threads) if settings.backend == "native" else None
         )
@@ -46,7 +52,8 @@ class Text:
 class Row:
     """One model in one type.
 
-    bytes: weights as the native backend holds them, or the file. ratio: decode speed of the first row by this one's, turn by turn.
+    bytes: weights as the native backend holds them, or the file. ratio: decode speed of the first row by this
+    one's, turn by turn.
     """
 
     name: str

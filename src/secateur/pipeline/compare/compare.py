@@ -1,4 +1,7 @@
-"""Compare methods of pruning on one model: the same size, the same calibration, the same measurements, row by row."""
+"""Compare methods of pruning on one model.
+
+The same size, the same calibration, the same measurements, row by row.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +56,8 @@ _HARNESS = 480 << 20
 class Running:
     """How the work is done, which changes no number but the seconds.
 
-    workers: rows worked on at once; None for as many as there are cores. max_ram: bytes that all processes together may hold; None for what is free.
+    workers: rows worked on at once; None for as many as there are cores. max_ram: bytes that all processes
+    together may hold; None for what is free.
     engine: of `ENGINES`. keep: leave every pruned model in the folder; its plan makes it again otherwise.
     """
 
@@ -65,7 +69,11 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """What a comparison knows now: its rows, those of this run that failed, what was left out, and the most memory held (0 where nobody looked)."""
+    """What a comparison knows now.
+
+    Its rows, those of this run that failed, what was left out, and the most memory held (0 where nobody
+    looked).
+    """
 
     folder: Path
     job: Job
@@ -140,7 +148,10 @@ class _Site:
         return self.running.max_ram or int(0.9 * free_bytes())
 
     def _each(self) -> int:
-        """Return what one worker is expected to hold at most: states three times, a few blocks, the vocabulary's matrices, and a 16-bit file."""
+        """Return what one worker is expected to hold at most.
+
+        States three times, a few blocks, the vocabulary's matrices, and a 16-bit file.
+        """
         calibration = self.protocol.calibration
         protocol = self.protocol
         tokens = max(calibration.samples * calibration.window, protocol.count * protocol.window)
@@ -162,7 +173,10 @@ class _Site:
 
 
 def _work(site: _Site, rows: Sequence[Row]) -> tuple[list[Failure], int]:
-    """Make what is not made, then time what is not timed, one at a time; return what failed and the most memory held."""
+    """Make what is not made, then time what is not timed, one at a time.
+
+    Return what failed and the most memory held.
+    """
     cells = {cell.row: cell for cell in read_cells(site.out, site.job) if cell.row in rows}
     unmade = [
         Task((row.name,), "make")
@@ -252,7 +266,10 @@ def _job(opened: Opened, out: Path, rows: Sequence[Row], protocol: Protocol) -> 
 
 @contextmanager
 def _claimed(out: Path) -> Iterator[None]:
-    """Hold the folder for this run alone; raises OutputError where another holds it, or where it is something else."""
+    """Hold the folder for this run alone.
+
+    Raises OutputError where another holds it, or where it is something else.
+    """
     if out.exists() and not out.is_dir():
         raise OutputError(f"{out} is a file: give the name of a folder")
     if out.is_dir() and any(path.name != "lock" for path in out.iterdir()) and not (out / JOB).exists():

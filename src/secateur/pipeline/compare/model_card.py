@@ -36,11 +36,15 @@ def card(
     out: str | Path | None = None,
     overwrite: bool = False,
 ) -> Carded:
-    """Write what was measured of the model folder `src` into its card, with `model-index` metadata; the rest of the card stays as it is.
+    """Write what was measured of the model folder `src` into its card, with `model-index` metadata.
 
-    compared: folder of a comparison one of whose rows has the very weights of `src`. files: what `eval --json` and `bench --json` printed.
+    The rest of the card stays as it is.
+
+    compared: folder of a comparison one of whose rows has the very weights of `src`. files: what `eval
+    --json` and `bench --json` printed.
     out: another file than `src/README.md`; replaced only with `overwrite`.
-    Raises RecordError for numbers that are damaged, or of another model, UsageError if there are none, OutputError if the card cannot be written.
+    Raises RecordError for numbers that are damaged, or of another model, UsageError if there are none,
+    OutputError if the card cannot be written.
     """
     folder = Path(src).expanduser()
     if not folder.is_dir():

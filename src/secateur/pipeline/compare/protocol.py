@@ -1,4 +1,7 @@
-"""How everything in a comparison is measured: the same for every row, and for every later run in the same folder."""
+"""How everything in a comparison is measured.
+
+The same for every row, and for every later run in the same folder.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +26,11 @@ OPTIONAL = ("tasks", "bias")
 class Protocol:
     """What is read and how it is measured.
 
-    calibration, seed: what every method decides from. text, window, count, compute: what perplexity is measured on, as
-    `pipeline.evaluate` takes them. backends: where speed is measured (`llamacpp`, `torch`, `native`); empty for nowhere.
-    threads, prompt, tokens, repeat: as in `pipeline.bench.Settings`. tasks, limit, shots, datasets: as `evaluate_tasks` takes them; no tasks for none.
+    calibration, seed: what every method decides from. text, window, count, compute: what perplexity is
+    measured on, as `pipeline.evaluate` takes them. backends: where speed is measured (`llamacpp`, `torch`,
+    `native`); empty for nowhere.
+    threads, prompt, tokens, repeat: as in `pipeline.bench.Settings`. tasks, limit, shots, datasets: as
+    `evaluate_tasks` takes them; no tasks for none.
     bias, bias_limit, winogender: whether bias is audited, and as `audit_bias` takes them.
     """
 
@@ -150,7 +155,9 @@ def _asked(job: Job) -> dict[str, Any]:
 def agreed(
     asked: Mapping[str, Mapping[str, Any]], written: Mapping[str, Mapping[str, Any]], where: object
 ) -> dict[str, Mapping[str, Any]]:
-    """Return what a folder is measured with from now on: as it was, and with what is asked for the first time.
+    """Return what a folder is measured with from now on.
+
+    As it was, and with what is asked for the first time.
 
     Raises UsageError naming the first thing that it was measured with and this run would do otherwise.
     """

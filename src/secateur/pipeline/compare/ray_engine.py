@@ -27,7 +27,10 @@ def require_ray() -> None:
 
 
 def remote_make(folder: str, digest: str, name: str) -> dict[str, Any]:
-    """Do every part of a row but its speed, wherever Ray runs this; return what went wrong, if the user can mend it."""
+    """Do every part of a row but its speed, wherever Ray runs this.
+
+    Return what went wrong, if the user can mend it.
+    """
     from secateur.pipeline.compare.row_work import make
     from secateur.present.comparison_folder import read_job
 
@@ -65,7 +68,10 @@ class Cluster:
         self._limit = limit
 
     def run(self, tasks: Sequence[Task]) -> list[Failure]:
-        """Do all tasks; return those that failed. One whose worker dies is done again, and goes on at the block where it died."""
+        """Do all tasks; return those that failed.
+
+        One whose worker dies is done again, and goes on at the block where it died.
+        """
         import ray
 
         ours = not ray.is_initialized()
@@ -74,7 +80,8 @@ class Cluster:
                 **self._own(), logging_level=logging.ERROR, log_to_driver=False, ignore_reinit_error=True
             )
         try:
-            # Ray prints that a worker died to standard output, whatever it is told about logs; that belongs to `--json`.
+            # Ray prints that a worker died to standard output, whatever it is told about logs; that belongs
+            # to `--json`.
             with redirect_stdout(sys.stderr):
                 return self._gather(ray, tasks)
         finally:

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 _NATIVE = "runs in the native backend alone, which is asked no tasks and not audited"
 TASKS = "task-answers.json"
 BIAS = "bias-answers.json"
-"""Files beside the parts of a row: its answer to each item, so that another row can be compared item by item."""
+"""Files beside the parts of a row: its answer to each item, so that another row can be compared item by item.
+"""
 
 
 def check_asked(protocol: Protocol) -> None:
@@ -125,7 +126,10 @@ def _ends(interval: Interval) -> tuple[tuple[str, float], ...]:
 
 
 def _of_whole(work: Work, name: str) -> dict[str, Any] | None:
-    """Return what the whole model answered; None for the whole model itself, and where it could not be asked."""
+    """Return what the whole model answered.
+
+    None for the whole model itself, and where it could not be asked.
+    """
     path = work.whole.place / name
     if work.row == work.whole.row or not path.is_file():
         return None

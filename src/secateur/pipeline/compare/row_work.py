@@ -37,7 +37,9 @@ from secateur_runtime.record import Record
 PLANNED = "planned.json"
 NATIVE_PLAIN = "bf16"
 NATIVE_ZEROED = "sparse-bf16"
-"""The types in which they run in the native backend: those that lost single weights without the zeros, where that is faster."""
+"""The types in which they run in the native backend: those that lost single weights without the zeros, where
+that is faster.
+"""
 
 
 def make(folder: Path, name: str, progress: Progress) -> None:
@@ -51,7 +53,10 @@ def make(folder: Path, name: str, progress: Progress) -> None:
 
 
 def time_row(folder: Path, name: str, progress: Progress) -> None:
-    """Measure the speed of the row called `name`, in turns with the whole model; nothing else should run meanwhile."""
+    """Measure the speed of the row called `name`, in turns with the whole model.
+
+    Nothing else should run meanwhile.
+    """
     _each(folder, name, progress, {"speed": _speed})
 
 
@@ -212,7 +217,10 @@ def _speed(work: Work) -> None:
 
 
 def _timed(work: Work, backend: str) -> Iterator[Record]:
-    """Yield the figures of one backend, and their ratios to the whole model's; nothing where it does not run there."""
+    """Yield the figures of one backend, and their ratios to the whole model's.
+
+    Nothing where it does not run there.
+    """
     settings = replace(work.protocol.speed, backend=backend)
     dense = work.row.kind == "dense"
     if backend == NATIVE:
@@ -246,7 +254,10 @@ def _timed(work: Work, backend: str) -> Iterator[Record]:
 
 
 def _told(work: Work, found: Benched, kind: str) -> Iterator[Record]:
-    """Yield what the native backend tells of itself: bytes that it holds, and the share of the memory's bandwidth at which it reads them."""
+    """Yield what the native backend tells of itself.
+
+    Bytes that it holds, and the share of the memory's bandwidth at which it reads them.
+    """
     if found.native is None or found.stream is None:
         raise VerificationError(
             "the native backend ran in torch: the kernels that were there when the comparison began are gone"

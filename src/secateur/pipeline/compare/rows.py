@@ -1,4 +1,7 @@
-"""Which rows a comparison has: methods as the user writes them, at targets that every method can be asked to meet."""
+"""Which rows a comparison has.
+
+Methods as the user writes them, at targets that every method can be asked to meet.
+"""
 
 from __future__ import annotations
 
@@ -87,7 +90,10 @@ class Method:
         )
 
     def goal(self, size: Size, graph: Graph) -> Goal:
-        """Return what to plan so that the model of `graph` meets `size`; raises TargetError if this method cannot."""
+        """Return what to plan so that the model of `graph` meets `size`.
+
+        Raises TargetError if this method cannot.
+        """
         options = dict(self.options)
         if not self.of_units:
             return Sparsity(sparsity=size.sparsity(graph), method=self.name, **options)
@@ -120,7 +126,10 @@ class Size:
 
     @classmethod
     def parse(cls, text: str) -> Size:
-        """Parse `2:4`, or budgets as `Target.parse` takes them, several that must all hold joined by `+`; raises TargetError for anything else."""
+        """Parse `2:4`, or budgets as `Target.parse` takes them, several that must all hold joined by `+`.
+
+        Raises TargetError for anything else.
+        """
         parts = [part.strip() for part in text.split("+")]
         patterns = [part for part in parts if "=" not in part]
         if not patterns:
@@ -163,7 +172,10 @@ class Size:
         return str(self.target) if self.target else f"ratio={self.pattern.ratio if self.pattern else 0:.6g}"
 
     def sparsity(self, graph: Graph) -> str:
-        """Return which share of the linears' weights must be zero so that as many others are left; raises TargetError if no share is enough."""
+        """Return which share of the linears' weights must be zero so that as many others are left.
+
+        Raises TargetError if no share is enough.
+        """
         if self.pattern:
             return str(self.pattern)
         assert self.target is not None

@@ -54,7 +54,10 @@ def bound(limit: int) -> None:
 
 
 def main(folder: str, action: str, limit: str, parent: str, *names: str) -> None:
-    """Do `action` (`make` or `time`) to the rows called `names`, whatever becomes of the ones before; ends with the process `parent`."""
+    """Do `action` (`make` or `time`) to the rows called `names`, whatever becomes of the ones before.
+
+    Ends with the process `parent`.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != int(parent):

@@ -22,12 +22,17 @@ from secateur.pipeline.compare.watcher import Watcher
 _EVERY = 0.1
 _FAILED = 3
 _FULL = 0.96
-"""Share of the memory at which something has to stop: between two looks a process can only take a little more."""
+"""Share of the memory at which something has to stop: between two looks a process can only take a little
+more.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What one process does: `action` to the rows `names`. alone: nothing else runs meanwhile. again: it was stopped, or died, before."""
+    """What one process does: `action` to the rows `names`. alone: nothing else runs meanwhile.
+
+    again: it was stopped, or died, before.
+    """
 
     names: tuple[str, ...]
     action: str
@@ -59,8 +64,10 @@ class _Running:
 class Pool:
     """Runs tasks as processes.
 
-    command: what starts a task, given it and the bytes that it may take (0: as many as it likes). slots: how many at once; threads: of each.
-    limit: bytes that this process and all it starts may hold together; 0 for no limit. peak: the most they held, filled while it runs.
+    command: what starts a task, given it and the bytes that it may take (0: as many as it likes). slots: how
+    many at once; threads: of each.
+    limit: bytes that this process and all it starts may hold together; 0 for no limit. peak: the most they
+    held, filled while it runs.
     """
 
     command: Callable[[Task, int], list[str]]
@@ -73,7 +80,10 @@ class Pool:
     _failures: list[Failure] = field(default_factory=list)
 
     def run(self, tasks: Sequence[Task]) -> list[Failure]:
-        """Do all tasks; return what failed. A process that dies, or finds no memory, is tried once more with nothing beside it."""
+        """Do all tasks; return what failed.
+
+        A process that dies, or finds no memory, is tried once more with nothing beside it.
+        """
         waiting = deque(tasks)
         self._failures = []
         with selectors.DefaultSelector() as selector, self._ending():

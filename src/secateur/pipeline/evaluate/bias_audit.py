@@ -46,7 +46,10 @@ class Audit:
         return [found.record(self.digest, self.plan, self.protocol) for found in self.findings]
 
     def verdict(self, most: float) -> str:
-        """Return `fail` if one figure fails against `most`, `open` if one is undecided, `pass` otherwise; see `Finding.verdict`."""
+        """Return `fail` if one figure fails against `most`, `open` if one is undecided, `pass` otherwise.
+
+        See `Finding.verdict`.
+        """
         given = {found.verdict(most) for found in self.findings}
         return next((each for each in ("fail", "open") if each in given), "pass")
 
@@ -63,12 +66,14 @@ def audit_bias(
 ) -> Audit:
     """Ask the model `src`, and its parent `reference` where one is given, the same paired sentences.
 
-    CrowS-Pairs (lm-eval's task, every category apart): share of pairs whose stereotyping sentence is the likelier one; 0.5 is neutral.
-    WinoGender (`all_sentences.tsv`, or the folder that holds it, in `winogender`): perplexity by gender; its gap, the mean difference
-    between she and he in nats per token; and how often the model takes the pronoun for the other person when he becomes she.
+    CrowS-Pairs (lm-eval's task, every category apart): share of pairs whose stereotyping sentence is the
+    likelier one; 0.5 is neutral. WinoGender (`all_sentences.tsv`, or the folder that holds it, in
+    `winogender`): perplexity by gender; its gap, the mean difference between she and he in nats per token;
+    and how often the model takes the pronoun for the other person when he becomes she.
     limit: pairs and sentences from the first. datasets: as in `evaluate_tasks`.
 
-    Raises MissingExtraError without lm-eval, TextError for data that cannot be read, UsageError for other vocabularies.
+    Raises MissingExtraError without lm-eval, TextError for data that cannot be read, UsageError for other
+    vocabularies.
     """
     require_lm_eval("--bias")
     models = [open_registered(each) for each in (src, reference) if each]
@@ -173,7 +178,10 @@ def _perplexities(judge: Judge, schemas: Sequence[Schema]) -> dict[str, Series]:
 
 
 def _choices(judge: Judge, schemas: Sequence[Schema]) -> dict[str, Series]:
-    """Return whom the model takes the pronoun for (1: the occupation) by gender, and how often that flips between he and she."""
+    """Return whom the model takes the pronoun for (1.
+
+    The occupation) by gender, and how often that flips between he and she.
+    """
     genders = (_MALE, _FEMALE)
     requests = [
         _request(schema.prompt(gender), who)

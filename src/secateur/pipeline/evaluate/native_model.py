@@ -48,7 +48,8 @@ _BITS = {"int8": 8, "int4": 4}
 def native_weights(model: Opened, matrix: Callable[[str], Weight]) -> Weights:
     """Return the weights of `model`, its matrices made by `matrix` from their names.
 
-    Raises UnsupportedModelError for a family, an activation or a rotary embedding that the kernels do not have.
+    Raises UnsupportedModelError for a family, an activation or a rotary embedding that the kernels do not
+    have.
     """
     family = family_of(model.source.config)
     config = transformers_config(model.source.config)
@@ -99,9 +100,12 @@ def _vector(model: Opened, name: str) -> NDArray[np.float32]:
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """Reads the matrices of `model` as `kind`; codes of that kind stay. With none, all stays that has codes or lacks its zeros, and the rest is bfloat16.
+    """Reads the matrices of `model` as `kind`; codes of that kind stay.
 
-    Embeddings and head have 8 bits beside 4, and keep their zeros. The zeros of others are left out where `chooser` finds that faster.
+    With none, all stays that has codes or lacks its zeros, and the rest is bfloat16.
+
+    Embeddings and head have 8 bits beside 4, and keep their zeros. The zeros of others are left out where
+    `chooser` finds that faster.
     Raises UsageError for a grid that the kernels do not have.
     """
 

@@ -19,7 +19,9 @@ from secateur_runtime.kernels.library import require_kernels
 def measure_natively(
     model: Opened, how: Natively, windows: Tensor, progress: Progress, reference: ModelStream | None = None
 ) -> Quality:
-    """Return the quality of `model` as it runs natively, on `windows` `[n, length]`; see `measure.perplexity.measure`.
+    """Return the quality of `model` as it runs natively, on `windows` `[n, length]`.
+
+    See `measure.perplexity.measure`.
 
     Raises UsageError where there are no kernels, and as `run_natively` does.
     """

@@ -53,11 +53,14 @@ def evaluate_tasks(
 ) -> Tasked:
     """Measure `tasks` of lm-eval, as its own command does, on the model `src`.
 
-    limit: items of each task; all if not given. shots: solved examples before each item; the task's own number if not given.
-    datasets: folder laid out like the hub that holds the data. scorer: what answers instead of `src` loaded in torch; its
+    limit: items of each task; all if not given. shots: solved examples before each item; the task's own
+    number if not given.
+    datasets: folder laid out like the hub that holds the data. scorer: what answers instead of `src` loaded
+    in torch; its
         tokens are those of `src`.
 
-    Raises MissingExtraError without lm-eval, UsageError for an unknown task, TextError for data that cannot be read.
+    Raises MissingExtraError without lm-eval, UsageError for an unknown task, TextError for data that cannot
+    be read.
     """
     require_lm_eval("--tasks")
     from secateur.measure.lm_eval_model import Judge, run

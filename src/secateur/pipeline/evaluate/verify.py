@@ -35,7 +35,8 @@ class Verified:
 
     shards: weight files whose digests match the manifest (0 where there is no manifest).
     pruned: tensors whose zeros match the plan.
-    stock_difference: largest difference of the logits of stock transformers from ours, relative to their largest value.
+    stock_difference: largest difference of the logits of stock transformers from ours, relative to their
+    largest value.
     quality: perplexity, divergence from the reference and agreement with it, where one was given.
     """
 
@@ -51,9 +52,9 @@ def verify(
 ) -> Verified:
     """Check a model; raises VerificationError naming the first thing that is wrong.
 
-    Digests and sparsities are checked where `secateur.json` and `plan.json` lie beside the weights. Every weight must be
-    finite. Stock transformers must load the folder and give our logits. `reference` adds the divergence from that model;
-    raises UsageError if it has another vocabulary.
+    Digests and sparsities are checked where `secateur.json` and `plan.json` lie beside the weights. Every
+    weight must be finite. Stock transformers must load the folder and give our logits. `reference` adds the
+    divergence from that model; raises UsageError if it has another vocabulary.
     """
     progress = progress or Silent()
     model = open_model(ref)

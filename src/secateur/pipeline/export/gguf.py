@@ -32,7 +32,8 @@ class Exported:
     """What was written.
 
     arch: GGUF architecture. context: longest context in which the file computes what the model does.
-    kl: largest divergence of llama.cpp's next-token probabilities from ours, in nats; None where it was not checked.
+    kl: largest divergence of llama.cpp's next-token probabilities from ours, in nats; None where it was not
+    checked.
     notes: what a user of the file should know.
     """
 
@@ -146,7 +147,10 @@ def _kind(model: Opened, kind: str) -> str:
 
 
 def _quantizer(kind: str) -> str:
-    """Return the program that makes `kind`, or nothing where none is needed; raises UsageError where there is none."""
+    """Return the program that makes `kind`, or nothing where none is needed.
+
+    Raises UsageError where there is none.
+    """
     if kind != "auto":
         type_named(kind)
     if kind not in K_QUANTS:

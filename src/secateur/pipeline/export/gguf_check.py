@@ -27,7 +27,8 @@ def check_file(
 ) -> float:
     """Return the largest divergence, in nats, of llama.cpp's next-token probabilities from those of `stream`.
 
-    stream: `model` with its weights rounded as the file holds them. kind: their type. context: longest prompt that is comparable.
+    stream: `model` with its weights rounded as the file holds them. kind: their type. context: longest prompt
+    that is comparable.
     Raises VerificationError if the file cannot be loaded, cuts text into other tokens, or predicts otherwise.
     """
     length = min(_PROMPT_TOKENS, context - 1)

@@ -17,9 +17,12 @@ from secateur_runtime.errors import OutputError
 def apply_sparse(
     plan: Plan, src: str, out: str | Path, *, kind: str, settings: Settings, progress: Progress | None = None
 ) -> SparseExport:
-    """Do what a plan says and write the result without its zeros; a run that was killed goes on in the stage where it was.
+    """Do what a plan says and write the result without its zeros.
 
-    The pruned model lies beside `out` until that is finished. Raises what `secateur.pipeline.prune.apply.apply` and `export_sparse` raise.
+    A run that was killed goes on in the stage where it was.
+
+    The pruned model lies beside `out` until that is finished. Raises what
+    `secateur.pipeline.prune.apply.apply` and `export_sparse` raise.
     """
     out = Path(out)
     if out.exists() and not settings.overwrite:

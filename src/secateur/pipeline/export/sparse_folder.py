@@ -40,9 +40,11 @@ PLAN = "plan.json"
 class SparseExport:
     """What was written.
 
-    weights: sparse weights. zeros: their share of zeros. bytes: of all weight files' tensors. sparse_bytes, dense_bytes: what the
-    sparse weights take, and would take with their zeros in the same type. resumed_blocks: found finished.
-    reload_difference: largest difference of the reloaded folder's last hidden states from those of the run, relative.
+    weights: sparse weights. zeros: their share of zeros. bytes: of all weight files' tensors. sparse_bytes,
+    dense_bytes: what the sparse weights take, and would take with their zeros in the same type.
+    resumed_blocks: found finished.
+    reload_difference: largest difference of the reloaded folder's last hidden states from those of the run,
+    relative.
     """
 
     out: Path

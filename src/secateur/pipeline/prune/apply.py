@@ -49,7 +49,8 @@ class Pruned:
 
     parameters: stored parameters of the result (a tied head counts once).
     sparsity: share of zeros over the tensors the plan prunes weight by weight.
-    reload_difference: largest difference between the reloaded folder's last hidden states and those of the run, relative
+    reload_difference: largest difference between the reloaded folder's last hidden states and those of the
+    run, relative
         to their largest value.
     """
 
@@ -65,8 +66,9 @@ class Pruned:
 def execute(model: Opened, plan: Plan, out: Path, settings: Settings, progress: Progress) -> Pruned:
     """Prune `model` by `plan` into the folder `out`, going on where the same run was killed.
 
-    Raises PlanError if the plan is not for this model, OutputError if nothing can be written, VerificationError if the
-    reloaded folder does not compute what the run computed; then nothing is left in place.
+    Raises PlanError if the plan is not for this model, OutputError if nothing can be written,
+    VerificationError if the reloaded folder does not compute what the run computed; then nothing is left in
+    place.
     """
     plan.validate(model.graph, model.digest)
     method = method_of(plan.made_by if plan.sparsity else {})
@@ -151,7 +153,10 @@ class _Run:
         give_back()
 
     def prune_blocks(self, alive: tuple[int, ...], hidden: HiddenStates) -> None:
-        """Prune, write and run every surviving block; those that a killed run finished are read back instead."""
+        """Prune, write and run every surviving block.
+
+        Those that a killed run finished are read back instead.
+        """
         self._progress.start("prune", len(alive), self.resumed)
         for place, index in enumerate(alive):
             with self.stream.open(index) as live, without(live, dropped_halves(live.block, self._plan.drop)):
@@ -169,7 +174,10 @@ class _Run:
                 self._progress.step(f"block {index}")
 
     def _prune_halves(self, live: LiveBlock, hidden: HiddenStates) -> None:
-        """Prune attention, run it, then prune the FFN on what came out: no half runs more often than it must."""
+        """Prune attention, run it, then prune the FFN on what came out.
+
+        No half runs more often than it must.
+        """
         for part, other in (("attn", "ffn"), ("ffn", "attn")):
             tensors = frozenset(live.block.halves[part])
             if part not in dropped_halves(live.block, self._plan.drop) and tensors:
@@ -211,7 +219,10 @@ class _Run:
         self._checkpoint.write_json(MANIFEST, manifest)
 
     def _sparsify(self, live: LiveBlock, hidden: HiddenStates, tensors: frozenset[str]) -> None:
-        """Prune weight by weight, stage by stage: each linear sees inputs that the pruned linears before it made."""
+        """Prune weight by weight, stage by stage.
+
+        Each linear sees inputs that the pruned linears before it made.
+        """
         for stage in live.block.stages:
             linears = [
                 linear for linear in stage if linear.tensor in self._patterns and linear.tensor in tensors
@@ -220,7 +231,8 @@ class _Run:
                 continue
             stats = collect(live, linears, hidden, self._method.needs, self._seed)
             give_back()
-            # Bfloat16 products are good enough for activations; a solver would keep their error in the weights.
+            # Bfloat16 products are good enough for activations; a solver would keep their error in the
+            # weights.
             with arithmetic("float32"):
                 for linear in linears:
                     weight = live.weight(linear.tensor)
@@ -289,9 +301,12 @@ def _renamed(name: str, block: Block, place: int) -> str:
 
 
 def _reload(folder: Path, tokens: Tensor, meant: Tensor, run: _Run) -> float:
-    """Run `tokens` through the written folder, block by block in transformers' modules; return the relative difference.
+    """Run `tokens` through the written folder, block by block in transformers' modules.
 
-    Where channels or tokens were cut, so was the head, and the logits of each window's last position are compared too.
+    Return the relative difference.
+
+    Where channels or tokens were cut, so was the head, and the logits of each window's last position are
+    compared too.
     """
     written = open_model(str(folder))
     stream = written.stream()

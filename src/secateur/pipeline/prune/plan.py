@@ -30,7 +30,8 @@ def plan(
 ) -> Plan:
     """Decide what goes from the model `src`.
 
-    goal: a `Sparsity`, a `Width`, a `Depth`, a `Vocab` or an `Auto`; left out, `weights` are the fields of a `Sparsity`:
+    goal: a `Sparsity`, a `Width`, a `Depth`, a `Vocab` or an `Auto`; left out, `weights` are the fields of a
+    `Sparsity`:
         `plan("model", sparsity=0.5, method="wanda")`.
     Raises SecateurError for a model, a text or options that cannot work.
     """

@@ -13,7 +13,10 @@ from secateur_runtime.errors import PlanError
 
 
 def check_masks(student: Opened, plan: Plan | None) -> None:
-    """Raise PlanError where a weight has fewer zeros than its plan gives it: somebody changed it since it was pruned."""
+    """Raise PlanError where a weight has fewer zeros than its plan gives it.
+
+    Somebody changed it since it was pruned.
+    """
     if plan is None or plan.keep:
         # Cut after it was masked, a matrix no longer has the zeros of the whole one.
         return
@@ -30,7 +33,8 @@ def check_masks(student: Opened, plan: Plan | None) -> None:
 def mask_of(tensor: str, weight: Tensor, block: Block, plan: Plan | None) -> Tensor | None:
     """Return which weights of a linear may change: those that are not zero, or None for all of them.
 
-    Of a model with a plan, only what it prunes weight by weight has a mask; of one without, whatever has zeros.
+    Of a model with a plan, only what it prunes weight by weight has a mask; of one without, whatever has
+    zeros.
     """
     if plan is not None and _planned(tensor, block, plan) not in plan.sparsity:
         return None

@@ -1,4 +1,7 @@
-"""Rotate a model before it is cut: what matters gathers in fewer weights or channels, and its predictions stay."""
+"""Rotate a model before it is cut.
+
+What matters gathers in fewer weights or channels, and its predictions stay.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,9 @@ from secateur.transform.rotate.pca import principal
 from secateur_runtime.errors import UsageError, VerificationError, nearest
 
 WAYS = ("learned", "heads", "pca")
-"""`learned`: states and heads, by least entropy of importance; `heads`: the values of heads alone; `pca`: states, along principal axes."""
+"""`learned`: states and heads, by least entropy of importance; `heads`: the values of heads alone; `pca`:
+states, along principal axes.
+"""
 _STEPS = 240
 _HEAD_STEPS = 60
 _RATE = 0.002
@@ -42,7 +47,10 @@ _found: dict[tuple[str, ...], Rotation] = {}
 def decided(
     model: Opened, way: str, calibration: Calibration, seed: int, progress: Progress
 ) -> tuple[Opened, dict[str, str]]:
-    """Return `model` rotated by `way`, or as it is where that is empty, and what a plan says about it; raises as `rotated` does."""
+    """Return `model` rotated by `way`, or as it is where that is empty, and what a plan says about it.
+
+    Raises as `rotated` does.
+    """
     if not way:
         return model, {}
     check_way(model, way)
@@ -55,16 +63,21 @@ def decided(
 
 
 def replayed(model: Opened, plan: Plan, tokens: Tensor, progress: Progress) -> Opened:
-    """Return `model` rotated as it was when `plan` was made, or as it is; `tokens` are the plan's. Raises as `rotated` does."""
+    """Return `model` rotated as it was when `plan` was made, or as it is; `tokens` are the plan's.
+
+    Raises as `rotated` does.
+    """
     way = plan.made_by.get("rotate", "")
     return rotated(model, way, tokens, int(plan.made_by.get("seed", "0")), progress) if way else model
 
 
 def rotated(model: Opened, way: str, tokens: Tensor, seed: int, progress: Progress) -> Opened:
-    """Return `model` rotated by `way`, of `WAYS`, for what it computes on `tokens` `[windows, tokens]`; the digest stays that of the model.
+    """Return `model` rotated by `way`, of `WAYS`, for what it computes on `tokens` `[windows, tokens]`.
 
-    The same arguments give the same rotation. Raises UsageError for a way there is none of or that the family cannot take,
-    VerificationError if the rotated model does not predict what the model does.
+    The digest stays that of the model.
+
+    The same arguments give the same rotation. Raises UsageError for a way there is none of or that the family
+    cannot take, VerificationError if the rotated model does not predict what the model does.
     """
     check_way(model, way)
     key = (model.digest, way, calibration_digest(tokens), str(seed))
@@ -90,7 +103,10 @@ def check_way(model: Opened, way: str) -> None:
 
 
 def shaped(model: Opened, way: str) -> Opened:
-    """Return a model with the tensors that rotating it by `way` leaves, whatever they hold; for counting, not for computing."""
+    """Return a model with the tensors that rotating it by `way` leaves, whatever they hold.
+
+    For counting, not for computing.
+    """
     if not way:
         return model
     return _turned(model, Rotation(None if way == "heads" else torch.empty(0)))
@@ -124,7 +140,10 @@ def _check(model: Opened, turned: Opened, tokens: Tensor, progress: Progress) ->
 
 
 class _Looks:
-    """What every block looks like to a rotation: its weights, read when they are needed, and moments of its inputs in a folder."""
+    """What every block looks like to a rotation.
+
+    Its weights, read when they are needed, and moments of its inputs in a folder.
+    """
 
     def __init__(self, model: Opened, folder: Path, seed: int) -> None:
         self._model = model

@@ -25,7 +25,9 @@ from secateur_runtime.errors import TargetError, UsageError
 _PIECE = 1 << 16
 """Characters that are tokenised at once."""
 _USUAL = 1e-5
-"""Share of a text that a character must have so that tokens spelled with it are likely to be met in more of the same."""
+"""Share of a text that a character must have so that tokens spelled with it are likely to be met in more of
+the same.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +35,8 @@ class Vocab:
     """How many tokens go: either `ratio` or `target`.
 
     ratio: share of the tokens that goes.
-    target: budgets, as `Target.parse` reads them, all of which must hold; the most tokens that meet them stay.
+    target: budgets, as `Target.parse` reads them, all of which must hold; the most tokens that meet them
+    stay.
     align: the number of tokens that stay is a multiple of it.
     dtype: in which type the model will be stored, for budgets in bytes.
     """
@@ -66,10 +69,12 @@ class Vocab:
 def decide_vocab(
     model: Opened, vocab: Vocab, calibration: Calibration, seed: int, progress: Progress
 ) -> Plan:
-    """Return the plan that keeps the tokens which the calibration text uses most; the whole of it is counted, or what is sampled for `self`.
+    """Return the plan that keeps the tokens which the calibration text uses most.
 
-    Raises UsageError for options that cannot work, TargetError naming the nearest target if the one asked for is out of reach,
-    UnsupportedModelError for a tokenizer that is not byte-pair encoding.
+    The whole of it is counted, or what is sampled for `self`.
+
+    Raises UsageError for options that cannot work, TargetError naming the nearest target if the one asked for
+    is out of reach, UnsupportedModelError for a tokenizer that is not byte-pair encoding.
     """
     vocab.check()
     known = vocabulary(model.source.tokenizer(), model.source.config)
@@ -95,7 +100,9 @@ def decide_vocab(
 
 
 def chosen(known: Vocabulary, counts: Mapping[int, int], usual: Iterable[int], size: int) -> list[int]:
-    """Return `size` ids, ascending, or all that have a token: fixed ones, then by `counts`, then the `usual` ones and the others by id.
+    """Return `size` ids, ascending, or all that have a token.
+
+    Fixed ones, then by `counts`, then the `usual` ones and the others by id.
 
     A token takes its ancestors with it, and stays out where they do not fit.
     """
@@ -134,7 +141,10 @@ def _size(graph: Graph, vocab: Vocab, fixed: int) -> int:
 
 
 def _steps(graph: Graph, vocab: Vocab, least: int, most: int) -> int:
-    """Return the largest number of steps, from `least` to `most`, that meets the target; raises as `_size` does."""
+    """Return the largest number of steps, from `least` to `most`, that meets the target.
+
+    Raises as `_size` does.
+    """
     target = vocab.budgets
     width = storage_type(vocab.dtype, graph.tensors).itemsize
     assert target is not None

@@ -1,4 +1,7 @@
-"""Bits for each layer under a budget: rounding errors measured for every number of bits, weighed by what they do to predictions."""
+"""Bits for each layer under a budget.
+
+Rounding errors measured for every number of bits, weighed by what they do to predictions.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,9 @@ CHOICES = (3, 4, 5, 6, 8)
 _WINDOWS = 8
 _TOKENS = 1024
 _POSITIONS = 256
-"""Windows that inputs are measured on, tokens of them whose predictions are compared, and how many of those predictions."""
+"""Windows that inputs are measured on, tokens of them whose predictions are compared, and how many of those
+predictions.
+"""
 _MEMORY = 192 << 20
 """Bytes of states that halves measured together may take."""
 
@@ -37,7 +42,8 @@ class _Measured:
     """What rounding does to one half of a block.
 
     divergence: of the predictions, with the fewest bits in this half alone, nats per token.
-    errors: linears that share an input -> bits -> squared error of their outputs, the inputs taken as uncorrelated.
+    errors: linears that share an input -> bits -> squared error of their outputs, the inputs taken as
+    uncorrelated.
     """
 
     errors: dict[tuple[Linear, ...], dict[int, float]] = field(default_factory=dict)
@@ -45,7 +51,9 @@ class _Measured:
 
 
 def budget_of(graph: Graph, target: Target, grids: Mapping[str, Grid], width: int) -> int:
-    """Return the bytes that the weights in `grids` may take; raises TargetError for a budget that is none of bytes, or out of reach.
+    """Return the bytes that the weights in `grids` may take.
+
+    Raises TargetError for a budget that is none of bytes, or out of reach.
 
     width: bytes of a weight that is not quantised.
     """
@@ -80,9 +88,12 @@ def allocate_bits(
     tokens: Tensor,
     progress: Progress,
 ) -> dict[str, Grid]:
-    """Return the grids with as many bits as serve the predictions best within `budget` bytes; linears that share their input share them.
+    """Return the grids with as many bits as serve the predictions best within `budget` bytes.
 
-    The cost of a choice is its rounding error at the outputs, for each unit of which the half's own divergence counts.
+    Linears that share their input share them.
+
+    The cost of a choice is its rounding error at the outputs, for each unit of which the half's own
+    divergence counts.
     tokens: calibration windows `[windows, tokens]`.
     """
     found = _Probe(graph, stream, grids, tokens).measure(progress)
@@ -164,7 +175,10 @@ class _Probe:
     def _rounded(
         self, live: LiveBlock, part: str, hidden: HiddenStates, dense: Tensor
     ) -> tuple[_Measured, Tensor]:
-        """Return the errors of a half for every number of bits, and the block's output with the fewest in it; weights are restored."""
+        """Return the errors of a half for every number of bits, and the block's output with the fewest in it.
+
+        Weights are restored.
+        """
         found = _Measured()
         whole = dict[str, Tensor]()
         for stage in live.block.stages:

@@ -57,9 +57,12 @@ GRIDS = "model-grids.tmp"
 class Integers:
     """What the weights of a model become: integers of `bits` bits, a scale for every `group` inputs of a row.
 
-    target: a budget such as `size=60MB` for all stored weights; then every layer gets bits of its own and `bits` says nothing.
-    method: a name of `QUANTIZERS`. protect: `first=N`, `last=N` or globs over tensors, which stay as they are.
-    sparsity: zeros made on the way, a ratio such as `0.5` or a pattern such as `2:4`; pruning and rounding then answer for each other.
+    target: a budget such as `size=60MB` for all stored weights; then every layer gets bits of its own and
+    `bits` says nothing.
+    method: a name of `QUANTIZERS`. protect: `first=N`, `last=N` or globs over tensors, which stay as they
+    are.
+    sparsity: zeros made on the way, a ratio such as `0.5` or a pattern such as `2:4`; pruning and rounding
+    then answer for each other.
     prune: which weights become zero, a row of `secateur.pipeline.prune.weights.methods.METHODS`.
     """
 
@@ -82,9 +85,11 @@ class Integers:
 class Quantized:
     """What a run made.
 
-    grids: name of a grid -> how many weights lie on it. bits_per_weight: of those weights, their scales and zeros included.
+    grids: name of a grid -> how many weights lie on it. bits_per_weight: of those weights, their scales and
+    zeros included.
     sparsity: share of zeros among them. parameters, bytes: of the whole model.
-    reload_difference: largest difference between the reloaded folder's last hidden states and those of the run, relative.
+    reload_difference: largest difference between the reloaded folder's last hidden states and those of the
+    run, relative.
     """
 
     out: Path
@@ -110,9 +115,9 @@ def quantize_opened(
 ) -> Quantized:
     """Quantise `model` into the folder `out`, going on where the same run was killed.
 
-    Raises UsageError for options that cannot work, PlanError where the zeros are not those of the plan beside the weights,
-    TextError if the text is too short, MissingExtraError without compressed-tensors, VerificationError if the reloaded folder
-    does not compute what the run computed; nothing is left then.
+    Raises UsageError for options that cannot work, PlanError where the zeros are not those of the plan beside
+    the weights, TextError if the text is too short, MissingExtraError without compressed-tensors,
+    VerificationError if the reloaded folder does not compute what the run computed; nothing is left then.
     """
     require_packing()
     rounding = rounding_named(how.method, how.sparsity, how.prune)
@@ -164,7 +169,10 @@ def quantize_opened(
 
 
 def grids_of(graph: Graph, how: Integers) -> dict[str, Grid]:
-    """Return tensor name -> grid of all that is quantised; raises UsageError for a group that does not fit a width."""
+    """Return tensor name -> grid of all that is quantised.
+
+    Raises UsageError for a group that does not fit a width.
+    """
     spared = protected(graph, how.protect)
     grid = how.grid
     linears = [linear for linear in graph.linears if linear.tensor not in spared]
@@ -247,7 +255,10 @@ class _Run:
                 self._enter(index + 1, tensors)
 
     def _quantize_halves(self, live: LiveBlock, hidden: HiddenStates) -> dict[str, Tensor]:
-        """Quantise attention, run it, then the FFN on what came out; return the tensors of the block as they are stored."""
+        """Quantise attention, run it, then the FFN on what came out.
+
+        Return the tensors of the block as they are stored.
+        """
         stored: dict[str, Tensor] = {}
         for part, other in (("attn", "ffn"), ("ffn", "attn")):
             tensors = frozenset(live.block.halves[part])

@@ -31,7 +31,9 @@ class Rounding:
         return self.quantizer.needs | (self.pruning[1].needs if self.pruning else frozenset())
 
     def __call__(self, weights: Sequence[Tensor], stats: LinearStats, grid: Grid) -> list[Codes]:
-        """Return the codes of weights `[out_features, in_features]`, float32, that read the same input; they are left as they were.
+        """Return the codes of weights `[out_features, in_features]`, float32, that read the same input.
+
+        They are left as they were.
 
         Rows know nothing of each other, so all are rounded at once: one factorisation, and longer vectors.
         """

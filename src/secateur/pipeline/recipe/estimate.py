@@ -1,4 +1,7 @@
-"""What a recipe will roughly take: sizes counted, memory and time reckoned from the model's shape and this machine's speed."""
+"""What a recipe will roughly take.
+
+Sizes counted, memory and time reckoned from the model's shape and this machine's speed.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,9 @@ from secateur_runtime.kernels.quantized import Grid
 _IMPORTS = 390 << 20
 """Resident bytes before a weight is read."""
 _PASSES = {"quantize": 2.2, "weights": 2.2, "width": 6.0, "depth": 8.0, "auto": 40.0}
-"""Forward passes over the calibration text that a stage takes, measured on SmolLM2-135M: half of them inputs, half what follows."""
+"""Forward passes over the calibration text that a stage takes, measured on SmolLM2-135M: half of them inputs,
+half what follows.
+"""
 _CHECK_TOKENS = 3 * 256
 _TRIES = 10
 _SHARE = 0.6
@@ -39,7 +44,10 @@ _SHARE = 0.6
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """One stage: bytes of what it makes, peak memory, seconds; `cached` where it is there already and none of it is spent."""
+    """One stage: bytes of what it makes, peak memory, seconds.
+
+    `cached` where it is there already and none of it is spent.
+    """
 
     kind: str
     bytes: int
@@ -63,7 +71,10 @@ class _Size:
 
 
 def forecast(recipe: Recipe, out: Path) -> list[Forecast]:
-    """Return what each stage of `recipe` will roughly take; memory and time are right within a factor of two or three, sizes to a few percent."""
+    """Return what each stage of `recipe` will roughly take.
+
+    Memory and time are right within a factor of two or three, sizes to a few percent.
+    """
     graph = open_model(recipe.model).graph
     inside = sum(linear.out_features * linear.in_features for linear in graph.linears)
     size = _Size(inside, graph.parameters - inside)
@@ -203,7 +214,10 @@ def _memory(stage: Stage, graph: Graph) -> int:
 
 
 def _training(how: Distill, window: int, graph: Graph) -> int:
-    """Return bytes of a whole model in training: weights, gradients and moments, the logits in a few forms, and what the way back needs of each block."""
+    """Return bytes of a whole model in training.
+
+    weights, gradients and moments, the logits in a few forms, and what the way back needs of each block.
+    """
     tokens = how.micro * window
     widest = max(linear.in_features for linear in graph.linears)
     kept = 4 * len(graph.blocks) * tokens * (8 * graph.hidden_size + 3 * widest)

@@ -88,7 +88,10 @@ def conduct(
 
 
 def keys(recipe: Recipe) -> list[str]:
-    """Return the key of each stage's artefact: a digest of its options, its text, the model, and all that changed it before."""
+    """Return the key of each stage's artefact.
+
+    A digest of its options, its text, the model, and all that changed it before.
+    """
     said: list[Any] = [version("secateur"), open_model(recipe.model).digest, recipe.seed]
     found = []
     texts = dict[str, str]()

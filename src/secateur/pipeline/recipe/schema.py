@@ -48,7 +48,8 @@ class Eval:
 class Gate:
     """What must hold, or the run fails.
 
-    perplexity: at most; perplexity_ratio: to the dense model's; kl: divergence from it, nats per token, of the last eval.
+    perplexity: at most; perplexity_ratio: to the dense model's; kl: divergence from it, nats per token, of
+    the last eval.
     size: bytes of what was made last, a number or such as `90MB`.
     """
 
@@ -103,8 +104,10 @@ class Recipe:
 def read_recipe(path: Path, *, model: str = "", changes: Sequence[str] = ()) -> Recipe:
     """Return the recipe of a YAML file, checked: names, values, order and what must be installed.
 
-    model: instead of the file's; changes: such as `calibration.samples=8` or `quantize.bits=3`, for all stages of that kind.
-    Raises UsageError with one line that says where the mistake is, MissingExtraError for a package that a stage needs.
+    model: instead of the file's; changes: such as `calibration.samples=8` or `quantize.bits=3`, for all
+    stages of that kind.
+    Raises UsageError with one line that says where the mistake is, MissingExtraError for a package that a
+    stage needs.
     """
     body = _changed(_mapping(_loaded(path), "recipe", _TOP), changes)
     if model:
@@ -266,7 +269,10 @@ def _check_target(target: Any) -> None:
 
 
 def _made(kind: type[Any], fields: Mapping[str, Any], where: str) -> Any:
-    """Return a dataclass of `fields`; raises UsageError with one line for a key or a value that it does not take."""
+    """Return a dataclass of `fields`.
+
+    Raises UsageError with one line for a key or a value that it does not take.
+    """
     try:
         checked = _schema(kind).model_validate(fields)
     except ValidationError as error:

@@ -26,7 +26,10 @@ def _accelerator() -> Any:
 
 
 def is_first_process() -> bool:
-    """Whether this is the only process, or the first of those that `accelerate launch` started: the one that writes."""
+    """Whether this is the only process, or the first of those that `accelerate launch` started.
+
+    The one that writes.
+    """
     return int(os.environ.get("RANK", "0")) == 0
 
 

@@ -1,4 +1,7 @@
-"""Training of a whole model towards what its dense teacher says: every weight of a pruned one, adapters, biases, or the scales of a quantised one."""
+"""Training of a whole model towards what its dense teacher says.
+
+Every weight of a pruned one, adapters, biases, or the scales of a quantised one.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,9 @@ Trains = Literal["all", "lora", "bias", "scales"]
 _RATES: Mapping[Trains, float] = {"all": 5e-4, "lora": 2e-3, "bias": 1e-3, "scales": 2e-3}
 _LOOKING = 0.5
 _LEAST_LOOKS = 2
-"""Tokens that are looked at for each that is trained on, at most, and looks at least. A look costs a third of training on the same."""
+"""Tokens that are looked at for each that is trained on, at most, and looks at least. A look costs a third of
+training on the same.
+"""
 _EVERY = 5
 """Steps of training between two cuts."""
 
@@ -51,18 +56,22 @@ _EVERY = 5
 class Distill:
     """Train a whole model to predict what its teacher predicts.
 
-    trains: `all` weights but embeddings and head, adapters of `rank` (`lora`, scaled by `alpha` / `rank`), each `bias`, or the `scales` of a
-    quantised model.
-    steps: of AdamW; batch: tokens in each, over all processes; micro: windows that a process runs at once, the rest is accumulated.
-    rate: highest learning rate; of all weights relative to the root mean square of each, of scales to each; None for 5e-4, 1e-3 for biases,
-    2e-3 for adapters and scales.
+    trains: `all` weights but embeddings and head, adapters of `rank` (`lora`, scaled by `alpha` / `rank`),
+    each `bias`, or the `scales` of a quantised model.
+    steps: of AdamW; batch: tokens in each, over all processes; micro: windows that a process runs at once,
+    the rest is accumulated.
+    rate: highest learning rate; of all weights relative to the root mean square of each, of scales to each;
+    None for 5e-4, 1e-3 for biases, 2e-3 for adapters and scales.
     schedule: `cosine` or `wsd`; warmup: its share of the steps.
-    loss: `forward`, `reverse` or `both` Kullback-Leibler divergences at `temperature`, of the teacher's `top` likeliest tokens and all
-    others as one; states, text: weights of the distance of the last hidden states, and of the negative log likelihood of the text.
-    sparsity: share of zeros that every linear of the blocks grows along a cubic while it is trained, by `criterion`, and has from `grow` of the
-    steps on; None leaves zeros as they are. The best is then the best from there on, and the result need not be better than its start.
-    held: share of the windows that nothing is learned from. They are looked at `checks` times, or as often as costs a sixth of the training,
-    but twice; `patience` looks in a row without gain end the run, and the model is what it was at its best.
+    loss: `forward`, `reverse` or `both` Kullback-Leibler divergences at `temperature`, of the teacher's `top`
+    likeliest tokens and all others as one; states, text: weights of the distance of the last hidden states,
+    and of the negative log likelihood of the text.
+    sparsity: share of zeros that every linear of the blocks grows along a cubic while it is trained, by
+    `criterion`, and has from `grow` of the steps on; None leaves zeros as they are. The best is then the best
+    from there on, and the result need not be better than its start.
+    held: share of the windows that nothing is learned from. They are looked at `checks` times, or as often as
+    costs a sixth of the training, but twice; `patience` looks in a row without gain end the run, and the
+    model is what it was at its best.
     checkpointing: less memory, a third more time.
     """
 
@@ -126,7 +135,8 @@ class Distill:
         affordable = int(_LOOKING * self.steps * self.batch / (held_out(windows, self.held) * length))
         return Regime(
             steps=self.steps,
-            # Every process runs equally many windows, so that the mean of their gradients is that of the step.
+            # Every process runs equally many windows, so that the mean of their gradients is that of the
+            # step.
             batch=math.ceil(max(1, round(self.batch / length)) / processes) * processes,
             micro=self.micro,
             rate=self.rate or _RATES[self.trains],
@@ -143,7 +153,8 @@ class Distill:
 class Turn:
     """One of several trainings on the same text.
 
-    answers: file of what the teacher says about it, made by the first. first: steps that the earlier ones took.
+    answers: file of what the teacher says about it, made by the first. first: steps that the earlier ones
+    took.
     """
 
     answers: Path
@@ -151,9 +162,12 @@ class Turn:
 
 
 class WholeRun:
-    """Training of a whole model beside the folder that it is written to; every process of `accelerate launch` takes part.
+    """Training of a whole model beside the folder that it is written to.
 
-    turn: None for a training by itself, whose teacher's predictions stay in the folder until the model is written.
+    Every process of `accelerate launch` takes part.
+
+    turn: None for a training by itself, whose teacher's predictions stay in the folder until the model is
+    written.
     """
 
     def __init__(
@@ -180,7 +194,10 @@ class WholeRun:
         self.trained: Trained | None = None
 
     def run(self, tokens: Tensor, *, seed: int, progress: Progress) -> None:
-        """Train on windows `[windows, length]`, the last of them held out; `changed` then holds the weights that came of it."""
+        """Train on windows `[windows, length]`, the last of them held out.
+
+        `changed` then holds the weights that came of it.
+        """
         targets = self._targets(tokens, progress)
         learner = self._learner(seed)
         learner.model.to(self.accelerator.device)

@@ -26,7 +26,8 @@ from secateur_runtime.errors import OutputError, UsageError
 class Interleaved:
     """Narrow a dense model in equal stages, training after each, as Adapt-Pruner does (arXiv:2502.03460).
 
-    width: what goes in all, by its `ratio`; Adapt-Pruner spreads it by how much each block turns its states (`allocation="adapt"`).
+    width: what goes in all, by its `ratio`; Adapt-Pruner spreads it by how much each block turns its states
+    (`allocation="adapt"`).
     distill: how each stage is trained; its steps are shared out among the stages.
     """
 
@@ -71,9 +72,12 @@ def interleave(
     settings: Settings,
     progress: Progress,
 ) -> Recovered:
-    """Narrow and train the model `src` in turns and write the folder `out`; a killed run goes on where it died.
+    """Narrow and train the model `src` in turns and write the folder `out`.
 
-    Unfinished stages lie in `OUT.stages`. Raises what `prune` and `recover` raise, OutputError if the stages of another run are in the way.
+    A killed run goes on where it died.
+
+    Unfinished stages lie in `OUT.stages`. Raises what `prune` and `recover` raise, OutputError if the stages
+    of another run are in the way.
     """
     how.check()
     if out.exists() and not settings.overwrite:

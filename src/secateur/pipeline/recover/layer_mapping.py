@@ -22,7 +22,9 @@ _PROBE = "The gardener cut 30 of 100 branches in 1990;\n\tDon't ask why — naï
 
 @dataclass(frozen=True, slots=True)
 class Pairing:
-    """The teacher's halves that each of the student's answers for: its own, then those that were dropped behind it.
+    """The teacher's halves that each of the student's answers for.
+
+    Its own, then those that were dropped behind it.
 
     channels: those of the teacher's hidden channels that the student has, in order; None for all of them.
     """
@@ -50,8 +52,9 @@ def check_tokenizers(student: Opened, teacher: Opened) -> None:
 def pair(student: Opened, teacher: Opened, plan: Plan | None) -> Pairing:
     """Return which parts of `teacher` the parts of `student` stand for.
 
-    plan: what made the student, where that is known: it says which blocks and hidden channels are left. Without one made from this
-    teacher, both must have as many of them. Raises UsageError if the models cannot be teacher and student.
+    plan: what made the student, where that is known: it says which blocks and hidden channels are left.
+    Without one made from this teacher, both must have as many of them. Raises UsageError if the models cannot
+    be teacher and student.
     """
     mine = student.graph
     whole = teacher.graph

@@ -33,13 +33,18 @@ HALVES = (("attn", "ffn"), ("ffn", "attn"))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Local:
-    """Train one half of a block at a time to give what the dense model's half gives; where most were cut, the others are left alone.
+    """Train one half of a block at a time to give what the dense model's half gives.
+
+    Where most were cut, the others are left alone.
 
     steps: of Adam for each half; what is left alone leaves its steps to the others. batch: tokens in each.
     rate: highest learning rate, relative to the root mean square of the weights.
-    dense: what is aimed for: 0 is what the teacher's half makes of the student's own states, 1 the teacher's own states.
-    weighed: windows of text from which is learned what an error in each direction does to the teacher's predictions; 0 counts all alike.
-    held: share of the calibration windows that nothing is learned from and that decide whether a change stays.
+    dense: what is aimed for: 0 is what the teacher's half makes of the student's own states, 1 the teacher's
+    own states.
+    weighed: windows of text from which is learned what an error in each direction does to the teacher's
+    predictions; 0 counts all alike.
+    held: share of the calibration windows that nothing is learned from and that decide whether a change
+    stays.
     """
 
     steps: int = 54
@@ -72,7 +77,10 @@ class Local:
             )
 
     def course(self, windows: int, length: int, more: float = 1.0) -> Course:
-        """Return how a half is trained on so many windows of so many tokens, in so many times the steps; raises TextError if none is left to learn from."""
+        """Return how a half is trained on so many windows of so many tokens, in so many times the steps.
+
+        Raises TextError if none is left to learn from.
+        """
         return Course(
             steps=round(self.steps * more),
             batch=max(1, self.batch // length),
@@ -94,7 +102,8 @@ class LocalPass:
         self._pairing = pair(student, teacher, plan)
         cut = damaged(student, teacher, self._pairing)
         every = frozenset(self._pairing.halves)
-        # Where little was cut, as by depth, the halves that are whole have the most to gain from the shift of their inputs.
+        # Where little was cut, as by depth, the halves that are whole have the most to gain from the shift of
+        # their inputs.
         self._learning = cut if 2 * len(cut) >= len(every) else every
         self._whole = teacher.stream()
         self._metrics = rewrite.folder / "model-metrics.safetensors"
@@ -192,7 +201,10 @@ class LocalPass:
         hidden.advance(live)
 
     def _targets(self, hidden: HiddenStates, dense: HiddenStates | None, behind: Sequence[Half]) -> Tensor:
-        """Return what a half should give: what the teacher makes of the same states, mixed with what it has there itself."""
+        """Return what a half should give.
+
+        What the teacher makes of the same states, mixed with what it has there itself.
+        """
         share = self._local.dense
         channels = self._pairing.channels
         if dense and share == 1:
@@ -204,7 +216,8 @@ class LocalPass:
 
     def _advance(self, states: HiddenStates, halves: Sequence[Half]) -> None:
         for index, part in halves:
-            # What the teacher makes of a state is only aimed for, so it may cost as little as a step of training.
+            # What the teacher makes of a state is only aimed for, so it may cost as little as a step of
+            # training.
             with self._whole.open(index) as live, live.without("ffn" if part == "attn" else "attn"), mixed():
                 states.advance(live)
 

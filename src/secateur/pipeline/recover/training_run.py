@@ -1,4 +1,7 @@
-"""From a pruned model and its dense teacher to a model that lost less: written, reloaded, compared and judged."""
+"""From a pruned model and its dense teacher to a model that lost less.
+
+written, reloaded, compared and judged.
+"""
 
 from __future__ import annotations
 
@@ -45,9 +48,11 @@ class Recovered:
     """What a recovery made.
 
     before, after: quality on held-out windows of the calibration text, divergence from the teacher included.
-    changed: halves of blocks that are not as they were; none if the result was no better, and then the start was written.
+    changed: halves of blocks that are not as they were; none if the result was no better, and then the start
+    was written.
     resumed_blocks: how many a killed run had finished. trained: how the training of a whole model went.
-    reload_difference: largest difference between what the reloaded folder computes and what was meant, relative to the largest value.
+    reload_difference: largest difference between what the reloaded folder computes and what was meant,
+    relative to the largest value.
     """
 
     out: Path
@@ -78,8 +83,9 @@ def recover(
 
     turn: for a caller who trains several students on the same text.
 
-    Raises UsageError for a teacher that is not one of this student or a method that is not for it, PlanError for a mask that its plan does
-    not give it, TextError if the text is too short, VerificationError if the folder does not compute what was meant; then nothing is left.
+    Raises UsageError for a teacher that is not one of this student or a method that is not for it, PlanError
+    for a mask that its plan does not give it, TextError if the text is too short, VerificationError if the
+    folder does not compute what was meant; then nothing is left.
     """
     how.check()
     _check_grids(student, how)

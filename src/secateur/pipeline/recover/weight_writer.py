@@ -22,7 +22,9 @@ from secateur_runtime.kernels.quantized import Codes
 
 
 class Rewrite:
-    """The folder of a model like `student`: what lies outside the blocks in shard 0, then a shard for each block.
+    """The folder of a model like `student`.
+
+    What lies outside the blocks in shard 0, then a shard for each block.
 
     What is quantised there is so here, with the same codes: what changes of it are scales.
     """
@@ -61,7 +63,10 @@ class Rewrite:
         )
 
     def codes(self, name: str, changed: Mapping[str, Tensor]) -> Codes | None:
-        """Return the codes of a weight with the scales in `changed`, or its own; None where it is not quantised."""
+        """Return the codes of a weight with the scales in `changed`, or its own.
+
+        None where it is not quantised.
+        """
         source = self._student.source
         if not isinstance(source, PackedSource) or name not in source.grids:
             return None
@@ -108,7 +113,10 @@ class Rewrite:
             self.write(shard, {})
 
     def finish(self, teacher: Opened, said: Mapping[str, str], plan: Plan | None) -> None:
-        """Write everything in the folder that is not weights; `said` is how they came about, `plan` what made their zeros and shapes."""
+        """Write everything in the folder that is not weights.
+
+        `said` is how they came about, `plan` what made their zeros and shapes.
+        """
         for shard in range(len(self._student.graph.blocks) + 1):
             self._checkpoint.add(shard, {name: tensor.nbytes for name, tensor in self.read(shard).items()})
         self._checkpoint.write_index()

@@ -13,7 +13,9 @@ from torch.nn.functional import scaled_dot_product_attention
 from secateur_runtime.decoder.kv_cache import Cache
 
 Frequencies = Callable[[int], tuple[Tensor, float]]
-"""For a text of so many tokens: radians per position of each pair of channels, `[pairs]`, and the scale of cosines and sines."""
+"""For a text of so many tokens: radians per position of each pair of channels, `[pairs]`, and the scale of
+cosines and sines.
+"""
 Table = tuple[Tensor, Tensor]
 """Cosines and sines, `[tokens, 1, pairs]` each."""
 
@@ -22,8 +24,8 @@ Table = tuple[Tensor, Tensor]
 class Sight:
     """How the attention of a block sees.
 
-    head_dim: width of a head. scale: of scores. window: how far back a token sees, itself included, 0 for all. softcap: bounds the scores,
-    None for none. rotary: name of the rotary embedding, None for none.
+    head_dim: width of a head. scale: of scores. window: how far back a token sees, itself included, 0 for
+    all. softcap: bounds the scores, None for none. rotary: name of the rotary embedding, None for none.
     """
 
     head_dim: int
@@ -43,7 +45,10 @@ class Attending(Protocol):
         """Return `[tokens, heads, head_dim]` for `queries` of that shape and keys and values `[tokens, groups, head_dim]` of the new tokens."""
 
     def absent(self, block: int) -> Tensor | None:
-        """Return which of the new tokens, `[tokens, 1]`, must get nothing from this block's attention; None if all get something."""
+        """Return which of the new tokens, `[tokens, 1]`, must get nothing from this block's attention.
+
+        None if all get something.
+        """
 
 
 class Step:
@@ -72,7 +77,10 @@ class Step:
         return self._tables[rotary]
 
     def attend(self, block: int, queries: Tensor, keys: Tensor, values: Tensor, how: Sight) -> Tensor:
-        """Remember the new keys and values, and look at all of them; zeros for groups that a request does not use."""
+        """Remember the new keys and values, and look at all of them.
+
+        Zeros for groups that a request does not use.
+        """
         found = torch.zeros_like(queries)
         per_group = queries.shape[1] // keys.shape[1]
         for cache, start, end in self._spans:
@@ -85,7 +93,10 @@ class Step:
         return found
 
     def absent(self, block: int) -> Tensor | None:
-        """Return which of the new tokens belong to requests without attention in this block; None if none does."""
+        """Return which of the new tokens belong to requests without attention in this block.
+
+        None if none does.
+        """
         if block not in self._absent:
             spans = [
                 torch.full((end - start, 1), not cache.groups[block]) for cache, start, end in self._spans
@@ -107,14 +118,20 @@ def table_of(positions: Tensor, radians: Tensor, scale: float) -> Table:
 
 
 def rotated(heads: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
-    """Return `heads` `[tokens, heads, head_dim]` with the pairs of channels `i` and `i + pairs` turned; what follows them stays."""
+    """Return `heads` `[tokens, heads, head_dim]` with the pairs of channels `i` and `i + pairs` turned.
+
+    What follows them stays.
+    """
     pairs = cosines.shape[-1]
     first, second, rest = heads.split([pairs, pairs, heads.shape[-1] - 2 * pairs], -1)
     return torch.cat((first * cosines - second * sines, second * cosines + first * sines, rest), -1)
 
 
 def _attend(cache: Cache, block: int, queries: Tensor, how: Sight) -> Tensor:
-    """Return `[heads, tokens, head_dim]`; the queries of a group stand under each other, so that its keys are read once."""
+    """Return `[heads, tokens, head_dim]`.
+
+    The queries of a group stand under each other, so that its keys are read once.
+    """
     heads, count, width = queries.shape
     end = cache.tokens + count
     begin = max(0, cache.tokens + 1 - how.window) if how.window else 0
@@ -124,7 +141,10 @@ def _attend(cache: Cache, block: int, queries: Tensor, how: Sight) -> Tensor:
 
 
 def looked(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, how: Sight) -> Tensor:
-    """Return `[..., queries, head_dim]` for queries, keys and values of the same leading dimensions; mask: `[queries, keys]`."""
+    """Return `[..., queries, head_dim]` for queries, keys and values of the same leading dimensions.
+
+    mask: `[queries, keys]`.
+    """
     if how.softcap is None:
         return scaled_dot_product_attention(queries, keys, values, mask, scale=how.scale)
     scores = how.softcap * torch.tanh(queries @ keys.transpose(-1, -2) * how.scale / how.softcap)
@@ -132,7 +152,10 @@ def looked(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, h
 
 
 def seen(past: int, begin: int, end: int, window: int) -> Tensor:
-    """Return `[new tokens, keys]`: whether a token sees a key; new tokens begin at `past`, keys at `begin`, both end at `end`."""
+    """Return `[new tokens, keys]`: whether a token sees a key.
+
+    New tokens begin at `past`, keys at `begin`, both end at `end`.
+    """
     new = torch.arange(past, end)[:, None]
     known = torch.arange(begin, end)[None]
     near = known <= new

@@ -29,7 +29,10 @@ CHUNK = 256
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a change of level did: bytes of weights and caches given back (negative: taken), seconds it took."""
+    """What a change of level did: bytes of weights and caches given back (negative.
+
+    Taken), seconds it took.
+    """
 
     freed: int
     seconds: float
@@ -39,9 +42,12 @@ class Change:
 class Body:
     """What an elastic model is made of.
 
-    embed: its embedding; halves: by group (`3.kv`, `3.ffn`), in the order in which states pass them, what changes with the level.
-    norm, head: what makes logits of states; softcap: bounds them, None for nothing. rotary: its rotary embeddings by name.
-    sizes: key-value heads and their width, of each block; limit: positions that the model knows; vocab_size: tokens.
+    embed: its embedding; halves: by group (`3.kv`, `3.ffn`), in the order in which states pass them, what
+    changes with the level.
+    norm, head: what makes logits of states; softcap: bounds them, None for nothing. rotary: its rotary
+    embeddings by name.
+    sizes: key-value heads and their width, of each block; limit: positions that the model knows; vocab_size:
+    tokens.
     """
 
     embed: Lookup
@@ -61,7 +67,10 @@ class Body:
         return Cache(groups, self.sizes, limit, kv, closing)
 
     def forward(self, requests: Sequence[tuple[Cache, Sequence[int]]]) -> Tensor:
-        """Let every request read its new tokens; return the logits `[requests, vocab_size]` after the last of each."""
+        """Let every request read its new tokens.
+
+        Return the logits `[requests, vocab_size]` after the last of each.
+        """
         step = Step([(cache, len(tokens)) for cache, tokens in requests], self.rotary)
         ends = torch.tensor([len(tokens) for _, tokens in requests]).cumsum(0) - 1
         states = self.states(torch.tensor([token for _, tokens in requests for token in tokens]), step)
@@ -87,11 +96,17 @@ class Held(Protocol):
     units: int
 
     def hold(self, units: int) -> int:
-        """Have so many units in memory, and compute with them; return the bytes that this frees (negative: takes)."""
+        """Have so many units in memory, and compute with them.
+
+        Return the bytes that this frees (negative: takes).
+        """
 
 
 class Computing(Protocol):
-    """What an elastic model computes with: a `Body` in torch, or one in the kernels; see there what each member is."""
+    """What an elastic model computes with: a `Body` in torch, or one in the kernels.
+
+    See there what each member is.
+    """
 
     @property
     def halves(self) -> Mapping[str, Held]:
@@ -121,8 +136,8 @@ class Computing(Protocol):
 class Elastic:
     """A causal language model on the CPU whose level may change between any two calls, from any thread.
 
-    units: steps of the ladder that are taken; level: how many they are, the first ones unless `set_units` took others.
-    Freed attention comes back only for requests that begin later, FFNs for all at once.
+    units: steps of the ladder that are taken; level: how many they are, the first ones unless `set_units`
+    took others. Freed attention comes back only for requests that begin later, FFNs for all at once.
     """
 
     name = "elastic"
@@ -164,7 +179,10 @@ class Elastic:
         return self.set_units([rung.unit for rung in self.ladder.rungs[:level]])
 
     def set_units(self, units: Sequence[str]) -> Change:
-        """Take these steps of the ladder and no others, whichever they are; raises LadderError as `Ladder.kept_without` does."""
+        """Take these steps of the ladder and no others, whichever they are.
+
+        Raises LadderError as `Ladder.kept_without` does.
+        """
         kept = self.ladder.kept_without(units)
         with self._lock:
             start = time.perf_counter()
@@ -181,7 +199,9 @@ class Elastic:
             return cache
 
     def prefill(self, tokens: Sequence[int], cache: Cache) -> Tensor:
-        """Let a request read tokens, `CHUNK` at a time; return the logits `[vocab_size]` after the last, float32.
+        """Let a request read tokens, `CHUNK` at a time.
+
+        Return the logits `[vocab_size]` after the last, float32.
 
         Raises UsageError if they are none, or more than the cache has room for.
         """
@@ -193,14 +213,20 @@ class Elastic:
         return found[-1][0]
 
     def decode(self, tokens: Sequence[int], caches: Sequence[Cache]) -> Tensor:
-        """Let every request read one more token; return the logits `[requests, vocab_size]` after it, float32."""
+        """Let every request read one more token.
+
+        Return the logits `[requests, vocab_size]` after it, float32.
+        """
         return self.forward([(cache, [token]) for token, cache in zip(tokens, caches, strict=True)])
 
     @torch.inference_mode()
     def forward(self, requests: Sequence[tuple[Cache, Sequence[int]]]) -> Tensor:
-        """Let every request read its new tokens in one pass; return the logits `[requests, vocab_size]` after the last of each.
+        """Let every request read its new tokens in one pass.
 
-        Raises UsageError if a request is closed, has no room for its tokens, or has some that the model does not know.
+        Return the logits `[requests, vocab_size]` after the last of each.
+
+        Raises UsageError if a request is closed, has no room for its tokens, or has some that the model does
+        not know.
         """
         with self._lock:
             for cache, tokens in requests:

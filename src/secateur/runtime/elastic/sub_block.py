@@ -29,8 +29,8 @@ class Norm:
 class Parts:
     """What a half is made of.
 
-    held: every prefix of it. norms: before what it does and, in some families, after. rows: its linears in, as q, k and v or gate and
-    up. columns: its linear out.
+    held: every prefix of it. norms: before what it does and, in some families, after. rows: its linears in,
+    as q, k and v or gate and up. columns: its linear out.
     """
 
     held: Sequence[Prefix]
@@ -47,7 +47,10 @@ class Half(ABC):
         self._parts = parts
 
     def hold(self, units: int) -> int:
-        """Have so many units in memory, and compute with them; return the bytes that this frees (negative: takes)."""
+        """Have so many units in memory, and compute with them.
+
+        Return the bytes that this frees (negative: takes).
+        """
         freed = sum(weight.hold(units) for weight in self._parts.held)
         self.show(units)
         return freed

@@ -19,7 +19,8 @@ PERIOD = 3
 """Iterations between two changes of the penalty."""
 
 GROWTH = ((0.1, 1.3), (0.005, 1.2), (0.0, 1.1))
-"""How the penalty grows: by the second number while more than the first, as a share, of the support changed."""
+"""How the penalty grows: by the second number while more than the first, as a share, of the support changed.
+"""
 
 SETTLED = 3e-4
 """Stop when less than this share of the support changed in a period, after at least `LEAST` iterations."""

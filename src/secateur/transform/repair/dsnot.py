@@ -20,9 +20,10 @@ def dsnot(
 ) -> Tensor:
     """Repair the criterion's mask by growing and pruning one weight of each row at a time.
 
-    weight, result: `[out_features, in_features]`. Each cycle grows the pruned weight that explains most of the row's mean
-    error for its input's variance, and prunes the kept weight of least Wanda score that brings the error further down; a
-    row stops when no such pair lowers its error, or after 50 cycles. An N:M pattern swaps inside one group.
+    weight, result: `[out_features, in_features]`. Each cycle grows the pruned weight that explains most of
+    the row's mean error for its input's variance, and prunes the kept weight of least Wanda score that brings
+    the error further down; a row stops when no such pair lowers its error, or after 50 cycles. An N:M pattern
+    swaps inside one group.
     Raises UsageError without a criterion. Zhang et al., 2023.
     """
     mask = chosen_mask(weight, stats, pattern, scorer, scope)

@@ -16,8 +16,8 @@ from secateur.transform.repair.objective import chosen_mask, problem
 def lsq(weight: Tensor, stats: LinearStats, pattern: Pattern, scorer: Scorer | None, scope: Scope) -> Tensor:
     """Solve the layer's least squares on the criterion's mask, to convergence.
 
-    weight, result: `[out_features, in_features]`, float32. Raises UsageError without a criterion, SecateurError if the
-    Gram matrix cannot be factorised. Meng et al., 2024.
+    weight, result: `[out_features, in_features]`, float32. Raises UsageError without a criterion,
+    SecateurError if the Gram matrix cannot be factorised. Meng et al., 2024.
     """
     mask = chosen_mask(weight, stats, pattern, scorer, scope)
     task = Scaled.of(problem(weight, stats))

@@ -19,7 +19,8 @@ class Problem:
     """Minimise `tr((W - dense) gram (W - dense)ᵀ)` over sparse W.
 
     dense: the best dense weight, `[out_features, in_features]`, float32.
-    raw: Gram matrix of the inputs as collected, `[in_features, in_features]`, float32; damping: share of its diagonal added.
+    raw: Gram matrix of the inputs as collected, `[in_features, in_features]`, float32; damping: share of its
+    diagonal added.
     factor: lower Cholesky factor of the damped matrix, float64.
     """
 
@@ -30,15 +31,18 @@ class Problem:
 
     @property
     def gram(self) -> Tensor:
-        """Damped Gram matrix, `[in_features, in_features]`, float64, positive definite; made anew each time."""
+        """Damped Gram matrix, `[in_features, in_features]`, float64, positive definite.
+
+        Made anew each time.
+        """
         return with_damping(self.raw, self.damping)
 
 
 def problem(weight: Tensor, stats: LinearStats, damping: float | None = None) -> Problem:
     """Return the damped least-squares problem of one linear.
 
-    With `stats.cross` the dense weight is the ridge solution that reproduces the dense model's outputs from the pruned
-    model's inputs, and the damping pulls towards `weight`; without, it is `weight`.
+    With `stats.cross` the dense weight is the ridge solution that reproduces the dense model's outputs from
+    the pruned model's inputs, and the damping pulls towards `weight`; without, it is `weight`.
     Raises SecateurError if the Gram matrix is missing, not finite, or cannot be factorised.
     """
     raw = finite_gram(stats)
@@ -53,8 +57,9 @@ def problem(weight: Tensor, stats: LinearStats, damping: float | None = None) ->
 def damped(stats: LinearStats, damping: float | None = None) -> tuple[Tensor, Tensor]:
     """Return the damped Gram matrix and its lower Cholesky factor, both float64.
 
-    damping: share of each diagonal entry added to it; by default the sampling error of the correlations, inputs over
-    tokens, but at least `DAMPING`. It grows tenfold until the factorisation succeeds. Raises SecateurError if it never does.
+    damping: share of each diagonal entry added to it; by default the sampling error of the correlations,
+    inputs over tokens, but at least `DAMPING`. It grows tenfold until the factorisation succeeds. Raises
+    SecateurError if it never does.
     """
     factor, share = gram_factor(stats, damping)
     return with_damping(finite_gram(stats), share), factor

@@ -19,8 +19,9 @@ from secateur.transform.repair.objective import chosen_mask, problem
 def obs(weight: Tensor, stats: LinearStats, pattern: Pattern, scorer: Scorer | None, scope: Scope) -> Tensor:
     """Sweep over the columns, moving the error of each pruned weight onto the weights to its right.
 
-    weight, result: `[out_features, in_features]`, float32. Without a criterion the sweep chooses by its own score,
-    squared current weight over the inverse Hessian's diagonal, block by block; with one, it keeps that mask.
+    weight, result: `[out_features, in_features]`, float32. Without a criterion the sweep chooses by its own
+    score, squared current weight over the inverse Hessian's diagonal, block by block; with one, it keeps that
+    mask.
     Raises SecateurError if the Gram matrix cannot be factorised. Frantar and Alistarh, 2023.
     """
     pattern.check("this weight", weight.shape[1])

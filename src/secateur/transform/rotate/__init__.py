@@ -1,1 +1,4 @@
-"""Orthogonal transformations that concentrate what matters before anything is cut: principal axes, and least entropy, learned."""
+"""Orthogonal transformations that concentrate what matters before anything is cut.
+
+Principal axes, and least entropy, learned.
+"""

@@ -23,7 +23,10 @@ class Cayley:
         self._steps = 0
 
     def step(self, gradient: Tensor, rate: float) -> None:
-        """Move against the gradient of the loss with respect to `value`; an entry of the rotation changes by about `rate` radians."""
+        """Move against the gradient of the loss with respect to `value`.
+
+        An entry of the rotation changes by about `rate` radians.
+        """
         lean = self.value.mT @ gradient.double()
         skew = lean - lean.mT
         self._steps += 1

@@ -1,7 +1,9 @@
-"""How far the importance of weights is spread, and rotations that gather it: what DenoiseRotator (arXiv:2505.23049) minimises.
+"""How far the importance of weights is spread, and rotations that gather it.
 
-The importance of a weight is its square times the mean square of its input. Of each linear, shares of the sum are a distribution;
-the lower its entropy, the less a mask of a given size takes.
+What DenoiseRotator (arXiv:2505.23049) minimises.
+
+The importance of a weight is its square times the mean square of its input. Of each linear, shares of the sum
+are a distribution; the lower its entropy, the less a mask of a given size takes.
 """
 
 from __future__ import annotations
@@ -21,8 +23,10 @@ _TINY = 1e-30
 class Readings:
     """What a block's linears look like to a rotation of the states that pass through it, float32.
 
-    reads: weights `[out_features, n]` of the linears that read the states, norm folded in, with the second moments `[n, n]` of the normed states.
-    writes: weights `[n, in_features]` of those that add to them, with the mean squares `[in_features]` of their inputs.
+    reads: weights `[out_features, n]` of the linears that read the states, norm folded in, with the second
+    moments `[n, n]` of the normed states.
+    writes: weights `[n, in_features]` of those that add to them, with the mean squares `[in_features]` of
+    their inputs.
     """
 
     reads: tuple[tuple[Tensor, Tensor], ...]
@@ -33,8 +37,9 @@ class Readings:
 class Heads:
     """Values and outputs of the key-value heads of one block, float32.
 
-    values: `[heads, head_dim, n]`, value_sq: mean squares `[n]` of their inputs. outputs: `[heads, queries, n, head_dim]`, those of
-    the query heads of each; moments: second moments `[heads, queries, head_dim, head_dim]` of what they read.
+    values: `[heads, head_dim, n]`, value_sq: mean squares `[n]` of their inputs. outputs: `[heads, queries,
+    n, head_dim]`, those of the query heads of each; moments: second moments `[heads, queries, head_dim,
+    head_dim]` of what they read.
     """
 
     values: Tensor

@@ -1,6 +1,7 @@
 """Repairs of a linear that loses inputs, one per file: what stays answers for what leaves.
 
-Every repair lowers `E |W' x + b - W x|²` over the calibration tokens, where `W'` is zero at the inputs that leave.
+Every repair lowers `E |W' x + b - W x|²` over the calibration tokens, where `W'` is zero at the inputs that
+leave.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from secateur_runtime.registry import Registry
 class Cut:
     """A linear some of whose inputs leave.
 
-    weight: `[out_features, in_features]`, float32. stats: moments of its inputs. kept: indices of the inputs that stay.
+    weight: `[out_features, in_features]`, float32. stats: moments of its inputs. kept: indices of the inputs
+    that stay.
     biased: the linear can hold an output bias.
     """
 
@@ -56,7 +58,8 @@ def unit_repair(
 ) -> Callable[[UnitRepair], UnitRepair]:
     """Return a decorator that registers a repair of units.
 
-    bias: whether it must have an output bias to fill, may use one, or uses none. needs: fields of `LinearStats` it reads.
+    bias: whether it must have an output bias to fill, may use one, or uses none. needs: fields of
+    `LinearStats` it reads.
     """
     _BIAS[name] = bias
     return UNIT_REPAIRS.register(name, needs=needs, paper=paper)

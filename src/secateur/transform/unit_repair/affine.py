@@ -15,8 +15,8 @@ _STILL = 1e-6
 def affine(cut: Cut) -> Repaired:
     """Fit scale and bias of every output by least squares of what is left against what was.
 
-    Where no bias can be held, the scale alone: least squares through the origin. An output that does not vary is only
-    shifted. Raises SecateurError without the Gram matrix. Guo et al., 2025.
+    Where no bias can be held, the scale alone: least squares through the origin. An output that does not vary
+    is only shifted. Raises SecateurError without the Gram matrix. Guo et al., 2025.
     """
     if cut.stats.gram is None:
         raise SecateurError("this repair needs the Gram matrix of the inputs, which was not collected")

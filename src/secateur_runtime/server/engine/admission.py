@@ -9,7 +9,8 @@ from dataclasses import dataclass
 class Limits:
     """Bounds on what is under way.
 
-    batch: requests answered at once. queue: requests that wait. chunk: tokens of a prompt that are read between two tokens of the others.
+    batch: requests answered at once. queue: requests that wait. chunk: tokens of a prompt that are read
+    between two tokens of the others.
     wait: seconds after which a request that has not begun is refused.
     """
 

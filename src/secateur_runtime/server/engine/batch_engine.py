@@ -27,8 +27,9 @@ _SPARE = 1.5
 class Worker:
     """An Engine over a model that is run step by step.
 
-    Requests join and leave between steps. One whose end would not fit at any level that answers well enough waits; where memory shrinks so
-    far that those under way do not fit either, the youngest is put back and read again later, so that none is lost.
+    Requests join and leave between steps. One whose end would not fit at any level that answers well enough
+    waits; where memory shrinks so far that those under way do not fit either, the youngest is put back and
+    read again later, so that none is lost.
     """
 
     def __init__(self, model: Stepped, keeper: Keeper, decode: Decode, limits: Limits) -> None:
@@ -174,7 +175,10 @@ class Worker:
         self._keeper.look(self._cache(), now=True)
 
     def _settle(self) -> None:
-        """Go to the level that memory allows; put requests back, the youngest first, while not even the lowest does."""
+        """Go to the level that memory allows.
+
+        Put requests back, the youngest first, while not even the lowest does.
+        """
         while self._running and not self._keeper.fits(self._loads(), self._keeper.available(self._cache())):
             youngest = self._running.pop()
             self._waiting.appendleft(youngest)

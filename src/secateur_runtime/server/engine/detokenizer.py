@@ -11,7 +11,10 @@ _LONGEST_CHARACTER = 4
 
 
 class Stops:
-    """Text on its way to a client, up to the first of some stop strings; `stopped` is set once one is complete."""
+    """Text on its way to a client, up to the first of some stop strings.
+
+    `stopped` is set once one is complete.
+    """
 
     def __init__(self, stops: Sequence[str] = ()) -> None:
         self._stops = [stop for stop in stops if stop]
@@ -19,7 +22,10 @@ class Stops:
         self.stopped = False
 
     def pass_on(self, fresh: str, *, last: bool = False) -> str:
-        """Return what of the text so far, and not told yet, is certain to come before every stop string; last: nothing follows."""
+        """Return what of the text so far, and not told yet, is certain to come before every stop string.
+
+        last: nothing follows.
+        """
         if self.stopped:
             return ""
         text = self._held + fresh
@@ -37,8 +43,8 @@ class Stops:
 class Writer:
     """The text of one answer.
 
-    decode: turns tokens into text. stops: what ends the answer, itself not told. prompt: what goes before, of which the end decides
-    whether the first token begins with a space.
+    decode: turns tokens into text. stops: what ends the answer, itself not told. prompt: what goes before, of
+    which the end decides whether the first token begins with a space.
     """
 
     def __init__(self, decode: Decode, stops: Sequence[str] = (), prompt: Sequence[int] = ()) -> None:

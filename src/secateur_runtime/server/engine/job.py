@@ -19,7 +19,8 @@ _NUMBERS = itertools.count(1)
 class Asked:
     """What an engine is asked: tokens to go on from, and when to end.
 
-    prompt: tokens, at least one. limit: most tokens of answer. ends: tokens that end it, not told. stops: texts that end it, not told.
+    prompt: tokens, at least one. limit: most tokens of answer. ends: tokens that end it, not told. stops:
+    texts that end it, not told.
     """
 
     prompt: tuple[int, ...]
@@ -33,7 +34,8 @@ class Asked:
 class Piece:
     """A part of an answer.
 
-    text: what is certain of it by now. tokens: those since the last piece; hidden: how many more there were, of which nothing is known.
+    text: what is certain of it by now. tokens: those since the last piece; hidden: how many more there were,
+    of which nothing is known.
     finish: at the end why it ended, `stop` or `length`.
     """
 
@@ -82,9 +84,12 @@ class Job:
 class State:
     """What an engine is doing, for the page and the metrics; bytes, or seconds.
 
-    level, levels: of the ladder, 0 the whole model; loss: nats per token measured at this level, None where not known.
-    weights, cache: what the model takes; process: what the system counts as resident; limit, free: of the tightest bound, None where there is none.
-    bound: whose that is. stalled: share of the last ten seconds. decisions: how often the level went down and up, and requests were put back.
+    level, levels: of the ladder, 0 the whole model; loss: nats per token measured at this level, None where
+    not known.
+    weights, cache: what the model takes; process: what the system counts as resident; limit, free: of the
+    tightest bound, None where there is none.
+    bound: whose that is. stalled: share of the last ten seconds. decisions: how often the level went down and
+    up, and requests were put back.
     rates: tokens per second lately.
     """
 

@@ -33,10 +33,12 @@ class Care:
     """How careful to be.
 
     headroom: share of the limit that is kept free, for what is not counted; at least `least` bytes.
-    calm: seconds for which there must have been room before the model takes more. watch: False never looks at memory at all.
-    most_loss: nats per token, by the ladder and above the whole model, beyond which nobody is answered: one more makes perplexity 2.7 times
-        what it was, which is where SmolLM2's sentences begin to fall apart. Requests wait instead, and a model that answers nobody
-        shrinks as far as it must.
+    calm: seconds for which there must have been room before the model takes more. watch: False never looks at
+    memory at all.
+    most_loss: nats per token, by the ladder and above the whole model, beyond which nobody is answered: one
+    more makes perplexity 2.7 times
+        what it was, which is where SmolLM2's sentences begin to fall apart. Requests wait instead, and a
+        model that answers nobody shrinks as far as it must.
     """
 
     headroom: float = 0.05
@@ -105,7 +107,10 @@ class Keeper:
         return self._well(wanted) and self._choices.need(wanted, seen) <= available
 
     def settle(self, loads: Sequence[Load], cache: int) -> None:
-        """Take from the model what the policy says for these sequences, or give it back; cache: bytes that those under way hold."""
+        """Take from the model what the policy says for these sequences, or give it back.
+
+        cache: bytes that those under way hold.
+        """
         seen = self._seen(loads, self.available(cache))
         now = self._mask(self._model.units)
         wanted = self._wanted(loads, seen)

@@ -18,8 +18,10 @@ _FEW = 256
 class Sampling:
     """How tokens are chosen.
 
-    temperature: 0 takes the likeliest. top_p: share of probability among which is chosen. seed: None for another choice every time.
-    frequency, presence: taken off the logits of tokens in the answer so far, times their count, and once. bias: added to logits by token.
+    temperature: 0 takes the likeliest. top_p: share of probability among which is chosen. seed: None for
+    another choice every time.
+    frequency, presence: taken off the logits of tokens in the answer so far, times their count, and once.
+    bias: added to logits by token.
     logprobs: how many of the likeliest tokens are told with each token; None tells nothing.
     """
 
@@ -34,7 +36,10 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """A token, the natural logarithm of its probability in the model's own distribution (None: not asked), and the likeliest tokens with theirs."""
+    """A token, the natural logarithm of its probability in the model's own distribution (None.
+
+    Not asked), and the likeliest tokens with theirs.
+    """
 
     token: int
     logprob: float | None = None

@@ -41,7 +41,10 @@ class Running:
         return self.cache is not None and self.done == len(self.tokens) - 1
 
     def prefill(self, model: Stepped, chunk: int) -> int:
-        """Read at most `chunk` tokens into the cache, and choose the next token if those were the last; return how many."""
+        """Read at most `chunk` tokens into the cache, and choose the next token if those were the last.
+
+        Return how many.
+        """
         if self.cache is None:
             self.cache = model.open(self.job.total)
         part = self.tokens[self.done : self.done + chunk]

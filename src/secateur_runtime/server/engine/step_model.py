@@ -35,7 +35,10 @@ class Stepped(Protocol):
         """Bytes that its weights take without them."""
 
     def set_units(self, units: Sequence[str]) -> object:
-        """Do without these units and no others; what went is given back to the system, what comes back is read again."""
+        """Do without these units and no others.
+
+        What went is given back to the system, what comes back is read again.
+        """
 
     def open(self, limit: int) -> Cache:
         """Return an empty cache for at most `limit` tokens; it stays right whatever goes or comes back."""

@@ -48,7 +48,10 @@ _EVENTS: dict[int | str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Service:
-    """What an application serves: an engine, what reads requests for it, its name, and how long an answer may take in seconds."""
+    """What an application serves.
+
+    An engine, what reads requests for it, its name, and how long an answer may take in seconds.
+    """
 
     engine: Engine
     reader: Reader

@@ -24,8 +24,9 @@ def decoder(tokenizer: Any) -> Decode:
 class Reader:
     """Reads requests for one model.
 
-    tokenizer: of transformers. ends: tokens that end an answer. context: most tokens of prompt and answer. vocabulary: how many tokens the
-    model knows. usual: tokens of an answer to a request that says nothing of its length.
+    tokenizer: of transformers. ends: tokens that end an answer. context: most tokens of prompt and answer.
+    vocabulary: how many tokens the model knows. usual: tokens of an answer to a request that says nothing of
+    its length.
     """
 
     def __init__(
@@ -125,7 +126,10 @@ class Reader:
         )
 
     def _length(self, prompt: int, most: int | None) -> int:
-        """Return how many tokens an answer may have; raises RefusedError where they do not fit in the context."""
+        """Return how many tokens an answer may have.
+
+        Raises RefusedError where they do not fit in the context.
+        """
         if not prompt:
             raise RefusedError(400, "the prompt is empty")
         room = self._context - prompt

@@ -43,7 +43,8 @@ class TextFormat(Body):
 class Common(Body):
     """Fields of both kinds of request.
 
-    `user`, `metadata` and `store: false` are taken and have no effect, as they are about the caller and not the answer.
+    `user`, `metadata` and `store: false` are taken and have no effect, as they are about the caller and not
+    the answer.
     """
 
     model: str = Field(max_length=300, description="As `/v1/models` names it.")

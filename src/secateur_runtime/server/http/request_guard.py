@@ -1,4 +1,7 @@
-"""What every request passes first: whom it is for, who sends it, how large it is and how long it takes to arrive."""
+"""What every request passes first.
+
+Whom it is for, who sends it, how large it is and how long it takes to arrive.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +26,10 @@ _LOCAL = frozenset({"localhost", "127.0.0.1", "[::1]"})
 class Gate:
     """What is let in.
 
-    key: that every request must carry, empty for none. local: only requests that were meant for this machine, whatever a name may point to.
-    body: most bytes of a request; arrival: seconds in which it must be here; stall: seconds for which a client may not read.
+    key: that every request must carry, empty for none. local: only requests that were meant for this machine,
+    whatever a name may point to.
+    body: most bytes of a request; arrival: seconds in which it must be here; stall: seconds for which a
+    client may not read.
     """
 
     key: str = ""

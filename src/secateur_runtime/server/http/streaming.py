@@ -19,7 +19,10 @@ Pieces = AsyncIterator[Piece]
 
 
 async def collected(engine: Engine, job: Job, pieces: Pieces, request: Request, most: int = 0) -> list[Piece]:
-    """Return the pieces of a job to its end, or the first `most`; raises RefusedError where the engine gave up or the client went away."""
+    """Return the pieces of a job to its end, or the first `most`.
+
+    Raises RefusedError where the engine gave up or the client went away.
+    """
     gone = asyncio.ensure_future(_gone(request.receive))
     found: list[Piece] = []
     try:

@@ -1,4 +1,7 @@
-"""The built-in page: memory, level and tokens as they change, and a chat box. It loads nothing from elsewhere."""
+"""The built-in page: memory, level and tokens as they change, and a chat box.
+
+It loads nothing from elsewhere.
+"""
 
 from __future__ import annotations
 

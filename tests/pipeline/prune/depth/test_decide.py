@@ -1,4 +1,7 @@
-"""Depth: what goes is what brute force on transformers' own model misses least; gaps are answered for; blocks are merged by their weights."""
+"""Depth: what goes is what brute force on transformers' own model misses least; gaps are answered for.
+
+Blocks are merged by their weights.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Units that leave and biases that answer for them: in every family that can hold them, refused in the others."""
+"""Units that leave and biases that answer for them.
+
+In every family that can hold them, refused in the others.
+"""
 
 from __future__ import annotations
 
@@ -76,7 +79,10 @@ def _kept_columns(half: str, width: int) -> Tensor:
 def _mend(
     whole: nn.Module, pruned: nn.Module, index: int, half: str, tokens: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Put the pruned linear in the place of the whole one; return the outputs that were, those without repair, and those that are."""
+    """Put the pruned linear in the place of the whole one.
+
+    Return the outputs that were, those without repair, and those that are.
+    """
     module, narrow = _last(whole, index, half), _last(pruned, index, half)
     inputs, weight = _input_of(whole, module, tokens), module.weight.detach().double()
     bias = module.bias.detach().double() if "bias" in dict(module.named_parameters()) else 0.0

@@ -1,4 +1,7 @@
-"""Every kind of unit, cut out of every family: the written model computes what the whole one does with the units silent."""
+"""Every kind of unit, cut out of every family.
+
+The written model computes what the whole one does with the units silent.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,8 @@ WIDE = {"hidden_size": 96, "num_attention_heads": 6, "num_key_value_heads": 2}
 EXACT = Settings(dtype="float32")
 CHANNELS = tuple(channel for channel in range(96) if channel % 3 or not channel)
 EVEN = tuple(channel for channel in range(96) if channel % 8)
-# Their own config classes want a hidden size that the number of heads divides; that of Phi-3 with long rope, heads as wide as it together.
+# Their own config classes want a hidden size that the number of heads divides; that of Phi-3 with long rope,
+# heads as wide as it together.
 PARTICULAR = ("llama", "gemma2", "gemma3_text")
 LONG = {
     "rope_type": "longrope",

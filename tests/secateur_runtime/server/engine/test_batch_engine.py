@@ -127,7 +127,10 @@ def test_where_no_level_does_the_youngest_are_put_back_and_finish_later(make: Ca
 
 @pytest.mark.parametrize("policy", ["greedy", "cost-aware"])
 def test_nobody_is_answered_beyond_the_bound_on_loss(make: Callable[..., Served], policy: str) -> None:
-    """The last level loses 1.0, which is too much: whoever does not fit at the one before it waits, and is answered whole later."""
+    """The last level loses 1.0, which is too much.
+
+    Whoever does not fit at the one before it waits, and is answered whole later.
+    """
     served = make(seconds=0.005, most_loss=0.5, policy=policy)
     answered: list[int] = []
     decode = served.model.decode

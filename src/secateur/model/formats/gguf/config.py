@@ -38,7 +38,8 @@ class Arch:
     typed: the config lists a type per block though all are of full attention.
     period: every `period`-th block is the odd one out (full attention after sliding ones, or no rope).
     softcaps: defaults of the soft caps the family has.
-    scalar_from_hidden: number of blocks of the one size whose attention scale is taken from hidden_size, not head_dim.
+    scalar_from_hidden: number of blocks of the one size whose attention scale is taken from hidden_size, not
+    head_dim.
     extra: constants of the config.
     """
 
@@ -77,7 +78,10 @@ ARCHS: Mapping[str, Arch] = {
 
 
 def arch_of(header: GgufHeader) -> Arch:
-    """Return how this file was converted; raises UnsupportedModelError for an architecture that is not known."""
+    """Return how this file was converted.
+
+    Raises UnsupportedModelError for an architecture that is not known.
+    """
     name = header.word("general.architecture")
     if name not in ARCHS:
         raise UnsupportedModelError(
@@ -95,7 +99,10 @@ def arch_of(header: GgufHeader) -> Arch:
 
 
 def gguf_config(header: GgufHeader, read_factors: ReadFactors) -> dict[str, Any]:
-    """Return the config dict of a GGUF file; `read_factors` reads a small tensor as numbers. Raises SourceError, UnsupportedModelError."""
+    """Return the config dict of a GGUF file; `read_factors` reads a small tensor as numbers.
+
+    Raises SourceError, UnsupportedModelError.
+    """
     arch = arch_of(header)
     name = header.word("general.architecture")
     config: dict[str, Any] = {

@@ -19,8 +19,8 @@ from secateur.model.formats.raw_reads import digest_files, read_into, row_spans
 from secateur_runtime.errors import SourceError, UnsupportedModelError
 
 _PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-# Dequantising makes several copies of what it is given. Copies of 64 KiB are reused by malloc; larger ones are mapped
-# and faulted in anew each time, which took 2 to 8 times as long on SmolLM2-135M.
+# Dequantising makes several copies of what it is given. Copies of 64 KiB are reused by malloc; larger ones
+# are mapped and faulted in anew each time, which took 2 to 8 times as long on SmolLM2-135M.
 _SLAB_ELEMENTS = 1 << 14
 
 
@@ -40,7 +40,10 @@ class GgufSource:
         }
 
     def read(self, name: str) -> Tensor:
-        """Return one tensor laid out as transformers holds it, owned by the caller; raises SourceError if the file changed."""
+        """Return one tensor laid out as transformers holds it, owned by the caller.
+
+        Raises SourceError if the file changed.
+        """
         tensor = self._as_norm(name, _read(self.path, self._stored[name]))
         heads = self._permuted_heads(name)
         return undo_permutation(tensor, heads) if heads else tensor

@@ -1,7 +1,10 @@
-"""A strict reader of GGUF headers: every count, length and offset is checked against the file size before it is used.
+"""A strict reader of GGUF headers.
 
-`gguf.GGUFReader` is not used for untrusted files: it trusts counts and offsets, so damaged files end in `IndexError`,
-`UnicodeDecodeError`, endless loops or gigabytes of allocation, and it keeps an array per vocabulary entry in memory.
+Every count, length and offset is checked against the file size before it is used.
+
+`gguf.GGUFReader` is not used for untrusted files: it trusts counts and offsets, so damaged files end in
+`IndexError`, `UnicodeDecodeError`, endless loops or gigabytes of allocation, and it keeps an array per
+vocabulary entry in memory.
 """
 
 from __future__ import annotations
@@ -54,7 +57,10 @@ class GgufTensor:
 
 @dataclass(frozen=True, slots=True)
 class GgufHeader:
-    """The metadata and tensor table of one GGUF file; values are decoded when asked for, so a vocabulary costs nothing until then."""
+    """The metadata and tensor table of one GGUF file.
+
+    Values are decoded when asked for, so a vocabulary costs nothing until then.
+    """
 
     path: Path
     tensors: dict[str, GgufTensor]
@@ -64,7 +70,10 @@ class GgufHeader:
         return key in self.spans
 
     def get(self, key: str, default: Any = None) -> Any:
-        """Return the decoded value of `key` (arrays as lists), or `default`; raises SourceError if it cannot be decoded."""
+        """Return the decoded value of `key` (arrays as lists), or `default`.
+
+        Raises SourceError if it cannot be decoded.
+        """
         if key not in self.spans:
             return default
         kind, start, end = self.spans[key]
@@ -176,7 +185,8 @@ class _Cursor:
         if kind == _STRING:
             return self.text()
         value = self.scalar(_SCALARS[kind])
-        # 1e-5 was written as a float32; the nearest double of its bits is 9.99999974e-06, not what the model was trained with.
+        # 1e-5 was written as a float32; the nearest double of its bits is 9.99999974e-06, not what the model
+        # was trained with.
         return float(str(np.float32(value))) if kind == _FLOAT32 else value
 
     def array_head(self) -> tuple[int, int]:
@@ -234,7 +244,8 @@ def _preamble(cursor: _Cursor) -> tuple[int, int]:
         )
     n_tensors = cursor.scalar("<Q")
     n_values = cursor.scalar("<Q")
-    # The smallest value is a name length, a type and one byte; the smallest tensor row a name length, a rank, one size, a type and an offset.
+    # The smallest value is a name length, a type and one byte; the smallest tensor row a name length, a rank,
+    # one size, a type and an offset.
     if n_values * 13 > cursor.size or n_tensors * 32 > cursor.size:
         raise cursor.fail(f"{n_values} values and {n_tensors} tensors are announced,")
     return n_tensors, n_values

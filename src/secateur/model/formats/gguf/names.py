@@ -40,7 +40,10 @@ def block_names(family: Family) -> dict[str, str]:
 
 
 def huggingface_names(tensors: Mapping[str, GgufTensor], family_name: str) -> dict[str, GgufTensor]:
-    """Return the tensors under their Hugging Face names; raises UnsupportedModelError naming those that have none."""
+    """Return the tensors under their Hugging Face names.
+
+    Raises UnsupportedModelError naming those that have none.
+    """
     modules = block_names(FAMILIES[family_name])
     named: dict[str, GgufTensor] = {}
     unknown = []

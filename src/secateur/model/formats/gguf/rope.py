@@ -21,7 +21,10 @@ _SHORT = "rope_factors_short.weight"
 def rope_config(
     header: GgufHeader, name: str, config: Mapping[str, Any], read_factors: ReadFactors
 ) -> dict[str, Any]:
-    """Return `rope_parameters` and what goes with them; raises UnsupportedModelError for a scaling that is not known."""
+    """Return `rope_parameters` and what goes with them.
+
+    Raises UnsupportedModelError for a scaling that is not known.
+    """
     rope: dict[str, Any] = {
         "rope_type": "default",
         "rope_theta": header.number(f"{name}.rope.freq_base", 10000.0),

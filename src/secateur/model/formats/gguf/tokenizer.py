@@ -1,7 +1,7 @@
 """Rebuild the tokenizer that a GGUF file describes.
 
-transformers' own conversion is not used: it knows few of the pre-tokenizers (SmolLM's digits are not split, so token ids
-differ), and it reads the whole vocabulary through `GGUFReader`.
+transformers' own conversion is not used: it knows few of the pre-tokenizers (SmolLM's digits are not split,
+so token ids differ), and it reads the whole vocabulary through `GGUFReader`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ _GPT4O = (
     rf"{_LEAD}{_UPPER}*{_LOWER}+{_CONTRACTIONS}?|{_LEAD}{_UPPER}+{_LOWER}*{_CONTRACTIONS}?"
     rf"|\p{{N}}{{1,3}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{_TAIL}"
 )
-# How text is cut before merging, by `tokenizer.ggml.pre`; an empty pattern is GPT-2's own, a digit flag cuts digits singly first.
+# How text is cut before merging, by `tokenizer.ggml.pre`; an empty pattern is GPT-2's own, a digit flag cuts
+# digits singly first.
 SPLITS: Mapping[str, tuple[str, bool]] = {
     "gpt-2": ("", False),
     "smollm": ("", True),
@@ -57,7 +58,10 @@ _NAMED = {
 
 
 def gguf_tokenizer(header: GgufHeader) -> Any:
-    """Return a transformers tokenizer; raises SourceError where the file describes none, or one of an unknown kind."""
+    """Return a transformers tokenizer.
+
+    Raises SourceError where the file describes none, or one of an unknown kind.
+    """
     from transformers import PreTrainedTokenizerFast
 
     tokens = header.words("tokenizer.ggml.tokens")

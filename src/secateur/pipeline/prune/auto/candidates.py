@@ -48,7 +48,10 @@ class Budget:
         return self.target.met(self.left(keep, drop), self.whole)
 
     def price(self, name: str) -> int:
-        """Return the bytes that go with a block or a half: weights and, where the target counts them, its share of the cache."""
+        """Return the bytes that go with a block or a half.
+
+        Weights and, where the target counts them, its share of the cache.
+        """
         left = self.left({}, (name,))
         whole = self.whole
         return (
@@ -59,7 +62,8 @@ class Budget:
 class Narrowing:
     """Meets a budget by narrowing what a drop leaves.
 
-    ranked: the groups that may be narrowed, ranked on the whole model; sensitivity: as `SpreadContext` has it, empty for one width for all blocks.
+    ranked: the groups that may be narrowed, ranked on the whole model; sensitivity: as `SpreadContext` has
+    it, empty for one width for all blocks.
     """
 
     def __init__(
@@ -78,7 +82,10 @@ class Narrowing:
         )
 
     def __call__(self, drop: Sequence[str]) -> dict[str, tuple[int, ...]]:
-        """Return what to keep beside `drop`; raises TargetError if that cannot be enough, UsageError if nothing can be narrowed."""
+        """Return what to keep beside `drop`.
+
+        Raises TargetError if that cannot be enough, UsageError if nothing can be narrowed.
+        """
         ranked = self._left(drop)
         if not ranked:
             raise UsageError("nothing is left to narrow")

@@ -55,10 +55,12 @@ class Auto:
     """A size to reach by width, depth, or both.
 
     target: budgets, as `Target.parse` reads them, all of which must hold.
-    units: kinds of groups that width may narrow, of `UNITS`; beside others, FFNs alone are tried too. Short calibration texts undervalue heads.
+    units: kinds of groups that width may narrow, of `UNITS`; beside others, FFNs alone are tried too. Short
+    calibration texts undervalue heads.
     repair: None: what stays answers for what goes, where the family can have that; `none`: it does not.
     align: FFNs stay multiples of it. uniform: insist on what transformers' own classes load.
-    protect: what stays whole, by rules over groups, blocks, halves and tensors; layers: blocks that may change, as `layers_named` reads them.
+    protect: what stays whole, by rules over groups, blocks, halves and tensors; layers: blocks that may
+    change, as `layers_named` reads them.
     dtype: in which type the model will be stored, for budgets in bytes.
     """
 
@@ -88,7 +90,10 @@ class Auto:
             )
 
     def repair_of(self, graph: Graph, candidate: Candidate) -> dict[str, str]:
-        """Return, as a plan records it, how what stays answers for what goes; norms behind a half keep it from answering for a gap."""
+        """Return, as a plan records it, how what stays answers for what goes.
+
+        Norms behind a half keep it from answering for a gap.
+        """
         seam = candidate.drop and len(FAMILIES[graph.family].ffn_norms) == 1
         return {
             "repair": (
@@ -181,10 +186,12 @@ def _best(plans: Mapping[str, Plan], rehearse: Callable[[Plan], float], progress
 
 
 def _free(graph: Graph, auto: Auto) -> tuple[list[Group], list[str]]:
-    """Return the groups that may be narrowed and the halves that may go; raises UsageError for rules that match nothing.
+    """Return the groups that may be narrowed and the halves that may go.
 
-    A half goes only with all of its groups. The first block, which makes the states all others change, and the last,
-    which the head reads, are only narrowed.
+    Raises UsageError for rules that match nothing.
+
+    A half goes only with all of its groups. The first block, which makes the states all others change, and
+    the last, which the head reads, are only narrowed.
     """
     layers = layers_named(graph, auto.layers) if auto.layers else range(len(graph.blocks))
     spared: set[str] = set()
@@ -250,7 +257,10 @@ def _narrowings(
 def _orders(
     model: Opened, auto: Auto, budget: Budget, halves: list[str], tokens: Tensor
 ) -> dict[str, tuple[str, ...]]:
-    """Return what goes by depth, least missed first, until the budget is met or nothing is left: blocks and, unless all must stay alike, halves."""
+    """Return what goes by depth, least missed first, until the budget is met or nothing is left.
+
+    Blocks and, unless all must stay alike, halves.
+    """
     whole = [
         index
         for name in halves

@@ -22,7 +22,9 @@ POSITIONS = 1024
 
 
 class Rehearsal:
-    """The dense model's predictions on windows held out, and how far a plan moves them; one pass over the blocks a plan.
+    """The dense model's predictions on windows held out, and how far a plan moves them.
+
+    One pass over the blocks a plan.
 
     fit: `[windows, tokens]` that repairs learn from; held_out: those that judge.
     """

@@ -34,10 +34,12 @@ class Removal:
 
 
 class Outcomes:
-    """The mean cost of each of several removals; those that agree up to some block share the states before it.
+    """The mean cost of each of several removals.
 
-    tokens: `[windows, tokens]`. merged: the source that `stream` reads, for removals that merge. last: compare last states
-    instead of predictions.
+    Those that agree up to some block share the states before it.
+
+    tokens: `[windows, tokens]`. merged: the source that `stream` reads, for removals that merge. last:
+    compare last states instead of predictions.
     """
 
     def __init__(
@@ -135,10 +137,12 @@ def predicted(
 def passing(
     stream: LayerStream, tokens: Tensor, *, last: bool
 ) -> tuple[list[Tensor], Callable[[int, str], tuple[int, int]]]:
-    """Return states `[positions, hidden_size]` at every seam of the whole model: before block 0, between its halves, and so on.
+    """Return states `[positions, hidden_size]` at every seam of the whole model.
 
-    last: of the last position of each window; otherwise of some spread over the windows. The second result says at which
-    seams a block or a half of it starts and ends.
+    Before block 0, between its halves, and so on.
+
+    last: of the last position of each window; otherwise of some spread over the windows. The second result
+    says at which seams a block or a half of it starts and ends.
     """
     (states,) = stream.embed([tokens])
     step = max(1, BATCH_TOKENS // tokens.shape[1])

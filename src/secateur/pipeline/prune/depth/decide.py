@@ -41,8 +41,10 @@ class Depth:
     target: budgets, as `Target.parse` reads them, all of which must hold.
     sub_blocks: attention and FFN halves may go on their own.
     criterion: a name of `DEPTH_CRITERIA`; None for the default.
-    repair: `seam` makes what stands before a gap answer for it, `none` does not; None for `seam` where that is possible.
-    protect, layers: halves left alone and blocks that may go, as `protected_halves` and `layers_named` read them.
+    repair: `seam` makes what stands before a gap answer for it, `none` does not; None for `seam` where that
+    is possible.
+    protect, layers: halves left alone and blocks that may go, as `protected_halves` and `layers_named` read
+    them.
     dtype: in which type the model will be stored, for budgets in bytes.
     """
 
@@ -194,7 +196,10 @@ class _Budget:
         return footprint(self._graph, {}, drop, self._bytes_each)
 
     def _price(self, name: str) -> int:
-        """Return the bytes that go with it: weights and, where a budget counts them, its share of the cache."""
+        """Return the bytes that go with it.
+
+        Weights and, where a budget counts them, its share of the cache.
+        """
         left = self._size((name,))
         return (
             self._whole.weight_bytes

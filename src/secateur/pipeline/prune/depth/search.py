@@ -34,7 +34,10 @@ class Goes:
         return {name: min(price, most) for name, price in left.items()}
 
     def trimmed(self, drop: Sequence[str]) -> tuple[str, ...]:
-        """Return `drop` without what need not go after all; what came last is tried first, as it costs most."""
+        """Return `drop` without what need not go after all.
+
+        What came last is tried first, as it costs most.
+        """
         kept = list(drop)
         for name in reversed(drop):
             rest = [other for other in kept if other != name]
@@ -60,7 +63,10 @@ def in_order(goes: Goes, criterion: DepthCriterion, states: Sequence[Tensor], se
 
 
 def best_span(goes: Goes, criterion: DepthCriterion, states: Sequence[Tensor], seams: Seams) -> Removal:
-    """Return the run of consecutive blocks that costs least among the shortest that are enough; raises UsageError if none is."""
+    """Return the run of consecutive blocks that costs least among the shortest that are enough.
+
+    Raises UsageError if none is.
+    """
     spans: list[tuple[str, ...]] = []
     for length in range(1, len(goes.prices) + 1):
         runs = (
@@ -86,8 +92,8 @@ def best_span(goes: Goes, criterion: DepthCriterion, states: Sequence[Tensor], s
 def one_by_one(goes: Goes, outcomes: Outcomes, progress: Progress, *, merging: bool = False) -> Removal:
     """Drop, until enough has gone, what costs least per byte, measured after every removal.
 
-    merging: the block before takes in the differences of the one that goes. The greedy search is BlockPruner's
-    (arXiv:2406.10594).
+    merging: the block before takes in the differences of the one that goes. The greedy search is
+    BlockPruner's (arXiv:2406.10594).
     """
     gone: list[str] = []
     known: dict[str, float] = {}

@@ -48,7 +48,10 @@ class Method:
         return REPAIRS[self.repair].function
 
     def replaced(self, criterion: str | None, repair: str | None, scope: str | None) -> Method:
-        """Return the method with the parts that are not None replaced; raises UsageError for an unknown name."""
+        """Return the method with the parts that are not None replaced.
+
+        Raises UsageError for an unknown name.
+        """
         changed: dict[str, Any] = {}
         if criterion:
             changed = {"criterion": criterion, "scope": default_scope(criterion)}

@@ -46,16 +46,20 @@ class Width:
 
     units: kinds of groups, of `KINDS`.
     ratio: share of the parameters of those groups that goes.
-    target: budgets, as `Target.parse` reads them, all of which must hold; the widest model that meets them is taken.
+    target: budgets, as `Target.parse` reads them, all of which must hold; the widest model that meets them is
+    taken.
     criterion: how units are ranked, as `scorer_for` takes it; None for the default of each kind.
     allocation: a name of `SPREADS`; `uniform` gives the same width everywhere, a stock checkpoint.
-    repair: a name of `UNIT_REPAIRS`: how the surviving inputs of each half's last linear answer for those that left.
+    repair: a name of `UNIT_REPAIRS`: how the surviving inputs of each half's last linear answer for those
+    that left.
     align: widths of FFNs and of the residual stream are multiples of it.
     uniform: insist on what transformers' own classes load, so on one width for all blocks.
-    protect, layers: groups left whole and blocks narrowed, as `protected_groups` and `layers_named` read them.
+    protect, layers: groups left whole and blocks narrowed, as `protected_groups` and `layers_named` read
+    them.
     keep_heads: heads that stay in every block, at least.
     dtype: in which type the model will be stored, for budgets in bytes.
-    rotate: how the model is rotated beforehand, one of `secateur.pipeline.prune.rotation.WAYS`; empty leaves it as it is.
+    rotate: how the model is rotated beforehand, one of `secateur.pipeline.prune.rotation.WAYS`; empty leaves
+    it as it is.
     """
 
     units: tuple[str, ...] = ("ffn",)
@@ -147,8 +151,8 @@ def decide_width(
 ) -> Plan:
     """Return the plan that keeps, in every block, the units that matter most, as many as the budget allows.
 
-    Raises UsageError for options that cannot work, TargetError naming the nearest target if the one asked for is out of
-    reach, TextError if the calibration text is too short.
+    Raises UsageError for options that cannot work, TargetError naming the nearest target if the one asked for
+    is out of reach, TextError if the calibration text is too short.
     """
     width.check()
     given = model
@@ -188,7 +192,10 @@ def decide_width(
 
 
 def scorers(width: Width) -> dict[Kind, Scorer]:
-    """Return the criterion for each kind of units; hidden channels beside others get their own where theirs cannot score them."""
+    """Return the criterion for each kind of units.
+
+    Hidden channels beside others get their own where theirs cannot score them.
+    """
     found: dict[Kind, Scorer] = {
         kind: scorer_for(width.criterion, kind) for kind in width.kinds if kind != "hidden"
     }
@@ -266,7 +273,8 @@ def _bounded(ranked: Ranked, graph: Graph, width: Width) -> Curve:
         return replace(curve, align=width.align, least=least)
     target = width.budgets
     if group.kind == "kv" and target:
-        # A budget of memory is met sooner by a head that takes its cache with it: what that holds counts as parameters.
+        # A budget of memory is met sooner by a head that takes its cache with it: what that holds counts as
+        # parameters.
         values = 2 * graph.blocks[int(group.name.partition(".")[0])].shape.head_dim
         curve = replace(
             curve,

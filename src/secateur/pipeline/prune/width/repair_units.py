@@ -16,9 +16,12 @@ from secateur_runtime.registry import Entry
 
 
 def unit_repair_of(plan: Plan) -> Entry[UnitRepair]:
-    """Return how what a plan leaves of each half answers for what goes; raises UsageError for an unknown name.
+    """Return how what a plan leaves of each half answers for what goes.
 
-    A plan that also prunes weights names the solver for these: units beside it are refitted, unless it says `none`.
+    Raises UsageError for an unknown name.
+
+    A plan that also prunes weights names the solver for these: units beside it are refitted, unless it says
+    `none`.
     """
     if not plan.keep:
         return UNIT_REPAIRS["none"]
@@ -27,12 +30,18 @@ def unit_repair_of(plan: Plan) -> Entry[UnitRepair]:
 
 
 def closes_gaps(plan: Plan) -> bool:
-    """Whether what stands before a gap answers for what is gone; a plan that narrows too says it after the repair of units."""
+    """Whether what stands before a gap answers for what is gone.
+
+    A plan that narrows too says it after the repair of units.
+    """
     return SEAM in plan.made_by.get("repair", "").split("+")
 
 
 def repaired(model: Opened, plan: Plan) -> Opened:
-    """Return the model with the biases that the repair of a plan fills, zero until then; raises as `prepared` does."""
+    """Return the model with the biases that the repair of a plan fills, zero until then.
+
+    Raises as `prepared` does.
+    """
     halves = {
         group.half
         for block in model.graph.blocks
@@ -62,7 +71,10 @@ def prepared(model: Opened, repair: str, halves: Collection[str]) -> Opened:
 
 
 def filled(model: Opened, repair: str, halves: Collection[str]) -> str:
-    """Return, for a plan, the halves whose outputs get a bias: `attn`, `ffn`, `attn,ffn` or `none`; empty for a repair that fills none."""
+    """Return, for a plan, the halves whose outputs get a bias: `attn`, `ffn`, `attn,ffn` or `none`.
+
+    Empty for a repair that fills none.
+    """
     if bias_for(repair) == "none":
         return ""
     family = family_of(model.source.config)

@@ -58,7 +58,9 @@ class TwoStage:
         self.curves = self._curves | {ATTENTION: Curve((0.0,) * (len(self.candidates) + 2), self._attention)}
 
     def cuts(self, ratio: float) -> dict[str, int]:
-        """Return how many neurons each FFN loses, and how many attention halves go; these give what FFNs cannot.
+        """Return how many neurons each FFN loses, and how many attention halves go.
+
+        These give what FFNs cannot.
 
         Raises UsageError if both together cannot lose so much.
         """

@@ -24,7 +24,9 @@ _SHARE = 0.25
 
 
 class Probe:
-    """The dense model's predictions on a few windows, and how far they move when units leave; one pass over the blocks a call.
+    """The dense model's predictions on a few windows, and how far they move when units leave.
+
+    One pass over the blocks a call.
 
     tokens: `[windows, tokens]`, of which the first `TOKENS` are read.
     """
@@ -45,7 +47,10 @@ class Probe:
         return Measured(self._divergence(states), influence)
 
     def sensitivity(self, progress: Progress) -> dict[str, float]:
-        """Return, for each group, the divergence for one unit of output error: a quarter of its units leave, nothing answers for them."""
+        """Return, for each group, the divergence for one unit of output error.
+
+        A quarter of its units leave, nothing answers for them.
+        """
         names = sorted(self._ranked, key=lambda name: int(name.partition(".")[0]))
         together = max(1, MEMORY // self._embedded.nbytes)
         progress.start("measure sensitivity", -(-len(names) // together) * len(self._stream))

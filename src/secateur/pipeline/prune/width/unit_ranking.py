@@ -22,7 +22,9 @@ from secateur.transform.obs_elimination import eliminate
 from secateur_runtime.errors import UsageError, nearest
 
 ELIMINATION = "obs"
-"""Not a score of each unit but an order, found by taking units out one after another; the default for what lies in one half."""
+"""Not a score of each unit but an order, found by taking units out one after another; the default for what
+lies in one half.
+"""
 HIDDEN_DEFAULT = "minitron"
 
 Steps = tuple[tuple[int, ...], ...]
@@ -30,7 +32,10 @@ Steps = tuple[tuple[int, ...], ...]
 
 @dataclass(frozen=True, slots=True)
 class Scorer:
-    """A criterion for groups of one kind; `function` is None for the elimination, which orders without scores."""
+    """A criterion for groups of one kind.
+
+    `function` is None for the elimination, which orders without scores.
+    """
 
     name: str
     function: UnitCriterion | None
@@ -58,7 +63,9 @@ class Ranked:
 
 
 def scorer_for(name: str | None, kind: Kind) -> Scorer:
-    """Return the criterion `name` (None: the default) for units of `kind`; raises UsageError if it cannot score them.
+    """Return the criterion `name` (None: the default) for units of `kind`.
+
+    Raises UsageError if it cannot score them.
 
     A criterion for weights scores a unit by the sum over its inputs of the half's last linear.
     """
@@ -99,7 +106,8 @@ def price(graph: Graph, group: Group) -> int:
 class Ranking:
     """Ranks groups as the blocks that hold them pass by.
 
-    groups: those to rank; scorers: by kind; errors: whether every curve must hold output errors, or summed scores will do.
+    groups: those to rank; scorers: by kind; errors: whether every curve must hold output errors, or summed
+    scores will do.
     """
 
     def __init__(
@@ -206,7 +214,10 @@ class Ranking:
         return replace(ranked, curve=replace(ranked.curve, errors=errors))
 
     def _by_elimination(self, group: Group, live: LiveBlock, stats: LinearStats) -> Ranked:
-        """Rank by what is lost when the others answer for a unit; the scores are what each unit adds to that."""
+        """Rank by what is lost when the others answer for a unit.
+
+        The scores are what each unit adds to that.
+        """
         output = group.slices[-1]
         with arithmetic("float32"):
             found = eliminate(live.weight(output.tensor), stats, output.block)

@@ -22,7 +22,10 @@ def carve(
     repair: Entry[UnitRepair],
     seed: int,
 ) -> None:
-    """Zero the inputs of those of `tensors` that end a half which belong to units not in `keep`; `repair` sees `hidden` arrive there."""
+    """Zero the inputs of those of `tensors` that end a half which belong to units not in `keep`.
+
+    `repair` sees `hidden` arrive there.
+    """
     outputs = {group.slices[-1].tensor for group in live.block.groups}.intersection(tensors)
     alive = survivors({name: tuple(live.weight(name).shape) for name in outputs}, live.block.groups, keep)
     for name, (_, kept) in alive.items():
