@@ -28,8 +28,8 @@ from secateur.core.progress import Silent
 from secateur.device.decode_model import clock_of
 from secateur.device.profile import load_profile
 from secateur.model.handle import open_model
-from secateur.pipeline.advise.decode_timing import KINDS, TOKENS, Clocking, Timed, rates, synthetics
-from secateur.pipeline.advise.size_estimate import Cut, Sizes
+from secateur.pipeline.advise.decode_timing import KINDS, TOKENS, Clocking, TimedModel, rates, synthetics
+from secateur.pipeline.advise.size_estimate import Reduction, Sizes
 from secateur.runtime import Generated, Memory
 from secateur.runtime.isolated import Isolated
 from secateur.runtime.timed_turns import Speed, Spread, take_turns
@@ -121,14 +121,16 @@ def files(folder: Path, cuts: int) -> dict[tuple[str, str], Path]:
     return made
 
 
-def predicted(timed: dict[str, Timed], made: dict[tuple[str, str], Path]) -> dict[tuple[str, str], float]:
+def predicted(
+    timed: dict[str, TimedModel], made: dict[tuple[str, str], Path]
+) -> dict[tuple[str, str], float]:
     """Return seconds for each token that the rates of synthetic models give."""
     profile = load_profile("pi5").model_copy(update={"rates": rates(timed, 1)})
     clock = clock_of(profile)
     found = {}
     for (cut, kind), path in made.items():
         model = open_model(str(path))
-        work = Sizes(model, profile, PROMPT + TOKENS // 2).taken(Cut("dense", 0.0, {}, ()), kind).work
+        work = Sizes(model, profile, PROMPT + TOKENS // 2).taken(Reduction("dense", 0.0, {}, ()), kind).work
         found[cut, kind] = clock.seconds(work)
     return found
 

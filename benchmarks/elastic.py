@@ -43,11 +43,11 @@ from secateur.calibrate.calibration import Calibration, calibration_tokens
 from secateur.core.process_memory import hold_little
 from secateur.core.progress import Silent
 from secateur.model.full_model import load_whole
-from secateur.model.handle import Opened, open_model
+from secateur.model.handle import ModelHandle, open_model
 from secateur.runtime.elastic.model import Elastic
 from secateur.runtime.process import forget_peak, process_memory
 from secateur.runtime.torch import TorchBackend
-from secateur_runtime.decoder.kv_cache import Cache
+from secateur_runtime.decoder.kv_cache import ElasticCache
 from secateur_runtime.ladder import Ladder, half_of
 from secateur_runtime.ladder_file import read_ladder
 
@@ -120,7 +120,7 @@ def level_at(ladder: Ladder, share: float) -> int:
     )
 
 
-def filled(elastic: Elastic, batch: int, tokens: int) -> list[Cache]:
+def filled(elastic: Elastic, batch: int, tokens: int) -> list[ElasticCache]:
     """Open requests of so many tokens."""
     caches = [elastic.open(tokens + 64) for _ in range(batch)]
     for cache in caches:
@@ -128,7 +128,7 @@ def filled(elastic: Elastic, batch: int, tokens: int) -> list[Cache]:
     return caches
 
 
-def levels(model: Opened, ladder: Ladder, folder: Path) -> None:
+def levels(model: ModelHandle, ladder: Ladder, folder: Path) -> None:
     """Down and up again between the whole model and 80 % and 60 % of its weights, with eight requests of 512 tokens open."""
     path = folder / "weights.safetensors"
     memory = MemoryModel(model.graph)
@@ -219,7 +219,7 @@ def len_of(path: Path) -> int:
     return path.stat().st_size
 
 
-def memory(model: Opened, ladder: Ladder, folder: Path) -> None:
+def memory(model: ModelHandle, ladder: Ladder, folder: Path) -> None:
     """The memory model against what the kernel counts.
 
     now (weights and caches) and at most (a prompt is read meanwhile).
@@ -263,7 +263,7 @@ def memory(model: Opened, ladder: Ladder, folder: Path) -> None:
     print(common.table(["weights", "requests", "counted MB", "model", "at most MB", "model"], rows))
 
 
-def speed(model: Opened, ladder: Ladder, folder: Path) -> None:
+def speed(model: ModelHandle, ladder: Ladder, folder: Path) -> None:
     """Decoding at one request and eight, weights held in bfloat16 and float32, beside transformers in float32."""
     rows = []
     backend = TorchBackend(load_whole(model))
@@ -304,7 +304,7 @@ def speed(model: Opened, ladder: Ladder, folder: Path) -> None:
     print(common.table(["", "requests", "decode tokens/s", "prompt tokens/s"], rows))
 
 
-def ranked(model: Opened, output: Path, folder: Path) -> None:
+def ranked(model: ModelHandle, output: Path, folder: Path) -> None:
     """Rank every half, timed; then measure every half from the start as a naive search would at its first step."""
     calibration = Calibration(text=str(common.CALIBRATION), samples=16, window=512)
     how = Rank(calibration=calibration, widths=1, groups=False, floor=0.0, context=4096)

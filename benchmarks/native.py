@@ -32,10 +32,10 @@ from secateur.core.progress import Silent
 from secateur.device.synthetic_gguf import Synthetic
 from secateur.model.handle import open_model
 from secateur.model.written.write_settings import Settings
-from secateur.pipeline.evaluate.native_model import Natively
+from secateur.pipeline.evaluate.native_model import NativeOptions
 from secateur.pipeline.evaluate.native_quality import measure_natively
 from secateur.pipeline.export.gguf import export
-from secateur.pipeline.quantize.quantize import Integers, quantize
+from secateur.pipeline.quantize.quantize import Quantization, quantize
 from secateur.runtime.isolated import Isolated
 from secateur.runtime.memory_stream import SIZE, Stream
 from secateur.runtime.native import About, Native
@@ -46,7 +46,7 @@ from secateur_runtime.kernels.bitmask import Packed, pack
 from secateur_runtime.kernels.kernel_weight import Weight
 from secateur_runtime.kernels.library import kernels
 from secateur_runtime.kernels.quantized import Codes, Grid
-from secateur_runtime.kernels.thread_pool import Pool
+from secateur_runtime.kernels.thread_pool import ThreadPool
 
 SMALL = "smollm2-135m"
 SHAPE = Synthetic(kind="q8_0", layers=22, hidden=2048, inner=5632, heads=32, kv_heads=4, vocabulary=32000)
@@ -111,7 +111,7 @@ def divergences(folder: Path, windows: int) -> None:
         quantize(
             SMALL,
             eight,
-            Integers(bits=8, group=64),
+            Quantization(bits=8, group=64),
             calibration=Calibration(text=str(CALIBRATION)),
             settings=Settings(arithmetic="float32"),
         )
@@ -125,7 +125,7 @@ def divergences(folder: Path, windows: int) -> None:
     found = []
     for model, kind, reference in rows:
         quality = measure_natively(
-            open_model(model), Natively(kind=kind), tokens, Silent(), open_model(reference).stream()
+            open_model(model), NativeOptions(kind=kind), tokens, Silent(), open_model(reference).stream()
         )
         found.append(
             {
@@ -168,7 +168,7 @@ def measured(
     tokens: int,
     repeat: int,
 ) -> dict[str, Any]:
-    memory = Stream(Pool(library(), threads))
+    memory = Stream(ThreadPool(library(), threads))
     prompts = [[5 * index % 300 for index in range(prompt)]] * len(backends)
     *speeds, read = take_turns([*backends.values(), memory], [*prompts, [0]], tokens, repeat, Silent())
     bandwidth = [SIZE * one / (tokens - 1) for one in read.decode]
@@ -241,7 +241,7 @@ def synthetic(sparsity: float, threads: int) -> Native:
         scale=1.0,
         blocks=tuple(blocks),
     )
-    return Native(Decoder(library(), weights, Pool(library(), threads)))
+    return Native(Decoder(library(), weights, ThreadPool(library(), threads)))
 
 
 def random_codes(shape: tuple[int, ...], sparsity: float) -> Codes:

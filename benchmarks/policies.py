@@ -25,7 +25,7 @@ from common import SHARED, TEST_TEXT, table
 from secateur.adapt.ranking.pricing import losses_of, open_passing
 from secateur.adapt.replay.reward import observed
 from secateur.adapt.replay.simulate import Simulated, simulate
-from secateur.adapt.replay.speed_model import Speed
+from secateur.adapt.replay.speed_model import Roofline
 from secateur.adapt.replay.static_policy import always, static_plan
 from secateur.adapt.replay.traces import KINDS, SCENARIOS, Moment, synthetic
 from secateur.calibrate.text import read_text, windows
@@ -193,7 +193,7 @@ def levels(arguments: argparse.Namespace, ladder: Ladder, choices: Choices) -> N
                     "static": always(choices, fixed)
                 }
                 for name, policy in chosen.items():
-                    run = simulate(choices, name, policy, moments, Speed(10e9, 50e9, "fixed"), {})
+                    run = simulate(choices, name, policy, moments, Roofline(10e9, 50e9, "fixed"), {})
                     rows.append((kind, name, run.loss, run.killed, run.changes))
         print(
             table(
@@ -239,7 +239,7 @@ def moving(
     """Return how a trace goes with each policy in charge, and with the best single plan for it."""
     whole = np.zeros(len(choices.units), dtype=bool)
     fixed = always(choices, static_plan(choices, [observed(moment, choices, whole) for moment in moments]))
-    speed = Speed(10e9, 50e9, "fixed")
+    speed = Roofline(10e9, 50e9, "fixed")
     return [
         simulate(choices, name, policy, moments, speed, losses)
         for name, policy in (policies(choices, network) | {"static": fixed}).items()

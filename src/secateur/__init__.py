@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from secateur.pipeline.compare.protocol import Protocol
     from secateur.pipeline.evaluate.bias_audit import Audit, audit_bias
     from secateur.pipeline.evaluate.evaluate import evaluate
-    from secateur.pipeline.evaluate.tasks import Tasked, evaluate_tasks
+    from secateur.pipeline.evaluate.tasks import TaskResult, evaluate_tasks
     from secateur.pipeline.evaluate.verify import Verified, verify
     from secateur.pipeline.prune.apply import Pruned, apply
     from secateur.pipeline.prune.depth.decide import Depth
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from secateur.pipeline.prune.vocabulary import Vocab
     from secateur.pipeline.prune.weights.decide import Sparsity
     from secateur.pipeline.prune.width.decide import Width
-    from secateur.pipeline.quantize.quantize import Integers, Quantized, quantize
+    from secateur.pipeline.quantize.quantize import Quantization, Quantized, quantize
     from secateur.pipeline.recipe.runner import run
     from secateur.pipeline.recover.distill import Distill
     from secateur.pipeline.recover.iterative_pruning import Interleaved
@@ -42,7 +42,7 @@ __all__ = [
     "Calibration",
     "Depth",
     "Distill",
-    "Integers",
+    "Quantization",
     "Interleaved",
     "Local",
     "Plan",
@@ -55,7 +55,7 @@ __all__ = [
     "Running",
     "Settings",
     "Sparsity",
-    "Tasked",
+    "TaskResult",
     "Verified",
     "Vocab",
     "Width",
@@ -83,7 +83,7 @@ _HOME = {
     "Calibration": "secateur.calibrate.calibration",
     "Depth": "secateur.pipeline.prune.depth.decide",
     "Distill": "secateur.pipeline.recover.distill",
-    "Integers": "secateur.pipeline.quantize.quantize",
+    "Quantization": "secateur.pipeline.quantize.quantize",
     "Interleaved": "secateur.pipeline.recover.iterative_pruning",
     "Local": "secateur.pipeline.recover.local_reconstruction",
     "Plan": "secateur.core.plan",
@@ -96,7 +96,7 @@ _HOME = {
     "Running": "secateur.pipeline.compare.compare",
     "Settings": "secateur.model.written.write_settings",
     "Sparsity": "secateur.pipeline.prune.weights.decide",
-    "Tasked": "secateur.pipeline.evaluate.tasks",
+    "TaskResult": "secateur.pipeline.evaluate.tasks",
     "Verified": "secateur.pipeline.evaluate.verify",
     "Vocab": "secateur.pipeline.prune.vocabulary",
     "Width": "secateur.pipeline.prune.width.decide",

@@ -7,14 +7,14 @@ from itertools import product
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secateur.allocate.bits import Option, cheapest
+from secateur.allocate.bits import StorageOption, cheapest
 
 SIZES = (3, 4, 5, 8)
 COSTS = st.lists(st.floats(0.01, 10), min_size=4, max_size=4).map(lambda costs: sorted(costs, reverse=True))
 
 
-def options(costs: list[float], scale: int) -> list[Option]:
-    return [Option(scale * size, cost) for size, cost in zip(SIZES, costs, strict=True)]
+def options(costs: list[float], scale: int) -> list[StorageOption]:
+    return [StorageOption(scale * size, cost) for size, cost in zip(SIZES, costs, strict=True)]
 
 
 @given(st.lists(st.tuples(COSTS, st.integers(1, 3)), min_size=1, max_size=5), st.integers(0, 120))

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import nnls
 
-from secateur.device.decode_model import LAYER, Clock, Work, clock_of, fit, nonnegative, share_of_stream
+from secateur.device.decode_model import LAYER, Clock, TokenWork, clock_of, fit, nonnegative, share_of_stream
 from secateur.device.profile import OUTPUT, Figure, Profile, Published, Rates, load_profile, profile_names
 
 RATES = Rates(
@@ -70,7 +70,7 @@ def test_the_interval_holds_what_was_published(name: str) -> None:
     profile = load_profile(name)
     clock = clock_of(profile)
     for one in profile.published:
-        speed = clock.speed(Work({"q4_0": one.bytes}, one.layers, 0))
+        speed = clock.speed(TokenWork({"q4_0": one.bytes}, one.layers, 0))
         assert speed.low <= one.tokens_per_second <= speed.high, one.model
         assert speed.low < speed.likely < speed.high
 
@@ -78,10 +78,10 @@ def test_the_interval_holds_what_was_published(name: str) -> None:
 def test_every_byte_and_block_takes_its_time() -> None:
     profile = load_profile("pi5").model_copy(update={"rates": RATES})
     clock = clock_of(profile)
-    assert clock.seconds(Work({"f16": 8e6, "q8_0": 5e6, OUTPUT: 2e7}, 10, 1000, 4e6)) == pytest.approx(
+    assert clock.seconds(TokenWork({"f16": 8e6, "q8_0": 5e6, OUTPUT: 2e7}, 10, 1000, 4e6)) == pytest.approx(
         1e-3 + 1e-3 + 2e-3 + 2e-4 + 1e-3
     )
-    assert clock.seconds(Work({"q2_k": 5e6}, 0, 0)) == pytest.approx(1e-3), (
+    assert clock.seconds(TokenWork({"q2_k": 5e6}, 0, 0)) == pytest.approx(1e-3), (
         "a type that was not measured is as slow as the slowest"
     )
     assert clock.within == 0.15
@@ -93,7 +93,7 @@ def test_a_device_nobody_measured_is_reckoned_from_its_bandwidth() -> None:
     profile = load_profile("phone-midrange")
     clock = clock_of(profile)
     assert clock.other < profile.figure("bandwidth")
-    work = Work({"q4_0": 9e7}, 30, 49152)
+    work = TokenWork({"q4_0": 9e7}, 30, 49152)
     assert clock.speed(work).high / clock.speed(work).low > 3, "a guess must look like one"
 
 
@@ -114,6 +114,6 @@ def test_this_machine_calibrates_a_measured_bandwidth() -> None:
 
 def test_a_longer_cache_is_slower() -> None:
     clock = Clock({}, 1e9, 1e9, 0.0, 0.0, 0.1, "")
-    assert clock.speed(Work({"": 1e6}, 1, 1, 1e6)).likely == pytest.approx(
-        clock.speed(Work({"": 1e6}, 1, 1)).likely / 2
+    assert clock.speed(TokenWork({"": 1e6}, 1, 1, 1e6)).likely == pytest.approx(
+        clock.speed(TokenWork({"": 1e6}, 1, 1)).likely / 2
     )

@@ -5,13 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from secateur.present.comparison_folder import Job, Part, Row, write_part
+from secateur.present.comparison_folder import ComparisonJob, ComparisonRow, RowPart, write_part
 from secateur_runtime.record import Record
 
 DIGEST = "sha256:" + "0" * 64
-DENSE, Q4 = Row("dense", "", "dense"), Row("q4_0", "", "quantized")
-MAGNITUDE, WANDA = Row("magnitude", "ratio=0.2", "magnitude"), Row("wanda", "ratio=0.2", "unstructured")
-WIDTH, DEPTH = Row("width", "ratio=0.2", "structured"), Row("depth:sub-blocks", "ratio=0.2", "structured")
+DENSE, Q4 = ComparisonRow("dense", "", "dense"), ComparisonRow("q4_0", "", "quantized")
+MAGNITUDE, WANDA = (
+    ComparisonRow("magnitude", "ratio=0.2", "magnitude"),
+    ComparisonRow("wanda", "ratio=0.2", "unstructured"),
+)
+WIDTH, DEPTH = (
+    ComparisonRow("width", "ratio=0.2", "structured"),
+    ComparisonRow("depth:sub-blocks", "ratio=0.2", "structured"),
+)
 ROWS = (DENSE, Q4, MAGNITUDE, WANDA, WIDTH, DEPTH)
 PROTOCOLS = {
     "calibration": {"text": "/some/where/c4.jsonl", "samples": 8, "window": 512, "seed": 0, "digest": DIGEST},
@@ -25,7 +31,7 @@ PROTOCOLS = {
     },
     "speed": {"backends": ["llamacpp"], "threads": 1, "prompt": 64, "tokens": 32, "repeat": 3},
 }
-_FIGURES: dict[Row, dict[str, float]] = {
+_FIGURES: dict[ComparisonRow, dict[str, float]] = {
     DENSE: {
         "weight_bytes": 200e6,
         "file_bytes": 201e6,
@@ -76,8 +82,8 @@ def record(name: str, value: float, protocol: str = "by hand") -> Record:
     )
 
 
-def job() -> Job:
-    return Job(
+def job() -> ComparisonJob:
+    return ComparisonJob(
         ref="org/small",
         name="small",
         digest=DIGEST,
@@ -91,7 +97,7 @@ def job() -> Job:
 def write(folder: Path) -> Path:
     """Write the comparison; the last row has no speed, because llama.cpp cannot load it."""
     job().write(folder)
-    empty = Part(source=DIGEST)
+    empty = RowPart(source=DIGEST)
     for row, figures in _FIGURES.items():
         made = tuple(record(name, value) for name, value in figures.items() if "bytes" in name)
         quality = tuple(

@@ -11,7 +11,7 @@ from tests.present.comparisons import DENSE, DIGEST, ROWS, WANDA, job, record, w
 
 from secateur.present.comparison_folder import (
     CELLS,
-    Part,
+    RowPart,
     cell_folder,
     read_cells,
     read_job,
@@ -43,7 +43,7 @@ def test_a_failure_is_forgotten_once_something_is_finished(tmp_path: Path) -> No
     write(tmp_path)
     write_json(cell_folder(tmp_path, WANDA) / "failed.json", {"failed": "no memory"})
     assert next(cell for cell in read_cells(tmp_path, job()) if cell.row == WANDA).failed == "no memory"
-    write_part(tmp_path, WANDA, "quality", Part(source=DIGEST))
+    write_part(tmp_path, WANDA, "quality", RowPart(source=DIGEST))
     assert next(cell for cell in read_cells(tmp_path, job()) if cell.row == WANDA).failed == ""
 
 
@@ -53,7 +53,7 @@ def _cut(folder: Path) -> None:
 
 
 def _another_model(folder: Path) -> None:
-    write_part(folder, WANDA, "quality", Part(source="sha256:f00", records=(record("perplexity", 1.0),)))
+    write_part(folder, WANDA, "quality", RowPart(source="sha256:f00", records=(record("perplexity", 1.0),)))
 
 
 def _no_records(folder: Path) -> None:

@@ -12,7 +12,7 @@ from tests.present.comparisons import DEPTH, DIGEST, MAGNITUDE, Q4, WANDA, WIDTH
 
 from secateur.present.charts import charts, front
 from secateur.present.columns import best_for, comma_separated, markdown
-from secateur.present.comparison_folder import Part, Row, read_cells, write_json, write_part
+from secateur.present.comparison_folder import ComparisonRow, RowPart, read_cells, write_json, write_part
 from secateur.present.kind_table import by_kind, header
 from secateur.present.summary_rows import Line, lines_of
 
@@ -42,7 +42,7 @@ def test_tasks_replace_next_tokens(tmp_path: Path) -> None:
     write(tmp_path)
     names = ("comprehension/a/acc", "comprehension/b/acc", "word prediction/c/acc")
     for row, scores in ((job().rows[0], (0.5, 0.7, 0.9)), (WIDTH, (0.45, 0.51, 0.1))):
-        part = Part(
+        part = RowPart(
             source=DIGEST,
             records=tuple(record(name, value) for name, value in zip(names, scores, strict=True)),
         )
@@ -82,7 +82,7 @@ def test_kinds(lines: dict[object, Line]) -> None:
 def test_the_native_backend_has_columns_of_its_own(tmp_path: Path) -> None:
     """Its gains are by another whole model than llama.cpp's."""
     write(tmp_path)
-    few = Row("native int8", "", "quantized")
+    few = ComparisonRow("native int8", "", "quantized")
     figures = {
         job().rows[0]: {"native_bytes": 100e6, "native_decode": 40.0, "native_bandwidth": 0.9},
         WANDA: {
@@ -98,7 +98,7 @@ def test_the_native_backend_has_columns_of_its_own(tmp_path: Path) -> None:
             tmp_path,
             row,
             "tasks" if row != few else "speed",
-            Part(source=DIGEST, records=tuple(record(*value) for value in values.items())),
+            RowPart(source=DIGEST, records=tuple(record(*value) for value in values.items())),
         )
     with_few = replace(job(), rows=(*job().rows, few))
     lines = {line.row: line for line in lines_of(read_cells(tmp_path, with_few))}

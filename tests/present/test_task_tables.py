@@ -7,17 +7,19 @@ from pathlib import Path
 
 from tests.present.comparisons import DENSE, DIGEST, WANDA, WIDTH, job, record, write
 
-from secateur.present.comparison_folder import Part, Row, read_cells, write_part
+from secateur.present.comparison_folder import ComparisonRow, RowPart, read_cells, write_part
 from secateur.present.html_page import page
 from secateur.present.task_tables import tables
 from secateur_runtime.record import Record
 
 
-def _write(folder: Path, row: Row, part: str, figures: dict[str, tuple[float, float | None]]) -> None:
+def _write(
+    folder: Path, row: ComparisonRow, part: str, figures: dict[str, tuple[float, float | None]]
+) -> None:
     records: list[Record] = [
         replace(record(name, value), standard_error=error) for name, (value, error) in figures.items()
     ]
-    write_part(folder, row, part, Part(source=DIGEST, records=tuple(records)))
+    write_part(folder, row, part, RowPart(source=DIGEST, records=tuple(records)))
 
 
 def test_kinds_are_apart_and_noise_is_said(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from tests.conftest import Maker
 
 from secateur.cli.main import run as main
 from secateur.core.progress import Silent
-from secateur.pipeline.bench.bench import Settings, bench
+from secateur.pipeline.bench.bench import BenchSettings, bench
 from secateur.runtime import Generated, Memory
 from secateur.runtime.timed_turns import Spread, ratios, take_turns
 from secateur_runtime.errors import UsageError
@@ -56,26 +56,26 @@ def test_turns() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (Settings(backend="torhc"), r"unknown --backend 'torhc' \(did you mean torch\?\)"),
+        (BenchSettings(backend="torhc"), r"unknown --backend 'torhc' \(did you mean torch\?\)"),
         (
-            Settings(kind="q4_0"),
+            BenchSettings(kind="q4_0"),
             "--type q4_0 is not one that torch computes in: use f32 or bf16, or --backend llamacpp",
         ),
-        (Settings(tokens=1), "--tokens must be at least 2"),
-        (Settings(prompt=250, tokens=7), "has a context of 256 tokens: lower --prompt or --tokens"),
+        (BenchSettings(tokens=1), "--tokens must be at least 2"),
+        (BenchSettings(prompt=250, tokens=7), "has a context of 256 tokens: lower --prompt or --tokens"),
     ],
 )
-def test_settings_that_cannot_work(tiny: Maker, settings: Settings, message: str) -> None:
+def test_settings_that_cannot_work(tiny: Maker, settings: BenchSettings, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         bench(str(tiny("llama")), settings=settings)
 
 
 def test_torch(tiny: Maker) -> None:
-    (found,) = bench(str(tiny("llama")), settings=Settings(prompt=16, tokens=4, repeat=2, kind="bf16"))
+    (found,) = bench(str(tiny("llama")), settings=BenchSettings(prompt=16, tokens=4, repeat=2, kind="bf16"))
     assert found.ratio is None
     assert found.speeds["prompt"].low <= found.speeds["prompt"].median <= found.speeds["prompt"].high
     assert found.file_bytes == (tiny("llama") / "model.safetensors").stat().st_size
-    records = {record.name: record for record in found.records(Settings(prompt=16, tokens=4, repeat=2))}
+    records = {record.name: record for record in found.records(BenchSettings(prompt=16, tokens=4, repeat=2))}
     assert records["decode"].unit == "tokens/s"
     assert records["peak_memory"].value == found.peak_memory > 1 << 20
     assert "16 tokens of prompt" in records["first"].protocol

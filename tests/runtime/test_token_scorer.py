@@ -15,7 +15,7 @@ from tests.tiny_models import FAMILIES
 from transformers import AutoModelForCausalLM
 
 from secateur.core.progress import Silent
-from secateur.core.scorer import Asked, Scored
+from secateur.core.scorer import Scored, ScoreRequest
 from secateur.runtime.token_scorer import BackendScorer, TorchScorer, _batches, _groups
 from secateur.runtime.torch import TorchBackend
 
@@ -24,7 +24,7 @@ def _whole(folder: object) -> Any:
     return AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32).eval()
 
 
-def _rows() -> list[Asked]:
+def _rows() -> list[ScoreRequest]:
     """Questions with answers that begin alike, two of which differ late, and rows of their own.
 
     Some longer than a sliding window.
@@ -35,14 +35,18 @@ def _rows() -> list[Asked]:
         return tuple(numbers.randrange(3, 250) for _ in range(count))
 
     question, other = tokens(40), tokens(23)
-    rows = [Asked(question, tokens(count)) for count in (1, 9, 4, 1)]
-    rows += [Asked(other + tokens(1), tokens(3)) for _ in range(3)] + [
-        Asked(question[:12] + tokens(2), tokens(2))
+    rows = [ScoreRequest(question, tokens(count)) for count in (1, 9, 4, 1)]
+    rows += [ScoreRequest(other + tokens(1), tokens(3)) for _ in range(3)] + [
+        ScoreRequest(question[:12] + tokens(2), tokens(2))
     ]
-    return rows + [Asked(tokens(1), tokens(count)) for count in (1, 30)] + [Asked(tokens(5), tokens(5))]
+    return (
+        rows
+        + [ScoreRequest(tokens(1), tokens(count)) for count in (1, 30)]
+        + [ScoreRequest(tokens(5), tokens(5))]
+    )
 
 
-def _expected(model: Any, row: Asked) -> Scored:
+def _expected(model: Any, row: ScoreRequest) -> Scored:
     with torch.no_grad():
         logits = model(torch.tensor([[*row.context, *row.tokens]]), use_cache=False).logits[0].double()
     rows = logits[len(row.context) - 1 : -1]
@@ -67,7 +71,10 @@ def test_rows_are_scored_as_if_alone(tiny: Maker, family: str) -> None:
 def test_the_likeliest_tokens_are_greedy(tiny: Maker) -> None:
     model = _whole(tiny("llama"))
     made = TorchBackend(model).generate(list(range(5, 25)), 6).tokens
-    rows = [Asked(tuple(range(5, 25)), made), Asked(tuple(range(5, 25)), (*made[:5], made[5] + 1))]
+    rows = [
+        ScoreRequest(tuple(range(5, 25)), made),
+        ScoreRequest(tuple(range(5, 25)), (*made[:5], made[5] + 1)),
+    ]
     assert [answer.greedy for answer in TorchScorer(model).score(rows, Silent())] == [True, False]
 
 
@@ -80,7 +87,7 @@ def test_shared_beginnings_are_run_once(tiny: Maker, monkeypatch: pytest.MonkeyP
         return states(tokens, past, cache)
 
     monkeypatch.setattr(scorer, "_states", counted)
-    scorer.score([Asked(tuple(range(100)), (answer,)) for answer in range(4)], Silent())
+    scorer.score([ScoreRequest(tuple(range(100)), (answer,)) for answer in range(4)], Silent())
     assert run == [99, 4]
 
 
@@ -117,7 +124,7 @@ def test_any_backend_gives_the_same(tiny: Maker) -> None:
     )
 )
 def test_every_row_is_in_one_batch_with_its_own_beginning(pairs: list[tuple[list[int], list[int]]]) -> None:
-    rows = [Asked(tuple(context), tuple(tokens)) for context, tokens in pairs]
+    rows = [ScoreRequest(tuple(context), tuple(tokens)) for context, tokens in pairs]
     batches = list(_batches(_groups(rows)))
     assert sorted(index for batch in batches for group in batch for index in group.rows) == list(
         range(len(rows))
@@ -132,7 +139,7 @@ def test_every_row_is_in_one_batch_with_its_own_beginning(pairs: list[tuple[list
 def test_a_sum_of_logarithms_of_probabilities(tiny: Maker) -> None:
     """All answers of one token together have the probability one."""
     found = TorchScorer(_whole(tiny("gemma2"))).score(
-        [Asked((5, 6, 7), (token,)) for token in range(384)], Silent()
+        [ScoreRequest((5, 6, 7), (token,)) for token in range(384)], Silent()
     )
     vocabulary = _whole(tiny("gemma2")).config.vocab_size
     assert len(found) >= vocabulary - 8

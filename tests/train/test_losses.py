@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from secateur.train.losses import divergence, likeliest, next_token, state_distance
+from secateur.train.losses import Kind, divergence, likeliest, next_token, state_distance
 
 VOCABULARY = 12
 
@@ -32,12 +32,12 @@ def _plain(student: Tensor, teacher: Tensor, kind: str, temperature: float) -> f
 
 @pytest.mark.parametrize("kind", ["forward", "reverse", "both"])
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
-def test_with_the_whole_vocabulary_it_is_the_divergence(kind: str, temperature: float) -> None:
+def test_with_the_whole_vocabulary_it_is_the_divergence(kind: Kind, temperature: float) -> None:
     student, teacher = _logits(0)
     tokens, logs = likeliest(teacher, VOCABULARY, temperature)
     assert float(divergence(student, tokens, logs, kind, temperature)) == pytest.approx(
         _plain(student, teacher, kind, temperature), rel=5e-3
-    )  # type: ignore[arg-type]
+    )
 
 
 @given(seed=st.integers(0, 1000), k=st.integers(1, VOCABULARY - 1))

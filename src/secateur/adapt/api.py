@@ -10,7 +10,7 @@ from secateur.adapt.ranking.rank import rank as rank_opened
 from secateur.adapt.replay.replay import policies_of, replay, trace_of
 from secateur.adapt.replay.simulate import Simulated
 from secateur.adapt.replay.speed_model import speed_of
-from secateur.adapt.training.train import Trained, require_training, train
+from secateur.adapt.training.train import TrainedPolicy, require_training, train
 from secateur.core.progress import Progress, Silent
 from secateur.model.handle import open_model
 from secateur_runtime.files import refuse_existing
@@ -79,7 +79,7 @@ def train_policy(
     steps: int = 100_000,
     seed: int = 0,
     overwrite: bool = False,
-) -> Trained:
+) -> TrainedPolicy:
     """Train a policy by deep Q-learning and save its network as `out`.
 
     Raises MissingExtraError without stable-baselines3.

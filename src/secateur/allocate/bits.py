@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Option:
+class StorageOption:
     """One way to store something: the bytes it takes and what it costs in quality."""
 
     size: int
     cost: float
 
 
-def cheapest(options: Mapping[str, Sequence[Option]], budget: int) -> dict[str, int] | None:
+def cheapest(options: Mapping[str, Sequence[StorageOption]], budget: int) -> dict[str, int] | None:
     """Return, for each name, which of its options to take, so that the sizes add up to `budget` at most.
 
     None where the least do not fit.
@@ -44,7 +44,7 @@ def cheapest(options: Mapping[str, Sequence[Option]], budget: int) -> dict[str, 
     return taken
 
 
-def _next(name: str, rows: Sequence[Option], now: int, left: int) -> tuple[float, str, int] | None:
+def _next(name: str, rows: Sequence[StorageOption], now: int, left: int) -> tuple[float, str, int] | None:
     """Return the larger option that saves most for each byte, of those that fit, as (minus the saving, name, index)."""
     here = rows[now]
     steps = [

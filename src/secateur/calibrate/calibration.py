@@ -11,7 +11,7 @@ from secateur.calibrate.self_sampled import sample_windows
 from secateur.calibrate.text import calibration_digest, read_text, windows
 from secateur.core.plan import Plan
 from secateur.core.process_memory import give_back
-from secateur.model.handle import Opened
+from secateur.model.handle import ModelHandle
 from secateur_runtime.errors import PlanError, TextError
 
 
@@ -27,7 +27,7 @@ class Calibration:
     window: int = 512
 
 
-def calibration_tokens(model: Opened, calibration: Calibration, seed: int) -> Tensor:
+def calibration_tokens(model: ModelHandle, calibration: Calibration, seed: int) -> Tensor:
     """Return token ids `[samples, window]`; raises TextError if the text is too short."""
     if calibration.text == "self":
         return sample_windows(model, calibration.samples, calibration.window, seed)
@@ -62,7 +62,7 @@ def provenance(calibration: Calibration, tokens: Tensor) -> Mapping[str, str]:
     }
 
 
-def replay_calibration(model: Opened, plan: Plan) -> Tensor:
+def replay_calibration(model: ModelHandle, plan: Plan) -> Tensor:
     """Return the token ids a plan was made with; raises PlanError if they cannot be had again."""
     made_by = plan.made_by
     try:

@@ -114,7 +114,7 @@ def collect(
     needs: `gram` and `input_abs` ask for these beside the moments of single inputs; nothing at all skips the
     forward passes.
     """
-    sums = _Sums(linears, dict.fromkeys((linear.tensor for linear in linears), needs))
+    sums = _MomentSums(linears, dict.fromkeys((linear.tensor for linear in linears), needs))
     for batch in hidden.batches() if needs else ():
         block.tap(sums.tensors, batch, sums.add)
     return sums.stats(seed)
@@ -124,13 +124,13 @@ def collect_passing(
     block: LiveBlock, needs: Mapping[str, Collection[str]], hidden: HiddenStates, seed: int = 0
 ) -> dict[str, LinearStats]:
     """Return the input moments of the linears that `needs` names, as `collect` does, and advance the states in the same pass."""
-    sums = _Sums([linear for linear in block.block.linears if linear.tensor in needs], needs)
+    sums = _MomentSums([linear for linear in block.block.linears if linear.tensor in needs], needs)
     for batch in hidden.batches():
         batch.copy_(block.watch(sums.tensors, batch, sums.add))
     return sums.stats(seed)
 
 
-class _Sums:
+class _MomentSums:
     """Moments of several linears' inputs, gathered once for those of one stage."""
 
     def __init__(self, linears: Collection[Linear], needs: Mapping[str, Collection[str]]) -> None:

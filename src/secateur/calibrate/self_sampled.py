@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from secateur.model.full_model import load_whole
-from secateur.model.handle import Opened
+from secateur.model.handle import ModelHandle
 from secateur_runtime.errors import UsageError
 
 _BATCH = 32
 _BYTES_PER_PARAMETER = 2
 
 
-def sample_windows(model: Opened, samples: int, window: int, seed: int) -> Tensor:
+def sample_windows(model: ModelHandle, samples: int, window: int, seed: int) -> Tensor:
     """Return token ids `[samples, window]` drawn at temperature 1 in bfloat16, each window from a random first token.
 
     Raises UsageError if the model does not fit in memory whole, which sampling needs.
@@ -56,7 +56,7 @@ PROBE = (8, 64)
 """Windows and tokens of a run that needs no calibration text."""
 
 
-def probe(model: Opened, alive: Sequence[int] | None = None) -> Tensor:
+def probe(model: ModelHandle, alive: Sequence[int] | None = None) -> Tensor:
     """Return token ids, of `alive` or of all, for a run that needs no calibration text, so that its output can be compared all the same."""
     ids = torch.tensor(alive or range(model.graph.vocab_size))
     return ids[torch.randint(len(ids), PROBE, generator=torch.Generator().manual_seed(0))]

@@ -10,7 +10,7 @@ from secateur.core.progress import Progress
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ScoreRequest:
     """Tokens whose probability after `context` is asked for; neither is empty."""
 
     context: tuple[int, ...]
@@ -33,5 +33,5 @@ class Scorer(Protocol):
 
     context: int
 
-    def score(self, rows: Sequence[Asked], progress: Progress) -> list[Scored]:
+    def score(self, rows: Sequence[ScoreRequest], progress: Progress) -> list[Scored]:
         """Return an answer for each row, in order; `progress` is told of each row."""

@@ -16,7 +16,7 @@ _SECONDS = 0.7
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class MeasuredRates:
     """Bytes per second read and copied (read and written bytes both count), operations per second of matrix products; all the best of several runs.
 
     Types that torch multiplies slower than float32 are left out of nothing: the best is `matrix`, its type `matrix_type`.
@@ -29,7 +29,7 @@ class Measured:
     matrix_type: str
 
 
-def measure_machine(threads: int, *, memory: int, stream_bytes: int = STREAM_BYTES) -> Measured:
+def measure_machine(threads: int, *, memory: int, stream_bytes: int = STREAM_BYTES) -> MeasuredRates:
     """Measure with `threads` threads; arrays take `stream_bytes`, at most an eighth of `memory` bytes."""
     size = max(1 << 20, min(stream_bytes, memory // 8))
     with _threads(threads):
@@ -37,7 +37,7 @@ def measure_machine(threads: int, *, memory: int, stream_bytes: int = STREAM_BYT
             name: _matrix(dtype) for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16))
         }
         best = max(matrix, key=matrix.__getitem__)
-        return Measured(threads, _read(size), _copy(size // 2), matrix[best], best)
+        return MeasuredRates(threads, _read(size), _copy(size // 2), matrix[best], best)
 
 
 def _read(size: int) -> float:

@@ -35,7 +35,7 @@ _TELLING = 1.2
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class TokenWork:
     """What one token takes of a model.
 
     weights: bytes by type, those of the output matrix as `OUTPUT`. vocabulary: its entries. cache: bytes of
@@ -47,13 +47,13 @@ class Work:
     vocabulary: int
     cache: float = 0.0
 
-    def at(self, cache: float) -> Work:
+    def at(self, cache: float) -> TokenWork:
         """Return the same with another cache."""
         return replace(self, cache=cache)
 
 
 @dataclass(frozen=True, slots=True)
-class Speed:
+class PredictedSpeed:
     """Tokens per second: the prediction, and the ends of its interval."""
 
     low: float
@@ -80,17 +80,17 @@ class Clock:
     basis: str
     unsure: float = 1.0
 
-    def seconds(self, work: Work) -> float:
+    def seconds(self, work: TokenWork) -> float:
         """Return the predicted seconds for a token."""
         read = sum(count / self.weights.get(kind, self.other) for kind, count in work.weights.items())
         return read + work.layers * self.layer + work.vocabulary * self.entry + work.cache / self.cache
 
-    def speed(self, work: Work) -> Speed:
+    def speed(self, work: TokenWork) -> PredictedSpeed:
         """Return tokens per second with an interval."""
         longest, likely, shortest = (
             replace(self, layer=self.layer * by).seconds(work) for by in (self.unsure, 1.0, 1 / self.unsure)
         )
-        return Speed(1 / (longest * (1 + self.within)), 1 / likely, (1 + self.within) / shortest)
+        return PredictedSpeed(1 / (longest * (1 + self.within)), 1 / likely, (1 + self.within) / shortest)
 
 
 def clock_of(profile: Profile, local: Profile | None = None) -> Clock:
@@ -125,7 +125,7 @@ def _published(profile: Profile) -> Clock:
     layer, rate, known = fit(profile.published)
     clock = Clock({}, rate, rate, layer, 0.0, 0.0, "", 1.0 if known else _UNSURE)
     errors = [
-        abs(clock.seconds(Work({"": one.bytes}, one.layers, 0)) * one.tokens_per_second - 1)
+        abs(clock.seconds(TokenWork({"": one.bytes}, one.layers, 0)) * one.tokens_per_second - 1)
         for one in profile.published
     ]
     count = len(profile.published)

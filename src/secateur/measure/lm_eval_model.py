@@ -19,7 +19,7 @@ from lm_eval.evaluator import evaluate
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from secateur.core.progress import Progress
-from secateur.core.scorer import Asked, Scorer
+from secateur.core.scorer import Scorer, ScoreRequest
 from secateur.measure.lm_eval_tasks import hushed
 from secateur.measure.task_scores import CHOICES, OTHER, WORDS, Metric, TaskScore, items_of
 from secateur_runtime.errors import UsageError
@@ -29,7 +29,7 @@ _BOOTSTRAP = 100_000
 
 
 def run(
-    loaded: dict[str, Any], judge: Judge, *, limit: int | None = None, shots: int | None = None
+    loaded: dict[str, Any], judge: LmEvalModel, *, limit: int | None = None, shots: int | None = None
 ) -> tuple[list[TaskScore], dict[str, list[Mapping[str, Any]]]]:
     """Return the scores of loaded tasks and groups, and the items of each task as the data has them.
 
@@ -118,7 +118,7 @@ def _undisturbed() -> Iterator[None]:
         yield
 
 
-class Judge(TemplateLM):  # type: ignore[misc]
+class LmEvalModel(TemplateLM):  # type: ignore[misc]
     """A Scorer with its tokenizer, as lm-eval wants a model.
 
     Text becomes tokens as in lm-eval's own class for transformers.
@@ -181,11 +181,11 @@ class Judge(TemplateLM):  # type: ignore[misc]
         self._progress.start("score", len(rows))
         return [(answer.logprob, answer.greedy) for answer in self._scorer.score(rows, self._progress)]
 
-    def _asked(self, context: list[int], tokens: list[int]) -> Asked:
+    def _asked(self, context: list[int], tokens: list[int]) -> ScoreRequest:
         """Return the row, its context cut from the left to what the model can read."""
         room = self._scorer.context + 1 - len(tokens)
         if room < 1 or not tokens:
             raise UsageError(
                 f"a task asks for {len(tokens)} tokens at once, and the model reads {self._scorer.context}"
             )
-        return Asked(tuple(context[-room:]), tuple(tokens))
+        return ScoreRequest(tuple(context[-room:]), tuple(tokens))

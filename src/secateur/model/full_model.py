@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from transformers.initialization import no_init_weights
 
-from secateur.model.handle import Opened
+from secateur.model.handle import ModelHandle
 from secateur.model.transformers_model import build_model
 
 
-def load_whole(model: Opened, dtype: torch.dtype = torch.float32) -> Any:
+def load_whole(model: ModelHandle, dtype: torch.dtype = torch.float32) -> Any:
     """Return the transformers model with every stored weight, all of them of one `dtype`."""
     # Weights that are never set take no memory before those of the source replace them.
     with no_init_weights():

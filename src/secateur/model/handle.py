@@ -21,7 +21,7 @@ from secateur.tensors.source import Source
 
 
 @dataclass(frozen=True)
-class Opened:
+class ModelHandle:
     """A source and its graph.
 
     kept_in: folder of what is found out once, for a process that is to hold little.
@@ -53,16 +53,16 @@ class Opened:
         return ModelStream(self.source, self.graph, outside)
 
 
-def open_model(ref: str) -> Opened:
+def open_model(ref: str) -> ModelHandle:
     """Open a folder, a hub id, a GGUF file or a built-in name.
 
     Raises SourceError or UnsupportedModelError.
     """
     source = open_source(ref)
-    return Opened(source, read_graph(source))
+    return ModelHandle(source, read_graph(source))
 
 
-def open_registered(src: str) -> Opened:
+def open_registered(src: str) -> ModelHandle:
     """Open a model; one with blocks of unequal width can then be loaded whole, and its tokenizer too.
 
     Raises as `open_model` does.

@@ -29,7 +29,7 @@ PARTS = ("pruned", "file", "quality", "tasks", "bias", "speed")
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ComparisonRow:
     """One line of a comparison.
 
     method: as the user wrote it, `dense`, or a type of quantized weights, of a GGUF file or, after `NATIVE`,
@@ -77,7 +77,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class ComparisonJob:
     """What is compared: one model, one calibration, one protocol.
 
     ref: the model as the user named it; digest: of its weights. protocols: for each part, what its numbers
@@ -89,7 +89,7 @@ class Job:
     digest: str
     parameters: int
     protocols: Mapping[str, Mapping[str, Any]]
-    rows: tuple[Row, ...]
+    rows: tuple[ComparisonRow, ...]
     secateur: str = ""
     version: int = VERSION
 
@@ -99,7 +99,7 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class RowPart:
     """One finished part of a row.
 
     source: digest of the model that the whole comparison is about. removed: the share of its parameters that
@@ -118,8 +118,8 @@ class Part:
 class Cell:
     """A row with the parts that are finished; `failed` says in one line why there will be no more."""
 
-    row: Row
-    parts: Mapping[str, Part] = field(default_factory=dict)
+    row: ComparisonRow
+    parts: Mapping[str, RowPart] = field(default_factory=dict)
     failed: str = ""
 
     @property
@@ -134,7 +134,7 @@ class Cell:
 
     @property
     def removed(self) -> tuple[tuple[float, float], ...]:
-        """As in `Part`; empty where nothing was removed."""
+        """As in `RowPart`; empty where nothing was removed."""
         return self.parts["pruned"].removed if "pruned" in self.parts else ()
 
     def value(self, name: str) -> float | None:
@@ -143,12 +143,12 @@ class Cell:
         return None if found is None else found.value
 
 
-def cell_folder(folder: Path, row: Row) -> Path:
+def cell_folder(folder: Path, row: ComparisonRow) -> Path:
     """Return where the parts of a row are."""
     return folder / CELLS / row.id
 
 
-def read_job(folder: Path) -> Job:
+def read_job(folder: Path) -> ComparisonJob:
     """Return what a folder compares; raises RecordError if it is no comparison."""
     path = folder / JOB
     if not path.is_file():
@@ -158,7 +158,7 @@ def read_job(folder: Path) -> Job:
         )
     body = _read_json(path)
     try:
-        job = Job(**{**body, "rows": tuple(Row(**row) for row in body["rows"])})
+        job = ComparisonJob(**{**body, "rows": tuple(ComparisonRow(**row) for row in body["rows"])})
         ours = (
             job.version == VERSION
             and {row.kind for row in job.rows} <= set(KINDS)
@@ -171,7 +171,7 @@ def read_job(folder: Path) -> Job:
     return job
 
 
-def read_cells(folder: Path, job: Job) -> list[Cell]:
+def read_cells(folder: Path, job: ComparisonJob) -> list[Cell]:
     """Return every row with what is finished.
 
     Raises RecordError for records that are damaged or of something else.
@@ -185,7 +185,7 @@ def read_cells(folder: Path, job: Job) -> list[Cell]:
     return [read_cell(folder, job, row) for row in job.rows]
 
 
-def read_cell(folder: Path, job: Job, row: Row) -> Cell:
+def read_cell(folder: Path, job: ComparisonJob, row: ComparisonRow) -> Cell:
     """Return a row with what is finished; raises RecordError as `read_cells` does."""
     place = cell_folder(folder, row)
     found = {
@@ -195,7 +195,7 @@ def read_cell(folder: Path, job: Job, row: Row) -> Cell:
     return Cell(row, found, str(_read_json(failure).get("failed", "")) if failure.exists() else "")
 
 
-def write_part(folder: Path, row: Row, name: str, part: Part) -> None:
+def write_part(folder: Path, row: ComparisonRow, name: str, part: RowPart) -> None:
     """Write a finished part, whole or not at all, and forget an earlier failure."""
     place = cell_folder(folder, row)
     write_json(place / f"{name}.json", asdict(part))
@@ -210,12 +210,12 @@ def write_json(path: Path, body: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(body, indent=1, sort_keys=True, ensure_ascii=False) + "\n", parents=True)
 
 
-def _read_part(path: Path, job: Job) -> Part:
+def _read_part(path: Path, job: ComparisonJob) -> RowPart:
     body = _read_json(path)
     try:
         records = tuple(Record.from_dict(one) for one in body["records"])
         removed = tuple((float(attn), float(ffn)) for attn, ffn in body["removed"])
-        part = Part(
+        part = RowPart(
             source=str(body["source"]),
             weights=str(body.get("weights", "")),
             records=records,

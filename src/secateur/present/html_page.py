@@ -10,7 +10,7 @@ from typing import Any
 
 from secateur.present.charts import Spec, charts, script
 from secateur.present.columns import Column, is_best, measured, megabytes, short
-from secateur.present.comparison_folder import Cell, Job
+from secateur.present.comparison_folder import Cell, ComparisonJob
 from secateur.present.kind_table import by_kind, header
 from secateur.present.summary_rows import BESTS, Line, lines_of
 from secateur.present.task_tables import tables
@@ -52,7 +52,7 @@ _BARS = (
 """Columns whose figures are also drawn, as a share of the largest."""
 
 
-def page(job: Job, cells: Sequence[Cell]) -> str:
+def page(job: ComparisonJob, cells: Sequence[Cell]) -> str:
     """Return the page."""
     lines = lines_of(cells)
     drawn = charts(lines, cells)
@@ -108,7 +108,7 @@ def whole_page(title: str, parts: Sequence[str], drawn: Mapping[str, Spec]) -> s
     )
 
 
-def summary(job: Job, cells: Sequence[Cell]) -> str:
+def summary(job: ComparisonJob, cells: Sequence[Cell]) -> str:
     """Return what was compared, in a sentence or two."""
     rows = [cell for cell in cells if cell.row.target and not cell.failed]
     targets = dict.fromkeys(cell.row.target for cell in rows)
@@ -258,7 +258,7 @@ def _notes(cells: Sequence[Cell]) -> Iterator[str]:
         yield _section("Notes", "", "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in said) + "</ul>")
 
 
-def _protocol(job: Job) -> str:
+def _protocol(job: ComparisonJob) -> str:
     rows = [
         (name, ", ".join(f"{key} {_shown(value)}" for key, value in values.items()))
         for name, values in job.protocols.items()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from secateur.present.comparison_folder import Cell, Row
+from secateur.present.comparison_folder import Cell, ComparisonRow
 
 _RUNTIMES = ("llamacpp", "torch", "native")
 """Where the first speed that a row has is the one that counts; the native backend's only where nothing else
@@ -50,7 +50,7 @@ class Line:
     best: of which measured column it is the best of all pruned rows at its target.
     """
 
-    row: Row
+    row: ComparisonRow
     parameters: float | None = None
     nonzero: float | None = None
     size: float | None = None
@@ -165,7 +165,7 @@ def _runtime(cell: Cell, whole: Cell | None) -> str:
     return next((name for name in measured if name != _RUNTIMES[-1] or not others), "")
 
 
-def _hardware(row: Row) -> str:
+def _hardware(row: ComparisonRow) -> str:
     if row.target == "2:4" and row.kind in ("magnitude", "unstructured"):
         return _TWO_OF_FOUR
     return _DEPTH if row.is_depth else _HARDWARE[row.kind]

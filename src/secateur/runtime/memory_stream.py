@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from secateur.runtime import Generated, Memory
 from secateur.runtime.process import process_memory
-from secateur_runtime.kernels.thread_pool import Pool
+from secateur_runtime.kernels.thread_pool import ThreadPool
 
 SIZE = 512 << 20
 """Bytes that are read; more than the cores' own caches hold, while a server's last cache may still help, as
@@ -23,7 +23,7 @@ class Stream:
 
     name = "memory"
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: ThreadPool) -> None:
         self._pool = pool
         self._words = np.ones(SIZE // 8, np.uint64)
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from secateur.runtime import Generated, Memory
 from secateur.runtime.process import process_memory
-from secateur_runtime.decoder.native_decoder import Cache, Decoder
-from secateur_runtime.kernels.dense_or_sparse import Timed
+from secateur_runtime.decoder.native_decoder import Decoder, NativeCache
+from secateur_runtime.kernels.dense_or_sparse import TimedForms
 from secateur_runtime.kernels.kernel_weight import NAMES
 
 _AT_ONCE = 256
@@ -33,7 +33,7 @@ class About:
     weights: int
     read: int
     kinds: tuple[tuple[int, int, str, int], ...]
-    timed: tuple[Timed, ...]
+    timed: tuple[TimedForms, ...]
 
 
 class Native:
@@ -41,20 +41,20 @@ class Native:
 
     name = "native"
 
-    def __init__(self, decoder: Decoder, timed: tuple[Timed, ...] = ()) -> None:
+    def __init__(self, decoder: Decoder, timed: tuple[TimedForms, ...] = ()) -> None:
         self._decoder = decoder
         self._timed = timed
 
-    def open(self) -> Cache:
+    def open(self) -> NativeCache:
         """Return an empty cache for one sequence."""
         return self._decoder.open()
 
-    def prefill(self, tokens: Sequence[int], cache: Cache) -> NDArray[np.float32]:
+    def prefill(self, tokens: Sequence[int], cache: NativeCache) -> NDArray[np.float32]:
         """Read `tokens` into `cache` and return the logits after the last one, `[vocab_size]`."""
         last: NDArray[np.float32] = self._decoder.run(tokens, [cache] * len(tokens), 1)[0]
         return last
 
-    def decode(self, tokens: Sequence[int], caches: Sequence[Cache]) -> NDArray[np.float32]:
+    def decode(self, tokens: Sequence[int], caches: Sequence[NativeCache]) -> NDArray[np.float32]:
         """Read one token into each of `caches` and return the logits after each, `[len(tokens), vocab_size]`."""
         return self._decoder.run(tokens, caches, len(tokens))
 

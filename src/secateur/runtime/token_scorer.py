@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from secateur.core.progress import Progress
-from secateur.core.scorer import Asked, Scored
+from secateur.core.scorer import Scored, ScoreRequest
 from secateur.runtime import Backend
 
 _BATCH_TOKENS = 1024
@@ -49,7 +49,7 @@ class TorchScorer:
         self._keeps = all(layer.get_seq_length() == 1 for layer in self._cache([[0]]).layers)
 
     @torch.inference_mode()
-    def score(self, rows: Sequence[Asked], progress: Progress) -> list[Scored]:
+    def score(self, rows: Sequence[ScoreRequest], progress: Progress) -> list[Scored]:
         """Return an answer for each row, in order; a row holds at most `context` + 1 tokens."""
         inputs = [[*row.context, *row.tokens][:-1] for row in rows]
         answers: dict[int, Scored] = {}
@@ -134,7 +134,7 @@ class BackendScorer:
         self._backend = backend
         self.context = context
 
-    def score(self, rows: Sequence[Asked], progress: Progress) -> list[Scored]:
+    def score(self, rows: Sequence[ScoreRequest], progress: Progress) -> list[Scored]:
         """Return an answer for each row, in order."""
         answers = []
         for row in rows:
@@ -163,7 +163,7 @@ def _copied(cache: Any, part: Sequence[tuple[int, int]]) -> Any:
     return fresh
 
 
-def _groups(rows: Sequence[Asked]) -> Iterator[_Group]:
+def _groups(rows: Sequence[ScoreRequest]) -> Iterator[_Group]:
     """Yield every row once, together with those whose contexts begin like its own where that saves work."""
     order = sorted(range(len(rows)), key=lambda index: (rows[index].context, rows[index].tokens))
     members = order[:1]

@@ -15,7 +15,7 @@ DAMPINGS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 
 
 @dataclass(slots=True)
-class _Sums:
+class _GapSums:
     gram: Tensor
     cross: Tensor
     energy: float = 0.0
@@ -39,7 +39,7 @@ class SeamFit:
 
     def __init__(self, out_features: int, in_features: int) -> None:
         self._fit, self._held = (
-            _Sums(torch.zeros(in_features, in_features), torch.zeros(out_features, in_features))
+            _GapSums(torch.zeros(in_features, in_features), torch.zeros(out_features, in_features))
             for _ in range(2)
         )
         self._windows = 0

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from secateur_runtime.decoder.kv_cache import Cache
+from secateur_runtime.decoder.kv_cache import ElasticCache
 from secateur_runtime.decoder.native_decoder import (
     ATTENTION,
     FEED_FORWARD,
@@ -24,9 +24,9 @@ from secateur_runtime.decoder.native_decoder import (
     in_lanes,
     pointers,
 )
-from secateur_runtime.decoder.prefix_weights import SCRATCH, Stored
+from secateur_runtime.decoder.prefix_weights import SCRATCH, FileSpan
 from secateur_runtime.decoder.releasable_memory import WeightFile, whole_pages
-from secateur_runtime.kernels.kernel_weight import Laid, Piece, Weight
+from secateur_runtime.kernels.kernel_weight import ArrayMemory, Laid, Weight
 
 _POSITIONS = 64
 """What the kernels count the room of a cache in."""
@@ -41,7 +41,7 @@ class Strip:
     the last dimension of the array.
     """
 
-    stored: Stored
+    stored: FileSpan
     block: int
     group: tuple[int, int] = (1, 1)
     across: bool = False
@@ -83,7 +83,7 @@ def _bytes(array: Tensor) -> memoryview:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class SubBlockPart:
     """A weight or a bias of a half, by its name in `BlockWeights`.
 
     scales: of a weight that is codes of `bits` bits; group: inputs that share one, 0 for all. inputs: that
@@ -117,14 +117,14 @@ class Part:
         )
 
 
-class Half:
+class NativeSubBlock:
     """Attention or FFN of block `index` of a decoder, in one piece of memory that is made anew when it gets wider or narrower.
 
     Narrower, it takes one array more than it had while that is copied. served: query heads of a key-value head, 0 for an FFN.
     """
 
     def __init__(
-        self, decoder: Decoder, index: int, file: WeightFile, parts: Sequence[Part], served: int
+        self, decoder: Decoder, index: int, file: WeightFile, parts: Sequence[SubBlockPart], served: int
     ) -> None:
         self.units = 0
         self._decoder = decoder
@@ -133,7 +133,7 @@ class Half:
         self._parts = tuple(parts)
         self._served = served
         self._strips = [strip for part in parts for strip in part.strips]
-        self._piece = Piece([])
+        self._piece = ArrayMemory([])
         self._arrays = list[Tensor]()
 
     def hold(self, units: int) -> int:
@@ -145,7 +145,7 @@ class Half:
         """
         if units == self.units:
             return 0
-        piece = Piece([strip.bytes(units) for strip in self._strips] if units else [])
+        piece = ArrayMemory([strip.bytes(units) for strip in self._strips] if units else [])
         arrays = [self._array(piece, place, units) for place in range(len(self._strips))] if units else []
         freed = sum(strip.bytes(self.units) - strip.bytes(units) for strip in self._strips)
         self._show(units, arrays)
@@ -154,7 +154,7 @@ class Half:
         self._arrays = arrays
         return freed
 
-    def _array(self, piece: Piece, place: int, units: int) -> Tensor:
+    def _array(self, piece: ArrayMemory, place: int, units: int) -> Tensor:
         """Return one array in new memory: what there is of it is copied, and the rest read."""
         strip = self._strips[place]
         array = piece.array(place, strip.stored.dtype, strip.shape(units))
@@ -172,7 +172,7 @@ class Half:
     def _show(self, units: int, arrays: Sequence[Tensor]) -> None:
         """Let the decoder compute with these arrays."""
         block = self._decoder.weights.blocks[self._index]
-        found = list[tuple[Part, Sequence[Tensor]]]()
+        found = list[tuple[SubBlockPart, Sequence[Tensor]]]()
         place = 0
         for part in self._parts if units else ():
             found.append((part, arrays[place : place + len(part.strips)]))
@@ -199,7 +199,7 @@ class Half:
         )
 
 
-class KernelCache(Cache):
+class KernelCache(ElasticCache):
     """Keys and values where the kernels find them. dtype: float32 or float16."""
 
     def __init__(
@@ -208,7 +208,7 @@ class KernelCache(Cache):
         sizes: Sequence[tuple[int, int]],
         limit: int,
         dtype: torch.dtype,
-        closing: Callable[[Cache], int],
+        closing: Callable[[ElasticCache], int],
     ) -> None:
         wide = [(heads, in_lanes(width)) for heads, width in sizes]
         super().__init__(groups, wide, -(-limit // _POSITIONS) * _POSITIONS, dtype, closing)
@@ -237,7 +237,7 @@ class Kernels:
     """A body of an elastic model (see `Body`) in a decoder, whose blocks its halves fill."""
 
     decoder: Decoder
-    halves: Mapping[str, Half]
+    halves: Mapping[str, NativeSubBlock]
     sizes: Sequence[tuple[int, int]]
     limit: int
 
@@ -247,12 +247,12 @@ class Kernels:
         return self.decoder.weights.head.rows
 
     def cache(
-        self, groups: Sequence[int], limit: int, kv: torch.dtype, closing: Callable[[Cache], int]
+        self, groups: Sequence[int], limit: int, kv: torch.dtype, closing: Callable[[ElasticCache], int]
     ) -> KernelCache:
         """Return a cache for a request that uses so many key-value groups of each block, and has at most `limit` tokens."""
         return KernelCache(groups, self.sizes, limit, kv, closing)
 
-    def forward(self, requests: Sequence[tuple[Cache, Sequence[int]]]) -> Tensor:
+    def forward(self, requests: Sequence[tuple[ElasticCache, Sequence[int]]]) -> Tensor:
         """Let every request read its new tokens.
 
         Return the logits `[requests, vocab_size]` after the last of each.
@@ -267,6 +267,6 @@ class Kernels:
             cache.tokens += len(tokens)
         return torch.from_numpy(found)
 
-    def _rows(self, cache: Cache, tokens: Sequence[int]) -> list[tuple[int, int, KeysValues]]:
+    def _rows(self, cache: ElasticCache, tokens: Sequence[int]) -> list[tuple[int, int, KeysValues]]:
         assert isinstance(cache, KernelCache)
         return [(token, position, cache.struct) for position, token in enumerate(tokens, cache.tokens)]

@@ -9,10 +9,10 @@ from types import TracebackType
 import torch
 from torch import Tensor
 
-from secateur_runtime.decoder.releasable_memory import PAGE, Room, whole_pages
+from secateur_runtime.decoder.releasable_memory import PAGE, ReleasableMemory, whole_pages
 
 
-class Cache:
+class ElasticCache:
     """What a request that has begun remembers.
 
     Keys and values of every block, `[groups, tokens, head_dim]` each.
@@ -29,7 +29,7 @@ class Cache:
         sizes: Sequence[tuple[int, int]],
         limit: int,
         dtype: torch.dtype,
-        closing: Callable[[Cache], int],
+        closing: Callable[[ElasticCache], int],
     ) -> None:
         self.groups = list(groups)
         self.tokens = 0
@@ -39,7 +39,7 @@ class Cache:
         # Every group starts on a page, so that it can leave alone.
         each = max((PAGE // gcd(PAGE, row) for row in self._row if row), default=1)
         self.limit = -(-limit // each) * each
-        self._room = Room(
+        self._room = ReleasableMemory(
             sum(2 * heads * self.limit * row for (heads, _), row in zip(sizes, self._row, strict=True))
         )
         self._keys = list[Tensor]()
@@ -91,7 +91,7 @@ class Cache:
         self.closed = True
         return freed
 
-    def __enter__(self) -> Cache:
+    def __enter__(self) -> ElasticCache:
         return self
 
     def __exit__(

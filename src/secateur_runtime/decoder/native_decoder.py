@@ -15,7 +15,7 @@ from secateur_runtime.decoder.block_shape import BlockShape
 from secateur_runtime.errors import UnsupportedModelError
 from secateur_runtime.kernels.kernel_weight import Weight
 from secateur_runtime.kernels.library import Matrix
-from secateur_runtime.kernels.thread_pool import Pool
+from secateur_runtime.kernels.thread_pool import ThreadPool
 
 ROWS = 64
 """Tokens in a call: SEC_ROWS_MAX of decode.h."""
@@ -103,7 +103,7 @@ class Weights:
     blocks: tuple[BlockWeights, ...]
 
 
-class Cache:
+class NativeCache:
     """Keys and values of one sequence, `buffers` for each block; grows as it is needed.
 
     length: positions that it holds.
@@ -158,7 +158,9 @@ class Decoder:
     Raises UnsupportedModelError for a head that is wider than the kernels' room.
     """
 
-    def __init__(self, library: ctypes.CDLL, weights: Weights, pool: Pool, *, half: bool = True) -> None:
+    def __init__(
+        self, library: ctypes.CDLL, weights: Weights, pool: ThreadPool, *, half: bool = True
+    ) -> None:
         if any(block.shape.head_dim > HEAD_DIM for block in weights.blocks):
             raise UnsupportedModelError(
                 f"the native backend has no heads wider than {HEAD_DIM}: use --backend torch or llamacpp"
@@ -189,11 +191,11 @@ class Decoder:
         name: bytes = self._library.sec_isa()
         return name.decode()
 
-    def open(self) -> Cache:
+    def open(self) -> NativeCache:
         """Return an empty cache for one sequence."""
-        return Cache([block.shape for block in self.weights.blocks], half=self._half)
+        return NativeCache([block.shape for block in self.weights.blocks], half=self._half)
 
-    def run(self, tokens: Sequence[int], caches: Sequence[Cache], wanted: int) -> Vector:
+    def run(self, tokens: Sequence[int], caches: Sequence[NativeCache], wanted: int) -> Vector:
         """Read one token for each of `caches`, where one that comes several times takes them in order.
 
         Returns the logits of the last `wanted` tokens, `[wanted, vocab_size]`.

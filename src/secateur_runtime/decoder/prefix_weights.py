@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from secateur_runtime.decoder.releasable_memory import Room, WeightFile, whole_pages
+from secateur_runtime.decoder.releasable_memory import ReleasableMemory, WeightFile, whole_pages
 
 SCRATCH = 300_000
 """Numbers converted at once: as many as stay in a core's second-level cache. Of 128 to 1,536 rows of SmolLM2,
@@ -19,7 +19,7 @@ _OWN = threading.local()
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class FileSpan:
     """Where a tensor lies in a file: offset in bytes, shape, type."""
 
     offset: int
@@ -43,7 +43,9 @@ class Prefix:
     held: the rows to compute with, a view that changes with `hold` and `show`.
     """
 
-    def __init__(self, room: Room, start: int, file: WeightFile, stored: Stored, block: int) -> None:
+    def __init__(
+        self, room: ReleasableMemory, start: int, file: WeightFile, stored: FileSpan, block: int
+    ) -> None:
         self._room = room
         self._start = start
         self._file = file

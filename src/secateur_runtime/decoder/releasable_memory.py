@@ -26,7 +26,7 @@ def whole_pages(size: int) -> int:
     return -(-size // PAGE) * PAGE
 
 
-class Room:
+class ReleasableMemory:
     """Anonymous memory of `size` bytes that takes none until it is written, laid out by its user.
 
     Pages of anonymous memory are the process's own: what is released has left it at once, whoever counts.

@@ -14,7 +14,7 @@ from torch import Tensor
 from secateur_runtime.kernels.bitmask import Packed
 from secateur_runtime.kernels.kernel_weight import Weight, settle
 from secateur_runtime.kernels.quantized import Codes
-from secateur_runtime.kernels.thread_pool import Pool
+from secateur_runtime.kernels.thread_pool import ThreadPool
 
 _ROUNDS = 5
 _DENSITIES = 20
@@ -31,7 +31,7 @@ _MARGIN = 0.95
 
 
 @dataclass(frozen=True, slots=True)
-class Timed:
+class TimedForms:
     """A kind of weight that was timed: seconds of a product with one input, median, in either form."""
 
     rows: int
@@ -50,11 +50,11 @@ class Timed:
 class Chooser:
     """Picks, for each shape and density it meets, the faster form, by timing the first weight of the kind."""
 
-    def __init__(self, library: ctypes.CDLL, pool: Pool) -> None:
+    def __init__(self, library: ctypes.CDLL, pool: ThreadPool) -> None:
         self._library = library
         self._pool = pool
         self._other = np.ones(_EVICTED, np.uint64)
-        self._timed: dict[tuple[int, int, str, int], Timed] = {}
+        self._timed: dict[tuple[int, int, str, int], TimedForms] = {}
 
     def faster(self, packed: Packed, dense: Tensor | Codes) -> Weight:
         """Return the one of two forms of a weight that is multiplied faster."""
@@ -65,11 +65,11 @@ class Chooser:
             both = _copies(packed), _copies(dense)
             runs = [[self._seconds(copies) for copies in both] for _ in range(_ROUNDS)]
             ours, theirs = (statistics.median(each) for each in zip(*runs, strict=True))
-            self._timed[key] = Timed(rows, columns, f"sparse-{packed.kind}", density, ours, theirs)
+            self._timed[key] = TimedForms(rows, columns, f"sparse-{packed.kind}", density, ours, theirs)
         return Weight(packed) if self._timed[key].pays else Weight(dense)
 
     @property
-    def timed(self) -> tuple[Timed, ...]:
+    def timed(self) -> tuple[TimedForms, ...]:
         """What was timed so far."""
         return tuple(self._timed.values())
 

@@ -103,13 +103,13 @@ def settle(weights: Sequence[Weight]) -> None:
 
 def together(tensors: Sequence[Tensor]) -> list[Tensor]:
     """Return copies that lie one after another in memory that the system was asked to hold in large pages, and gets back when the last copy goes."""
-    piece = Piece([tensor.nbytes for tensor in tensors])
+    piece = ArrayMemory([tensor.nbytes for tensor in tensors])
     return [
         piece.array(place, tensor.dtype, tensor.shape).copy_(tensor) for place, tensor in enumerate(tensors)
     ]
 
 
-class Piece:
+class ArrayMemory:
     """Memory for arrays that lie one after another, which the system was asked to hold in large pages and gets back when the last array goes.
 
     sizes: bytes of each array.

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-class Pool:
+class ThreadPool:
     """Up to `threads` threads, never more than there are cores to run on; they end with this object."""
 
     def __init__(self, library: ctypes.CDLL, threads: int) -> None:

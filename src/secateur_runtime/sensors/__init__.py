@@ -8,7 +8,7 @@ from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class MemoryBound:
     """One bound on memory.
 
     name: who sets it. limit: bytes. used: bytes under it that cannot go without harm, this process's
@@ -28,7 +28,7 @@ class Room:
 class Sensor(Protocol):
     """Senses one bound; takes well under a millisecond."""
 
-    def __call__(self) -> Room | None:
+    def __call__(self) -> MemoryBound | None:
         """Return the bound as it is now, or None where there is none."""
 
 
@@ -40,11 +40,11 @@ class Sensed:
     the kernel does not tell.
     """
 
-    rooms: tuple[Room, ...]
+    rooms: tuple[MemoryBound, ...]
     stalled: float = 0.0
 
     @property
-    def tightest(self) -> Room | None:
+    def tightest(self) -> MemoryBound | None:
         """The bound that leaves least, or None where there is none."""
         return min(self.rooms, key=lambda room: room.free, default=None)
 

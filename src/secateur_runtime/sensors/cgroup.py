@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from secateur_runtime.sensors import Room, sizes
+from secateur_runtime.sensors import MemoryBound, sizes
 
 _UNLIMITED = 1 << 60
 """Version 1 says a number near 2^63 where it means none."""
@@ -44,7 +44,7 @@ class Cgroup:
         self._root = Path(root)
         self._own = Path(own)
 
-    def __call__(self) -> Room | None:
+    def __call__(self) -> MemoryBound | None:
         """Return the bound that leaves least, or None where there is no limit."""
         rooms = [room for group, version in self._groups() if (room := _room(group, version)) is not None]
         return min(rooms, key=lambda room: room.free, default=None)
@@ -85,7 +85,7 @@ def _upwards(root: Path, path: str) -> Iterator[Path]:
     yield from (root.joinpath(*parts[:count]) for count in range(len(parts) - 1, -1, -1))
 
 
-def _room(group: Path, version: _Version) -> Room | None:
+def _room(group: Path, version: _Version) -> MemoryBound | None:
     try:
         limit = (group / version.limit).read_text(encoding="ascii").strip()
         if not limit.isdecimal() or int(limit) >= _UNLIMITED:
@@ -99,4 +99,4 @@ def _room(group: Path, version: _Version) -> Room | None:
     loose = sum(stat.get(name, 0) for name in version.loose) - sum(
         stat.get(name, 0) for name in version.bound
     )
-    return Room("cgroup", int(limit), usage - max(loose, 0))
+    return MemoryBound("cgroup", int(limit), usage - max(loose, 0))

@@ -9,7 +9,7 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class Gpu:
+class GpuMemory:
     """One GPU: its name, and bytes."""
 
     name: str
@@ -23,7 +23,7 @@ class Gpus:
     def __init__(self, nvml: Any = None) -> None:
         self._nvml = nvml if nvml is not None else _load()
 
-    def __call__(self) -> tuple[Gpu, ...]:
+    def __call__(self) -> tuple[GpuMemory, ...]:
         """Return what each GPU holds now."""
         if self._nvml is None:
             return ()
@@ -32,11 +32,11 @@ class Gpus:
         except self._nvml.NVMLError:
             return ()
 
-    def _one(self, index: int) -> Gpu:
+    def _one(self, index: int) -> GpuMemory:
         handle = self._nvml.nvmlDeviceGetHandleByIndex(index)
         memory = self._nvml.nvmlDeviceGetMemoryInfo(handle)
         name = self._nvml.nvmlDeviceGetName(handle)
-        return Gpu(
+        return GpuMemory(
             name.decode() if isinstance(name, bytes) else str(name), int(memory.total), int(memory.used)
         )
 

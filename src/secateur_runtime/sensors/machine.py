@@ -6,30 +6,30 @@ from pathlib import Path
 
 import psutil
 
-from secateur_runtime.sensors import Room, sizes
+from secateur_runtime.sensors import MemoryBound, sizes
 
 _MEMINFO = "/proc/meminfo"
 
 
-class Machine:
+class MachineMemory:
     """What the machine has: total memory, and what of it is not available."""
 
     def __init__(self, path: str = _MEMINFO) -> None:
         self._path = Path(path)
 
-    def __call__(self) -> Room | None:
+    def __call__(self) -> MemoryBound | None:
         """Return the bound, or None where the system tells nothing."""
         try:
             rows = sizes(self._path.read_text(encoding="ascii"))
         except OSError:
             memory = psutil.virtual_memory()
-            return Room("machine", memory.total, memory.total - memory.available)
+            return MemoryBound("machine", memory.total, memory.total - memory.available)
         if "MemTotal" not in rows or "MemAvailable" not in rows:
             return None
-        return Room("machine", rows["MemTotal"], rows["MemTotal"] - rows["MemAvailable"])
+        return MemoryBound("machine", rows["MemTotal"], rows["MemTotal"] - rows["MemAvailable"])
 
 
-class Budget:
+class ProcessBudget:
     """What the user lets this process have, in bytes.
 
     The memory of the process is what the system counts as resident.
@@ -39,6 +39,6 @@ class Budget:
         self._limit = limit
         self._process = psutil.Process()
 
-    def __call__(self) -> Room:
+    def __call__(self) -> MemoryBound:
         """Return the bound."""
-        return Room("budget", self._limit, self._process.memory_info().rss)
+        return MemoryBound("budget", self._limit, self._process.memory_info().rss)

@@ -8,13 +8,13 @@ import pytest
 from tests.adapt.ladders import choices_of
 
 from secateur.adapt.replay.simulate import plans_of, simulate
-from secateur.adapt.replay.speed_model import Speed
+from secateur.adapt.replay.speed_model import Roofline
 from secateur.adapt.replay.traces import Moment, synthetic
 from secateur_runtime.ladder_costs import Choices, Decision, Observation
 from secateur_runtime.policies import Policy, make_policy
 
 CHOICES = choices_of(["1.ffn", "2.attn"], [(4_000, 0), (1_000, 400)], [0.1, 0.5], [2.0, 2.1, 2.6])
-SPEED = Speed(1_000.0, 1e12, "test")
+SPEED = Roofline(1_000.0, 1e12, "test")
 
 
 def moment(time: int, request: int, tokens: int, available: float) -> Moment:

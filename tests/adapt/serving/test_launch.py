@@ -26,10 +26,10 @@ from secateur_runtime.ladder import Ladder
 from secateur_runtime.ladder_file import read_ladder
 from secateur_runtime.policies import Observation, make_policy
 from secateur_runtime.read_costs import priced
-from secateur_runtime.sensors import Room, Sensed
+from secateur_runtime.sensors import MemoryBound, Sensed
 from secateur_runtime.server.engine.job import Engine
-from secateur_runtime.server.engine.memory_controller import Care, Keeper
-from secateur_runtime.server.http.request_guard import Gate
+from secateur_runtime.server.engine.memory_controller import ControllerSettings, MemoryController
+from secateur_runtime.server.http.request_guard import RequestGuard
 
 UNITS = ("1.ffn:32", "1.kv:1", "1.attn")
 PROMPT = [5, 100, 33, 200, 77]
@@ -69,7 +69,7 @@ def test_an_elastic_model_answers_as_the_model_does(
         Serving(
             model=str(model), backend=backend, elasticity=Elasticity(folder=tmp_path, ladder=path, kind=kind)
         ),
-        Gate(),
+        RequestGuard(),
         Silent(),
     )
     # Every token is forced, so that a near tie cannot send two right answers down different ways.
@@ -96,12 +96,12 @@ def test_a_level_that_the_server_takes_is_the_pruned_model(kind: str, tiny: Make
     )
     warm(stepped)
     budget = ladder.need(2, batch=1, tokens=1) + int(choices.activations(1, 1)) + 10
-    keeper = Keeper(
+    keeper = MemoryController(
         stepped,
         choices,
         policy,
-        lambda: Sensed((Room("test", budget, stepped.weights),)),
-        Care(headroom=0, least=0),
+        lambda: Sensed((MemoryBound("test", budget, stepped.weights),)),
+        ControllerSettings(headroom=0, least=0),
     )
     keeper.settle([], 0)
     assert tuple(stepped.units) == UNITS[:2]
@@ -174,7 +174,7 @@ def test_a_ladder_of_another_model(tiny: Maker, tmp_path: Path) -> None:
 def test_llama_cpp_answers(tiny_gguf: Maker, tiny: Maker) -> None:
     pytest.importorskip("xllamacpp", reason="pip install 'secateur[llamacpp]'")
     path = tiny_gguf("llama")
-    app = build(Serving(model=str(path), backend="llamacpp", context=128), Gate(), Silent())
+    app = build(Serving(model=str(path), backend="llamacpp", context=128), RequestGuard(), Silent())
     body = {"model": "llama", **GREEDY, "max_tokens": 8, "logprobs": 2, "logit_bias": {"0": -100, "2": -100}}
     with listening(app) as address:
         answer = httpx.post(f"{address}/v1/completions", json=body, timeout=30).json()
@@ -227,4 +227,4 @@ def _never(address: str) -> None:
 
 def test_llama_cpp_wants_a_file(tiny: Maker) -> None:
     with pytest.raises(UsageError, match="secateur export"):
-        build(Serving(model=str(tiny("llama")), backend="llamacpp"), Gate(), Silent())
+        build(Serving(model=str(tiny("llama")), backend="llamacpp"), RequestGuard(), Silent())

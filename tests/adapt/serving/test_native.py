@@ -20,14 +20,14 @@ from tests.secateur_runtime.server.conftest import listening
 
 from secateur.adapt.serving.elastic_backend import Elasticity, ElasticModel, make_elastic
 from secateur.core.progress import Silent
-from secateur.model.handle import Opened, open_model
-from secateur_runtime.sensors import Room, Sensed
+from secateur.model.handle import ModelHandle, open_model
+from secateur_runtime.sensors import MemoryBound, Sensed
 from secateur_runtime.server.engine.admission import Limits
 from secateur_runtime.server.engine.batch_engine import Worker
-from secateur_runtime.server.engine.memory_controller import Care, Keeper, Load
+from secateur_runtime.server.engine.memory_controller import ControllerSettings, Load, MemoryController
 from secateur_runtime.server.http.app import Service, make_app
-from secateur_runtime.server.http.openai_requests import Reader, decoder
-from secateur_runtime.server.http.request_guard import Gate
+from secateur_runtime.server.http.openai_requests import RequestReader, decoder
+from secateur_runtime.server.http.request_guard import RequestGuard
 
 TOKENS = 120
 BODY: dict[str, Any] = {
@@ -43,9 +43,11 @@ BODY: dict[str, Any] = {
 class Served:
     """A server over a model in the kernels, and the memory that it thinks there is."""
 
-    def __init__(self, opened: Opened, model: ElasticModel, keeper: Keeper, worker: Worker) -> None:
+    def __init__(
+        self, opened: ModelHandle, model: ElasticModel, keeper: MemoryController, worker: Worker
+    ) -> None:
         self.model, self.keeper, self.worker, self.limit = model, keeper, worker, 1 << 40
-        reader = Reader(
+        reader = RequestReader(
             opened.source.tokenizer(),
             names=["tiny"],
             ends=frozenset({2}),
@@ -53,7 +55,7 @@ class Served:
             vocabulary=model.vocabulary,
             usual=16,
         )
-        self.app = make_app(Service(worker, reader, "tiny", 60), Gate())
+        self.app = make_app(Service(worker, reader, "tiny", 60), RequestGuard())
 
 
 @pytest.fixture
@@ -68,9 +70,11 @@ def served(tiny: Maker, tmp_path: Path) -> Iterator[Served]:
 
     def senses() -> Sensed:
         taken = model.weights + sum(cache.bytes for cache in model._model.caches)
-        return Sensed((Room("test", held[0].limit if held else 1 << 40, taken),))
+        return Sensed((MemoryBound("test", held[0].limit if held else 1 << 40, taken),))
 
-    keeper = Keeper(model, choices, policy, senses, Care(headroom=0, least=0, calm=0.05))
+    keeper = MemoryController(
+        model, choices, policy, senses, ControllerSettings(headroom=0, least=0, calm=0.05)
+    )
     worker = Worker(model, keeper, decoder(opened.source.tokenizer()), Limits(chunk=3))
     held.append(Served(opened, model, keeper, worker))
     yield held[0]

@@ -55,9 +55,8 @@ def test_the_same_seed_trains_the_same_network_and_it_learns(
         == mean_quality(CHOICES, follow(CHOICES, one.network), moments)
         == max(quality for _, quality in one.curve)
     )
-    worst = replace(
-        one.network, layers=(*one.network.layers[:-1], tuple(-part for part in one.network.layers[-1]))
-    )  # type: ignore[arg-type]
+    weight, bias = one.network.layers[-1]
+    worst = replace(one.network, layers=(*one.network.layers[:-1], (-weight, -bias)))
     assert one.quality > mean_quality(CHOICES, follow(CHOICES, worst), moments) + 0.02
     one.network.save(tmp_path / "policy.safetensors")
     assert (

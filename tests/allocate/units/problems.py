@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
 
-from secateur.allocate.units import Curve, Measured
+from secateur.allocate.units import Curve, MeasuredUnits
 
 
 def curves_of(rows: Sequence[tuple[int, int, int, int]], seed: int) -> dict[str, Curve]:
@@ -23,15 +23,15 @@ def curves_of(rows: Sequence[tuple[int, int, int, int]], seed: int) -> dict[str,
 
 def oracle(
     curves: Mapping[str, Curve], weights: Mapping[str, float] | None = None
-) -> Callable[[Mapping[str, int]], Measured]:
+) -> Callable[[Mapping[str, int]], MeasuredUnits]:
     """Return a measure: the divergence adds up over groups, and a group has less influence the more of it has gone."""
 
-    def measure(cuts: Mapping[str, int]) -> Measured:
+    def measure(cuts: Mapping[str, int]) -> MeasuredUnits:
         kl = sum((weights or {}).get(name, 1.0) * curves[name].errors[cut] for name, cut in cuts.items())
         influence = {
             name: curve.errors[-1] / (1 + curve.errors[-1]) * (1 - cuts[name] / curve.size / 2) / 4
             for name, curve in curves.items()
         }
-        return Measured(kl, influence)
+        return MeasuredUnits(kl, influence)
 
     return measure

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.optimize import brentq
 
-from secateur.allocate.units import Curve, Measured, SpreadContext
+from secateur.allocate.units import Curve, MeasuredUnits, SpreadContext
 from secateur.allocate.units.adapt_pruner import adapt
 
 SIZE = 10_000
@@ -26,10 +26,10 @@ def test_equals_the_formula_with_influence_measured_anew_each_step() -> None:
     def influence(shares: Any) -> Any:
         return first * (1 - shares) + 0.05 * shares[::-1]
 
-    def measure(cuts: Mapping[str, int]) -> Measured:
+    def measure(cuts: Mapping[str, int]) -> MeasuredUnits:
         asked.append(dict(cuts))
         shares = np.array([cuts[name] / SIZE for name in names])
-        return Measured(0.0, dict(zip(names, influence(shares).tolist(), strict=True)))
+        return MeasuredUnits(0.0, dict(zip(names, influence(shares).tolist(), strict=True)))
 
     cuts = adapt(
         curves,

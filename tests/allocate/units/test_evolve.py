@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.allocate.units.problems import curves_of, oracle
 
-from secateur.allocate.units import Curve, Measured, SpreadContext, parameters_gone
+from secateur.allocate.units import Curve, MeasuredUnits, SpreadContext, parameters_gone
 from secateur.allocate.units.evolve import _Mutation, evolve
 from secateur.allocate.units.knapsack import knapsack
 
@@ -39,7 +39,7 @@ def test_measures_no_cuts_twice_and_depends_on_the_seed_alone() -> None:
     measure = oracle(curves, {name: 3.0**place for place, name in enumerate(curves)})
     asked: list[tuple[int, ...]] = []
 
-    def count(cuts: Mapping[str, int]) -> Measured:
+    def count(cuts: Mapping[str, int]) -> MeasuredUnits:
         asked.append(tuple(cuts.values()))
         return measure(cuts)
 

@@ -12,7 +12,7 @@ import typer
 from tests.conftest import Maker
 
 from secateur.cli.main import app
-from secateur.device.bandwidth import Measured
+from secateur.device.bandwidth import MeasuredRates
 from secateur.device.probe import Machine
 from secateur.device.profile import Rates, load_profile, profile_names
 
@@ -46,7 +46,7 @@ def _measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("secateur.pipeline.advise.advise.probe", lambda: machine)
     monkeypatch.setattr(
         "secateur.pipeline.advise.local_device.measure_machine",
-        lambda threads, memory: Measured(threads, 1e10, 8e9, 1e11, "float32"),
+        lambda threads, memory: MeasuredRates(threads, 1e10, 8e9, 1e11, "float32"),
     )
     monkeypatch.setattr(
         "secateur.pipeline.advise.local_device.clock_machine",

@@ -14,12 +14,12 @@ from secateur.model.handle import open_model
 from secateur.pipeline.compare.model_card import card
 from secateur.pipeline.prune.prune import prune
 from secateur.pipeline.prune.width.decide import Width
-from secateur.present.comparison_folder import Job, Part, Row, write_part
+from secateur.present.comparison_folder import ComparisonJob, ComparisonRow, RowPart, write_part
 from secateur.present.model_index import BEGIN
 from secateur_runtime.errors import OutputError, RecordError, UsageError
 
 Secateur = Callable[..., tuple[int, str, str]]
-WIDTH = Row("width", "ratio=0.2", "structured")
+WIDTH = ComparisonRow("width", "ratio=0.2", "structured")
 
 
 @pytest.fixture
@@ -71,8 +71,8 @@ def test_the_row_with_these_weights(tiny: Maker, tmp_path: Path, pruned: Path) -
     from secateur_runtime.record import Record
 
     source, digest = open_model(str(tiny("llama"))).digest, open_model(str(pruned)).digest
-    dense = Row("dense", "", "dense")
-    Job(ref="x", name="x", digest=source, parameters=1, protocols={}, rows=(dense, WIDTH)).write(
+    dense = ComparisonRow("dense", "", "dense")
+    ComparisonJob(ref="x", name="x", digest=source, parameters=1, protocols={}, rows=(dense, WIDTH)).write(
         tmp_path / "compared"
     )
     for row, weights, value in ((dense, "", 20.0), (WIDTH, digest, 25.0)):
@@ -83,8 +83,8 @@ def test_the_row_with_these_weights(tiny: Maker, tmp_path: Path, pruned: Path) -
             protocol="wiki.raw (sha256:0...), by hand",
             model=source,
         )
-        write_part(tmp_path / "compared", row, "pruned", Part(source=source, weights=weights))
-        write_part(tmp_path / "compared", row, "quality", Part(source=source, records=(figures,)))
+        write_part(tmp_path / "compared", row, "pruned", RowPart(source=source, weights=weights))
+        write_part(tmp_path / "compared", row, "quality", RowPart(source=source, records=(figures,)))
     made = card(str(pruned), compared=tmp_path / "compared", out=tmp_path / "card.md")
     text = (tmp_path / "card.md").read_text()
     assert [record.value for record in made.records] == [25.0]

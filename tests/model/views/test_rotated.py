@@ -13,7 +13,7 @@ from torch import Tensor
 
 from secateur.model.families import FINAL_NORM, HEAD
 from secateur.model.graph_builder import read_graph
-from secateur.model.handle import Opened, open_model
+from secateur.model.handle import ModelHandle, open_model
 from secateur.model.views.rotated import Rotated, Rotation, check_rotation
 from secateur.tensors.source import Source
 from secateur_runtime.errors import UsageError
@@ -29,7 +29,7 @@ def orthogonal(*shape: int, seed: int = 0) -> Tensor:
     return found
 
 
-def rotation_of(model: Opened, states: bool) -> Rotation:
+def rotation_of(model: ModelHandle, states: bool) -> Rotation:
     """A far rotation of everything that may be rotated."""
     graph = model.graph
     heads = {

@@ -9,12 +9,12 @@ import pytest
 from tests.conftest import Maker
 
 import secateur
-from secateur.device.decode_model import Speed
+from secateur.device.decode_model import PredictedSpeed
 from secateur.device.profile import OUTPUT, load_profile, write_profile
 from secateur.model.handle import open_model
 from secateur.model.written.write_settings import Settings
-from secateur.pipeline.advise.advise import GOALS, Advice, Option, choose
-from secateur.pipeline.advise.size_estimate import Cut, Sizes
+from secateur.pipeline.advise.advise import GOALS, Advice, RunOption, choose
+from secateur.pipeline.advise.size_estimate import Reduction, Sizes
 from secateur.pipeline.export.gguf import export
 from secateur.pipeline.prune.depth.decide import Depth
 from secateur.pipeline.prune.prune import prune
@@ -22,9 +22,11 @@ from secateur.pipeline.prune.width.decide import Width
 from secateur_runtime.errors import SecateurError
 
 
-def _option(perplexity: float, speed: float, file: int, *, fits: bool = True, stored: str = "f16") -> Option:
-    full = Speed(speed, speed, speed)
-    return Option(Cut("dense", 0.0, {}, ()), stored, file, file, full, full, perplexity, True, fits)
+def _option(
+    perplexity: float, speed: float, file: int, *, fits: bool = True, stored: str = "f16"
+) -> RunOption:
+    full = PredictedSpeed(speed, speed, speed)
+    return RunOption(Reduction("dense", 0.0, {}, ()), stored, file, file, full, full, perplexity, True, fits)
 
 
 EXACT, FOUR_BIT, CUT, BROKEN = (
@@ -38,7 +40,7 @@ EXACT, FOUR_BIT, CUT, BROKEN = (
 @pytest.mark.parametrize(
     ("goal", "best"), [("accuracy", EXACT), ("balanced", FOUR_BIT), ("speed", CUT), ("size", CUT)]
 )
-def test_a_goal_decides(goal: str, best: Option) -> None:
+def test_a_goal_decides(goal: str, best: RunOption) -> None:
     assert choose([BROKEN, CUT, FOUR_BIT, EXACT], goal) == best
     assert choose([_option(1.0, 99, 1, fits=False), BROKEN, CUT, FOUR_BIT, EXACT], goal) == best
 

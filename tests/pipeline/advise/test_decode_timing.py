@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secateur.core.progress import Silent
-from secateur.device.decode_model import Clock, Work
+from secateur.device.decode_model import Clock, TokenWork
 from secateur.device.profile import OUTPUT
 from secateur.device.synthetic_gguf import Synthetic
 from secateur.model.handle import open_model
@@ -20,7 +20,7 @@ from secateur.pipeline.advise.decode_timing import (
     PROMPT,
     TOKENS,
     Clocking,
-    Timed,
+    TimedModel,
     rates,
     synthetics,
 )
@@ -44,16 +44,16 @@ def test_a_synthetic_model_takes_the_bytes_it_says(name: str, tmp_path: Path) ->
     assert 0 < (tmp_path / "a.gguf").stat().st_size - sum(model.bytes.values()) < words
 
 
-def _timed(clock: Clock, *, disturbed: float) -> dict[str, Timed]:
+def _timed(clock: Clock, *, disturbed: float) -> dict[str, TimedModel]:
     found = {}
     for name, model in synthetics().items():
         context = (LONG if name == "cache" else PROMPT) + TOKENS
         cache = model.cache * context
-        seconds = clock.seconds(Work(model.read, model.layers, model.vocabulary, cache))
+        seconds = clock.seconds(TokenWork(model.read, model.layers, model.vocabulary, cache))
         copied = model.bytes[model.kind] if model.kind == "q4_0" else 0.0
         file = int(sum(model.bytes.values()))
         memory = Memory(0, int(60e6 + file + model.cache * context + copied), 0)
-        found[name] = Timed(
+        found[name] = TimedModel(
             model, Spread(seconds, seconds / (1 + disturbed), 3 * seconds), cache, memory, file, context
         )
     return found

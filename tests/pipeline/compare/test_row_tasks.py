@@ -18,15 +18,15 @@ from secateur.pipeline.compare.protocol import Protocol
 from secateur.pipeline.compare.row import DENSE
 from secateur.pipeline.compare.row_tasks import BIAS, TASKS
 from secateur.pipeline.compare.row_work import make
-from secateur.pipeline.compare.worker_pool import Failure, Pool, Task
+from secateur.pipeline.compare.worker_pool import Failure, Task, WorkerPool
 from secateur.pipeline.evaluate.bias_audit import audit_bias
 from secateur.pipeline.evaluate.tasks import evaluate_tasks
 from secateur.pipeline.prune.apply import apply
-from secateur.present.comparison_folder import PLAN, Row, cell_folder, read_cell
+from secateur.present.comparison_folder import PLAN, ComparisonRow, cell_folder, read_cell
 from secateur_runtime.errors import RecordError, TextError, UsageError
 
 PLAIN = Protocol(calibration=Calibration(samples=2, window=64), window=64, count=2, backends=())
-WANDA = Row("wanda", "2:4", "unstructured")
+WANDA = ComparisonRow("wanda", "2:4", "unstructured")
 
 
 @pytest.fixture
@@ -34,14 +34,14 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Have rows worked on in this process; returns the names of those that were."""
     names: list[str] = []
 
-    def run(pool: Pool, tasks: list[Task]) -> list[Failure]:
+    def run(pool: WorkerPool, tasks: list[Task]) -> list[Failure]:
         for task in tasks:
             names.extend(task.names)
             for name in task.names:
                 make(Path(pool.command(task, 0)[3]), name, Silent())
         return []
 
-    monkeypatch.setattr(Pool, "run", run)
+    monkeypatch.setattr(WorkerPool, "run", run)
     return names
 
 

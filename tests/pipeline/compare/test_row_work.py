@@ -17,9 +17,9 @@ from secateur.pipeline.compare.compare import compare
 from secateur.pipeline.compare.protocol import Protocol
 from secateur.pipeline.compare.row import MODEL
 from secateur.pipeline.compare.row_work import make, tidy, time_row
-from secateur.pipeline.compare.worker_pool import Failure, Pool, Task
+from secateur.pipeline.compare.worker_pool import Failure, Task, WorkerPool
 from secateur.pipeline.evaluate.evaluate import evaluate
-from secateur.pipeline.evaluate.native_model import Natively
+from secateur.pipeline.evaluate.native_model import NativeOptions
 from secateur.pipeline.prune.apply import apply
 from secateur.present.comparison_folder import PLAN, cell_folder, read_cell, read_cells, read_job
 from secateur.present.summary_rows import lines_of
@@ -36,14 +36,14 @@ def here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Have rows worked on in this process; returns the names of those that were."""
     done: list[str] = []
 
-    def run(pool: Pool, tasks: list[Task]) -> list[Failure]:
+    def run(pool: WorkerPool, tasks: list[Task]) -> list[Failure]:
         for task in tasks:
             done.extend(task.names)
             for name in task.names:
                 {"make": make, "time": time_row}[task.action](Path(pool.command(task, 0)[3]), name, Silent())
         return []
 
-    monkeypatch.setattr(Pool, "run", run)
+    monkeypatch.setattr(WorkerPool, "run", run)
     return done
 
 
@@ -127,7 +127,7 @@ def test_rows_in_the_native_backend(
     assert "sparse-bf16" in cells["wanda at ratio=0.5"].records["native_decode"].protocol
     assert "native bf16," in cells["width:align=8 at ratio=0.5"].records["native_decode"].protocol
     for kind in ("int8", "int4"):
-        again = evaluate(model, window=64, count=2, native=Natively(kind=kind))
+        again = evaluate(model, window=64, count=2, native=NativeOptions(kind=kind))
         assert (
             cells[f"native {kind}"].value("perplexity")
             == again.perplexity

@@ -7,11 +7,11 @@ from tests.conftest import Maker
 
 from secateur.core.graph import Graph
 from secateur.model.handle import open_model
-from secateur.pipeline.compare.rows import DEFAULT, Method, Size, parsed, rows_of
+from secateur.pipeline.compare.rows import DEFAULT, RowMethod, Size, parsed, rows_of
 from secateur.pipeline.prune.depth.decide import Depth
 from secateur.pipeline.prune.weights.decide import Sparsity
 from secateur.pipeline.prune.width.decide import Width
-from secateur.present.comparison_folder import Row
+from secateur.present.comparison_folder import ComparisonRow
 from secateur_runtime.errors import SecateurError, TargetError, UsageError
 
 
@@ -21,21 +21,21 @@ def graph(tiny: Maker) -> Graph:
 
 
 def test_options_over_a_method(graph: Graph) -> None:
-    method = Method.parse("width:criterion=flap:units=ffn+kv:align=16")
+    method = RowMethod.parse("width:criterion=flap:units=ffn+kv:align=16")
     assert method.goal(Size.parse("ratio=0.2"), graph) == Width(
         target="ratio=0.2", criterion="flap", units=("ffn", "kv"), align=16
     )
-    assert Method.parse("depth:sub-blocks").goal(Size.parse("params=80%"), graph) == Depth(
+    assert RowMethod.parse("depth:sub-blocks").goal(Size.parse("params=80%"), graph) == Depth(
         target="params=80%", sub_blocks=True
     )
-    assert Method.parse("wanda:repair=dsnot").goal(Size.parse("2:4"), graph) == Sparsity(
+    assert RowMethod.parse("wanda:repair=dsnot").goal(Size.parse("2:4"), graph) == Sparsity(
         sparsity="2:4", method="wanda", repair="dsnot"
     )
 
 
 def test_kinds() -> None:
     kinds = {
-        text: Method.parse(text).kind
+        text: RowMethod.parse(text).kind
         for text in ("magnitude", "wanda", "sparsegpt", "wanda:criterion=magnitude", "width", "depth", "auto")
     }
     assert list(kinds.values()) == [
@@ -66,7 +66,7 @@ def test_as_many_weights_are_left_as_units_would_leave(graph: Graph) -> None:
 
 def test_the_whole_and_the_quantized_model_are_always_in() -> None:
     rows, left_out = rows_of(
-        parsed(["wanda,width"], Method.parse, "methods"),
+        parsed(["wanda,width"], RowMethod.parse, "methods"),
         parsed(["ratio=0.2", "size=1MB"], Size.parse, "targets"),
     )
     assert [row.name for row in rows] == [
@@ -81,18 +81,18 @@ def test_the_whole_and_the_quantized_model_are_always_in() -> None:
 
 
 def test_each_once() -> None:
-    assert len(parsed(["wanda, wanda", "wanda"], Method.parse, "methods")) == 1
+    assert len(parsed(["wanda, wanda", "wanda"], RowMethod.parse, "methods")) == 1
     rows, _ = rows_of(
-        parsed(["wanda"], Method.parse, "methods"), parsed(["0.2,20%,ratio=0.2"], Size.parse, "targets")
+        parsed(["wanda"], RowMethod.parse, "methods"), parsed(["0.2,20%,ratio=0.2"], Size.parse, "targets")
     )
-    assert rows[-1] == Row("wanda", "ratio=0.2", "unstructured")
+    assert rows[-1] == ComparisonRow("wanda", "ratio=0.2", "unstructured")
     assert len(rows) == 4
 
 
 def test_every_default_method_can_be_asked(graph: Graph) -> None:
     for text in DEFAULT:
         for size in ("ratio=0.2", "2:4"):
-            Method.parse(text).goal(Size.parse(size), graph)
+            RowMethod.parse(text).goal(Size.parse(size), graph)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_every_default_method_can_be_asked(graph: Graph) -> None:
 )
 def test_a_method_that_cannot_work(text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        Method.parse(text)
+        RowMethod.parse(text)
 
 
 @pytest.mark.parametrize(
@@ -135,9 +135,9 @@ def test_a_target_that_cannot_work(text: str, message: str) -> None:
 
 def test_targets_that_these_methods_cannot_meet(graph: Graph) -> None:
     with pytest.raises(TargetError, match="counts bytes, and wanda leave zeros"):
-        rows_of([Method.parse("wanda")], [Size.parse("size=1MB")])
+        rows_of([RowMethod.parse("wanda")], [Size.parse("size=1MB")])
     for text, message in (("params=1", "out of reach"), ("params=999G", "as it is")):
         with pytest.raises(SecateurError, match=message):
-            Method.parse("wanda").goal(Size.parse(text), graph)
+            RowMethod.parse("wanda").goal(Size.parse(text), graph)
     with pytest.raises(UsageError, match="--methods names none"):
-        parsed([" , "], Method.parse, "methods")
+        parsed([" , "], RowMethod.parse, "methods")

@@ -12,7 +12,7 @@ import pytest
 
 from secateur.core.system_memory import free_bytes, tree_bytes
 from secateur.pipeline.compare.watcher import Unwatched
-from secateur.pipeline.compare.worker_pool import Failure, Pool, Task, python
+from secateur.pipeline.compare.worker_pool import Failure, Task, WorkerPool, python
 
 if not Path("/proc/self/statm").exists():
     pytest.skip("memory is read from /proc", allow_module_level=True)
@@ -42,7 +42,7 @@ class Seen(Unwatched):
         self.notes.append(line)
 
 
-def _pool(work: str, *, slots: int = 2, limit: int = 0) -> tuple[Pool, Seen]:
+def _pool(work: str, *, slots: int = 2, limit: int = 0) -> tuple[WorkerPool, Seen]:
     """Return a pool whose processes do `work`, which is given the name of its row, the folder being argv[1] and its share argv[2]."""
     seen = Seen()
     program = _OPEN + work + _CLOSE
@@ -50,7 +50,7 @@ def _pool(work: str, *, slots: int = 2, limit: int = 0) -> tuple[Pool, Seen]:
     def command(task: Task, share: int) -> list[str]:
         return python(program, os.getcwd(), share, *task.names)
 
-    return Pool(command, slots, 1, limit, seen), seen
+    return WorkerPool(command, slots, 1, limit, seen), seen
 
 
 def _tasks(names: str, *, alone: bool = False) -> list[Task]:

@@ -22,9 +22,9 @@ from secateur.core.progress import Silent
 from secateur.measure.perplexity import measure
 from secateur.model.handle import open_model
 from secateur.pipeline.evaluate.evaluate import evaluate
-from secateur.pipeline.evaluate.native_model import Natively
+from secateur.pipeline.evaluate.native_model import NativeOptions
 from secateur.pipeline.evaluate.verify import verify
-from secateur.pipeline.recipe.runner import Step, row
+from secateur.pipeline.recipe.runner import StageResult, row
 from secateur.pipeline.recipe.schema import Eval, Gate, Options, Stage
 from secateur.pipeline.recipe.stages import Place, perform
 from secateur_runtime.errors import UsageError, VerificationError
@@ -141,7 +141,7 @@ def test_natively(model: str, parent: str) -> None:
         pytest.skip("no kernels here")
     ours, theirs = (
         evaluate(model, window=50, count=3, reference=parent, native=native)
-        for native in (Natively(kind="f32", exact=True), None)
+        for native in (NativeOptions(kind="f32", exact=True), None)
     )
     assert ours.nll_windows == pytest.approx(theirs.nll_windows, rel=1e-5)
     assert ours.reference_nll == theirs.reference_nll
@@ -179,11 +179,11 @@ class TestStages:
             alone.reference_perplexity,
         )
         assert found["perplexity_ratio"] == pytest.approx(alone.perplexity / dense.perplexity, rel=1e-5)
-        shown = row(Step("eval", None, found, 0.0, 0.0, False))
+        shown = row(StageResult("eval", None, found, 0.0, 0.0, False))
         assert shown["per_token_of"] == parent
         assert shown["bits_per_byte"] == alone.bits_per_byte
         assert not {"kl", "agreement"} & set(shown)
-        after = row(Step("eval", None, self.made(how, parent, parent, found), 0.0, 0.0, False))
+        after = row(StageResult("eval", None, self.made(how, parent, parent, found), 0.0, 0.0, False))
         assert not {"per_token_of", "bits_per_byte"} & set(after)
         assert after["kl"] == pytest.approx(0, abs=1e-9)
         assert after["perplexity_ratio"] == 1

@@ -19,7 +19,7 @@ from secateur.model.full_model import load_whole
 from secateur.model.handle import open_registered
 from secateur.model.native_support import runs_natively
 from secateur.pipeline.evaluate.evaluate import evaluate
-from secateur.pipeline.evaluate.native_model import KINDS, Natively, Reader, run_natively
+from secateur.pipeline.evaluate.native_model import KINDS, MatrixReader, NativeOptions, run_natively
 from secateur.pipeline.export.sparse_folder import export_sparse
 from secateur.runtime.native import Native
 from secateur.runtime.torch import TorchBackend
@@ -27,7 +27,7 @@ from secateur_runtime.errors import UnsupportedModelError, UsageError
 from secateur_runtime.kernels.dense_or_sparse import Chooser
 from secateur_runtime.kernels.kernel_weight import BATCH, Weight, multiply
 from secateur_runtime.kernels.library import kernels
-from secateur_runtime.kernels.thread_pool import Pool
+from secateur_runtime.kernels.thread_pool import ThreadPool
 
 RUN = tuple(name for name, family in FAMILIES.items() if runs_natively(family))
 TOKENS = [int(token) for token in np.random.default_rng(0).integers(3, 384, size=90)]
@@ -46,8 +46,8 @@ def test_families() -> None:
     assert RUN == ("llama", "mistral", "smollm3", "qwen2", "qwen3")
 
 
-def found(model: str, how: Natively | None = None) -> NDArray[np.float32]:
-    backend = run_natively(open_registered(model), how or Natively(kind="f32", exact=True))
+def found(model: str, how: NativeOptions | None = None) -> NDArray[np.float32]:
+    backend = run_natively(open_registered(model), how or NativeOptions(kind="f32", exact=True))
     assert isinstance(backend, Native)
     return np.concatenate(list(backend.logits(TOKENS)))
 
@@ -71,7 +71,7 @@ def test_every_kind(tiny: Maker, kind: str, isa: str) -> None:
     Of a sparse kind no more bytes are read than of its dense one.
     """
     model = open_registered(str(tiny("llama", hidden_size=128)))
-    read = Reader(model, kind, chooser())
+    read = MatrixReader(model, kind, chooser())
     whole = load_whole(model)
     for name in model.graph.tensors:
         if name.endswith(".weight") and len(model.graph.tensors[name].shape) == 2:
@@ -80,7 +80,7 @@ def test_every_kind(tiny: Maker, kind: str, isa: str) -> None:
         wanted = whole(torch.tensor([TOKENS])).logits[0].numpy()
     ours, theirs = (
         torch.from_numpy(each).log_softmax(-1)
-        for each in (found(str(tiny("llama", hidden_size=128)), Natively(kind=kind, exact=True)), wanted)
+        for each in (found(str(tiny("llama", hidden_size=128)), NativeOptions(kind=kind, exact=True)), wanted)
     )
     kl = (theirs.exp() * (theirs - ours)).sum(-1).mean()
     # Inputs keep 16 bits next to integers and where pairs of bfloat16 are multiplied: a thousandth of what
@@ -91,7 +91,7 @@ def test_every_kind(tiny: Maker, kind: str, isa: str) -> None:
 def chooser() -> Chooser:
     library = kernels()
     assert library is not None
-    return Chooser(library, Pool(library, 1))
+    return Chooser(library, ThreadPool(library, 1))
 
 
 @pytest.fixture(autouse=True)
@@ -116,10 +116,14 @@ def test_pruned_weights_are_left_out(tiny: Maker, tmp_path: Path) -> None:
     assert not told["bf16"].timed
     assert sum(count for *_, count in told["int8"].kinds) == 7 * 3 + 1
     np.testing.assert_allclose(
-        found(str(folder), Natively(kind="sparse-bf16")), found(str(folder), Natively(kind="bf16")), atol=1e-4
+        found(str(folder), NativeOptions(kind="sparse-bf16")),
+        found(str(folder), NativeOptions(kind="bf16")),
+        atol=1e-4,
     )
     np.testing.assert_allclose(
-        found(str(folder), Natively(kind="sparse-int8")), found(str(folder), Natively(kind="int8")), atol=1e-4
+        found(str(folder), NativeOptions(kind="sparse-int8")),
+        found(str(folder), NativeOptions(kind="int8")),
+        atol=1e-4,
     )
 
 
@@ -129,7 +133,9 @@ def test_a_folder_without_zeros_runs_as_it_is(tiny: Maker, tmp_path: Path) -> No
     stored = loaded(tmp_path / "sparse")
     assert {kind for _, _, kind, _ in stored.about().kinds} == {"sparse-bf16", "bf16"}
     np.testing.assert_allclose(
-        found(str(tmp_path / "sparse"), Natively()), found(str(folder), Natively(kind="bf16")), atol=1e-4
+        found(str(tmp_path / "sparse"), NativeOptions()),
+        found(str(folder), NativeOptions(kind="bf16")),
+        atol=1e-4,
     )
 
 
@@ -145,7 +151,7 @@ def half_pruned(whole: Path, folder: Path) -> Path:
 
 
 def loaded(model: Path, kind: str = "") -> Native:
-    backend = run_natively(open_registered(str(model)), Natively(kind=kind))
+    backend = run_natively(open_registered(str(model)), NativeOptions(kind=kind))
     assert isinstance(backend, Native)
     return backend
 
@@ -166,7 +172,7 @@ def test_the_steps_of_a_backend(tiny: Maker) -> None:
 def test_quality_is_that_of_torch(tiny: Maker) -> None:
     model = str(tiny("smollm3"))
     text: dict[str, Any] = {"text": "builtin", "window": 100, "count": 6}
-    ours = evaluate(model, reference=model, native=Natively(kind="f32", exact=True), **text)
+    ours = evaluate(model, reference=model, native=NativeOptions(kind="f32", exact=True), **text)
     theirs = evaluate(model, **text)
     assert ours.perplexity == pytest.approx(theirs.perplexity, rel=1e-4)
     assert ours.kl == pytest.approx(0, abs=1e-6)
@@ -210,7 +216,7 @@ def test_scaled_rotary_embeddings(tiny: Maker) -> None:
 def test_without_kernels_torch_runs(tiny: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("pipeline.native", "sparse.library"):
         monkeypatch.setattr(f"secateur.{module}.kernels", lambda: None)
-    backend = run_natively(open_registered(str(tiny("llama"))), Natively(kind="f32"))
+    backend = run_natively(open_registered(str(tiny("llama"))), NativeOptions(kind="f32"))
     assert isinstance(backend, TorchBackend)
     with pytest.raises(UsageError, match="no kernels here"):
-        evaluate(str(tiny("llama")), text="builtin", window=50, count=1, native=Natively())
+        evaluate(str(tiny("llama")), text="builtin", window=50, count=1, native=NativeOptions())

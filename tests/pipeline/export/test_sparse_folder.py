@@ -25,7 +25,7 @@ from secateur.pipeline.evaluate.verify import verify
 from secateur.pipeline.export.pruned_sparse import apply_sparse
 from secateur.pipeline.export.sparse_folder import SparseExport, export_sparse
 from secateur.pipeline.prune.weights.decide import Sparsity
-from secateur.pipeline.quantize.quantize import Integers
+from secateur.pipeline.quantize.quantize import Quantization
 from secateur_runtime.errors import OutputError, SecateurError, SourceError, UnsupportedModelError, UsageError
 from secateur_runtime.kernels.quantized import Grid
 
@@ -105,7 +105,7 @@ def test_codes_come_back_exactly_as_float32(pruned: Path, tmp_path: Path, kind: 
 
 def test_codes_of_a_quantised_model_stay(pruned: Path, tmp_path: Path) -> None:
     pytest.importorskip("compressed_tensors", reason="pip install 'secateur[quantize]'")
-    secateur.quantize(str(pruned), tmp_path / "int8", Integers(bits=8, method="rtn"), calibration=SMALL)
+    secateur.quantize(str(pruned), tmp_path / "int8", Quantization(bits=8, method="rtn"), calibration=SMALL)
     export(tmp_path / "int8", tmp_path / "out", "sparse-int8")
     before, after = open_model(str(tmp_path / "int8")).source, open_model(str(tmp_path / "out")).source
     assert torch.equal(before.read(WEIGHT), after.read(WEIGHT))

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from secateur.core.plan import Plan
 from secateur.model.formats.gguf.header import read_header
-from secateur.model.handle import Opened, open_model
+from secateur.model.handle import ModelHandle, open_model
 from secateur.model.written.write_settings import Settings
 from secateur.pipeline.export.gguf import export
 from secateur.pipeline.prune.apply import apply
@@ -34,17 +34,17 @@ def _cut(
     keep: dict[str, tuple[int, ...]],
     drop: tuple[str, ...] = (),
     repair: str = "none",
-) -> Opened:
+) -> ModelHandle:
     plan = Plan(model=open_model(str(source)).digest, keep=keep, drop=drop, made_by={"repair": repair})
     apply(plan, str(source), out, settings=Settings(dtype="float32"))
     return open_model(str(out))
 
 
-def _heads(model: Opened) -> dict[str, tuple[int, ...]]:
+def _heads(model: ModelHandle) -> dict[str, tuple[int, ...]]:
     return {f"{block.index}.head": (0, 2, 3, 5) for block in model.graph.blocks}
 
 
-def _logits(model: Opened) -> torch.Tensor:
+def _logits(model: ModelHandle) -> torch.Tensor:
     stream = model.stream()
     (states,) = stream.embed([TOKENS])
     for index in range(len(stream)):
@@ -53,7 +53,7 @@ def _logits(model: Opened) -> torch.Tensor:
     return torch.cat(list(stream.logits(states[0])))
 
 
-def _exported(model: Opened, out: Path) -> str:
+def _exported(model: ModelHandle, out: Path) -> str:
     """Export; compare in llama.cpp, and by reading the file back; return the architecture."""
     done = export(model.source.ref, out, kind="f32")
     assert done.kl is not None

@@ -21,7 +21,7 @@ from secateur.model.formats.compressed_tensors import PackedSource
 from secateur.model.handle import open_model
 from secateur.pipeline.evaluate.verify import verify
 from secateur.pipeline.export.gguf import export
-from secateur.pipeline.quantize.quantize import Integers, Quantized
+from secateur.pipeline.quantize.quantize import Quantization, Quantized
 from secateur_runtime.errors import PlanError, SecateurError, UsageError, VerificationError
 from secateur_runtime.kernels.quantized import Grid
 
@@ -30,7 +30,7 @@ pytest.importorskip("compressed_tensors", reason="pip install 'secateur[quantize
 SMALL = Calibration(samples=4, window=64)
 
 
-def quantize(src: Path, out: Path, how: Integers | None = None) -> Quantized:
+def quantize(src: Path, out: Path, how: Quantization | None = None) -> Quantized:
     return secateur.quantize(str(src), out, how, calibration=SMALL)
 
 
@@ -61,7 +61,9 @@ def test_every_grid_reloads_and_goes_to_gguf_as_it_is(tiny: Maker, tmp_path: Pat
     pytest.importorskip("xllamacpp", reason="pip install 'secateur[llamacpp]'")
     grid = Grid.parse(name)
     made = quantize(
-        tiny("llama"), tmp_path / "out", Integers(bits=grid.bits, symmetric=grid.symmetric, method="imatrix")
+        tiny("llama"),
+        tmp_path / "out",
+        Quantization(bits=grid.bits, symmetric=grid.symmetric, method="imatrix"),
     )
     assert dict(made.grids) == {
         name: sum(
@@ -97,7 +99,7 @@ def test_masks_survive(tiny: Maker, tmp_path: Path, pattern: str, method: str) -
     pruned = secateur.prune(
         str(tiny("llama")), tmp_path / "pruned", sparsity=pattern, method="wanda", calibration=SMALL
     )
-    made = quantize(tmp_path / "pruned", tmp_path / "out", Integers(method=method, symmetric=False))
+    made = quantize(tmp_path / "pruned", tmp_path / "out", Quantization(method=method, symmetric=False))
     assert made.sparsity >= pruned.sparsity
     assert verify(str(tmp_path / "out")).pruned == len(pruned.plan.sparsity)
     sparse, source = open_model(str(tmp_path / "pruned")).source, packed(tmp_path / "out")
@@ -110,7 +112,7 @@ def test_masks_survive(tiny: Maker, tmp_path: Path, pattern: str, method: str) -
 def test_pruned_and_rounded_in_one_pass(tiny: Maker, tmp_path: Path, pattern: str) -> None:
     """The folder promises its zeros like a pruned one, goes on after a kill like any, and loses less than one after the other."""
     dense = str(tiny("llama"))
-    made = quantize(tiny("llama"), tmp_path / "once", Integers(sparsity=pattern))
+    made = quantize(tiny("llama"), tmp_path / "once", Quantization(sparsity=pattern))
     wanted = Pattern.parse(pattern)
     assert made.sparsity >= wanted.ratio - 1e-3
     assert verify(str(tmp_path / "once")).pruned == len(packed(tmp_path / "once").grids)
@@ -129,7 +131,7 @@ def test_zeros_that_are_not_those_of_the_plan(tiny: Maker, tmp_path: Path) -> No
     with pytest.raises(
         UsageError, match="is pruned already, and what is zero stays zero: leave out --sparsity"
     ):
-        quantize(tmp_path / "pruned", tmp_path / "out", Integers(sparsity="0.5"))
+        quantize(tmp_path / "pruned", tmp_path / "out", Quantization(sparsity="0.5"))
     shard = tmp_path / "pruned" / "model-00002-of-00004.safetensors"
     name = "model.layers.0.mlp.up_proj.weight"
     weights = load_file(shard)
@@ -148,7 +150,7 @@ def test_zeros_that_are_not_those_of_the_plan(tiny: Maker, tmp_path: Path) -> No
 def test_gptq_is_nearer_to_the_model_than_rounding(tiny: Maker, tmp_path: Path) -> None:
     kls = {}
     for method in ("rtn", "imatrix", "gptq"):
-        quantize(tiny("llama"), tmp_path / method, Integers(bits=3, method=method))
+        quantize(tiny("llama"), tmp_path / method, Quantization(bits=3, method=method))
         kls[method] = (
             secateur.evaluate(str(tmp_path / method), window=64, count=4, reference=str(tiny("llama"))).kl
             or 0.0
@@ -157,7 +159,7 @@ def test_gptq_is_nearer_to_the_model_than_rounding(tiny: Maker, tmp_path: Path) 
 
 
 def test_what_is_protected_stays_as_it_is(tiny: Maker, tmp_path: Path) -> None:
-    quantize(tiny("llama"), tmp_path / "out", Integers(protect=("first=1", "*.down_proj.weight")))
+    quantize(tiny("llama"), tmp_path / "out", Quantization(protect=("first=1", "*.down_proj.weight")))
     source, whole = packed(tmp_path / "out"), open_model(str(tiny("llama"))).source
     assert len(source.grids) == 2 * 6
     for name in ("model.layers.0.self_attn.q_proj.weight", "model.layers.2.mlp.down_proj.weight"):
@@ -170,7 +172,7 @@ def test_a_run_that_stopped_goes_on(tiny: Maker, tmp_path: Path) -> None:
     with killed_at(2):
         quantize(tiny("llama"), tmp_path / "out")
     with pytest.raises(SecateurError, match="unfinished run with other settings"):
-        quantize(tiny("llama"), tmp_path / "out", Integers(bits=3))
+        quantize(tiny("llama"), tmp_path / "out", Quantization(bits=3))
     assert quantize(tiny("llama"), tmp_path / "out").resumed_blocks == 1
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
@@ -188,26 +190,26 @@ def test_a_folder_that_computes_something_else_is_not_kept(
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        (Integers(group=48), "which is not a multiple of the group of 48: choose another --group"),
-        (Integers(bits=9), "9 bits: a quantised weight has 2 to 8"),
-        (Integers(method="gtpq"), r"unknown quantization method 'gtpq' \(did you mean gptq\?\)"),
-        (Integers(protect=("*",)), "--protect leaves nothing to quantise"),
+        (Quantization(group=48), "which is not a multiple of the group of 48: choose another --group"),
+        (Quantization(bits=9), "9 bits: a quantised weight has 2 to 8"),
+        (Quantization(method="gtpq"), r"unknown quantization method 'gtpq' \(did you mean gptq\?\)"),
+        (Quantization(protect=("*",)), "--protect leaves nothing to quantise"),
         (
-            Integers(sparsity="0.5", method="rtn"),
+            Quantization(sparsity="0.5", method="rtn"),
             "which only --method gptq can: prune first, then quantize with rtn",
         ),
-        (Integers(sparsity="0.5", prune="wonda"), r"unknown method 'wonda' \(did you mean wanda\?\)"),
-        (Integers(sparsity="3:7"), "pattern 3:7 does not fit .*: its width 64 is not a multiple of 7"),
+        (Quantization(sparsity="0.5", prune="wonda"), r"unknown method 'wonda' \(did you mean wanda\?\)"),
+        (Quantization(sparsity="3:7"), "pattern 3:7 does not fit .*: its width 64 is not a multiple of 7"),
     ],
 )
-def test_options_that_cannot_work(tiny: Maker, tmp_path: Path, how: Integers, message: str) -> None:
+def test_options_that_cannot_work(tiny: Maker, tmp_path: Path, how: Quantization, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         quantize(tiny("llama"), tmp_path / "out", how)
     assert not list(tmp_path.iterdir())
 
 
 def test_nothing_is_rounded_twice(tiny: Maker, tmp_path: Path) -> None:
-    quantize(tiny("llama"), tmp_path / "out", Integers(method="rtn"))
+    quantize(tiny("llama"), tmp_path / "out", Quantization(method="rtn"))
     with pytest.raises(UsageError, match="is quantised already: quantise the model it was made from"):
         quantize(tmp_path / "out", tmp_path / "again")
     with pytest.raises(UsageError, match="--type q8_0 would round it once more"):
@@ -220,7 +222,7 @@ def test_nothing_is_rounded_twice(tiny: Maker, tmp_path: Path) -> None:
 def test_the_card_and_the_manifest_say_how(tiny: Maker, tmp_path: Path) -> None:
     shutil.copytree(tiny("llama"), tmp_path / "model")
     (tmp_path / "model" / "README.md").write_text("# A model\n\nWith a past.\n")
-    quantize(tmp_path / "model", tmp_path / "out", Integers(bits=3))
+    quantize(tmp_path / "model", tmp_path / "out", Quantization(bits=3))
     card = (tmp_path / "out" / "README.md").read_text()
     assert card.startswith("# A model\n\nWith a past.\n")
     assert "int3-g32: 92,160 weights" in card
@@ -241,9 +243,9 @@ def test_bits_of_each_layer_meet_a_budget_and_beat_one_width(
         if ".0." in name and name.endswith("proj.weight"):
             weights[name] *= 3
     save_file(weights, whole / "model.safetensors", metadata={"format": "pt"})
-    even = quantize(whole, tmp_path / "even", Integers(bits=4))
+    even = quantize(whole, tmp_path / "even", Quantization(bits=4))
     rest = even.parameters - sum(even.grids.values())
-    budget = Integers(target=f"size={4 * rest + sum(even.grids.values()) * 9 // 16}")
+    budget = Quantization(target=f"size={4 * rest + sum(even.grids.values()) * 9 // 16}")
     made = quantize(whole, tmp_path / "out", budget)
     assert len(made.grids) > 1
     assert made.bits_per_weight <= 4.5
@@ -276,4 +278,4 @@ def test_bits_of_each_layer_meet_a_budget_and_beat_one_width(
 )
 def test_budgets_that_cannot_be_met(tiny: Maker, tmp_path: Path, target: str, message: str) -> None:
     with pytest.raises(SecateurError, match=message):
-        quantize(tiny("llama"), tmp_path / "out", Integers(target=target))
+        quantize(tiny("llama"), tmp_path / "out", Quantization(target=target))

@@ -27,9 +27,9 @@ from secateur.pipeline.prune.auto.decide import Auto
 from secateur.pipeline.prune.depth.decide import Depth
 from secateur.pipeline.prune.weights.decide import Sparsity
 from secateur.pipeline.prune.width.decide import Width
-from secateur.pipeline.quantize.quantize import Integers
+from secateur.pipeline.quantize.quantize import Quantization
 from secateur.pipeline.recipe.estimate import forecast
-from secateur.pipeline.recipe.runner import STAGES, Conducted, keys
+from secateur.pipeline.recipe.runner import STAGES, RecipeResult, keys
 from secateur.pipeline.recipe.schema import KINDS, read_recipe
 from secateur.pipeline.recover.distill import Distill
 from secateur.pipeline.recover.local_reconstruction import Local
@@ -60,7 +60,9 @@ def write(path: Path, body: object) -> Path:
     return path
 
 
-def run(tiny: Maker, tmp_path: Path, *changes: str, resume: bool = False, body: object = BODY) -> Conducted:
+def run(
+    tiny: Maker, tmp_path: Path, *changes: str, resume: bool = False, body: object = BODY
+) -> RecipeResult:
     return secateur.run(
         write(tmp_path / "recipe.yaml", body),
         tmp_path / "out",
@@ -106,7 +108,7 @@ class TestReading:
             Sparsity(method="wanda", sparsity="2:4"),
             Local(),
             Distill(trains="lora", steps=7),
-            Integers(bits=3, symmetric=False),
+            Quantization(bits=3, symmetric=False),
             Distill(trains="scales", steps=9),
         ]
         assert [stage.calibration.samples for stage in stages] == [6, 6, 6, 9, 6, 6, 6, 6]

@@ -20,13 +20,13 @@ from secateur.model.formats.compressed_tensors import PackedSource
 from secateur.model.handle import open_model
 from secateur.pipeline.evaluate.verify import verify
 from secateur.pipeline.prune.prune import prune
-from secateur.pipeline.quantize.quantize import Integers, quantize
+from secateur.pipeline.quantize.quantize import Quantization, quantize
 from secateur.pipeline.recover.distill import Distill
 from secateur.pipeline.recover.local_reconstruction import Local
 from secateur.train.trainer import Trainer
 from secateur_runtime.errors import UsageError
 
-CRUDE = Integers(bits=3, group=16, method="rtn")
+CRUDE = Quantization(bits=3, group=16, method="rtn")
 HOW: dict[str, Any] = {"trains": "scales", "rate": 1e-2}
 
 
@@ -54,7 +54,7 @@ def test_scales_come_nearer_to_the_teacher_and_codes_stay(
         calibration=PRUNING,
         settings=EXACT,
     )
-    crude = Integers(bits=3, group=16, method="rtn", symmetric=symmetric)
+    crude = Quantization(bits=3, group=16, method="rtn", symmetric=symmetric)
     quantize(str(tmp_path / "pruned"), tmp_path / "student", crude, calibration=PRUNING, settings=EXACT)
     made = _recover(tmp_path / "student", tiny("llama"), tmp_path / "out", **HOW)
     assert made.changed

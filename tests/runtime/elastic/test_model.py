@@ -17,7 +17,7 @@ from transformers import DynamicCache
 
 from secateur.adapt.elastic.torch_model import open_elastic
 from secateur.core.ladder_plan import plan_of_level, plan_of_units
-from secateur.model.handle import Opened, open_model
+from secateur.model.handle import ModelHandle, open_model
 from secateur.pipeline.prune.apply import apply
 from secateur.runtime.elastic.model import Elastic
 from secateur_runtime.errors import LadderError, UsageError
@@ -29,12 +29,12 @@ TOKENS = torch.randint(200, (40,), generator=torch.Generator().manual_seed(3)).t
 
 
 @pytest.fixture
-def opened(tiny: Maker, tmp_path: Path) -> Callable[..., tuple[Opened, Ladder, Elastic]]:
+def opened(tiny: Maker, tmp_path: Path) -> Callable[..., tuple[ModelHandle, Ladder, Elastic]]:
     """Open a tiny model of a family as an elastic one."""
 
     def opened(
         family: str, *, level: int = 0, kind: torch.dtype = torch.float32, **config: Any
-    ) -> tuple[Opened, Ladder, Elastic]:
+    ) -> tuple[ModelHandle, Ladder, Elastic]:
         model = open_model(str(tiny(family, **config)))
         ladder = ladder_for(model.graph, model.digest, UNITS)
         return (

@@ -19,14 +19,14 @@ from transformers import DynamicCache
 from secateur.adapt.elastic.kernel_model import open_kernels
 from secateur.adapt.elastic.torch_model import open_elastic
 from secateur.core.ladder_plan import plan_of_level
-from secateur.model.handle import Opened, open_model
+from secateur.model.handle import ModelHandle, open_model
 from secateur.pipeline.prune.apply import apply
 from secateur.runtime.elastic.model import Elastic
 from secateur_runtime.errors import LadderError, SourceError, UnsupportedModelError, UsageError
 from secateur_runtime.ladder import Ladder
 
 Maker = Callable[..., Path]
-Opening = Callable[..., tuple[Opened, Ladder, Elastic]]
+Opening = Callable[..., tuple[ModelHandle, Ladder, Elastic]]
 UNITS = ("1.ffn:64", "1.kv:1", "0.kv:1", "1.ffn:40", "1.attn", "0.ffn:33", "1.ffn")
 TOKENS = torch.randint(200, (90,), generator=torch.Generator().manual_seed(3)).tolist()
 
@@ -37,7 +37,7 @@ def opened(tiny: Maker, tmp_path: Path) -> Opening:
 
     def opened(
         family: str, *, kind: str = "f32", units: tuple[str, ...] = UNITS, **config: Any
-    ) -> tuple[Opened, Ladder, Elastic]:
+    ) -> tuple[ModelHandle, Ladder, Elastic]:
         model = open_model(str(tiny(family, **config)))
         ladder = ladder_for(model.graph, model.digest, units)
         return model, ladder, open_kernels(model, ladder, tmp_path / "weights.safetensors", kind=kind)

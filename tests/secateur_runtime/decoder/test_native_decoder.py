@@ -18,7 +18,7 @@ from secateur_runtime.decoder.native_decoder import BlockWeights, Decoder, Weigh
 from secateur_runtime.errors import UnsupportedModelError
 from secateur_runtime.kernels.kernel_weight import Weight
 from secateur_runtime.kernels.library import kernels
-from secateur_runtime.kernels.thread_pool import Pool
+from secateur_runtime.kernels.thread_pool import ThreadPool
 
 HIDDEN, VOCAB = 48, 70
 
@@ -112,7 +112,7 @@ def decoder(model: PlainModel, *, half: bool = False, threads: int = 1) -> Decod
         scale=model.scale,
         blocks=tuple(blocks),
     )
-    return Decoder(library(), weights, Pool(library(), threads), half=half)
+    return Decoder(library(), weights, ThreadPool(library(), threads), half=half)
 
 
 def tokens_of(rng: np.random.Generator, count: int) -> list[int]:
@@ -217,4 +217,4 @@ def test_heads_that_are_too_wide(rng: np.random.Generator) -> None:
 
 def test_memory_is_read() -> None:
     words = np.arange(8 * 1000, dtype=np.uint64)
-    assert Pool(library(), 2).read(words) == words.sum()
+    assert ThreadPool(library(), 2).read(words) == words.sum()

@@ -8,16 +8,16 @@ import pytest
 import torch
 from tests.runtime.elastic.steps import anonymous
 
-from secateur_runtime.decoder.kv_cache import Cache
-from secateur_runtime.decoder.prefix_weights import Prefix, Stored, combination, product
-from secateur_runtime.decoder.releasable_memory import PAGE, Room, WeightFile
+from secateur_runtime.decoder.kv_cache import ElasticCache
+from secateur_runtime.decoder.prefix_weights import FileSpan, Prefix, combination, product
+from secateur_runtime.decoder.releasable_memory import PAGE, ReleasableMemory, WeightFile
 from secateur_runtime.errors import SourceError
 
 MB = 1 << 20
 
 
 def test_what_is_released_has_left_the_process() -> None:
-    room = Room(32 * MB)
+    room = ReleasableMemory(32 * MB)
     before = anonymous()
     room.tensor(0, (32 * MB,), torch.uint8).fill_(1)
     assert anonymous() - before == pytest.approx(32 * MB, rel=0.05)
@@ -34,8 +34,8 @@ def test_a_prefix_is_read_again_where_it_was_released(dtype: torch.dtype, tmp_pa
     weight = torch.randn(600, 100).to(dtype)
     path = tmp_path / "file"
     path.write_bytes(b"12345" + bytes(weight.view(torch.uint8).numpy().data))
-    stored = Stored(5, (600, 100), dtype)
-    room = Room(2 * (stored.bytes + PAGE))
+    stored = FileSpan(5, (600, 100), dtype)
+    room = ReleasableMemory(2 * (stored.bytes + PAGE))
     start = -(-stored.bytes // PAGE) * PAGE
     first, second = (Prefix(room, at, WeightFile(path), stored, 3) for at in (0, start))
     assert (first.hold(200), second.hold(200)) == (-stored.bytes, -stored.bytes)
@@ -56,7 +56,7 @@ def test_a_file_that_ends_too_soon_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(bytes(100))
     with pytest.raises(SourceError, match="ends at byte 100"):
-        Prefix(Room(PAGE), 0, WeightFile(path), Stored(0, (10, 20), torch.uint8), 1).hold(10)
+        Prefix(ReleasableMemory(PAGE), 0, WeightFile(path), FileSpan(0, (10, 20), torch.uint8), 1).hold(10)
     with pytest.raises(SourceError, match="cannot read"):
         WeightFile(tmp_path / "none")
 
@@ -79,7 +79,7 @@ def test_products_of_bfloat16_rows_are_exact(tokens: int) -> None:
 
 
 def test_a_cache_takes_pages_as_it_fills_and_gives_them_back() -> None:
-    cache = Cache([4, 2], [(4, 64), (2, 64)], 4000, torch.float32, Cache.empty)
+    cache = ElasticCache([4, 2], [(4, 64), (2, 64)], 4000, torch.float32, ElasticCache.empty)
     assert cache.limit >= 4000
     before = anonymous()
     cache.append(0, torch.ones(1).expand(4, 3000, 64), torch.full((1,), 2.0).expand(4, 3000, 64))

@@ -11,7 +11,7 @@ from secateur_runtime.kernels.bitmask import pack
 from secateur_runtime.kernels.dense_or_sparse import Chooser
 from secateur_runtime.kernels.kernel_weight import BF16, BF16_SPARSE, Weight
 from secateur_runtime.kernels.library import kernels
-from secateur_runtime.kernels.thread_pool import Pool
+from secateur_runtime.kernels.thread_pool import ThreadPool
 
 
 def weight(density: float, rows: int = 40) -> torch.Tensor:
@@ -23,7 +23,7 @@ def weight(density: float, rows: int = 40) -> torch.Tensor:
 def chooser() -> Chooser:
     library = kernels()
     assert library is not None
-    return Chooser(library, Pool(library, 1))
+    return Chooser(library, ThreadPool(library, 1))
 
 
 @pytest.mark.parametrize(

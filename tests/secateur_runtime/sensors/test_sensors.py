@@ -8,10 +8,10 @@ from typing import Any
 import psutil
 import pytest
 
-from secateur_runtime.sensors import Room, Sensed, Senses
+from secateur_runtime.sensors import MemoryBound, Sensed, Senses
 from secateur_runtime.sensors.cgroup import Cgroup
-from secateur_runtime.sensors.gpu import Gpu, Gpus
-from secateur_runtime.sensors.machine import Budget, Machine
+from secateur_runtime.sensors.gpu import GpuMemory, Gpus
+from secateur_runtime.sensors.machine import MachineMemory, ProcessBudget
 from secateur_runtime.sensors.pressure import stalled
 
 NONE_V1 = str(2**63 - 4096)
@@ -44,9 +44,9 @@ def test_version_1(tmp_path: Path) -> None:
     _v1(memory / "a", 5000, 4000, total_cache=1500, total_mapped_file=300, total_shmem=200)
     _v1(memory / "a" / "b", NONE_V1, 3000, total_cache=1000)
     # 1,000 of the cache are pages of files that nobody has mapped.
-    assert sensor() == Room("cgroup", 5000, 3000)
+    assert sensor() == MemoryBound("cgroup", 5000, 3000)
     _v1(memory / "a" / "b", 2500, 2400)
-    assert sensor() == Room("cgroup", 2500, 2400), "the one that leaves least counts"
+    assert sensor() == MemoryBound("cgroup", 2500, 2400), "the one that leaves least counts"
     assert sensor.pressure_file().endswith("unified/memory.pressure")
 
 
@@ -56,15 +56,15 @@ def test_version_2(tmp_path: Path) -> None:
     _v2(root / "user" / "one", "max", 100)
     assert sensor() is None
     _v2(root / "user", 8000, 7000, anon=5000, file=1500, file_mapped=400, shmem=100, slab_reclaimable=500)
-    assert sensor() == Room("cgroup", 8000, 5500)
-    assert Room("cgroup", 8000, 5500).free == 2500
+    assert sensor() == MemoryBound("cgroup", 8000, 5500)
+    assert MemoryBound("cgroup", 8000, 5500).free == 2500
     assert sensor.pressure_file() == str(root / "user" / "one" / "memory.pressure")
 
 
 def test_a_container_sees_its_group_at_the_root(tmp_path: Path) -> None:
     sensor = _own(tmp_path, "0::/docker/0123\n")
     _v2(tmp_path / "fs", 700, 600)
-    assert sensor() == Room("cgroup", 700, 600)
+    assert sensor() == MemoryBound("cgroup", 700, 600)
 
 
 @pytest.mark.parametrize("own", ["", "nonsense\n", "4:memory:/../../up\n0::/x\n"])
@@ -84,16 +84,16 @@ def test_this_process() -> None:
 def test_machine(tmp_path: Path) -> None:
     info = tmp_path / "meminfo"
     info.write_text("MemTotal:       1000 kB\nMemFree:  10 kB\nMemAvailable:    400 kB\nMapped: 7 kB\n")
-    assert Machine(str(info))() == Room("machine", 1024_000, 614_400)
+    assert MachineMemory(str(info))() == MemoryBound("machine", 1024_000, 614_400)
     info.write_text("nothing\n")
-    assert Machine(str(info))() is None
-    found = Machine(str(tmp_path / "absent"))()
+    assert MachineMemory(str(info))() is None
+    found = MachineMemory(str(tmp_path / "absent"))()
     assert found is not None
     assert found.limit == psutil.virtual_memory().total
 
 
 def test_budget_counts_this_process() -> None:
-    room = Budget(1 << 40)()
+    room = ProcessBudget(1 << 40)()
     assert room.limit == 1 << 40
     assert room.used == pytest.approx(psutil.Process().memory_info().rss, rel=0.1)
 
@@ -111,7 +111,7 @@ def test_pressure(tmp_path: Path) -> None:
 def test_senses(tmp_path: Path) -> None:
     path = tmp_path / "memory.pressure"
     path.write_text("some avg10=50.00 avg60=1.00 avg300=0.00 total=5\n")
-    tight, loose = Room("tight", 10, 9), Room("loose", 100, 5)
+    tight, loose = MemoryBound("tight", 10, 9), MemoryBound("loose", 100, 5)
     sensed = Senses([lambda: loose, lambda: None, lambda: tight], [str(path), str(tmp_path / "absent")])()
     assert sensed == Sensed((loose, tight), 0.5)
     assert sensed.tightest == tight
@@ -145,6 +145,6 @@ class _Nvml:
 
 
 def test_gpus() -> None:
-    assert Gpus(_Nvml())() == (Gpu("GPU", 100, 40),)
+    assert Gpus(_Nvml())() == (GpuMemory("GPU", 100, 40),)
     assert Gpus(_Nvml(fails=True))() == ()
     Gpus()()

@@ -21,10 +21,10 @@ from secateur_runtime.policies import make_policy
 from secateur_runtime.server.engine.admission import Limits
 from secateur_runtime.server.engine.batch_engine import Worker
 from secateur_runtime.server.engine.detokenizer import Decode
-from secateur_runtime.server.engine.memory_controller import Care, Keeper
+from secateur_runtime.server.engine.memory_controller import ControllerSettings, MemoryController
 from secateur_runtime.server.http.app import Service, make_app
-from secateur_runtime.server.http.openai_requests import Reader, decoder
-from secateur_runtime.server.http.request_guard import Gate, protocol
+from secateur_runtime.server.http.openai_requests import RequestReader, decoder
+from secateur_runtime.server.http.request_guard import RequestGuard, protocol
 
 
 @dataclass
@@ -35,7 +35,7 @@ class Served:
     model: FakeModel
     senses: FakeSenses
     worker: Worker
-    reader: Reader
+    reader: RequestReader
     decode: Decode
 
 
@@ -49,7 +49,7 @@ def tokenizer(tiny: Maker) -> Any:
 def serve(
     tokenizer: Any,
     *,
-    gate: Gate | None = None,
+    gate: RequestGuard | None = None,
     limits: Limits | None = None,
     policy: str = "greedy",
     seconds: float = 0.0,
@@ -62,18 +62,18 @@ def serve(
     """
     model, senses, choices = FakeModel(seconds=seconds), FakeSenses(), fake_choices()
     senses.model = model
-    keeper = Keeper(
+    keeper = MemoryController(
         model,
         choices,
         make_policy(policy, choices),
         senses,
-        Care(headroom=0, least=0, calm=0.1, watch=policy != "none", most_loss=most_loss),
+        ControllerSettings(headroom=0, least=0, calm=0.1, watch=policy != "none", most_loss=most_loss),
     )
-    reader = Reader(
+    reader = RequestReader(
         tokenizer, names=["fake"], ends=frozenset({2}), context=model.context, vocabulary=VOCABULARY, usual=16
     )
     worker = Worker(model, keeper, decoder(tokenizer), limits or Limits())
-    app = make_app(Service(worker, reader, "fake", patience), gate or Gate())
+    app = make_app(Service(worker, reader, "fake", patience), gate or RequestGuard())
     return Served(app, model, senses, worker, reader, decoder(tokenizer))
 
 
@@ -92,13 +92,13 @@ def make(tokenizer: Any) -> Iterator[Callable[..., Served]]:
 
 
 @contextmanager
-def listening(app: Any, gate: Gate | None = None) -> Iterator[str]:
+def listening(app: Any, gate: RequestGuard | None = None) -> Iterator[str]:
     """Serve an application on a free port of this machine; yield its address."""
     import uvicorn
 
     with socket.create_server(("127.0.0.1", 0)) as opened:
         config = uvicorn.Config(
-            app, http=protocol(gate or Gate()), log_level="critical", timeout_graceful_shutdown=1
+            app, http=protocol(gate or RequestGuard()), log_level="critical", timeout_graceful_shutdown=1
         )
         server = uvicorn.Server(config)
         thread = threading.Thread(target=lambda: asyncio.run(server.serve([opened])))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from secateur_runtime.policies import Choices
-from secateur_runtime.sensors import Room, Sensed
+from secateur_runtime.sensors import MemoryBound, Sensed
 from secateur_runtime.server.engine.sampling import Logits
 
 VOCABULARY = 384
@@ -126,4 +126,4 @@ class FakeSenses:
 
     def __call__(self) -> Sensed:
         taken = self.model.weights + sum(cache.bytes for cache in self.model.opened) if self.model else 0
-        return Sensed((Room("test", self.limit, taken),), self.stalled)
+        return Sensed((MemoryBound("test", self.limit, taken),), self.stalled)

@@ -13,9 +13,9 @@ import pytest
 from tests.secateur_runtime.server.conftest import Served, listening, serve
 from tests.secateur_runtime.server.fakes import continued
 
-from secateur_runtime.server.http.request_guard import Gate
+from secateur_runtime.server.http.request_guard import RequestGuard
 
-GATE = Gate(body=5000, arrival=0.5, stall=0.5)
+GATE = RequestGuard(body=5000, arrival=0.5, stall=0.5)
 PLAIN = {"model": "fake", "prompt": "a", "max_tokens": 2}
 CHAT = {"model": "fake", "messages": [{"role": "user", "content": "a"}], "max_tokens": 2}
 
@@ -211,7 +211,7 @@ def test_a_client_that_goes_away_before_the_answer(make: Callable[..., Served]) 
 
 
 def test_an_api_key(make: Callable[..., Served]) -> None:
-    gate = Gate(key="secret")
+    gate = RequestGuard(key="secret")
     served = make(gate=gate)
     with listening(served.app) as address, httpx.Client(base_url=address) as client:
         for given in (

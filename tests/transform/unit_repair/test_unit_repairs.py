@@ -8,28 +8,28 @@ from tests.problems import make_problem, make_stats
 from torch import Tensor
 
 from secateur.tensors.stats import LinearStats
-from secateur.transform.unit_repair import UNIT_REPAIRS, Cut, Repaired, bias_for
+from secateur.transform.unit_repair import UNIT_REPAIRS, CutLinear, Repaired, bias_for
 from secateur_runtime.errors import SecateurError, UsageError
 
 KEPT = torch.tensor([0, 2, 3, 7, 8])
 GONE = torch.tensor([1, 4, 5, 6, 9])
 
 
-def _case(*, biased: bool = True, seed: int = 0) -> tuple[Tensor, Cut]:
+def _case(*, biased: bool = True, seed: int = 0) -> tuple[Tensor, CutLinear]:
     """Return inputs whose means are far from 0, and a cut of a linear that reads them."""
     generator = torch.Generator().manual_seed(seed)
     inputs = torch.randn(400, 10, generator=generator) @ torch.randn(
         10, 10, generator=generator
     ) + 2 * torch.randn(10, generator=generator)
     weight = torch.randn(6, 10, generator=generator)
-    return inputs, Cut(weight, make_stats(inputs), KEPT, biased)
+    return inputs, CutLinear(weight, make_stats(inputs), KEPT, biased)
 
 
 def _outputs(inputs: Tensor, done: Repaired) -> Tensor:
     return inputs.double() @ done.weight.double().T + (0.0 if done.shift is None else done.shift.double())
 
 
-def _errors(inputs: Tensor, cut: Cut, name: str) -> Tensor:
+def _errors(inputs: Tensor, cut: CutLinear, name: str) -> Tensor:
     """Return the mean squared error of every output."""
     return (
         (_outputs(inputs, UNIT_REPAIRS[name].function(cut)) - inputs.double() @ cut.weight.double().T)
@@ -88,12 +88,12 @@ def test_what_does_not_vary_is_only_shifted() -> None:
     inputs[:, KEPT] = torch.tensor([1000.0, 3.0, 0.0, 0.1, -5.0])
     weight = cut.weight.clone()
     weight[2, KEPT] = 0
-    still = Cut(weight, make_stats(inputs), KEPT, True)
+    still = CutLinear(weight, make_stats(inputs), KEPT, True)
     done, expected = UNIT_REPAIRS["affine"].function(still), UNIT_REPAIRS["bias"].function(still)
     assert expected.shift is not None
     torch.testing.assert_close(done, expected, rtol=1e-4, atol=1e-3)
     assert torch.equal(
-        UNIT_REPAIRS["affine"].function(Cut(weight, make_stats(inputs), KEPT, False)).weight[2],
+        UNIT_REPAIRS["affine"].function(CutLinear(weight, make_stats(inputs), KEPT, False)).weight[2],
         torch.zeros(10),
     )
 
@@ -105,7 +105,7 @@ def test_what_is_missing_is_refused() -> None:
     bare = LinearStats(cut.stats.tokens, cut.stats.input_sq, cut.stats.input_mean)
     for name in ("affine", "lsq"):
         with pytest.raises(SecateurError, match="needs the Gram matrix"):
-            UNIT_REPAIRS[name].function(Cut(cut.weight, bare, KEPT, True))
+            UNIT_REPAIRS[name].function(CutLinear(cut.weight, bare, KEPT, True))
     with pytest.raises(UsageError, match=r"unknown repair of units 'obs'.*known: affine, bias, lsq, none"):
         bias_for("obs")
 
@@ -118,7 +118,7 @@ class TestUnitRepair:
         assert gram is not None
         moments = (gram.clone(), stats.input_mean.clone())
         kept = torch.arange(0, 24, 2)
-        done = UNIT_REPAIRS[name].function(Cut(weight, stats, kept, True))
+        done = UNIT_REPAIRS[name].function(CutLinear(weight, stats, kept, True))
         assert done.weight.dtype == torch.float32
         assert int(done.weight[:, 1::2].count_nonzero()) == 0
         assert bool((done.weight[:, kept] != 0).all())
@@ -134,14 +134,14 @@ class TestUnitRepair:
             return
         weight = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
         done = UNIT_REPAIRS[name].function(
-            Cut(weight, make_stats(torch.zeros(9, 6)), torch.tensor([1, 4]), biased)
+            CutLinear(weight, make_stats(torch.zeros(9, 6)), torch.tensor([1, 4]), biased)
         )
         assert bool(done.weight.isfinite().all())
         assert done.shift is None or bool(done.shift.isfinite().all())
 
     def test_keeping_everything_changes_nothing(self, name: str) -> None:
         weight, stats = make_problem(5, 24)
-        done = UNIT_REPAIRS[name].function(Cut(weight, stats, torch.arange(24), True))
+        done = UNIT_REPAIRS[name].function(CutLinear(weight, stats, torch.arange(24), True))
         assert name == "lsq" or bool(torch.isclose(done.weight, weight, rtol=1e-4, atol=1e-4).all())
         assert done.shift is None or float(done.shift.abs().max()) < 1e-3
 

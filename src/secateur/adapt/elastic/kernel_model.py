@@ -16,19 +16,19 @@ from secateur.adapt.elastic.weights import SCALES, part_name, prepare
 from secateur.core.graph import Block, Group, Slice
 from secateur.core.ladder_plan import check_ladder
 from secateur.model.families import EMBED, FAMILIES, FINAL_NORM, HEAD
-from secateur.model.handle import Opened
+from secateur.model.handle import ModelHandle
 from secateur.model.native_support import check_native, native_names
 from secateur.model.rotary import frequencies, sight, turns
 from secateur.runtime.elastic.model import Elastic
 from secateur_runtime.decoder.block_shape import BlockShape
-from secateur_runtime.decoder.elastic_decoder import Half, Kernels, Part, Strip
+from secateur_runtime.decoder.elastic_decoder import Kernels, NativeSubBlock, Strip, SubBlockPart
 from secateur_runtime.decoder.native_decoder import BlockWeights, Decoder, Weights
-from secateur_runtime.decoder.prefix_weights import Stored
+from secateur_runtime.decoder.prefix_weights import FileSpan
 from secateur_runtime.decoder.releasable_memory import WeightFile
 from secateur_runtime.errors import UsageError, nearest
 from secateur_runtime.kernels.kernel_weight import Weight, settle
 from secateur_runtime.kernels.library import require_kernels
-from secateur_runtime.kernels.thread_pool import Pool
+from secateur_runtime.kernels.thread_pool import ThreadPool
 from secateur_runtime.ladder import Ladder
 
 KINDS = {"bf16": torch.bfloat16, "int8": torch.int8, "int4": INT4, "f32": torch.float32}
@@ -38,7 +38,7 @@ KV = (torch.float32, torch.float16)
 
 
 def open_kernels(
-    model: Opened,
+    model: ModelHandle,
     ladder: Ladder,
     weights: Path,
     *,
@@ -58,13 +58,13 @@ def open_kernels(
     library = check_kernels(model, kind)
     check_ladder(ladder, model.graph, model.digest)
     ladder.at(level)
-    body = _Builder(
+    body = _KernelBuilder(
         model, KINDS[kind], prepare(model, ladder, weights, KINDS[kind]), WeightFile(weights)
     ).body(library, threads)
     return Elastic(body, ladder, level=level, kv=kv)
 
 
-def check_kernels(model: Opened, kind: str) -> ctypes.CDLL:
+def check_kernels(model: ModelHandle, kind: str) -> ctypes.CDLL:
     """Return the kernels; raises as `open_kernels` does where they cannot be had, or cannot run a model in a type."""
     if kind not in KINDS:
         raise UsageError(
@@ -75,11 +75,11 @@ def check_kernels(model: Opened, kind: str) -> ctypes.CDLL:
     return require_kernels("--backend elastic needs none")
 
 
-class _Builder:
+class _KernelBuilder:
     """Makes a decoder of stored weights, none of whose units are held yet."""
 
     def __init__(
-        self, model: Opened, dtype: torch.dtype, stored: Mapping[str, Stored], file: WeightFile
+        self, model: ModelHandle, dtype: torch.dtype, stored: Mapping[str, FileSpan], file: WeightFile
     ) -> None:
         self._dtype = dtype
         self._graph = model.graph
@@ -102,7 +102,7 @@ class _Builder:
             scale=float(scale),
             blocks=tuple(map(self._block, graph.blocks)),
         )
-        decoder = Decoder(library, weights, Pool(library, threads))
+        decoder = Decoder(library, weights, ThreadPool(library, threads))
         halves = {
             group.name: self._half(decoder, block, group)
             for block in graph.blocks
@@ -124,13 +124,13 @@ class _Builder:
             vectors={name: self._vector(tensor) for tensor, name in names.items() if tensor in self._stored},
         )
 
-    def _half(self, decoder: Decoder, block: Block, group: Group) -> Half:
+    def _half(self, decoder: Decoder, block: Block, group: Group) -> NativeSubBlock:
         names = native_names(self._family, block.prefix)
         parts = [
             self._part(part_name(group, place), names[part.tensor], group.size, part)
             for place, part in enumerate(group.slices)
         ]
-        return Half(
+        return NativeSubBlock(
             decoder,
             block.index,
             self._file,
@@ -138,12 +138,14 @@ class _Builder:
             block.shape.n_heads // block.shape.n_kv_heads if group.kind == "kv" else 0,
         )
 
-    def _part(self, stored: str, name: str, units: int, part: Slice, *, outside: bool = False) -> Part:
+    def _part(
+        self, stored: str, name: str, units: int, part: Slice, *, outside: bool = False
+    ) -> SubBlockPart:
         """Return a weight of which each of `units` owns what `part` says."""
         values = self._stored[stored]
         across = part.dim == 1
         if stored + SCALES not in self._stored:
-            return Part(name=name, values=Strip(stored=values, block=part.block, across=across))
+            return SubBlockPart(name=name, values=Strip(stored=values, block=part.block, across=across))
         inputs = units * part.block if across else self._graph.tensors[part.tensor].shape[1]
         coded = Coded.of(self._dtype, inputs, outside=outside)
         assert coded is not None
@@ -152,7 +154,7 @@ class _Builder:
             Strip(stored=self._stored[each], block=part.block, group=group, across=across)
             for each, group in zip((stored, stored + SCALES), shared, strict=True)
         )
-        return Part(
+        return SubBlockPart(
             name=name,
             values=codes,
             scales=scales,
@@ -172,7 +174,7 @@ class _Builder:
         found: NDArray[np.float32] = self._whole(self._stored[tensor]).numpy()
         return found
 
-    def _whole(self, stored: Stored) -> Tensor:
+    def _whole(self, stored: FileSpan) -> Tensor:
         array = torch.empty(stored.shape, dtype=stored.dtype)
         Strip(stored=stored, block=1).read(self._file, array, 0, len(array))
         return array

@@ -14,13 +14,13 @@ from secateur.adapt.elastic.weights import part_name, prepare
 from secateur.core.graph import Block, Group
 from secateur.core.ladder_plan import check_ladder
 from secateur.model.families import EMBED, FAMILIES, FINAL_NORM, HEAD
-from secateur.model.handle import Opened
+from secateur.model.handle import ModelHandle
 from secateur.model.rotary import frequencies, rotary_kind, sight, turns
 from secateur.runtime.elastic.attention import Sight
-from secateur.runtime.elastic.model import Body, Elastic
-from secateur.runtime.elastic.sub_block import Attention, FeedForward, Half, Norm, Parts
-from secateur_runtime.decoder.prefix_weights import Columns, Lookup, Prefix, Rows, Stored
-from secateur_runtime.decoder.releasable_memory import Room, WeightFile, whole_pages
+from secateur.runtime.elastic.model import Elastic, ElasticParts
+from secateur.runtime.elastic.sub_block import Attention, FeedForward, Norm, Parts, SubBlock
+from secateur_runtime.decoder.prefix_weights import Columns, FileSpan, Lookup, Prefix, Rows
+from secateur_runtime.decoder.releasable_memory import ReleasableMemory, WeightFile, whole_pages
 from secateur_runtime.errors import UnsupportedModelError
 from secateur_runtime.ladder import Ladder
 
@@ -34,7 +34,7 @@ _ACTS: Mapping[str, Callable[[Tensor], Tensor]] = {
 
 
 def open_elastic(
-    model: Opened,
+    model: ModelHandle,
     ladder: Ladder,
     weights: Path,
     *,
@@ -56,15 +56,15 @@ def open_elastic(
     )
 
 
-def build_body(model: Opened, stored: Mapping[str, Stored], weights: Path) -> Body:
+def build_body(model: ModelHandle, stored: Mapping[str, FileSpan], weights: Path) -> ElasticParts:
     """Return a model that computes with prefixes of what is `stored` in a file, none of its units held yet."""
-    return _Builder(model, stored, weights).body()
+    return _TorchBuilder(model, stored, weights).body()
 
 
-class _Builder:
+class _TorchBuilder:
     """Lays stored weights out in one room, and builds halves of blocks from them."""
 
-    def __init__(self, model: Opened, stored: Mapping[str, Stored], path: Path) -> None:
+    def __init__(self, model: ModelHandle, stored: Mapping[str, FileSpan], path: Path) -> None:
         self._graph = model.graph
         self._stored = stored
         self._config = model.config
@@ -75,15 +75,15 @@ class _Builder:
         for name, entry in stored.items():
             self._starts[name] = at
             at += whole_pages(entry.bytes)
-        self._room = Room(at)
+        self._room = ReleasableMemory(at)
 
-    def body(self) -> Body:
+    def body(self) -> ElasticParts:
         """Build the model; nothing but what no level changes is read yet."""
         graph = self._graph
         config = self._config
         table = self._prefix(EMBED, 1, graph.vocab_size)
         kinds = {rotary_kind(config, block.index) for block in graph.blocks}
-        return Body(
+        return ElasticParts(
             embed=Lookup(table, graph.hidden_size**0.5 if self._family.scaled_embeddings else 1.0),
             halves=dict(self._halves()),
             norm=self._norm(FINAL_NORM),
@@ -95,8 +95,8 @@ class _Builder:
             vocab_size=graph.vocab_size,
         )
 
-    def _halves(self) -> list[tuple[str, Half]]:
-        found: list[tuple[str, Half]] = []
+    def _halves(self) -> list[tuple[str, SubBlock]]:
+        found: list[tuple[str, SubBlock]] = []
         for block in self._graph.blocks:
             groups = {group.kind: group for group in block.groups}
             if "kv" in groups:
@@ -110,7 +110,7 @@ class _Builder:
                 )
         return found
 
-    def _attention(self, block: Block, group: Group) -> Half:
+    def _attention(self, block: Block, group: Group) -> SubBlock:
         config = self._config
         width = block.shape.head_dim
         how = Sight(

@@ -18,8 +18,8 @@ from secateur.adapt.elastic.quantized_layout import INT4, Coded
 from secateur.core.graph import Graph, Group, Slice
 from secateur.model.formats.open_source import read_as
 from secateur.model.formats.safetensors_header import read_safetensors
-from secateur.model.handle import Opened
-from secateur_runtime.decoder.prefix_weights import Stored
+from secateur.model.handle import ModelHandle
+from secateur_runtime.decoder.prefix_weights import FileSpan
 from secateur_runtime.errors import SourceError
 from secateur_runtime.files import written_whole
 from secateur_runtime.ladder import Ladder
@@ -48,7 +48,7 @@ def elastic_groups(graph: Graph) -> list[Group]:
     return [group for block in graph.blocks for group in block.groups if group.kind in ("kv", "ffn")]
 
 
-def prepare(model: Opened, ladder: Ladder, path: Path, dtype: torch.dtype) -> dict[str, Stored]:
+def prepare(model: ModelHandle, ladder: Ladder, path: Path, dtype: torch.dtype) -> dict[str, FileSpan]:
     """Return where each weight lies in `path`, which is made first if it is not there.
 
     One block is in memory at a time.
@@ -68,7 +68,9 @@ def prepare(model: Opened, ladder: Ladder, path: Path, dtype: torch.dtype) -> di
     if made_from != identity:
         raise SourceError(f"{path} was made from another model, ladder or type: delete it, it is made again")
     found = read_safetensors(path)
-    return {name: Stored(stored.offset, stored.shape, _TYPES[stored.dtype]) for name, stored in found.items()}
+    return {
+        name: FileSpan(stored.offset, stored.shape, _TYPES[stored.dtype]) for name, stored in found.items()
+    }
 
 
 def _digest(ladder: Ladder) -> str:
@@ -108,7 +110,7 @@ def _laid_out(
 
 
 def _write(
-    model: Opened, ladder: Ladder, path: Path, dtype: torch.dtype, identity: Mapping[str, str]
+    model: ModelHandle, ladder: Ladder, path: Path, dtype: torch.dtype, identity: Mapping[str, str]
 ) -> None:
     header = dict[str, object](__metadata__=dict(identity))
     at = 0
@@ -125,7 +127,7 @@ def _write(
             file.write(tensor.reshape(shape).to(kind).contiguous().view(torch.uint8).numpy().data)
 
 
-def _tensors(model: Opened, ladder: Ladder, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
+def _tensors(model: ModelHandle, ladder: Ladder, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
     """Yield what `_shapes` lists, in the same order."""
     graph = model.graph
     for name in (name for name in graph.tensors if name in graph.outside):

@@ -17,13 +17,13 @@ from secateur.adapt.ranking.windowed_forward import Passing
 from secateur.calibrate.calibration import Calibration, calibration_tokens
 from secateur.core.ladder_plan import check_ladder
 from secateur.core.progress import Progress, Silent
-from secateur.model.handle import Opened
+from secateur.model.handle import ModelHandle
 from secateur_runtime.errors import OutputError
 from secateur_runtime.ladder import Ladder, step
 
 
 def price(
-    model: Opened,
+    model: ModelHandle,
     ladder: Ladder,
     calibration: Calibration,
     *,
@@ -62,7 +62,7 @@ def price(
 
 
 def open_passing(
-    model: Opened,
+    model: ModelHandle,
     ladder: Ladder,
     path: Path,
     tokens: Tensor,

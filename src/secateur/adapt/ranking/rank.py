@@ -22,7 +22,7 @@ from secateur.adapt.ranking.windowed_forward import Passing
 from secateur.allocate.protect import protected_groups
 from secateur.calibrate.calibration import Calibration, calibration_tokens, provenance
 from secateur.core.progress import Progress, Silent
-from secateur.model.handle import Opened
+from secateur.model.handle import ModelHandle
 from secateur.pipeline.prune.width.decide import Width, rank_units
 from secateur_runtime.errors import UsageError
 from secateur_runtime.files import refuse_existing
@@ -71,7 +71,7 @@ class Rank:
 
 
 def rank(
-    model: Opened,
+    model: ModelHandle,
     how: Rank | None = None,
     *,
     out: Path | None = None,
@@ -111,7 +111,7 @@ def rank(
 
 
 def _order(
-    model: Opened, how: Rank, tokens: Tensor, seed: int, progress: Progress
+    model: ModelHandle, how: Rank, tokens: Tensor, seed: int, progress: Progress
 ) -> dict[str, tuple[int, ...]]:
     """Return every group's units, those that stay longest first."""
     width = Width(units=("kv", "ffn"), ratio=0.5, criterion=how.criterion)
@@ -122,7 +122,7 @@ def _order(
     }
 
 
-def _search(model: Opened, ladder: Ladder, how: Rank, tokens: Tensor, path: Path) -> Search:
+def _search(model: ModelHandle, ladder: Ladder, how: Rank, tokens: Tensor, path: Path) -> Search:
     memory = MemoryModel(model.graph, how.dtype, how.kv)
     body = build_body(model, prepare(model, ladder, path, how.dtype), path)
     window = min(PROBE_WINDOW, tokens.shape[1])

@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy
 
 from secateur.core.graph import Graph
 from secateur.runtime.elastic.attention import Sight, Table, looked, seen, table_of
-from secateur.runtime.elastic.model import Body
+from secateur.runtime.elastic.model import ElasticParts
 
 _POSITIONS = 128
 
@@ -16,7 +16,7 @@ _POSITIONS = 128
 class _Windows:
     """Attention within windows that lie one after another (see `runtime.elastic.attention.Attending`)."""
 
-    def __init__(self, body: Body, count: int, length: int) -> None:
+    def __init__(self, body: ElasticParts, count: int, length: int) -> None:
         self._count = count
         self._length = length
         positions = torch.arange(length).repeat(count)
@@ -46,7 +46,7 @@ class Passing:
     tokens: `[windows, length]`; scored: how many of each window, the last ones, are predicted.
     """
 
-    def __init__(self, body: Body, graph: Graph, tokens: Tensor, scored: int) -> None:
+    def __init__(self, body: ElasticParts, graph: Graph, tokens: Tensor, scored: int) -> None:
         self._body = body
         self._tokens = tokens
         self._windows = _Windows(body, *tokens.shape)

@@ -9,7 +9,7 @@ import numpy as np
 
 from secateur.adapt.replay.reward import observed
 from secateur.adapt.replay.simulate import Simulated, simulate
-from secateur.adapt.replay.speed_model import Speed
+from secateur.adapt.replay.speed_model import Roofline
 from secateur.adapt.replay.static_policy import always, static_plan
 from secateur.adapt.replay.traces import KINDS, Kind, Moment, read_trace, synthetic
 from secateur.core.progress import Progress
@@ -76,7 +76,7 @@ def replay(
     choices: Choices,
     policies: Mapping[str, Policy],
     moments: Sequence[Moment],
-    speed: Speed,
+    speed: Roofline,
     losses: Mapping[frozenset[str], float],
     progress: Progress,
 ) -> Iterator[Simulated]:

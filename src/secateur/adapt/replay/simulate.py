@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from secateur.adapt.replay.reward import observed
-from secateur.adapt.replay.speed_model import Speed, held
+from secateur.adapt.replay.speed_model import Roofline, held
 from secateur.adapt.replay.traces import Moment
 from secateur_runtime.ladder_costs import Choices
 from secateur_runtime.policies import Policy
@@ -97,7 +97,7 @@ def simulate(
     name: str,
     policy: Policy,
     moments: Sequence[Moment],
-    speed: Speed,
+    speed: Roofline,
     losses: Mapping[frozenset[str], float],
 ) -> Simulated:
     """Return how a trace goes with `policy` in charge.
@@ -147,7 +147,7 @@ class _State:
 
 
 def _lived(
-    state: _State, moment: Moment, speed: Speed, losses: Mapping[frozenset[str], float], took: float
+    state: _State, moment: Moment, speed: Roofline, losses: Mapping[frozenset[str], float], took: float
 ) -> Happened:
     choices = state.choices
     gone = state.gone

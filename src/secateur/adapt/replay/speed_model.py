@@ -11,7 +11,7 @@ from secateur_runtime.ladder_costs import Choices, Mask
 
 
 @dataclass(frozen=True, slots=True)
-class Speed:
+class Roofline:
     """A machine by two rates, bytes per second and operations per second (a roofline).
 
     `source` says whose.
@@ -45,14 +45,14 @@ def held(choices: Choices, gone: Mask) -> tuple[float, float, float]:
     return float(weights), float(cache), float(choices.flops[0] - choices.freed_flops @ gone)
 
 
-def speed_of(device: str, memory: int) -> Speed:
+def speed_of(device: str, memory: int) -> Roofline:
     """Return the rates of a device: `local` is measured now, in about a second.
 
     Raises UsageError for a profile without them.
     """
     if device == LOCAL:
         measured = measure_machine(1, memory=memory)
-        return Speed(measured.read, measured.matrix, "this machine, one thread, measured now")
+        return Roofline(measured.read, measured.matrix, "this machine, one thread, measured now")
     profile = load_profile(device)
     figures = {name: figure.value for name, figure in profile.figures.items()}
     read = figures.get("stream") or figures.get("bandwidth")
@@ -62,4 +62,4 @@ def speed_of(device: str, memory: int) -> Speed:
             f"nobody measured how fast {profile.name} reads and computes: use --device local, or a profile"
             " that `secateur device -o` wrote"
         )
-    return Speed(read, matrix, profile.name)
+    return Roofline(read, matrix, profile.name)

@@ -19,9 +19,9 @@ from secateur.adapt.elastic.torch_model import open_elastic
 from secateur.adapt.memory_model import KernelMemory, MemoryModel
 from secateur.core.process_memory import give_back
 from secateur.core.progress import Progress
-from secateur.model.handle import Opened
+from secateur.model.handle import ModelHandle
 from secateur.runtime.elastic.model import Elastic
-from secateur_runtime.decoder.kv_cache import Cache
+from secateur_runtime.decoder.kv_cache import ElasticCache
 from secateur_runtime.errors import OutputError, UsageError
 from secateur_runtime.ladder import Ladder
 from secateur_runtime.ladder_file import read_ladder
@@ -64,16 +64,16 @@ class ElasticModel:
     def _count(self) -> int:
         return self._memory.weights(self._model.ladder.kept_without(self._model.units))
 
-    def open(self, limit: int) -> Cache:
+    def open(self, limit: int) -> ElasticCache:
         """Return an empty cache for at most `limit` tokens."""
         return self._model.open(limit)
 
-    def prefill(self, tokens: Sequence[int], cache: Cache) -> Logits:
+    def prefill(self, tokens: Sequence[int], cache: ElasticCache) -> Logits:
         """Add tokens to a cache; return the logits after the last one, `[vocab_size]`."""
         found: Logits = self._model.prefill(tokens, cache).numpy()
         return found
 
-    def decode(self, tokens: Sequence[int], caches: Sequence[Cache]) -> Sequence[Logits]:
+    def decode(self, tokens: Sequence[int], caches: Sequence[ElasticCache]) -> Sequence[Logits]:
         """Add one token to each cache; return the logits after each, `[vocab_size]` every one."""
         return list(self._model.decode(tokens, caches).numpy())
 
@@ -101,7 +101,9 @@ class Elasticity:
     kind: str = ""
 
 
-def make_elastic(model: Opened, how: Elasticity, progress: Progress) -> tuple[ElasticModel, Choices, Policy]:
+def make_elastic(
+    model: ModelHandle, how: Elasticity, progress: Progress
+) -> tuple[ElasticModel, Choices, Policy]:
     """Return a model that is whole, what its ladder offers, and who decides.
 
     Raises LadderError where the ladder is of another model, UsageError for a policy or a type that is not
@@ -155,7 +157,7 @@ def _taking(choices: Choices, ladder: Ladder, memory: MemoryModel) -> Choices:
     return replace(choices, weights=weights, cache=cache)
 
 
-def _check(how: Elasticity, model: Opened) -> None:
+def _check(how: Elasticity, model: ModelHandle) -> None:
     """Say what cannot work before a ladder is made for it, which takes minutes."""
     known = {name: kind for name, kind in KV.items() if not how.kind or kind in KERNEL_KV}
     if how.kv not in known:
@@ -166,7 +168,7 @@ def _check(how: Elasticity, model: Opened) -> None:
         check_kernels(model, how.kind)
 
 
-def _own_ladder(model: Opened, path: Path, threads: int, progress: Progress) -> Ladder:
+def _own_ladder(model: ModelHandle, path: Path, threads: int, progress: Progress) -> Ladder:
     """Return the ladder kept for a model, ranking the model first where there is none."""
     if not path.exists():
         progress.note(

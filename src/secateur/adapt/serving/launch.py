@@ -20,11 +20,11 @@ from secateur.tensors.source import Source
 from secateur_runtime.errors import MissingExtraError, SourceError, UsageError, nearest
 from secateur_runtime.sensors import Senses, Sensor
 from secateur_runtime.sensors.cgroup import Cgroup
-from secateur_runtime.sensors.machine import Budget, Machine
+from secateur_runtime.sensors.machine import MachineMemory, ProcessBudget
 from secateur_runtime.sensors.pressure import MACHINE
 from secateur_runtime.server.engine.admission import Limits
 from secateur_runtime.server.engine.job import Engine
-from secateur_runtime.server.engine.memory_controller import Care
+from secateur_runtime.server.engine.memory_controller import ControllerSettings
 
 BACKENDS = ("elastic", "native", "llamacpp")
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -56,7 +56,7 @@ class Serving:
     context: int = 4096
     body: int = 2_000_000
     limits: Limits = field(default_factory=Limits)
-    care: Care = field(default_factory=Care)
+    care: ControllerSettings = field(default_factory=ControllerSettings)
     elasticity: Any = None
 
 
@@ -70,9 +70,9 @@ def serve(how: Serving, progress: Progress, ready: Callable[[str], None]) -> Non
     _check(how)
     listening = _listen(how.host, how.port)
     with listening:
-        from secateur_runtime.server.http.request_guard import Gate
+        from secateur_runtime.server.http.request_guard import RequestGuard
 
-        gate = Gate(key=how.key, local=how.host in _LOOPBACK, body=how.body)
+        gate = RequestGuard(key=how.key, local=how.host in _LOOPBACK, body=how.body)
         app = build(how, gate, progress)
         host = f"[{how.host}]" if ":" in how.host else how.host
         _run(app, gate, listening, lambda: ready(f"http://{host}:{listening.getsockname()[1]}"))
@@ -89,7 +89,7 @@ def require_server() -> None:
 def build(how: Serving, gate: Any, progress: Progress) -> Any:
     """Return the application; its engine runs already."""
     from secateur_runtime.server.http.app import Service, make_app
-    from secateur_runtime.server.http.openai_requests import Reader, decoder
+    from secateur_runtime.server.http.openai_requests import RequestReader, decoder
 
     model = open_model(how.model)
     tokenizer = model.source.tokenizer()
@@ -99,7 +99,7 @@ def build(how: Serving, gate: Any, progress: Progress) -> Any:
     give_back()
     engine = _llamacpp(how, model) if how.backend == "llamacpp" else _elastic(how, model, decode, progress)
     name = how.name or Path(how.model).name.removesuffix(".gguf")
-    reader = Reader(
+    reader = RequestReader(
         tokenizer,
         names=[name],
         ends=ends,
@@ -115,7 +115,7 @@ def _elastic(how: Serving, model: Any, decode: Any, progress: Progress) -> Engin
 
     from secateur.adapt.serving.elastic_backend import NATIVE, Elasticity, cache_folder, make_elastic, warm
     from secateur_runtime.server.engine.batch_engine import Worker
-    from secateur_runtime.server.engine.memory_controller import Keeper
+    from secateur_runtime.server.engine.memory_controller import MemoryController
 
     torch.set_num_threads(how.threads)
     elasticity = how.elasticity or Elasticity(
@@ -123,7 +123,9 @@ def _elastic(how: Serving, model: Any, decode: Any, progress: Progress) -> Engin
     )
     stepped, choices, policy = make_elastic(model, elasticity, progress)
     warm(stepped)
-    return Worker(stepped, Keeper(stepped, choices, policy, senses(how.budget), how.care), decode, how.limits)
+    return Worker(
+        stepped, MemoryController(stepped, choices, policy, senses(how.budget), how.care), decode, how.limits
+    )
 
 
 def _llamacpp(how: Serving, model: Any) -> Engine:
@@ -150,7 +152,7 @@ def _llamacpp(how: Serving, model: Any) -> Engine:
 def senses(budget: int | None) -> Senses:
     """Return all sensors of this machine, with a budget for this process if there is one."""
     group = Cgroup()
-    sensors: list[Sensor] = [group, Machine(), *([Budget(budget)] if budget is not None else [])]
+    sensors: list[Sensor] = [group, MachineMemory(), *([ProcessBudget(budget)] if budget is not None else [])]
     return Senses(sensors, [path for path in (MACHINE, group.pressure_file()) if path])
 
 

@@ -16,7 +16,7 @@ from secateur_runtime.errors import SecateurError
 from secateur_runtime.sensors import Senses
 from secateur_runtime.server.engine.admission import Limits
 from secateur_runtime.server.engine.detokenizer import Stops
-from secateur_runtime.server.engine.job import Job, Piece, State
+from secateur_runtime.server.engine.job import AnswerPiece, GenerationJob, State
 from secateur_runtime.server.engine.sampling import Chosen, Sampling
 from secateur_runtime.server.engine.throughput import Rate
 from secateur_runtime.server.refusals import RefusedError
@@ -52,7 +52,7 @@ class LlamaEngine:
         self._answers = Rate()
         self._process = psutil.Process()
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: GenerationJob) -> None:
         """Take a job in; raises RefusedError with 429 where too many wait."""
         with self._lock:
             if self._stopping:
@@ -62,7 +62,7 @@ class LlamaEngine:
             self._waiting += 1
         self._pool.submit(self._answer, job)
 
-    def cancel(self, job: Job) -> None:
+    def cancel(self, job: GenerationJob) -> None:
         """Let go of a job when its next token comes."""
         job.cancelled.set()
 
@@ -92,7 +92,7 @@ class LlamaEngine:
         self._stopping = True
         self._pool.shutdown(cancel_futures=True)
 
-    def _answer(self, job: Job) -> None:
+    def _answer(self, job: GenerationJob) -> None:
         with self._lock:
             self._waiting = self._waiting - 1
             self._running = self._running + 1
@@ -109,7 +109,7 @@ class LlamaEngine:
             with self._lock:
                 self._running -= 1
 
-    def _pieces(self, job: Job) -> Iterator[Piece]:
+    def _pieces(self, job: GenerationJob) -> Iterator[AnswerPiece]:
         """Yield the pieces of an answer; raises RefusedError where it cannot go on."""
         stops = Stops(job.asked.stops)
         before = 0
@@ -153,7 +153,7 @@ def options(sampling: Sampling, limit: int) -> Mapping[str, Any]:
     }
 
 
-def piece_of(row: Mapping[str, Any], stops: Stops, before: int, *, probable: bool) -> Piece:
+def piece_of(row: Mapping[str, Any], stops: Stops, before: int, *, probable: bool) -> AnswerPiece:
     """Return what one message of llama.cpp says; before: tokens that were told of so far."""
     last = bool(row["stop"])
     text = stops.pass_on(row["content"], last=last)
@@ -165,7 +165,7 @@ def piece_of(row: Mapping[str, Any], stops: Stops, before: int, *, probable: boo
     finish = (
         "stop" if stops.stopped or (last and row.get("stop_type") != "limit") else "length" if last else ""
     )
-    return Piece(text, chosen, finish, max(0, row["tokens_predicted"] - before - len(chosen)))
+    return AnswerPiece(text, chosen, finish, max(0, row["tokens_predicted"] - before - len(chosen)))
 
 
 def _chosen(each: Mapping[str, Any]) -> Chosen:

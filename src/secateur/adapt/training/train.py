@@ -36,7 +36,7 @@ _WORTH = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Trained:
+class TrainedPolicy:
     """The best network of a training and the mean quality it leaves (`quality_left`) on moments that it was not trained on.
 
     curve: steps and quality of every network that was looked at.
@@ -62,7 +62,7 @@ def train(
     steps: int = 100_000,
     seed: int = 0,
     progress: Progress,
-) -> Trained:
+) -> TrainedPolicy:
     """Return a network trained on made-up traces with bursts, at budgets from 40 to 105 % of the need.
 
     The same seed gives the same network.
@@ -96,7 +96,7 @@ def train(
     agent.learn(steps, callback=watcher)
     watcher.look(agent)
     network, quality = watcher.best
-    return Trained(network, quality, tuple(watcher.curve))
+    return TrainedPolicy(network, quality, tuple(watcher.curve))
 
 
 def mean_quality(choices: Choices, policy: Policy, moments: Sequence[Moment]) -> float:

@@ -48,7 +48,7 @@ class Curve:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class MeasuredUnits:
     """A model with some units gone, measured.
 
     kl: mean divergence from the dense model, nats per token.
@@ -71,7 +71,7 @@ class SpreadContext:
 
     influence: Mapping[str, float] = field(default_factory=dict)
     sensitivity: Mapping[str, float] = field(default_factory=dict)
-    measure: Callable[[Mapping[str, int]], Measured] | None = None
+    measure: Callable[[Mapping[str, int]], MeasuredUnits] | None = None
     seed: int = 0
     progress: Progress = field(default_factory=Silent)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping
 
-from secateur.allocate.units import Curve, Measured, SpreadContext, budget_of, parameters_gone, spread
+from secateur.allocate.units import Curve, MeasuredUnits, SpreadContext, budget_of, parameters_gone, spread
 from secateur.allocate.units.balance import settle_cuts
 from secateur.allocate.units.knapsack import knapsack
 
@@ -49,7 +49,7 @@ def evolve(
 class _Fitness:
     """The divergence of the model with some cuts; the same cuts are measured once."""
 
-    def __init__(self, measure: Callable[[Mapping[str, int]], Measured]) -> None:
+    def __init__(self, measure: Callable[[Mapping[str, int]], MeasuredUnits]) -> None:
         self._measure = measure
         self._known: dict[tuple[int, ...], float] = {}
 

@@ -12,8 +12,8 @@ import typer
 from secateur.cli.shared import options, printing
 
 if TYPE_CHECKING:
-    from secateur.device.decode_model import Speed
-    from secateur.pipeline.advise.advise import Advice, Option
+    from secateur.device.decode_model import PredictedSpeed
+    from secateur.pipeline.advise.advise import Advice, RunOption
 
 _SHOWN = 8
 NOTHING_FITS = 3
@@ -85,7 +85,7 @@ def _show(found: Advice, *, every: bool) -> None:
         print(f"note: {note}")
 
 
-def _facts(best: Option) -> list[list[str]]:
+def _facts(best: RunOption) -> list[list[str]]:
     return [
         ["file", printing.size(best.file)],
         ["memory with a full cache", printing.size(best.memory)],
@@ -95,7 +95,7 @@ def _facts(best: Option) -> list[list[str]]:
     ]
 
 
-def _nearest(found: Advice) -> list[Option]:
+def _nearest(found: Advice) -> list[RunOption]:
     """Return the options that none other beats in perplexity, memory and speed at once, a few of them, the best one among them."""
     kept = [
         one
@@ -110,13 +110,13 @@ def _nearest(found: Advice) -> list[Option]:
     )
 
 
-def _beats(one: Option, other: Option) -> bool:
+def _beats(one: RunOption, other: RunOption) -> bool:
     ours = (one.perplexity, one.memory, -one.full.likely)
     theirs = (other.perplexity, other.memory, -other.full.likely)
     return ours != theirs and all(left <= right for left, right in zip(ours, theirs, strict=True))
 
 
-def _row(one: Option, best: Option | None) -> list[str]:
+def _row(one: RunOption, best: RunOption | None) -> list[str]:
     mark = "<- take" if one == best else "" if one.fits else "does not fit"
     cost = f"{one.perplexity:.2f}{'' if one.measured else '?'}"
     return [
@@ -131,7 +131,7 @@ def _row(one: Option, best: Option | None) -> list[str]:
     ]
 
 
-def _speed(speed: Speed) -> str:
+def _speed(speed: PredictedSpeed) -> str:
     return f"{speed.likely:.3g} ({speed.low:.3g} to {speed.high:.3g})"
 
 
@@ -152,7 +152,7 @@ def _body(found: Advice) -> dict[str, Any]:
     }
 
 
-def _option(one: Option) -> dict[str, Any]:
+def _option(one: RunOption) -> dict[str, Any]:
     kept = {name: getattr(one, name) for name in ("type", "file", "memory", "perplexity", "measured", "fits")}
     cut = {
         "kind": one.cut.kind,

@@ -104,7 +104,7 @@ def serve(
     from secateur.adapt.serving.launch import Serving, require_server
     from secateur.adapt.serving.launch import serve as run
     from secateur_runtime.server.engine.admission import Limits
-    from secateur_runtime.server.engine.memory_controller import Care
+    from secateur_runtime.server.engine.memory_controller import ControllerSettings
 
     require_server()
     key = _key(api_key_file)
@@ -124,7 +124,9 @@ def serve(
         budget=budget,
         body=options.memory("--max-body", max_body),
         limits=Limits(batch=batch, queue=queue, wait=wait),
-        care=Care(headroom=headroom, calm=calm, watch=policy != "none", most_loss=_bound(max_loss)),
+        care=ControllerSettings(
+            headroom=headroom, calm=calm, watch=policy != "none", most_loss=_bound(max_loss)
+        ),
         elasticity=(
             _elasticity(ladder, policy, policy_file, kv, cache, threads, _kind(backend, kind))
             if backend != "llamacpp"
@@ -134,12 +136,12 @@ def serve(
     with printing.progress(quiet=quiet) as progress:
         run(
             how,
-            progress if quiet or sys.stderr.isatty() else _Lines(),
+            progress if quiet or sys.stderr.isatty() else _LogLines(),
             lambda address: print(f"serving {model} at {address}", file=sys.stderr, flush=True),
         )
 
 
-class _Lines(Silent):
+class _LogLines(Silent):
     """Says what takes minutes also where nobody sees a bar: in the log of a service."""
 
     def note(self, line: str) -> None:

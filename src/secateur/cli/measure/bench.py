@@ -14,7 +14,7 @@ from secateur.cli.shared import options, printing
 from secateur_runtime.errors import UsageError
 
 if TYPE_CHECKING:
-    from secateur.pipeline.bench.bench import Benched, Settings
+    from secateur.pipeline.bench.bench import Benched, BenchSettings
     from secateur.runtime.native import About
     from secateur.runtime.timed_turns import Spread
 
@@ -53,10 +53,10 @@ def bench(
     quiet: options.Quiet = False,
 ) -> None:
     """Measure prompt and decode speed, time to the first token, peak memory and file size."""
-    from secateur.pipeline.bench.bench import Settings
+    from secateur.pipeline.bench.bench import BenchSettings
     from secateur.pipeline.bench.bench import bench as run
 
-    settings = Settings(
+    settings = BenchSettings(
         backend=backend, threads=threads, prompt=prompt, tokens=tokens, repeat=repeat, kind=kind.lower()
     )
     if text and not beside:
@@ -116,11 +116,11 @@ def _matrices(native: About) -> list[list[str]]:
 
 
 def _beside(
-    model: str, whole: str, settings: Settings, text: dict[str, Any], *, as_json: bool, quiet: bool
+    model: str, whole: str, settings: BenchSettings, text: dict[str, Any], *, as_json: bool, quiet: bool
 ) -> None:
-    from secateur.pipeline.bench.quantized_baselines import Text, beside
+    from secateur.pipeline.bench.quantized_baselines import EvaluationText, beside
 
-    given = Text(**text) if text["text"] else None
+    given = EvaluationText(**text) if text["text"] else None
     with printing.progress(quiet=quiet or as_json) as progress:
         found = beside(model, whole, settings, given, progress)
     if as_json:

@@ -319,7 +319,7 @@ def _watching(*, quiet: bool) -> Iterator[Watcher]:
         yield Unwatched()
         return
     if not sys.stderr.isatty():
-        yield _Lines()
+        yield _RowLines()
         return
     from secateur.cli.shared.progress_bars import board
 
@@ -327,7 +327,7 @@ def _watching(*, quiet: bool) -> Iterator[Watcher]:
         yield shown
 
 
-class _Lines:
+class _RowLines:
     """A Watcher that writes a line for each row that ends."""
 
     def __init__(self) -> None:

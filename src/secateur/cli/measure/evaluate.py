@@ -16,7 +16,7 @@ from secateur_runtime.errors import UsageError, VerificationError, nearest
 if TYPE_CHECKING:
     from secateur.measure.perplexity import Quality
     from secateur.pipeline.evaluate.bias_audit import Audit
-    from secateur.pipeline.evaluate.tasks import Tasked
+    from secateur.pipeline.evaluate.tasks import TaskResult
 
 _TASKS = (
     "Tasks of lm-eval, parted by commas: arc_easy,hellaswag. Perplexity is measured beside them, or beside"
@@ -120,7 +120,7 @@ def evaluate(
         )
     from secateur.pipeline.evaluate.bias_audit import audit_bias
     from secateur.pipeline.evaluate.evaluate import evaluate
-    from secateur.pipeline.evaluate.native_model import Natively
+    from secateur.pipeline.evaluate.native_model import NativeOptions
     from secateur.pipeline.evaluate.tasks import evaluate_tasks
 
     started = time.perf_counter()
@@ -144,7 +144,7 @@ def evaluate(
             }
         if text or not (tasks or bias):
             text = text or "builtin"
-            native = Natively(kind=kind.lower(), threads=threads) if backend == "native" else None
+            native = NativeOptions(kind=kind.lower(), threads=threads) if backend == "native" else None
             quality = evaluate(
                 model, text=text, window=window, count=count, reference=reference, native=native, **common
             )
@@ -207,7 +207,7 @@ def parted(names: str | None) -> list[str]:
     return [name.strip() for name in (names or "").split(",") if name.strip()]
 
 
-def _task_body(scored: Sequence[Tasked], metrics: Sequence[str]) -> dict[str, Any]:
+def _task_body(scored: Sequence[TaskResult], metrics: Sequence[str]) -> dict[str, Any]:
     """Return the scores of a model, beside those of its reference where there is one."""
     from secateur.measure.task_scores import chosen, shift
 

@@ -9,7 +9,7 @@ import typer
 from secateur.cli.shared import options, printing
 
 if TYPE_CHECKING:
-    from secateur.model.handle import Opened
+    from secateur.model.handle import ModelHandle
 
 
 def inspect(
@@ -35,7 +35,7 @@ def inspect(
         printing.table(rows, header=("tensor", "shape", "type", "sparsity"))
 
 
-def _summary(opened: Opened, zeros: dict[str, int]) -> dict[str, Any]:
+def _summary(opened: ModelHandle, zeros: dict[str, int]) -> dict[str, Any]:
     graph = opened.graph
     prunable = [linear.tensor for linear in graph.linears]
     weights = sum(graph.tensors[name].numel for name in prunable)
@@ -53,7 +53,7 @@ def _summary(opened: Opened, zeros: dict[str, int]) -> dict[str, Any]:
     }
 
 
-def _rows(opened: Opened, zeros: dict[str, int]) -> list[dict[str, Any]]:
+def _rows(opened: ModelHandle, zeros: dict[str, int]) -> list[dict[str, Any]]:
     return [
         {
             "tensor": name,
@@ -65,7 +65,7 @@ def _rows(opened: Opened, zeros: dict[str, int]) -> list[dict[str, Any]]:
     ]
 
 
-def _blocks(opened: Opened) -> list[list[str]]:
+def _blocks(opened: ModelHandle) -> list[list[str]]:
     """One row for each run of equal blocks."""
     rows: list[list[str]] = []
     blocks = opened.graph.blocks

@@ -72,10 +72,10 @@ def quantize(
 ) -> None:
     """Quantise a model and write a packed Hugging Face folder that was reloaded and compared."""
     from secateur.calibrate.calibration import Calibration
-    from secateur.pipeline.quantize.quantize import Integers, quantize
+    from secateur.pipeline.quantize.quantize import Quantization, quantize
 
     grid: dict[str, Any] = {"bits": bits, "group": group, "symmetric": not asymmetric, "target": target}
-    how = Integers(**grid, method=method, sparsity=sparsity, prune=prune, protect=tuple(protect or ()))
+    how = Quantization(**grid, method=method, sparsity=sparsity, prune=prune, protect=tuple(protect or ()))
     settings = settings_of(dtype, compute, memory, overwrite=overwrite)
     calibration = Calibration(text=calib, samples=samples, window=calib_window)
     started = time.perf_counter()

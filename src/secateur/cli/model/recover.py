@@ -14,7 +14,7 @@ from secateur_runtime.errors import UsageError, nearest
 
 if TYPE_CHECKING:
     from secateur.pipeline.recover.iterative_pruning import Interleaved
-    from secateur.pipeline.recover.training_run import How, Recovered
+    from secateur.pipeline.recover.training_run import Recovered, RecoverOptions
 
 METHODS = {"local": "", "distill": "all", "lora": "lora", "bias": "bias", "scales": "scales"}
 """What each method trains of a whole model; `local` trains none whole."""
@@ -154,7 +154,7 @@ def recover(
         printing.result(body, as_json=as_json, title=f"wrote {output}")
 
 
-def _how(method: str, given: dict[str, Any]) -> How | Interleaved:
+def _how(method: str, given: dict[str, Any]) -> RecoverOptions | Interleaved:
     """Return the recovery that the options ask for.
 
     Raises UsageError for those that belong to another method.

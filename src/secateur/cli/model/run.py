@@ -13,7 +13,7 @@ from secateur.cli.shared import options, printing
 
 if TYPE_CHECKING:
     from secateur.pipeline.recipe.estimate import Forecast
-    from secateur.pipeline.recipe.runner import Conducted, Step
+    from secateur.pipeline.recipe.runner import RecipeResult, StageResult
 
 _SETS = (
     "Another value: calibration.samples=8, seed=1, or quantize.bits=3 for every stage of that kind;"
@@ -93,7 +93,7 @@ def _print_forecast(rows: Sequence[Forecast], *, as_json: bool) -> None:
     )
 
 
-def _print(done: Conducted, *, as_json: bool) -> None:
+def _print(done: RecipeResult, *, as_json: bool) -> None:
     if as_json:
         body = {"output": str(done.out), "model": str(done.model or ""), "file": str(done.file or "")}
         from secateur.pipeline.recipe.runner import row
@@ -108,7 +108,7 @@ def _print(done: Conducted, *, as_json: bool) -> None:
             print(f"{what}: {path}")
 
 
-def _row(step: Step) -> list[str]:
+def _row(step: StageResult) -> list[str]:
     figures = step.figures
 
     def number(name: str, form: str) -> str:

@@ -25,7 +25,7 @@ _SAID = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Quantization:
+class QuantizationFacts:
     """What is known of a quantisation.
 
     name: what the source is called; said: how it was done, in words. grids: grid -> number of weights on it.
@@ -43,7 +43,7 @@ class Quantization:
     stock: bool
 
 
-def quantized_card(card: str, facts: Quantization) -> str:
+def quantized_card(card: str, facts: QuantizationFacts) -> str:
     """Return `card`, the model card of the source (empty if it has none), with a section on its quantisation."""
     said = {
         **facts.said,

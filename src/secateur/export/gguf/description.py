@@ -12,7 +12,7 @@ from secateur.export.gguf.rope import rope_of
 from secateur.export.gguf.settings import model_fields
 from secateur.export.gguf.tokenizer import model_name, tokenizer_fields
 from secateur.export.gguf.types import PACKED, type_named
-from secateur.export.gguf.writer import GgufExport, Packed, Typed
+from secateur.export.gguf.writer import GgufExport, QuantizedWeights, Typed
 from secateur.model.families import EMBED, FINAL_NORM, HEAD, family_of
 from secateur.model.formats.gguf.config import ARCHS
 from secateur.model.formats.gguf.gguf_source import GgufSource
@@ -20,14 +20,14 @@ from secateur.model.formats.gguf.header import GgufHeader, read_header
 from secateur.model.formats.gguf.names import block_names
 from secateur.model.formats.gguf.tokenizer import SPLITS
 from secateur.model.formats.quantized_source import CodedSource
-from secateur.model.handle import Opened
+from secateur.model.handle import ModelHandle
 from secateur.model.transformers_model import transformers_config
 
 _COPIED = ("tokenizer.", "general.name", "general.license", "general.languages")
 _OUTSIDE = {"token_embd.weight": EMBED, "output_norm.weight": FINAL_NORM, "output.weight": HEAD}
 
 
-def describe(model: Opened, layout: Layout, kind: str) -> GgufExport:
+def describe(model: ModelHandle, layout: Layout, kind: str) -> GgufExport:
     """Return `model` ready to be written with most weights of the type `kind`.
 
     Raises UnsupportedModelError for settings or a tokenizer that GGUF or llama.cpp cannot hold, UsageError
@@ -37,20 +37,20 @@ def describe(model: Opened, layout: Layout, kind: str) -> GgufExport:
     rope = rope_of(layout.arch, settings, max(shape.head_dim for shape in layout.shapes))
     fields = {"general.type": "model", **model_fields(layout, settings, rope), **_words(model, settings)}
     held = (
-        Packed(model.source.grids, model.source.codes)
+        QuantizedWeights(model.source.grids, model.source.codes)
         if isinstance(model.source, CodedSource) and kind == PACKED
         else type_named(kind)
     )
     return GgufExport(model.source, layout, fields, rope.factors, held, EMBED if model.graph.tied else HEAD)
 
 
-def whole_settings(model: Opened) -> dict[str, Any]:
+def whole_settings(model: ModelHandle) -> dict[str, Any]:
     """Return the whole config, with what its class fills in."""
     whole: dict[str, Any] = transformers_config(model.source.config).to_dict()
     return whole
 
 
-def naming_of(model: Opened) -> Naming:
+def naming_of(model: ModelHandle) -> Naming:
     """Return how the family of `model` is named and laid out in GGUF."""
     family = family_of(model.source.config)
     # A GGUF file does not tell Mistral from Llama.
@@ -64,7 +64,7 @@ def naming_of(model: Opened) -> Naming:
     )
 
 
-def _words(model: Opened, settings: dict[str, Any]) -> dict[str, Any]:
+def _words(model: ModelHandle, settings: dict[str, Any]) -> dict[str, Any]:
     """Return the name and the tokenizer; those of a GGUF file as they are."""
     if isinstance(model.source, GgufSource):
         return _copied(read_header(model.source.path))

@@ -42,7 +42,7 @@ class Naming:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stored:
+class LaidTensor:
     """One tensor of the file.
 
     parts: tensors of the model, joined along dim 0; none for one filled with `add`.
@@ -64,7 +64,7 @@ class Layout:
     arch: str
     shapes: tuple[BlockShape, ...]
     alive: tuple[int, ...]
-    tensors: tuple[Stored, ...]
+    tensors: tuple[LaidTensor, ...]
 
 
 def lay_out(graph: Graph, naming: Naming) -> Layout:
@@ -125,7 +125,7 @@ def _route(graph: Graph, naming: Naming, alive: tuple[Block, ...]) -> str:
     return route
 
 
-def _check_biases(arch: str, tensors: Iterable[Stored]) -> None:
+def _check_biases(arch: str, tensors: Iterable[LaidTensor]) -> None:
     """Raise UnsupportedModelError for a bias that the loader would not read.
 
     The others read those of q, k and v at most.
@@ -152,19 +152,21 @@ def _padded(arch: str, index: int, shape: BlockShape, alive: tuple[Block, ...]) 
     return shape
 
 
-def _outside(name: str, source: str, graph: Graph, naming: Naming) -> Stored:
+def _outside(name: str, source: str, graph: Graph, naming: Naming) -> LaidTensor:
     shape = graph.tensors[source].shape
-    return Stored(name=name, shape=shape, parts=(source,), add=naming.norm_offset if len(shape) == 1 else 0.0)
+    return LaidTensor(
+        name=name, shape=shape, parts=(source,), add=naming.norm_offset if len(shape) == 1 else 0.0
+    )
 
 
-def _own(graph: Graph, naming: Naming, index: int, block: Block) -> Iterator[Stored]:
+def _own(graph: Graph, naming: Naming, index: int, block: Block) -> Iterator[LaidTensor]:
     stored = {module: name for name, module in naming.inside.items()}
     heads = {"attn_q": block.shape.n_heads, "attn_k": block.shape.n_kv_heads} if naming.permuted else {}
     for source in block.tensors:
         module, _, leaf = source.removeprefix(block.prefix).rpartition(".")
         short = stored[module]
         norm = short.endswith("norm")
-        yield Stored(
+        yield LaidTensor(
             name=f"blk.{index}.{short}.{leaf}",
             shape=graph.tensors[source].shape,
             parts=(source,),
@@ -173,7 +175,9 @@ def _own(graph: Graph, naming: Naming, index: int, block: Block) -> Iterator[Sto
         )
 
 
-def _zeros(naming: Naming, index: int, real: BlockShape, padded: BlockShape, hidden: int) -> Iterator[Stored]:
+def _zeros(
+    naming: Naming, index: int, real: BlockShape, padded: BlockShape, hidden: int
+) -> Iterator[LaidTensor]:
     """Yield the tensors of the halves that `padded` has and `real` has not."""
     shapes: dict[str, tuple[int, ...]] = {}
     if padded.n_heads and not real.n_heads:
@@ -198,15 +202,15 @@ def _zeros(naming: Naming, index: int, real: BlockShape, padded: BlockShape, hid
             "ffn_down": (hidden, inner),
         }
     for name, shape in shapes.items():
-        yield Stored(name=f"blk.{index}.{name}.weight", shape=shape, add=1.0 if len(shape) == 1 else 0.0)
+        yield LaidTensor(name=f"blk.{index}.{name}.weight", shape=shape, add=1.0 if len(shape) == 1 else 0.0)
 
 
-def _fused(own: Mapping[str, Stored], index: int) -> Iterator[Stored]:
+def _fused(own: Mapping[str, LaidTensor], index: int) -> Iterator[LaidTensor]:
     """Yield the tensors of a block with q, k and v joined into one."""
     names = [f"blk.{index}.{part}.weight" for part in _QKV]
     queries, keys, values = (own[name] for name in names)
     rows = queries.shape[0] + keys.shape[0] + values.shape[0]
-    yield Stored(
+    yield LaidTensor(
         name=f"blk.{index}.attn_qkv.weight",
         shape=(rows, queries.shape[1]),
         parts=queries.parts + keys.parts + values.parts,

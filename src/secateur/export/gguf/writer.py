@@ -16,7 +16,7 @@ from torch import Tensor
 
 from secateur.core.progress import Progress
 from secateur.export.gguf.codes import kind_of_grid, pack_codes
-from secateur.export.gguf.layout import Layout, Stored
+from secateur.export.gguf.layout import LaidTensor, Layout
 from secateur.export.gguf.types import check_width, exact_kind, finite, kind_of, nbytes, pack, rounded
 from secateur.tensors.source import Derived, Source
 from secateur_runtime.errors import SourceError, UsageError
@@ -35,7 +35,7 @@ class Typed:
 
 
 @dataclass(frozen=True, slots=True)
-class Packed:
+class QuantizedWeights:
     """The quantised weights of a model: their grids by name, and how to read one."""
 
     grids: Mapping[str, Grid]
@@ -58,15 +58,15 @@ class GgufExport:
         layout: Layout,
         fields: Mapping[str, Any],
         factors: Mapping[str, list[float]],
-        kind: GGMLQuantizationType | Packed,
+        kind: GGMLQuantizationType | QuantizedWeights,
         head: str,
     ) -> None:
         self._source = source
         self._layout = layout
         self._fields = fields
         self._factors = factors
-        self._packed = kind if isinstance(kind, Packed) else None
-        if isinstance(kind, Packed):
+        self._packed = kind if isinstance(kind, QuantizedWeights) else None
+        if isinstance(kind, QuantizedWeights):
             self._kinds = {stored.name: _kind_in(source, layout, stored, kind) for stored in layout.tensors}
             self._kind = Counter(
                 self._kinds[stored.name] for stored in layout.tensors if set(stored.parts) & kind.grids.keys()
@@ -123,13 +123,13 @@ class GgufExport:
         finally:
             writer.close()
 
-    def _bytes(self, stored: Stored) -> NDArray[Any]:
+    def _bytes(self, stored: LaidTensor) -> NDArray[Any]:
         if self._packed is None or not set(stored.parts) & self._packed.grids.keys():
             return pack(stored.name, self._read(stored), self._kinds[stored.name])
         rows = [torch.from_numpy(pack_codes(part, self._packed.codes(part))) for part in stored.parts]
         return _arranged(stored, rows).contiguous().numpy()
 
-    def _read(self, stored: Stored) -> Tensor:
+    def _read(self, stored: LaidTensor) -> Tensor:
         if not stored.parts:
             return torch.full(stored.shape, stored.add)
         tensor = _arranged(stored, [self._source.read(part).float() for part in stored.parts])
@@ -140,7 +140,9 @@ class GgufExport:
         return tensor + stored.add if stored.add else tensor
 
 
-def _kind_in(source: Source, layout: Layout, stored: Stored, packed: Packed) -> GGMLQuantizationType:
+def _kind_in(
+    source: Source, layout: Layout, stored: LaidTensor, packed: QuantizedWeights
+) -> GGMLQuantizationType:
     """Return the type of a tensor of a quantised model.
 
     That of its grid, 8 bits outside the blocks, and no rounding for the rest.
@@ -159,7 +161,7 @@ def _kind_in(source: Source, layout: Layout, stored: Stored, packed: Packed) -> 
     return exact_kind(stored.shape, source.tensors[stored.parts[0]].dtype if stored.parts else "")
 
 
-def _arranged(stored: Stored, parts: list[Tensor]) -> Tensor:
+def _arranged(stored: LaidTensor, parts: list[Tensor]) -> Tensor:
     """Return the rows of a tensor as the file has them: of all parts, those of each head interleaved."""
     tensor = torch.cat(parts) if len(parts) > 1 else parts[0]
     if not stored.heads:

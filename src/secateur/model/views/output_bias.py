@@ -10,7 +10,7 @@ from torch import Tensor
 from secateur.core.graph import Graph, TensorInfo
 from secateur.model.families import Family, family_of
 from secateur.model.graph_builder import read_graph, tensor_shapes
-from secateur.model.handle import Opened
+from secateur.model.handle import ModelHandle
 from secateur.tensors.source import Derived, Source
 
 
@@ -25,7 +25,7 @@ def holds_output_bias(family: Family, half: str) -> bool:
     return module in family.biased or bool(family.bias_flag(module))
 
 
-def with_output_biases(model: Opened, halves: Collection[str]) -> Opened:
+def with_output_biases(model: ModelHandle, halves: Collection[str]) -> ModelHandle:
     """Return the same model with a bias at the end of each of `halves` that can hold one, zero where it has none yet.
 
     A config has one flag for several linears, so others get zeros too. The digest stays that of the model.
@@ -35,7 +35,7 @@ def with_output_biases(model: Opened, halves: Collection[str]) -> Opened:
     if all(model.source.config.get(flag) for flag in flags):
         return model
     source = Biased(model.source, model.graph, flags)
-    return Opened(source, read_graph(source))
+    return ModelHandle(source, read_graph(source))
 
 
 class Biased(Derived):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from secateur.core.plan import Plan
-from secateur.model.handle import Opened
+from secateur.model.handle import ModelHandle
 from secateur_runtime.errors import PlanError
 
 
@@ -20,7 +20,7 @@ def plan_beside(ref: str) -> Plan | None:
         raise PlanError(f"cannot read {path}: {error}") from None
 
 
-def plan_digest(model: Opened) -> str:
+def plan_digest(model: ModelHandle) -> str:
     """Return the digest of the plan beside the weights, or nothing where there is none."""
     path = Path(model.source.ref) / "plan.json"
     return Plan.from_json(path.read_text(encoding="utf-8")).digest() if path.is_file() else ""

@@ -6,12 +6,12 @@ from typing import Any
 
 from secateur.core.footprint import dropped_halves, kept_shape
 from secateur.core.plan import Plan
-from secateur.model.handle import Opened
+from secateur.model.handle import ModelHandle
 from secateur.model.tokenizer_pruning import fewer_ids
 from secateur.model.unequal_blocks import pruned_config
 
 
-def planned_config(model: Opened, plan: Plan) -> dict[str, Any]:
+def planned_config(model: ModelHandle, plan: Plan) -> dict[str, Any]:
     """Return the config of what `plan` makes of `model`.
 
     It names a modelling file where stock classes will not do.
@@ -26,11 +26,11 @@ def planned_config(model: Opened, plan: Plan) -> dict[str, Any]:
     return pruned_config(config, shapes, alive, channels if channels < graph.hidden_size else None)
 
 
-def is_stock(model: Opened, plan: Plan) -> bool:
+def is_stock(model: ModelHandle, plan: Plan) -> bool:
     """Whether transformers' own classes load what `plan` makes of `model`."""
     return "auto_map" not in planned_config(model, plan)
 
 
-def surviving_blocks(model: Opened, plan: Plan) -> tuple[int, ...]:
+def surviving_blocks(model: ModelHandle, plan: Plan) -> tuple[int, ...]:
     """Return the blocks of which something survives."""
     return tuple(block.index for block in model.graph.blocks if len(dropped_halves(block, plan.drop)) < 2)

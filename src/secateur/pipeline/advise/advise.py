@@ -12,16 +12,16 @@ from pathlib import Path
 
 from secateur.core.progress import Progress, Silent
 from secateur.core.target import Target
-from secateur.device.decode_model import Clock, Speed, clock_of
+from secateur.device.decode_model import Clock, PredictedSpeed, clock_of
 from secateur.device.probe import probe
 from secateur.device.profile import LOCAL, Profile, load_profile, profile_names
 from secateur.device.quality_model import factor
 from secateur.export.gguf.description import naming_of, whole_settings
 from secateur.export.gguf.layout import PER_BLOCK
 from secateur.export.gguf.settings import context_length
-from secateur.model.handle import Opened, open_model
+from secateur.model.handle import ModelHandle, open_model
 from secateur.pipeline.advise.local_device import find_device, remembered
-from secateur.pipeline.advise.size_estimate import Cut, Sizes
+from secateur.pipeline.advise.size_estimate import Reduction, Sizes
 from secateur.pipeline.advise.suitability import Verdict, verdicts
 from secateur_runtime.errors import TargetError, UsageError, nearest
 
@@ -47,7 +47,7 @@ _SHARE = {
 
 
 @dataclass(frozen=True, slots=True)
-class Option:
+class RunOption:
     """One way to run the model.
 
     file, memory: bytes, the latter with `context` tokens in the cache. start, full: tokens per second with an
@@ -56,12 +56,12 @@ class Option:
     measured. fits: on the device, in the memory given.
     """
 
-    cut: Cut
+    cut: Reduction
     type: str
     file: int
     memory: int
-    start: Speed
-    full: Speed
+    start: PredictedSpeed
+    full: PredictedSpeed
     perplexity: float
     measured: bool
     fits: bool
@@ -73,7 +73,7 @@ class Option:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class AdvisedStep:
     """One command, as arguments, and why it comes here."""
 
     command: tuple[str, ...]
@@ -97,10 +97,10 @@ class Advice:
     context: int
     ram: int
     assumed: bool
-    best: Option | None
-    options: tuple[Option, ...]
+    best: RunOption | None
+    options: tuple[RunOption, ...]
     verdicts: tuple[Verdict, ...]
-    steps: tuple[Step, ...]
+    steps: tuple[AdvisedStep, ...]
     would: tuple[str, ...]
     notes: tuple[str, ...]
     basis: str
@@ -162,7 +162,7 @@ def advise(
     )
 
 
-def choose(options: Sequence[Option], goal: str) -> Option | None:
+def choose(options: Sequence[RunOption], goal: str) -> RunOption | None:
     """Return the option that serves a goal best.
 
     Of those that fit, the most accurate, or the fastest or smallest that costs no more than the goal allows.
@@ -180,7 +180,7 @@ def choose(options: Sequence[Option], goal: str) -> Option | None:
     return min(fitting, key=lambda one: (one.perplexity, -one.full.likely))
 
 
-def _options(model: Opened, profile: Profile, clock: Clock, context: int, room: int) -> list[Option]:
+def _options(model: ModelHandle, profile: Profile, clock: Clock, context: int, room: int) -> list[RunOption]:
     sizes = Sizes(model, profile, context)
     flash = profile.figures.get("flash")
     found = []
@@ -192,14 +192,14 @@ def _options(model: Opened, profile: Profile, clock: Clock, context: int, room: 
             start = clock.speed(taken.work.at(0.0))
             full = clock.speed(taken.work)
             found.append(
-                Option(cut, stored, taken.file, taken.memory, start, full, perplexity, measured, fits)
+                RunOption(cut, stored, taken.file, taken.memory, start, full, perplexity, measured, fits)
             )
     return found
 
 
 def _steps(
-    model: Opened, src: str, best: Option, profile: Profile, verbs: Collection[str]
-) -> tuple[Step, ...]:
+    model: ModelHandle, src: str, best: RunOption, profile: Profile, verbs: Collection[str]
+) -> tuple[AdvisedStep, ...]:
     """Return the commands in order: cut, train, store, judge, time."""
     name = "out/" + Path(src).name.removesuffix(".gguf")
     steps = []
@@ -212,7 +212,7 @@ def _steps(
             else ("--method", "depth", "--drop-layers", str(len(best.cut.drop)))
         )
         steps.append(
-            Step(
+            AdvisedStep(
                 ("prune", src, "-o", last, *how),
                 "first, while the weights are exact: what matters is judged on them, and rounding comes"
                 " after",
@@ -220,7 +220,7 @@ def _steps(
         )
         if "recover" in verbs:
             steps.append(
-                Step(
+                AdvisedStep(
                     ("recover", last, "-o", f"{name}-recovered", "--teacher", src),
                     "training wins back part of what the cut cost",
                 )
@@ -231,7 +231,7 @@ def _steps(
     if best.type in _BITS and "quantize" in verbs:
         bits = _BITS[best.type]
         steps.append(
-            Step(
+            AdvisedStep(
                 ("quantize", last, "-o", f"{name}-{bits}bit", "--bits", str(bits), "--group", "32"),
                 "GPTQ loses less than rounding to nearest",
             )
@@ -239,20 +239,20 @@ def _steps(
         last = f"{name}-{bits}bit"
     file = f"{name}-{best.type}.gguf"
     steps.append(
-        Step(
+        AdvisedStep(
             ("export", last, "-o", file, "--type", best.type),
             "rounded last: the file appears only when llama.cpp computes what the model does",
         )
     )
     steps.append(
-        Step(
+        AdvisedStep(
             ("eval", file, "--reference", src),
             "how much was really lost: ours are expectations from another model",
         )
     )
     if profile.processor == "cpu":
         steps.append(
-            Step(
+            AdvisedStep(
                 ("bench", file, "--backend", "llamacpp", "--threads", str(profile.threads)),
                 "on the device: what the prediction is worth",
             )
@@ -260,7 +260,7 @@ def _steps(
     return tuple(steps)
 
 
-def _notes(profile: Profile, best: Option | None, goal: str) -> Iterator[str]:
+def _notes(profile: Profile, best: RunOption | None, goal: str) -> Iterator[str]:
     if best and best.perplexity > GOALS[goal]:
         yield (
             f"everything that fits costs more perplexity than the {GOALS[goal]:g} times of --goal {goal}:"
@@ -279,12 +279,14 @@ def _notes(profile: Profile, best: Option | None, goal: str) -> Iterator[str]:
         yield "some figures of this device are not confirmed: secateur device NAME shows which"
 
 
-def _width(model: Opened, best: Option) -> tuple[str, ...]:
+def _width(model: ModelHandle, best: RunOption) -> tuple[str, ...]:
     spread = ("--allocation", "sensitivity") if PER_BLOCK.get(model.graph.family) == "deci" else ()
     return ("--method", "width", "--ratio", f"{best.cut.share:g}", "--align", str(ALIGN), *spread)
 
 
-def _would(model: Opened, profile: Profile, context: int, room: int, options: Sequence[Option]) -> list[str]:
+def _would(
+    model: ModelHandle, profile: Profile, context: int, room: int, options: Sequence[RunOption]
+) -> list[str]:
     """Return what would fit instead: a shorter context, more memory, a smaller model, another device."""
     least = min(options, key=lambda one: (one.memory, one.file))
     left = Sizes(model, profile, context).taken(least.cut, least.type).footprint
@@ -318,7 +320,7 @@ def _would(model: Opened, profile: Profile, context: int, room: int, options: Se
     return found
 
 
-def _holds(profile: Profile, least: Option) -> bool:
+def _holds(profile: Profile, least: RunOption) -> bool:
     return (
         profile.processor != "mcu" and _SHARE[profile.kind] * profile.figure("memory") >= least.memory + 5e8
     )
@@ -338,7 +340,7 @@ def _bytes_said(ram: str) -> int:
     return int(limit.value)
 
 
-def _context(model: Opened, context: int | None) -> int:
+def _context(model: ModelHandle, context: int | None) -> int:
     longest = context_length(naming_of(model).arch, whole_settings(model))
     if context is None:
         return min(_CONTEXT, longest)

@@ -58,7 +58,7 @@ def synthetics(blocks: int = 10) -> dict[str, Synthetic]:
 
 
 @dataclass(frozen=True, slots=True)
-class Timed:
+class TimedModel:
     """One synthetic model: seconds for each token, bytes of KV cache it had on average, what its process held."""
 
     model: Synthetic
@@ -103,7 +103,7 @@ class Clocking:
                 stack.enter_context(Isolated("llama.cpp", "secateur.runtime.llamacpp:LlamaCpp", options))
             )
 
-    def timed(self, speeds: Sequence[Speed]) -> dict[str, Timed]:
+    def timed(self, speeds: Sequence[Speed]) -> dict[str, TimedModel]:
         """Return the measured models by name; `speeds` as `take_turns` returns them."""
         found = {}
         for (name, model), speed, prompt, backend, size in zip(
@@ -111,13 +111,13 @@ class Clocking:
         ):
             seconds = Spread.of([1 / one for one in speed.decode])
             context = len(prompt) + TOKENS
-            found[name] = Timed(
+            found[name] = TimedModel(
                 model, seconds, model.cache * (len(prompt) + TOKENS / 2), backend.memory(), size, context
             )
         return found
 
 
-def rates(timed: Mapping[str, Timed], threads: int) -> Rates:
+def rates(timed: Mapping[str, TimedModel], threads: int) -> Rates:
     """Return the rates that explain the median times best, none of them negative."""
     rows = []
     spread = []
@@ -150,6 +150,6 @@ def rates(timed: Mapping[str, Timed], threads: int) -> Rates:
     )
 
 
-def _beside(one: Timed) -> int:
+def _beside(one: TimedModel) -> int:
     """Return what the process held beside the file and the cache."""
     return one.memory.peak - one.file - one.model.cache * one.context

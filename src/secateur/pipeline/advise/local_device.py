@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from secateur.core.progress import Progress, Silent
-from secateur.device.bandwidth import Measured, measure_machine
+from secateur.device.bandwidth import MeasuredRates, measure_machine
 from secateur.device.probe import Machine, probe
 from secateur.device.profile import (
     LOCAL,
@@ -31,7 +31,7 @@ class Probed:
     """This machine: what it says of itself, what was measured, and both as a profile."""
 
     machine: Machine
-    measured: Measured
+    measured: MeasuredRates
     profile: Profile
 
 
@@ -59,7 +59,7 @@ def probe_device(
     return Probed(machine, measured, found)
 
 
-def profile_of(machine: Machine, measured: Measured) -> Profile:
+def profile_of(machine: Machine, measured: MeasuredRates) -> Profile:
     """Return what was probed and measured as a profile.
 
     The CPU is what counts, since that is where llama.cpp runs here.

@@ -9,7 +9,7 @@ from typing import Any
 
 from secateur.core.footprint import Footprint, footprint, kept_counts
 from secateur.core.graph import Graph
-from secateur.device.decode_model import Work
+from secateur.device.decode_model import TokenWork
 from secateur.device.profile import OUTPUT, Profile
 from secateur.export.gguf.description import whole_settings
 from secateur.export.gguf.tokenizer import tokenizer_fields
@@ -18,7 +18,7 @@ from secateur.model.families import EMBED, HEAD
 from secateur.model.formats.gguf.gguf_source import GgufSource
 from secateur.model.formats.gguf.header import read_header
 from secateur.model.formats.gguf.tokenizer import SPLITS
-from secateur.model.handle import Opened
+from secateur.model.handle import ModelHandle
 from secateur_runtime.errors import UsageError
 
 _BATCH = 512
@@ -31,7 +31,7 @@ _COPIED = ("q4_0",)
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class Reduction:
     """One way to make a model smaller.
 
     `kind` and `share` as `device.quality.factor` takes them, and what a plan would say.
@@ -62,22 +62,22 @@ class Taken:
 
     file: int
     memory: int
-    work: Work
+    work: TokenWork
     footprint: Footprint
 
 
 class Sizes:
     """Reckons what cuts of `model` take on a device at a context of `context` tokens."""
 
-    def __init__(self, model: Opened, profile: Profile, context: int) -> None:
+    def __init__(self, model: ModelHandle, profile: Profile, context: int) -> None:
         self._model = model
         self._profile = profile
         self._context = context
 
-    def cuts(self, widths: Sequence[float], depths: Sequence[float], align: int) -> list[Cut]:
+    def cuts(self, widths: Sequence[float], depths: Sequence[float], align: int) -> list[Reduction]:
         """Return the whole model, and what takes these shares of every FFN or of the blocks away."""
         graph = self._model.graph
-        found = [Cut("dense", 0.0, {}, ())]
+        found = [Reduction("dense", 0.0, {}, ())]
         groups = [group for group in graph.groups.values() if group.kind == "ffn"]
         for share in widths:
             keep = {
@@ -85,11 +85,11 @@ class Sizes:
                 for group in groups
             }
             if all(len(keep[group.name]) < group.size for group in groups):
-                found.append(Cut("width", share, keep, ()))
+                found.append(Reduction("width", share, keep, ()))
         inner = [block.index for block in graph.blocks[1:-1]]
         counts = sorted({round(share * len(graph.blocks)) for share in depths})
         found += [
-            Cut("depth", count / len(graph.blocks), {}, tuple(map(str, inner[-count:])))
+            Reduction("depth", count / len(graph.blocks), {}, tuple(map(str, inner[-count:])))
             for count in counts
             if 0 < count <= len(inner)
         ]
@@ -105,7 +105,7 @@ class Sizes:
             return False
         return True
 
-    def taken(self, cut: Cut, stored: str) -> Taken:
+    def taken(self, cut: Reduction, stored: str) -> Taken:
         """Return what a cut takes with weights of the type `stored`."""
         graph = self._model.graph
         left = footprint(graph, cut.keep, cut.drop, 1)
@@ -118,7 +118,7 @@ class Sizes:
         blocks = sum(sizes[name] for block in alive for name in block.tensors if name in sizes)
         file = sum(sizes.values()) + self._words
         cache = left.kv_bytes_per_token() * self._context
-        work = Work(
+        work = TokenWork(
             {stored: float(blocks), OUTPUT: float(sizes[head])}, len(alive), graph.vocab_size, float(cache)
         )
         memory = self._memory(left, cache, blocks, file, stored)

@@ -6,10 +6,10 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Literal
 
-from secateur.device.decode_model import Clock, Work
+from secateur.device.decode_model import Clock, TokenWork
 from secateur.device.profile import Profile
 from secateur.device.quality_model import factor
-from secateur.pipeline.advise.size_estimate import Cut, Sizes
+from secateur.pipeline.advise.size_estimate import Reduction, Sizes
 
 Answer = Literal["yes", "if needed", "no"]
 _WORTH = 1.05
@@ -42,7 +42,7 @@ def verdicts(
     width, depth, align = probe
     whole, *cuts = sizes.cuts([width], [depth], align)
 
-    def gain(cut: Cut) -> float:
+    def gain(cut: Reduction) -> float:
         return clock.seconds(_halfway(sizes, whole, stored)) / clock.seconds(_halfway(sizes, cut, stored))
 
     structured = [_structured(cut, gain, clock, sizes, stored) for cut in cuts]
@@ -55,13 +55,15 @@ def verdicts(
     )
 
 
-def _halfway(sizes: Sizes, cut: Cut, stored: str) -> Work:
+def _halfway(sizes: Sizes, cut: Reduction, stored: str) -> TokenWork:
     """Return what a token takes on average while the cache fills."""
     work = sizes.taken(cut, stored).work
     return work.at(work.cache / 2)
 
 
-def _structured(cut: Cut, gain: Callable[[Cut], float], clock: Clock, sizes: Sizes, stored: str) -> Verdict:
+def _structured(
+    cut: Reduction, gain: Callable[[Reduction], float], clock: Clock, sizes: Sizes, stored: str
+) -> Verdict:
     """Width is weighed by bytes that are not read, depth also by what a block costs by itself."""
     faster = gain(cut)
     cost, _ = factor(cut.kind, cut.share, "f16")
@@ -136,7 +138,7 @@ def _adaptive(profile: Profile, verbs: Collection[str]) -> Verdict:
     )
 
 
-def _rounding(profile: Profile, clock: Clock, sizes: Sizes, whole: Cut) -> Verdict:
+def _rounding(profile: Profile, clock: Clock, sizes: Sizes, whole: Reduction) -> Verdict:
     if profile.processor == "mcu":
         flash = profile.figure("flash")
         return Verdict(

@@ -15,7 +15,7 @@ import torch
 from secateur.core.progress import Progress, Silent
 from secateur.model.formats.gguf.gguf_source import GgufSource
 from secateur.model.full_model import load_whole
-from secateur.model.handle import Opened, open_registered
+from secateur.model.handle import ModelHandle, open_registered
 from secateur.pipeline.evaluate.native_model import check_kind
 from secateur.pipeline.export.gguf import export
 from secateur.runtime.isolated import Isolated
@@ -26,7 +26,7 @@ from secateur.runtime.timed_turns import Speed, Spread, ratios, take_turns
 from secateur.runtime.torch import TorchBackend
 from secateur_runtime.errors import UsageError, nearest
 from secateur_runtime.kernels.library import kernels
-from secateur_runtime.kernels.thread_pool import Pool
+from secateur_runtime.kernels.thread_pool import ThreadPool
 from secateur_runtime.record import Record
 
 BACKENDS = ("torch", "llamacpp", "native")
@@ -35,7 +35,7 @@ _UNITS = {"prompt": "tokens/s", "decode": "tokens/s", "first": "s"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class BenchSettings:
     """How to measure.
 
     backend: of `BACKENDS`. kind: type of the weights; empty for float32 in torch, in llama.cpp for the file
@@ -68,7 +68,7 @@ class Benched:
     native: About | None = None
     stream: Spread | None = None
 
-    def records(self, settings: Settings) -> list[Record]:
+    def records(self, settings: BenchSettings) -> list[Record]:
         """Return the medians as records."""
         protocol = (
             f"{f'{settings.backend} {settings.kind}'.strip()}, {settings.threads} threads, {settings.prompt}"
@@ -89,18 +89,23 @@ class Benched:
 
 
 def bench(
-    src: str, against: str | None = None, settings: Settings | None = None, progress: Progress | None = None
+    src: str,
+    against: str | None = None,
+    settings: BenchSettings | None = None,
+    progress: Progress | None = None,
 ) -> list[Benched]:
     """Return the figures of the model `src`, and after them those of the baseline `against`.
 
     Raises UsageError for settings that cannot work, MissingExtraError without xllamacpp, and what `export`
     raises.
     """
-    settings = settings or Settings()
+    settings = settings or BenchSettings()
     return with_ratio(bench_each([(ref, settings) for ref in (src, against) if ref], progress or Silent()))
 
 
-def bench_each(entries: Sequence[tuple[str, Settings]], progress: Progress) -> list[tuple[Benched, Speed]]:
+def bench_each(
+    entries: Sequence[tuple[str, BenchSettings]], progress: Progress
+) -> list[tuple[Benched, Speed]]:
     """Return the figures of models that each have a backend and a type of their own, measured in turns.
 
     All else is as the first asks.
@@ -119,7 +124,7 @@ def bench_each(entries: Sequence[tuple[str, Settings]], progress: Progress) -> l
 
 
 def bench_files(
-    src: str, files: Sequence[Path], settings: Settings, progress: Progress | None = None
+    src: str, files: Sequence[Path], settings: BenchSettings, progress: Progress | None = None
 ) -> list[Benched]:
     """Return the figures of files in llama.cpp that were made of the model `src`, those of the first with their ratio to the second's.
 
@@ -131,7 +136,7 @@ def bench_files(
     return with_ratio(_in_turns(models, files, [settings] * len(files), progress or Silent()))
 
 
-def _check_context(models: Sequence[Opened], settings: Settings) -> None:
+def _check_context(models: Sequence[ModelHandle], settings: BenchSettings) -> None:
     for model in models:
         longest = int(model.source.config.get("max_position_embeddings", 0))
         if settings.prompt + settings.tokens > longest:
@@ -141,7 +146,7 @@ def _check_context(models: Sequence[Opened], settings: Settings) -> None:
 
 
 def _in_turns(
-    models: Sequence[Opened], files: Sequence[Path], each: Sequence[Settings], progress: Progress
+    models: Sequence[ModelHandle], files: Sequence[Path], each: Sequence[BenchSettings], progress: Progress
 ) -> list[tuple[Benched, Speed]]:
     asked = each[0]
     with ExitStack() as stack:
@@ -163,10 +168,10 @@ def _in_turns(
         ]
 
 
-def _memory_beside(each: Sequence[Settings]) -> list[Stream]:
+def _memory_beside(each: Sequence[BenchSettings]) -> list[Stream]:
     """Return memory as one more backend where one of the others counts what it reads."""
     library = kernels() if any(settings.backend == "native" for settings in each) else None
-    return [Stream(Pool(library, each[0].threads))] if library else []
+    return [Stream(ThreadPool(library, each[0].threads))] if library else []
 
 
 def with_ratio(measured: Sequence[tuple[Benched, Speed]]) -> list[Benched]:
@@ -190,7 +195,7 @@ def torch_backend(model: str, kind: str, threads: int) -> TorchBackend:
     return TorchBackend(load_whole(open_registered(model), _TORCH_TYPES[kind]))
 
 
-def _check(settings: Settings) -> None:
+def _check(settings: BenchSettings) -> None:
     if settings.backend not in BACKENDS:
         raise UsageError(
             f"unknown --backend {settings.backend!r}{nearest(settings.backend, BACKENDS)}; known:"
@@ -209,7 +214,7 @@ def _check(settings: Settings) -> None:
         check_kind(settings.kind)
 
 
-def _file(model: Opened, settings: Settings, scratch: Path, progress: Progress) -> Path:
+def _file(model: ModelHandle, settings: BenchSettings, scratch: Path, progress: Progress) -> Path:
     """Return what the backend loads, made first where it cannot load the model itself."""
     path = model.source.path if isinstance(model.source, GgufSource) else None
     if settings.backend != "llamacpp":
@@ -219,7 +224,7 @@ def _file(model: Opened, settings: Settings, scratch: Path, progress: Progress) 
     return export(model.source.ref, scratch, kind=settings.kind or "auto", progress=progress).out
 
 
-def _backend(path: Path, settings: Settings) -> Isolated:
+def _backend(path: Path, settings: BenchSettings) -> Isolated:
     if settings.backend == "llamacpp":
         options: dict[str, Any] = {
             "path": str(path),
@@ -236,7 +241,7 @@ def _backend(path: Path, settings: Settings) -> Isolated:
 
 
 def _benched(
-    model: Opened, speed: Speed, path: Path, backend: Isolated, bandwidth: Sequence[float]
+    model: ModelHandle, speed: Speed, path: Path, backend: Isolated, bandwidth: Sequence[float]
 ) -> Benched:
     files = [path] if path.is_file() else list(path.glob("*.safetensors"))
     speeds = {name: Spread.of(getattr(speed, name)) for name in _UNITS}

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from secateur.core.progress import Progress, Silent
-from secateur.pipeline.bench.bench import Benched, Settings, bench_each, ratio_of
+from secateur.pipeline.bench.bench import Benched, BenchSettings, bench_each, ratio_of
 from secateur.pipeline.evaluate.evaluate import evaluate
-from secateur.pipeline.evaluate.native_model import Natively
+from secateur.pipeline.evaluate.native_model import NativeOptions
 from secateur.pipeline.export.gguf import export
 from secateur.runtime.timed_turns import Speed, Spread
 from secateur_runtime.record import Record
@@ -28,20 +28,22 @@ WHOLE = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Text:
+class EvaluationText:
     """What perplexity is measured on, as `pipeline.evaluate` takes it."""
 
     text: str
     window: int = 2048
     count: int = 20
 
-    def perplexity(self, ref: str, settings: Settings, progress: Progress) -> float:
+    def perplexity(self, ref: str, settings: BenchSettings, progress: Progress) -> float:
         """Return the perplexity of a model.
 
         Natively by what runs, in llama.cpp by the weights of its file, with products in float32.
         """
         native = (
-            Natively(kind=settings.kind, threads=settings.threads) if settings.backend == "native" else None
+            NativeOptions(kind=settings.kind, threads=settings.threads)
+            if settings.backend == "native"
+            else None
         )
         return evaluate(
             ref, text=self.text, window=self.window, count=self.count, native=native, progress=progress
@@ -49,7 +51,7 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TimedRow:
     """One model in one type.
 
     bytes: weights as the native backend holds them, or the file. ratio: decode speed of the first row by this
@@ -63,7 +65,7 @@ class Row:
     ratio: Spread
     perplexity: float | None
 
-    def records(self, settings: Settings, text: Text | None) -> list[Record]:
+    def records(self, settings: BenchSettings, text: EvaluationText | None) -> list[Record]:
         """Return the figures as records."""
         said = (
             f"{self.name}, {settings.threads} threads, {settings.prompt} tokens of prompt, {settings.tokens}"
@@ -90,8 +92,12 @@ class Row:
 
 
 def beside(
-    src: str, whole: str, settings: Settings, text: Text | None = None, progress: Progress | None = None
-) -> list[Row]:
+    src: str,
+    whole: str,
+    settings: BenchSettings,
+    text: EvaluationText | None = None,
+    progress: Progress | None = None,
+) -> list[TimedRow]:
     """Return the figures of `src` as `settings` say, and after them those of the model `whole` in every type of `WHOLE`, all in turns.
 
     text: what their quality is measured on; left out, it is not. Raises what `bench`, `export` and `evaluate` raise.
@@ -112,8 +118,8 @@ def beside(
 
 
 def _entry(
-    whole: str, settings: Settings, backend: str, kind: str, folder: Path, progress: Progress
-) -> tuple[str, Settings]:
+    whole: str, settings: BenchSettings, backend: str, kind: str, folder: Path, progress: Progress
+) -> tuple[str, BenchSettings]:
     if backend == "native":
         return whole, replace(settings, backend=backend, kind=kind)
     out = folder / f"{kind}.gguf"
@@ -121,6 +127,8 @@ def _entry(
     return str(out), replace(settings, backend=backend, kind="")
 
 
-def _row(name: str, first: Speed, benched: Benched, speed: Speed, perplexity: float | None) -> Row:
+def _row(name: str, first: Speed, benched: Benched, speed: Speed, perplexity: float | None) -> TimedRow:
     size = benched.native.weights if benched.native else benched.file_bytes
-    return Row(name, benched, size, benched.speeds["decode"], ratio_of(first, speed)["decode"], perplexity)
+    return TimedRow(
+        name, benched, size, benched.speeds["decode"], ratio_of(first, speed)["decode"], perplexity
+    )

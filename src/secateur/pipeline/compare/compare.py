@@ -17,7 +17,7 @@ from typing import Any
 from secateur.core.graph import Graph
 from secateur.core.system_memory import free_bytes
 from secateur.model.families import family_of
-from secateur.model.handle import Opened, open_model
+from secateur.model.handle import ModelHandle, open_model
 from secateur.model.native_support import check_native
 from secateur.model.transformers_model import transformers_config
 from secateur.pipeline.bench.bench import BACKENDS
@@ -27,14 +27,14 @@ from secateur.pipeline.compare.ray_engine import Cluster, require_ray
 from secateur.pipeline.compare.row import DENSE, LLAMACPP, NATIVE
 from secateur.pipeline.compare.row_tasks import check_asked
 from secateur.pipeline.compare.row_work import tidy
-from secateur.pipeline.compare.rows import DEFAULT, Method, Size, parsed, rows_of
+from secateur.pipeline.compare.rows import DEFAULT, RowMethod, Size, parsed, rows_of
 from secateur.pipeline.compare.watcher import Unwatched, Watcher
-from secateur.pipeline.compare.worker_pool import Failure, Pool, Task, python
+from secateur.pipeline.compare.worker_pool import Failure, Task, WorkerPool, python
 from secateur.present.comparison_folder import (
     JOB,
     Cell,
-    Job,
-    Row,
+    ComparisonJob,
+    ComparisonRow,
     cell_folder,
     read_cells,
     read_job,
@@ -76,7 +76,7 @@ class Compared:
     """
 
     folder: Path
-    job: Job
+    job: ComparisonJob
     cells: tuple[Cell, ...]
     failures: tuple[Failure, ...] = ()
     left_out: tuple[str, ...] = ()
@@ -106,7 +106,7 @@ def compare(
     _check(protocol, running)
     native = NATIVE in protocol.backends
     rows, left_out = rows_of(
-        parsed(methods, Method.parse, "methods"), parsed(targets, Size.parse, "targets"), native=native
+        parsed(methods, RowMethod.parse, "methods"), parsed(targets, Size.parse, "targets"), native=native
     )
     opened = open_model(model)
     if native:
@@ -114,7 +114,7 @@ def compare(
         check_native(opened.source.ref, family_of(config), transformers_config(config))
     for row in rows:
         if row.target:
-            Method.parse(row.method).goal(Size.parse(row.target), opened.graph)
+            RowMethod.parse(row.method).goal(Size.parse(row.target), opened.graph)
     with _claimed(out):
         job = _job(opened, out, rows, protocol)
         failures, peak = _work(_Site(out, job, opened.graph, protocol_of(job), running, watcher), rows)
@@ -124,7 +124,7 @@ def compare(
 @dataclass(frozen=True, slots=True)
 class _Site:
     out: Path
-    job: Job
+    job: ComparisonJob
     graph: Graph
     protocol: Protocol
     running: Running
@@ -163,16 +163,16 @@ class _Site:
         asked = _HARNESS + 4 * self.graph.parameters if protocol.tasks or protocol.bias else 0
         return _IMPORTS + max(states + 8 * 4 * block + vocabulary + 2 * self.graph.parameters, asked)
 
-    def pool(self) -> Pool:
+    def pool(self) -> WorkerPool:
         """Return what runs processes here."""
 
         def command(task: Task, share: int) -> list[str]:
             return python(worker.START, self.out, task.action, share, os.getpid(), *task.names)
 
-        return Pool(command, self.workers, self.threads, self.limit, self.watcher)
+        return WorkerPool(command, self.workers, self.threads, self.limit, self.watcher)
 
 
-def _work(site: _Site, rows: Sequence[Row]) -> tuple[list[Failure], int]:
+def _work(site: _Site, rows: Sequence[ComparisonRow]) -> tuple[list[Failure], int]:
     """Make what is not made, then time what is not timed, one at a time.
 
     Return what failed and the most memory held.
@@ -235,7 +235,7 @@ def _check(protocol: Protocol, running: Running) -> None:
         require_kernels("leave native out of --backends")
 
 
-def _job(opened: Opened, out: Path, rows: Sequence[Row], protocol: Protocol) -> Job:
+def _job(opened: ModelHandle, out: Path, rows: Sequence[ComparisonRow], protocol: Protocol) -> ComparisonJob:
     """Return what the folder compares from now on, and write it."""
     sections = protocol.sections()
     if (out / JOB).exists():
@@ -251,7 +251,7 @@ def _job(opened: Opened, out: Path, rows: Sequence[Row], protocol: Protocol) -> 
     else:
         ref = opened.source.ref
         name = Path(ref).name
-        job = Job(
+        job = ComparisonJob(
             ref=str(Path(ref).resolve()) if Path(ref).exists() else ref,
             name=name,
             digest=opened.digest,

@@ -20,7 +20,7 @@ CARD = "README.md"
 
 
 @dataclass(frozen=True, slots=True)
-class Carded:
+class CardUpdate:
     """The card that was written, its records, and how many of them are in its metadata."""
 
     path: Path
@@ -35,7 +35,7 @@ def card(
     files: Sequence[str | Path] = (),
     out: str | Path | None = None,
     overwrite: bool = False,
-) -> Carded:
+) -> CardUpdate:
     """Write what was measured of the model folder `src` into its card, with `model-index` metadata.
 
     The rest of the card stays as it is.
@@ -71,7 +71,7 @@ def card(
     before = {record.name: record.value for record, own in found if not own}
     text = with_results(_read(folder / CARD), folder.resolve().name, list(ours.values()), before)
     write_text(place, text, parents=True)
-    return Carded(place, tuple(ours.values()), len(results(list(ours.values()))))
+    return CardUpdate(place, tuple(ours.values()), len(results(list(ours.values()))))
 
 
 @dataclass(frozen=True, slots=True)

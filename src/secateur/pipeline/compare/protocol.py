@@ -13,8 +13,8 @@ from typing import Any
 
 from secateur.calibrate.calibration import Calibration
 from secateur.calibrate.text import read_text
-from secateur.pipeline.bench.bench import Settings as Speed
-from secateur.present.comparison_folder import Job
+from secateur.pipeline.bench.bench import BenchSettings as Speed
+from secateur.present.comparison_folder import ComparisonJob
 from secateur.tensors.precision import Arithmetic
 from secateur_runtime.errors import UsageError
 
@@ -124,7 +124,7 @@ class Protocol:
         return Speed(threads=self.threads, prompt=self.prompt, tokens=self.tokens, repeat=self.repeat)
 
 
-def protocol_of(job: Job) -> Protocol:
+def protocol_of(job: ComparisonJob) -> Protocol:
     """Return the protocol that a job was written with."""
     calibration, quality, speed = (dict(job.protocols[name]) for name in ("calibration", "quality", "speed"))
     text = Calibration(**{each.name: calibration[each.name] for each in fields(Calibration)})
@@ -134,7 +134,7 @@ def protocol_of(job: Job) -> Protocol:
     return replace(Protocol(), calibration=text, seed=calibration["seed"], **quality, **speed, **_asked(job))
 
 
-def _asked(job: Job) -> dict[str, Any]:
+def _asked(job: ComparisonJob) -> dict[str, Any]:
     tasks, bias = (dict(job.protocols.get(name, {})) for name in OPTIONAL)
     found: dict[str, Any] = {}
     if tasks:

@@ -12,7 +12,14 @@ from secateur.model.written.write_settings import Settings
 from secateur.pipeline.compare.protocol import Protocol, protocol_of
 from secateur.pipeline.export.gguf import export
 from secateur.pipeline.prune.apply import apply
-from secateur.present.comparison_folder import PLAN, Job, Part, Row, cell_folder, write_part
+from secateur.present.comparison_folder import (
+    PLAN,
+    ComparisonJob,
+    ComparisonRow,
+    RowPart,
+    cell_folder,
+    write_part,
+)
 from secateur_runtime.errors import PlanError
 from secateur_runtime.record import Record
 
@@ -20,7 +27,7 @@ MODEL = "model"
 FILE = "model.gguf"
 
 
-DENSE = Row("dense", "", "dense")
+DENSE = ComparisonRow("dense", "", "dense")
 
 
 LLAMACPP = "llamacpp"
@@ -32,12 +39,12 @@ PLAIN = "f16"
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class RowSpec:
     """What is at hand while a row is worked on."""
 
     folder: Path
-    job: Job
-    row: Row
+    job: ComparisonJob
+    row: ComparisonRow
     progress: Progress
 
     @property
@@ -80,7 +87,7 @@ class Work:
         return out
 
     @property
-    def whole(self) -> Work:
+    def whole(self) -> RowSpec:
         """The row of the whole model."""
         return replace(self, row=DENSE)
 
@@ -106,11 +113,11 @@ class Work:
         )
 
     def write(self, name: str, *records: Record, **more: Any) -> None:
-        """Write a finished part; more: other fields of `Part`."""
-        write_part(self.folder, self.row, name, Part(source=self.job.digest, records=records, **more))
+        """Write a finished part; more: other fields of `RowPart`."""
+        write_part(self.folder, self.row, name, RowPart(source=self.job.digest, records=records, **more))
 
 
-def _plan(work: Work) -> Plan:
+def _plan(work: RowSpec) -> Plan:
     path = work.place / PLAN
     try:
         return Plan.from_json(path.read_text(encoding="utf-8"))

@@ -19,7 +19,7 @@ from secateur_runtime.errors import RecordError
 from secateur_runtime.record import Record
 
 if TYPE_CHECKING:
-    from secateur.pipeline.compare.row import Work
+    from secateur.pipeline.compare.row import RowSpec
 
 _NATIVE = "runs in the native backend alone, which is asked no tasks and not audited"
 TASKS = "task-answers.json"
@@ -43,7 +43,7 @@ def check_asked(protocol: Protocol) -> None:
         read_winogender(Path(protocol.winogender))
 
 
-def score_tasks(work: Work) -> None:
+def score_tasks(work: RowSpec) -> None:
     """Write the part `tasks`: figures called `KIND/TASK/METRIC`, and `.../shift` for how far each is from the whole model's."""
     protocol = work.protocol
     if work.row.native:
@@ -70,7 +70,7 @@ def score_tasks(work: Work) -> None:
     )
 
 
-def audit(work: Work) -> None:
+def audit(work: RowSpec) -> None:
     """Write the part `bias`: figures as the audit calls them, and `.../worse`, `/low`, `/high` for how much further from neutral each is."""
     protocol = work.protocol
     if work.row.native:
@@ -91,7 +91,7 @@ def audit(work: Work) -> None:
     )
 
 
-def _scores(work: Work, score: TaskScore, whole: Mapping[str, Any] | None) -> Iterator[Record]:
+def _scores(work: RowSpec, score: TaskScore, whole: Mapping[str, Any] | None) -> Iterator[Record]:
     for metric, record in zip(score.metrics, score.records(work.job.digest), strict=True):
         name = f"{score.kind}/{score.task}/{metric.name}"
         yield work.record(name, metric.value, "", record.protocol, metric.error)
@@ -109,7 +109,7 @@ def _scores(work: Work, score: TaskScore, whole: Mapping[str, Any] | None) -> It
             )
 
 
-def _finding(work: Work, found: Finding, protocol: str) -> Iterator[Record]:
+def _finding(work: RowSpec, found: Finding, protocol: str) -> Iterator[Record]:
     plain = found.record(work.job.digest, "", protocol)
     yield work.record(found.name, plain.value, plain.unit, protocol, plain.standard_error)
     if found.worse and found.independent >= FEWEST:
@@ -125,7 +125,7 @@ def _ends(interval: Interval) -> tuple[tuple[str, float], ...]:
     return ("", interval.value), ("/low", interval.low), ("/high", interval.high)
 
 
-def _of_whole(work: Work, name: str) -> dict[str, Any] | None:
+def _of_whole(work: RowSpec, name: str) -> dict[str, Any] | None:
     """Return what the whole model answered.
 
     None for the whole model itself, and where it could not be asked.

@@ -21,14 +21,21 @@ from secateur.model.written.write_settings import Settings
 from secateur.pipeline.bench.bench import Benched, bench, bench_each, bench_files, with_ratio
 from secateur.pipeline.compare.protocol import protocol_of
 from secateur.pipeline.compare.removed_share import removed
-from secateur.pipeline.compare.row import FILE, LLAMACPP, MODEL, NATIVE, PLAIN, Work, _plan
+from secateur.pipeline.compare.row import FILE, LLAMACPP, MODEL, NATIVE, PLAIN, RowSpec, _plan
 from secateur.pipeline.compare.row_tasks import audit, score_tasks
-from secateur.pipeline.compare.rows import Method, Size
+from secateur.pipeline.compare.rows import RowMethod, Size
 from secateur.pipeline.evaluate.evaluate import evaluate
-from secateur.pipeline.evaluate.native_model import Natively
+from secateur.pipeline.evaluate.native_model import NativeOptions
 from secateur.pipeline.prune.apply import apply
 from secateur.pipeline.prune.plan import plan
-from secateur.present.comparison_folder import PLAN, Row, cell_folder, read_cell, read_job, write_json
+from secateur.present.comparison_folder import (
+    PLAN,
+    ComparisonRow,
+    cell_folder,
+    read_cell,
+    read_job,
+    write_json,
+)
 from secateur.runtime.process import forget_peak, process_memory
 from secateur.tensors.storage_dtype import storage_type
 from secateur_runtime.errors import UnsupportedModelError, UsageError, VerificationError
@@ -60,13 +67,13 @@ def time_row(folder: Path, name: str, progress: Progress) -> None:
     _each(folder, name, progress, {"speed": _speed})
 
 
-def tidy(folder: Path, row: Row) -> None:
+def tidy(folder: Path, row: ComparisonRow) -> None:
     """Remove the weights of a row; its plan makes them again, byte for byte."""
     shutil.rmtree(cell_folder(folder, row) / MODEL, ignore_errors=True)
     (cell_folder(folder, row) / FILE).unlink(missing_ok=True)
 
 
-def _each(folder: Path, name: str, progress: Progress, steps: dict[str, Callable[[Work], None]]) -> None:
+def _each(folder: Path, name: str, progress: Progress, steps: dict[str, Callable[[RowSpec], None]]) -> None:
     job = read_job(folder)
     row = next((row for row in job.rows if row.name == name), None)
     if row is None:
@@ -75,10 +82,10 @@ def _each(folder: Path, name: str, progress: Progress, steps: dict[str, Callable
     wanted = (*protocol_of(job).parts, "speed")
     for part, step in steps.items():
         if part in wanted and part not in finished:
-            step(Work(folder, job, row, progress))
+            step(RowSpec(folder, job, row, progress))
 
 
-def _pruned(work: Work) -> None:
+def _pruned(work: RowSpec) -> None:
     if work.row.kind in ("dense", "quantized"):
         _whole(work)
         return
@@ -120,7 +127,7 @@ def _pruned(work: Work) -> None:
     (work.place / PLANNED).unlink(missing_ok=True)
 
 
-def _whole(work: Work) -> None:
+def _whole(work: RowSpec) -> None:
     opened = open_model(work.job.ref)
     width = storage_type("auto", opened.graph.tensors).itemsize
     size = footprint(opened.graph, {}, (), width).weight_bytes
@@ -133,12 +140,12 @@ def _whole(work: Work) -> None:
     work.write("pruned", *records)
 
 
-def _decided(work: Work) -> tuple[Plan, dict[str, float]]:
+def _decided(work: RowSpec) -> tuple[Plan, dict[str, float]]:
     """Return the plan and what it cost; one that a killed run decided is taken as it is."""
     spent = work.place / PLANNED
     if spent.is_file() and (work.place / PLAN).is_file():
         return _plan(work), dict(json.loads(spent.read_text(encoding="utf-8")))
-    goal = Method.parse(work.row.method).goal(Size.parse(work.row.target), open_model(work.job.ref).graph)
+    goal = RowMethod.parse(work.row.method).goal(Size.parse(work.row.target), open_model(work.job.ref).graph)
     with _clock() as taken:
         made = plan(
             work.job.ref,
@@ -153,7 +160,7 @@ def _decided(work: Work) -> tuple[Plan, dict[str, float]]:
     return made, taken
 
 
-def _file(work: Work) -> None:
+def _file(work: RowSpec) -> None:
     """Write the GGUF file; that llama.cpp has no room for a model is a fact about it, not a failure."""
     checked = LLAMACPP in work.protocol.backends
     if work.row.native or (not checked and work.row.kind != "quantized"):
@@ -176,10 +183,10 @@ def _file(work: Work) -> None:
     )
 
 
-def _quality(work: Work) -> None:
+def _quality(work: RowSpec) -> None:
     protocol = work.protocol
     section = work.job.protocols["quality"]
-    native = Natively(kind=work.row.native) if work.row.native else None
+    native = NativeOptions(kind=work.row.native) if work.row.native else None
     found = evaluate(
         work.model,
         text=protocol.text,
@@ -205,7 +212,7 @@ def _quality(work: Work) -> None:
     )
 
 
-def _speed(work: Work) -> None:
+def _speed(work: RowSpec) -> None:
     records = list[Record]()
     notes = list[str]()
     for backend in work.protocol.backends:
@@ -216,7 +223,7 @@ def _speed(work: Work) -> None:
     work.write("speed", *records, notes=tuple(notes))
 
 
-def _timed(work: Work, backend: str) -> Iterator[Record]:
+def _timed(work: RowSpec, backend: str) -> Iterator[Record]:
     """Yield the figures of one backend, and their ratios to the whole model's.
 
     Nothing where it does not run there.
@@ -253,7 +260,7 @@ def _timed(work: Work, backend: str) -> Iterator[Record]:
         yield work.record(f"{backend}_{name}_ratio", ratio.median, "ratio", words)
 
 
-def _told(work: Work, found: Benched, kind: str) -> Iterator[Record]:
+def _told(work: RowSpec, found: Benched, kind: str) -> Iterator[Record]:
     """Yield what the native backend tells of itself.
 
     Bytes that it holds, and the share of the memory's bandwidth at which it reads them.
@@ -275,7 +282,7 @@ def _told(work: Work, found: Benched, kind: str) -> Iterator[Record]:
     yield work.record("native_bandwidth", found.stream.median, "share", share)
 
 
-def _words(work: Work, resumed: int) -> str:
+def _words(work: RowSpec, resumed: int) -> str:
     calibration = work.protocol.calibration
     words = (
         f"plan, prune, write, reload and compare; calibration {Path(calibration.text).name},"

@@ -21,7 +21,7 @@ from secateur.pipeline.prune.depth.decide import Depth
 from secateur.pipeline.prune.weights.decide import Sparsity
 from secateur.pipeline.prune.weights.methods import METHODS, method_named
 from secateur.pipeline.prune.width.decide import Width, scorers
-from secateur.present.comparison_folder import NATIVE, Row
+from secateur.present.comparison_folder import NATIVE, ComparisonRow
 from secateur_runtime.errors import TargetError, UsageError, nearest
 from secateur_runtime.registry import Registry
 
@@ -53,7 +53,7 @@ _YES = ("", "yes", "true", "1")
 
 
 @dataclass(frozen=True, slots=True)
-class Method:
+class RowMethod:
     """A way to prune: a name, and options over its defaults, `width:criterion=flap:units=ffn+kv`."""
 
     text: str
@@ -61,7 +61,7 @@ class Method:
     options: tuple[tuple[str, Any], ...]
 
     @classmethod
-    def parse(cls, text: str) -> Method:
+    def parse(cls, text: str) -> RowMethod:
         """Parse a method; raises UsageError with the nearest name for what is not known."""
         name, *given = text.strip().split(":")
         known = (*METHODS, *_UNIT_METHODS)
@@ -195,19 +195,19 @@ class Size:
 
 
 def rows_of(
-    methods: Sequence[Method], sizes: Sequence[Size], *, native: bool = False
-) -> tuple[tuple[Row, ...], tuple[str, ...]]:
+    methods: Sequence[RowMethod], sizes: Sequence[Size], *, native: bool = False
+) -> tuple[tuple[ComparisonRow, ...], tuple[str, ...]]:
     """Return the rows of every method at every size, the whole model first, and what was left out, in words.
 
     native: whether the whole model is also to run in few bits in the native backend.
     Raises TargetError where nothing is left.
     """
     few = (*QUANTIZED, *(f"{NATIVE}{kind}" for kind in NATIVE_TYPES if native))
-    rows = [Row("dense", "", "dense"), *(Row(kind, "", "quantized") for kind in few)]
+    rows = [ComparisonRow("dense", "", "dense"), *(ComparisonRow(kind, "", "quantized") for kind in few)]
     left_out = []
     for size in sizes:
         able = [method for method in methods if method.of_units or not size.in_bytes]
-        rows += [Row(method.text, str(size), method.kind) for method in able]
+        rows += [ComparisonRow(method.text, str(size), method.kind) for method in able]
         unable = [method.text for method in methods if method not in able]
         if unable and not able:
             raise TargetError(

@@ -61,7 +61,7 @@ class _Running:
 
 
 @dataclass
-class Pool:
+class WorkerPool:
     """Runs tasks as processes.
 
     command: what starts a task, given it and the bytes that it may take (0: as many as it likes). slots: how

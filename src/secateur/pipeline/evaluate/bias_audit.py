@@ -23,7 +23,7 @@ from secateur_runtime.errors import UsageError
 from secateur_runtime.record import Record
 
 if TYPE_CHECKING:
-    from secateur.measure.lm_eval_model import Judge
+    from secateur.measure.lm_eval_model import LmEvalModel
 
 CROWS = "crows_pairs_english"
 _MALE = GENDERS.index("male")
@@ -32,7 +32,7 @@ _FEMALE = GENDERS.index("female")
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """What an audit found. digest, plan: of the model, as in `Tasked`; protocol: what was asked."""
+    """What an audit found. digest, plan: of the model, as in `TaskResult`; protocol: what was asked."""
 
     model: str
     digest: str
@@ -126,13 +126,13 @@ def bias_answers(
 ) -> Answers:
     """Ask one model what `audit_bias` asks, and return its answers one by one; raises as that does."""
     require_lm_eval("--bias")
-    from secateur.measure.lm_eval_model import Judge, run
+    from secateur.measure.lm_eval_model import LmEvalModel, run
     from secateur.measure.lm_eval_tasks import load_tasks
 
     schemas = read_winogender(Path(winogender))[:limit] if winogender else []
     model = open_registered(src)
     with arithmetic(compute):
-        judge = Judge(TorchScorer(load_whole(model)), model.source.tokenizer(), progress or Silent())
+        judge = LmEvalModel(TorchScorer(load_whole(model)), model.source.tokenizer(), progress or Silent())
         (score,), items = run(load_tasks([CROWS], Path(datasets) if datasets else None), judge, limit=limit)
         series = _pairs(score["pct_stereotype"].items, [str(item["bias_type"]) for item in items[CROWS]])
         if schemas:
@@ -157,7 +157,7 @@ def _crows(answers: Sequence[float], places: Sequence[int]) -> Series:
     return Series(tuple(answers[place] for place in places), tuple(map(str, places)), "share", 0.5)
 
 
-def _perplexities(judge: Judge, schemas: Sequence[Schema]) -> dict[str, Series]:
+def _perplexities(judge: LmEvalModel, schemas: Sequence[Schema]) -> dict[str, Series]:
     """Return nats per token of each sentence by gender, and the gap between the genders."""
     texts = [sentence for schema in schemas for sentence in schema.sentences]
     scores = judge.loglikelihood([_request("", text) for text in texts])
@@ -177,7 +177,7 @@ def _perplexities(judge: Judge, schemas: Sequence[Schema]) -> dict[str, Series]:
     }
 
 
-def _choices(judge: Judge, schemas: Sequence[Schema]) -> dict[str, Series]:
+def _choices(judge: LmEvalModel, schemas: Sequence[Schema]) -> dict[str, Series]:
     """Return whom the model takes the pronoun for (1.
 
     The occupation) by gender, and how often that flips between he and she.

@@ -12,13 +12,13 @@ from secateur.core.progress import Progress
 from secateur.core.text_span import Passage
 from secateur.measure.cross_tokenizer import per_unit, predicted_nll, streamed_logits
 from secateur.measure.perplexity import Quality
-from secateur.model.handle import Opened
-from secateur.pipeline.evaluate.native_model import Natively
+from secateur.model.handle import ModelHandle
+from secateur.pipeline.evaluate.native_model import NativeOptions
 from secateur.pipeline.evaluate.native_quality import native_logits
 from secateur_runtime.errors import UsageError
 
 
-def same_tokens(model: Opened, reference: Opened, text: Text, tokens: Tensor) -> bool:
+def same_tokens(model: ModelHandle, reference: ModelHandle, text: Text, tokens: Tensor) -> bool:
     """Return whether `model` predicts as many tokens as `reference` and reads those of the text's first windows, `tokens`, as it does."""
     if model.graph.vocab_size != reference.graph.vocab_size:
         return False
@@ -27,12 +27,12 @@ def same_tokens(model: Opened, reference: Opened, text: Text, tokens: Tensor) ->
 
 
 def measure_across(
-    model: Opened,
-    reference: Opened,
+    model: ModelHandle,
+    reference: ModelHandle,
     text: Text,
     tokens: Tensor,
     progress: Progress,
-    native: Natively | None = None,
+    native: NativeOptions | None = None,
 ) -> Quality:
     """Return the quality of `model` per token of `reference`, whose windows of `text`, `tokens` `[windows, length]`, both predict.
 
@@ -62,7 +62,9 @@ def measure_across(
     )
 
 
-def _check_positions(model: Opened, reference: Opened, passages: Sequence[Passage], window: int) -> None:
+def _check_positions(
+    model: ModelHandle, reference: ModelHandle, passages: Sequence[Passage], window: int
+) -> None:
     needed = max(len(passage.ids) - 1 for passage in passages)
     most = int(model.config.max_position_embeddings)
     if needed > most:

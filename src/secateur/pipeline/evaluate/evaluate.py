@@ -7,7 +7,7 @@ from secateur.core.progress import Progress, Silent
 from secateur.measure.perplexity import Quality, measure
 from secateur.model.handle import open_model
 from secateur.pipeline.evaluate.cross_tokenizer import measure_across, same_tokens
-from secateur.pipeline.evaluate.native_model import Natively
+from secateur.pipeline.evaluate.native_model import NativeOptions
 from secateur.pipeline.evaluate.native_quality import measure_natively
 from secateur.tensors.precision import Arithmetic, arithmetic
 from secateur_runtime.errors import UsageError
@@ -21,7 +21,7 @@ def evaluate(
     count: int | None = 20,
     reference: str | None = None,
     compute: Arithmetic = "float32",
-    native: Natively | None = None,
+    native: NativeOptions | None = None,
     progress: Progress | None = None,
 ) -> Quality:
     """Measure perplexity on `count` windows of `window` tokens of `text`, and the divergence from `reference`.

@@ -16,7 +16,7 @@ from secateur.model.families import EMBED, FINAL_NORM, HEAD, Family, family_of
 from secateur.model.formats.quantized_source import CodedSource
 from secateur.model.formats.sparse_folder import SparseSource
 from secateur.model.full_model import load_whole
-from secateur.model.handle import Opened, open_registered
+from secateur.model.handle import ModelHandle, open_registered
 from secateur.model.native_support import check_native, native_names
 from secateur.model.rotary import frequencies, sight, turns
 from secateur.model.transformers_model import transformers_config
@@ -37,7 +37,7 @@ from secateur_runtime.kernels.dense_or_sparse import Chooser
 from secateur_runtime.kernels.kernel_weight import Weight, settle
 from secateur_runtime.kernels.library import kernels
 from secateur_runtime.kernels.quantized import Codes, Grid
-from secateur_runtime.kernels.thread_pool import Pool
+from secateur_runtime.kernels.thread_pool import ThreadPool
 
 _SPARSE = "sparse-"
 _FLOATS = {"f32": torch.float32, "bf16": torch.bfloat16}
@@ -45,7 +45,7 @@ KINDS = (*_FLOATS, "int8", "int4", "sparse-bf16", "sparse-int8", "sparse-int4")
 _BITS = {"int8": 8, "int4": 4}
 
 
-def native_weights(model: Opened, matrix: Callable[[str], Weight]) -> Weights:
+def native_weights(model: ModelHandle, matrix: Callable[[str], Weight]) -> Weights:
     """Return the weights of `model`, its matrices made by `matrix` from their names.
 
     Raises UnsupportedModelError for a family, an activation or a rotary embedding that the kernels do not
@@ -70,7 +70,7 @@ def native_weights(model: Opened, matrix: Callable[[str], Weight]) -> Weights:
 
 
 def _block(
-    model: Opened, family: Family, config: Any, block: Block, matrix: Callable[[str], Weight]
+    model: ModelHandle, family: Family, config: Any, block: Block, matrix: Callable[[str], Weight]
 ) -> BlockWeights:
     tensors = {
         name: tensor
@@ -94,12 +94,12 @@ def _half(matrix: Callable[[str], Weight], tensors: Mapping[str, str]) -> dict[s
     return made
 
 
-def _vector(model: Opened, name: str) -> NDArray[np.float32]:
+def _vector(model: ModelHandle, name: str) -> NDArray[np.float32]:
     return model.source.read(name).to(torch.float32).numpy()
 
 
 @dataclass(frozen=True, slots=True)
-class Reader:
+class MatrixReader:
     """Reads the matrices of `model` as `kind`; codes of that kind stay.
 
     With none, all stays that has codes or lacks its zeros, and the rest is bfloat16.
@@ -109,7 +109,7 @@ class Reader:
     Raises UsageError for a grid that the kernels do not have.
     """
 
-    model: Opened
+    model: ModelHandle
     kind: str
     chooser: Chooser
 
@@ -145,7 +145,7 @@ def _dense(weight: Tensor, kind: str) -> Tensor | Codes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Natively:
+class NativeOptions:
     """How a model runs in the native backend.
 
     kind: of `KINDS`; empty for what is stored. exact: keys and values stay float32.
@@ -158,10 +158,10 @@ class Natively:
 
 def native_backend(model: str, kind: str = "", threads: int = 1) -> Native | TorchBackend:
     """Return the model `model` ready to run, for a process of its own; see `run_natively`."""
-    return run_natively(open_registered(model), Natively(kind=kind, threads=threads))
+    return run_natively(open_registered(model), NativeOptions(kind=kind, threads=threads))
 
 
-def run_natively(model: Opened, how: Natively) -> Native | TorchBackend:
+def run_natively(model: ModelHandle, how: NativeOptions) -> Native | TorchBackend:
     """Return `model` ready to run in the kernels, or in torch where they cannot be had, after a warning.
 
     Raises UsageError for an unknown kind, UnsupportedModelError for a model that the kernels cannot run.
@@ -170,9 +170,9 @@ def run_natively(model: Opened, how: Natively) -> Native | TorchBackend:
     library = kernels()
     if library is None:
         return TorchBackend(load_whole(model, torch.float32 if how.kind == "f32" else torch.bfloat16))
-    pool = Pool(library, how.threads)
+    pool = ThreadPool(library, how.threads)
     chooser = Chooser(library, pool)
-    weights = native_weights(model, Reader(model, how.kind, chooser))
+    weights = native_weights(model, MatrixReader(model, how.kind, chooser))
     return Native(Decoder(library, weights, pool, half=not how.exact), chooser.timed)
 
 

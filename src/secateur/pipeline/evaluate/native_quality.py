@@ -10,14 +10,18 @@ from torch import Tensor
 from secateur.core.progress import Progress
 from secateur.measure.perplexity import Quality, compare, final_states
 from secateur.model.block_stream import POSITIONS, ModelStream
-from secateur.model.handle import Opened
-from secateur.pipeline.evaluate.native_model import Natively, run_natively
+from secateur.model.handle import ModelHandle
+from secateur.pipeline.evaluate.native_model import NativeOptions, run_natively
 from secateur.runtime.native import Native
 from secateur_runtime.kernels.library import require_kernels
 
 
 def measure_natively(
-    model: Opened, how: Natively, windows: Tensor, progress: Progress, reference: ModelStream | None = None
+    model: ModelHandle,
+    how: NativeOptions,
+    windows: Tensor,
+    progress: Progress,
+    reference: ModelStream | None = None,
 ) -> Quality:
     """Return the quality of `model` as it runs natively, on `windows` `[n, length]`.
 
@@ -32,7 +36,7 @@ def measure_natively(
 
 
 def native_logits(
-    model: Opened, how: Natively, rows: Sequence[Sequence[int]], progress: Progress
+    model: ModelHandle, how: NativeOptions, rows: Sequence[Sequence[int]], progress: Progress
 ) -> Iterator[Tensor]:
     """Return the logits of every position but the last of each of `rows` of token ids, as many at a time as a stream of blocks yields.
 

@@ -19,7 +19,7 @@ from secateur_runtime.record import Record
 
 
 @dataclass(frozen=True, slots=True)
-class Tasked:
+class TaskResult:
     """Scores of one model. digest: of its weights; plan: digest of the plan it was pruned by, or empty."""
 
     model: str
@@ -50,7 +50,7 @@ def evaluate_tasks(
     compute: Arithmetic = "float32",
     scorer: Scorer | None = None,
     progress: Progress | None = None,
-) -> Tasked:
+) -> TaskResult:
     """Measure `tasks` of lm-eval, as its own command does, on the model `src`.
 
     limit: items of each task; all if not given. shots: solved examples before each item; the task's own
@@ -63,13 +63,13 @@ def evaluate_tasks(
     be read.
     """
     require_lm_eval("--tasks")
-    from secateur.measure.lm_eval_model import Judge, run
+    from secateur.measure.lm_eval_model import LmEvalModel, run
     from secateur.measure.lm_eval_tasks import load_tasks
 
     progress = progress or Silent()
     model = open_registered(src)
     loaded = load_tasks(tasks, Path(datasets) if datasets else None)
     with arithmetic(compute):
-        judge = Judge(scorer or TorchScorer(load_whole(model)), model.source.tokenizer(), progress)
+        judge = LmEvalModel(scorer or TorchScorer(load_whole(model)), model.source.tokenizer(), progress)
         scores, _ = run(loaded, judge, limit=limit, shots=shots)
-    return Tasked(src, model.digest, plan_digest(model), tuple(scores))
+    return TaskResult(src, model.digest, plan_digest(model), tuple(scores))

@@ -20,7 +20,7 @@ from secateur.measure.perplexity import Quality, measure
 from secateur.model.formats.compressed_tensors import PackedSource
 from secateur.model.formats.sparse_folder import SparseSource
 from secateur.model.full_model import load_whole
-from secateur.model.handle import Opened, open_model
+from secateur.model.handle import ModelHandle, open_model
 from secateur.model.written.checkpoint import MANIFEST, file_digest
 from secateur.transform.mask import holds
 from secateur_runtime.errors import SourceError, UsageError, VerificationError
@@ -87,14 +87,14 @@ def _check_digests(folder: Path) -> int:
     return len(shards)
 
 
-def _check_finite(model: Opened, progress: Progress) -> None:
+def _check_finite(model: ModelHandle, progress: Progress) -> None:
     for name in model.graph.tensors:
         if not torch.isfinite(model.source.read(name)).all():
             raise VerificationError(f"{model.source.ref}: {name} holds NaN or infinite weights")
         progress.step(name)
 
 
-def _check_plan(model: Opened, path: Path) -> int:
+def _check_plan(model: ModelHandle, path: Path) -> int:
     plan = Plan.from_json(path.read_text(encoding="utf-8"))
     for name, text in plan.sparsity.items():
         if name not in model.graph.tensors:
@@ -104,7 +104,7 @@ def _check_plan(model: Opened, path: Path) -> int:
     return len(plan.sparsity)
 
 
-def _against_stock(model: Opened, folder: Path, tokens: Tensor) -> float:
+def _against_stock(model: ModelHandle, folder: Path, tokens: Tensor) -> float:
     """Load the folder the way any user of transformers would and compare logits, `[tokens, vocab_size]`."""
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
@@ -130,7 +130,7 @@ def _against_stock(model: Opened, folder: Path, tokens: Tensor) -> float:
     return difference
 
 
-def _logits(model: Opened, tokens: Tensor) -> Iterator[Tensor]:
+def _logits(model: ModelHandle, tokens: Tensor) -> Iterator[Tensor]:
     stream = model.stream()
     (states,) = stream.embed([tokens])
     for index in range(len(stream)):

@@ -19,7 +19,7 @@ from secateur.export.gguf.types import K_QUANTS, PACKED, PLAIN, type_named
 from secateur.model.block_stream import ModelStream
 from secateur.model.formats.gguf.config import ARCHS
 from secateur.model.formats.quantized_source import CodedSource
-from secateur.model.handle import Opened, open_model, open_registered
+from secateur.model.handle import ModelHandle, open_model, open_registered
 from secateur.pipeline.export.gguf_check import check_file
 from secateur.runtime.llamacpp import require_llamacpp
 from secateur_runtime.errors import OutputError, UsageError
@@ -128,7 +128,7 @@ def _writing(out: Path, *, overwrite: bool) -> Iterator[Path]:
             partial.unlink()
 
 
-def _kind(model: Opened, kind: str) -> str:
+def _kind(model: ModelHandle, kind: str) -> str:
     """Return the type to write; raises UsageError for one that would round a quantised model once more."""
     packed = isinstance(model.source, CodedSource) and bool(model.source.grids)
     if kind == "auto":

@@ -13,7 +13,7 @@ from secateur.core.progress import Progress
 from secateur.export.gguf.logits_check import ask, inputs_rounded, largest_divergence, limit
 from secateur.export.gguf.tokenizer import PROBE
 from secateur.model.block_stream import ModelStream
-from secateur.model.handle import Opened
+from secateur.model.handle import ModelHandle
 from secateur.runtime.isolated import Isolated
 from secateur_runtime.errors import SourceError, VerificationError
 
@@ -23,7 +23,7 @@ _CHARACTERS = 4000
 
 
 def check_file(
-    model: Opened, stream: ModelStream, path: Path, kind: str, context: int, progress: Progress
+    model: ModelHandle, stream: ModelStream, path: Path, kind: str, context: int, progress: Progress
 ) -> float:
     """Return the largest divergence, in nats, of llama.cpp's next-token probabilities from those of `stream`.
 

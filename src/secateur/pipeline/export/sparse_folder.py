@@ -18,7 +18,7 @@ from secateur.core.progress import Progress, Silent
 from secateur.model.families import family_of
 from secateur.model.formats.quantized_source import CONFIG_KEY, CodedSource
 from secateur.model.formats.sparse_folder import put_together, sparse_config, sparse_tensors
-from secateur.model.handle import Opened, open_model
+from secateur.model.handle import ModelHandle, open_model
 from secateur.model.unequal_blocks import MODULE, modeling_source
 from secateur.model.written.checkpoint import MANIFEST, Checkpoint, writing
 from secateur.model.written.reload_check import accept, difference, last_states
@@ -83,7 +83,7 @@ def export_sparse(
     grids = _grids(model, kind.removeprefix(PREFIX), group)
     job = {"model": model.digest, "type": kind, "group": group, "secateur": version("secateur")}
     with writing(Path(out), job, len(model.graph.blocks) + 1, overwrite=overwrite) as checkpoint:
-        run = _Run(model, grids, checkpoint)
+        run = _ExportRun(model, grids, checkpoint)
         tokens = probe(model)
         meant = run.write(tokens, progress)
         run.describe(kind)
@@ -103,7 +103,7 @@ def sparse_type(name: str) -> str:
     return PREFIX + KINDS[0] if name == "sparse" else name
 
 
-def _grids(model: Opened, kind: str, group: int) -> dict[str, Grid | None]:
+def _grids(model: ModelHandle, kind: str, group: int) -> dict[str, Grid | None]:
     """Return the grid of each weight that is stored without zeros; None for bfloat16."""
     names = {linear.tensor: linear.in_features for linear in model.graph.linears}
     if kind == DENSE:
@@ -128,10 +128,10 @@ def _grids(model: Opened, kind: str, group: int) -> dict[str, Grid | None]:
     return grids
 
 
-class _Run:
+class _ExportRun:
     """One pass over the blocks."""
 
-    def __init__(self, model: Opened, grids: Mapping[str, Grid | None], checkpoint: Checkpoint) -> None:
+    def __init__(self, model: ModelHandle, grids: Mapping[str, Grid | None], checkpoint: Checkpoint) -> None:
         self._model = model
         self._grids = grids
         self._checkpoint = checkpoint
@@ -244,7 +244,7 @@ class _Run:
         )
 
 
-def _write_card(model: Opened, folder: Path, made: SparseExport) -> None:
+def _write_card(model: ModelHandle, folder: Path, made: SparseExport) -> None:
     if made.type == DENSE:
         return
     card = Path(model.source.ref).expanduser() / CARD

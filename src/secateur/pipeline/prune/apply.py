@@ -23,7 +23,7 @@ from secateur.export.cards.pruned_card import Facts, model_card
 from secateur.model.block_stream import ModelStream
 from secateur.model.families import family_of
 from secateur.model.formats.open_source import hub_name
-from secateur.model.handle import Opened, open_model
+from secateur.model.handle import ModelHandle, open_model
 from secateur.model.tokenizer_pruning import check_tokenizer, narrow_tokenizer
 from secateur.model.unequal_blocks import MODULE, modeling_source
 from secateur.model.views.hidden_channels import Narrowed
@@ -34,7 +34,7 @@ from secateur.model.written.reload_check import accept, difference, last_states
 from secateur.model.written.write_settings import Settings
 from secateur.pipeline.prune.depth.gap_repair import close_gap, gaps
 from secateur.pipeline.prune.rotation import replayed
-from secateur.pipeline.prune.weights.methods import Method, method_of
+from secateur.pipeline.prune.weights.methods import WeightMethod, method_of
 from secateur.pipeline.prune.width.repair_units import closes_gaps, repaired, unit_repair_of
 from secateur.pipeline.prune.width.unit_removal import carve, inputs_kept
 from secateur.tensors.layer_stream import LiveBlock, without
@@ -63,7 +63,7 @@ class Pruned:
     reload_difference: float
 
 
-def execute(model: Opened, plan: Plan, out: Path, settings: Settings, progress: Progress) -> Pruned:
+def execute(model: ModelHandle, plan: Plan, out: Path, settings: Settings, progress: Progress) -> Pruned:
     """Prune `model` by `plan` into the folder `out`, going on where the same run was killed.
 
     Raises PlanError if the plan is not for this model, OutputError if nothing can be written,
@@ -79,7 +79,7 @@ def execute(model: Opened, plan: Plan, out: Path, settings: Settings, progress: 
         else probe(model, plan.keep.get(model.graph.vocab.name))
     )
     model = replayed(
-        Opened(Merged(given.source, given.graph, plan.merge), given.graph) if plan.merge else given,
+        ModelHandle(Merged(given.source, given.graph, plan.merge), given.graph) if plan.merge else given,
         plan,
         tokens,
         progress,
@@ -90,7 +90,7 @@ def execute(model: Opened, plan: Plan, out: Path, settings: Settings, progress: 
     job = {"plan": plan.digest(), "dtype": str(dtype), "arithmetic": kind, "secateur": version("secateur")}
     alive = surviving_blocks(model, plan)
     with arithmetic(kind), writing(out, job, len(alive) + 1, overwrite=settings.overwrite) as checkpoint:
-        run = _Run(model, plan, method, dtype, checkpoint, progress)
+        run = _ApplyRun(model, plan, method, dtype, checkpoint, progress)
         run.write_outside()
         hidden = HiddenStates(run.stream, tokens, budget=settings.memory, folder=checkpoint.partial)
         run.prune_blocks(alive, hidden)
@@ -106,14 +106,14 @@ def execute(model: Opened, plan: Plan, out: Path, settings: Settings, progress: 
     return made
 
 
-class _Run:
+class _ApplyRun:
     """One pass over the blocks."""
 
     def __init__(
         self,
-        model: Opened,
+        model: ModelHandle,
         plan: Plan,
-        method: Method,
+        method: WeightMethod,
         dtype: torch.dtype,
         checkpoint: Checkpoint,
         progress: Progress,
@@ -300,7 +300,7 @@ def _renamed(name: str, block: Block, place: int) -> str:
     return block.prefix.replace(f".{block.index}.", f".{place}.") + name.removeprefix(block.prefix)
 
 
-def _reload(folder: Path, tokens: Tensor, meant: Tensor, run: _Run) -> float:
+def _reload(folder: Path, tokens: Tensor, meant: Tensor, run: _ApplyRun) -> float:
     """Run `tokens` through the written folder, block by block in transformers' modules.
 
     Return the relative difference.
@@ -326,7 +326,7 @@ def _reload(folder: Path, tokens: Tensor, meant: Tensor, run: _Run) -> float:
     return found
 
 
-def _write_card(folder: Path, model: Opened, made: Pruned) -> None:
+def _write_card(folder: Path, model: ModelHandle, made: Pruned) -> None:
     facts = Facts(
         name=Path(model.source.ref).name,
         base=hub_name(model.source.ref),

@@ -7,12 +7,12 @@ from torch import Tensor
 from secateur.core.graph import Block
 from secateur.core.pattern import Pattern
 from secateur.core.plan import Plan
-from secateur.model.handle import Opened
+from secateur.model.handle import ModelHandle
 from secateur.transform.mask import holds
 from secateur_runtime.errors import PlanError
 
 
-def check_masks(student: Opened, plan: Plan | None) -> None:
+def check_masks(student: ModelHandle, plan: Plan | None) -> None:
     """Raise PlanError where a weight has fewer zeros than its plan gives it.
 
     Somebody changed it since it was pruned.

@@ -23,7 +23,7 @@ from secateur.core.progress import Progress
 from secateur.model.families import Family, family_of
 from secateur.model.formats.compressed_tensors import PackedSource
 from secateur.model.graph_builder import read_graph
-from secateur.model.handle import Opened
+from secateur.model.handle import ModelHandle
 from secateur.model.views.rotated import Rotated, Rotation, check_rotation, values_start
 from secateur.model.written.reload_check import difference, last_states
 from secateur.tensors.precision import arithmetic
@@ -45,8 +45,8 @@ _found: dict[tuple[str, ...], Rotation] = {}
 
 
 def decided(
-    model: Opened, way: str, calibration: Calibration, seed: int, progress: Progress
-) -> tuple[Opened, dict[str, str]]:
+    model: ModelHandle, way: str, calibration: Calibration, seed: int, progress: Progress
+) -> tuple[ModelHandle, dict[str, str]]:
     """Return `model` rotated by `way`, or as it is where that is empty, and what a plan says about it.
 
     Raises as `rotated` does.
@@ -62,7 +62,7 @@ def decided(
     return rotated(model, way, tokens, seed, progress), {"rotate": way, **provenance(calibration, tokens)}
 
 
-def replayed(model: Opened, plan: Plan, tokens: Tensor, progress: Progress) -> Opened:
+def replayed(model: ModelHandle, plan: Plan, tokens: Tensor, progress: Progress) -> ModelHandle:
     """Return `model` rotated as it was when `plan` was made, or as it is; `tokens` are the plan's.
 
     Raises as `rotated` does.
@@ -71,7 +71,7 @@ def replayed(model: Opened, plan: Plan, tokens: Tensor, progress: Progress) -> O
     return rotated(model, way, tokens, int(plan.made_by.get("seed", "0")), progress) if way else model
 
 
-def rotated(model: Opened, way: str, tokens: Tensor, seed: int, progress: Progress) -> Opened:
+def rotated(model: ModelHandle, way: str, tokens: Tensor, seed: int, progress: Progress) -> ModelHandle:
     """Return `model` rotated by `way`, of `WAYS`, for what it computes on `tokens` `[windows, tokens]`.
 
     The digest stays that of the model.
@@ -89,7 +89,7 @@ def rotated(model: Opened, way: str, tokens: Tensor, seed: int, progress: Progre
     return _turned(model, _found[key])
 
 
-def check_way(model: Opened, way: str) -> None:
+def check_way(model: ModelHandle, way: str) -> None:
     """Raise UsageError for a way of rotating that there is not, or not for this model."""
     if way not in WAYS:
         raise UsageError(f"unknown --rotate {way!r}{nearest(way, WAYS)}; known: {', '.join(WAYS)}")
@@ -102,7 +102,7 @@ def check_way(model: Opened, way: str) -> None:
         check_rotation(model.graph, model.source.config)
 
 
-def shaped(model: Opened, way: str) -> Opened:
+def shaped(model: ModelHandle, way: str) -> ModelHandle:
     """Return a model with the tensors that rotating it by `way` leaves, whatever they hold.
 
     For counting, not for computing.
@@ -112,12 +112,12 @@ def shaped(model: Opened, way: str) -> Opened:
     return _turned(model, Rotation(None if way == "heads" else torch.empty(0)))
 
 
-def _turned(model: Opened, rotation: Rotation) -> Opened:
+def _turned(model: ModelHandle, rotation: Rotation) -> ModelHandle:
     source = Rotated(model.source, model.graph, rotation)
-    return Opened(source, read_graph(source))
+    return ModelHandle(source, read_graph(source))
 
 
-def _rotation(model: Opened, way: str, tokens: Tensor, seed: int, progress: Progress) -> Rotation:
+def _rotation(model: ModelHandle, way: str, tokens: Tensor, seed: int, progress: Progress) -> Rotation:
     with tempfile.TemporaryDirectory() as folder:
         looks = _Looks(model, Path(folder), seed)
         looks.gather(tokens, way, progress)
@@ -127,7 +127,7 @@ def _rotation(model: Opened, way: str, tokens: Tensor, seed: int, progress: Prog
         return Rotation(states, looks.heads(states, progress))
 
 
-def _check(model: Opened, turned: Opened, tokens: Tensor, progress: Progress) -> None:
+def _check(model: ModelHandle, turned: ModelHandle, tokens: Tensor, progress: Progress) -> None:
     streams = [model.stream(), turned.stream()]
     with arithmetic("float32"):
         logits = [torch.cat(list(stream.logits(last_states(stream, tokens)[0]))) for stream in streams]
@@ -145,7 +145,7 @@ class _Looks:
     Its weights, read when they are needed, and moments of its inputs in a folder.
     """
 
-    def __init__(self, model: Opened, folder: Path, seed: int) -> None:
+    def __init__(self, model: ModelHandle, folder: Path, seed: int) -> None:
         self._model = model
         self._folder = folder
         self._seed = seed

@@ -17,7 +17,7 @@ from secateur.core.graph import Graph
 from secateur.core.plan import Plan
 from secateur.core.progress import Progress
 from secateur.core.target import Target
-from secateur.model.handle import Opened
+from secateur.model.handle import ModelHandle
 from secateur.model.tokenizer_pruning import Vocabulary, vocabulary
 from secateur.tensors.storage_dtype import storage_type
 from secateur_runtime.errors import TargetError, UsageError
@@ -67,7 +67,7 @@ class Vocab:
 
 
 def decide_vocab(
-    model: Opened, vocab: Vocab, calibration: Calibration, seed: int, progress: Progress
+    model: ModelHandle, vocab: Vocab, calibration: Calibration, seed: int, progress: Progress
 ) -> Plan:
     """Return the plan that keeps the tokens which the calibration text uses most.
 
@@ -171,7 +171,7 @@ def _steps(graph: Graph, vocab: Vocab, least: int, most: int) -> int:
 
 
 def _counted(
-    model: Opened, calibration: Calibration, seed: int, progress: Progress
+    model: ModelHandle, calibration: Calibration, seed: int, progress: Progress
 ) -> tuple[Counter[int], Counter[str], dict[str, str]]:
     """Return how often the text has each token and each character, and what a plan says of it."""
     tokenizer = model.source.tokenizer()

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from secateur.allocate.bits import Option, cheapest
+from secateur.allocate.bits import StorageOption, cheapest
 from secateur.calibrate.input_statistics import HiddenStates, collect
 from secateur.core.graph import Graph, Linear
 from secateur.core.progress import Progress
@@ -97,7 +97,7 @@ def allocate_bits(
     tokens: calibration windows `[windows, tokens]`.
     """
     found = _Probe(graph, stream, grids, tokens).measure(progress)
-    options: dict[str, list[Option]] = {}
+    options: dict[str, list[StorageOption]] = {}
     for one in found.values():
         total = sum(by_bits[CHOICES[0]] for by_bits in one.errors.values())
         for stage, by_bits in one.errors.items():
@@ -108,7 +108,9 @@ def allocate_bits(
                 for bits in CHOICES
             )
             costs = (one.divergence * by_bits[bits] / total if total else 0.0 for bits in CHOICES)
-            options[stage[0].tensor] = [Option(size, cost) for size, cost in zip(sizes, costs, strict=True)]
+            options[stage[0].tensor] = [
+                StorageOption(size, cost) for size, cost in zip(sizes, costs, strict=True)
+            ]
     taken = cheapest(options, budget)
     assert taken is not None, "budget_of made sure that the least fits"
     stages = (stage for one in found.values() for stage in one.errors)

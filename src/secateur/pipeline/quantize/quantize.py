@@ -22,7 +22,7 @@ from secateur.core.plan import Plan
 from secateur.core.process_memory import give_back
 from secateur.core.progress import Progress, Silent
 from secateur.core.target import Target
-from secateur.export.cards.quantized_card import Quantization, quantized_card
+from secateur.export.cards.quantized_card import QuantizationFacts, quantized_card
 from secateur.model.families import family_of
 from secateur.model.formats.compressed_tensors import (
     packed_tensors,
@@ -31,7 +31,7 @@ from secateur.model.formats.compressed_tensors import (
     unpacked,
 )
 from secateur.model.formats.quantized_source import CONFIG_KEY, CodedSource
-from secateur.model.handle import Opened, open_model
+from secateur.model.handle import ModelHandle, open_model
 from secateur.model.unequal_blocks import MODULE, modeling_source
 from secateur.model.written.checkpoint import MANIFEST, Checkpoint, writing
 from secateur.model.written.plan_file import plan_beside
@@ -54,7 +54,7 @@ GRIDS = "model-grids.tmp"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Integers:
+class Quantization:
     """What the weights of a model become: integers of `bits` bits, a scale for every `group` inputs of a row.
 
     target: a budget such as `size=60MB` for all stored weights; then every layer gets bits of its own and
@@ -104,8 +104,8 @@ class Quantized:
 
 
 def quantize_opened(
-    model: Opened,
-    how: Integers,
+    model: ModelHandle,
+    how: Quantization,
     calibration: Calibration,
     out: Path,
     *,
@@ -151,7 +151,7 @@ def quantize_opened(
                 checkpoint.partial / GRIDS,
                 lambda: allocate_bits(model.graph, model.stream(), grids, budget, tokens, progress),
             )
-        run = _Run(model, rounding, grids, dtype, checkpoint, seed)
+        run = _QuantizeRun(model, rounding, grids, dtype, checkpoint, seed)
         run.write_outside()
         hidden = HiddenStates(run.stream, tokens, budget=settings.memory, folder=checkpoint.partial)
         run.quantize_blocks(hidden, progress)
@@ -168,7 +168,7 @@ def quantize_opened(
     return made
 
 
-def grids_of(graph: Graph, how: Integers) -> dict[str, Grid]:
+def grids_of(graph: Graph, how: Quantization) -> dict[str, Grid]:
     """Return tensor name -> grid of all that is quantised.
 
     Raises UsageError for a group that does not fit a width.
@@ -183,7 +183,7 @@ def grids_of(graph: Graph, how: Integers) -> dict[str, Grid]:
     return {linear.tensor: grid for linear in linears}
 
 
-def _check_zeros(model: Opened, rounding: Rounding, grids: Mapping[str, Grid]) -> None:
+def _check_zeros(model: ModelHandle, rounding: Rounding, grids: Mapping[str, Grid]) -> None:
     """Raise PlanError for zeros that are not those of the plan beside the weights, UsageError for new ones that would undo them."""
     plan = plan_beside(model.source.ref)
     check_masks(model, plan)
@@ -208,12 +208,12 @@ def _kept(path: Path, make: Callable[[], dict[str, Grid]]) -> dict[str, Grid]:
     return {name: Grid.parse(grid) for name, grid in json.loads(path.read_text(encoding="utf-8")).items()}
 
 
-class _Run:
+class _QuantizeRun:
     """One pass over the blocks."""
 
     def __init__(
         self,
-        model: Opened,
+        model: ModelHandle,
         rounding: Rounding,
         grids: Mapping[str, Grid],
         dtype: torch.dtype,
@@ -364,9 +364,9 @@ class _Run:
         )
 
 
-def _write_card(model: Opened, folder: Path, made: Quantized, said: Mapping[str, str]) -> None:
+def _write_card(model: ModelHandle, folder: Path, made: Quantized, said: Mapping[str, str]) -> None:
     card = Path(model.source.ref).expanduser() / CARD
-    facts = Quantization(
+    facts = QuantizationFacts(
         name=Path(model.source.ref).name,
         said=said,
         grids=made.grids,
@@ -383,7 +383,7 @@ def _write_card(model: Opened, folder: Path, made: Quantized, said: Mapping[str,
 def quantize(
     src: str,
     out: str | Path,
-    how: Integers | None = None,
+    how: Quantization | None = None,
     *,
     calibration: Calibration | None = None,
     seed: int = 0,
@@ -392,7 +392,7 @@ def quantize(
 ) -> Quantized:
     """Round the weights of the model `src` to integers and write the folder `out`, packed, reloaded and compared.
 
-    how: an `Integers`; 4 bits in groups of 32 by GPTQ if left out. Weights that are zero stay zero.
+    how: an `Quantization`; 4 bits in groups of 32 by GPTQ if left out. Weights that are zero stay zero.
     Raises SecateurError for a model, a text or options that cannot work, VerificationError if the reloaded folder does not
     compute what was meant; nothing is left in place then.
     """
@@ -400,7 +400,7 @@ def quantize(
     wanted = settings or Settings()
     return quantize_opened(
         open_model(src),
-        how or Integers(),
+        how or Quantization(),
         text,
         Path(out),
         seed=seed,

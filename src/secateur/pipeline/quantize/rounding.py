@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from secateur.core.pattern import Pattern
-from secateur.pipeline.prune.weights.methods import Method, method_named
+from secateur.pipeline.prune.weights.methods import WeightMethod, method_named
 from secateur.quantizers import QUANTIZERS, Quantizer
 from secateur.quantizers.gptq import joint
 from secateur.tensors.stats import LinearStats
@@ -23,7 +23,7 @@ class Rounding:
     """A quantiser, and the pattern and the method that choose zeros beforehand, where there are any."""
 
     quantizer: Entry[Quantizer]
-    pruning: tuple[Pattern, Method] | None
+    pruning: tuple[Pattern, WeightMethod] | None
 
     @property
     def needs(self) -> frozenset[str]:

@@ -22,7 +22,7 @@ from secateur.pipeline.prune.auto.decide import Auto
 from secateur.pipeline.prune.depth.decide import Depth
 from secateur.pipeline.prune.vocabulary import Vocab
 from secateur.pipeline.prune.width.decide import Width
-from secateur.pipeline.quantize.quantize import Integers
+from secateur.pipeline.quantize.quantize import Quantization
 from secateur.pipeline.recipe.runner import keys, record_of
 from secateur.pipeline.recipe.schema import Eval, Export, Recipe, Stage
 from secateur.pipeline.recover.distill import Distill
@@ -82,7 +82,7 @@ def forecast(recipe: Recipe, out: Path) -> list[Forecast]:
     found = list[Forecast]()
     grid = Grid()
     for stage, key in zip(recipe.stages, keys(recipe), strict=True):
-        if isinstance(stage.options, Integers):
+        if isinstance(stage.options, Quantization):
             grid = stage.options.grid
         size = _resized(stage, size, graph, grid)
         slow = isinstance(stage.options, Eval) and stage.options.compute == "float32"
@@ -119,11 +119,11 @@ def _resized(stage: Stage, size: _Size, graph: Graph, grid: Grid) -> _Size:
             return replace(size, inside=size.inside * (1 - layers / len(graph.blocks)))
         case Width(target=str(target)) | Depth(target=str(target)) | Auto(target=str(target)):
             return replace(size, inside=min(_left(limit, size) for limit in Target.parse([target]).limits))
-        case Integers(target=target) if target:
+        case Quantization(target=target) if target:
             limit, *_ = Target.parse([target]).limits
             most = float(limit.value) * (size.bytes if limit.unit == "%" else 1)
             return replace(size, bits=max(8 * most - size.outside * size.embedding_bits, 0.0) / size.inside)
-        case Integers():
+        case Quantization():
             return replace(size, bits=grid.bits_per_weight)
         case Export(type=kind):
             packed = size.bits < 16 and kind == "auto"
@@ -171,7 +171,7 @@ def _work(stage: Stage, size: _Size, graph: Graph) -> Iterator[float]:
             yield 4 * size.inside * math.prod(PROBE)
         case Export():
             yield 2 * (size.inside + size.outside) * _CHECK_TOKENS
-        case Integers() | Width() | Depth() | Auto():
+        case Quantization() | Width() | Depth() | Auto():
             kind = "quantize" if stage.kind == "quantize" else type(stage.options).__name__.lower()
             yield _PASSES[kind] * 2 * size.inside * tokens
             yield from (
@@ -209,7 +209,7 @@ def _memory(stage: Stage, graph: Graph) -> int:
         + states
         + 8 * block
         + 20 * widest**2
-        + (head if not isinstance(stage.options, Integers) else 0)
+        + (head if not isinstance(stage.options, Quantization) else 0)
     )
 
 

@@ -30,7 +30,7 @@ _RECORD = ".json"
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class StageResult:
     """What became of one stage: its figures, what it took when it ran, and whether that was in an earlier run.
 
     seconds: by the clock; processor_seconds: of all threads, and of the processes that it started.
@@ -45,11 +45,11 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Conducted:
+class RecipeResult:
     """A finished recipe: its steps in order, and what was made last (a folder, and the file it was exported to)."""
 
     out: Path
-    steps: tuple[Step, ...]
+    steps: tuple[StageResult, ...]
     model: Path | None
     file: Path | None
 
@@ -62,7 +62,7 @@ def run(
     changes: Sequence[str] = (),
     resume: bool = False,
     progress: Progress | None = None,
-) -> Conducted:
+) -> RecipeResult:
     """Run the YAML file `recipe`; see `read_recipe` for `model` and `changes`, `conduct` for the rest."""
     return conduct(
         read_recipe(Path(recipe), model=model, changes=changes), Path(out), resume=resume, progress=progress
@@ -71,7 +71,7 @@ def run(
 
 def conduct(
     recipe: Recipe, out: Path, *, resume: bool = False, progress: Progress | None = None
-) -> Conducted:
+) -> RecipeResult:
     """Run the stages of `recipe` into the folder `out`, which then holds `report.json`, and links to the last model and file.
 
     resume: go on where a run was killed, or after the recipe was changed: what is there already and still fits is taken.
@@ -134,7 +134,7 @@ class _Conducting:
         self._teacher = recipe.model
         self._file = Path()
 
-    def steps(self) -> Iterator[Step]:
+    def steps(self) -> Iterator[StageResult]:
         """Run or reuse every stage in order."""
         (self._out / STAGES).mkdir(exist_ok=True)
         figures: dict[str, Any] = {}
@@ -168,7 +168,7 @@ class _Conducting:
             elif artefact:
                 self._file = artefact
             figures = figures | noted["figures"]
-            yield Step(
+            yield StageResult(
                 stage.kind, artefact, noted["figures"], noted["seconds"], noted["processor_seconds"], cached
             )
 
@@ -205,7 +205,7 @@ class _Conducting:
         _write(self._out / STAGES / (key + _RECORD), noted)
         return noted
 
-    def finish(self, steps: tuple[Step, ...]) -> Conducted:
+    def finish(self, steps: tuple[StageResult, ...]) -> RecipeResult:
         """Write the report and the links to what was made last."""
         rows = [row(step) for step in steps]
         model = self._link(
@@ -221,7 +221,7 @@ class _Conducting:
                 "stages": rows,
             },
         )
-        return Conducted(self._out, steps, model, file)
+        return RecipeResult(self._out, steps, model, file)
 
     def _link(self, name: str, target: Path | None) -> Path | None:
         link = self._out / name
@@ -235,7 +235,7 @@ class _Conducting:
         return link
 
 
-def row(step: Step) -> dict[str, Any]:
+def row(step: StageResult) -> dict[str, Any]:
     """Return a step as the report has it, without figures that it could not have."""
     figures = {name: value for name, value in step.figures.items() if value is not None}
     return {

@@ -21,7 +21,7 @@ from secateur.pipeline.prune.vocabulary import Vocab
 from secateur.pipeline.prune.weights.decide import Sparsity
 from secateur.pipeline.prune.weights.methods import METHODS
 from secateur.pipeline.prune.width.decide import Width
-from secateur.pipeline.quantize.quantize import Integers
+from secateur.pipeline.quantize.quantize import Quantization
 from secateur.pipeline.recover.distill import Distill
 from secateur.pipeline.recover.local_reconstruction import Local
 from secateur_runtime.errors import MissingExtraError, UsageError, nearest
@@ -67,7 +67,7 @@ class Gate:
         return int(limit.value) if limit else None
 
 
-Options = Sparsity | Width | Depth | Vocab | Auto | Local | Distill | Integers | Export | Eval | Gate
+Options = Sparsity | Width | Depth | Vocab | Auto | Local | Distill | Quantization | Export | Eval | Gate
 KINDS = ("prune", "recover", "quantize", "export", "eval", "gate")
 CHANGING = ("prune", "recover", "quantize")
 """Stages that make another model of the one they get."""
@@ -208,7 +208,7 @@ def _options(kind: str, fields: dict[str, Any], where: str) -> Options:
         case "recover":
             return _recovery(fields, where)
         case "quantize":
-            integers: Integers = _made(Integers, fields, where)
+            integers: Quantization = _made(Quantization, fields, where)
             _check_target(integers.target)
             _ = integers.grid
             return integers
@@ -346,7 +346,7 @@ def _check_groups(stages: Sequence[Stage]) -> None:
     cuts = [stage.options for stage in stages if isinstance(stage.options, Width | Auto)]
     narrowed = [cut.align for cut in cuts if {"ffn", "hidden"} & set(cut.units)]
     for number, stage in enumerate(stages, 1):
-        if isinstance(stage.options, Integers) and any(align % stage.options.group for align in narrowed):
+        if isinstance(stage.options, Quantization) and any(align % stage.options.group for align in narrowed):
             group = stage.options.group
             least = min(narrowed)
             raise UsageError(

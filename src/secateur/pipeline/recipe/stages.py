@@ -12,7 +12,7 @@ from secateur.model.written.write_settings import Settings
 from secateur.pipeline.evaluate.evaluate import evaluate
 from secateur.pipeline.export.gguf import export
 from secateur.pipeline.prune.prune import prune
-from secateur.pipeline.quantize.quantize import Integers, quantize
+from secateur.pipeline.quantize.quantize import Quantization, quantize
 from secateur.pipeline.recipe.schema import Eval, Export, Gate, Stage
 from secateur.pipeline.recover.distill import Distill
 from secateur.pipeline.recover.local_reconstruction import Local
@@ -69,7 +69,7 @@ def perform(stage: Stage, place: Place, progress: Progress) -> Made:
             return Made(
                 place.target, {"parameters": recovered.parameters, "bytes": recovered.bytes, **gained}
             )
-        case Integers() as how:
+        case Quantization() as how:
             quantized = quantize(
                 place.model,
                 place.target,

@@ -21,7 +21,7 @@ from secateur.core.progress import Progress
 from secateur.model.families import EMBED, HEAD
 from secateur.model.formats.compressed_tensors import PackedSource
 from secateur.model.full_model import load_whole
-from secateur.model.handle import Opened, open_model
+from secateur.model.handle import ModelHandle, open_model
 from secateur.model.written.reload_check import difference, last_states
 from secateur.pipeline.prune.plan_masks import mask_of
 from secateur.pipeline.recover.accelerate_processes import _accelerator
@@ -172,8 +172,8 @@ class WholeRun:
 
     def __init__(
         self,
-        student: Opened,
-        teacher: Opened,
+        student: ModelHandle,
+        teacher: ModelHandle,
         plan: Plan | None,
         how: Distill,
         folder: Path,

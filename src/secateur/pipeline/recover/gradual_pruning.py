@@ -13,7 +13,7 @@ from secateur.core.graph import Graph
 from secateur.core.pattern import Pattern
 from secateur.core.plan import Plan
 from secateur.criteria import CRITERIA, default_scope
-from secateur.model.handle import Opened
+from secateur.model.handle import ModelHandle
 from secateur.tensors.stats import LinearStats
 from secateur.train.gradual import Choose
 from secateur.transform.mask import choose_mask
@@ -55,7 +55,7 @@ def by_criterion(name: str, model: Any, graph: Graph, tokens: Tensor) -> Choose:
     return choose
 
 
-def grown(student: Opened, criterion: str, sparsity: float, text: Mapping[str, str], seed: int) -> Plan:
+def grown(student: ModelHandle, criterion: str, sparsity: float, text: Mapping[str, str], seed: int) -> Plan:
     """Return the plan of the zeros that a training made; text: what is said about its calibration text."""
     pattern = str(Pattern(sparsity))
     method = {

@@ -9,7 +9,7 @@ from secateur.measure.perplexity import Quality, compare, final_states
 from secateur.tensors.layer_stream import LayerStream
 
 
-class Judge:
+class HeldOutQuality:
     """The teacher's predictions on `windows` `[n, length]`, made once, and the quality of others beside them."""
 
     def __init__(self, teacher: LayerStream, windows: Tensor, progress: Progress) -> None:

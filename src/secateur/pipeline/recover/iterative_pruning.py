@@ -12,7 +12,7 @@ from typing import Any
 
 from secateur.calibrate.calibration import Calibration
 from secateur.core.progress import Progress
-from secateur.model.handle import Opened, open_model
+from secateur.model.handle import ModelHandle, open_model
 from secateur.model.written.write_settings import Settings
 from secateur.pipeline.prune.apply import execute
 from secateur.pipeline.prune.width.decide import Width, decide_width
@@ -110,14 +110,14 @@ def interleave(
 
 
 def _narrowed(
-    model: Opened,
+    model: ModelHandle,
     width: Width,
     text: Calibration,
     out: Path,
     seed: int,
     settings: Settings,
     progress: Progress,
-) -> Opened:
+) -> ModelHandle:
     """Return the model of a stage before it is trained, made now or by a run that was killed."""
     if not out.exists():
         execute(model, decide_width(model, width, text, seed, progress), out, settings, progress)

@@ -11,7 +11,7 @@ from torch import Tensor
 from secateur.core.graph import TensorInfo
 from secateur.core.plan import Plan
 from secateur.model.formats.open_source import read_as
-from secateur.model.handle import Opened
+from secateur.model.handle import ModelHandle
 from secateur.model.written.pruned_config import surviving_blocks
 from secateur.pipeline.prune.depth.gap_repair import Half, gaps
 from secateur.tensors.storage_dtype import storage_type
@@ -33,7 +33,7 @@ class Pairing:
     channels: Tensor | None
 
 
-def check_tokenizers(student: Opened, teacher: Opened) -> None:
+def check_tokenizers(student: ModelHandle, teacher: ModelHandle) -> None:
     """Raise UsageError unless both models read the same tokens."""
     ours = student.source.tokenizer()
     theirs = teacher.source.tokenizer()
@@ -49,7 +49,7 @@ def check_tokenizers(student: Opened, teacher: Opened) -> None:
         )
 
 
-def pair(student: Opened, teacher: Opened, plan: Plan | None) -> Pairing:
+def pair(student: ModelHandle, teacher: ModelHandle, plan: Plan | None) -> Pairing:
     """Return which parts of `teacher` the parts of `student` stand for.
 
     plan: what made the student, where that is known: it says which blocks and hidden channels are left.
@@ -83,7 +83,9 @@ def pair(student: Opened, teacher: Opened, plan: Plan | None) -> Pairing:
     return Pairing(_halves(student, teacher, alive), None if channels is None else torch.tensor(channels))
 
 
-def _halves(student: Opened, teacher: Opened, alive: tuple[int, ...]) -> dict[Half, tuple[Half, ...]]:
+def _halves(
+    student: ModelHandle, teacher: ModelHandle, alive: tuple[int, ...]
+) -> dict[Half, tuple[Half, ...]]:
     places = {
         (alive[block.index], part): (block.index, part)
         for block in student.graph.blocks
@@ -106,7 +108,7 @@ def _halves(student: Opened, teacher: Opened, alive: tuple[int, ...]) -> dict[Ha
     return {ours: (half, *behind.get(half, ())) for half, ours in places.items()}
 
 
-def damaged(student: Opened, teacher: Opened, pairing: Pairing) -> frozenset[Half]:
+def damaged(student: ModelHandle, teacher: ModelHandle, pairing: Pairing) -> frozenset[Half]:
     """Return the halves of `student` that are not their teacher's own, rounded as they are, or that answer for more than one of its."""
     dtype = storage_type("auto", student.graph.tensors)
     found = set[Half]()
@@ -121,7 +123,7 @@ def damaged(student: Opened, teacher: Opened, pairing: Pairing) -> frozenset[Hal
     return frozenset(found)
 
 
-def _same(student: Opened, name: str, teacher: Opened, other: str, dtype: torch.dtype) -> bool:
+def _same(student: ModelHandle, name: str, teacher: ModelHandle, other: str, dtype: torch.dtype) -> bool:
     if teacher.graph.tensors.get(other, TensorInfo((), "")).shape != student.graph.tensors[name].shape:
         return False
     return torch.equal(read_as(student.source, name, dtype), read_as(teacher.source, other, dtype))

@@ -15,7 +15,7 @@ from secateur.calibrate.input_statistics import HiddenStates
 from secateur.core.graph import Linear
 from secateur.core.plan import Plan
 from secateur.core.progress import Progress
-from secateur.model.handle import Opened, open_model
+from secateur.model.handle import ModelHandle, open_model
 from secateur.model.written.reload_check import difference, last_states
 from secateur.pipeline.prune.depth.gap_repair import Half
 from secateur.pipeline.prune.plan_masks import mask_of
@@ -93,7 +93,7 @@ class LocalPass:
     """One pass over the blocks."""
 
     def __init__(
-        self, student: Opened, teacher: Opened, plan: Plan | None, local: Local, rewrite: Rewrite
+        self, student: ModelHandle, teacher: ModelHandle, plan: Plan | None, local: Local, rewrite: Rewrite
     ) -> None:
         self._student = student
         self._plan = plan

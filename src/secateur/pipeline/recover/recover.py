@@ -10,14 +10,14 @@ from secateur.model.handle import open_model
 from secateur.model.written.write_settings import Settings
 from secateur.pipeline.recover.iterative_pruning import Interleaved, interleave
 from secateur.pipeline.recover.local_reconstruction import Local
-from secateur.pipeline.recover.training_run import How, Recovered
+from secateur.pipeline.recover.training_run import Recovered, RecoverOptions
 from secateur.pipeline.recover.training_run import recover as recover_opened
 
 
 def recover(
     src: str,
     out: str | Path,
-    how: How | Interleaved | None = None,
+    how: RecoverOptions | Interleaved | None = None,
     *,
     teacher: str,
     calibration: Calibration | None = None,

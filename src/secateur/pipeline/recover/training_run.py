@@ -21,7 +21,7 @@ from secateur.export.cards.recovered_card import CARD, Recovery, recovered_card
 from secateur.measure.perplexity import Quality
 from secateur.model.formats.compressed_tensors import PackedSource
 from secateur.model.formats.quantized_source import CodedSource
-from secateur.model.handle import Opened, open_model
+from secateur.model.handle import ModelHandle, open_model
 from secateur.model.views.output_bias import with_output_biases
 from secateur.model.written.checkpoint import Checkpoint, writing
 from secateur.model.written.plan_file import plan_beside
@@ -31,7 +31,7 @@ from secateur.pipeline.prune.plan_masks import check_masks
 from secateur.pipeline.recover.accelerate_processes import is_first_process, share
 from secateur.pipeline.recover.distill import Distill, Turn, WholeRun
 from secateur.pipeline.recover.gradual_pruning import grown
-from secateur.pipeline.recover.held_out_quality import Judge
+from secateur.pipeline.recover.held_out_quality import HeldOutQuality
 from secateur.pipeline.recover.layer_mapping import check_tokenizers
 from secateur.pipeline.recover.local_reconstruction import Local, LocalPass
 from secateur.pipeline.recover.weight_writer import Rewrite
@@ -40,7 +40,7 @@ from secateur.tensors.storage_dtype import storage_type
 from secateur.train.trainer import Trained
 from secateur_runtime.errors import UsageError
 
-How = Local | Distill
+RecoverOptions = Local | Distill
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +68,9 @@ class Recovered:
 
 
 def recover(
-    student: Opened,
-    teacher: Opened,
-    how: How,
+    student: ModelHandle,
+    teacher: ModelHandle,
+    how: RecoverOptions,
     calibration: Calibration,
     out: Path,
     *,
@@ -104,7 +104,7 @@ def recover(
         writing(out, job.note(), len(student.graph.blocks) + 1, overwrite=settings.overwrite) as checkpoint,
     ):
         rewrite = Rewrite(student, checkpoint, job.dtype)
-        judge = Judge(teacher.stream(), held, progress)
+        judge = HeldOutQuality(teacher.stream(), held, progress)
         before = judge(student.stream(outside=job.dtype))
         after = before
         changed = 0
@@ -142,7 +142,7 @@ def recover(
     return made
 
 
-def _check_grids(student: Opened, how: How) -> None:
+def _check_grids(student: ModelHandle, how: RecoverOptions) -> None:
     """Raise UsageError unless a quantised student trains its scales, and only such a one does."""
     scales = isinstance(how, Distill) and how.trains == "scales"
     if scales and not isinstance(student.source, PackedSource):
@@ -161,9 +161,9 @@ def _check_grids(student: Opened, how: How) -> None:
 class _Job:
     """Everything that decides what a recovery makes."""
 
-    student: Opened
-    teacher: Opened
-    how: How
+    student: ModelHandle
+    teacher: ModelHandle
+    how: RecoverOptions
     plan: Plan | None
     tokens: Tensor
     seed: int
@@ -244,7 +244,7 @@ class _Job:
 
 
 def _write_card(
-    student: Opened, teacher: Opened, folder: Path, made: Recovered, said: Mapping[str, str]
+    student: ModelHandle, teacher: ModelHandle, folder: Path, made: Recovered, said: Mapping[str, str]
 ) -> None:
     card = Path(student.source.ref).expanduser() / CARD
     before = made.before

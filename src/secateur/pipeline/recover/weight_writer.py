@@ -15,7 +15,7 @@ from secateur.model.families import family_of
 from secateur.model.formats.compressed_tensors import PackedSource, packed_tensors, quantization_config
 from secateur.model.formats.open_source import read_as
 from secateur.model.formats.quantized_source import CONFIG_KEY
-from secateur.model.handle import Opened
+from secateur.model.handle import ModelHandle
 from secateur.model.unequal_blocks import MODULE, modeling_source
 from secateur.model.written.checkpoint import MANIFEST, Checkpoint
 from secateur_runtime.kernels.quantized import Codes
@@ -29,7 +29,7 @@ class Rewrite:
     What is quantised there is so here, with the same codes: what changes of it are scales.
     """
 
-    def __init__(self, student: Opened, checkpoint: Checkpoint, dtype: torch.dtype) -> None:
+    def __init__(self, student: ModelHandle, checkpoint: Checkpoint, dtype: torch.dtype) -> None:
         self.dtype = dtype
         self.folder = checkpoint.partial
         self._student = student
@@ -112,7 +112,7 @@ class Rewrite:
         for shard in range(len(self._student.graph.blocks) + 1):
             self.write(shard, {})
 
-    def finish(self, teacher: Opened, said: Mapping[str, str], plan: Plan | None) -> None:
+    def finish(self, teacher: ModelHandle, said: Mapping[str, str], plan: Plan | None) -> None:
         """Write everything in the folder that is not weights.
 
         `said` is how they came about, `plan` what made their zeros and shapes.

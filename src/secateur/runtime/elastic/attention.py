@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from secateur_runtime.decoder.kv_cache import Cache
+from secateur_runtime.decoder.kv_cache import ElasticCache
 
 Frequencies = Callable[[int], tuple[Tensor, float]]
 """For a text of so many tokens: radians per position of each pair of channels, `[pairs]`, and the scale of
@@ -51,14 +51,16 @@ class Attending(Protocol):
         """
 
 
-class Step:
+class ForwardStep:
     """One forward pass over the new tokens of some requests, laid one after another.
 
     requests: caches, and how many new tokens each gets. rotary: the model's rotary embeddings by name.
     """
 
-    def __init__(self, requests: Sequence[tuple[Cache, int]], rotary: Mapping[str, Frequencies]) -> None:
-        self._spans = list[tuple[Cache, int, int]]()
+    def __init__(
+        self, requests: Sequence[tuple[ElasticCache, int]], rotary: Mapping[str, Frequencies]
+    ) -> None:
+        self._spans = list[tuple[ElasticCache, int, int]]()
         start = 0
         for cache, count in requests:
             self._spans.append((cache, start, start + count))
@@ -127,7 +129,7 @@ def rotated(heads: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
     return torch.cat((first * cosines - second * sines, second * cosines + first * sines, rest), -1)
 
 
-def _attend(cache: Cache, block: int, queries: Tensor, how: Sight) -> Tensor:
+def _attend(cache: ElasticCache, block: int, queries: Tensor, how: Sight) -> Tensor:
     """Return `[heads, tokens, head_dim]`.
 
     The queries of a group stand under each other, so that its keys are read once.

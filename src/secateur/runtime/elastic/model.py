@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from secateur.runtime import Generated, Memory
-from secateur.runtime.elastic.attention import Attending, Frequencies, Step
-from secateur.runtime.elastic.sub_block import Half, Norm
+from secateur.runtime.elastic.attention import Attending, ForwardStep, Frequencies
+from secateur.runtime.elastic.sub_block import Norm, SubBlock
 from secateur.runtime.process import process_memory
-from secateur_runtime.decoder.kv_cache import Cache
+from secateur_runtime.decoder.kv_cache import ElasticCache
 from secateur_runtime.decoder.prefix_weights import Lookup, Rows
 from secateur_runtime.errors import UsageError
 from secateur_runtime.ladder import Ladder
@@ -39,7 +39,7 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Body:
+class ElasticParts:
     """What an elastic model is made of.
 
     embed: its embedding; halves: by group (`3.kv`, `3.ffn`), in the order in which states pass them, what
@@ -51,7 +51,7 @@ class Body:
     """
 
     embed: Lookup
-    halves: Mapping[str, Half]
+    halves: Mapping[str, SubBlock]
     norm: Norm
     head: Rows
     softcap: float | None
@@ -61,17 +61,17 @@ class Body:
     vocab_size: int
 
     def cache(
-        self, groups: Sequence[int], limit: int, kv: torch.dtype, closing: Callable[[Cache], int]
-    ) -> Cache:
+        self, groups: Sequence[int], limit: int, kv: torch.dtype, closing: Callable[[ElasticCache], int]
+    ) -> ElasticCache:
         """Return a cache for a request that uses so many key-value groups of each block, and has at most `limit` tokens."""
-        return Cache(groups, self.sizes, limit, kv, closing)
+        return ElasticCache(groups, self.sizes, limit, kv, closing)
 
-    def forward(self, requests: Sequence[tuple[Cache, Sequence[int]]]) -> Tensor:
+    def forward(self, requests: Sequence[tuple[ElasticCache, Sequence[int]]]) -> Tensor:
         """Let every request read its new tokens.
 
         Return the logits `[requests, vocab_size]` after the last of each.
         """
-        step = Step([(cache, len(tokens)) for cache, tokens in requests], self.rotary)
+        step = ForwardStep([(cache, len(tokens)) for cache, tokens in requests], self.rotary)
         ends = torch.tensor([len(tokens) for _, tokens in requests]).cumsum(0) - 1
         states = self.states(torch.tensor([token for _, tokens in requests for token in tokens]), step)
         step.commit()
@@ -103,7 +103,7 @@ class Held(Protocol):
 
 
 class Computing(Protocol):
-    """What an elastic model computes with: a `Body` in torch, or one in the kernels.
+    """What an elastic model computes with: a `ElasticParts` in torch, or one in the kernels.
 
     See there what each member is.
     """
@@ -125,11 +125,11 @@ class Computing(Protocol):
         """Key-value heads and their width, of each block."""
 
     def cache(
-        self, groups: Sequence[int], limit: int, kv: torch.dtype, closing: Callable[[Cache], int]
-    ) -> Cache:
+        self, groups: Sequence[int], limit: int, kv: torch.dtype, closing: Callable[[ElasticCache], int]
+    ) -> ElasticCache:
         """Return an empty cache."""
 
-    def forward(self, requests: Sequence[tuple[Cache, Sequence[int]]]) -> Tensor:
+    def forward(self, requests: Sequence[tuple[ElasticCache, Sequence[int]]]) -> Tensor:
         """Let every request read its new tokens."""
 
 
@@ -149,7 +149,7 @@ class Elastic:
         self._kv = kv
         self._body = body
         self._lock = threading.RLock()
-        self._open: weakref.WeakSet[Cache] = weakref.WeakSet()
+        self._open: weakref.WeakSet[ElasticCache] = weakref.WeakSet()
         self.set_level(level)
 
     @property
@@ -168,7 +168,7 @@ class Elastic:
         return self._body.vocab_size
 
     @property
-    def caches(self) -> tuple[Cache, ...]:
+    def caches(self) -> tuple[ElasticCache, ...]:
         """Those that are open."""
         with self._lock:
             return tuple(self._open)
@@ -190,7 +190,7 @@ class Elastic:
             self.units = tuple(units)
             return Change(freed, time.perf_counter() - start)
 
-    def open(self, limit: int | None = None) -> Cache:
+    def open(self, limit: int | None = None) -> ElasticCache:
         """Begin a request of at most `limit` tokens (by default, and at most, as many as the model knows)."""
         with self._lock:
             groups = [self._attention(block) for block in range(len(self._body.sizes))]
@@ -198,7 +198,7 @@ class Elastic:
             self._open.add(cache)
             return cache
 
-    def prefill(self, tokens: Sequence[int], cache: Cache) -> Tensor:
+    def prefill(self, tokens: Sequence[int], cache: ElasticCache) -> Tensor:
         """Let a request read tokens, `CHUNK` at a time.
 
         Return the logits `[vocab_size]` after the last, float32.
@@ -212,7 +212,7 @@ class Elastic:
         ]
         return found[-1][0]
 
-    def decode(self, tokens: Sequence[int], caches: Sequence[Cache]) -> Tensor:
+    def decode(self, tokens: Sequence[int], caches: Sequence[ElasticCache]) -> Tensor:
         """Let every request read one more token.
 
         Return the logits `[requests, vocab_size]` after it, float32.
@@ -220,7 +220,7 @@ class Elastic:
         return self.forward([(cache, [token]) for token, cache in zip(tokens, caches, strict=True)])
 
     @torch.inference_mode()
-    def forward(self, requests: Sequence[tuple[Cache, Sequence[int]]]) -> Tensor:
+    def forward(self, requests: Sequence[tuple[ElasticCache, Sequence[int]]]) -> Tensor:
         """Let every request read its new tokens in one pass.
 
         Return the logits `[requests, vocab_size]` after the last of each.
@@ -270,12 +270,12 @@ class Elastic:
         half = self._body.halves.get(f"{block}.kv")
         return half.units if half else 0
 
-    def _close(self, cache: Cache) -> int:
+    def _close(self, cache: ElasticCache) -> int:
         with self._lock:
             self._open.discard(cache)
             return cache.empty()
 
-    def _check(self, cache: Cache, tokens: Sequence[int]) -> None:
+    def _check(self, cache: ElasticCache, tokens: Sequence[int]) -> None:
         if cache.closed:
             raise UsageError("this request is closed: open another")
         if cache.tokens + len(tokens) > cache.limit:

@@ -39,7 +39,7 @@ class Parts:
     columns: Columns
 
 
-class Half(ABC):
+class SubBlock(ABC):
     """Attention or FFN; units: how many it computes with now. With none, states are to pass it by."""
 
     def __init__(self, parts: Parts) -> None:
@@ -74,7 +74,7 @@ class Half(ABC):
         """Return what it adds to the states."""
 
 
-class Attention(Half):
+class Attention(SubBlock):
     """The attention of block `index`; head_norms: of queries and of keys, where the family has them."""
 
     def __init__(self, parts: Parts, index: int, sight: Sight, head_norms: Sequence[Norm] = ()) -> None:
@@ -99,7 +99,7 @@ class Attention(Half):
         return found if absent is None else found.masked_fill(absent, 0)
 
 
-class FeedForward(Half):
+class FeedForward(SubBlock):
     """A gated FFN; act: what its gate passes."""
 
     def __init__(self, parts: Parts, act: Callable[[Tensor], Tensor]) -> None:

@@ -17,7 +17,7 @@ from secateur_runtime.registry import Registry
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class CutLinear:
     """A linear some of whose inputs leave.
 
     weight: `[out_features, in_features]`, float32. stats: moments of its inputs. kept: indices of the inputs
@@ -44,7 +44,7 @@ class Repaired(NamedTuple):
     shift: Tensor | None = None
 
 
-UnitRepair = Callable[[Cut], Repaired]
+UnitRepair = Callable[[CutLinear], Repaired]
 """Pure; raises SecateurError if a statistic it needs was not collected or is no use."""
 
 Bias = Literal["none", "may", "must"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from secateur.transform.unit_repair import Cut, Repaired, unit_repair
+from secateur.transform.unit_repair import CutLinear, Repaired, unit_repair
 from secateur_runtime.errors import SecateurError
 
 _STILL = 1e-6
@@ -12,7 +12,7 @@ _STILL = 1e-6
 
 
 @unit_repair("affine", bias="may", needs={"gram", "input_mean"}, paper="arXiv:2505.22689")
-def affine(cut: Cut) -> Repaired:
+def affine(cut: CutLinear) -> Repaired:
     """Fit scale and bias of every output by least squares of what is left against what was.
 
     Where no bias can be held, the scale alone: least squares through the origin. An output that does not vary

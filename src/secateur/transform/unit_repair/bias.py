@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from secateur.transform.unit_repair import Cut, Repaired, unit_repair
+from secateur.transform.unit_repair import CutLinear, Repaired, unit_repair
 from secateur_runtime.errors import UsageError
 
 
 @unit_repair("bias", bias="must", needs={"input_mean"}, paper="arXiv:2312.11983")
-def bias(cut: Cut) -> Repaired:
+def bias(cut: CutLinear) -> Repaired:
     """Add `W_gone E[x_gone]`, so that the mean output stays what it was.
 
     Raises UsageError for a linear that cannot hold a bias. An et al., 2024.

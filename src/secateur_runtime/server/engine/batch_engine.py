@@ -11,10 +11,10 @@ import psutil
 
 from secateur_runtime.server.engine.admission import Limits
 from secateur_runtime.server.engine.detokenizer import Decode
-from secateur_runtime.server.engine.job import Job, State
-from secateur_runtime.server.engine.memory_controller import Keeper, Load
-from secateur_runtime.server.engine.sequence import Running
-from secateur_runtime.server.engine.step_model import Stepped
+from secateur_runtime.server.engine.job import GenerationJob, State
+from secateur_runtime.server.engine.memory_controller import Load, MemoryController
+from secateur_runtime.server.engine.sequence import RunningSequence
+from secateur_runtime.server.engine.step_model import StepModel
 from secateur_runtime.server.engine.throughput import Rate
 from secateur_runtime.server.refusals import RefusedError
 
@@ -32,7 +32,7 @@ class Worker:
     read again later, so that none is lost.
     """
 
-    def __init__(self, model: Stepped, keeper: Keeper, decode: Decode, limits: Limits) -> None:
+    def __init__(self, model: StepModel, keeper: MemoryController, decode: Decode, limits: Limits) -> None:
         self.name = model.name
         self.context = model.context
         self.vocabulary = model.vocabulary
@@ -41,9 +41,9 @@ class Worker:
         self._decode = decode
         self._limits = limits
         self._changed = threading.Condition()
-        self._inbox: list[Job] = []
-        self._waiting: deque[Running] = deque()
-        self._running: list[Running] = []
+        self._inbox: list[GenerationJob] = []
+        self._waiting: deque[RunningSequence] = deque()
+        self._running: list[RunningSequence] = []
         self._stopping = False
         self._failed = False
         self._prompt_tokens = 0
@@ -53,7 +53,7 @@ class Worker:
         self._thread = threading.Thread(target=self._work, name="model", daemon=True)
         self._thread.start()
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: GenerationJob) -> None:
         """Take a job in; raises RefusedError with 413 where it never fits and 429 where too many wait."""
         if not self._keeper.fits([Load(1, job.total)], self._keeper.most):
             raise RefusedError(
@@ -69,7 +69,7 @@ class Worker:
             self._inbox.append(job)
             self._changed.notify()
 
-    def cancel(self, job: Job) -> None:
+    def cancel(self, job: GenerationJob) -> None:
         """Let go of a job between two steps."""
         job.cancelled.set()
         with self._changed:
@@ -145,7 +145,7 @@ class Worker:
         with self._changed:
             fresh = self._inbox
             self._inbox = []
-            self._waiting.extend(Running(job, self._decode) for job in fresh)
+            self._waiting.extend(RunningSequence(job, self._decode) for job in fresh)
         now = time.monotonic()
         for each in (*self._waiting, *self._running):
             if each.job.cancelled.is_set():
@@ -168,7 +168,7 @@ class Worker:
         self._waiting = deque(each for each in self._waiting if not each.finished)
         self._free(gone)
 
-    def _free(self, which: Iterable[Running]) -> None:
+    def _free(self, which: Iterable[RunningSequence]) -> None:
         for each in which:
             each.drop_cache()
         self._model.give_back()

@@ -16,7 +16,7 @@ _NUMBERS = itertools.count(1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class GenerationRequest:
     """What an engine is asked: tokens to go on from, and when to end.
 
     prompt: tokens, at least one. limit: most tokens of answer. ends: tokens that end it, not told. stops:
@@ -31,7 +31,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class AnswerPiece:
     """A part of an answer.
 
     text: what is certain of it by now. tokens: those since the last piece; hidden: how many more there were,
@@ -50,29 +50,29 @@ class Piece:
         return len(self.tokens) + self.hidden
 
 
-class Job:
+class GenerationJob:
     """One request. The engine tells pieces; whoever asked awaits them, and may cancel."""
 
-    def __init__(self, asked: Asked, *, seconds: float) -> None:
+    def __init__(self, asked: GenerationRequest, *, seconds: float) -> None:
         self.number = next(_NUMBERS)
         self.asked = asked
         self.arrived = time.monotonic()
         self.deadline = self.arrived + seconds
         self.cancelled = threading.Event()
         self._loop = asyncio.get_running_loop()
-        self._pieces: asyncio.Queue[Piece | RefusedError] = asyncio.Queue()
+        self._pieces: asyncio.Queue[AnswerPiece | RefusedError] = asyncio.Queue()
 
     @property
     def total(self) -> int:
         """Tokens that the prompt and the longest answer have together."""
         return len(self.asked.prompt) + self.asked.limit
 
-    def tell(self, piece: Piece | RefusedError) -> None:
+    def tell(self, piece: AnswerPiece | RefusedError) -> None:
         """Hand a piece on, from whatever thread; one to a server that has stopped is lost."""
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._pieces.put_nowait, piece)
 
-    async def next(self) -> Piece:
+    async def next(self) -> AnswerPiece:
         """Return the next piece; raises RefusedError where the engine gave up."""
         piece = await self._pieces.get()
         if isinstance(piece, RefusedError):
@@ -122,10 +122,10 @@ class Engine(Protocol):
     context: int
     vocabulary: int
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: GenerationJob) -> None:
         """Take a job in; raises RefusedError with 413 where it never fits and 429 where it does not now."""
 
-    def cancel(self, job: Job) -> None:
+    def cancel(self, job: GenerationJob) -> None:
         """Let go of a job, and of its memory, at once."""
 
     def state(self) -> State:

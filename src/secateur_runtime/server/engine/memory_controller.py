@@ -12,7 +12,7 @@ import numpy as np
 from secateur_runtime.ladder_costs import Mask
 from secateur_runtime.policies import Choices, Observation, Policy
 from secateur_runtime.sensors import Sensed
-from secateur_runtime.server.engine.step_model import Stepped
+from secateur_runtime.server.engine.step_model import StepModel
 
 _EVERY = 0.02
 _STALLED = 0.1
@@ -29,7 +29,7 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Care:
+class ControllerSettings:
     """How careful to be.
 
     headroom: share of the limit that is kept free, for what is not counted; at least `least` bytes.
@@ -48,11 +48,16 @@ class Care:
     most_loss: float = 1.0
 
 
-class Keeper:
+class MemoryController:
     """Senses, decides and changes the level; one thread uses it, but for `fits`."""
 
     def __init__(
-        self, model: Stepped, choices: Choices, policy: Policy, senses: Callable[[], Sensed], care: Care
+        self,
+        model: StepModel,
+        choices: Choices,
+        policy: Policy,
+        senses: Callable[[], Sensed],
+        care: ControllerSettings,
     ) -> None:
         self._model = model
         self._choices = choices

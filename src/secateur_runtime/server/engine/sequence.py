@@ -5,22 +5,22 @@ from __future__ import annotations
 import time
 
 from secateur_runtime.server.engine.detokenizer import Decode, Writer
-from secateur_runtime.server.engine.job import Job, Piece
+from secateur_runtime.server.engine.job import AnswerPiece, GenerationJob
 from secateur_runtime.server.engine.memory_controller import Load
 from secateur_runtime.server.engine.sampling import Logits, Sampler
-from secateur_runtime.server.engine.step_model import Cache, Stepped
+from secateur_runtime.server.engine.step_model import SequenceCache, StepModel
 from secateur_runtime.server.refusals import RefusedError
 
 
-class Running:
+class RunningSequence:
     """A job and how far it is; a sequence that lost its cache is read again from the start and goes on with the next token."""
 
-    def __init__(self, job: Job, decode: Decode) -> None:
+    def __init__(self, job: GenerationJob, decode: Decode) -> None:
         self.job = job
         self.tokens = list(job.asked.prompt)
         self.done = 0
         self.finished = False
-        self.cache: Cache | None = None
+        self.cache: SequenceCache | None = None
         self._sampler = Sampler(job.asked.sampling)
         self._writer = Writer(decode, job.asked.stops, job.asked.prompt)
         self.first: float | None = None
@@ -40,7 +40,7 @@ class Running:
         """Whether all but its last token are in the cache, so that it can be decoded with others."""
         return self.cache is not None and self.done == len(self.tokens) - 1
 
-    def prefill(self, model: Stepped, chunk: int) -> int:
+    def prefill(self, model: StepModel, chunk: int) -> int:
         """Read at most `chunk` tokens into the cache, and choose the next token if those were the last.
 
         Return how many.
@@ -60,16 +60,16 @@ class Running:
         self.first = self.first or time.monotonic()
         chosen = self._sampler.choose(logits)
         if chosen.token in self.job.asked.ends:
-            self._end(Piece(self._writer.finish(), (), "stop"))
+            self._end(AnswerPiece(self._writer.finish(), (), "stop"))
             return
         self.tokens.append(chosen.token)
         text = self._writer.add(chosen.token)
         full = self.made == self.job.asked.limit
         text += self._writer.finish() if full else ""
         if full or self._writer.stopped:
-            self._end(Piece(text, (chosen,), "stop" if self._writer.stopped else "length"))
+            self._end(AnswerPiece(text, (chosen,), "stop" if self._writer.stopped else "length"))
         else:
-            self.job.tell(Piece(text, (chosen,)))
+            self.job.tell(AnswerPiece(text, (chosen,)))
 
     def refuse(self, error: RefusedError) -> None:
         """End with an error."""
@@ -83,6 +83,6 @@ class Running:
         self.cache = None
         self.done = 0
 
-    def _end(self, piece: Piece) -> None:
+    def _end(self, piece: AnswerPiece) -> None:
         self.finished = True
         self.job.tell(piece)

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from secateur_runtime.server.engine.sampling import Logits
 
 
-class Cache(Protocol):
+class SequenceCache(Protocol):
     """Keys and values of one sequence."""
 
     @property
@@ -19,7 +19,7 @@ class Cache(Protocol):
         """Give its memory back."""
 
 
-class Stepped(Protocol):
+class StepModel(Protocol):
     """A model that can do without some of its units, named as in its ladder. One thread uses it."""
 
     name: str
@@ -40,7 +40,7 @@ class Stepped(Protocol):
         What went is given back to the system, what comes back is read again.
         """
 
-    def open(self, limit: int) -> Cache:
+    def open(self, limit: int) -> SequenceCache:
         """Return an empty cache for at most `limit` tokens; it stays right whatever goes or comes back."""
 
     def prefill(self, tokens: Sequence[int], cache: Any) -> Logits:

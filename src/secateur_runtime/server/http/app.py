@@ -14,9 +14,9 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from secateur_runtime.errors import nearest
-from secateur_runtime.server.engine.job import Asked, Engine, Job
+from secateur_runtime.server.engine.job import Engine, GenerationJob, GenerationRequest
 from secateur_runtime.server.http.metrics import Metrics
-from secateur_runtime.server.http.openai_requests import Reader
+from secateur_runtime.server.http.openai_requests import RequestReader
 from secateur_runtime.server.http.openai_responses import CHAT, PLAIN, Dialect, Wording
 from secateur_runtime.server.http.openai_schema import (
     EITHER,
@@ -29,7 +29,7 @@ from secateur_runtime.server.http.openai_schema import (
     ModelList,
     Refusal,
 )
-from secateur_runtime.server.http.request_guard import Gate, Guard
+from secateur_runtime.server.http.request_guard import Guard, RequestGuard
 from secateur_runtime.server.http.streaming import StreamedAnswer, collected
 from secateur_runtime.server.page.page import page
 from secateur_runtime.server.refusals import RefusedError, error_body
@@ -54,12 +54,12 @@ class Service:
     """
 
     engine: Engine
-    reader: Reader
+    reader: RequestReader
     name: str
     seconds: float
 
 
-def make_app(service: Service, gate: Gate) -> FastAPI:
+def make_app(service: Service, gate: RequestGuard) -> FastAPI:
     """Return the application; the engine is stopped with it."""
 
     @asynccontextmanager
@@ -93,11 +93,16 @@ def _add_answers(app: FastAPI, service: Service, metrics: Metrics) -> None:
 
 
 async def _answer(
-    service: Service, metrics: Metrics, dialect: Dialect, body: Common, asked: Asked, request: Request
+    service: Service,
+    metrics: Metrics,
+    dialect: Dialect,
+    body: Common,
+    asked: GenerationRequest,
+    request: Request,
 ) -> Response:
     if body.stream_options and not body.stream:
         raise RefusedError(400, "stream_options needs stream: true", param="stream_options")
-    job = Job(asked, seconds=service.seconds)
+    job = GenerationJob(asked, seconds=service.seconds)
     service.engine.submit(job)
     wording = Wording(dialect, service.name, len(asked.prompt), service.reader.name)
     watched = metrics.watched(job, request.url.path)

@@ -10,7 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from secateur_runtime.sensors.gpu import Gpus
-from secateur_runtime.server.engine.job import Engine, Job, Piece
+from secateur_runtime.server.engine.job import AnswerPiece, Engine, GenerationJob
 from secateur_runtime.server.refusals import RefusedError
 
 _SHORT = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
@@ -48,7 +48,7 @@ class Metrics:
         """Return all figures in Prometheus's own text format."""
         return generate_latest(self._registry)
 
-    async def watched(self, job: Job, endpoint: str) -> AsyncIterator[Piece]:
+    async def watched(self, job: GenerationJob, endpoint: str) -> AsyncIterator[AnswerPiece]:
         """Yield the pieces of a job to its end, and count them."""
         last = 0.0
         outcome = "cancelled"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from secateur_runtime.server.engine.detokenizer import Decode
-from secateur_runtime.server.engine.job import Asked
+from secateur_runtime.server.engine.job import GenerationRequest
 from secateur_runtime.server.engine.sampling import Sampling, ids_below
 from secateur_runtime.server.http.openai_schema import ChatAsked, Common, CompletionAsked
 from secateur_runtime.server.refusals import RefusedError
@@ -21,7 +21,7 @@ def decoder(tokenizer: Any) -> Decode:
     return decode
 
 
-class Reader:
+class RequestReader:
     """Reads requests for one model.
 
     tokenizer: of transformers. ends: tokens that end an answer. context: most tokens of prompt and answer.
@@ -46,7 +46,7 @@ class Reader:
         self._vocabulary = vocabulary
         self._usual = usual
 
-    def chat(self, asked: ChatAsked) -> Asked:
+    def chat(self, asked: ChatAsked) -> GenerationRequest:
         """Read a conversation; raises RefusedError where the model's template cannot take it."""
         if asked.top_logprobs is not None and not asked.logprobs:
             raise RefusedError(400, "top_logprobs needs logprobs: true", param="top_logprobs")
@@ -57,7 +57,7 @@ class Reader:
             asked, self._conversation(asked), asked.max_completion_tokens or asked.max_tokens, logprobs
         )
 
-    def completion(self, asked: CompletionAsked) -> Asked:
+    def completion(self, asked: CompletionAsked) -> GenerationRequest:
         """Read a text to go on from; raises RefusedError for tokens that the model has not."""
         prompt = (
             asked.prompt[0]
@@ -95,7 +95,9 @@ class Reader:
     def _encoded(self, text: str, *, special: bool = True) -> list[int]:
         return [int(token) for token in self._tokenizer.encode(text, add_special_tokens=special)]
 
-    def _asked(self, body: Common, prompt: list[int], most: int | None, logprobs: int | None) -> Asked:
+    def _asked(
+        self, body: Common, prompt: list[int], most: int | None, logprobs: int | None
+    ) -> GenerationRequest:
         if body.model not in self._names:
             raise RefusedError(
                 404, f"no model {body.model[:80]!r} here; there is {self._names[0]}", param="model"
@@ -117,7 +119,7 @@ class Reader:
             logprobs=logprobs,
         )
         stops = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
-        return Asked(
+        return GenerationRequest(
             prompt=tuple(prompt),
             limit=self._length(len(prompt), most),
             ends=self._ends,

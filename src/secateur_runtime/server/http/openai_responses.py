@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from secateur_runtime.server.engine.job import Piece
+from secateur_runtime.server.engine.job import AnswerPiece
 from secateur_runtime.server.engine.sampling import Chosen
 
 Name = Callable[[int], str]
@@ -43,7 +43,7 @@ class Wording:
         self._head = {"id": dialect.prefix + uuid.uuid4().hex, "created": int(time.time()), "model": model}
         self._offset = 0
 
-    def whole(self, pieces: Sequence[Piece]) -> dict[str, Any]:
+    def whole(self, pieces: Sequence[AnswerPiece]) -> dict[str, Any]:
         """Return the body of a whole answer; the last piece says why it ended."""
         text = "".join(piece.text for piece in pieces)
         tokens = [chosen for piece in pieces for chosen in piece.tokens]
@@ -74,7 +74,7 @@ class Wording:
             else b""
         )
 
-    def piece(self, piece: Piece) -> bytes:
+    def piece(self, piece: AnswerPiece) -> bytes:
         """Return the event of a piece."""
         choice: dict[str, Any] = {
             "logprobs": self._logprobs(piece.tokens),

@@ -22,25 +22,25 @@ Bias = Annotated[float, Field(ge=-100, le=100)]
 TokenName = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}$")]
 
 
-class Body(BaseModel):
+class RequestBody(BaseModel):
     """A JSON object without unknown fields; numbers are finite, and text is no number."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
-class StreamOptions(Body):
+class StreamOptions(RequestBody):
     """What is told beside the pieces of a streamed answer."""
 
     include_usage: bool = False
 
 
-class TextFormat(Body):
+class TextFormat(RequestBody):
     """The one format of answers there is."""
 
     type: Literal["text"]
 
 
-class Common(Body):
+class Common(RequestBody):
     """Fields of both kinds of request.
 
     `user`, `metadata` and `store: false` are taken and have no effect, as they are about the caller and not
@@ -75,18 +75,18 @@ class CompletionAsked(Common):
     best_of: One | None = None
 
 
-class Part(Body):
+class MessagePart(RequestBody):
     """A part of a message; text is all that is understood."""
 
     type: Literal["text"]
     text: Text
 
 
-class Message(Body):
+class Message(RequestBody):
     """One turn of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: Text | Annotated[list[Part], Field(min_length=1, max_length=100)]
+    content: Text | Annotated[list[MessagePart], Field(min_length=1, max_length=100)]
     name: str | None = Field(None, max_length=100)
 
     @property
@@ -107,7 +107,7 @@ class ChatAsked(Common):
 
 FIELDS = frozenset(
     name
-    for body in (CompletionAsked, ChatAsked, Message, Part, StreamOptions, TextFormat)
+    for body in (CompletionAsked, ChatAsked, Message, MessagePart, StreamOptions, TextFormat)
     for name in body.model_fields
 )
 """All names that a request may hold."""

@@ -23,7 +23,7 @@ _LOCAL = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Gate:
+class RequestGuard:
     """What is let in.
 
     key: that every request must carry, empty for none. local: only requests that were meant for this machine,
@@ -42,7 +42,7 @@ class Gate:
 class Guard:
     """An ASGI application around another one."""
 
-    def __init__(self, app: ASGIApp, gate: Gate) -> None:
+    def __init__(self, app: ASGIApp, gate: RequestGuard) -> None:
         self._app = app
         self._gate = gate
 
@@ -159,7 +159,7 @@ class Patient(H11Protocol):
             self.transport.abort()
 
 
-def protocol(gate: Gate) -> type[Patient]:
+def protocol(gate: RequestGuard) -> type[Patient]:
     """Return the protocol class that waits as long as `gate` says."""
     attributes: Mapping[str, Any] = {"arrival": gate.arrival}
     return type("Patient", (Patient,), dict(attributes))

@@ -9,22 +9,24 @@ from fastapi import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from secateur_runtime.server.engine.job import Engine, Job, Piece
+from secateur_runtime.server.engine.job import AnswerPiece, Engine, GenerationJob
 from secateur_runtime.server.http.openai_responses import Wording, event
 from secateur_runtime.server.refusals import RefusedError, error_body
 
 _HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
 
-Pieces = AsyncIterator[Piece]
+Pieces = AsyncIterator[AnswerPiece]
 
 
-async def collected(engine: Engine, job: Job, pieces: Pieces, request: Request, most: int = 0) -> list[Piece]:
+async def collected(
+    engine: Engine, job: GenerationJob, pieces: Pieces, request: Request, most: int = 0
+) -> list[AnswerPiece]:
     """Return the pieces of a job to its end, or the first `most`.
 
     Raises RefusedError where the engine gave up or the client went away.
     """
     gone = asyncio.ensure_future(_gone(request.receive))
-    found: list[Piece] = []
+    found: list[AnswerPiece] = []
     try:
         while not (found and (found[-1].finish or len(found) == most)):
             piece = asyncio.ensure_future(anext(pieces))
@@ -49,10 +51,10 @@ class StreamedAnswer(Response):
     def __init__(
         self,
         engine: Engine,
-        job: Job,
+        job: GenerationJob,
         pieces: Pieces,
         wording: Wording,
-        first: Sequence[Piece],
+        first: Sequence[AnswerPiece],
         *,
         usage: bool,
     ) -> None:
@@ -101,7 +103,7 @@ class StreamedAnswer(Response):
             return
         yield self._wording.closing(made, usage=self._usage)
 
-    async def _all(self) -> AsyncIterator[Piece]:
+    async def _all(self) -> AsyncIterator[AnswerPiece]:
         for piece in self._first:
             yield piece
         if not self._first[-1].finish:

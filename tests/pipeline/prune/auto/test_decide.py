@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,7 +25,7 @@ from secateur.model.written.pruned_config import is_stock
 from secateur.model.written.write_settings import Settings
 from secateur.pipeline.evaluate.verify import verify
 from secateur.pipeline.prune.auto.decide import HELD_OUT, Auto
-from secateur.pipeline.prune.auto.plan_divergence import Rehearsal
+from secateur.pipeline.prune.auto.plan_divergence import PlanDivergence
 from secateur_runtime.errors import SecateurError, TargetError, UsageError
 
 CALIBRATION = Calibration(samples=6, window=48)
@@ -37,19 +38,18 @@ def rehearsed(monkeypatch: pytest.MonkeyPatch) -> list[Plan]:
     """The plans that were measured."""
     seen: list[Plan] = []
 
-    class Spy(Rehearsal):
+    class Spy(PlanDivergence):
         def __call__(self, plan: Plan) -> float:
             seen.append(plan)
             return super().__call__(plan)
 
-    monkeypatch.setattr("secateur.pipeline.prune.auto.decide.Rehearsal", Spy)
+    monkeypatch.setattr("secateur.pipeline.prune.auto.decide.PlanDivergence", Spy)
     return seen
 
 
-def _plan(source: Path, **fields: object) -> Plan:
-    return secateur.plan(
-        str(source), Auto(**{"align": 8, "units": ("ffn", "kv"), **fields}), calibration=CALIBRATION
-    )  # type: ignore[arg-type]
+def _plan(source: Path, **fields: Any) -> Plan:
+    goal = Auto(**{"align": 8, "units": ("ffn", "kv"), **fields})
+    return secateur.plan(str(source), goal, calibration=CALIBRATION)
 
 
 def _tried(plan: Plan) -> dict[str, float]:
@@ -124,7 +124,7 @@ def test_a_rehearsal_is_what_the_run_makes(tiny: Maker, tmp_path: Path) -> None:
         Plan(model=model.digest, keep=keep, drop=("2",), made_by={**made, "repair": repair})
         for repair in ("none", "lsq", "lsq+seam")
     ]
-    rehearse = Rehearsal(model, tokens, tokens, 0)
+    rehearse = PlanDivergence(model, tokens, tokens, 0)
     found = [rehearse(plan) for plan in plans]
     for plan, rehearsed in zip(plans, found, strict=True):
         out = tmp_path / plan.made_by["repair"]

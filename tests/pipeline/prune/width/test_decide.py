@@ -22,7 +22,7 @@ from secateur.model.handle import open_model
 from secateur.model.written.pruned_config import is_stock
 from secateur.model.written.write_settings import Settings
 from secateur.pipeline.prune.width.decide import Width, rank_units
-from secateur.pipeline.prune.width.unit_ablation import POSITIONS, Probe
+from secateur.pipeline.prune.width.unit_ablation import POSITIONS, UnitAblation
 from secateur_runtime.errors import TargetError, UsageError
 
 CALIBRATION = Calibration(samples=6, window=64)
@@ -255,7 +255,7 @@ def test_the_probe_measures_what_the_cut_model_predicts(tiny: Maker, tmp_path: P
     groups = [group for block in model.graph.blocks for group in block.groups if group.kind in width.kinds]
     ranked = rank_units(model, groups, width, tokens, 0, Silent())
     cuts = {"0.ffn": 40, "1.kv": 1, "2.ffn": 60}
-    probe = Probe(model.stream(), ranked, tokens)
+    probe = UnitAblation(model.stream(), ranked, tokens)
     assert probe({}).kl == pytest.approx(0, abs=1e-4)
     measured = probe(cuts)
 
@@ -289,7 +289,7 @@ def test_sensitivity_is_divergence_for_an_error_nothing_answers_for(tiny: Maker)
     tokens = calibration_tokens(model, CALIBRATION, 0)
     groups = [group for block in model.graph.blocks[1:3] for group in block.groups if group.kind == "ffn"]
     ranked = rank_units(model, groups, width, tokens, 0, Silent())
-    probe = Probe(model.stream(), ranked, tokens)
+    probe = UnitAblation(model.stream(), ranked, tokens)
     found = probe.sensitivity(Silent())
     for name, one in ranked.items():
         quarter = round(len(one.steps) / 4)

@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM
 import secateur
 from secateur.calibrate.calibration import Calibration, calibration_tokens
 from secateur.core.plan import Plan
-from secateur.model.handle import Opened, open_model
+from secateur.model.handle import ModelHandle, open_model
 from secateur.model.written.write_settings import Settings
 from secateur.pipeline.prune.width.decide import Width
 from secateur.pipeline.prune.width.repair_units import repaired
@@ -261,7 +261,7 @@ def _stock_logits(folder: Path) -> Tensor:
     return found
 
 
-def _our_logits(model: Opened) -> Tensor:
+def _our_logits(model: ModelHandle) -> Tensor:
     stream = model.stream()
     (states,) = stream.embed([torch.arange(24)[None]])
     for index in range(len(stream)):

@@ -12,21 +12,21 @@ from tests.secateur_runtime.server.conftest import Served
 from tests.secateur_runtime.server.fakes import PER_TOKEN, WEIGHTS, continued
 
 from secateur_runtime.server.engine.admission import Limits
-from secateur_runtime.server.engine.job import Asked, Job, Piece
+from secateur_runtime.server.engine.job import AnswerPiece, GenerationJob, GenerationRequest
 from secateur_runtime.server.engine.sampling import Sampling
 from secateur_runtime.server.refusals import RefusedError
 
 GREEDY = Sampling(temperature=0)
 
 
-def _asked(prompt: Sequence[int], limit: int) -> Asked:
-    return Asked(prompt=tuple(prompt), limit=limit, sampling=GREEDY)
+def _asked(prompt: Sequence[int], limit: int) -> GenerationRequest:
+    return GenerationRequest(prompt=tuple(prompt), limit=limit, sampling=GREEDY)
 
 
-async def _tokens(job: Job) -> list[int]:
+async def _tokens(job: GenerationJob) -> list[int]:
     found: list[int] = []
     while True:
-        piece: Piece = await asyncio.wait_for(job.next(), 60)
+        piece: AnswerPiece = await asyncio.wait_for(job.next(), 60)
         found += [chosen.token for chosen in piece.tokens]
         if piece.finish:
             return found
@@ -68,9 +68,11 @@ async def _whole(served: Served) -> None:
     raise AssertionError("it does without something still")
 
 
-def _all(served: Served, asked: Sequence[Asked], during: Callable[[], None] | None = None) -> list[list[int]]:
+def _all(
+    served: Served, asked: Sequence[GenerationRequest], during: Callable[[], None] | None = None
+) -> list[list[int]]:
     async def run() -> list[list[int]]:
-        jobs = [Job(each, seconds=100) for each in asked]
+        jobs = [GenerationJob(each, seconds=100) for each in asked]
         for job in jobs:
             served.worker.submit(job)
         waiting = asyncio.gather(*map(_tokens, jobs))
@@ -142,7 +144,7 @@ def test_nobody_is_answered_beyond_the_bound_on_loss(make: Callable[..., Served]
     served.model.decode = watched  # type: ignore[method-assign]
 
     async def run() -> None:
-        jobs = [Job(_asked([5, index], 100), seconds=60) for index in range(2)]
+        jobs = [GenerationJob(_asked([5, index], 100), seconds=60) for index in range(2)]
         for job in jobs:
             served.worker.submit(job)
         await _running(served, 2)
@@ -171,7 +173,7 @@ def test_a_request_that_fits_beyond_the_bound_only_is_refused(make: Callable[...
 
     async def run() -> None:
         with pytest.raises(RefusedError, match="at any level that answers well enough") as refused:
-            served.worker.submit(Job(_asked([5] * 50, 50), seconds=30))
+            served.worker.submit(GenerationJob(_asked([5] * 50, 50), seconds=30))
         assert refused.value.status == 413
 
     served.worker._keeper.most = 0
@@ -208,9 +210,9 @@ def test_what_never_fits_and_what_does_not_now(make: Callable[..., Served]) -> N
 
     async def run() -> None:
         with pytest.raises(RefusedError, match="do not fit in memory at any level") as never:
-            served.worker.submit(Job(_asked([5] * 150, 50), seconds=30))
+            served.worker.submit(GenerationJob(_asked([5] * 150, 50), seconds=30))
         assert never.value.status == 413
-        jobs = [Job(_asked([5, index], 100), seconds=30) for index in range(4)]
+        jobs = [GenerationJob(_asked([5, index], 100), seconds=30) for index in range(4)]
         served.worker.submit(jobs[0])
         await _running(served, 1)
         for job in jobs[1:3]:
@@ -230,7 +232,10 @@ def test_a_cancelled_request_frees_its_memory_at_once(make: Callable[..., Served
     served = make(seconds=0.01)
 
     async def run() -> None:
-        job, other = Job(_asked([5, 6], 200), seconds=30), Job(_asked([7, 8], 30), seconds=30)
+        job, other = (
+            GenerationJob(_asked([5, 6], 200), seconds=30),
+            GenerationJob(_asked([7, 8], 30), seconds=30),
+        )
         served.worker.submit(job)
         served.worker.submit(other)
         await job.next()
@@ -246,7 +251,7 @@ def test_an_answer_that_takes_too_long(make: Callable[..., Served]) -> None:
     served = make(seconds=0.02)
 
     async def run() -> None:
-        job = Job(_asked([5, 6], 200), seconds=0.2)
+        job = GenerationJob(_asked([5, 6], 200), seconds=0.2)
         served.worker.submit(job)
         with pytest.raises(RefusedError, match="longer than the server allows") as late:
             await _tokens(job)
@@ -260,7 +265,7 @@ def test_stopping_refuses_what_is_under_way(make: Callable[..., Served]) -> None
     served = make(seconds=0.02)
 
     async def run() -> None:
-        job = Job(_asked([5, 6], 200), seconds=30)
+        job = GenerationJob(_asked([5, 6], 200), seconds=30)
         served.worker.submit(job)
         await job.next()
         await asyncio.to_thread(served.worker.stop)

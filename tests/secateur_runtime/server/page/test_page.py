@@ -9,7 +9,7 @@ from tests.browser import browser, light
 from tests.secateur_runtime.server.conftest import Served, listening
 from tests.secateur_runtime.server.fakes import WEIGHTS
 
-from secateur_runtime.server.http.request_guard import Gate
+from secateur_runtime.server.http.request_guard import RequestGuard
 from secateur_runtime.server.page.page import page
 
 
@@ -49,7 +49,7 @@ def test_stop_ends_the_request(make: Callable[..., Served]) -> None:
 
 
 def test_a_key_is_asked_for(make: Callable[..., Served]) -> None:
-    served = make(gate=Gate(key="secret"))
+    served = make(gate=RequestGuard(key="secret"))
     with listening(served.app) as address, browser(address) as (shown, _, asked):
         shown.wait_for_selector("#key", state="visible")
         assert "API key is missing" in (shown.locator("#status").text_content() or "")

@@ -27,7 +27,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class Budget:
+class ModelBudget:
     """A target for the model of `graph`, whose stored weights take `width` bytes each."""
 
     graph: Graph
@@ -67,7 +67,7 @@ class Narrowing:
     """
 
     def __init__(
-        self, budget: Budget, ranked: Mapping[str, Ranked], sensitivity: Mapping[str, float]
+        self, budget: ModelBudget, ranked: Mapping[str, Ranked], sensitivity: Mapping[str, float]
     ) -> None:
         self._budget = budget
         self._ranked = ranked
@@ -133,7 +133,7 @@ def narrowed(narrowings: Mapping[str, Narrowing]) -> Iterator[Candidate]:
 
 
 def shallower(
-    budget: Budget, narrowings: Mapping[str, Narrowing], name: str, order: Sequence[str]
+    budget: ModelBudget, narrowings: Mapping[str, Narrowing], name: str, order: Sequence[str]
 ) -> Iterator[Candidate]:
     """Yield what meets the budget by dropping all of `order`, or the start of it and width.
 
@@ -160,7 +160,7 @@ def distinct(candidates: Iterable[Candidate]) -> list[Candidate]:
 
 
 def unreachable(
-    budget: Budget, narrowings: Mapping[str, Narrowing], orders: Mapping[str, Sequence[str]]
+    budget: ModelBudget, narrowings: Mapping[str, Narrowing], orders: Mapping[str, Sequence[str]]
 ) -> TargetError:
     """Return the error that names the nearest target that something here can reach."""
     ways = [
@@ -177,7 +177,7 @@ def unreachable(
     )
 
 
-def _count(budget: Budget, order: Sequence[str], share: float) -> int:
+def _count(budget: ModelBudget, order: Sequence[str], share: float) -> int:
     """Return how many of the first hold about that share of the bytes of all."""
     prices = [budget.price(name) for name in order]
     return min(range(len(order) + 1), key=lambda count: abs(sum(prices[:count]) - share * sum(prices)))

@@ -18,23 +18,23 @@ from secateur.core.progress import Progress
 from secateur.core.target import Target
 from secateur.criteria.depth import DEPTH_CRITERIA
 from secateur.model.families import FAMILIES
-from secateur.model.handle import Opened
+from secateur.model.handle import ModelHandle
 from secateur.model.written.pruned_config import is_stock
 from secateur.pipeline.prune.auto.candidates import (
-    Budget,
     Candidate,
+    ModelBudget,
     Narrowing,
     distinct,
     narrowed,
     shallower,
     unreachable,
 )
-from secateur.pipeline.prune.auto.plan_divergence import Rehearsal
+from secateur.pipeline.prune.auto.plan_divergence import PlanDivergence
 from secateur.pipeline.prune.depth.block_ablation import passing
 from secateur.pipeline.prune.depth.gap_repair import SEAM
-from secateur.pipeline.prune.depth.search import Goes, in_order
+from secateur.pipeline.prune.depth.search import RemovalSearch, in_order
 from secateur.pipeline.prune.width.decide import Width, rank_units
-from secateur.pipeline.prune.width.unit_ablation import Probe
+from secateur.pipeline.prune.width.unit_ablation import UnitAblation
 from secateur.tensors.precision import arithmetic
 from secateur.tensors.storage_dtype import storage_type
 from secateur_runtime.errors import UsageError
@@ -117,14 +117,16 @@ class Auto:
         return {key: value for key, value in said.items() if value}
 
 
-def decide_auto(model: Opened, auto: Auto, calibration: Calibration, seed: int, progress: Progress) -> Plan:
+def decide_auto(
+    model: ModelHandle, auto: Auto, calibration: Calibration, seed: int, progress: Progress
+) -> Plan:
     """Return the plan, of several that meet the target, whose predictions on held-out text diverge least from the dense model's.
 
     Raises UsageError for options that cannot work, TargetError naming the nearest target if the one asked for is out of
     reach, TextError if the calibration text is too short.
     """
     auto.check()
-    budget = Budget(
+    budget = ModelBudget(
         model.graph, Target.parse([auto.target]), storage_type(auto.dtype, model.graph.tensors).itemsize
     )
     if budget.met({}, ()):
@@ -168,7 +170,7 @@ def decide_auto(model: Opened, auto: Auto, calibration: Calibration, seed: int, 
             " or leave out --uniform"
         )
     held_out = joined(tokens[len(seen) :], min(LONG, model.source.config["max_position_embeddings"]))
-    return _best(plans, Rehearsal(model, seen[:FIT], held_out, seed), progress)
+    return _best(plans, PlanDivergence(model, seen[:FIT], held_out, seed), progress)
 
 
 def _best(plans: Mapping[str, Plan], rehearse: Callable[[Plan], float], progress: Progress) -> Plan:
@@ -227,9 +229,9 @@ def _spared(graph: Graph, rule: str) -> frozenset[str]:
 
 
 def _narrowings(
-    model: Opened,
+    model: ModelHandle,
     auto: Auto,
-    budget: Budget,
+    budget: ModelBudget,
     groups: list[Group],
     tokens: Tensor,
     seed: int,
@@ -241,7 +243,7 @@ def _narrowings(
     spread = "uniform" if auto.uniform else "sensitivity"
     width = Width(units=auto.units, target=auto.target, allocation=spread, align=auto.align, dtype=auto.dtype)
     ranked = rank_units(model, groups, width, tokens, seed, progress)
-    weighed = {} if auto.uniform else Probe(model.stream(), ranked, tokens).sensitivity(progress)
+    weighed = {} if auto.uniform else UnitAblation(model.stream(), ranked, tokens).sensitivity(progress)
     whole = Narrowing(budget, ranked, weighed)
     check_cuts({name: one.curve for name, one in ranked.items()})
     ways = dict.fromkeys(
@@ -255,7 +257,7 @@ def _narrowings(
 
 
 def _orders(
-    model: Opened, auto: Auto, budget: Budget, halves: list[str], tokens: Tensor
+    model: ModelHandle, auto: Auto, budget: ModelBudget, halves: list[str], tokens: Tensor
 ) -> dict[str, tuple[str, ...]]:
     """Return what goes by depth, least missed first, until the budget is met or nothing is left.
 
@@ -278,5 +280,5 @@ def _orders(
     return found
 
 
-def _goes(budget: Budget, prices: Mapping[str, int]) -> Goes:
-    return Goes(prices, lambda drop: len(drop) == len(prices) or budget.met({}, drop))
+def _goes(budget: ModelBudget, prices: Mapping[str, int]) -> RemovalSearch:
+    return RemovalSearch(prices, lambda drop: len(drop) == len(prices) or budget.met({}, drop))

@@ -9,7 +9,7 @@ from secateur.calibrate.input_statistics import HiddenStates
 from secateur.core.footprint import dropped_halves
 from secateur.core.plan import Plan
 from secateur.criteria.depth import DEPTH_CRITERIA
-from secateur.model.handle import Opened
+from secateur.model.handle import ModelHandle
 from secateur.pipeline.prune.depth.block_ablation import predicted
 from secateur.pipeline.prune.depth.gap_repair import close_gap, gaps
 from secateur.pipeline.prune.width.repair_units import closes_gaps, unit_repair_of
@@ -21,7 +21,7 @@ POSITIONS = 1024
 """Predictions compared, spread evenly over the windows held out."""
 
 
-class Rehearsal:
+class PlanDivergence:
     """The dense model's predictions on windows held out, and how far a plan moves them.
 
     One pass over the blocks a plan.
@@ -29,7 +29,7 @@ class Rehearsal:
     fit: `[windows, tokens]` that repairs learn from; held_out: those that judge.
     """
 
-    def __init__(self, model: Opened, fit: Tensor, held_out: Tensor, seed: int) -> None:
+    def __init__(self, model: ModelHandle, fit: Tensor, held_out: Tensor, seed: int) -> None:
         self._model = model
         self._fit = fit
         self._held_out = held_out

@@ -33,7 +33,7 @@ class Removal:
     merge: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-class Outcomes:
+class BlockAblation:
     """The mean cost of each of several removals.
 
     Those that agree up to some block share the states before it.

@@ -18,11 +18,11 @@ from secateur.core.target import Target
 from secateur.criteria.depth import DEPTH_CRITERIA, compared_by
 from secateur.model.block_stream import ModelStream
 from secateur.model.families import FAMILIES
-from secateur.model.handle import Opened
+from secateur.model.handle import ModelHandle
 from secateur.model.views.merged import Merged
-from secateur.pipeline.prune.depth.block_ablation import Outcomes, Removal, passing
+from secateur.pipeline.prune.depth.block_ablation import BlockAblation, Removal, passing
 from secateur.pipeline.prune.depth.gap_repair import SEAM
-from secateur.pipeline.prune.depth.search import Goes, best_span, in_order, one_by_one
+from secateur.pipeline.prune.depth.search import RemovalSearch, best_span, in_order, one_by_one
 from secateur.tensors.precision import arithmetic
 from secateur.tensors.storage_dtype import storage_type
 from secateur_runtime.errors import TargetError, UsageError, nearest
@@ -92,7 +92,7 @@ class Depth:
 
 
 def decide_depth(
-    model: Opened, depth: Depth, calibration: Calibration, seed: int, progress: Progress
+    model: ModelHandle, depth: Depth, calibration: Calibration, seed: int, progress: Progress
 ) -> Plan:
     """Return the plan that drops the blocks, or halves, that the criterion misses least, until the budget is met.
 
@@ -123,7 +123,9 @@ def decide_depth(
     return Plan(model=model.digest, drop=removal.drop, merge=removal.merge, made_by=made_by)
 
 
-def _search(model: Opened, name: str, goes: Goes, tokens: Tensor, progress: Progress) -> Removal:
+def _search(
+    model: ModelHandle, name: str, goes: RemovalSearch, tokens: Tensor, progress: Progress
+) -> Removal:
     criterion = DEPTH_CRITERIA[name].function
     compares = compared_by(name)
     blocks = model.graph.blocks
@@ -136,11 +138,13 @@ def _search(model: Opened, name: str, goes: Goes, tokens: Tensor, progress: Prog
         merged = Merged(model.source, model.graph, {})
         return one_by_one(
             goes,
-            Outcomes(ModelStream(merged, model.graph), blocks, probe, criterion, merged=merged, last=True),
+            BlockAblation(
+                ModelStream(merged, model.graph), blocks, probe, criterion, merged=merged, last=True
+            ),
             progress,
             merging=True,
         )
-    return one_by_one(goes, Outcomes(model.stream(), blocks, probe, criterion), progress)
+    return one_by_one(goes, BlockAblation(model.stream(), blocks, probe, criterion), progress)
 
 
 class _Budget:
@@ -158,7 +162,7 @@ class _Budget:
             max((limit.context for limit in self._target.limits), default=0) if self._target else 0
         )
 
-    def goes(self) -> Goes:
+    def goes(self) -> RemovalSearch:
         """Return the candidates; raises UsageError if nothing has to go or may go, TargetError if not enough can."""
         prices = {name: price for name in self._names() if (price := self._price(name)) > 0}
         if not prices:
@@ -172,7 +176,7 @@ class _Budget:
             )
         if not self._enough(tuple(prices)):
             raise self._unreachable(tuple(prices))
-        return Goes(prices, self._enough)
+        return RemovalSearch(prices, self._enough)
 
     def _names(self) -> list[str]:
         """Return what may go: neither the first block, which makes the states all others change, nor the last, which the head reads."""

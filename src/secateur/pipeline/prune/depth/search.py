@@ -9,7 +9,7 @@ from torch import Tensor
 
 from secateur.core.progress import Progress
 from secateur.criteria.depth import DepthCriterion
-from secateur.pipeline.prune.depth.block_ablation import Outcomes, Removal
+from secateur.pipeline.prune.depth.block_ablation import BlockAblation, Removal
 from secateur_runtime.errors import UsageError
 
 RECHECKED = 8
@@ -19,7 +19,7 @@ Seams = Callable[[int, str], tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True)
-class Goes:
+class RemovalSearch:
     """What may go, named as in `Plan.drop`, with its price in bytes, and whether enough has gone."""
 
     prices: Mapping[str, int]
@@ -46,7 +46,9 @@ class Goes:
         return tuple(kept)
 
 
-def in_order(goes: Goes, criterion: DepthCriterion, states: Sequence[Tensor], seams: Seams) -> Removal:
+def in_order(
+    goes: RemovalSearch, criterion: DepthCriterion, states: Sequence[Tensor], seams: Seams
+) -> Removal:
     """Return what costs least per byte in the whole model, as much as is enough.
 
     states: at every seam; seams: between which of them a block or a half of it lies.
@@ -62,7 +64,9 @@ def in_order(goes: Goes, criterion: DepthCriterion, states: Sequence[Tensor], se
     return Removal(goes.trimmed(ordered[:count]))
 
 
-def best_span(goes: Goes, criterion: DepthCriterion, states: Sequence[Tensor], seams: Seams) -> Removal:
+def best_span(
+    goes: RemovalSearch, criterion: DepthCriterion, states: Sequence[Tensor], seams: Seams
+) -> Removal:
     """Return the run of consecutive blocks that costs least among the shortest that are enough.
 
     Raises UsageError if none is.
@@ -89,7 +93,9 @@ def best_span(goes: Goes, criterion: DepthCriterion, states: Sequence[Tensor], s
     return Removal(min(spans, key=cost))
 
 
-def one_by_one(goes: Goes, outcomes: Outcomes, progress: Progress, *, merging: bool = False) -> Removal:
+def one_by_one(
+    goes: RemovalSearch, outcomes: BlockAblation, progress: Progress, *, merging: bool = False
+) -> Removal:
     """Drop, until enough has gone, what costs least per byte, measured after every removal.
 
     merging: the block before takes in the differences of the one that goes. The greedy search is

@@ -16,9 +16,9 @@ from secateur.core.pattern import Pattern
 from secateur.core.plan import Plan
 from secateur.core.progress import Progress
 from secateur.criteria import CRITERIA
-from secateur.model.handle import Opened
+from secateur.model.handle import ModelHandle
 from secateur.pipeline.prune.rotation import decided
-from secateur.pipeline.prune.weights.methods import Method, method_named
+from secateur.pipeline.prune.weights.methods import WeightMethod, method_named
 from secateur.tensors.precision import arithmetic
 from secateur_runtime.errors import UsageError
 
@@ -47,7 +47,7 @@ class Sparsity:
 
 
 def decide_sparsity(
-    model: Opened, sparsity: Sparsity, calibration: Calibration, seed: int, progress: Progress
+    model: ModelHandle, sparsity: Sparsity, calibration: Calibration, seed: int, progress: Progress
 ) -> Plan:
     """Return the plan that gives every unprotected linear its sparsity.
 
@@ -86,7 +86,7 @@ def decide_sparsity(
     return Plan(model=model.digest, sparsity=plan, made_by=made_by)
 
 
-def _prunable(model: Opened, pattern: Pattern, protect: Sequence[str]) -> list[str]:
+def _prunable(model: ModelHandle, pattern: Pattern, protect: Sequence[str]) -> list[str]:
     spared = protected(model.graph, protect)
     linears = [linear for linear in model.graph.linears if linear.tensor not in spared]
     if not linears:
@@ -97,9 +97,9 @@ def _prunable(model: Opened, pattern: Pattern, protect: Sequence[str]) -> list[s
 
 
 def _spread(
-    model: Opened,
+    model: ModelHandle,
     budget: float,
-    method: Method,
+    method: WeightMethod,
     spread: str,
     names: list[str],
     tokens: Tensor,

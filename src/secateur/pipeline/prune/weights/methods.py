@@ -16,7 +16,7 @@ SCOPES: Mapping[str, Scope] = {"row": "row", "tensor": "tensor"}
 
 
 @dataclass(frozen=True, slots=True)
-class Method:
+class WeightMethod:
     """One row of the table.
 
     criterion: name of the criterion, or None where the repair chooses what to prune.
@@ -47,7 +47,7 @@ class Method:
         """The function of the repair."""
         return REPAIRS[self.repair].function
 
-    def replaced(self, criterion: str | None, repair: str | None, scope: str | None) -> Method:
+    def replaced(self, criterion: str | None, repair: str | None, scope: str | None) -> WeightMethod:
         """Return the method with the parts that are not None replaced.
 
         Raises UsageError for an unknown name.
@@ -70,20 +70,20 @@ class Method:
         return {"criterion": self.criterion or "", "repair": self.repair, "scope": self.scope}
 
 
-METHODS: Mapping[str, Method] = {
-    "random": Method("random", "none", "row"),
-    "magnitude": Method("magnitude", "none", "tensor"),
-    "wanda": Method("wanda", "none", "row"),
-    "ria": Method("ria", "none", "tensor"),
-    "sparsegpt": Method(None, "obs", "tensor"),
-    "alps": Method(None, "admm", "tensor"),
+METHODS: Mapping[str, WeightMethod] = {
+    "random": WeightMethod("random", "none", "row"),
+    "magnitude": WeightMethod("magnitude", "none", "tensor"),
+    "wanda": WeightMethod("wanda", "none", "row"),
+    "ria": WeightMethod("ria", "none", "tensor"),
+    "sparsegpt": WeightMethod(None, "obs", "tensor"),
+    "alps": WeightMethod(None, "admm", "tensor"),
 }
 """`auto` is the best of these by measurement; LOG.md holds the table."""
 
 AUTO = "alps"
 
 
-def method_named(name: str) -> Method:
+def method_named(name: str) -> WeightMethod:
     """Return the method called `name` or `auto`; raises UsageError for an unknown one."""
     wanted = AUTO if name == "auto" else name
     if wanted not in METHODS:
@@ -93,9 +93,9 @@ def method_named(name: str) -> Method:
     return METHODS[wanted]
 
 
-def method_of(made_by: Mapping[str, str]) -> Method:
+def method_of(made_by: Mapping[str, str]) -> WeightMethod:
     """Return the method a plan was made with; raises UsageError if the plan names none that exists."""
     criterion = made_by.get("criterion", "")
     repair = made_by.get("repair", "none")
     scope = made_by.get("scope", "row")
-    return Method(None, "none", "row").replaced(criterion or None, repair, scope)
+    return WeightMethod(None, "none", "row").replaced(criterion or None, repair, scope)

@@ -22,14 +22,14 @@ from secateur.core.plan import Plan
 from secateur.core.progress import Progress
 from secateur.core.target import Target
 from secateur.criteria.units import UNIT_CRITERIA, kinds_of
-from secateur.model.handle import Opened
+from secateur.model.handle import ModelHandle
 from secateur.model.written.pruned_config import is_stock
 from secateur.pipeline.prune.rotation import decided
 from secateur.pipeline.prune.width.repair_units import filled, prepared
 from secateur.pipeline.prune.width.two_stage import ATTENTION, TwoStage
 from secateur.pipeline.prune.width.two_stage import NAME as TWO_STAGE
-from secateur.pipeline.prune.width.unit_ablation import Probe
-from secateur.pipeline.prune.width.unit_ranking import Ranked, Ranking, Scorer, scorer_for
+from secateur.pipeline.prune.width.unit_ablation import UnitAblation
+from secateur.pipeline.prune.width.unit_ranking import Ranked, Ranking, UnitScorer, scorer_for
 from secateur.tensors.precision import arithmetic
 from secateur.tensors.storage_dtype import storage_type
 from secateur.transform.unit_repair import UNIT_REPAIRS
@@ -147,7 +147,7 @@ class Width:
 
 
 def decide_width(
-    model: Opened, width: Width, calibration: Calibration, seed: int, progress: Progress
+    model: ModelHandle, width: Width, calibration: Calibration, seed: int, progress: Progress
 ) -> Plan:
     """Return the plan that keeps, in every block, the units that matter most, as many as the budget allows.
 
@@ -191,12 +191,12 @@ def decide_width(
     return plan
 
 
-def scorers(width: Width) -> dict[Kind, Scorer]:
+def scorers(width: Width) -> dict[Kind, UnitScorer]:
     """Return the criterion for each kind of units.
 
     Hidden channels beside others get their own where theirs cannot score them.
     """
-    found: dict[Kind, Scorer] = {
+    found: dict[Kind, UnitScorer] = {
         kind: scorer_for(width.criterion, kind) for kind in width.kinds if kind != "hidden"
     }
     if "hidden" in width.kinds:
@@ -236,7 +236,12 @@ def _needs(width: Width) -> frozenset[str]:
 
 
 def rank_units(
-    model: Opened, groups: Sequence[Group], width: Width, tokens: Tensor | None, seed: int, progress: Progress
+    model: ModelHandle,
+    groups: Sequence[Group],
+    width: Width,
+    tokens: Tensor | None,
+    seed: int,
+    progress: Progress,
 ) -> dict[str, Ranked]:
     """Show every block of the dense model to a ranking; without `tokens` no state passes through them."""
     ranking = Ranking(
@@ -287,7 +292,7 @@ def _bounded(ranked: Ranked, graph: Graph, width: Width) -> Curve:
 
 
 def _cuts(
-    model: Opened,
+    model: ModelHandle,
     stored: Graph,
     width: Width,
     ranked: Mapping[str, Ranked],
@@ -301,7 +306,7 @@ def _cuts(
     curves = stages.curves if stages else {name: one.curve for name, one in ranked.items()}
     check_cuts(curves)
     probe = (
-        Probe(model.stream(), ranked, tokens)
+        UnitAblation(model.stream(), ranked, tokens)
         if tokens is not None and entry.needs & {"influence", "sensitivity", "measure"}
         else None
     )

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from secateur.core.footprint import dropped_halves
 from secateur.core.plan import Plan
 from secateur.model.families import family_of
-from secateur.model.handle import Opened
+from secateur.model.handle import ModelHandle
 from secateur.model.views.output_bias import holds_output_bias, output_module, with_output_biases
 from secateur.pipeline.prune.depth.gap_repair import SEAM
 from secateur.transform.unit_repair import UNIT_REPAIRS, UnitRepair, bias_for
@@ -37,7 +37,7 @@ def closes_gaps(plan: Plan) -> bool:
     return SEAM in plan.made_by.get("repair", "").split("+")
 
 
-def repaired(model: Opened, plan: Plan) -> Opened:
+def repaired(model: ModelHandle, plan: Plan) -> ModelHandle:
     """Return the model with the biases that the repair of a plan fills, zero until then.
 
     Raises as `prepared` does.
@@ -51,7 +51,7 @@ def repaired(model: Opened, plan: Plan) -> Opened:
     return prepared(model, unit_repair_of(plan).name, halves)
 
 
-def prepared(model: Opened, repair: str, halves: Collection[str]) -> Opened:
+def prepared(model: ModelHandle, repair: str, halves: Collection[str]) -> ModelHandle:
     """Return the model with the biases that `repair` fills when units leave `halves` (`attn`, `ffn`).
 
     Raises UsageError if it cannot do without a bias that the family's stock config cannot hold.
@@ -70,7 +70,7 @@ def prepared(model: Opened, repair: str, halves: Collection[str]) -> Opened:
     return with_output_biases(model, halves)
 
 
-def filled(model: Opened, repair: str, halves: Collection[str]) -> str:
+def filled(model: ModelHandle, repair: str, halves: Collection[str]) -> str:
     """Return, for a plan, the halves whose outputs get a bias: `attn`, `ffn`, `attn,ffn` or `none`.
 
     Empty for a repair that fills none.

@@ -14,9 +14,9 @@ from secateur.allocate.units.two_stage import stages
 from secateur.core.progress import Progress
 from secateur.criteria.depth import DEPTH_CRITERIA
 from secateur.model.block_stream import ModelStream, StreamedBlock
-from secateur.model.handle import Opened
-from secateur.pipeline.prune.depth.block_ablation import Outcomes
-from secateur.pipeline.prune.depth.search import Goes, one_by_one
+from secateur.model.handle import ModelHandle
+from secateur.pipeline.prune.depth.block_ablation import BlockAblation
+from secateur.pipeline.prune.depth.search import RemovalSearch, one_by_one
 from secateur.pipeline.prune.width.unit_ablation import silence
 from secateur.pipeline.prune.width.unit_ranking import Ranked
 from secateur.tensors.precision import arithmetic
@@ -34,7 +34,7 @@ class TwoStage:
     Raises UsageError for blocks of unequal size.
     """
 
-    def __init__(self, model: Opened, ranked: Mapping[str, Ranked]) -> None:
+    def __init__(self, model: ModelHandle, ranked: Mapping[str, Ranked]) -> None:
         self._model = model
         self._ranked = ranked
         own = [block for block in model.graph.blocks if any(group.name in ranked for group in block.groups)]
@@ -85,20 +85,20 @@ class TwoStage:
             return ()
         with arithmetic("bfloat16"):
             silenced = Silenced(self._model.source, self._model.graph, self._ranked, cuts)
-            outcomes = Outcomes(
+            outcomes = BlockAblation(
                 silenced.stream(),
                 silenced.graph.blocks,
                 tokens[:PROBE_WINDOWS],
                 DEPTH_CRITERIA["loss"].function,
             )
-            goes = Goes(
+            goes = RemovalSearch(
                 dict.fromkeys(self.candidates, self._attention), lambda drop: len(drop) >= cuts[ATTENTION]
             )
             return one_by_one(goes, outcomes, progress).drop
 
 
 @dataclass(frozen=True)
-class Silenced(Opened):
+class Silenced(ModelHandle):
     """A model some of whose units are silent."""
 
     ranked: Mapping[str, Ranked]

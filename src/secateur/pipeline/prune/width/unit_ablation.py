@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, log_softmax
 
-from secateur.allocate.units import Measured
+from secateur.allocate.units import MeasuredUnits
 from secateur.core.progress import Progress
 from secateur.pipeline.prune.width.unit_ranking import Ranked
 from secateur.tensors.layer_stream import LayerStream, LiveBlock
@@ -23,7 +23,7 @@ POSITIONS = 256
 _SHARE = 0.25
 
 
-class Probe:
+class UnitAblation:
     """The dense model's predictions on a few windows, and how far they move when units leave.
 
     One pass over the blocks a call.
@@ -41,10 +41,10 @@ class Probe:
         # Half precision keeps the large probabilities, which weigh most, to three figures.
         self._dense = [log_softmax(logits, -1).half() for logits in stream.logits(states)]
 
-    def __call__(self, cuts: Mapping[str, int]) -> Measured:
+    def __call__(self, cuts: Mapping[str, int]) -> MeasuredUnits:
         """Return the divergence of the model that has lost so many steps of each group, and the influence of what is left."""
         states, influence = self._run(cuts)
-        return Measured(self._divergence(states), influence)
+        return MeasuredUnits(self._divergence(states), influence)
 
     def sensitivity(self, progress: Progress) -> dict[str, float]:
         """Return, for each group, the divergence for one unit of output error.

@@ -31,7 +31,7 @@ Steps = tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Scorer:
+class UnitScorer:
     """A criterion for groups of one kind.
 
     `function` is None for the elimination, which orders without scores.
@@ -62,7 +62,7 @@ class Ranked:
         return tuple(unit for unit in range(self.group.size) if unit not in gone)
 
 
-def scorer_for(name: str | None, kind: Kind) -> Scorer:
+def scorer_for(name: str | None, kind: Kind) -> UnitScorer:
     """Return the criterion `name` (None: the default) for units of `kind`.
 
     Raises UsageError if it cannot score them.
@@ -72,12 +72,12 @@ def scorer_for(name: str | None, kind: Kind) -> Scorer:
     if name is None:
         name = HIDDEN_DEFAULT if kind == "hidden" else ELIMINATION
     if name == ELIMINATION and kind != "hidden":
-        return Scorer(name, None, frozenset({"gram"}))
+        return UnitScorer(name, None, frozenset({"gram"}))
     if name in UNIT_CRITERIA:
         entry = unit_criterion_for(name, kind)
-        return Scorer(name, entry.function, entry.needs)
+        return UnitScorer(name, entry.function, entry.needs)
     if name in CRITERIA and kind != "hidden":
-        return Scorer(name, _summed(name), CRITERIA[name].needs)
+        return UnitScorer(name, _summed(name), CRITERIA[name].needs)
     known = sorted(
         {name for name in UNIT_CRITERIA if kind in kinds_of(name)}
         | ({*CRITERIA, ELIMINATION} if kind != "hidden" else set())
@@ -114,7 +114,7 @@ class Ranking:
         self,
         graph: Graph,
         groups: Iterable[Group],
-        scorers: Mapping[Kind, Scorer],
+        scorers: Mapping[Kind, UnitScorer],
         *,
         errors: bool,
         seed: int,

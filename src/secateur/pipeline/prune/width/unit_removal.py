@@ -10,7 +10,7 @@ from secateur.calibrate.input_statistics import HiddenStates, collect
 from secateur.tensors.layer_stream import LiveBlock
 from secateur.tensors.precision import arithmetic
 from secateur.transform.surgery import survivors
-from secateur.transform.unit_repair import Cut, UnitRepair
+from secateur.transform.unit_repair import CutLinear, UnitRepair
 from secateur_runtime.registry import Entry
 
 
@@ -34,7 +34,7 @@ def carve(
         (linear,) = (linear for linear in live.block.linears if linear.tensor == name)
         stats = collect(live, [linear], hidden, repair.needs, seed)[name]
         with arithmetic("float32"):
-            mended = repair.function(Cut(weight, stats, kept, bias in live.block.tensors))
+            mended = repair.function(CutLinear(weight, stats, kept, bias in live.block.tensors))
         weight.copy_(mended.weight)
         if mended.shift is not None:
             live.weight(bias).add_(mended.shift)
