@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from secateur.core.system_memory import system_memory
 from secateur.model.full_model import load_whole
 from secateur.model.handle import ModelHandle
 from secateur_runtime.errors import UsageError
@@ -22,7 +22,7 @@ def sample_windows(model: ModelHandle, samples: int, window: int, seed: int) -> 
     Raises UsageError if the model does not fit in memory whole, which sampling needs.
     """
     needed = model.graph.parameters * _BYTES_PER_PARAMETER
-    free = _free_memory()
+    free = system_memory().free
     if needed > free:
         raise UsageError(
             f"--calib self needs the whole model in memory ({needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB"
@@ -48,15 +48,14 @@ def sample_windows(model: ModelHandle, samples: int, window: int, seed: int) -> 
     return torch.cat(drawn)
 
 
-def _free_memory() -> int:
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
 PROBE = (8, 64)
 """Windows and tokens of a run that needs no calibration text."""
 
 
 def probe(model: ModelHandle, alive: Sequence[int] | None = None) -> Tensor:
-    """Return token ids, of `alive` or of all, for a run that needs no calibration text, so that its output can be compared all the same."""
+    """Return random token ids `[8, 64]` to compare outputs with where there is no calibration text.
+
+    alive: the tokens to draw from; all of them if left out.
+    """
     ids = torch.tensor(alive or range(model.graph.vocab_size))
     return ids[torch.randint(len(ids), PROBE, generator=torch.Generator().manual_seed(0))]

@@ -1,14 +1,18 @@
-"""Memory of processes and of all that they started, as the kernel counts it."""
+"""Memory as the kernel counts it: what this process may use, and what processes and their children hold."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
+from secateur_runtime.sensors import Sensor
+from secateur_runtime.sensors.cgroup import Cgroup
+from secateur_runtime.sensors.machine import MachineMemory
+
 _PAGE = os.sysconf("SC_PAGE_SIZE")
-_MEMINFO = Path("/proc/meminfo")
 
 
 def tree_bytes(pid: int) -> int:
@@ -19,12 +23,26 @@ def tree_bytes(pid: int) -> int:
     return sum(_resident(one) for one in _tree(pid))
 
 
-def free_bytes() -> int:
-    """Return the bytes of memory that can be had without swapping."""
-    if _MEMINFO.exists():
-        rows = dict(line.split(":", 1) for line in _MEMINFO.read_text().splitlines())
-        return int(rows["MemAvailable"].split()[0]) * 1024
-    return os.sysconf("SC_PHYS_PAGES") * _PAGE // 2
+@dataclass(frozen=True, slots=True)
+class SystemMemory:
+    """What this process may use: of the machine, or of the control group that limits it (a container).
+
+    total: bytes. free: bytes that can be had without swapping and without being killed; never negative.
+    """
+
+    total: int
+    free: int
+
+
+def system_memory(sensors: Sequence[Sensor] = (MachineMemory(), Cgroup())) -> SystemMemory:
+    """Return the tightest of the bounds on memory.
+
+    sensors: what to ask; the machine, and every control group above this process.
+    """
+    bounds = [bound for sensor in sensors if (bound := sensor()) is not None]
+    return SystemMemory(
+        total=min(bound.limit for bound in bounds), free=max(0, min(bound.free for bound in bounds))
+    )
 
 
 def _tree(pid: int) -> Iterator[int]:

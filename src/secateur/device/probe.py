@@ -15,6 +15,8 @@ from pathlib import Path
 
 import psutil
 
+from secateur.core.system_memory import system_memory
+
 TOLD = (
     *(
         "sse4_2",
@@ -34,7 +36,6 @@ TOLD = (
 """Instruction sets that change how fast a model runs, as Linux names them."""
 _SPARSE_FROM = 8.0
 _QUERY = ("name", "memory.total", "compute_cap")
-_CGROUPS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +75,15 @@ def probe() -> Machine:
     """Return what this machine is; what cannot be known is empty or 0."""
     told = cpu_facts(_read(Path("/proc/cpuinfo")))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    memory = psutil.virtual_memory()
-    limit = min([memory.total, *_limits()])
+    memory = system_memory()
     return Machine(
         cpu=told["name"] or platform.processor() or platform.machine(),
         cores=cores,
         free=min(cores, max(1, round(cores - psutil.getloadavg()[0]))),
         clock=_clock(told),
         isa=tuple(name for name in TOLD if name in told["flags"].split()),
-        memory=limit,
-        available=min(limit, memory.available),
+        memory=memory.total,
+        available=memory.free,
         battery=_has_battery(),
         gpu=_gpu(),
     )
@@ -136,12 +136,6 @@ def _clock(told: Mapping[str, str]) -> float:
     with suppress(ValueError):
         fastest = fastest or float(told["mhz"]) * 1e6
     return fastest if math.isfinite(fastest) else 0.0
-
-
-def _limits() -> list[int]:
-    """Return the memory limits of our group of processes."""
-    texts = [_read(path).strip() for path in _CGROUPS]
-    return [int(text) for text in texts if text.isdecimal() and int(text) > 0]
 
 
 def _has_battery() -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from secateur.core.graph import Graph
-from secateur.core.system_memory import free_bytes
+from secateur.core.system_memory import system_memory
 from secateur.model.families import family_of
 from secateur.model.handle import ModelHandle, open_model
 from secateur.model.native_support import check_native
@@ -145,7 +145,7 @@ class _Site:
     @property
     def limit(self) -> int:
         """Bytes for all together."""
-        return self.running.max_ram or int(0.9 * free_bytes())
+        return self.running.max_ram or int(0.9 * system_memory().free)
 
     def _each(self) -> int:
         """Return what one worker is expected to hold at most.
