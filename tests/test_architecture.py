@@ -12,27 +12,72 @@ import re
 import subprocess
 import sys
 import tokenize
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from statistics import median, quantiles
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGE = ROOT / "src" / "secateur"
+SRC = ROOT / "src"
+DEVICE, WORKSHOP = "secateur_runtime", "secateur"
 
 STAGES = {
-    *("model", "calibrate", "criteria", "allocate", "transform", "train", "quantizers", "measure"),
-    *("export", "runtime", "sparse", "device", "present"),
+    *("calibrate", "criteria", "allocate", "transform", "train", "quantizers", "measure"),
+    *("export", "runtime", "device", "present"),
 }
-FLOWS = {"pipeline", "adapt", "serve"}
-TOP = {"cli", "__main__"}
+LAYERS: list[set[str]] = [{"core"}, {"tensors"}, {"model"}, STAGES, {"pipeline"}, {"adapt"}, {"cli"}]
+"""Bottom first: a room may import the rooms of the layers below its own, and `secateur_runtime`."""
+READ_MODELS = {"calibrate", "export"}
+"""The only stages that may import `model`."""
 BACKEND_USERS = {"measure", "export"}
 """Stages that may take a `runtime.Backend` as an argument."""
-MADE_OF = {("runtime", "sparse")}
-"""The native backend is made of the kernels and is nothing without them."""
+VERBS = {
+    "compare": {"bench", "evaluate", "export", "prune"},
+    "recipe": {"prune", "recover", "quantize", "evaluate", "export"},
+    "bench": {"evaluate", "export"},
+    "recover": {"prune"},
+    "quantize": {"prune"},
+    "export": {"prune"},
+}
+"""What a verb of `pipeline` may import of the others; one that is not named imports none."""
+FLOORS = 4
+"""Verbs of `pipeline` that may stand on each other."""
+MODULES_IN_A_FOLDER = 15
+COLUMNS = 110
+PARAMETERS = 8
+MIRRORED = 0.9
+"""Least share of source files that have a test file in the same place."""
+
+TORCH_ON_THE_DEVICE = {
+    "decoder/elastic_decoder.py",
+    "decoder/kv_cache.py",
+    "decoder/prefix_weights.py",
+    "decoder/releasable_memory.py",
+    "kernels/bitmask.py",
+    "kernels/dense_or_sparse.py",
+    "kernels/kernel_weight.py",
+    "kernels/quantized.py",
+}
+"""Files of the device that still import torch. The list may only get shorter."""
+
+SHARED_NAMES = {
+    "advise.py apply.py bench.py compare.py evaluate.py": "a verb: its options, and its work",
+    "plan.py prune.py quantize.py recover.py report.py verify.py": "a verb: its options, and its work",
+    "decide.py": "the same question for each kind of pruning",
+    "cross_tokenizer.py": "models whose tokenizers differ, side by side",
+    "sparse_folder.py": "the folder of weights without zeros, read and written",
+    "rope.py tokenizer.py": "a part of GGUF, read and written",
+    "knapsack.py lsq.py magnitude.py none.py obs.py random.py slimllm.py two_stage.py uniform.py": (
+        "one method, at the places where it decides something"
+    ),
+    "__init__.py": "a package",
+}
+"""Names that several files may have, because they mean the same thing in each."""
 
 HEAVY = ("torch", "transformers", "numpy", "scipy")
 FAMILIES = re.compile(r"llama|mistral|qwen|gemma|phi|smol", re.IGNORECASE)
@@ -54,6 +99,11 @@ class Module:
         return ast.parse(self.text, str(self.path))
 
     @property
+    def package(self) -> str:
+        """The package: the device's or the workshop's."""
+        return self.name.split(".")[0]
+
+    @property
     def part(self) -> str:
         """The folder or file right under the package; empty for the package itself."""
         return ".".join(self.name.split(".")[1:2])
@@ -68,14 +118,15 @@ class Module:
 
 def load_modules() -> list[Module]:
     modules = []
-    for path in sorted(PACKAGE.rglob("*.py")):
-        parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    for path in sorted([*(SRC / DEVICE).rglob("*.py"), *(SRC / WORKSHOP).rglob("*.py")]):
+        parts = path.relative_to(SRC).with_suffix("").parts
         name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
         modules.append(Module(path.relative_to(ROOT), name, path.read_text()))
     return modules
 
 
 MODULES = load_modules()
+NAMES = {module.name for module in MODULES}
 
 
 def length(function: Function) -> int:
@@ -96,36 +147,95 @@ def imports(module: Module) -> Iterator[tuple[int, str, str]]:
                 yield node.lineno, "." * node.level + (node.module or ""), alias.name
 
 
-def import_direction(module: Module) -> Iterator[str]:
+def targets(module: Module) -> Iterator[tuple[int, str, str]]:
+    """Every import of our own: line, module, and the name taken from it (empty for a whole module)."""
     for line, source, name in imports(module):
-        first, *rest = source.split(".")
+        if source.split(".")[0] in {DEVICE, WORKSHOP}:
+            whole = f"{source}.{name}" in NAMES
+            yield line, f"{source}.{name}" if whole else source, "" if whole else name
+
+
+def import_direction(module: Module) -> Iterator[str]:
+    for line, source, _ in imports(module):
         if source.startswith("."):
             yield module.at(line, "relative import")
-        elif first == "secateur":
-            target = rest[0] if rest else name if name in STAGES | FLOWS | TOP | {"core"} else ""
-            if not may_import(module.part, target, name):
-                yield module.at(
-                    line, f"{module.part or 'the package'} may not import {target or 'the package'}"
-                )
+    for line, source, name in targets(module):
+        if not may_import(module, source, name):
+            yield module.at(line, f"{module.name} may not import {source}")
 
 
-def may_import(part: str, target: str, name: str) -> bool:
-    if target in {part, "core"}:
+def may_import(module: Module, source: str, name: str) -> bool:
+    own = module.part
+    package, _, rest = source.partition(".")
+    target = rest.split(".")[0]
+    if DEVICE in (package, module.package):
+        return package == DEVICE
+    if own in {"", "__main__"}:
+        return target != "cli" or own == "__main__"
+    if not target:
+        return own == "cli"
+    if own == target:
+        return own != "pipeline" or verb(source) in {verb(module.name), *VERBS.get(verb(module.name), ())}
+    if own in STAGES and target == "model":
+        return own in READ_MODELS
+    if own in BACKEND_USERS and (target, name) == ("runtime", "Backend"):
         return True
-    if part in STAGES:
-        return (part, target) in MADE_OF or (
-            part in BACKEND_USERS and target == "runtime" and name == "Backend"
-        )
-    if part in FLOWS or not part:
-        return target in STAGES | FLOWS
-    return part in TOP
+    return layer(target) < layer(own)
+
+
+def layer(part: str) -> int:
+    """The layer of a room; the package itself is above all."""
+    return next((index for index, parts in enumerate(LAYERS) if part in parts), len(LAYERS))
+
+
+def verb(name: str) -> str:
+    """The verb of a module of `pipeline`, empty for the package."""
+    return ".".join(name.split(".")[2:3])
 
 
 def known_part(module: Module) -> Iterator[str]:
-    if module.part and module.part not in STAGES | FLOWS | TOP | {"core"}:
+    if module.package == WORKSHOP and module.part not in {"", "__main__", *set().union(*LAYERS)}:
         yield module.at(
             1, f"{module.part} is no part of the house: give it a layer in this test, with a reason"
         )
+
+
+def torch_on_the_device(module: Module) -> Iterator[str]:
+    if module.package == DEVICE and str(module.path.relative_to(f"src/{DEVICE}")) not in TORCH_ON_THE_DEVICE:
+        for line, source, _ in imports(module):
+            if source.split(".")[0] in {"torch", "transformers"}:
+                yield module.at(line, f"imports {source}: the device has none")
+
+
+def too_many_parameters(module: Module) -> Iterator[str]:
+    methods = {
+        method for node in ast.walk(module.tree) if isinstance(node, ast.ClassDef) for method in node.body
+    }
+    for function in module.functions:
+        spec = function.args
+        static = any(ast.unparse(mark) == "staticmethod" for mark in function.decorator_list)
+        count = len([*spec.posonlyargs, *spec.args, *spec.kwonlyargs]) - (function in methods and not static)
+        if count > PARAMETERS:
+            yield module.at(
+                function.lineno, f"{function.name} has {count} parameters, {PARAMETERS} are allowed"
+            )
+
+
+def several_assigned_at_once(module: Module) -> Iterator[str]:
+    """A swap, or what one value is unpacked into, is one thing; a tuple of values is not."""
+    for node in ast.walk(module.tree):
+        if not isinstance(node, ast.Assign) or not isinstance(node.value, ast.Tuple):
+            continue
+        values = {ast.unparse(each) for each in node.value.elts}
+        for target in node.targets:
+            if isinstance(target, ast.Tuple) and {ast.unparse(each) for each in target.elts} != values:
+                yield module.at(node.lineno, "assigns several values at once: write a statement for each")
+
+
+def wide_line(module: Module) -> Iterator[str]:
+    for number, line in enumerate(module.text.split("\n"), 1):
+        if len(line) > COLUMNS:
+            yield module.at(number, f"{len(line)} columns, {COLUMNS} are allowed")
 
 
 def long_function(module: Module) -> Iterator[str]:
@@ -280,6 +390,7 @@ Rule = Callable[[Module], Iterator[str]]
 RULES: list[Rule] = [
     *(import_direction, known_part, long_function, long_file, missing_annotation, missing_docstring),
     *(catch_all, unfinished, unsafe_reading, family_by_name, heavy_cli),
+    *(torch_on_the_device, too_many_parameters, several_assigned_at_once, wide_line),
 ]
 
 
@@ -290,22 +401,29 @@ def test_rule(rule: Rule) -> None:
 
 
 BROKEN: list[tuple[Rule, str, str]] = [
-    (import_direction, "secateur.core.plan", "from secateur.model import source"),
-    (import_direction, "secateur.core.plan", "import secateur.model"),
-    (import_direction, "secateur.core.plan", "from secateur import model"),
+    (import_direction, "secateur_runtime.ladder", "from secateur.core.plan import Plan"),
+    (import_direction, "secateur.core.plan", "from secateur.tensors.source import Source"),
+    (import_direction, "secateur.core.plan", "import secateur.model.handle"),
+    (import_direction, "secateur.core.plan", "from secateur.model import handle"),
     (import_direction, "secateur.core.plan", "from . import graph"),
-    (
-        import_direction,
-        "secateur.criteria.wanda",
-        "def f():\n    from secateur.model.block_stream import Stream",
-    ),
+    (import_direction, "secateur.tensors.source", "from secateur.model.handle import open_model"),
+    (import_direction, "secateur.criteria.wanda", "def f():\n    from secateur.model.block_stream import X"),
     (import_direction, "secateur.criteria.wanda", "from secateur.runtime import Backend"),
-    (import_direction, "secateur.export.gguf.writer", "from secateur.runtime import Torch"),
-    (import_direction, "secateur_runtime.kernels.library", "from secateur.runtime import Backend"),
-    (import_direction, "secateur.runtime.native", "from secateur.model import opened"),
+    (import_direction, "secateur.export.gguf.writer", "from secateur.runtime import Memory"),
+    (import_direction, "secateur.runtime.native", "from secateur.model import handle"),
     (import_direction, "secateur.transform.mask", "import secateur"),
-    (import_direction, "secateur.pipeline", "from secateur.cli import show"),
+    (import_direction, "secateur.pipeline.prune.apply", "from secateur.cli.shared import printing"),
+    (import_direction, "secateur.pipeline.prune.apply", "from secateur.pipeline.export.gguf import export"),
+    (import_direction, "secateur.pipeline.advise.advise", "from secateur.pipeline.prune.apply import apply"),
+    (import_direction, "secateur.pipeline.compare.rows", "from secateur.adapt.api import rank"),
     (import_direction, "secateur", "from secateur.cli.main import main"),
+    (torch_on_the_device, "secateur_runtime.server.http.app", "import torch.nn"),
+    (torch_on_the_device, "secateur_runtime.ladder", "def f():\n    from transformers import AutoConfig"),
+    (too_many_parameters, "secateur.core.plan", "def f(a, b, c, d, e, f, g, h, *, i): ..."),
+    (too_many_parameters, "secateur.core.plan", "class A:\n    def f(self, a, b, c, d, e, f, g, h, i): ..."),
+    (several_assigned_at_once, "secateur.core.plan", "a, b = 1, 2"),
+    (several_assigned_at_once, "secateur.core.plan", "self.a, self.b = a, b"),
+    (wide_line, "secateur.core.plan", "x = 1  #" + "x" * 110),
     (known_part, "secateur.utils", ""),
     (long_function, "secateur.core.plan", "def f():\n" + "    f()\n" * 60),
     (long_file, "secateur.core.plan", "f()\n" * 401),
@@ -339,14 +457,19 @@ BROKEN: list[tuple[Rule, str, str]] = [
 ]
 
 SOUND: list[tuple[Rule, str, str]] = [
+    (import_direction, "secateur_runtime.ladder", "from secateur_runtime.errors import LadderError"),
+    (import_direction, "secateur.core.plan", "from secateur_runtime.errors import PlanError"),
     (import_direction, "secateur.export.gguf.writer", "from secateur.runtime import Backend"),
+    (import_direction, "secateur.export.gguf.writer", "from secateur.model.handle import open_model"),
+    (import_direction, "secateur.pipeline.export.gguf", "from secateur.pipeline.prune.apply import apply"),
+    (import_direction, "secateur.adapt.api", "from secateur.pipeline.prune.apply import apply"),
     (
         import_direction,
-        "secateur.runtime.native",
-        "from secateur_runtime.decoder.native_decoder import Decoder",
+        "secateur.cli.model.prune",
+        "import secateur\nfrom secateur.pipeline.prune import apply",
     ),
-    (import_direction, "secateur.adapt.ladder", "from secateur.pipeline import prune"),
-    (import_direction, "secateur.cli.model.prune", "import secateur\nfrom secateur import pipeline"),
+    (too_many_parameters, "secateur.core.plan", "class A:\n    def f(self, a, b, c, d, e, f, g, h): ..."),
+    (several_assigned_at_once, "secateur.core.plan", "a, b = b, a\nc, d = f()\n(e, *g) = h"),
     (
         missing_annotation,
         "secateur.core.plan",
@@ -370,16 +493,128 @@ SOUND: list[tuple[Rule, str, str]] = [
 ]
 
 
+def path_of(name: str) -> Path:
+    return Path("src", *name.split(".")).with_suffix(".py")
+
+
 @pytest.mark.parametrize(("rule", "name", "text"), BROKEN)
 def test_rule_sees_what_is_broken(rule: Rule, name: str, text: str) -> None:
-    found = list(rule(Module(Path("broken.py"), name, text)))
+    found = list(rule(Module(path_of(name), name, text)))
     assert found
-    assert all(re.match(r"broken\.py:\d+: ", problem) for problem in found)
+    assert all(re.match(r"src/[\w/]+\.py:\d+: ", problem) for problem in found)
 
 
 @pytest.mark.parametrize(("rule", "name", "text"), SOUND)
 def test_rule_lets_sound_code_pass(rule: Rule, name: str, text: str) -> None:
-    assert not list(rule(Module(Path("sound.py"), name, text)))
+    assert not list(rule(Module(path_of(name), name, text)))
+
+
+def edges() -> dict[str, set[str]]:
+    """Which module imports which, what only a type checker reads left out."""
+    found: dict[str, set[str]] = {}
+    for module in MODULES:
+        typed = {
+            inner.lineno
+            for node in ast.walk(module.tree)
+            if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+            for inner in ast.walk(node)
+            if isinstance(inner, ast.stmt)
+        }
+        sources = {source for line, source, _ in targets(module) if line not in typed}
+        found[module.name] = (sources & NAMES) - {module.name}
+    return found
+
+
+def floors(below: dict[str, set[str]]) -> dict[str, int]:
+    """The floor of each node, 1 for what imports none of the others; CycleError where there is a circle."""
+    found: dict[str, int] = {}
+    for name in TopologicalSorter(below).static_order():
+        found[name] = 1 + max((found[each] for each in below.get(name, ())), default=0)
+    return found
+
+
+def test_no_circle_of_imports() -> None:
+    assert len(floors(edges())) == len(MODULES)
+
+
+def test_a_circle_is_seen() -> None:
+    with pytest.raises(CycleError):
+        floors({"a": {"b"}, "b": {"c"}, "c": {"a"}})
+
+
+def test_the_pipeline_has_few_floors() -> None:
+    below: dict[str, set[str]] = {}
+    for name, sources in edges().items():
+        if name.startswith("secateur.pipeline.") and verb(name):
+            others = {verb(source) for source in sources if source.startswith("secateur.pipeline.")}
+            below.setdefault(verb(name), set()).update(others - {verb(name), ""})
+    found = floors(below)
+    assert max(found.values()) <= FLOORS, found
+
+
+def test_the_pipeline_is_a_folder_of_verbs() -> None:
+    package = next(module for module in MODULES if module.name == "secateur.pipeline")
+    assert [type(node) for node in package.tree.body] == [ast.Expr]
+    assert not list((SRC / WORKSHOP / "pipeline").glob("[!_]*.py"))
+
+
+def test_folders_are_small() -> None:
+    counts = Counter(module.path.parent for module in MODULES if module.path.name != "__init__.py")
+    assert not {str(folder): count for folder, count in counts.items() if count > MODULES_IN_A_FOLDER}
+
+
+def test_no_class_name_twice() -> None:
+    where: dict[str, list[str]] = {}
+    for module in MODULES:
+        for node in ast.walk(module.tree):
+            if isinstance(node, ast.ClassDef):
+                where.setdefault(node.name, []).append(f"{module.path}:{node.lineno}")
+    assert not {name: places for name, places in where.items() if len(places) > 1}
+
+
+def test_no_file_name_with_two_meanings() -> None:
+    shared = {name for names in SHARED_NAMES for name in names.split()}
+    where: dict[str, list[str]] = {}
+    for module in MODULES:
+        where.setdefault(module.path.name, []).append(str(module.path))
+    assert not {name: paths for name, paths in where.items() if len(paths) > 1 and name not in shared}
+    assert not [name for name in shared if len(where.get(name, ())) < 2], "names that are not shared any more"
+
+
+def test_the_torch_list_only_gets_shorter() -> None:
+    """A file that no longer imports torch leaves the list."""
+    found = {
+        str(module.path.relative_to(f"src/{DEVICE}"))
+        for module in MODULES
+        if module.package == DEVICE
+        and any(source.split(".")[0] == "torch" for _, source, _ in imports(module))
+    }
+    assert found == TORCH_ON_THE_DEVICE
+
+
+def test_the_tests_mirror_the_source() -> None:
+    sources = [module.path.relative_to("src") for module in MODULES if not module.path.name.startswith("__")]
+    lacking = [str(path) for path in sources if not (ROOT / "tests" / mirrored(path)).exists()]
+    told = f"{len(lacking)} of {len(sources)} files have no test file:\n" + "\n".join(lacking)
+    assert len(lacking) <= (1 - MIRRORED) * len(sources), told
+
+
+def mirrored(path: Path) -> Path:
+    """Where the test of a source file is: the workshop's under `tests`, the device's under its own name."""
+    place = path.relative_to(WORKSHOP) if path.parts[0] == WORKSHOP else path
+    return place.with_name(f"test_{place.name}")
+
+
+def test_columns_of_other_sources() -> None:
+    paths = [path for end in ("c", "h", "css", "js", "html") for path in SRC.rglob(f"*.{end}")]
+    assert paths
+    wide = [
+        f"{path.relative_to(ROOT)}:{number}: {len(line)} columns"
+        for path in paths
+        for number, line in enumerate(path.read_text().split("\n"), 1)
+        if len(line) > COLUMNS
+    ]
+    assert not wide, "\n" + "\n".join(wide)
 
 
 def test_most_functions_are_short() -> None:

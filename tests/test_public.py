@@ -20,7 +20,11 @@ def test_no_folder_is_called_like_a_public_name() -> None:
 
 
 def test_functions_are_those_of_the_verbs() -> None:
-    for name, module in (("compare", "comparing"), ("report", "reporting"), ("card", "carding")):
+    for name, module in (
+        ("compare", "compare.compare"),
+        ("prune", "prune.prune"),
+        ("card", "compare.model_card"),
+    ):
         assert getattr(secateur, name) is getattr(
             importlib.import_module(f"secateur.pipeline.{module}"), name
         )

@@ -68,22 +68,22 @@ def test_a_killed_ranking_goes_on_where_it_was(tiny: Maker, tmp_path: Path) -> N
     whole, whole_cost = rank(open_model(str(model)), HOW, out=tmp_path / "whole.json")
     source = f"""
 import os, sys
-from secateur.adapt import ranking, unfinished
-from secateur.model.opened import open_model
-from tests.adapt.test_ranking import HOW
+from secateur.adapt.ranking import rank, resume
+from secateur.model.handle import open_model
+from tests.adapt.ranking.test_rank import HOW
 
-class Killed(unfinished.Unfinished):
+class Killed(resume.Unfinished):
     def keep(self, search, rungs):
         super().keep(search, rungs)
         if len(rungs) == int(sys.argv[1]):
             os.kill(os.getpid(), 9)
 
-unfinished.Unfinished = Killed
-ranking.rank(open_model({str(model)!r}), HOW, out=__import__("pathlib").Path({str(out)!r}))
+resume.Unfinished = Killed
+rank.rank(open_model({str(model)!r}), HOW, out=__import__("pathlib").Path({str(out)!r}))
 """
     for rungs in (2, 5):
         ended = subprocess.run(
-            [sys.executable, "-c", source, str(rungs)], cwd=Path(__file__).parents[2], check=False
+            [sys.executable, "-c", source, str(rungs)], cwd=Path(__file__).parents[3], check=False
         )
         assert ended.returncode == -signal.SIGKILL
         assert not out.exists()

@@ -39,17 +39,17 @@ HEAVY = (
 SERVER = """
 import asyncio, json, sys
 from pathlib import Path
-from secateur.model.memory import spare_the_machine
+from secateur.core.process_memory import spare_the_machine
 spare_the_machine()
 import httpx
 from secateur.core.progress import Silent
-from secateur.serve.elastic import Elasticity
-from secateur.serve.guard import Gate
-from secateur.serve.launch import Serving, build
+from secateur.adapt.serving.elastic_backend import Elasticity
+from secateur_runtime.server.http.request_guard import RequestGuard
+from secateur.adapt.serving.launch import Serving, build
 
 how = json.loads(sys.argv[1])
 elasticity = Elasticity(folder=Path(how["folder"]), ladder=Path(how["ladder"]), kind=how["kind"])
-app = build(Serving(model=how["model"], name="it", backend=how["backend"], elasticity=elasticity), Gate(), Silent())
+app = build(Serving(model=how["model"], name="it", backend=how["backend"], elasticity=elasticity), RequestGuard(), Silent())
 
 async def asked(path, body):
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://127.0.0.1") as client:

@@ -214,8 +214,8 @@ def test_scaled_rotary_embeddings(tiny: Maker) -> None:
 
 
 def test_without_kernels_torch_runs(tiny: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("pipeline.native", "sparse.library"):
-        monkeypatch.setattr(f"secateur.{module}.kernels", lambda: None)
+    for module in ("secateur.pipeline.evaluate.native_model", "secateur_runtime.kernels.library"):
+        monkeypatch.setattr(f"{module}.kernels", lambda: None)
     backend = run_natively(open_registered(str(tiny("llama"))), NativeOptions(kind="f32"))
     assert isinstance(backend, TorchBackend)
     with pytest.raises(UsageError, match="no kernels here"):

@@ -41,7 +41,7 @@ from secateur_runtime.errors import (
     VerificationError,
 )
 
-SHIPPED = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
+SHIPPED = sorted((Path(__file__).parents[3] / "recipes").glob("*.yaml"))
 SMALL = ("calibration.samples=6", "calibration.window=64")
 BODY: dict[str, Any] = {
     "model": "smollm2-135m",

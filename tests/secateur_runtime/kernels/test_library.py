@@ -127,7 +127,7 @@ def rng() -> np.random.Generator:
 def test_a_wheel_holds_the_kernels_and_their_sources(tmp_path: Path) -> None:
     """So that they run where there is no compiler, and are compiled where there is one for another machine."""
     pytest.importorskip("setuptools", "77", reason="pip install setuptools")
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     shutil.copytree(
         root / "src", tmp_path / "src", ignore=shutil.ignore_patterns("*.egg-info", "__pycache__")
     )

@@ -18,9 +18,9 @@ from secateur_runtime.errors import SecateurError
 _PR_SET_PDEATHSIG = 1
 START = """
 import sys
-from secateur.model.memory import spare_the_machine
+from secateur.core.process_memory import spare_the_machine
 spare_the_machine()
-from secateur.pipeline.comparing.worker import main
+from secateur.pipeline.compare.worker import main
 main(*sys.argv[1:])
 """
 """A program, because importing this module imports all that `spare_the_machine` must come before."""

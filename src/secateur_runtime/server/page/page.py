@@ -50,7 +50,7 @@ def page(model: str) -> tuple[str, dict[str, str]]:
 
 @cache
 def _part(name: str) -> str:
-    return files("secateur_runtime.server").joinpath(name).read_text(encoding="utf-8")
+    return files("secateur_runtime.server.page").joinpath(name).read_text(encoding="utf-8")
 
 
 def _digest(text: str) -> str:
