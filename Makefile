@@ -7,7 +7,7 @@ STAMP := .venv/.secateur
 TEXT := $(firstword $(wildcard $(SECATEUR_SHARED)/data/wikitext-2/wiki.test.raw) builtin)
 CALIB := $(firstword $(wildcard $(SECATEUR_SHARED)/data/c4/calibration.jsonl) builtin)
 
-.PHONY: setup demo test slow lint check
+.PHONY: setup demo test isas slow lint check
 
 setup: $(STAMP)
 
@@ -25,6 +25,15 @@ demo: setup
 # One process a core, each with one thread: the models are tiny, and threads would only wait for each other.
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal
+
+# What runs in the kernels, once for each instruction set; one that this processor lacks is told and passed over.
+KERNEL_TESTS := $(wildcard tests/secateur_runtime/kernels tests/secateur_runtime/decoder tests/adapt tests/runtime tests/pipeline/evaluate tests/pipeline/export)
+isas: setup
+	@for isa in portable avx2 avx512 avx512bf16 neon emulated-bf16; do \
+	    SECATEUR_ISA=$$isa $(BIN)/python -c 'from secateur_runtime.kernels.library import kernels; kernels()' 2>/dev/null \
+	        || { echo "$$isa: not on this processor"; continue; }; \
+	    echo "$$isa"; SECATEUR_ISA=$$isa OMP_NUM_THREADS=1 $(BIN)/pytest -q -n auto --dist worksteal $(KERNEL_TESTS) || exit 1; \
+	done
 
 slow: setup
 	$(BIN)/pytest -m slow --timeout 3600
