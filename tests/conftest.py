@@ -5,16 +5,19 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache, wraps
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from hypothesis import settings
 from tests.mirror import write_mirror
 from tests.tiny_gguf import write_gguf
 from tests.tiny_models import save_tiny
 
+from secateur.calibrate import builtin_text
 from secateur_runtime.errors import UsageError
 from secateur_runtime.kernels.library import ISA_VARIABLE, ISAS, choose, kernels
 
@@ -31,6 +34,27 @@ def _offline() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_HUB_OFFLINE", "1")
         patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _once() -> Iterator[None]:
+    """The text that ships with Python is cleaned, and the options of all verbs are read, once a process.
+
+    Both take as long as pruning a tiny model.
+    """
+    prose = builtin_text._prose
+    cleaned: dict[int, tuple[Mapping[str, str], list[str]]] = {}
+
+    @wraps(prose)
+    def known(topics: Mapping[str, str]) -> list[str]:
+        if id(topics) not in cleaned:
+            cleaned[id(topics)] = (topics, list(prose(topics)))
+        return cleaned[id(topics)][1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(builtin_text, "_prose", known)
+        patch.setattr("typer.main.get_command", cache(typer.main.get_command))
         yield
 
 

@@ -98,6 +98,10 @@ class Module:
     def tree(self) -> ast.Module:
         return ast.parse(self.text, str(self.path))
 
+    @cached_property
+    def nodes(self) -> list[ast.AST]:
+        return list(ast.walk(self.tree))
+
     @property
     def package(self) -> str:
         """The package: the device's or the workshop's."""
@@ -110,7 +114,7 @@ class Module:
 
     @property
     def functions(self) -> Iterator[Function]:
-        return (node for node in ast.walk(self.tree) if isinstance(node, Function))
+        return (node for node in self.nodes if isinstance(node, Function))
 
     def at(self, line: int, problem: str) -> str:
         return f"{self.path}:{line}: {problem}"
@@ -138,7 +142,7 @@ def imports(module: Module) -> Iterator[tuple[int, str, str]]:
 
     line, module, and the name taken from it (empty for a plain import).
     """
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield node.lineno, alias.name, ""
@@ -251,9 +255,7 @@ def long_file(module: Module) -> Iterator[str]:
 
 
 def missing_annotation(module: Module) -> Iterator[str]:
-    methods = {
-        method for node in ast.walk(module.tree) if isinstance(node, ast.ClassDef) for method in node.body
-    }
+    methods = {method for node in module.nodes if isinstance(node, ast.ClassDef) for method in node.body}
     for function in module.functions:
         spec = function.args
         arguments = [
@@ -291,7 +293,7 @@ def missing_docstring(module: Module) -> Iterator[str]:
 
 
 def catch_all(module: Module) -> Iterator[str]:
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         if isinstance(node, ast.Try):
             for handler in node.handlers:
                 caught = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
@@ -324,7 +326,7 @@ def called(node: ast.Call) -> str:
 
 
 def unfinished(module: Module) -> Iterator[str]:
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         if isinstance(node, ast.Name) and node.id == "NotImplementedError":
             yield module.at(node.lineno, "NotImplementedError: what is not there is not offered")
     for token in tokenize.generate_tokens(io.StringIO(module.text).readline):
@@ -346,7 +348,7 @@ def unsafe_reading(module: Module) -> Iterator[str]:
             yield module.at(line, f"imports {source}, whose files run code when read")
         if (source, name) == ("torch", "load"):
             yield module.at(line, "imports torch.load, whose files run code when read")
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         if isinstance(node, ast.Call) and called(node) in {"torch.load", "eval", "exec"}:
             yield module.at(node.lineno, f"calls {called(node)}")
         if (
@@ -358,7 +360,7 @@ def unsafe_reading(module: Module) -> Iterator[str]:
 
 
 def family_by_name(module: Module) -> Iterator[str]:
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         if not isinstance(node, ast.Compare) or not isinstance(node.ops[0], ast.In | ast.NotIn):
             continue
         if isinstance(node.left, ast.Constant) and FAMILIES.search(str(node.left.value)):
@@ -369,10 +371,10 @@ def heavy_cli(module: Module) -> Iterator[str]:
     if module.part != "cli":
         return
     lazy = {inner for function in module.functions for inner in ast.walk(function)}
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
             lazy |= set(ast.walk(node))
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         if node not in lazy and isinstance(node, ast.Import | ast.ImportFrom):
             names = (
                 [node.module or ""]

@@ -12,6 +12,12 @@ from secateur.calibrate.text import read_text
 from secateur_runtime.errors import TextError
 
 
+@pytest.fixture(autouse=True)
+def _cleaned_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other tests share the text that was cleaned first."""
+    monkeypatch.setattr(builtin_text, "_prose", builtin_text._prose.__wrapped__)  # type: ignore[attr-defined]
+
+
 def test_is_long_clean_and_the_same_twice() -> None:
     text = read_text("builtin")
     assert text == read_text("builtin")

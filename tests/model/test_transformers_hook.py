@@ -13,10 +13,10 @@ from secateur.core.plan import Plan
 from secateur.model.handle import open_model
 from secateur.pipeline.prune.apply import apply
 
-ORDERS = {
-    "secateur first": "import secateur\nfrom transformers import AutoModelForCausalLM",
-    "transformers first": "from transformers import AutoModelForCausalLM\nimport secateur",
-}
+ORDERS = (
+    "import secateur\nfrom transformers import AutoModelForCausalLM",
+    "from transformers import AutoModelForCausalLM\nimport secateur",
+)
 
 
 @pytest.fixture(scope="module")
@@ -32,52 +32,51 @@ def unequal(tiny: Maker, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def _run(code: str) -> str:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+FORKS = """
+import os, sys, torch._dynamo, torch.distributed.tensor, torch.export
+assert not {"secateur", "transformers"} & set(sys.modules)
+for code in sys.argv[1:]:
+    sys.stdout.flush()
+    if not os.fork():
+        exec(code)
+        sys.exit()
+    if os.wait()[1]:
+        sys.exit(1)
+"""
+
+
+def _run(*codes: str) -> list[str]:
+    """Return what each prints, a line, in a process of its own that has imported nothing but torch."""
+    done = subprocess.run([sys.executable, "-c", FORKS, *codes], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+    return done.stdout.splitlines()
 
 
-@pytest.mark.parametrize("order", ORDERS)
-def test_no_remote_code_is_needed(unequal: Path, tmp_path: Path, order: str) -> None:
+def test_no_remote_code_is_needed(unequal: Path, tmp_path: Path) -> None:
     code = f"""
-{ORDERS[order]}
 model = AutoModelForCausalLM.from_pretrained({str(unequal)!r})
 model.save_pretrained({str(tmp_path / "again")!r})
 again = AutoModelForCausalLM.from_pretrained({str(tmp_path / "again")!r})
 assert all((left == right).all() for left, right in zip(model.parameters(), again.parameters(), strict=True))
 print(type(model).__module__, again.config.hidden_size)
 """
-    assert _run(code) == "secateur.model.unequal_blocks 63"
-
-
-def test_config_and_tokenizer_alone(unequal: Path) -> None:
-    code = f"""
+    alone = f"""
 import secateur
 from transformers import AutoConfig, AutoTokenizer
 AutoTokenizer.from_pretrained({str(unequal)!r})
 print(AutoConfig.from_pretrained({str(unequal)!r}).model_type)
 """
-    assert _run(code) == "secateur_llama"
-
-
-def test_importing_the_package_imports_nothing_heavy() -> None:
-    assert (
-        _run(
-            "import sys, secateur; print(*(name for name in ('torch', 'transformers', 'numpy') if name in"
-            " sys.modules))"
-        )
-        == ""
-    )
-
-
-def test_transformers_is_imported_as_ever() -> None:
-    """Though a model's own module is imported first, the watched one is what it is without us, and nobody watches any more."""
-    code = """
+    # Though a model's own module is imported first, the watched one is what it is without us, and nobody
+    # watches any more.
+    as_ever = """
 import sys
 import secateur
 from transformers import LlamaForCausalLM
 from transformers.models.auto import configuration_auto as auto
 print(auto.__loader__ is auto.__spec__.loader, type(auto.__loader__).__name__, any("secateur" in type(each).__module__ for each in sys.meta_path))
 """
-    assert _run(code) == "True SourceFileLoader False"
+    said = _run(*(f"{order}\n{code}" for order in ORDERS), alone, as_ever)
+    assert said == ["secateur.model.unequal_blocks 63"] * 2 + [
+        "secateur_llama",
+        "True SourceFileLoader False",
+    ]

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from tests.adapt.serving.test_launch import GREEDY, PROMPT, make_ladder
 from tests.conftest import Maker
+from tests.told import tell
 from tests.uneven import save_uneven, widths
 
 from secateur.model.full_model import load_whole
@@ -72,6 +73,7 @@ def test_a_server_imports_no_modelling_and_answers_as_the_model_does(
         else save_uneven(tiny("llama"), tmp_path / "uneven", widths([(4, 2, 40), (4, 2, 96), (4, 2, 64)]))
     )
     ladder, _ = make_ladder(model, tmp_path)
+    tell(open_model(str(model)), tmp_path)
     how = {
         "model": str(model),
         "backend": backend,

@@ -61,8 +61,18 @@ def _json(result: tuple[int, str, str]) -> dict[str, Any]:
     return body
 
 
-@pytest.mark.parametrize("goal", ["balanced", "speed", "size"])
-@pytest.mark.parametrize("device", profile_names())
+# Every device, and every goal on one of each kind: a board, a phone, a card, and what is too small for all.
+@pytest.mark.parametrize(
+    ("device", "goal"),
+    [
+        *((device, "balanced") for device in profile_names()),
+        *(
+            (device, goal)
+            for device in ("pi5", "phone-midrange", "rtx4090", "cortex-m7")
+            for goal in ("speed", "size")
+        ),
+    ],
+)
 def test_every_advised_command_exists_as_written(secateur: Run, tiny: Maker, device: str, goal: str) -> None:
     model = tiny("llama", num_hidden_layers=20, vocab_size=512)
     steps = _json(secateur("advise", model, "--device", device, "--ctx", 16, "--goal", goal, "--json"))[

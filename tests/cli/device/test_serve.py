@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from tests.conftest import Maker
 from tests.ladders import ladder_for
+from tests.told import tell
 
 from secateur.model.handle import open_model
 
@@ -58,6 +59,7 @@ def test_it_serves_until_it_is_interrupted(tiny: Maker, tmp_path: Path) -> None:
     pytest.importorskip("fastapi", reason="pip install 'secateur[serve]'")
     opened = open_model(str(tiny("llama")))
     ladder_for(opened.graph, opened.digest, ("1.attn",)).save(tmp_path / "ladder.json")
+    tell(opened, tmp_path)
     command = [
         sys.executable,
         "-m",

@@ -94,6 +94,7 @@ def test_figures_are_those_of_the_verbs(
 def test_a_later_run_may_ask_more_and_need_not_repeat_it(
     tiny: Maker, tmp_path: Path, done: list[str], asking: Protocol
 ) -> None:
+    asking = replace(asking, bias_limit=4)
     model, out = str(tiny("llama")), tmp_path / "out"
     compare(model, out, methods=["wanda"], targets=["2:4"], protocol=PLAIN)
     quality = (cell_folder(out, WANDA) / "quality.json").read_bytes()
@@ -107,17 +108,19 @@ def test_a_later_run_may_ask_more_and_need_not_repeat_it(
         compare(model, out, methods=["wanda"], targets=["2:4"], protocol=replace(asking, limit=3))
 
 
-@pytest.mark.parametrize(("name", "part"), [(TASKS, "tasks"), (BIAS, "bias")])
-def test_damaged_answers_are_named(
-    tiny: Maker, tmp_path: Path, done: list[str], asking: Protocol, name: str, part: str
-) -> None:
+def test_damaged_answers_are_named(tiny: Maker, tmp_path: Path, done: list[str], asking: Protocol) -> None:
     model, out = str(tiny("llama")), tmp_path / "out"
     found = compare(model, out, methods=["wanda"], targets=["2:4"], protocol=replace(asking, bias_limit=4))
-    (cell_folder(out, DENSE) / name).write_text('{"crows_pairs": {"val')
-    (cell_folder(out, WANDA) / f"{part}.json").unlink()
-    with pytest.raises(RecordError, match=rf"{name} is cut short or damaged"):
-        make(out, WANDA.name, Silent())
-    assert part not in read_cell(out, found.job, WANDA).parts
+    for name, part in ((TASKS, "tasks"), (BIAS, "bias")):
+        answers, measured = cell_folder(out, DENSE) / name, cell_folder(out, WANDA) / f"{part}.json"
+        whole, record = answers.read_bytes(), measured.read_bytes()
+        answers.write_text('{"crows_pairs": {"val')
+        measured.unlink()
+        with pytest.raises(RecordError, match=rf"{name} is cut short or damaged"):
+            make(out, WANDA.name, Silent())
+        assert part not in read_cell(out, found.job, WANDA).parts
+        answers.write_bytes(whole)
+        measured.write_bytes(record)
 
 
 def test_what_would_stop_every_row_stops_before_the_first(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from secateur.core.system_memory import free_bytes, tree_bytes
+from secateur.core.system_memory import system_memory, tree_bytes
 from secateur.pipeline.compare.watcher import Unwatched
 from secateur.pipeline.compare.worker_pool import Failure, Task, WorkerPool, python
 
@@ -179,7 +179,7 @@ def test_nothing_goes_on_behind_the_back(tmp_path: Path, monkeypatch: pytest.Mon
 def test_memory_of_a_tree() -> None:
     assert tree_bytes(os.getpid()) > 10 * MB
     assert tree_bytes(1 << 30) == 0
-    assert free_bytes() > 10 * MB
+    assert system_memory().free > 10 * MB
 
 
 def _alive(pid: int) -> bool:

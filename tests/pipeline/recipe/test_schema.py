@@ -380,9 +380,12 @@ class TestRunning:
         )
         assert forecasts[0].bytes == pytest.approx(2 * done.steps[0].figures["parameters"], rel=0.1)
 
-    @pytest.mark.parametrize("method", ["distill", "lora"])
+    @pytest.mark.parametrize("method", [pytest.param("distill", marks=pytest.mark.slow), "lora"])
     def test_the_command_trains_whole_models(self, tiny: Maker, tmp_path: Path, method: str) -> None:
-        """A process of our own keeps packages out of the way that training needs."""
+        """A process of our own keeps packages out of the way that training needs.
+
+        test_two_processes_train_what_one_does distils in some.
+        """
         body = with_stages(
             {"prune": {"method": "wanda", "sparsity": 0.5}},
             {"recover": {"method": method, "steps": 1, "batch": 128, "micro": 1}},

@@ -42,7 +42,7 @@ PRUNING = Calibration(samples=8, window=48)
 TEXT = Calibration(samples=24, window=48)
 EXACT = Settings(dtype="float32", arithmetic="float32")
 DEEP = {"num_hidden_layers": 6}
-SHORT = Local(steps=30, batch=96, rate=0.02, dense=1.0)
+SHORT = Local(steps=15, batch=96, rate=0.02, dense=1.0)
 
 
 def _bytes(folder: Path) -> dict[str, str]:
@@ -117,10 +117,20 @@ def test_students_of_every_shape_come_nearer_to_their_teacher_and_keep_their_zer
     verify(str(tmp_path / "out"))
 
 
+@pytest.fixture(scope="module")
+def pruned(tiny: Maker, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return prune(
+        str(tiny("llama")),
+        tmp_path_factory.mktemp("pruned") / "out",
+        sparsity=0.5,
+        method="wanda",
+        calibration=PRUNING,
+    ).out
+
+
 @pytest.fixture
-def student(tiny: Maker, tmp_path: Path) -> Path:
-    prune(str(tiny("llama")), tmp_path / "student", sparsity=0.5, method="wanda", calibration=PRUNING)
-    return tmp_path / "student"
+def student(pruned: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(pruned, tmp_path / "student"))
 
 
 @pytest.mark.parametrize("dense", [0.0, 0.5])
@@ -350,8 +360,8 @@ def test_where_most_were_cut_the_others_are_left_alone_and_leave_them_their_step
 
     monkeypatch.setattr(local_reconstruction, "reconstruct", counted)
     for name, goal, expected in (
-        ("narrow", Width(units=("ffn",), ratio=0.4, align=8), 60),
-        ("shallow", Depth(drop_layers=1), 30),
+        ("narrow", Width(units=("ffn",), ratio=0.4, align=8), 30),
+        ("shallow", Depth(drop_layers=1), 15),
     ):
         prune(str(teacher), tmp_path / name, goal, calibration=PRUNING, settings=EXACT)
         student, whole = open_model(str(tmp_path / name)), open_model(str(teacher))

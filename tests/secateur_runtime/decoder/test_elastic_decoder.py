@@ -220,7 +220,7 @@ def test_keys_in_float16(opened: Opening, tmp_path: Path) -> None:
         assert cache.bytes < wide.bytes
 
 
-@pytest.mark.parametrize("kind", ["bf16", "int8", "int4"])
+@pytest.mark.parametrize("kind", ["bf16", pytest.param("int8", marks=pytest.mark.slow), "int4"])
 def test_memory_of_what_goes_has_left_the_process(kind: str, opened: Opening) -> None:
     """Halves, and a half that gets narrower, as the system counts them; and it comes back."""
     # FFNs of 5 to 19 MB: a part of them lies in large pages, and what else the process takes meanwhile is

@@ -9,7 +9,6 @@ import pytest
 import torch
 from tests.conftest import Maker
 from tests.pipeline.prune.masking import masked_model
-from tests.tiny_models import FAMILIES
 from torch import Tensor
 from torch.nn.functional import kl_div, log_softmax
 from typer.testing import CliRunner
@@ -59,7 +58,7 @@ def _tried(plan: Plan) -> dict[str, float]:
     }
 
 
-@pytest.mark.parametrize("target", ["ratio=0.3", "params=70%", "size=600kB", "ram=700kB@ctx512"])
+@pytest.mark.parametrize("target", ["ratio=0.3", "size=600kB", "ram=700kB@ctx512"])
 def test_every_plan_tried_meets_the_target(tiny: Maker, rehearsed: list[Plan], target: str) -> None:
     graph = open_model(str(tiny("llama", **DEEP))).graph
     plan = _plan(tiny("llama", **DEEP), target=target)
@@ -144,8 +143,10 @@ def test_a_rehearsal_is_what_the_run_makes(tiny: Maker, tmp_path: Path) -> None:
     assert found[2] != found[1] != found[0]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_decides_and_the_result_loads(tiny: Maker, tmp_path: Path, family: str) -> None:
+# Projections apart, in one, without positions in some blocks, and behind four norms;
+# tests/model/test_nonuniform.py cuts the others alike.
+@pytest.mark.parametrize("family", ["llama", "phi3", "smollm3", "gemma2"])
+def test_every_kind_of_family_decides_and_the_result_loads(tiny: Maker, tmp_path: Path, family: str) -> None:
     source = tiny(family)
     plan = _plan(source, target="params=85%")
     made = secateur.apply(plan, str(source), tmp_path / "out")

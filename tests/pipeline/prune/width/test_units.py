@@ -82,11 +82,20 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize("case", ["head", "hidden", "kv+head", "hidden+ffn+drop", "hidden+ffn+kv+block"])
+# Every variant with both cases of many units; one unit alone where projections are apart, in one, have
+# biases, and stand behind four norms.
+CASES = [(*variant, case) for variant in VARIANTS for case in ("hidden+ffn+drop", "hidden+ffn+kv+block")]
+CASES += [
+    (family, {}, case)
+    for family in ("llama", "phi3", "qwen2", "gemma2")
+    for case in ("head", "hidden", "kv+head")
+]
+
+
 @pytest.mark.parametrize(
-    ("family", "config"),
-    VARIANTS,
-    ids=[f"{family}{'+' * bool(config)}{'+'.join(config)}" for family, config in VARIANTS],
+    ("family", "config", "case"),
+    CASES,
+    ids=[f"{family}{'+' * bool(config)}{'+'.join(config)}-{case}" for family, config, case in CASES],
 )
 def test_surgery_equals_masking(
     tiny: Maker, tmp_path: Path, family: str, config: dict[str, Any], case: str
