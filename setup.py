@@ -14,7 +14,7 @@ from setuptools.command.build_py import build_py
 
 
 def _builder() -> Any:
-    """Return `secateur_runtime.kernels.build` without importing the package, whose dependencies are not there yet."""
+    """Return `secateur_runtime.kernels.build` alone: what its package needs is not installed yet."""
     spec = importlib.util.spec_from_file_location(
         "secateur_build", Path(__file__).parent / "src" / "secateur_runtime" / "kernels" / "build.py"
     )
