@@ -52,10 +52,11 @@ LOCK = "lock"
 
 @contextmanager
 def claimed(folder: Path, out: Path, job: Mapping[str, Any], *, overwrite: bool) -> Iterator[None]:
-    """Hold the folder of unfinished work on `out` for this process alone; resume the same job if it was killed.
+    """Hold the folder of unfinished work on `out` for this process alone.
 
-    An error removes the folder; a kill or an interrupt leaves it. Raises OutputError if nothing can be
-    written, if another run holds the folder, or if it belongs to another job (unless `overwrite`).
+    If the same job was killed before, its folder is reused. An error removes the folder; a kill or an
+    interrupt leaves it. Raises OutputError if nothing can be written, if another run holds the folder, or
+    if it belongs to another job (unless `overwrite`).
     """
     with locked(folder, out):
         _claim(folder, job, overwrite=overwrite)

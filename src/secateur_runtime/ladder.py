@@ -38,7 +38,7 @@ class Ladder:
     """Nested plans of one model: level 0 is the whole model, level `i` has the first `i` rungs applied.
 
     model: digest of the source weights.
-    order: group (`3.kv`, `3.ffn`) -> all its units, those retained longest first, so every level keeps a prefix.
+    order: group (`3.kv`, `3.ffn`) -> all its units, retained longest first, so every level keeps a prefix.
     whole: level 0; its unit is empty.
     costs: at index `i` the losses measured at level `i`: unit -> loss if that unit were removed next. Index 0
     holds each unit on its own.
@@ -97,7 +97,8 @@ class Ladder:
                 behind.setdefault(group, rung.unit)
             elif group in behind:
                 raise LadderError(
-                    f"{rung.unit!r} cannot be removed without {behind[group]!r}, which this ladder removes first"
+                    f"{rung.unit!r} cannot be removed without {behind[group]!r}, which this ladder"
+                    " removes first"
                 )
             else:
                 found[group] = count

@@ -88,7 +88,7 @@ class Choices:
 
     @cached_property
     def before(self) -> tuple[int | None, ...]:
-        """For each step, the earlier step in the same sub-block, which must be taken first; None if there is none."""
+        """For each step, the step of the same sub-block that must be taken before it, or None."""
         last: dict[str, int] = {}
         found: list[int | None] = []
         for index, unit in enumerate(self.units):

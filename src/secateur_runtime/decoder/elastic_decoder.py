@@ -140,8 +140,8 @@ class NativeSubBlock:
     def hold(self, units: int) -> int:
         """Hold `units` units in memory and compute with them.
 
-        Returns the bytes that this frees; negative if it takes memory. Raises SourceError if the file is too short;
-        then nothing has changed.
+        Returns the bytes that this frees; negative if it takes memory. Raises SourceError if the file is
+        too short; then nothing has changed.
         """
         if units == self.units:
             return 0

@@ -66,7 +66,7 @@ class ElasticCache:
         self._values[block][:count, self.tokens : end] = values[:count]
 
     def read(self, block: int, start: int, end: int) -> tuple[Tensor, Tensor]:
-        """Return keys and values of the tokens from `start` to `end`, `[groups, tokens, head_dim]` float32."""
+        """Return keys and values of tokens `start` to `end`, `[groups, tokens, head_dim]` float32."""
         count = self.groups[block]
         return self._keys[block][:count, start:end].float(), self._values[block][:count, start:end].float()
 
@@ -86,7 +86,10 @@ class ElasticCache:
         return self._closing(self)
 
     def empty(self) -> int:
-        """Release everything and mark the cache closed; return the bytes freed. For the model that opened it."""
+        """Release everything and mark the cache closed; return the bytes freed.
+
+        Only the model that opened the cache calls this.
+        """
         freed = sum(self.shrink(block, 0) for block in range(len(self.groups)))
         self.closed = True
         return freed

@@ -214,7 +214,9 @@ class Decoder:
     def read(self, rows: Sequence[tuple[int, int, KeysValues]], wanted: int) -> Vector:
         """Read tokens, each given with its position and the cache of its sequence.
 
-        Tokens of one sequence come in order. Returns the logits of the last `wanted` tokens, `[wanted, vocab_size]`.
+        Tokens of one sequence come in order.
+
+        Returns the logits of the last `wanted` tokens, `[wanted, vocab_size]`.
         """
         logits = np.empty((wanted, self.weights.head.rows), np.float32)
         skipped = len(rows) - wanted

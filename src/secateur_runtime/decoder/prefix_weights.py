@@ -85,8 +85,8 @@ class Prefix:
 def product(x: Tensor, rows: Tensor) -> Tensor:
     """Return `x @ rows.T`, `[tokens, len(rows)]` float32.
 
-    x: `[tokens, width]` float32. rows: `[outputs, width]` of any type; they are converted a few at a time, which
-    costs a sixth of the time for one token and nothing for eight.
+    x: `[tokens, width]` float32. rows: `[outputs, width]` of any type; they are converted a few at a time,
+    which costs a sixth of the time for one token and nothing for eight.
     """
     if rows.dtype == x.dtype:
         return x @ rows.T

@@ -30,8 +30,8 @@ _AVX512 = (
     "-mf16c",
     "-mfma",
 )
-# By the suffix of a file name: only these files may hold such instructions, and only functions that dispatch.c
-# chose may be called in them.
+# By the suffix of a file name: only these files may hold such instructions, and only functions that
+# dispatch.c chose may be called in them.
 EXTRA: dict[str, dict[str, tuple[str, ...]]] = {
     "x86_64": {
         "_avx2": ("-mavx2", "-mfma", "-mf16c", "-mbmi2", "-mpopcnt"),

@@ -39,8 +39,8 @@ CODES_BYTES = CHUNK // 2
 class Laid:
     """Codes of 8 or 4 bits in the layout of the kernels (`sec_matrix` of kernels.h).
 
-    values: `[rows, bytes]`, uint8. scales: `[rows, groups]`, float16. group: columns that share a scale, 0 for
-    a whole row.
+    values: `[rows, bytes]`, uint8. scales: `[rows, groups]`, float16. group: columns that share a scale, 0
+    for a whole row.
     """
 
     values: Tensor
@@ -75,7 +75,8 @@ class Weight:
 def multiply(library: ctypes.CDLL, weight: Weight, inputs: Tensor, pool: int | None = None) -> Tensor:
     """Return `inputs @ weight.T`, `[n, rows]` float32, for up to 8 inputs `[n, columns]` float32.
 
-    pool: a pool from `threads`; without one, only the calling thread computes. Raises UsageError for other shapes.
+    pool: a pool from `threads`; without one, only the calling thread computes.
+    Raises UsageError for other shapes.
     """
     if inputs.dim() != 2 or inputs.shape[1] != weight.columns or not 1 <= len(inputs) <= BATCH:
         raise UsageError(

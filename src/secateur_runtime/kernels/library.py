@@ -1,6 +1,6 @@
 """Load the C kernels.
 
-The library next to this file is used, or else one compiled into the cache. Without either there is one warning.
+The library next to this file is used, or else one compiled into the cache. Without both there is a warning.
 """
 
 from __future__ import annotations
@@ -96,7 +96,8 @@ def kernels() -> ctypes.CDLL | None:
 def require_kernels(instead: str) -> ctypes.CDLL:
     """Return the loaded library.
 
-    instead: what the user can do without kernels. Raises UsageError, with the cause and `instead`, if there are none.
+    instead: what the user can do without kernels.
+    Raises UsageError, with the cause and `instead`, if there are none.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("error", KernelsWarning)

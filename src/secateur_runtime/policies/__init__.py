@@ -25,8 +25,9 @@ __all__ = [
 class Policy(Protocol):
     """Decides which parts of a model to remove.
 
-    The decision fits whenever any decision of that kind fits, except for `none` and `threshold`. A policy takes
-    under a millisecond, keeps no state that later decisions depend on, and never raises for a valid observation.
+    The decision fits whenever any decision of that kind fits, except for `none` and `threshold`. A policy
+    takes under a millisecond, keeps no state that later decisions depend on, and never raises for a valid
+    observation.
     """
 
     def __call__(self, seen: Observation) -> Decision:

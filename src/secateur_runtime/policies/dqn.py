@@ -16,8 +16,8 @@ from secateur_runtime.policies.q_network import Network, load_network
 def dqn(choices: Choices, file: Path | None) -> Policy:
     """Take the possible action that a network trained by `secateur adapt train` values most.
 
-    It does not stop before the model fits and stops as soon as it does. A level that does not fit is skipped if
-    another one fits.
+    It does not stop before the model fits and stops as soon as it does. A level that does not fit is
+    skipped if another one fits.
     """
     if file is None:
         raise UsageError("the policy dqn needs the file of its network: make one with `secateur adapt train`")

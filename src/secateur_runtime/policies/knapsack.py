@@ -13,7 +13,7 @@ from secateur_runtime.ladder_costs import Floats
 from secateur_runtime.policies import Choices, Decision, Observation, Policy, policy
 
 MOST = 20_000
-"""Combinations retained after each sub-block; beyond that, sizes are rounded down, so the choice still fits."""
+"""Most combinations after each sub-block; beyond that, sizes are rounded down, so the choice still fits."""
 
 
 @policy("knapsack", levels=False)
@@ -25,8 +25,8 @@ def knapsack(choices: Choices, file: Path | None) -> Policy:
 class Knapsack:
     """Every useful combination of steps, computed once: of sub-blocks with a cache, and of those without.
 
-    A decision looks up, for each combination of the former, the cheapest match among the latter; this is exact.
-    Where sizes differ so much that there are too many combinations, sizes are rounded down.
+    A decision looks up, for each combination of the former, the cheapest match among the latter; this is
+    exact. Where sizes differ so much that there are too many combinations, sizes are rounded down.
     """
 
     def __init__(self, choices: Choices) -> None:
@@ -134,7 +134,7 @@ def _joined(
 def _cheapest_of_each(weights: Floats, cache: Floats, prices: Floats) -> NDArray[np.int64]:
     """Return the indices of the combinations that none dominates, sorted by weights.
 
-    One combination dominates another if it frees the same cache and at least the same weights at a lower price.
+    A combination dominates another one if it frees the same cache, and at least the same weights, for less.
     """
     order = np.lexsort((prices, -weights, -cache))
     # Within one size of cache, weights fall: only a price below all those before it is useful.

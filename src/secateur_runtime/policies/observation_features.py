@@ -46,7 +46,7 @@ def features(choices: Choices, seen: Observation) -> Vector:
 def still_missing(choices: Choices, seen: Observation, mask: Mask) -> Vector:
     """Return the additional features of the unit formulation, `[1 + n]`.
 
-    These are the share of the whole need that is still missing without the steps of `mask`, and `mask` itself.
+    These are the share of the whole need still missing without the steps of `mask`, and `mask` itself.
     """
     missing = choices.missing(seen)
     left = (missing - float(choices.frees(seen) @ mask)) / (missing + seen.available)

@@ -11,8 +11,8 @@ from typing import Protocol
 class MemoryBound:
     """One bound on memory.
 
-    name: what sets the bound. limit: bytes. used: bytes under it that cannot be reclaimed without harm, those of
-    this process included; unmapped pages of files are not counted.
+    name: what sets the bound. limit: bytes. used: bytes under it that cannot be reclaimed without harm,
+    those of this process included; unmapped pages of files are not counted.
     """
 
     name: str

@@ -27,9 +27,9 @@ _SPARE = 1.5
 class Worker:
     """An Engine over a model that is run step by step.
 
-    Requests join and leave between steps. A request that would not fit to its end at any acceptable level waits.
-    If memory shrinks so far that running requests no longer fit, the youngest is put back into the queue and
-    read again later, so that none is lost.
+    Requests join and leave between steps. A request that would not fit to its end at any acceptable level
+    waits. If memory shrinks so far that running requests no longer fit, the youngest is put back into the
+    queue and read again later, so that none is lost.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class Worker:
             self._end_all(RefusedError(500 if self._failed else 503, words))
 
     def _tick(self) -> None:
-        """Run one step: update the queue and the level, read part of one prompt, make a token of all others."""
+        """Run one step: update queue and level, read a chunk of one prompt, make a token of all others."""
         self._collect()
         self._controller.look(self._cache())
         self._settle()

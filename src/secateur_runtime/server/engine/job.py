@@ -19,8 +19,8 @@ _NUMBERS = itertools.count(1)
 class GenerationRequest:
     """A prompt to continue, and when to end.
 
-    prompt: tokens, at least one. limit: most tokens of the answer. ends: tokens that end the answer and are not
-    part of it. stops: strings that do the same. sampling: how tokens are chosen.
+    prompt: tokens, at least one. limit: most tokens of the answer. ends: tokens that end the answer and are
+    not part of it. stops: strings that do the same. sampling: how tokens are chosen.
     """
 
     prompt: tuple[int, ...]
@@ -34,8 +34,8 @@ class GenerationRequest:
 class AnswerPiece:
     """A part of an answer.
 
-    text: new text that is certain. tokens: tokens since the last piece. hidden: number of further tokens about
-    which nothing is known.
+    text: new text that is certain. tokens: tokens since the last piece. hidden: number of further tokens
+    about which nothing is known.
     finish: why the answer ended, `stop` or `length`; empty before the end.
     """
 
@@ -86,10 +86,11 @@ class State:
 
     level, levels: of the ladder, 0 for the whole model. loss: nats per token measured at this level, None if
     unknown.
-    weights, cache: bytes that the model takes. process: resident bytes of the process. limit, free: bytes of the
-    tightest bound, None if there is none. bound: name of that bound.
+    weights, cache: bytes that the model takes. process: resident bytes of the process. limit, free: bytes
+    of the tightest bound, None if there is none. bound: name of that bound.
     stalled: share of the last ten seconds in which some task waited for memory.
-    running, waiting: requests. prompt_tokens, answer_tokens: tokens read and made. rate: recent tokens per second.
+    running, waiting: requests. prompt_tokens, answer_tokens: tokens read and made.
+    rate: recent tokens per second.
     shrinks: how often units were removed, so that the level rose. restores: how often units came back.
     put_back: requests that lost their cache for lack of memory.
     decide_seconds, change_seconds: of the last decision and the last change of level.

@@ -54,7 +54,8 @@ class MemoryController:
     """Reads memory, decides and changes the level; one thread uses it, except for `fits`.
 
     shrinks, restores: how often the bytes of weights fell (or stayed equal) and rose.
-    most: most bytes that the model could have taken so far. latency: recent seconds per token, set by the caller.
+    most: most bytes that the model could have taken so far.
+    latency: recent seconds per token, set by the caller.
     """
 
     def __init__(
@@ -145,8 +146,8 @@ class MemoryController:
     def _wanted(self, loads: Sequence[Load], seen: Observation) -> tuple[str, ...]:
         """Return the units to remove.
 
-        These are the ones that the policy chooses. If a request runs and their loss is not acceptable, they are
-        those of the best acceptable level.
+        These are the ones that the policy chooses. If a request runs and their loss is not acceptable, they
+        are those of the best acceptable level.
         """
         wanted = self._decided(seen)
         if not loads or self._acceptable(self._mask(wanted)):

@@ -20,7 +20,8 @@ class Sampling:
 
     temperature: divisor of the logits; 0 takes the likeliest token. top_p: probability mass of the likeliest
     tokens to choose among. seed: None for a different choice every time.
-    frequency: subtracted from the logit of a token for each time it is in the answer. presence: subtracted once.
+    frequency: subtracted from the logit of a token for each time it is in the answer.
+    presence: subtracted once.
     bias: token -> number added to its logit.
     logprobs: number of likeliest tokens reported with each token; None reports no probabilities.
     """

@@ -50,7 +50,8 @@ _EVENTS: dict[int | str, dict[str, Any]] = {
 class Service:
     """What an application serves.
 
-    engine: answers jobs. reader: converts requests for it. name: of the model. seconds: that an answer may take.
+    engine: answers jobs. reader: converts requests for it. name: of the model.
+    seconds: that an answer may take.
     """
 
     engine: Engine

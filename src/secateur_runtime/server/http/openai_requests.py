@@ -24,8 +24,8 @@ def decoder(tokenizer: Any) -> Decode:
 class RequestReader:
     """Converts requests for one model.
 
-    tokenizer: of transformers. names: names of the model, the first one for messages. ends: tokens that end an
-    answer. context: most tokens of prompt and answer. vocabulary: number of tokens that the model knows.
+    tokenizer: of transformers. names: names of the model, the first one for messages. ends: tokens that end
+    an answer. context: most tokens of prompt and answer. vocabulary: number of tokens that the model knows.
     usual: most tokens of an answer if the request does not say.
     """
 

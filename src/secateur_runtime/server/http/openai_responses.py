@@ -20,8 +20,8 @@ Name = Callable[[int], str]
 class Dialect:
     """The format of the answers of one endpoint.
 
-    whole, part: value of `object` in a whole answer and in a piece. prefix: start of ids. chat: whether answers
-    are messages.
+    whole, part: value of `object` in a whole answer and in a piece. prefix: start of ids. chat: whether
+    answers are messages.
     """
 
     whole: str

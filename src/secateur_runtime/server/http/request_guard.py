@@ -26,9 +26,10 @@ _LOCAL = frozenset({"localhost", "127.0.0.1", "[::1]"})
 class RequestGuard:
     """Which requests are let in.
 
-    key: API key that every request must carry, empty for none. local: accept only requests to a local host name.
-    body: most bytes of a request. arrival: seconds in which it must arrive. stall: seconds after which a client
-    that does not read is disconnected.
+    key: API key that every request must carry, empty for none.
+    local: whether only requests to a local host name are accepted.
+    body: most bytes of a request. arrival: seconds in which it must arrive. stall: seconds after which a
+    client that does not read is disconnected.
     """
 
     key: str = ""
