@@ -41,7 +41,7 @@ class UsageError(SecateurError):
 
 
 class TargetError(UsageError):
-    """A budget is malformed, or no model within reach meets it."""
+    """A budget is malformed, or no model that can be made meets it."""
 
 
 class TraceError(SecateurError):
@@ -53,7 +53,7 @@ class PolicyError(SecateurError):
 
 
 class RecordError(SecateurError):
-    """What should hold measured numbers does not, or holds those of something else."""
+    """A record of measured numbers is malformed, or belongs to something else."""
 
 
 class MissingExtraError(SecateurError):
@@ -61,7 +61,7 @@ class MissingExtraError(SecateurError):
 
 
 class VerificationError(SecateurError):
-    """What was written is not what was meant; exit code 3."""
+    """A check found a difference between what was written and what was meant; exit code 3."""
 
     exit_code = 3
 

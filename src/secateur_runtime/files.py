@@ -1,4 +1,4 @@
-"""Files that exist whole or not at all, and folders of what is not finished yet."""
+"""Files that are written whole or not at all, and locked folders of unfinished work."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from secateur_runtime.errors import OutputError
 
 
 def refuse_existing(path: Path, *, overwrite: bool) -> None:
-    """Raise OutputError if something is there that must stay."""
+    """Raise OutputError if `path` exists and may not be overwritten."""
     if path.exists() and not overwrite:
         raise OutputError(f"{path} exists: choose another --output, or pass --overwrite")
 
 
 @contextmanager
 def written_whole(path: Path, *, parents: bool = False) -> Iterator[Path]:
-    """Give a file beside `path` to write, which becomes `path` at the end and goes if anything fails.
+    """Yield a scratch file next to `path`; it replaces `path` at the end and is deleted if anything fails.
 
-    parents: make the folders that lead to it. Raises OutputError where it cannot be written.
+    parents: create the folders that lead to it. Raises OutputError if it cannot be written.
     """
     scratch = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
@@ -52,10 +52,11 @@ LOCK = "lock"
 
 @contextmanager
 def claimed(folder: Path, out: Path, job: Mapping[str, Any], *, overwrite: bool) -> Iterator[None]:
-    """Have the folder of what is unfinished of `out` to oneself, going on where the same job was killed.
+    """Hold the folder of unfinished work on `out` for this process alone.
 
-    An error removes the folder, a kill or an interrupt leaves it. Raises OutputError where nothing can be
-    written, where another run has it, and where it is of another job (unless `overwrite`).
+    If the same job was killed before, its folder is reused. An error removes the folder; a kill or an
+    interrupt leaves it. Raises OutputError if nothing can be written, if another run holds the folder, or
+    if it belongs to another job (unless `overwrite`).
     """
     with locked(folder, out):
         _claim(folder, job, overwrite=overwrite)
@@ -70,9 +71,9 @@ def claimed(folder: Path, out: Path, job: Mapping[str, Any], *, overwrite: bool)
 
 
 def locked(folder: Path, out: Path) -> TextIO:
-    """Return the lock of a folder, made if need be, held until it is closed.
+    """Return the lock of a folder, which is created if necessary; closing the file releases the lock.
 
-    Raises OutputError if another run that makes `out` has it, or nothing can be written there.
+    Raises OutputError if another run that writes `out` holds it, or nothing can be written there.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

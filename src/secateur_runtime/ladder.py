@@ -1,4 +1,4 @@
-"""A ladder is data: in which order a model gives its parts up, level by level, and what each level costs."""
+"""A ladder is data: the order in which parts of a model are removed, and what each level costs."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ VERSION = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rung:
-    """One step further down.
+    """One level of a ladder and the step that leads to it.
 
-    unit: what goes: `7.attn` or `12.ffn` (a half of a block), `3.kv:2` (two key-value groups are left),
-    `5.ffn:1152` (1152 neurons are).
-    loss: mean negative log likelihood on the ranking text at this level, in nats a token.
-    weight_bytes: of the whole model at this level.
+    unit: what the step removes: `7.attn` or `12.ffn` (a sub-block), `3.kv:2` (two key-value groups remain),
+    `5.ffn:1152` (1152 neurons remain).
+    loss: mean negative log likelihood on the ranking text at this level, nats per token.
+    weight_bytes: bytes of all weights at this level.
     kv_values: numbers in the KV cache for each token of a sequence.
-    flops: of decoding one token, attention to earlier tokens not counted.
+    flops: operations to decode one token, without attention to earlier tokens.
     """
 
     unit: str
@@ -38,11 +38,10 @@ class Ladder:
     """Nested plans of one model: level 0 is the whole model, level `i` has the first `i` rungs applied.
 
     model: digest of the source weights.
-    order: group (`3.kv`, `3.ffn`) -> all its units, those that stay longest first: every level keeps a
-    prefix.
-    whole: level 0, its unit empty.
-    costs: at index `i` the losses measured at level `i`, unit -> loss if it went next; those at 0 are of
-    every unit on its own.
+    order: group (`3.kv`, `3.ffn`) -> all its units, retained longest first, so every level keeps a prefix.
+    whole: level 0; its unit is empty.
+    costs: at index `i` the losses measured at level `i`: unit -> loss if that unit were removed next. Index 0
+    holds each unit on its own.
     made_by: text, criterion, seed and prices that decided.
     """
 
@@ -64,7 +63,7 @@ class Ladder:
         return self.whole.loss
 
     def at(self, level: int) -> Rung:
-        """Return what is known of a level; raises LadderError if there is none such."""
+        """Return the rung of a level; raises LadderError if there is no such level."""
         if not 0 <= level < len(self):
             raise LadderError(
                 f"no level {level}: this ladder has the levels 0 (the whole model) to {len(self.rungs)}"
@@ -72,7 +71,7 @@ class Ladder:
         return self.rungs[level - 1] if level else self.whole
 
     def kept(self, level: int) -> dict[str, int]:
-        """Return how many units of each group a level keeps; 0 where the half is gone.
+        """Return how many units of each group a level keeps; 0 where the sub-block is removed.
 
         Raises LadderError if there is no such level.
         """
@@ -80,10 +79,9 @@ class Ladder:
         return self.kept_without([rung.unit for rung in self.rungs[:level]])
 
     def kept_without(self, units: Iterable[str]) -> dict[str, int]:
-        """Return how many units of each group are kept once these steps are taken, whichever they are.
+        """Return how many units of each group remain after the given steps, which may be any subset.
 
-        Raises LadderError for a step that this ladder has not, or that cannot be taken without an earlier
-        one.
+        Raises LadderError for a step that is not in this ladder, or that needs an earlier step first.
         """
         wanted = set(units)
         found = {name: len(all_of_it) for name, all_of_it in self.order.items()}
@@ -99,7 +97,8 @@ class Ladder:
                 behind.setdefault(group, rung.unit)
             elif group in behind:
                 raise LadderError(
-                    f"{rung.unit!r} cannot go without {behind[group]!r}, which this ladder takes first"
+                    f"{rung.unit!r} cannot be removed without {behind[group]!r}, which this ladder"
+                    " removes first"
                 )
             else:
                 found[group] = count
@@ -108,14 +107,14 @@ class Ladder:
     def need(self, level: int, batch: int = 1, tokens: int = 0, kv_bytes: int = 4) -> int:
         """Return bytes of weights and KV cache at a level.
 
-        batch: sequences; tokens: of each, those still to come included; kv_bytes: that a number in the cache
-        takes.
+        batch: number of sequences. tokens: tokens of each sequence, those still to come included. kv_bytes:
+        bytes of one number in the cache.
         """
         rung = self.at(level)
         return rung.weight_bytes + rung.kv_values * kv_bytes * batch * tokens
 
     def level_fitting(self, budget: int, batch: int = 1, tokens: int = 0, kv_bytes: int = 4) -> int | None:
-        """Return the first level that needs at most `budget` bytes (see `need`), or None where even the last needs more."""
+        """Return the first level that needs at most `budget` bytes (see `need`), or None if none does."""
         return next(
             (level for level in range(len(self)) if self.need(level, batch, tokens, kv_bytes) <= budget), None
         )
@@ -149,9 +148,9 @@ class Ladder:
 
 
 def step(unit: str, kept: Mapping[str, int]) -> tuple[str, int]:
-    """Return the group that a unit belongs to and how many units are kept once it has gone.
+    """Return the group of a unit and how many units of it remain after the unit is removed.
 
-    kept: how many are kept now. Raises LadderError for a unit that is malformed or cannot go (any more).
+    kept: units of each group now. Raises LadderError for a unit that is malformed or cannot be removed.
     """
     name, colon, width = unit.partition(":")
     index, _, part = name.partition(".")
@@ -169,9 +168,13 @@ def step(unit: str, kept: Mapping[str, int]) -> tuple[str, int]:
     return group, left
 
 
-def half_of(group: str) -> str:
-    """Return the half of a block that a group is in, as `Plan.drop` names it."""
-    return group.removesuffix("kv") + "attn" if group.endswith(".kv") else group
+def half_of(unit: str) -> str:
+    """Return the sub-block that a group or a step belongs to, as `Plan.drop` names it.
+
+    `5.ffn:1152` and `5.ffn` belong to `5.ffn`; `5.kv`, `5.kv:2` and `5.attn` belong to `5.attn`.
+    """
+    block, _, kind = unit.partition(".")
+    return f"{block}.{'ffn' if kind.startswith('ffn') else 'attn'}"
 
 
 def as_row(rung: Rung) -> dict[str, str | float | int]:
@@ -186,7 +189,11 @@ def as_row(rung: Rung) -> dict[str, str | float | int]:
 
 
 def check_steps(ladder: Ladder) -> None:
-    """Raise LadderError unless every rung can follow those before it, none grows, and the first and the last block keep their halves."""
+    """Raise LadderError unless the rungs form a valid ladder.
+
+    Every rung must be able to follow those before it, no level may grow, and the first and the last block
+    keep both sub-blocks.
+    """
     blocks = {int(group.partition(".")[0]) for group in ladder.order}
     outer = {f"{index}.{part}" for index in (min(blocks), max(blocks)) for part in ("attn", "ffn")}
     kept = ladder.kept(0)
@@ -194,7 +201,9 @@ def check_steps(ladder: Ladder) -> None:
         group, count = step(rung.unit, kept)
         kept[group] = count
         if rung.unit in outer:
-            raise LadderError(f"ladder takes {rung.unit!r}: the first and the last block keep both halves")
+            raise LadderError(
+                f"ladder takes {rung.unit!r}: the first and the last block keep both sub-blocks"
+            )
     for before, after in pairwise((ladder.whole, *ladder.rungs)):
         if (
             after.weight_bytes > before.weight_bytes

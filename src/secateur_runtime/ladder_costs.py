@@ -1,7 +1,4 @@
-"""What a ladder offers at one moment.
-
-For each level and each unit, the bytes it frees and the quality it costs.
-"""
+"""Costs of a ladder: for each level and each step, the bytes it frees and the quality it costs."""
 
 from __future__ import annotations
 
@@ -13,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secateur_runtime.errors import UsageError
+from secateur_runtime.ladder import half_of
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -22,12 +20,11 @@ Mask = NDArray[np.bool_]
 class Observation:
     """What a policy sees when it decides.
 
-    batch: sequences at once. tokens: positions that each holds already, its prompt included; remaining: how
-    many more may come.
-    available: bytes that the model may take, for weights, KV cache and activations together.
-    kv_share: share of what it takes now that is KV cache. latency: seconds per token lately, 0 where none is
-    known.
-    level: of the ladder, at present.
+    batch: number of sequences. tokens: positions that each sequence holds, its prompt included. remaining:
+    most tokens that each may still add.
+    available: bytes that the model may take for weights, KV cache and activations together.
+    kv_share: fraction of the bytes taken now that is KV cache. latency: recent seconds per token, 0 if
+    unknown. level: present level of the ladder.
     """
 
     batch: int
@@ -40,17 +37,17 @@ class Observation:
 
     @property
     def positions(self) -> int:
-        """Cache positions of all sequences once each has come to its end."""
+        """Cache positions of all sequences together when each has reached its end."""
         return self.batch * (self.tokens + self.remaining)
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What goes.
+    """What a policy decided to remove.
 
-    units: names of the ladder's steps that are taken, in its order. level: how many, if they are the first
-    ones; else None.
-    need: bytes that the model will take with them gone; it does not fit if that is more than `available`.
+    units: names of the steps to take, in the order of the ladder. level: their number if they are the first
+    ones, else None.
+    need: bytes that the model takes without them; it does not fit if that is more than `available`.
     """
 
     units: tuple[str, ...]
@@ -62,12 +59,13 @@ class Decision:
 class Choices:
     """The arithmetic of a ladder of `n` steps; level `i` means that the first `i` steps are taken.
 
-    ladder: digest of the ladder. units: what each step takes away, `[n]`. losses: nats per token at each
+    ladder: digest of the ladder. units: what each step removes, `[n]`.
+    losses: nats per token at each level, `[n + 1]`.
+    prices: nats per token that a step costs on its own, `[n]`; they are assumed to add up and never negative.
+    weights, cache, flops: bytes of weights, bytes of KV cache per position and operations per token at each
     level, `[n + 1]`.
-    prices: nats per token that a step costs on its own, `[n]`, taken to add up; never negative.
-    weights, cache, flops: at each level, `[n + 1]`: bytes of weights, bytes of KV cache per position,
-    operations per token.
-    activations: bytes of the whole model's, for a batch and a number of new tokens in each sequence.
+    activations: returns the activation bytes of the whole model for a batch and a number of new tokens in
+    each sequence.
     """
 
     ladder: str
@@ -90,7 +88,7 @@ class Choices:
 
     @cached_property
     def before(self) -> tuple[int | None, ...]:
-        """For each step, the earlier one in the same half of the same block, without which it cannot be taken."""
+        """For each step, the step of the same sub-block that must be taken before it, or None."""
         last: dict[str, int] = {}
         found: list[int | None] = []
         for index, unit in enumerate(self.units):
@@ -100,11 +98,11 @@ class Choices:
 
     @cached_property
     def chains(self) -> tuple[tuple[int, ...], ...]:
-        """The steps of each half of a block, in the order in which they must be taken."""
-        halves: dict[str, list[int]] = {}
+        """The steps of each sub-block, in the order in which they must be taken."""
+        sub_blocks: dict[str, list[int]] = {}
         for index, unit in enumerate(self.units):
-            halves.setdefault(half_of(unit), []).append(index)
-        return tuple(map(tuple, halves.values()))
+            sub_blocks.setdefault(half_of(unit), []).append(index)
+        return tuple(map(tuple, sub_blocks.values()))
 
     @cached_property
     def freed_weights(self) -> Floats:
@@ -123,7 +121,7 @@ class Choices:
 
     @cached_property
     def caching(self) -> Mask:
-        """Which steps take cache away, so that they cannot be taken back while a request lasts."""
+        """Which steps remove KV cache; these cannot be undone during a request."""
         return self.freed_cache > 0
 
     def frees(self, seen: Observation) -> Floats:
@@ -131,15 +129,15 @@ class Choices:
         return self.freed_weights + self.freed_cache * seen.positions
 
     def needs(self, seen: Observation) -> Floats:
-        """Return the bytes that the model takes at each level once every sequence has come to its end, `[n + 1]`."""
+        """Return the bytes that the model takes at each level when every sequence is complete, `[n + 1]`."""
         return self.weights + self.cache * seen.positions + self.activations(seen.batch, seen.tokens)
 
     def whole(self, batch: int, tokens: int) -> float:
-        """Return the bytes that the whole model takes for a batch of sequences of so many tokens each."""
+        """Return the bytes that the whole model takes for `batch` sequences of `tokens` tokens each."""
         return float(self.weights[0] + self.cache[0] * batch * tokens + self.activations(batch, tokens))
 
     def missing(self, seen: Observation) -> float:
-        """Return how many bytes the whole model is short of; not positive if it fits."""
+        """Return how many bytes the whole model lacks; zero or negative if it fits."""
         whole = self.weights[0] + self.cache[0] * seen.positions + self.activations(seen.batch, seen.tokens)
         return float(whole - seen.available)
 
@@ -157,7 +155,7 @@ class Choices:
         return Decision(self.units[:level], level, float(need))
 
     def decide(self, steps: Collection[int], seen: Observation) -> Decision:
-        """Return the decision to take these steps, in whatever order they are given."""
+        """Return the decision to take these steps, given in any order."""
         mask = np.zeros(len(self.units), dtype=bool)
         mask[list(steps)] = True
         first = int(mask.sum())
@@ -165,9 +163,9 @@ class Choices:
         return Decision(taken, first if mask[:first].all() else None, self.need(mask, seen))
 
     def mask(self, units: Sequence[str]) -> Mask:
-        """Return which steps these are.
+        """Return the mask of these steps, `[n]`.
 
-        Raises UsageError for one that the ladder has not, or without the ones before it.
+        Raises UsageError for a step that is not in the ladder, or that lacks its predecessors.
         """
         place = {unit: index for index, unit in enumerate(self.units)}
         if strange := [unit for unit in units if unit not in place]:
@@ -178,32 +176,24 @@ class Choices:
             earlier = self.before[index]
             if earlier is not None and not mask[earlier]:
                 raise UsageError(
-                    f"{self.units[index]} cannot go without {self.units[earlier]}, which the ladder takes"
-                    " first"
+                    f"{self.units[index]} cannot be removed without {self.units[earlier]}, which the ladder"
+                    " removes first"
                 )
         return mask
 
     @cached_property
     def _curve(self) -> tuple[Floats, Floats]:
-        """Summed prices of the first steps against the loss that was measured, made to rise."""
+        """Cumulative prices of the first steps, and the measured losses made non-decreasing."""
         return np.concatenate([[0.0], np.cumsum(self.prices)]), np.maximum.accumulate(self.losses)
 
     def loss(self, mask: Mask) -> float:
-        """Return nats per token without the steps of `mask`: as measured at a level.
+        """Return the loss without the steps of `mask`, nats per token.
 
-        Else the loss of the ladder where prices sum to the same.
+        At a level of the ladder this is the measured loss. Otherwise it is interpolated at the point of the
+        ladder where the prices have the same sum.
         """
         count = int(mask.sum())
         if mask[:count].all():
             return float(self.losses[count])
         sums, losses = self._curve
         return float(np.interp(float(self.prices @ mask), sums, losses))
-
-
-def half_of(unit: str) -> str:
-    """Return the half of a block that a step belongs to.
-
-    `5.ffn:1152` is of `5.ffn`, `5.kv:2` and `5.attn` are of `5.attn`.
-    """
-    block, _, kind = unit.partition(".")
-    return f"{block}.{'ffn' if kind.startswith('ffn') else 'attn'}"

@@ -1,4 +1,4 @@
-"""Read a ladder's JSON, refusing whatever is not one."""
+"""Read a ladder from JSON and validate it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _GROUP_KINDS = ("kv", "ffn")
 def read_ladder(path: Path) -> Ladder:
     """Return the ladder in a file.
 
-    Raises LadderError with one line where it is missing, half written or no ladder.
+    Raises LadderError with one line if the file is missing, cut short or not a ladder.
     """
     try:
         text = path.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""From the file of a ladder to what policies choose from."""
+"""Convert a ladder to the arrays that policies decide from."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from statistics import fmean
 
 import numpy as np
 
-from secateur_runtime.ladder import Ladder
-from secateur_runtime.ladder_costs import Choices, Floats, half_of
+from secateur_runtime.ladder import Ladder, half_of
+from secateur_runtime.ladder_costs import Choices, Floats
 
 
 def nothing(batch: int, tokens: int) -> float:
-    """Return no bytes: for whoever counts weights and KV cache only."""
+    """Return 0 bytes of activations, for callers that count weights and KV cache only."""
     return 0.0
 
 
 def choices_of(
     ladder: Ladder, *, kv_bytes: int = 4, activations: Callable[[int, int], float] = nothing
 ) -> Choices:
-    """Return what a ladder offers.
+    """Return the costs of a ladder as arrays.
 
-    kv_bytes: of a number in the cache. activations: bytes of a pass, for a batch and the new tokens of each
-    sequence.
+    kv_bytes: bytes of one number in the cache. activations: returns the bytes of a pass for a batch and the
+    number of new tokens of each sequence.
     """
     levels = [ladder.at(level) for level in range(len(ladder))]
     return Choices(
@@ -39,11 +39,11 @@ def choices_of(
 
 
 def prices_of(ladder: Ladder) -> Floats:
-    """Return what each step costs on its own, nats per token, at least 0.
+    """Return what each step costs on its own, nats per token, at least 0, `[n]`.
 
-    Where the ladder was priced (`secateur adapt price`), what the whole model loses without it, less what it
-    loses without the step before it in its half. Otherwise the mean of what the step was measured to add, at
-    all levels where it was.
+    For a priced ladder (`secateur adapt price`): the loss of the whole model without the step, minus its loss
+    without the previous step of the same sub-block. Otherwise: the mean increase measured for the step, over
+    all levels at which it was measured.
     """
     if priced(ladder):
         alone = ladder.costs[0]
@@ -59,14 +59,14 @@ def prices_of(ladder: Ladder) -> Floats:
 
 
 def priced(ladder: Ladder) -> bool:
-    """Return whether it is known of every step what it costs on its own."""
+    """Return whether the cost on its own is known for every step."""
     return bool(ladder.costs) and all(rung.unit in ladder.costs[0] for rung in ladder.rungs)
 
 
 def _steps(ladder: Ladder) -> Iterator[tuple[str, str]]:
-    """Yield each step and the one before it in its half, or nothing."""
+    """Yield each step and the previous step of its sub-block, or an empty string."""
     last: dict[str, str] = {}
     for rung in ladder.rungs:
-        half = half_of(rung.unit)
-        yield rung.unit, last.get(half, "")
-        last[half] = rung.unit
+        sub_block = half_of(rung.unit)
+        yield rung.unit, last.get(sub_block, "")
+        last[sub_block] = rung.unit

@@ -1,4 +1,4 @@
-"""Every number is a record: value, unit, and all that is needed to know where it came from."""
+"""A measured number as a record: value, unit, and everything needed to trace its origin."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def software() -> dict[str, str]:
 class Record:
     """One measured number.
 
-    protocol: how it was measured, in words a stranger could follow.
+    protocol: how it was measured, in words that another person can follow.
     model, plan: digests; `plan` is empty for an unpruned model.
     standard_error: in the same unit, where it is known.
     """

@@ -1,4 +1,4 @@
-"""One way to register a method, used by every folder that holds one method per file."""
+"""Registries of methods by name, for folders that hold one method per file."""
 
 from __future__ import annotations
 

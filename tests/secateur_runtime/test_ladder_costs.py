@@ -53,7 +53,7 @@ def test_a_step_needs_the_ones_before_it_in_its_half() -> None:
     assert choices.before == (None, None, 0)
     assert choices.chains == ((0, 2), (1,))
     assert choices.mask(["1.ffn", "1.ffn:64"]).tolist() == [True, False, True]
-    with pytest.raises(UsageError, match=r"1\.ffn cannot go without 1\.ffn:64"):
+    with pytest.raises(UsageError, match=r"1\.ffn cannot be removed without 1\.ffn:64"):
         choices.mask(["1.ffn"])
     with pytest.raises(UsageError, match=r"no step '9\.attn'"):
         choices.mask(["9.attn"])

@@ -1,1 +1,1 @@
-"""Runtime-adaptive pruning: what a model may give up while it runs, what that costs, and who decides."""
+"""Runtime-adaptive pruning: rank, price and train offline; replay; serve an elastic model."""

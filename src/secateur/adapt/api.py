@@ -1,4 +1,4 @@
-"""What `secateur adapt` does, from Python."""
+"""The Python interface of `secateur adapt`."""
 
 from __future__ import annotations
 
@@ -55,11 +55,12 @@ def simulate(
     network: str | Path | None = None,
     device: str = "local",
 ) -> list[Simulated]:
-    """Return how a trace goes under each policy: losses, kills, tokens and decisions.
+    """Replay a trace under each policy; return losses, kills, tokens and decisions.
 
-    ladder: file of `rank`. trace: `steady`, `drift`, `bursts`, or a recorded `.jsonl`. budget: memory of
-    made-up traces as a share of each request's need. device: whose speed, `local` or a profile. Raises
-    LadderError, TraceError and UsageError for what is not right.
+    ladder: file written by `rank`. trace: `steady`, `drift`, `bursts`, or a recorded `.jsonl`. budget: memory
+    of synthetic traces as a share of the need of each request. network: file of a trained policy. device: the
+    device whose speed is assumed, `local` or a profile.
+    Raises LadderError, TraceError and UsageError for invalid input.
     """
     import psutil
 

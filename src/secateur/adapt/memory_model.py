@@ -1,7 +1,4 @@
-"""What an elastic model takes.
-
-weights, keys and values, and what lies between blocks, counted from widths alone.
-"""
+"""The memory of an elastic model: weights, KV cache and activations, computed from widths alone."""
 
 from __future__ import annotations
 
@@ -18,17 +15,15 @@ from secateur_runtime.decoder.prefix_weights import SCRATCH
 from secateur_runtime.decoder.releasable_memory import whole_pages
 
 Kept = Mapping[str, int]
-"""Group (`3.kv`, `3.ffn`) -> units that are kept; 0 where that half of the block is gone; groups not named
-are whole.
-"""
+"""Group (`3.kv`, `3.ffn`) -> retained units; 0 for a removed sub-block; missing groups are whole."""
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryModel:
-    """Counts bytes of a model.
+    """Counts the bytes of a model.
 
-    dtype: of stored matrices (vectors are float32), int8 and int4 for codes with scales; kv: of keys and
-    values.
+    dtype: type of stored matrices (vectors are float32); int8 and int4 mean codes with scales. kv: type of
+    keys and values.
     """
 
     graph: Graph
@@ -36,7 +31,7 @@ class MemoryModel:
     kv: torch.dtype = torch.float32
 
     def weights(self, kept: Kept) -> int:
-        """Return bytes of the weights that are held."""
+        """Return the bytes of the retained weights."""
         fixed = sum(self._bytes(name) for name in self.graph.tensors)
         return fixed - sum(
             self.unit_bytes(group) * (group.size - kept.get(group.name, group.size))
@@ -44,7 +39,7 @@ class MemoryModel:
         )
 
     def unit_bytes(self, group: Group) -> int:
-        """Return bytes of the weights that one unit of a group owns."""
+        """Return the bytes of the weights of one unit of a group."""
         return sum(
             self._bytes(part.tensor) // self.graph.tensors[part.tensor].shape[part.dim] * part.block
             for part in group.slices
@@ -58,7 +53,10 @@ class MemoryModel:
         )
 
     def cache(self, kept: Kept, batch: int, tokens: int) -> int:
-        """Return bytes of keys and values of `batch` sequences of `tokens` tokens each, in whole pages as they are allocated."""
+        """Return the bytes of the KV cache in whole pages, as it is allocated.
+
+        batch: number of sequences. tokens: tokens of each sequence.
+        """
         rows = (
             (kept.get(f"{block.index}.kv", block.shape.n_kv_heads), block.shape.head_dim)
             for block in self.graph.blocks
@@ -68,28 +66,31 @@ class MemoryModel:
         )
 
     def activations(self, batch: int, tokens: int) -> int:
-        """Return bytes that one pass takes at most, beside weights and caches.
+        """Return the most bytes that one pass takes in addition to weights and caches.
 
-        batch: sequences that decode; tokens: of a prompt that is read meanwhile, or 0.
+        batch: sequences that decode. tokens: tokens of a prompt that is read in the same pass, or 0.
         """
         graph = self.graph
         rows = max(batch, min(tokens, CHUNK))
         inner = max(block.shape.intermediate_size for block in graph.blocks)
         heads = max(block.shape.n_heads * block.shape.head_dim for block in graph.blocks)
-        # An FFN holds gate, up, their product and what it made of gate; attention its queries, twice, and
-        # what it found, twice.
+        # An FFN holds gate, up, their product and the activated gate; attention holds its queries twice and
+        # its result twice.
         between = rows * (4 * max(inner, heads) + 4 * graph.hidden_size)
         seen = rows * tokens * max(block.shape.n_heads for block in graph.blocks) if tokens else 0
         return 4 * (SCRATCH + between + seen + 2 * batch * graph.vocab_size)
 
     def total(self, kept: Kept, batch: int, tokens: int) -> int:
-        """Return bytes of weights, of `batch` sequences of `tokens` tokens each, and of the passes that read and extend them."""
+        """Return the bytes of weights, KV cache and activations.
+
+        batch: number of sequences. tokens: tokens of each sequence.
+        """
         return self.weights(kept) + self.cache(kept, batch, tokens) + self.activations(batch, tokens)
 
     def flops(self, kept: Kept) -> int:
-        """Return the operations for one decoded token in all linears, two for each weight.
+        """Return the operations for one decoded token in all linear layers, two for each weight.
 
-        Attention to earlier tokens not counted.
+        Attention to earlier tokens is not counted.
         """
         head = self.graph.vocab_size * self.graph.hidden_size
         inside = sum(kept.get(group.name, group.size) * self._unit_weights(group) for group in self._groups())
@@ -112,7 +113,7 @@ class MemoryModel:
 
 
 class KernelMemory(MemoryModel):
-    """Counts bytes of a model in the C kernels."""
+    """Counts the bytes of a model in the C kernels."""
 
     def kv_values(self, kept: Kept) -> int:
         """Return how many numbers the cache holds for each token of a sequence."""
@@ -123,16 +124,16 @@ class KernelMemory(MemoryModel):
         )
 
     def activations(self, batch: int, tokens: int) -> int:
-        """Return bytes that one pass takes at most, beside weights and caches.
+        """Return the most bytes that one pass takes in addition to weights and caches.
 
-        Prompts are read a few tokens at a time, and what that works in is kept.
+        Prompts are read a few tokens at a time, and their scratch memory is not released.
         """
         graph = self.graph
         inner = max(block.shape.intermediate_size for block in graph.blocks)
         queries = max(block.shape.n_heads * block.shape.head_dim for block in graph.blocks)
         keys = max(block.shape.n_kv_heads * block.shape.head_dim for block in graph.blocks)
-        # States, queries and what was found, keys and values, gate and up, and the widest of them once more
-        # as the kernels read it, with scales and what begins on a line of its own; and angles.
+        # States, queries and attention results, keys and values, gate and up; the widest of them once more in
+        # the layout of the kernels, with scales and alignment to cache lines; and angles.
         between = 2 * (graph.hidden_size + queries + keys + inner) + 1.25 * max(
             graph.hidden_size, queries, inner
         )

@@ -1,6 +1,6 @@
 """The body of an elastic model in the C kernels.
 
-Halves that are as wide as the level says, and caches that may lack some attention.
+Its sub-blocks are as wide as the level says, and its caches may lack some attention.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from secateur_runtime.decoder.releasable_memory import WeightFile, whole_pages
 from secateur_runtime.kernels.kernel_weight import ArrayMemory, Laid, Weight
 
 _POSITIONS = 64
-"""What the kernels count the room of a cache in."""
+"""The capacity of a cache is a multiple of this many positions."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Strip:
-    """An array of a half, as long as the half has units.
+    """An array of a sub-block, whose length follows the number of units.
 
-    stored: where the file has it, unit after unit. block: inputs or outputs that a unit owns; group: how many
-    of them own indices of its first dimension there together, and how many indices. across: whether that is
-    the last dimension of the array.
+    stored: where it lies in the file, unit after unit. block: inputs or outputs that a unit owns.
+    group: how many inputs or outputs share indices of the first dimension in the file, and how many indices.
+    across: whether that dimension is the last one of the array in memory.
     """
 
     stored: FileSpan
@@ -47,26 +47,26 @@ class Strip:
     across: bool = False
 
     def count(self, units: int) -> int:
-        """Return how many indices so many units own."""
+        """Return how many indices `units` units own."""
         owners, indices = self.group
         return -(-units * self.block // owners) * indices
 
     def shape(self, units: int) -> tuple[int, ...]:
-        """Return the shape of the array."""
+        """Return the shape of the array with `units` units."""
         count = self.count(units)
         rest = self.stored.shape[1:]
         return (*rest, count) if self.across else (count, *rest)
 
     def bytes(self, units: int) -> int:
-        """Return the size of the array."""
+        """Return the bytes of the array with `units` units."""
         return prod(self.shape(units)) * self.stored.dtype.itemsize
 
     def prefix(self, array: Tensor, count: int) -> Tensor:
-        """Return the first indices of an array."""
+        """Return the first `count` indices of an array."""
         return array.narrow(1 if self.across else 0, 0, count)
 
     def read(self, file: WeightFile, array: Tensor, begin: int, end: int) -> None:
-        """Fill the indices from `begin` to `end`; raises SourceError where the file is too short."""
+        """Fill the indices from `begin` to `end`; raises SourceError if the file is too short."""
         size = self.stored.row_bytes
         if not self.across:
             file.read(self.stored.offset + begin * size, _bytes(array[begin:end]))
@@ -84,10 +84,10 @@ def _bytes(array: Tensor) -> memoryview:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubBlockPart:
-    """A weight or a bias of a half, by its name in `BlockWeights`.
+    """A weight or a bias of a sub-block, by its name in `BlockWeights`.
 
-    scales: of a weight that is codes of `bits` bits; group: inputs that share one, 0 for all. inputs: that
-    the whole weight has.
+    scales: scales of a quantized weight of `bits` bits. group: inputs that share a scale, 0 for all.
+    inputs: number of inputs of the whole weight.
     """
 
     name: str
@@ -99,11 +99,11 @@ class SubBlockPart:
 
     @property
     def strips(self) -> tuple[Strip, ...]:
-        """Its arrays."""
+        """The arrays of the part."""
         return (self.values,) if self.scales is None else (self.values, self.scales)
 
     def weight(self, units: int, values: Tensor, scales: Tensor | None = None) -> Weight:
-        """Return it as the kernels read it, with so many units."""
+        """Return the weight with `units` units as the kernels read it."""
         if scales is None:
             return Weight(values)
         return Weight(
@@ -118,9 +118,10 @@ class SubBlockPart:
 
 
 class NativeSubBlock:
-    """Attention or FFN of block `index` of a decoder, in one piece of memory that is made anew when it gets wider or narrower.
+    """Attention or FFN of block `index` of a decoder, in one piece of memory.
 
-    Narrower, it takes one array more than it had while that is copied. served: query heads of a key-value head, 0 for an FFN.
+    Changing the width makes a new piece. To shrink takes the memory of one more array while that is copied.
+    served: query heads for each key-value head, 0 for an FFN.
     """
 
     def __init__(
@@ -137,11 +138,10 @@ class NativeSubBlock:
         self._arrays = list[Tensor]()
 
     def hold(self, units: int) -> int:
-        """Have so many units in memory, and compute with them.
+        """Hold `units` units in memory and compute with them.
 
-        Return the bytes that this frees (negative: takes).
-
-        Raises SourceError where the file is too short; then nothing has changed.
+        Returns the bytes that this frees; negative if it takes memory. Raises SourceError if the file is
+        too short; then nothing has changed.
         """
         if units == self.units:
             return 0
@@ -155,7 +155,7 @@ class NativeSubBlock:
         return freed
 
     def _array(self, piece: ArrayMemory, place: int, units: int) -> Tensor:
-        """Return one array in new memory: what there is of it is copied, and the rest read."""
+        """Return one array in new memory: the part in memory is copied, and the rest is read."""
         strip = self._strips[place]
         array = piece.array(place, strip.stored.dtype, strip.shape(units))
         had = strip.count(self.units)
@@ -165,12 +165,12 @@ class NativeSubBlock:
         if wanted > had:
             strip.read(self._file, array, had, wanted)
         if units < self.units:
-            # Nothing is read that could fail, so that the old memory need not wait for the other arrays.
+            # Nothing is read, so nothing can fail: the old memory need not wait for the other arrays.
             self._piece.release(place)
         return array
 
     def _show(self, units: int, arrays: Sequence[Tensor]) -> None:
-        """Let the decoder compute with these arrays."""
+        """Make the decoder compute with these arrays."""
         block = self._decoder.weights.blocks[self._index]
         found = list[tuple[SubBlockPart, Sequence[Tensor]]]()
         place = 0
@@ -200,7 +200,7 @@ class NativeSubBlock:
 
 
 class KernelCache(ElasticCache):
-    """Keys and values where the kernels find them. dtype: float32 or float16."""
+    """Keys and values in the layout of the kernels. dtype: float32 or float16."""
 
     def __init__(
         self,
@@ -228,13 +228,13 @@ class KernelCache(ElasticCache):
         return freed
 
     def _held(self, block: int, groups: int) -> int:
-        # Keys are written a few positions apart, so that these positions take their pages together.
+        # Keys of a few positions are interleaved, so these positions take their pages together.
         return 2 * groups * whole_pages(-(-self.tokens // LANES) * LANES * self._row[block])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kernels:
-    """A body of an elastic model (see `Body`) in a decoder, whose blocks its halves fill."""
+    """A body of an elastic model (see `Body`) whose sub-blocks fill the blocks of a decoder."""
 
     decoder: Decoder
     halves: Mapping[str, NativeSubBlock]
@@ -243,19 +243,23 @@ class Kernels:
 
     @property
     def vocab_size(self) -> int:
-        """Tokens."""
+        """Number of tokens in the vocabulary."""
         return self.decoder.weights.head.rows
 
     def cache(
         self, groups: Sequence[int], limit: int, kv: torch.dtype, closing: Callable[[ElasticCache], int]
     ) -> KernelCache:
-        """Return a cache for a request that uses so many key-value groups of each block, and has at most `limit` tokens."""
+        """Return a cache for one request.
+
+        groups: key-value groups that it uses in each block. limit: most tokens. kv: type of keys and values.
+        closing: called when the cache is closed.
+        """
         return KernelCache(groups, self.sizes, limit, kv, closing)
 
     def forward(self, requests: Sequence[tuple[ElasticCache, Sequence[int]]]) -> Tensor:
-        """Let every request read its new tokens.
+        """Read the new tokens of every request.
 
-        Return the logits `[requests, vocab_size]` after the last of each.
+        Returns the logits after the last token of each, `[requests, vocab_size]`.
         """
         found = np.empty((len(requests), self.vocab_size), np.float32)
         single = [place for place, (_, tokens) in enumerate(requests) if len(tokens) == 1]

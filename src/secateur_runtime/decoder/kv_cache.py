@@ -1,4 +1,4 @@
-"""Keys and values of one request, in memory that leaves the process part by part."""
+"""Keys and values of one request, in memory that can be released part by part."""
 
 from __future__ import annotations
 
@@ -13,14 +13,11 @@ from secateur_runtime.decoder.releasable_memory import PAGE, ReleasableMemory, w
 
 
 class ElasticCache:
-    """What a request that has begun remembers.
+    """Keys and values of every block for one request, `[groups, tokens, head_dim]` each.
 
-    Keys and values of every block, `[groups, tokens, head_dim]` each.
-
-    groups: for each block, the key-value groups that this request uses; never more than since it began,
-    because later ones
-        would lack its first tokens. 0 where attention is gone.
-    tokens: how many are remembered; limit: how many can be.
+    groups: for each block, the key-value groups that this request uses; 0 where attention is removed. The
+    number never grows, because groups restored later would lack the first tokens.
+    tokens: how many tokens are stored. limit: how many can be stored.
     """
 
     def __init__(
@@ -36,10 +33,10 @@ class ElasticCache:
         self.closed = False
         self._closing = closing
         self._row = [head_dim * dtype.itemsize for _, head_dim in sizes]
-        # Every group starts on a page, so that it can leave alone.
+        # Every group starts on a page, so that it can be released alone.
         each = max((PAGE // gcd(PAGE, row) for row in self._row if row), default=1)
         self.limit = -(-limit // each) * each
-        self._room = ReleasableMemory(
+        self._memory = ReleasableMemory(
             sum(2 * heads * self.limit * row for (heads, _), row in zip(sizes, self._row, strict=True))
         )
         self._keys = list[Tensor]()
@@ -47,26 +44,29 @@ class ElasticCache:
         self._starts = list[tuple[int, int]]()
         start = 0
         for (heads, head_dim), row in zip(sizes, self._row, strict=True):
-            half = heads * self.limit * row
-            self._starts.append((start, start + half))
-            self._keys.append(self._room.tensor(start, (heads, self.limit, head_dim), dtype))
-            self._values.append(self._room.tensor(start + half, (heads, self.limit, head_dim), dtype))
-            start += 2 * half
+            size = heads * self.limit * row
+            self._starts.append((start, start + size))
+            self._keys.append(self._memory.tensor(start, (heads, self.limit, head_dim), dtype))
+            self._values.append(self._memory.tensor(start + size, (heads, self.limit, head_dim), dtype))
+            start += 2 * size
 
     @property
     def bytes(self) -> int:
-        """Bytes that its pages take."""
+        """Bytes of the pages that it takes."""
         return 0 if self.closed else sum(self._held(block, count) for block, count in enumerate(self.groups))
 
     def append(self, block: int, keys: Tensor, values: Tensor) -> None:
-        """Remember more tokens, `[groups, tokens, head_dim]`, of which `tokens` does not count until all blocks have them."""
+        """Store keys and values of more tokens, `[groups, tokens, head_dim]` each.
+
+        The caller adds them to `tokens` when all blocks have them.
+        """
         count = self.groups[block]
         end = self.tokens + keys.shape[1]
         self._keys[block][:count, self.tokens : end] = keys[:count]
         self._values[block][:count, self.tokens : end] = values[:count]
 
     def read(self, block: int, start: int, end: int) -> tuple[Tensor, Tensor]:
-        """Return float32 keys and values of the tokens from `start` to `end`, of the groups that this request uses."""
+        """Return keys and values of tokens `start` to `end`, `[groups, tokens, head_dim]` float32."""
         count = self.groups[block]
         return self._keys[block][:count, start:end].float(), self._values[block][:count, start:end].float()
 
@@ -77,16 +77,19 @@ class ElasticCache:
         freed = self._held(block, self.groups[block]) - self._held(block, groups)
         span = self.limit * self._row[block]
         for start in self._starts[block]:
-            self._room.release(start + groups * span, start + self.groups[block] * span)
+            self._memory.release(start + groups * span, start + self.groups[block] * span)
         self.groups[block] = groups
         return freed
 
     def close(self) -> int:
-        """Give all memory back, as soon as no pass is running; return the bytes freed."""
+        """Release all memory as soon as no pass is running; return the bytes freed."""
         return self._closing(self)
 
     def empty(self) -> int:
-        """Forget everything, and be closed; return the bytes freed. For the model that opened it."""
+        """Release everything and mark the cache closed; return the bytes freed.
+
+        Only the model that opened the cache calls this.
+        """
         freed = sum(self.shrink(block, 0) for block in range(len(self.groups)))
         self.closed = True
         return freed

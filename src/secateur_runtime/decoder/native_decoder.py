@@ -1,4 +1,4 @@
-"""Decoder blocks of the Llama family in C: a whole token in one call."""
+"""Decoder blocks of the Llama family in C: one call for a whole token."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from secateur_runtime.kernels.library import Matrix
 from secateur_runtime.kernels.thread_pool import ThreadPool
 
 ROWS = 64
-"""Tokens in a call: SEC_ROWS_MAX of decode.h."""
+"""Most tokens in one call: SEC_ROWS_MAX of decode.h."""
 HEAD_DIM = 512
-"""SEC_HEAD_DIM_MAX of steps.h."""
+"""Widest head: SEC_HEAD_DIM_MAX of steps.h."""
 LANES = 16
-"""Positions whose keys lie together, and what the width of a head is rounded up to."""
+"""Positions whose keys are interleaved; head widths are rounded up to a multiple of it."""
 _ALIGNED = 64
 _FIRST = 256
 _NORMS = ("attn_norm", "ffn_norm", "q_norm", "k_norm")
@@ -72,12 +72,12 @@ class _Token(ctypes.Structure):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockWeights:
-    """One decoder block; a half that `shape` does not have needs no weights.
+    """The weights of one decoder block; a sub-block that `shape` lacks needs none.
 
-    turns: whether positions turn queries and keys. window: positions that are seen, the own one included; 0
-    for all.
-    vectors: `attn_norm`, `ffn_norm`, `q_norm`, `k_norm`, and `NAME_bias` of `LINEARS`. matrices: of
-    `LINEARS`.
+    turns: whether queries and keys get rotary position embeddings. window: positions that a token attends to,
+    itself included; 0 for all.
+    vectors: `attn_norm`, `ffn_norm`, `q_norm`, `k_norm`, and `NAME_bias` for names in `LINEARS`.
+    matrices: by names in `LINEARS`.
     """
 
     shape: BlockShape
@@ -89,9 +89,9 @@ class BlockWeights:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weights:
-    """A whole model. frequencies: of the rotary embedding, radians per position.
+    """The weights of a whole model.
 
-    scale: of its cosines and sines.
+    frequencies: of the rotary embedding, radians per position. scale: factor of its cosines and sines.
     """
 
     embed: Weight
@@ -104,7 +104,7 @@ class Weights:
 
 
 class NativeCache:
-    """Keys and values of one sequence, `buffers` for each block; grows as it is needed.
+    """Keys and values of one sequence, one pair of `buffers` for each block; grows on demand.
 
     length: positions that it holds.
     """
@@ -118,11 +118,11 @@ class NativeCache:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that it takes."""
+        """Bytes of all buffers."""
         return sum(keys.nbytes + values.nbytes for keys, values in self.buffers)
 
     def reserve(self, length: int) -> None:
-        """Make room for `length` positions."""
+        """Grow the buffers to at least `length` positions."""
         capacity = self.struct.capacity
         if length <= capacity:
             return
@@ -140,7 +140,11 @@ class NativeCache:
     def _grown(
         self, shape: BlockShape, keys: NDArray[Any], values: NDArray[Any], before: int, after: int
     ) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return larger buffers: keys of a head `[position / 16, head_dim, 16]` and some room, values `[head, position, head_dim in whole lanes]`."""
+        """Return larger buffers with the same contents.
+
+        Keys of a head are `[position / 16, head_dim, 16]` with padding after them; values are
+        `[head, position, head_dim in whole lanes]`.
+        """
         wide = in_lanes(shape.head_dim)
         new_keys = np.zeros((shape.n_kv_heads, after * wide), self._dtype)
         new_values = np.zeros((shape.n_kv_heads, after, wide), self._dtype)
@@ -153,9 +157,8 @@ class NativeCache:
 class Decoder:
     """A model ready to run on the threads of `pool`.
 
-    `half` keeps keys and values in float16 instead of float32.
-
-    Raises UnsupportedModelError for a head that is wider than the kernels' room.
+    half: store keys and values in float16 instead of float32. Raises UnsupportedModelError for heads wider
+    than `HEAD_DIM`.
     """
 
     def __init__(
@@ -187,7 +190,7 @@ class Decoder:
 
     @property
     def isa(self) -> str:
-        """The instructions that run."""
+        """Name of the instruction set in use."""
         name: bytes = self._library.sec_isa()
         return name.decode()
 
@@ -196,7 +199,7 @@ class Decoder:
         return NativeCache([block.shape for block in self.weights.blocks], half=self._half)
 
     def run(self, tokens: Sequence[int], caches: Sequence[NativeCache], wanted: int) -> Vector:
-        """Read one token for each of `caches`, where one that comes several times takes them in order.
+        """Read one token for each of `caches`; a cache listed several times takes its tokens in order.
 
         Returns the logits of the last `wanted` tokens, `[wanted, vocab_size]`.
         """
@@ -209,9 +212,9 @@ class Decoder:
         return self.read(rows, wanted)
 
     def read(self, rows: Sequence[tuple[int, int, KeysValues]], wanted: int) -> Vector:
-        """Read tokens, each with its position and where its sequence keeps keys and values.
+        """Read tokens, each given with its position and the cache of its sequence.
 
-        Those of one sequence come in their order.
+        Tokens of one sequence come in order.
 
         Returns the logits of the last `wanted` tokens, `[wanted, vocab_size]`.
         """
@@ -222,30 +225,30 @@ class Decoder:
             first = min(max(start, skipped), stop)
             tokens = (_Token * (stop - start))(
                 *(
-                    _Token(token, position, ctypes.addressof(kept))
-                    for token, position, kept in rows[start:stop]
+                    _Token(token, position, ctypes.addressof(cache))
+                    for token, position, cache in rows[start:stop]
                 )
             )
-            room = self._room(len(tokens))
+            scratch = self._scratch_address(len(tokens))
             self._library.sec_decode(
                 self._struct,
                 self.pool.pointer,
                 len(tokens),
                 tokens,
                 first - start,
-                room,
+                scratch,
                 logits[max(first - skipped, 0) :].ctypes.data,
             )
         return logits
 
     def change(self, index: int, block: BlockWeights) -> None:
-        """Let a block have other weights from now on."""
+        """Replace the weights of a block."""
         self._blocks[index] = _block(block)
         blocks = self.weights.blocks
         self.weights = replace(self.weights, blocks=(*blocks[:index], block, *blocks[index + 1 :]))
 
-    def _room(self, rows: int) -> int:
-        """Return where a call may work."""
+    def _scratch_address(self, rows: int) -> int:
+        """Return the address of scratch memory for a call with `rows` tokens."""
         size = self._library.sec_decode_bytes(self._struct, rows) + _ALIGNED
         if size > self._scratch.size:
             self._scratch = np.empty(size, np.uint8)
@@ -257,7 +260,7 @@ def _address(vector: Vector | None) -> int | None:
 
 
 def pointers(addresses: Sequence[int]) -> ctypes.Array[c_void_p]:
-    """Return addresses as C reads them."""
+    """Return addresses as a C array of pointers."""
     return (c_void_p * len(addresses))(*addresses)
 
 

@@ -1,4 +1,4 @@
-"""Weights of which a prefix of units is in memory, and the products with that prefix."""
+"""Weights with a prefix of their units in memory, and products with that prefix."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from torch import Tensor
 from secateur_runtime.decoder.releasable_memory import ReleasableMemory, WeightFile, whole_pages
 
 SCRATCH = 300_000
-"""Numbers converted at once: as many as stay in a core's second-level cache. Of 128 to 1,536 rows of SmolLM2,
-512 were the fastest.
+"""Numbers converted at once, chosen to stay in the second-level cache of a core. Of 128 to 1,536 rows of
+SmolLM2, 512 were the fastest.
 """
 _OWN = threading.local()
 
 
 @dataclass(frozen=True, slots=True)
 class FileSpan:
-    """Where a tensor lies in a file: offset in bytes, shape, type."""
+    """Position of a tensor in a file: offset in bytes, shape, type."""
 
     offset: int
     shape: tuple[int, ...]
@@ -28,43 +28,43 @@ class FileSpan:
 
     @property
     def bytes(self) -> int:
-        """Its size."""
+        """Size of the tensor in bytes."""
         return self.row_bytes * self.shape[0]
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of what one index of its first dimension owns."""
+        """Bytes of one index of the first dimension."""
         return self.dtype.itemsize * (self.shape[1] if len(self.shape) > 1 else 1)
 
 
 class Prefix:
-    """A stored tensor of which the first units are held; a unit owns `block` rows.
+    """A stored tensor whose first units are in memory; a unit owns `block` rows.
 
-    held: the rows to compute with, a view that changes with `hold` and `show`.
+    held: the rows to compute with, a view that `hold` and `show` change.
     """
 
     def __init__(
-        self, room: ReleasableMemory, start: int, file: WeightFile, stored: FileSpan, block: int
+        self, memory: ReleasableMemory, start: int, file: WeightFile, stored: FileSpan, block: int
     ) -> None:
-        self._room = room
+        self._memory = memory
         self._start = start
         self._file = file
         self._stored = stored
         self._block = block
-        self._whole = room.tensor(start, stored.shape, stored.dtype)
+        self._whole = memory.tensor(start, stored.shape, stored.dtype)
         self._rows = 0
         self.held = self._whole[:0]
 
     def hold(self, units: int) -> int:
-        """Hold so many units, reading those that are missing.
+        """Hold `units` units in memory and read those that are missing.
 
-        Return the bytes that this frees (negative: takes).
+        Returns the bytes that this frees; negative if it takes memory.
         """
         size = self._stored.row_bytes
         before = self._rows
         after = units * self._block
         if after > before:
-            self._room.fill(
+            self._memory.fill(
                 self._start + before * size,
                 self._file,
                 self._stored.offset + before * size,
@@ -75,17 +75,18 @@ class Prefix:
         if after >= before:
             return (before - after) * size
         # Every tensor starts on a page, so the last page that it reaches is its own to the end.
-        return self._room.release(self._start + after * size, self._start + whole_pages(before * size))
+        return self._memory.release(self._start + after * size, self._start + whole_pages(before * size))
 
     def show(self, units: int) -> None:
-        """Compute with so many of the units that are held."""
+        """Compute with the first `units` of the units in memory."""
         self.held = self._whole[: min(units * self._block, self._rows)]
 
 
 def product(x: Tensor, rows: Tensor) -> Tensor:
-    """Return `x @ rows.T`, `[tokens, len(rows)]` float32, for `x` `[tokens, width]` float32 and `rows` of any type.
+    """Return `x @ rows.T`, `[tokens, len(rows)]` float32.
 
-    Rows are converted a few at a time, which at one token costs a sixth of the time and at eight nothing.
+    x: `[tokens, width]` float32. rows: `[outputs, width]` of any type; they are converted a few at a time,
+    which costs a sixth of the time for one token and nothing for eight.
     """
     if rows.dtype == x.dtype:
         return x @ rows.T
@@ -97,7 +98,10 @@ def product(x: Tensor, rows: Tensor) -> Tensor:
 
 
 def combination(x: Tensor, rows: Tensor) -> Tensor:
-    """Return `x @ rows`, `[tokens, width]` float32, for `x` `[tokens, len(rows)]` float32 and `rows` of any type."""
+    """Return `x @ rows`, `[tokens, width]` float32.
+
+    x: `[tokens, len(rows)]` float32. rows: `[inputs, width]` of any type.
+    """
     if rows.dtype == x.dtype:
         return x @ rows
     found = x.new_zeros(len(x), rows.shape[1])
@@ -107,7 +111,7 @@ def combination(x: Tensor, rows: Tensor) -> Tensor:
 
 
 def _converted(rows: Tensor) -> Iterator[tuple[int, Tensor]]:
-    """Yield the rows in float32, a few at a time, each time in the same memory."""
+    """Yield the rows in float32, a few at a time, in memory that is reused."""
     some = max(1, SCRATCH // rows.shape[1])
     if getattr(_OWN, "scratch", None) is None or _OWN.scratch.numel() < some * rows.shape[1]:
         _OWN.scratch = torch.empty(some * rows.shape[1])
@@ -125,7 +129,7 @@ class Rows:
     bias: Prefix | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Return `[tokens, units held]` for `[tokens, width]`."""
+        """Return the outputs `[tokens, units held]` for inputs `[tokens, width]`."""
         output = product(x, self.weight.held)
         return output if self.bias is None else output + self.bias.held
 
@@ -138,14 +142,14 @@ class Columns:
     bias: Tensor | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Return `[tokens, width]` for `[tokens, units held]`."""
+        """Return the outputs `[tokens, width]` for inputs `[tokens, units held]`."""
         output = combination(x, self.weight.held)
         return output if self.bias is None else output + self.bias
 
 
 @dataclass(frozen=True, slots=True)
 class Lookup:
-    """An embedding, scaled as the family does it."""
+    """An embedding table with the scale of the family."""
 
     weight: Prefix
     scale: float = 1.0

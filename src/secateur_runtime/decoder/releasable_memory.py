@@ -1,4 +1,4 @@
-"""Memory filled from a file, any part of which can be given back to the system and read again."""
+"""Memory filled from a file; any part can be released to the system and read again."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ def whole_pages(size: int) -> int:
 
 
 class ReleasableMemory:
-    """Anonymous memory of `size` bytes that takes none until it is written, laid out by its user.
+    """Anonymous memory of `size` bytes that takes pages only when it is written; the caller lays it out.
 
-    Pages of anonymous memory are the process's own: what is released has left it at once, whoever counts.
-    Pages of a mapped file would stay in the page cache, charged to whoever read them first.
+    Pages of anonymous memory belong to the process: a release takes effect at once in every count. Pages of a
+    mapped file would stay in the page cache, charged to the process that read them first.
     """
 
     def __init__(self, size: int) -> None:
         if sys.platform != "linux":
-            raise UsageError("an elastic model gives memory back as Linux does it, and this system is none")
+            raise UsageError("an elastic model needs Linux to release memory to the system")
         self._map = mmap.mmap(-1, max(size, PAGE), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NO_RESERVE)
-        # Of a huge page that lost a part, the kernel keeps the rest until it has time to split it.
+        # The kernel keeps a huge page that lost a part until it has time to split it.
         self._map.madvise(mmap.MADV_NOHUGEPAGE)
 
     def tensor(self, start: int, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
@@ -45,7 +45,7 @@ class ReleasableMemory:
         return torch.frombuffer(self._map, dtype=dtype, count=prod(shape), offset=start).view(*shape)
 
     def release(self, start: int, end: int) -> int:
-        """Give the pages that lie whole in `[start, end)` back, losing what they held; return their bytes."""
+        """Release the whole pages within `[start, end)` and lose their contents; return their bytes."""
         first = whole_pages(start)
         last = end // PAGE * PAGE
         if last <= first:
@@ -62,7 +62,7 @@ class ReleasableMemory:
 
 
 class WeightFile:
-    """A file read past the page cache's memory: what was read is not kept there."""
+    """A file whose contents do not stay in the page cache after they are read."""
 
     def __init__(self, path: Path) -> None:
         try:
@@ -73,11 +73,13 @@ class WeightFile:
         weakref.finalize(self, os.close, self._handle)
 
     def read(self, offset: int, into: memoryview) -> None:
-        """Fill a buffer with the bytes at `offset`; raises SourceError if the file ends before."""
+        """Fill a buffer with the bytes at `offset`; raises SourceError if the file is too short."""
         done = 0
         while done < len(into):
             count = os.preadv(self._handle, [into[done:]], offset + done)
             if not count:
-                raise SourceError(f"{self.path} ends at byte {offset + done}: delete it, it is made again")
+                raise SourceError(
+                    f"{self.path} ends at byte {offset + done}: delete it, and it is written again"
+                )
             done += count
         os.posix_fadvise(self._handle, offset, len(into), os.POSIX_FADV_DONTNEED)

@@ -1,1 +1,1 @@
-"""Products with sparse weights in C: how they are built, loaded and called."""
+"""Products with dense and sparse weights in C: how the kernels are built, loaded and called."""

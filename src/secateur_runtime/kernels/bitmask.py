@@ -1,4 +1,4 @@
-"""Weights of which only the non-zeros are kept: one bit for each weight, then what the bits keep."""
+"""Sparse weights as a bitmask of the non-zeros and the non-zero values."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ KINDS = ("bf16", "int8", "int4")
 class Packed:
     """A weight without its zeros.
 
-    shape: rows and columns of the weight. grid: the one its codes lie on; None for bfloat16.
+    shape: rows and columns of the weight. grid: its quantization grid; None for bfloat16.
     mask: `[rows, 8 * chunks of 64 columns]`, uint8; bit j % 8 of byte j // 8 is set where column j is not
     zero.
     counts: non-zeros of each row, int32. scales: `[rows, groups]`, float16; None for bfloat16.
-    values: what the bits keep, row after row: bfloat16; or codes + 128, uint8, for grids of more than 4 bits;
-    or codes + 8, two in a byte, the low half first, each row beginning with a byte.
+    values: the non-zeros, row after row: bfloat16; or codes + 128, uint8, for grids of more than 4 bits; or
+    codes + 8, two in a byte, the low nibble first, each row beginning with a new byte.
     """
 
     shape: tuple[int, int]
@@ -49,19 +49,22 @@ class Packed:
         )
 
     def offsets(self) -> Tensor:
-        """Return where each row begins in the values, and where the last one ends, in weights, `[rows + 1]` int64."""
+        """Return where each row begins in the values and where the last one ends, `[rows + 1]` int64.
+
+        Offsets count weights, not bytes.
+        """
         spans = self.counts.long()
         return torch.cat(
             [spans.new_zeros(1), torch.cumsum(spans + spans % 2 if self.kind == "int4" else spans, 0)]
         )
 
     def dense(self) -> Tensor:
-        """Return the weight, bfloat16 or, from codes, float32; exact."""
+        """Return the exact dense weight: bfloat16, or float32 from codes."""
         codes = self.codes()
         return codes if isinstance(codes, Tensor) else codes.dense()
 
     def codes(self) -> Codes | Tensor:
-        """Return the weight as codes with their scales; as bfloat16 where it has none."""
+        """Return the weight as codes with their scales, or as bfloat16 if it is not quantized."""
         keep = torch.from_numpy(self._keep())
         if self.grid is None or self.scales is None:
             dense = torch.zeros(self.shape, dtype=torch.bfloat16)
@@ -74,7 +77,7 @@ class Packed:
     def check(self, name: str) -> None:
         """Raise SourceError, naming the weight, unless all parts fit each other.
 
-        Nothing that passes reads or writes out of bounds.
+        The kernels read and write within bounds for every weight that passes.
         """
         problem = self._misshapen() or self._miscounted()
         if problem:
@@ -143,15 +146,15 @@ def kind_of(grid: Grid | None) -> str:
 
 
 def pack(weight: Tensor | Codes) -> Packed:
-    """Return a weight without its zeros; raises UsageError where that cannot be exact.
+    """Return a weight without its zeros; raises UsageError if that cannot be exact.
 
-    weight: `[rows, columns]`, of numbers that bfloat16 holds, or codes of a symmetric grid.
+    weight: `[rows, columns]`, numbers that bfloat16 can represent, or codes of a symmetric grid.
     """
     grid = weight.grid if isinstance(weight, Codes) else None
     if grid is not None and not grid.symmetric:
         raise UsageError(
-            f"weights on the grid {grid} have no code that is always zero: quantise without --asymmetric to"
-            " leave zeros out"
+            f"weights on the grid {grid} have no code that is always zero: quantize without"
+            " --asymmetric to leave zeros out"
         )
     numbers = weight.values if isinstance(weight, Codes) else weight.to(torch.bfloat16)
     if isinstance(weight, Tensor) and not torch.equal(numbers.to(weight.dtype), weight):
@@ -187,6 +190,6 @@ def _stored(packed: Packed) -> Tensor:
 
 
 def _places(counts: Tensor, offsets: Tensor) -> Tensor:
-    """Return where each value of rows of `counts` values lies, when row r begins at `offsets[r]`."""
+    """Return the position of each value, given the values of each row and where each row begins."""
     before = torch.cumsum(counts.long(), 0) - counts
     return torch.arange(int(counts.sum())) + torch.repeat_interleave(offsets[:-1] - before, counts.long())

@@ -30,8 +30,8 @@ _AVX512 = (
     "-mf16c",
     "-mfma",
 )
-# By the end of a file's name: only such a file may hold these instructions, and only what dispatch.c chose
-# may be called in it.
+# By the suffix of a file name: only these files may hold such instructions, and only functions that
+# dispatch.c chose may be called in them.
 EXTRA: dict[str, dict[str, tuple[str, ...]]] = {
     "x86_64": {
         "_avx2": ("-mavx2", "-mfma", "-mf16c", "-mbmi2", "-mpopcnt"),
@@ -59,7 +59,7 @@ def source_digest() -> str:
 def find_compiler() -> list[str]:
     """Return the command of the C compiler: `$CC`, or the first of cc, gcc and clang.
 
-    Raises BuildError where there is none.
+    Raises BuildError if there is none.
     """
     named = shlex.split(os.environ.get("CC", ""))
     names = [named] if named else [["cc"], ["gcc"], ["clang"]]
@@ -70,9 +70,9 @@ def find_compiler() -> list[str]:
 
 
 def build_key(compiler: list[str]) -> str:
-    """Return a digest of the sources, the compiler, the flags and the kind of machine.
+    """Return a digest of everything that determines the library.
 
-    What decides what the library is.
+    These are the sources, the compiler, the flags and the kind of machine.
     """
     version = _run([*compiler, "--version"])
     parts = (source_digest(), *compiler, version, *FLAGS, repr(EXTRA), platform.machine())
@@ -82,10 +82,10 @@ def build_key(compiler: list[str]) -> str:
 def compile_library(
     out: Path, compiler: list[str], *, machine: str = "", flags: tuple[str, ...] = ()
 ) -> None:
-    """Write the shared library `out`, which appears whole or not at all.
+    """Write the shared library `out`, whole or not at all.
 
-    machine: what it is for, `platform.machine()` unless given. flags: to add for every file.
-    Raises BuildError where the compiler fails, OSError where `out` cannot be written.
+    machine: target machine, by default `platform.machine()`. flags: additional flags for every file.
+    Raises BuildError if the compiler fails, OSError if `out` cannot be written.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".secateur-", dir=out.parent) as scratch:
@@ -96,7 +96,7 @@ def compile_library(
 
 
 def compile_objects(folder: Path, compiler: list[str], machine: str, flags: tuple[str, ...]) -> list[str]:
-    """Compile each source that `machine` has a use for into `folder`; returns the object files."""
+    """Compile each source that applies to `machine` into `folder`; return the object files."""
     objects = []
     for path in sorted(FOLDER.glob("*.c")):
         suffix = next((suffix for suffix in _SUFFIXES if path.stem.endswith(suffix)), "")

@@ -1,4 +1,4 @@
-"""Whether a weight runs faster without its zeros or with them, measured on the machine that will run it."""
+"""Choose between the dense and the sparse form of a weight by timing both on this machine."""
 
 from __future__ import annotations
 
@@ -18,21 +18,18 @@ from secateur_runtime.kernels.thread_pool import ThreadPool
 
 _ROUNDS = 5
 _DENSITIES = 20
-"""Weights of one shape are alike if they are in the same twentieth of density."""
+"""Weights of one shape count as equal if their densities, in twentieths, round to the same number."""
 _EVICTED = 8 << 20
-"""Words read before each run, so that it finds its weights in memory and not in a core's own cache, as
-decoding does.
-"""
+"""Words read before each run, so that its weights come from memory and not from a cache, as in decoding."""
 _RUN = 8 << 20
-"""Bytes of weights, copies of one, that a run goes through, as decoding goes through many."""
+"""Bytes of weights in a run, copies of one weight, because decoding reads many."""
 _MARGIN = 0.95
-"""Times of single weights tell those of whole models within about 5 %, so what gains less than that may lose.
-"""
+"""Times of single weights predict those of whole models within about 5 %, so smaller gains may be losses."""
 
 
 @dataclass(frozen=True, slots=True)
 class TimedForms:
-    """A kind of weight that was timed: seconds of a product with one input, median, in either form."""
+    """A kind of weight that was timed: median seconds of a product with one input, in both forms."""
 
     rows: int
     columns: int
@@ -43,12 +40,12 @@ class TimedForms:
 
     @property
     def pays(self) -> bool:
-        """Whether leaving zeros out is clearly faster."""
+        """Whether the sparse form is clearly faster."""
         return self.sparse < _MARGIN * self.dense
 
 
 class Chooser:
-    """Picks, for each shape and density it meets, the faster form, by timing the first weight of the kind."""
+    """Picks the faster form for each shape and density, by timing the first weight of each kind."""
 
     def __init__(self, library: ctypes.CDLL, pool: ThreadPool) -> None:
         self._library = library
@@ -57,7 +54,7 @@ class Chooser:
         self._timed: dict[tuple[int, int, str, int], TimedForms] = {}
 
     def faster(self, packed: Packed, dense: Tensor | Codes) -> Weight:
-        """Return the one of two forms of a weight that is multiplied faster."""
+        """Return the form of a weight whose product is faster."""
         rows, columns = packed.shape
         density = int(packed.counts.sum()) / (rows * columns)
         key = (rows, columns, packed.kind, round(density * _DENSITIES))
@@ -70,11 +67,11 @@ class Chooser:
 
     @property
     def timed(self) -> tuple[TimedForms, ...]:
-        """What was timed so far."""
+        """The kinds of weights timed so far."""
         return tuple(self._timed.values())
 
     def _seconds(self, copies: Sequence[Weight]) -> float:
-        """Return seconds of a product with one of copies of a weight."""
+        """Return the mean seconds of a product with one of `copies` of a weight."""
         weight = copies[0]
         inputs = np.ones(weight.columns, np.float32)
         out = np.empty(weight.rows, np.float32)

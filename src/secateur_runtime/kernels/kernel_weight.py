@@ -19,11 +19,11 @@ from secateur_runtime.kernels.quantized import Codes, Grid
 
 F32, BF16, INT8, INT4, BF16_SPARSE, INT8_SPARSE, INT4_SPARSE = range(7)
 NAMES = ("f32", "bf16", "int8", "int4", "sparse-bf16", "sparse-int8", "sparse-int4")
-"""What each of them is called."""
+"""The name of each kind."""
 BATCH = 8
-"""Inputs that one product takes."""
+"""Most inputs of one product."""
 GROUP = 32
-"""Groups of inputs that share a scale are multiples of it, or whole rows."""
+"""Groups of inputs that share a scale have a multiple of this size, or are whole rows."""
 _SPARSE = {"bf16": BF16_SPARSE, "int8": INT8_SPARSE, "int4": INT4_SPARSE}
 _LINE = 64
 _LARGE = 2 << 20
@@ -32,15 +32,15 @@ _FLOATS = ctypes.POINTER(ctypes.c_float)
 
 CODES_CHUNK = CHUNK
 CODES_BYTES = CHUNK // 2
-"""Inputs whose codes of 4 bits lie together, and their bytes."""
+"""Inputs whose 4-bit codes are interleaved, and the bytes of these codes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Laid:
-    """Codes of 8 or 4 bits as the kernels read them (`sec_matrix` of kernels.h).
+    """Codes of 8 or 4 bits in the layout of the kernels (`sec_matrix` of kernels.h).
 
-    values: `[rows, bytes]`, uint8. scales: `[rows, groups]`, float16. group: columns that share one, 0 for a
-    whole row.
+    values: `[rows, bytes]`, uint8. scales: `[rows, groups]`, float16. group: columns that share a scale, 0
+    for a whole row.
     """
 
     values: Tensor
@@ -61,12 +61,12 @@ class Weight:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that a product reads of it, offsets included."""
+        """Bytes that a product reads, offsets included."""
         return sum(part.nbytes for part in self.parts)
 
     def lie_in(self, parts: list[Tensor]) -> None:
-        """Let `matrix` point to these arrays, which hold the same numbers as `parts`."""
-        # The memory is ours to keep: ctypes holds addresses only.
+        """Point `matrix` to these arrays, which hold the same numbers as `parts`."""
+        # ctypes holds addresses only, so the arrays must stay alive here.
         self.parts = parts
         for name, part in zip(self._names, parts, strict=True):
             setattr(self.matrix, name, part.data_ptr())
@@ -75,9 +75,8 @@ class Weight:
 def multiply(library: ctypes.CDLL, weight: Weight, inputs: Tensor, pool: int | None = None) -> Tensor:
     """Return `inputs @ weight.T`, `[n, rows]` float32, for up to 8 inputs `[n, columns]` float32.
 
+    pool: a pool from `threads`; without one, only the calling thread computes.
     Raises UsageError for other shapes.
-
-    pool: what `threads` yields; the caller alone multiplies without one.
     """
     if inputs.dim() != 2 or inputs.shape[1] != weight.columns or not 1 <= len(inputs) <= BATCH:
         raise UsageError(
@@ -95,14 +94,14 @@ def multiply(library: ctypes.CDLL, weight: Weight, inputs: Tensor, pool: int | N
 
 
 def settle(weights: Sequence[Weight]) -> None:
-    """Move weights that are used one after another into one piece of memory; see `together`."""
+    """Move weights that are read one after another into one piece of memory; see `together`."""
     moved = iter(together([part for weight in weights for part in weight.parts]))
     for weight in weights:
         weight.lie_in([next(moved) for _ in weight.parts])
 
 
 def together(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Return copies that lie one after another in memory that the system was asked to hold in large pages, and gets back when the last copy goes."""
+    """Return copies that lie one after another in one `ArrayMemory`."""
     piece = ArrayMemory([tensor.nbytes for tensor in tensors])
     return [
         piece.array(place, tensor.dtype, tensor.shape).copy_(tensor) for place, tensor in enumerate(tensors)
@@ -110,8 +109,9 @@ def together(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 
 class ArrayMemory:
-    """Memory for arrays that lie one after another, which the system was asked to hold in large pages and gets back when the last array goes.
+    """Memory for arrays that lie one after another.
 
+    The system is asked to use large pages; it gets the memory back when the last array is deleted.
     sizes: bytes of each array.
     """
 
@@ -120,7 +120,7 @@ class ArrayMemory:
         size = starts.pop()
         self._memory = mmap.mmap(-1, size + _LARGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         first = -torch.frombuffer(self._memory, dtype=torch.uint8).data_ptr() % _LARGE
-        # Not for the rest, which would take a whole large page.
+        # The rest is excluded, because it would take a whole large page.
         if size >= _LARGE and hasattr(mmap, "MADV_HUGEPAGE"):
             self._memory.madvise(mmap.MADV_HUGEPAGE, first, size // _LARGE * _LARGE)
         self._ranges = [
@@ -128,7 +128,7 @@ class ArrayMemory:
         ]
 
     def array(self, place: int, dtype: torch.dtype, shape: Sequence[int]) -> Tensor:
-        """Return one of the arrays."""
+        """Return the array at `place`."""
         start, end = self._ranges[place]
         if start == end:
             return torch.empty(*shape, dtype=dtype)
@@ -137,7 +137,7 @@ class ArrayMemory:
         ).view(*shape)
 
     def release(self, place: int) -> None:
-        """Give the whole pages of one of the arrays back, with what they held."""
+        """Release the whole pages of the array at `place` and lose their contents."""
         start, end = self._ranges[place]
         first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
         last = end // mmap.PAGESIZE * mmap.PAGESIZE
@@ -149,7 +149,7 @@ class ArrayMemory:
 def threads(library: ctypes.CDLL, count: int) -> Iterator[int | None]:
     """Yield a pool of `count` threads, the caller included, at most one for each core.
 
-    None where one is enough or no thread can be had.
+    Yields None if one thread is enough or no thread can be started.
     """
     pool: int | None = library.sec_pool_new(count) if count > 1 else None
     try:

@@ -1,4 +1,7 @@
-"""Load the C kernels: the library beside this file, else one compiled into the cache, else none, with one warning."""
+"""Load the C kernels.
+
+The library next to this file is used, or else one compiled into the cache. Without both there is a warning.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,7 @@ _LACKING = -2
 
 
 class KernelsWarning(UserWarning):
-    """The C kernels cannot be had here, and torch does their work."""
+    """The C kernels are not available, and torch does their work."""
 
 
 class Matrix(Structure):
@@ -79,7 +82,7 @@ _SIGNATURES = {
 def kernels() -> ctypes.CDLL | None:
     """Return the loaded library, or None after one KernelsWarning that says why there is none.
 
-    Raises UsageError where `$SECATEUR_ISA` names instructions that are unknown, or that this processor lacks.
+    Raises UsageError if `$SECATEUR_ISA` names instructions that are unknown or that this processor lacks.
     """
     try:
         library = _load()
@@ -91,7 +94,11 @@ def kernels() -> ctypes.CDLL | None:
 
 
 def require_kernels(instead: str) -> ctypes.CDLL:
-    """Return the loaded library; raises UsageError, which says why and what to do instead, where there is none."""
+    """Return the loaded library.
+
+    instead: what the user can do without kernels.
+    Raises UsageError, with the cause and `instead`, if there are none.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("error", KernelsWarning)
         try:
@@ -106,9 +113,9 @@ def require_kernels(instead: str) -> ctypes.CDLL:
 
 
 def choose(library: ctypes.CDLL, isa: str) -> str:
-    """Make `library` run the instructions `isa`, the best where empty; returns their name.
+    """Make `library` use the instruction set `isa`, the best one if empty; return its name.
 
-    Raises UsageError where it cannot.
+    Raises UsageError if it cannot.
     """
     code = library.sec_select(isa.encode() if isa else None)
     if code == _LACKING or (code == _UNKNOWN and isa in ISAS):
@@ -128,7 +135,7 @@ def choose(library: ctypes.CDLL, isa: str) -> str:
 def load(path: Path) -> ctypes.CDLL:
     """Load the library at `path` and declare its functions.
 
-    Raises OSError where it is none of this version.
+    Raises OSError if it is not a library of this version.
     """
     library = ctypes.CDLL(str(path))
     for name, (result, arguments) in _SIGNATURES.items():
@@ -143,7 +150,7 @@ def load(path: Path) -> ctypes.CDLL:
 
 
 def cache_folder() -> Path:
-    """Return where compiled kernels are kept: `$SECATEUR_CACHE`, or `secateur` in the user's cache folder."""
+    """Return the folder of compiled kernels: `$SECATEUR_CACHE`, or `secateur` in the user's cache folder."""
     named = os.environ.get(CACHE_VARIABLE)
     return (
         Path(named)
@@ -155,8 +162,7 @@ def cache_folder() -> Path:
 def _load() -> ctypes.CDLL:
     shipped = Path(__file__).with_name(NAME)
     if shipped.is_file():
-        # One that was installed from other sources, as in an editable install that moved on, is not what
-        # these sources say.
+        # An editable install may ship a library built from older sources.
         library = load(shipped)
         if library.sec_source() == source_digest().encode():
             return library

@@ -1,4 +1,4 @@
-"""Quantised weights: integers in groups that share a scale, and the grids they lie on."""
+"""Quantized weights: integer codes in groups that share a scale, and their quantization grids."""
 
 from __future__ import annotations
 
@@ -17,12 +17,11 @@ _NAME = re.compile(r"int([2-8])(a?)-g(\d{1,6})")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grid:
-    """The values a quantised weight may take.
+    """The values that a quantized weight may take: `scale * (code - zero)`.
 
-    `scale * (code - zero)`, one scale for every `group` inputs of a row.
-
-    symmetric: `zero` is 0 everywhere; the scale may then be negative, so that the end with one more code lies
-    where it is needed.
+    bits: bits of a code. group: inputs of a row that share a scale.
+    symmetric: whether `zero` is 0 everywhere. The scale may then be negative, so that the side with one more
+    code lies where it is needed.
     """
 
     bits: int = 4
@@ -31,7 +30,7 @@ class Grid:
 
     def __post_init__(self) -> None:
         if self.bits not in BITS:
-            raise UsageError(f"{self.bits} bits: a quantised weight has {BITS[0]} to {BITS[-1]}")
+            raise UsageError(f"{self.bits} bits: a quantized weight has {BITS[0]} to {BITS[-1]}")
         if self.group < 1:
             raise UsageError(f"groups of {self.group} inputs: a group has at least one")
 
@@ -45,7 +44,7 @@ class Grid:
 
     @property
     def lowest(self) -> int:
-        """The lowest code; -127 for symmetric bytes, whose products then fit the integer kernels of every runtime."""
+        """The lowest code; -127 for symmetric bytes, to fit the integer kernels of every runtime."""
         return -127 if self.symmetric and self.bits == 8 else -(1 << (self.bits - 1))
 
     @property
@@ -55,7 +54,7 @@ class Grid:
 
     @property
     def bits_per_weight(self) -> float:
-        """Bits that a weight takes with its share of scale and zero."""
+        """Bits of a weight, its share of scale and zero included."""
         return self.bits + (16 + (0 if self.symmetric else self.bits)) / self.group
 
     def check(self, tensor: str, in_features: int) -> None:
@@ -72,10 +71,10 @@ class Grid:
 
 @dataclass(frozen=True, slots=True)
 class Codes:
-    """A quantised weight.
+    """A quantized weight.
 
     values: codes, `[out_features, in_features]`, int8. scales: `[out_features, groups]`, float16.
-    zeros: codes that stand for 0, like `scales`, int8; None for a symmetric grid.
+    zeros: codes that stand for 0, `[out_features, groups]`, int8; None for a symmetric grid.
     """
 
     grid: Grid
@@ -86,7 +85,7 @@ class Codes:
     def dense(self) -> Tensor:
         """Return the weight, `[out_features, in_features]`, float32.
 
-        exact, as code and scale together have less than 24 bits.
+        The result is exact, because code and scale together have less than 24 bits.
         """
         grouped = self.values.view(len(self.values), -1, self.grid.group).float()
         if self.zeros is not None:
@@ -94,7 +93,7 @@ class Codes:
         return (grouped * self.scales.float()[..., None]).view(self.values.shape)
 
     def split(self, rows: Sequence[int]) -> list[Codes]:
-        """Return the codes of so many rows each, in order; together they are all rows."""
+        """Return the codes of consecutive parts with the given numbers of rows, which sum to all rows."""
         parts = list[Codes]()
         start = 0
         for count in rows:
@@ -106,7 +105,7 @@ class Codes:
 
     @property
     def nbytes(self) -> int:
-        """Bytes once packed."""
+        """Bytes of the packed weight."""
         zeros = (
             0
             if self.zeros is None
@@ -117,21 +116,21 @@ class Codes:
 
 
 def usual_grid(bits: int, columns: int) -> Grid:
-    """Return the symmetric grid of weights with so many inputs where nobody chose one.
+    """Return the default symmetric grid of a weight with `columns` inputs.
 
-    A scale is for 64 inputs, for 32 where bits are few or 64 do not fit, or for the whole row.
+    A group has 64 inputs; 32 if there are at most 4 bits or 64 does not divide the row; else the whole row.
     """
     groups = (64, 32) if bits > 4 else (32,)
     return Grid(bits=bits, group=next((group for group in groups if columns % group == 0), columns))
 
 
 def packed_words(count: int, bits: int) -> int:
-    """Return how many 32-bit words `count` codes take."""
+    """Return the number of 32-bit words that `count` codes take."""
     return -(-count * bits // 32)
 
 
 def exact_scales(scales: Tensor, bits: int) -> Tensor:
-    """Return scales cut to so few digits that a product with a code of `bits` bits is a float16, float32."""
+    """Return scales rounded so that a product with a code of `bits` bits is exact in float16; float32."""
     mantissa, exponent = torch.frexp(scales.float())
     digits = 1 << (11 - bits)
     return torch.ldexp((mantissa * digits).round() / digits, exponent)

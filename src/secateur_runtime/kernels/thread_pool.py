@@ -1,4 +1,4 @@
-"""Threads for the kernels, and how fast they read memory."""
+"""A pool of threads for the kernels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 class ThreadPool:
-    """Up to `threads` threads, never more than there are cores to run on; they end with this object."""
+    """Up to `threads` threads, at most one for each core; they end with this object."""
 
     def __init__(self, library: ctypes.CDLL, threads: int) -> None:
         self.pointer = library.sec_pool_new(threads)
@@ -19,5 +19,5 @@ class ThreadPool:
         weakref.finalize(self, library.sec_pool_free, self.pointer)
 
     def read(self, words: NDArray[np.uint64]) -> int:
-        """Read memory, a multiple of 64 bytes, on all threads; returns the sum of its words."""
+        """Read memory, a multiple of 64 bytes, on all threads; return the sum of its words."""
         return int(self._library.sec_stream(self.pointer, words.ctypes.data, words.nbytes))

@@ -1,4 +1,4 @@
-"""Policies, one per file: what is sensed in, what goes out of the model out."""
+"""Policies, one per file: an observation in, the parts to remove out."""
 
 from __future__ import annotations
 
@@ -23,27 +23,29 @@ __all__ = [
 
 
 class Policy(Protocol):
-    """Decides what goes; what it decides fits whenever anything of its kind fits, except for `none` and `threshold`.
+    """Decides which parts of a model to remove.
 
-    Takes under a millisecond, keeps no state that a later decision needs to be right, and never raises for a valid observation.
+    The decision fits whenever any decision of that kind fits, except for `none` and `threshold`. A policy
+    takes under a millisecond, keeps no state that later decisions depend on, and never raises for a valid
+    observation.
     """
 
     def __call__(self, seen: Observation) -> Decision:
-        """Return what is to be taken out of the model."""
+        """Return what to remove from the model."""
 
 
 Maker = Callable[[Choices, Path | None], Policy]
-"""Makes a policy for one ladder; the file is of a trained network, for those that need one."""
+"""Makes a policy for one ladder; the file holds a trained network, for policies that need one."""
 
 POLICIES: Registry[Maker] = Registry("policy", "secateur_runtime.policies")
 AUTO = "auto"
-"""What is asked for where the ladder is to decide who decides; see `usual`."""
+"""The name that selects a policy by the kind of ladder; see `usual`."""
 
 
 def usual(*, priced: bool) -> str:
-    """Return the policy that did best by our measurements.
+    """Return the name of the policy that did best in our measurements.
 
-    On a ladder whose steps were priced, or on one that holds measured levels alone.
+    priced: whether the ladder holds a price for every step, or only measured levels.
     """
     return "cost-aware" if priced else "greedy"
 
@@ -51,7 +53,7 @@ def usual(*, priced: bool) -> str:
 def policy(name: str, *, levels: bool, trained: bool = False, paper: str = "") -> Callable[[Maker], Maker]:
     """Return a decorator that registers the maker of a policy.
 
-    levels: whether all it chooses are levels of the ladder. trained: whether it needs a file of a network.
+    levels: whether it only chooses levels of the ladder. trained: whether it needs the file of a network.
     """
     needs = {word for word, wanted in (("levels", levels), ("file", trained)) if wanted}
     return POLICIES.register(name, needs=needs, paper=paper)

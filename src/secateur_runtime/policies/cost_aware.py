@@ -1,4 +1,4 @@
-"""The least quality for every byte, at this batch and this length."""
+"""The least loss of quality for every byte freed, at this batch and length."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ Entry = tuple[float, int, tuple[int, ...]]
 
 @policy("cost-aware", levels=False)
 def cost_aware(choices: Choices, file: Path | None) -> Policy:
-    """Take the step that costs least per byte it frees now, again and again, until all fits.
+    """Repeatedly take the step that costs least per byte it frees now, until the model fits.
 
-    Then give back what need not have gone.
+    Then restore the steps that turn out to be unnecessary.
 
-    Long batches make attention worth more, as its cache goes with it; short ones make FFNs worth more. The
-    order of the ladder does not bind it, but for the steps of one half of a block.
+    Long batches favour removing attention, because its cache is freed too; short ones favour removing FFNs.
+    Steps may be taken in any order, except that steps of one sub-block keep the order of the ladder.
     """
     prices = choices.prices.tolist()
     chain_of = {chain[0]: chain for chain in choices.chains}
@@ -37,13 +37,13 @@ def cost_aware(choices: Choices, file: Path | None) -> Policy:
             missing -= sum(frees[index] for index in chain[:length])
             if chain[length:]:
                 heapq.heappush(heap, _entry(chain[length:], prices, frees))
-        return choices.decide(_given_back(taken, -missing, choices, prices, frees), seen)
+        return choices.decide(_restored(taken, -missing, choices, prices, frees), seen)
 
     return decide
 
 
 def _entry(chain: tuple[int, ...], prices: Sequence[float], frees: Sequence[float]) -> Entry:
-    """Return the run of steps from the start of a chain that costs least per byte, behind its cost."""
+    """Return the cost per byte and length of the cheapest run from the start of a chain, and the chain."""
     best = (float("inf"), 1)
     price = 0.0
     freed = 0.0
@@ -54,10 +54,10 @@ def _entry(chain: tuple[int, ...], prices: Sequence[float], frees: Sequence[floa
     return (*best, chain)
 
 
-def _given_back(
+def _restored(
     taken: Sequence[int], spare: float, choices: Choices, prices: Sequence[float], frees: Sequence[float]
 ) -> set[int]:
-    """Return `taken` without the dearest steps for which there is room after all."""
+    """Return `taken` without the most expensive steps that fit in `spare` bytes after all."""
     kept = set(taken)
     needed = {before for index in kept if (before := choices.before[index]) is not None}
     for index in sorted(taken, key=lambda index: -prices[index]):

@@ -1,4 +1,4 @@
-"""A trained network, run in numpy."""
+"""A policy that follows a trained Q-network, run in numpy."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from secateur_runtime.policies.q_network import Network, load_network
 
 @policy("dqn", levels=False, trained=True, paper="arXiv:2505.17138")
 def dqn(choices: Choices, file: Path | None) -> Policy:
-    """Do what a network trained by `secateur adapt train` finds worth most, among what can be done.
+    """Take the possible action that a network trained by `secateur adapt train` values most.
 
-    It may not stop before all fits and does not go on after that; a level that does not fit is passed over if
-    another does.
+    It does not stop before the model fits and stops as soon as it does. A level that does not fit is
+    skipped if another one fits.
     """
     if file is None:
         raise UsageError("the policy dqn needs the file of its network: make one with `secateur adapt train`")
@@ -25,7 +25,7 @@ def dqn(choices: Choices, file: Path | None) -> Policy:
 
 
 def follow(choices: Choices, network: Network) -> Policy:
-    """Return the policy that does what a network finds worth most."""
+    """Return the policy that takes the action which a network values most."""
     return _by_units(choices, network) if network.formulation == "units" else _by_level(choices, network)
 
 
@@ -46,18 +46,18 @@ def _by_units(choices: Choices, network: Network) -> Policy:
     after = {before: index for index, before in enumerate(choices.before) if before is not None}
 
     def decide(seen: Observation) -> Decision:
-        gone = np.zeros(count, dtype=bool)
+        removed = np.zeros(count, dtype=bool)
         closed = np.array([before is not None for before in choices.before])
         missing = choices.missing(seen)
         frees = choices.frees(seen)
         whole = missing + seen.available
-        seen_now = np.concatenate([features(choices, seen), still_missing(choices, seen, gone)])
-        # Taking a step changes two inputs, so the first layer is kept and moved along.
+        seen_now = np.concatenate([features(choices, seen), still_missing(choices, seen, removed)])
+        # Taking a step changes two inputs, so the output of the first layer is updated, not computed again.
         hidden = first @ ((seen_now - network.offset) * network.scale) + bias
         share = first[:, start - 1] * network.scale[start - 1]
         taken: list[int] = []
         while missing > 0 and len(taken) < count:
-            worth = _onwards(hidden, rest)[:count]
+            worth = _remaining_layers(hidden, rest)[:count]
             index = int(np.where(closed, -np.inf, worth).argmax())
             taken.append(index)
             closed[index] = True
@@ -70,7 +70,7 @@ def _by_units(choices: Choices, network: Network) -> Policy:
     return decide
 
 
-def _onwards(hidden: Vector, layers: list[tuple[Vector, Vector]]) -> Vector:
+def _remaining_layers(hidden: Vector, layers: list[tuple[Vector, Vector]]) -> Vector:
     for weight, bias in layers:
         hidden = weight @ np.maximum(hidden, 0) + bias
     return hidden

@@ -11,7 +11,7 @@ from secateur_runtime.policies import Choices, Decision, Observation, Policy, po
 
 @policy("greedy", levels=True, paper="arXiv:2406.10594")
 def greedy(choices: Choices, file: Path | None) -> Policy:
-    """Take the level of least measured loss among those that fit; if none does, the one that needs least."""
+    """Take the level with the least measured loss that fits, or the one that needs least if none fits."""
 
     def decide(seen: Observation) -> Decision:
         needs = choices.needs(seen)

@@ -1,4 +1,4 @@
-"""The cheapest set of steps that makes the model fit, if their prices add up."""
+"""The cheapest set of steps that makes the model fit, on the assumption that prices add up."""
 
 from __future__ import annotations
 
@@ -13,25 +13,20 @@ from secateur_runtime.ladder_costs import Floats
 from secateur_runtime.policies import Choices, Decision, Observation, Policy, policy
 
 MOST = 20_000
-"""Combinations kept after each half of a block; beyond that sizes are rounded down, so that what is chosen
-still fits.
-"""
+"""Most combinations after each sub-block; beyond that, sizes are rounded down, so the choice still fits."""
 
 
 @policy("knapsack", levels=False)
 def knapsack(choices: Choices, file: Path | None) -> Policy:
-    """Take the steps whose prices add up to the least among all sets that free enough.
-
-    If none does, all of them.
-    """
+    """Take the set of steps with the smallest sum of prices that frees enough, or all steps if none does."""
     return Knapsack(choices)
 
 
 class Knapsack:
-    """Every useful combination, made once: of the halves with a cache, and of those without.
+    """Every useful combination of steps, computed once: of sub-blocks with a cache, and of those without.
 
-    A decision looks through the former for the cheapest match among the latter, which is exact. Where sizes
-    differ so much that there are too many combinations, sizes are rounded down.
+    A decision looks up, for each combination of the former, the cheapest match among the latter; this is
+    exact. Where sizes differ so much that there are too many combinations, sizes are rounded down.
     """
 
     def __init__(self, choices: Choices) -> None:
@@ -46,7 +41,7 @@ class Knapsack:
         return self.for_all([seen])
 
     def for_all(self, moments: Sequence[Observation]) -> Decision:
-        """Return the cheapest set that fits at every moment, with what it needs at the first."""
+        """Return the cheapest set that fits at every moment, with the bytes it needs at the first."""
         missing = [self._choices.missing(seen) for seen in moments]
         if max(missing) <= 0:
             return self._choices.decide((), moments[0])
@@ -70,9 +65,10 @@ class Knapsack:
 
 @dataclass(frozen=True)
 class Combined:
-    """Combinations of steps, in the order of the weights they free.
+    """Combinations of steps, in the order of the weight bytes they free.
 
-    Bytes of weights, bytes of cache per position, and price of each.
+    weights, cache, prices: bytes of weights, bytes of cache per position and price of each combination.
+    stages: for each chain, the parent combination and the number of its steps in each combination.
     """
 
     weights: Floats
@@ -81,7 +77,7 @@ class Combined:
     stages: Sequence[tuple[NDArray[np.int64], NDArray[np.int64], tuple[int, ...]]]
 
     def rest(self, missing: float, seen: Observation) -> Floats:
-        """Return the bytes that are missing still after each combination."""
+        """Return the bytes that are still missing after each combination."""
         return missing - self.weights - self.cache * seen.positions
 
     def steps(self, index: int) -> list[int]:
@@ -94,7 +90,10 @@ class Combined:
 
 
 def combine(choices: Choices, chains: Sequence[tuple[int, ...]], most: int = MOST) -> Combined:
-    """Return the combinations of the steps of `chains`, the cheapest of those that free the same, at most about `most`."""
+    """Return the useful combinations of the steps of `chains`, at most about `most`.
+
+    Of combinations that free the same bytes only the cheapest is retained.
+    """
     held = Combined(np.zeros(1), np.zeros(1), np.zeros(1), ())
     for chain in chains:
         steps = list(chain)
@@ -109,7 +108,7 @@ def combine(choices: Choices, chains: Sequence[tuple[int, ...]], most: int = MOS
 def _joined(
     held: Combined, weights: Floats, cache: Floats, prices: Floats, chain: tuple[int, ...], most: int
 ) -> Combined:
-    """Return every combination of `held` with every start of one more chain."""
+    """Return every combination of `held` with every prefix of one more chain."""
     parents, lengths = (
         grid.ravel()
         for grid in np.meshgrid(np.arange(len(held.prices)), np.arange(len(chain) + 1), indexing="ij")
@@ -133,9 +132,12 @@ def _joined(
 
 
 def _cheapest_of_each(weights: Floats, cache: Floats, prices: Floats) -> NDArray[np.int64]:
-    """Return the indices of the cheapest of those of equal sizes that no other beats in weights and price at the same cache, by weights."""
+    """Return the indices of the combinations that none dominates, sorted by weights.
+
+    A combination dominates another one if it frees the same cache, and at least the same weights, for less.
+    """
     order = np.lexsort((prices, -weights, -cache))
-    # within one size of cache, weights fall: only what is cheaper than all that free more is of use
+    # Within one size of cache, weights fall: only a price below all those before it is useful.
     starts = np.concatenate([[True], np.diff(cache[order]) != 0])
     useful = np.zeros(len(order), dtype=bool)
     best = np.inf
@@ -148,7 +150,7 @@ def _cheapest_of_each(weights: Floats, cache: Floats, prices: Floats) -> NDArray
 
 
 def _cheapest_at_least(held: Combined) -> NDArray[np.int64]:
-    """Return, for each place in the order of weights, the index of the cheapest from there on."""
+    """Return, for each position in the order of weights, the index of the cheapest from there on."""
     best = len(held.prices) - 1
     found = np.zeros(len(held.prices), dtype=np.int64)
     for place in range(len(found) - 1, -1, -1):

@@ -1,4 +1,4 @@
-"""The whole model, whatever happens."""
+"""Keep the whole model in every situation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from secateur_runtime.policies import Choices, Decision, Observation, Policy, po
 
 @policy("none", levels=True)
 def none(choices: Choices, file: Path | None) -> Policy:
-    """Never take anything away: what every other policy is compared with."""
+    """Never remove anything: the baseline for every other policy."""
 
     def decide(seen: Observation) -> Decision:
         return choices.level(0, seen)

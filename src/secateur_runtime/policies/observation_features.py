@@ -1,4 +1,4 @@
-"""What a trained policy sees of a moment, as numbers of about the same size."""
+"""The input features of a trained policy, scaled to about the same size."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ NAMES = (
     "missing",
     "cache of need",
 )
-"""Of every moment: available and missing bytes are shares of what the whole model needs, and cache of need is
-the share that its KV cache is of that.
+"""Features of every observation. Available and missing bytes are shares of what the whole model needs; `cache
+of need` is the share of that need which is KV cache.
 """
 _LATENCY = 1e-4
 
@@ -44,9 +44,9 @@ def features(choices: Choices, seen: Observation) -> Vector:
 
 
 def still_missing(choices: Choices, seen: Observation, mask: Mask) -> Vector:
-    """Return what the unit formulation sees besides.
+    """Return the additional features of the unit formulation, `[1 + n]`.
 
-    The share of the whole need that is missing without the steps of `mask`, and `mask`, `[1 + n]`.
+    These are the share of the whole need still missing without the steps of `mask`, and `mask` itself.
     """
     missing = choices.missing(seen)
     left = (missing - float(choices.frees(seen) @ mask)) / (missing + seen.available)

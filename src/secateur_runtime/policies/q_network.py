@@ -1,4 +1,4 @@
-"""A small network that says what each action is worth: a safetensors file, and numpy to run it."""
+"""A small network that estimates the value of each action: stored in safetensors, run in numpy."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _FORMAT = "secateur-policy-1"
 class Network:
     """Linear layers with ReLU between them.
 
-    ladder: digest of the ladder it was trained for. formulation: which game. offset, scale: what is seen is
-    `(x - offset) * scale`.
-    layers: weight `[out, in]` and bias `[out]` of each. trained: how, in words.
+    ladder: digest of the ladder it was trained for. formulation: which game it was trained on.
+    offset, scale: the first layer reads `(x - offset) * scale`.
+    layers: weight `[out, in]` and bias `[out]` of each layer. trained: how it was trained, in words.
     """
 
     ladder: str
@@ -37,7 +37,7 @@ class Network:
     trained: str = ""
 
     def __call__(self, seen: Vector) -> Vector:
-        """Return what each action is worth, `[actions]`."""
+        """Return the value of each action, `[actions]`."""
         found = (seen - self.offset) * self.scale
         for number, (weight, bias) in enumerate(self.layers):
             found = weight @ (np.maximum(found, 0) if number else found) + bias
@@ -49,9 +49,9 @@ class Network:
         return sum(weight.size + bias.size for weight, bias in self.layers)
 
     def save(self, path: Path, *, overwrite: bool = False) -> None:
-        """Write the network so that the file is there whole or not at all.
+        """Write the network so that the file exists whole or not at all.
 
-        Raises OutputError where that cannot be.
+        Raises OutputError if it cannot be written.
         """
         refuse_existing(path, overwrite=overwrite)
         tensors = {"offset": self.offset, "scale": self.scale}
@@ -76,7 +76,7 @@ class Network:
 def load_network(path: Path, choices: Choices) -> Network:
     """Return the network of a file.
 
-    Raises PolicyError if it is none, damaged, or trained for another ladder.
+    Raises PolicyError if the file holds no network, is damaged, or was trained for another ladder.
     """
     try:
         with safe_open(path, framework="numpy") as file:
@@ -119,7 +119,7 @@ def _fit(
     seen: int,
     actions: int,
 ) -> bool:
-    """Whether tensors are those of a network from `seen` numbers to `actions`, all finite."""
+    """Return whether the tensors form a finite network from `seen` inputs to `actions` outputs."""
     width = seen
     if not layers or any(
         one is None or one.shape != (seen,) or not np.isfinite(one).all() for one in scaling

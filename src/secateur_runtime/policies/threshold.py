@@ -1,4 +1,4 @@
-"""Two marks on a gauge, as one would write it first."""
+"""Two thresholds on used memory: the simplest policy."""
 
 from __future__ import annotations
 
@@ -13,12 +13,10 @@ LOW = 0.80
 
 @policy("threshold", levels=True)
 def threshold(choices: Choices, file: Path | None) -> Policy:
-    """Go one stage down where over 95 % of the memory is taken, one up where under 80 % would be.
+    """Shrink by one stage above 95 % of the memory; restore one stage if that stays below 80 %.
 
-    A stage is an eighth of the ladder.
-
-    It looks at what the sequences hold now, not at what they will come to, and moves one stage at a time: it
-    can be late.
+    A stage is an eighth of the ladder. The policy looks at what the sequences hold now, not at what they will
+    need, and moves one stage at a time, so it can be too late.
     """
     count = len(choices.units)
     stages = sorted({round(count * stage / STAGES) for stage in range(STAGES + 1)})
@@ -30,9 +28,9 @@ def threshold(choices: Choices, file: Path | None) -> Policy:
         if needs[level] > HIGH * seen.available:
             level = next((stage for stage in stages if stage > level), count)
         else:
-            higher = next((stage for stage in reversed(stages) if stage < level), 0)
-            if needs[higher] < LOW * seen.available:
-                level = higher
+            restored = next((stage for stage in reversed(stages) if stage < level), 0)
+            if needs[restored] < LOW * seen.available:
+                level = restored
         return choices.level(level, seen)
 
     return decide

@@ -1,4 +1,4 @@
-"""What the machine lets this process have, sensed."""
+"""Sensors of the memory that this process may use."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Protocol
 class MemoryBound:
     """One bound on memory.
 
-    name: who sets it. limit: bytes. used: bytes under it that cannot go without harm, this process's
-    included; pages of files that nobody has mapped are not.
+    name: what sets the bound. limit: bytes. used: bytes under it that cannot be reclaimed without harm,
+    those of this process included; unmapped pages of files are not counted.
     """
 
     name: str
@@ -29,45 +29,45 @@ class Sensor(Protocol):
     """Senses one bound; takes well under a millisecond."""
 
     def __call__(self) -> MemoryBound | None:
-        """Return the bound as it is now, or None where there is none."""
+        """Return the bound as it is now, or None if there is none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sensed:
-    """What all sensors said at one moment.
+    """The readings of all sensors at one moment.
 
-    rooms: every bound. stalled: share of the last ten seconds in which something waited for memory, 0 where
-    the kernel does not tell.
+    bounds: every bound. stalled: share of the last ten seconds in which some task waited for memory, 0 if the
+    kernel does not report it.
     """
 
-    rooms: tuple[MemoryBound, ...]
+    bounds: tuple[MemoryBound, ...]
     stalled: float = 0.0
 
     @property
     def tightest(self) -> MemoryBound | None:
-        """The bound that leaves least, or None where there is none."""
-        return min(self.rooms, key=lambda room: room.free, default=None)
+        """The bound with the least free memory, or None if there is none."""
+        return min(self.bounds, key=lambda bound: bound.free, default=None)
 
 
 class Senses:
-    """Sensors of memory, asked together."""
+    """Several sensors of memory, read together."""
 
     def __init__(self, sensors: Sequence[Sensor], pressure: Sequence[str] = ()) -> None:
         self._sensors = sensors
         self._pressure = pressure
 
     def __call__(self) -> Sensed:
-        """Ask every sensor."""
+        """Read every sensor."""
         from secateur_runtime.sensors.pressure import stalled
 
-        rooms = tuple(room for sensor in self._sensors if (room := sensor()) is not None)
-        return Sensed(rooms, max(map(stalled, self._pressure), default=0.0))
+        bounds = tuple(bound for sensor in self._sensors if (bound := sensor()) is not None)
+        return Sensed(bounds, max(map(stalled, self._pressure), default=0.0))
 
 
 def sizes(text: str) -> dict[str, int]:
     """Return `name -> number` of lines such as `anon 4096` or `MemTotal: 1024 kB` (in bytes then).
 
-    Other lines are left out.
+    Other lines are ignored.
     """
     found = {}
     for line in text.splitlines():

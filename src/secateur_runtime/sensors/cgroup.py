@@ -1,7 +1,4 @@
-"""The limit of the control group that this process is in, or of the nearest ancestor that has one.
-
-Version 1 and version 2.
-"""
+"""The memory limits of the control groups of this process, version 1 and version 2."""
 
 from __future__ import annotations
 
@@ -12,20 +9,20 @@ from pathlib import Path, PurePosixPath
 from secateur_runtime.sensors import MemoryBound, sizes
 
 _UNLIMITED = 1 << 60
-"""Version 1 says a number near 2^63 where it means none."""
+"""Version 1 reports a number near 2^63 where there is no limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Version:
-    """How one version calls its files, and the entries of `memory.stat`.
+    """Names of the files of one version, and of entries in `memory.stat`.
 
-    What could be dropped, and what of that cannot without harm.
+    reclaimable: entries that count memory which may be dropped. needed: parts of those that may not.
     """
 
     limit: str
     usage: str
-    loose: tuple[str, ...]
-    bound: tuple[str, ...]
+    reclaimable: tuple[str, ...]
+    needed: tuple[str, ...]
 
 
 _V1 = _Version(
@@ -35,9 +32,9 @@ _V2 = _Version("memory.max", "memory.current", ("file", "slab_reclaimable"), ("f
 
 
 class Cgroup:
-    """The tightest limit on the way from this process's group to the root.
+    """The tightest limit of this process's group and its ancestors.
 
-    root: where groups are mounted; own: what the kernel says of the process's groups.
+    root: where groups are mounted. own: file in which the kernel lists the groups of this process.
     """
 
     def __init__(self, root: str = "/sys/fs/cgroup", own: str = "/proc/self/cgroup") -> None:
@@ -45,18 +42,18 @@ class Cgroup:
         self._own = Path(own)
 
     def __call__(self) -> MemoryBound | None:
-        """Return the bound that leaves least, or None where there is no limit."""
-        rooms = [room for group, version in self._groups() if (room := _room(group, version)) is not None]
-        return min(rooms, key=lambda room: room.free, default=None)
+        """Return the bound with the least free memory, or None if there is no limit."""
+        found = [bound for group, version in self._groups() if (bound := _bound(group, version)) is not None]
+        return min(found, key=lambda bound: bound.free, default=None)
 
     def pressure_file(self) -> str:
-        """Return the path of the group's own pressure, which exists in version 2 alone."""
+        """Return the path of the group's pressure file, which exists in version 2 only; empty without one."""
         return next(
             (str(group / "memory.pressure") for group, version in self._groups() if version is _V2), ""
         )
 
     def _groups(self) -> Iterator[tuple[Path, _Version]]:
-        """Yield the group of this process and its ancestors, the nearest first, with the version each is of."""
+        """Yield the group of this process and its ancestors, the nearest first, each with its version."""
         try:
             lines = self._own.read_text(encoding="utf-8").splitlines()
         except OSError:
@@ -66,15 +63,15 @@ class Cgroup:
             if "memory" in controllers.split(","):
                 yield from ((group, _V1) for group in _upwards(self._root / "memory", path))
             elif number == "0":
-                # Where both versions are mounted, the second one lies beside the folders of the first.
+                # Where both versions are mounted, the second one lies next to the folders of the first.
                 root = self._root / "unified" if (self._root / "unified").is_dir() else self._root
                 yield from ((group, _V2) for group in _upwards(root, path))
 
 
 def _upwards(root: Path, path: str) -> Iterator[Path]:
-    """Yield the folder of a group and its ancestors.
+    """Yield the folder of a group and those of its ancestors.
 
-    In a container the group may be seen at the root itself.
+    In a container the group may appear at the root itself.
     """
     parts = [part for part in PurePosixPath(path).parts if part not in ("/", "..")]
     own = root.joinpath(*parts)
@@ -85,7 +82,7 @@ def _upwards(root: Path, path: str) -> Iterator[Path]:
     yield from (root.joinpath(*parts[:count]) for count in range(len(parts) - 1, -1, -1))
 
 
-def _room(group: Path, version: _Version) -> MemoryBound | None:
+def _bound(group: Path, version: _Version) -> MemoryBound | None:
     try:
         limit = (group / version.limit).read_text(encoding="ascii").strip()
         if not limit.isdecimal() or int(limit) >= _UNLIMITED:
@@ -94,9 +91,7 @@ def _room(group: Path, version: _Version) -> MemoryBound | None:
         stat = sizes((group / "memory.stat").read_text(encoding="ascii"))
     except (OSError, ValueError):
         return None
-    # Pages of files that nobody has mapped go when they must. What the kernel itself takes is in `usage`
-    # alone.
-    loose = sum(stat.get(name, 0) for name in version.loose) - sum(
-        stat.get(name, 0) for name in version.bound
-    )
-    return MemoryBound("cgroup", int(limit), usage - max(loose, 0))
+    # The kernel drops unmapped pages of files when it must. Its own memory appears in `usage` only.
+    reclaimable = sum(stat.get(name, 0) for name in version.reclaimable)
+    needed = sum(stat.get(name, 0) for name in version.needed)
+    return MemoryBound("cgroup", int(limit), usage - max(reclaimable - needed, 0))

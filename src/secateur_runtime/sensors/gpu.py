@@ -18,13 +18,13 @@ class GpuMemory:
 
 
 class Gpus:
-    """All GPUs that NVML sees; none where it is not installed or finds no driver."""
+    """All GPUs that NVML finds; none if it is not installed or has no driver."""
 
     def __init__(self, nvml: Any = None) -> None:
         self._nvml = nvml if nvml is not None else _load()
 
     def __call__(self) -> tuple[GpuMemory, ...]:
-        """Return what each GPU holds now."""
+        """Return the memory of each GPU now."""
         if self._nvml is None:
             return ()
         try:
@@ -42,7 +42,7 @@ class Gpus:
 
 
 def _load() -> Any:
-    """Return NVML, initialised, or None."""
+    """Return the initialised NVML module, or None."""
     if importlib.util.find_spec("pynvml") is None:
         return None
     nvml = importlib.import_module("pynvml")

@@ -12,13 +12,13 @@ _MEMINFO = "/proc/meminfo"
 
 
 class MachineMemory:
-    """What the machine has: total memory, and what of it is not available."""
+    """The memory of the machine: its total, and what of it is not available."""
 
     def __init__(self, path: str = _MEMINFO) -> None:
         self._path = Path(path)
 
     def __call__(self) -> MemoryBound | None:
-        """Return the bound, or None where the system tells nothing."""
+        """Return the bound, or None if the system does not report one."""
         try:
             rows = sizes(self._path.read_text(encoding="ascii"))
         except OSError:
@@ -30,9 +30,9 @@ class MachineMemory:
 
 
 class ProcessBudget:
-    """What the user lets this process have, in bytes.
+    """A limit that the user sets for this process, in bytes.
 
-    The memory of the process is what the system counts as resident.
+    The memory of the process is its resident set size.
     """
 
     def __init__(self, limit: int) -> None:

@@ -1,4 +1,4 @@
-"""How much of the time something waited for memory, as Linux tells it (PSI)."""
+"""Linux pressure stall information (PSI) for memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SOME = re.compile(r"^some avg10=([\d.]+) ", re.MULTILINE)
 def stalled(path: str) -> float:
     """Return the share of the last ten seconds in which some task waited for memory.
 
-    0 where there is no such file.
+    Returns 0 if there is no such file.
     """
     try:
         found = _SOME.search(Path(path).read_text(encoding="ascii", errors="replace"))

@@ -1,1 +1,1 @@
-"""A server that speaks OpenAI's protocol and gives memory back while it answers."""
+"""A server that speaks OpenAI's protocol and releases memory while it answers."""

@@ -1,4 +1,4 @@
-"""Why a request is refused, in one line and with its HTTP status."""
+"""Errors that refuse a request, with one line and an HTTP status."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ _KINDS: Mapping[int, str] = {
 
 
 class RefusedError(SecateurError):
-    """A request cannot be answered, or not any further; `status` is the HTTP status that says why."""
+    """A request cannot be answered, or not to its end.
+
+    status: HTTP status that says why. param: the field of the request at fault, if it is one.
+    """
 
     def __init__(self, status: int, message: str, *, param: str | None = None) -> None:
         super().__init__(message)
@@ -29,7 +32,7 @@ class RefusedError(SecateurError):
 
 
 def error_body(status: int, message: str, param: str | None = None) -> dict[str, Any]:
-    """Return the body that OpenAI's clients read an error from; the message is one line."""
+    """Return the error body that OpenAI's clients read; the message is put on one line."""
     line = " ".join(message.split())[:500]
     return {
         "error": {

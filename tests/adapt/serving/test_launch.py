@@ -99,14 +99,14 @@ def test_a_level_that_the_server_takes_is_the_pruned_model(kind: str, tiny: Make
     )
     warm(stepped)
     budget = ladder.need(2, batch=1, tokens=1) + int(choices.activations(1, 1)) + 10
-    keeper = MemoryController(
+    controller = MemoryController(
         stepped,
         choices,
         policy,
         lambda: Sensed((MemoryBound("test", budget, stepped.weights),)),
         ControllerSettings(headroom=0, least=0),
     )
-    keeper.settle([], 0)
+    controller.settle([], 0)
     assert tuple(stepped.units) == UNITS[:2]
     assert stepped.weights == ladder.at(2).weight_bytes
     apply(plan_of_level(ladder, 2), str(model), tmp_path / "pruned")

@@ -44,9 +44,9 @@ class Served:
     """A server over a model in the kernels, and the memory that it thinks there is."""
 
     def __init__(
-        self, opened: ModelHandle, model: ElasticModel, keeper: MemoryController, worker: Worker
+        self, opened: ModelHandle, model: ElasticModel, controller: MemoryController, worker: Worker
     ) -> None:
-        self.model, self.keeper, self.worker, self.limit = model, keeper, worker, 1 << 40
+        self.model, self.controller, self.worker, self.limit = model, controller, worker, 1 << 40
         reader = RequestReader(
             opened.source.tokenizer(),
             names=["tiny"],
@@ -72,11 +72,11 @@ def served(tiny: Maker, tmp_path: Path) -> Iterator[Served]:
         taken = model.weights + sum(cache.bytes for cache in model._model.caches)
         return Sensed((MemoryBound("test", held[0].limit if held else 1 << 40, taken),))
 
-    keeper = MemoryController(
-        model, choices, policy, senses, ControllerSettings(headroom=0, least=0, calm=0.05)
+    controller = MemoryController(
+        model, choices, policy, senses, ControllerSettings(headroom=0, least=0, restore_delay=0.05)
     )
-    worker = Worker(model, keeper, decoder(opened.source.tokenizer()), Limits(chunk=3))
-    held.append(Served(opened, model, keeper, worker))
+    worker = Worker(model, controller, decoder(opened.source.tokenizer()), Limits(chunk=3))
+    held.append(Served(opened, model, controller, worker))
     yield held[0]
     worker.stop()
 
@@ -110,7 +110,7 @@ def test_streams_under_memory_that_shrinks_and_comes_back(served: Served) -> Non
         _until(lambda: sum(map(len, found)) > 40)
         # The whole model with all three answers to their ends is a little too much.
         loads = [Load(len(PROMPT) - place, len(PROMPT) - place + TOKENS) for place in range(3)]
-        served.limit = int(served.keeper._choices.needs(served.keeper._seen(loads, 0))[0]) - 1000
+        served.limit = int(served.controller._choices.needs(served.controller._seen(loads, 0))[0]) - 1000
         _until(lambda: served.model.weights < whole)
         served.limit = 1 << 40
         for client in clients:
@@ -119,7 +119,7 @@ def test_streams_under_memory_that_shrinks_and_comes_back(served: Served) -> Non
         state = httpx.get(f"{address}/state").json()
     assert sorted(len(each) for each in found)[1:] == [TOKENS] * 3
     assert (state["level"], state["running"], state["cache"]) == (0, 0, 0)
-    assert state["downs"] >= 1
+    assert state["shrinks"] >= 1
     assert served.model._model.caches == ()
 
 

@@ -213,8 +213,3 @@ def test_heads_that_are_too_wide(rng: np.random.Generator) -> None:
     model = random_model(rng, [BlockShape(1, 1, 528, 0)], biases=False, norms=False)
     with pytest.raises(UnsupportedModelError, match="no heads wider than 512"):
         decoder(model)
-
-
-def test_memory_is_read() -> None:
-    words = np.arange(8 * 1000, dtype=np.uint64)
-    assert ThreadPool(library(), 2).read(words) == words.sum()

@@ -1,4 +1,5 @@
-/* Every kind of weight in memory of exactly its size, multiplied by the instructions named, against sums in double precision. */
+/* Every kind of weight in memory of exactly its size, multiplied by the instructions named, against sums in
+ * double precision. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -54,20 +55,23 @@ static void put(weight *w, int64_t r, int64_t c, int64_t at, double scale) {
     } else {
         *out = (code - zero) * scale;
         if (is_int4(w->m.kind))
-            ((uint8_t *)w->values)[at >> 1] = (uint8_t)((((uint8_t *)w->values)[at >> 1] & (at & 1 ? 15 : 240)) | code << 4 * (at & 1));
+            ((uint8_t *)w->values)[at >> 1] =
+                (uint8_t)((((uint8_t *)w->values)[at >> 1] & (at & 1 ? 15 : 240)) | code << 4 * (at & 1));
         else
             ((uint8_t *)w->values)[at] = (uint8_t)code;
     }
 }
 
-/* Where column c of a row of a dense weight lies; nibbles in chunks of 32 bytes, columns 32 apart sharing one. */
+/* Where column c of a row of a dense weight lies; nibbles in chunks of 32 bytes, columns 32 apart sharing
+ * one. */
 static int64_t place(const weight *w, int64_t r, int64_t c) {
     if (w->m.kind != SEC_INT4) return r * w->m.cols + c;
     return 2 * ((r * ((w->m.cols + 63) / 64) + c / 64) * 32 + c % 32) + c / 32 % 2;
 }
 
 static void fill(weight *w, double share) {
-    int64_t cols = w->m.cols, width = (cols + 63) / 64 * 8, groups = w->m.group ? (cols + w->m.group - 1) / w->m.group : 1, at = 0;
+    int64_t cols = w->m.cols, width = (cols + 63) / 64 * 8,
+            groups = w->m.group ? (cols + w->m.group - 1) / w->m.group : 1, at = 0;
     for (int64_t r = 0; r < ROWS; r++) {
         w->offsets[r] = at;
         w->above[r] = 0;
@@ -77,7 +81,9 @@ static void fill(weight *w, double share) {
                 w->scales[r * groups + (w->m.group ? c / w->m.group : 0)] = draw_scale(&scale);
                 w->above[r] = 128 / 32.0;
             }
-            if (is_int(w->m.kind)) scale = (1 + (w->scales[r * groups + (w->m.group ? c / w->m.group : 0)] & 1023) / 1024.0) / 64;
+            if (is_int(w->m.kind))
+                scale =
+                    (1 + (w->scales[r * groups + (w->m.group ? c / w->m.group : 0)] & 1023) / 1024.0) / 64;
             int keep = r == ROWS - 1 || (r && draw() % 1000 >= share * 1000);
             if (is_sparse(w->m.kind) && !keep) continue;
             if (is_sparse(w->m.kind)) w->mask[r * width + c / 8] |= (uint8_t)(1 << c % 8);
@@ -91,7 +97,10 @@ static void fill(weight *w, double share) {
 static weight make(int kind, int64_t cols, int group, double share) {
     weight w = {.m = {.kind = kind, .group = group, .rows = ROWS, .cols = cols}};
     int64_t chunks = (cols + 63) / 64, groups = group ? (cols + group - 1) / group : 1;
-    size_t bytes = kind == SEC_F32 ? ROWS * cols * 4 : kind == SEC_INT4 ? ROWS * chunks * 32 : is_int(kind) ? ROWS * cols : ROWS * cols * 2;
+    size_t bytes = kind == SEC_F32    ? ROWS * cols * 4
+                   : kind == SEC_INT4 ? ROWS * chunks * 32
+                   : is_int(kind)     ? ROWS * cols
+                                      : ROWS * cols * 2;
     w.values = calloc(1, bytes + 1);
     if (kind == SEC_INT4) memset(w.values, 0x88, bytes);
     w.mask = calloc(1, (size_t)(ROWS * chunks * 8));
@@ -102,7 +111,8 @@ static weight make(int kind, int64_t cols, int group, double share) {
     fill(&w, share);
     if (is_sparse(kind)) {
         /* No byte more than what is kept, so that a sanitizer sees every read beyond it. */
-        size_t held = (size_t)w.offsets[ROWS] * (kind == SEC_BF16_SPARSE ? 2 : 1) / (kind == SEC_INT4_SPARSE ? 2 : 1);
+        size_t held =
+            (size_t)w.offsets[ROWS] * (kind == SEC_BF16_SPARSE ? 2 : 1) / (kind == SEC_INT4_SPARSE ? 2 : 1);
         void *tight = malloc(held ? held : 1);
         memcpy(tight, w.values, held);
         free(w.values);
@@ -123,7 +133,8 @@ static void drop(weight *w) {
 static double used(const sec_input *in, const weight *w, const float *x, int64_t i, int64_t c) {
     int64_t slot = c / 64 * in->slots + i;
     const int8_t *bytes = in->bytes ? in->bytes + slot * 128 + c % 64 : NULL;
-    if (is_int(w->m.kind)) return (bytes ? bytes[0] + 256.0 * bytes[64] : in->codes[slot * 64 + c % 64]) * in->scales[slot];
+    if (is_int(w->m.kind))
+        return (bytes ? bytes[0] + 256.0 * bytes[64] : in->codes[slot * 64 + c % 64]) * in->scales[slot];
     if (!in->bf16 || w->m.kind == SEC_F32) return x[i * w->m.cols + c];
     const uint16_t *parts = in->bf16 + (c / 64 * in->n + i) * 128 + c % 64;
     return (double)bf16(parts[0]) + bf16(parts[64]);
@@ -131,7 +142,8 @@ static double used(const sec_input *in, const weight *w, const float *x, int64_t
 
 static int check(const weight *w, int64_t n, sec_pool *pool) {
     int64_t cols = w->m.cols;
-    float *x = malloc((size_t)(n * cols) * sizeof *x), *y = malloc((size_t)n * ROWS * sizeof *y), *z = malloc((size_t)n * ROWS * sizeof *z);
+    float *x = malloc((size_t)(n * cols) * sizeof *x), *y = malloc((size_t)n * ROWS * sizeof *y),
+          *z = malloc((size_t)n * ROWS * sizeof *z);
     for (int64_t k = 0; k < n * cols; k++) x[k] = ((int)(draw() % 2001) - 1000) / 300.0f * (k % 61 ? 1 : 20);
     void *scratch = malloc(sec_scratch(n, cols, 1u << w->m.kind));
     sec_input in;
@@ -154,7 +166,9 @@ static int check(const weight *w, int64_t n, sec_pool *pool) {
         }
     sec_product(pool, &w->m, scratch, x, cols, n, z, ROWS);
     if (memcmp(y, z, (size_t)n * ROWS * sizeof *y)) bad++;
-    if (bad) printf("kind %d, %ld columns, group %d, %ld inputs: %d wrong\n", w->m.kind, (long)cols, w->m.group, (long)n, bad);
+    if (bad)
+        printf("kind %d, %ld columns, group %d, %ld inputs: %d wrong\n", w->m.kind, (long)cols, w->m.group,
+               (long)n, bad);
     free(x), free(y), free(z), free(scratch);
     return bad;
 }

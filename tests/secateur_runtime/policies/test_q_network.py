@@ -10,13 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
-from tests.adapt.ladders import choices_of, every_mask, ladders, observations
+from tests.adapt.ladders import choices_of
 
 from secateur_runtime.errors import OutputError, PolicyError, SecateurError, UsageError
 from secateur_runtime.ladder_costs import Choices
 from secateur_runtime.policies import make_policy
-from secateur_runtime.policies.dqn import follow
-from secateur_runtime.policies.observation_features import NAMES, features, still_missing
+from secateur_runtime.policies.observation_features import NAMES
 from secateur_runtime.policies.q_network import Formulation, Network, load_network
 
 CHOICES = choices_of(
@@ -66,37 +65,6 @@ def test_the_outputs_are_those_of_the_formula() -> None:
     ]
     inner = first @ ((seen - network.offset) * network.scale) + bias
     assert network(seen.astype(np.float32)) == pytest.approx(second @ (inner * (inner > 0)) + last, rel=1e-5)
-
-
-@given(st.data())
-def test_a_decision_by_units_is_that_of_the_whole_network_asked_step_by_step(data: st.DataObject) -> None:
-    choices = data.draw(ladders())
-    seen = data.draw(observations(choices))
-    network = network_for(choices, "units", seed=data.draw(st.integers(0, 99)))
-    gone = np.zeros(len(choices.units), dtype=bool)
-    while choices.need(gone, seen) > seen.available and not gone.all():
-        worth = network(np.concatenate([features(choices, seen), still_missing(choices, seen, gone)]))
-        possible = [
-            index
-            for index, before in enumerate(choices.before)
-            if not gone[index] and (before is None or gone[before])
-        ]
-        gone[max(possible, key=lambda index: worth[index])] = True
-    assert choices.mask(follow(choices, network)(seen).units).tolist() == gone.tolist()
-
-
-@pytest.mark.parametrize("formulation", ["units", "level"])
-@given(data=st.data())
-def test_even_an_untrained_network_fits_if_anything_does(
-    formulation: Formulation, data: st.DataObject
-) -> None:
-    choices = data.draw(ladders())
-    seen = data.draw(observations(choices))
-    decision = follow(choices, network_for(choices, formulation))(seen)
-    assert any(choices.mask(decision.units).tolist() == mask.tolist() for mask in every_mask(choices))
-    assert decision.need <= seen.available * (1 + 1e-12) or choices.needs(seen).min() > seen.available
-    if formulation == "level":
-        assert decision.level is not None
 
 
 def test_a_file_for_another_ladder_is_refused(tmp_path: Path) -> None:

@@ -60,19 +60,23 @@ def serve(
 
     patience: seconds that an answer may take.
     """
-    model, senses, choices = FakeModel(seconds=seconds), FakeSenses(), fake_choices()
+    model = FakeModel(seconds=seconds)
+    senses = FakeSenses()
+    choices = fake_choices()
     senses.model = model
-    keeper = MemoryController(
+    controller = MemoryController(
         model,
         choices,
         make_policy(policy, choices),
         senses,
-        ControllerSettings(headroom=0, least=0, calm=0.1, watch=policy != "none", most_loss=most_loss),
+        ControllerSettings(
+            headroom=0, least=0, restore_delay=0.1, watch=policy != "none", most_loss=most_loss
+        ),
     )
     reader = RequestReader(
         tokenizer, names=["fake"], ends=frozenset({2}), context=model.context, vocabulary=VOCABULARY, usual=16
     )
-    worker = Worker(model, keeper, decoder(tokenizer), limits or Limits())
+    worker = Worker(model, controller, decoder(tokenizer), limits or Limits())
     app = make_app(Service(worker, reader, "fake", patience), gate or RequestGuard())
     return Served(app, model, senses, worker, reader, decoder(tokenizer))
 

@@ -32,7 +32,7 @@ from secateur_runtime.kernels.thread_pool import ThreadPool
 from secateur_runtime.ladder import Ladder
 
 KINDS = {"bf16": torch.bfloat16, "int8": torch.int8, "int4": INT4, "f32": torch.float32}
-"""Types of stored matrices, by the name that a user types."""
+"""Types of stored matrices, by the name on the command line."""
 KV = (torch.float32, torch.float16)
 """Types of keys and values."""
 
@@ -49,11 +49,11 @@ def open_kernels(
 ) -> Elastic:
     """Return the elastic model of a ladder, at a level, in the kernels.
 
-    weights: the file it reads from, made first if it is not there; kind: of `KINDS`; kv: of keys and values,
-    of `KV`.
+    weights: the file it reads from, written first if it does not exist. kind: type of weights, a key of
+    `KINDS`. level: level to start at. kv: type of keys and values, one of `KV`. threads: of the kernels.
     Raises LadderError if the ladder was made for another model or lacks the level, SourceError or OutputError
     as `prepare` does, UnsupportedModelError for a model that the kernels cannot run, UsageError for a kind
-    that is not known, and where there are no kernels.
+    that is not known, or if there are no kernels.
     """
     library = check_kernels(model, kind)
     check_ladder(ladder, model.graph, model.digest)
@@ -65,7 +65,7 @@ def open_kernels(
 
 
 def check_kernels(model: ModelHandle, kind: str) -> ctypes.CDLL:
-    """Return the kernels; raises as `open_kernels` does where they cannot be had, or cannot run a model in a type."""
+    """Return the kernels; raises as `open_kernels` if they are missing or cannot run the model."""
     if kind not in KINDS:
         raise UsageError(
             f"--type {kind} is not one of an elastic model in the kernels{nearest(kind, KINDS)}: use"
@@ -76,7 +76,7 @@ def check_kernels(model: ModelHandle, kind: str) -> ctypes.CDLL:
 
 
 class _KernelBuilder:
-    """Makes a decoder of stored weights, none of whose units are held yet."""
+    """Builds a decoder from stored weights; no unit is in memory yet."""
 
     def __init__(
         self, model: ModelHandle, dtype: torch.dtype, stored: Mapping[str, FileSpan], file: WeightFile
@@ -89,7 +89,7 @@ class _KernelBuilder:
         self._family = FAMILIES[model.graph.family]
 
     def body(self, library: ctypes.CDLL, threads: int) -> Kernels:
-        """Build the model; nothing but what no level changes is read yet."""
+        """Build the model; only the tensors that no level changes are read."""
         graph = self._graph
         radians, scale = frequencies(self._config)(1)
         embed = self._fixed(EMBED)
@@ -104,7 +104,7 @@ class _KernelBuilder:
         )
         decoder = Decoder(library, weights, ThreadPool(library, threads))
         halves = {
-            group.name: self._half(decoder, block, group)
+            group.name: self._sub_block(decoder, block, group)
             for block in graph.blocks
             for group in block.groups
             if group.kind in ("kv", "ffn")
@@ -115,7 +115,7 @@ class _KernelBuilder:
         )
 
     def _block(self, block: Block) -> BlockWeights:
-        """Return a block with what no level changes: norms, and biases that are added to the states."""
+        """Return a block with the tensors that no level changes: norms and output biases."""
         names = native_names(self._family, block.prefix)
         return BlockWeights(
             shape=BlockShape(0, 0, block.shape.head_dim, 0),
@@ -124,7 +124,7 @@ class _KernelBuilder:
             vectors={name: self._vector(tensor) for tensor, name in names.items() if tensor in self._stored},
         )
 
-    def _half(self, decoder: Decoder, block: Block, group: Group) -> NativeSubBlock:
+    def _sub_block(self, decoder: Decoder, block: Block, group: Group) -> NativeSubBlock:
         names = native_names(self._family, block.prefix)
         parts = [
             self._part(part_name(group, place), names[part.tensor], group.size, part)
@@ -141,7 +141,7 @@ class _KernelBuilder:
     def _part(
         self, stored: str, name: str, units: int, part: Slice, *, outside: bool = False
     ) -> SubBlockPart:
-        """Return a weight of which each of `units` owns what `part` says."""
+        """Return a weight whose `units` units each own the slice `part`."""
         values = self._stored[stored]
         across = part.dim == 1
         if stored + SCALES not in self._stored:

@@ -1,7 +1,4 @@
-"""Matrices as codes of 8 or 4 bits, the way the kernels read them.
-
-What of them is stored, and what it takes.
-"""
+"""The stored layout of matrices quantized to 8 or 4 bits, as the kernels read them."""
 
 from __future__ import annotations
 
@@ -22,16 +19,16 @@ _SCALE = 2
 
 @dataclass(frozen=True, slots=True)
 class Coded:
-    """Codes of `bits` bits of a matrix with `inputs` columns."""
+    """The layout of a matrix with `inputs` columns in codes of `bits` bits."""
 
     bits: int
     inputs: int
 
     @classmethod
     def of(cls, dtype: torch.dtype, inputs: int, *, outside: bool) -> Coded | None:
-        """Return how a matrix is coded, None where `dtype` is one of floats.
+        """Return the layout of a matrix, or None if `dtype` is a floating-point type.
 
-        outside: whether it is in no block, and has at least 8 bits.
+        outside: whether the matrix belongs to no block; such a matrix has at least 8 bits.
         """
         bits = _BITS.get(dtype)
         return None if bits is None else cls(8 if outside else bits, inputs)
@@ -43,21 +40,24 @@ class Coded:
 
     @property
     def chunk(self) -> tuple[int, int]:
-        """Inputs whose codes lie together, and the bytes that they take."""
+        """Inputs whose codes are interleaved, and the bytes of these codes."""
         return (1, 1) if self.bits == 8 else (CODES_CHUNK, CODES_BYTES)
 
     def bytes(self, rows: int) -> int:
-        """Return what so many rows take."""
+        """Return the bytes of `rows` rows."""
         return rows * (self._row + _SCALE * (self.inputs // self.group))
 
     def shapes(self, rows: int, dim: int) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Return the shapes of codes and scales; where `dim` is 1 inputs come first."""
+        """Return the shapes of codes and scales; the inputs come first if `dim` is 1."""
         codes = (rows, self._row)
         scales = (rows, self.inputs // self.group)
         return (codes[::-1], scales[::-1]) if dim else (codes, scales)
 
     def arrays(self, weight: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-        """Return codes and scales of a matrix, inputs first where `dim` is 1, as they are in it then."""
+        """Return codes and scales of a matrix.
+
+        If `dim` is 1, inputs come first in the matrix and in the results.
+        """
         codes, scales = Weight(plainly((weight.T if dim else weight).float().contiguous(), self.bits)).parts
         return (codes.T, scales.T) if dim else (codes, scales)
 

@@ -1,4 +1,4 @@
-"""Open a model as an elastic one."""
+"""Open a model as an elastic one that runs in torch."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def open_elastic(
 ) -> Elastic:
     """Return the elastic model of a ladder, at a level.
 
-    weights: the file it reads from, made first if it is not there; dtype: of stored matrices; kv: of keys and
-    values.
+    weights: the file it reads from, written first if it does not exist. level: level to start at. dtype: type
+    of stored matrices. kv: type of keys and values.
     Raises LadderError if the ladder was made for another model or lacks the level, SourceError or OutputError
     as `prepare` does, UnsupportedModelError for an activation or a rotary scaling that is not known.
     """
@@ -57,12 +57,15 @@ def open_elastic(
 
 
 def build_body(model: ModelHandle, stored: Mapping[str, FileSpan], weights: Path) -> ElasticParts:
-    """Return a model that computes with prefixes of what is `stored` in a file, none of its units held yet."""
+    """Return a model that reads its units from the file `weights`; no unit is in memory yet.
+
+    stored: where each tensor lies in the file.
+    """
     return _TorchBuilder(model, stored, weights).body()
 
 
 class _TorchBuilder:
-    """Lays stored weights out in one room, and builds halves of blocks from them."""
+    """Lays stored weights out in one piece of memory, and builds sub-blocks from them."""
 
     def __init__(self, model: ModelHandle, stored: Mapping[str, FileSpan], path: Path) -> None:
         self._graph = model.graph
@@ -75,17 +78,17 @@ class _TorchBuilder:
         for name, entry in stored.items():
             self._starts[name] = at
             at += whole_pages(entry.bytes)
-        self._room = ReleasableMemory(at)
+        self._memory = ReleasableMemory(at)
 
     def body(self) -> ElasticParts:
-        """Build the model; nothing but what no level changes is read yet."""
+        """Build the model; only the tensors that no level changes are read."""
         graph = self._graph
         config = self._config
         table = self._prefix(EMBED, 1, graph.vocab_size)
         kinds = {rotary_kind(config, block.index) for block in graph.blocks}
         return ElasticParts(
             embed=Lookup(table, graph.hidden_size**0.5 if self._family.scaled_embeddings else 1.0),
-            halves=dict(self._halves()),
+            halves=dict(self._sub_blocks()),
             norm=self._norm(FINAL_NORM),
             head=Rows(table if graph.tied else self._prefix(HEAD, 1, graph.vocab_size)),
             softcap=getattr(config, "final_logit_softcapping", None),
@@ -95,7 +98,7 @@ class _TorchBuilder:
             vocab_size=graph.vocab_size,
         )
 
-    def _halves(self) -> list[tuple[str, SubBlock]]:
+    def _sub_blocks(self) -> list[tuple[str, SubBlock]]:
         found: list[tuple[str, SubBlock]] = []
         for block in self._graph.blocks:
             groups = {group.kind: group for group in block.groups}
@@ -160,7 +163,7 @@ class _TorchBuilder:
         )
 
     def _prefix(self, name: str, block: int, units: int = 0) -> Prefix:
-        prefix = Prefix(self._room, self._starts[name], self._file, self._stored[name], block)
+        prefix = Prefix(self._memory, self._starts[name], self._file, self._stored[name], block)
         prefix.hold(units)
         return prefix
 

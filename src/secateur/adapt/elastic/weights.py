@@ -1,6 +1,6 @@
-"""The file an elastic model reads.
+"""The weight file of an elastic model.
 
-Every weight once, its units in the order of a ladder, those that stay longest first.
+It holds every weight once, its units in the order of a ladder, those retained longest first.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from secateur_runtime.files import written_whole
 from secateur_runtime.ladder import Ladder
 
 SCALES = ".scales"
-"""What the name of codes has after it where their scales are stored."""
+"""Suffix of the name under which the scales of codes are stored."""
 _CODES = {
     torch.bfloat16: "BF16",
     torch.float32: "F32",
@@ -44,18 +44,17 @@ def part_name(group: Group, place: int) -> str:
 
 
 def elastic_groups(graph: Graph) -> list[Group]:
-    """Return the groups whose units come and go."""
+    """Return the groups whose units can be removed and restored."""
     return [group for block in graph.blocks for group in block.groups if group.kind in ("kv", "ffn")]
 
 
 def prepare(model: ModelHandle, ladder: Ladder, path: Path, dtype: torch.dtype) -> dict[str, FileSpan]:
-    """Return where each weight lies in `path`, which is made first if it is not there.
+    """Return where each weight lies in `path`, which is written first if it does not exist.
 
-    One block is in memory at a time.
-
-    Matrices are stored in `dtype`, of int8 and int4 as codes with their scales apart, and vectors in float32.
-    Raises OutputError if the file cannot be written, SourceError if it is damaged or was made from something
-    else.
+    Writing holds one block in memory at a time. Matrices are stored in `dtype` (int8 and int4: as codes with
+    separate scales), vectors in float32.
+    Raises OutputError if the file cannot be written, SourceError if it is damaged or was made from another
+    model, ladder or type.
     """
     identity = {"model": model.digest, "order": _digest(ladder), "dtype": _CODES[dtype]}
     if not path.exists():
@@ -64,9 +63,13 @@ def prepare(model: ModelHandle, ladder: Ladder, path: Path, dtype: torch.dtype) 
         with safe_open(path, "pt") as file:
             made_from = file.metadata()
     except (SafetensorError, OSError) as error:
-        raise SourceError(f"{path} is damaged or cut short: {error}; delete it, it is made again") from None
+        raise SourceError(
+            f"{path} is damaged or cut short: {error}; delete it, and it is written again"
+        ) from None
     if made_from != identity:
-        raise SourceError(f"{path} was made from another model, ladder or type: delete it, it is made again")
+        raise SourceError(
+            f"{path} was made from another model, ladder or type: delete it, and it is written again"
+        )
     found = read_safetensors(path)
     return {
         name: FileSpan(stored.offset, stored.shape, _TYPES[stored.dtype]) for name, stored in found.items()
@@ -78,7 +81,7 @@ def _digest(ladder: Ladder) -> str:
 
 
 def _shapes(graph: Graph, dtype: torch.dtype) -> Shapes:
-    """Return type and shape of everything in the file, in the order in which it is written."""
+    """Return type and shape of every tensor of the file, in the order in which they are written."""
     found: Shapes = {}
     for name in (name for name in graph.tensors if name in graph.outside):
         found |= _laid_out(name, graph.tensors[name].shape, dtype, 0, outside=True)
@@ -99,7 +102,11 @@ def _shapes(graph: Graph, dtype: torch.dtype) -> Shapes:
 def _laid_out(
     name: str, shape: tuple[int, ...], dtype: torch.dtype, dim: int, *, outside: bool = False
 ) -> Shapes:
-    """Return what is stored of a weight whose units are rows, or where dim is 1 columns that are stored as rows."""
+    """Return type and shape of the tensors stored for one weight.
+
+    dim: 0 if units are rows, 1 if they are columns; these are stored as rows. outside: whether the weight
+    belongs to no block.
+    """
     if len(shape) == 1:
         return {name: (torch.float32, shape)}
     coded = Coded.of(dtype, shape[1 - dim], outside=outside)
@@ -128,7 +135,7 @@ def _write(
 
 
 def _tensors(model: ModelHandle, ladder: Ladder, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
-    """Yield what `_shapes` lists, in the same order."""
+    """Yield the tensors that `_shapes` lists, in the same order."""
     graph = model.graph
     for name in (name for name in graph.tensors if name in graph.outside):
         shape = graph.tensors[name].shape
@@ -161,9 +168,9 @@ def _unit_after_unit(
 
 
 def _ordered(weight: Tensor, part: Slice, order: tuple[int, ...]) -> Tensor:
-    """Return what the units own, unit after unit, those that stay longest first.
+    """Return the rows of each unit, `[units, block, ...]`, those retained longest first.
 
-    As rows, also where they own columns.
+    Units that own columns are transposed to rows.
     """
     rows = weight if part.dim == 0 else weight.T
     return rows[part.offset : part.offset + len(order) * part.block].reshape(

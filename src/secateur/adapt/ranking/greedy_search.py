@@ -1,4 +1,4 @@
-"""Find in which order parts of a model are missed least, each measured on the model that is left."""
+"""Greedy search for the order of removal with the least loss, measured on the remaining model."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from secateur.core.progress import Progress
 from secateur_runtime.ladder import Rung, half_of, step
 
 RECHECKED = 6
-"""Units measured anew before the best of them goes, at most."""
+"""Most units measured again before the best of them is removed."""
 FIRST = 12
-"""Units, those of least influence, measured before influence is asked what the others would cost."""
+"""Units of least influence measured before the cost of the others is estimated from influence."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Steps:
-    """What may go.
+    """The steps that the search may take. The first and the last block always keep both sub-blocks.
 
-    widths: how many steps an FFN goes in, the last of which drops it; groups: key-value groups go one by one.
-    protect: groups that stay whole. The first and the last block always keep both halves.
-    context: tokens in all caches together, by which the bytes of key-value groups are priced.
+    widths: number of steps to remove an FFN; the last one removes it whole. groups: whether key-value groups
+    are removed one by one. protect: groups that stay whole.
+    context: tokens in all caches together; it prices the bytes of key-value groups.
     """
 
     widths: int = 2
@@ -40,9 +40,10 @@ class Steps:
 
 @dataclass(slots=True)
 class Cost:
-    """What the search took: units measured, and passes through halves.
+    """The effort of a search.
 
-    `naive`: such passes if every unit left were measured at every step, from the start.
+    measured: units measured. halves: passes through sub-blocks. heads: passes through the output head.
+    naive, naive_heads: the same passes if every remaining unit were measured at every step, from the start.
     """
 
     measured: int = 0
@@ -56,7 +57,7 @@ class Cost:
 class _Tried:
     """A unit measured at the present level.
 
-    The loss without it, and the states behind each half from its own on.
+    loss: nats per token without it. states: hidden states after each sub-block, from its own on.
     """
 
     loss: float
@@ -64,12 +65,13 @@ class _Tried:
 
 
 class Search:
-    """Greedy search that measures as little as it can.
+    """Greedy search with few measurements.
 
-    The states before every half are kept, so that a half is measured from itself on. A unit is measured again
-    only when what it cost last makes it the cheapest (lazily, as costs mostly rise), and for the first time
-    only when its influence does: how far it turns the states behind its half, times the least that influence
-    has cost so far.
+    The hidden states before every sub-block are retained, so that a measurement starts at its own
+    sub-block. A unit is measured again only if its last measured cost makes it the cheapest (lazily,
+    because costs mostly rise). It is measured for the first time only if its influence makes it the
+    cheapest. Influence is how far it turns the states after its sub-block, times a low quantile of the cost
+    per influence so far.
     """
 
     def __init__(self, passing: Passing, memory: MemoryModel, steps: Steps) -> None:
@@ -80,29 +82,29 @@ class Search:
         self._groups: dict[str, Group] = {
             group.name: group for block in graph.blocks for group in block.groups
         }
-        self._halves = passing.halves
-        self._place = {name: place for place, name in enumerate(self._halves)}
-        self.kept = {name: self._groups[name].size for name in self._halves}
+        self._names = passing.halves
+        self._place = {name: place for place, name in enumerate(self._names)}
+        self.kept = {name: self._groups[name].size for name in self._names}
         outer = (graph.blocks[0].index, graph.blocks[-1].index)
         self._staying = {f"{index}.{kind}" for index in outer for kind in ("kv", "ffn")}
         self.cost = Cost()
         self.measured: list[dict[str, float]] = [{}]
-        self._seams = [passing.embedded()]
-        for name in self._halves:
-            self._seams.append(self._through(name, self.kept[name], self._seams[-1]))
-        self.loss = self._loss(self._seams[-1])
+        self._states = [passing.embedded()]
+        for name in self._names:
+            self._states.append(self._through(name, self.kept[name], self._states[-1]))
+        self.loss = self._loss(self._states[-1])
         self._known: dict[str, float] = {}
         self._influence: dict[str, float] = {}
 
     def rungs(self, floor: float, progress: Progress) -> Iterator[Rung]:
-        """Yield rung after rung until what is left takes at most `floor` of the bytes of the whole, or nothing may go."""
+        """Yield rungs until the rest takes at most `floor` of the whole bytes, or nothing may be removed."""
         whole = self._bytes({})
-        gone = len(self.measured) - 1
-        progress.start("rank", gone + len(self._offers()), gone)
+        done = len(self.measured) - 1
+        progress.start("rank", done + len(self._offers()), done)
         while self._bytes(self.kept) > floor * whole and (offers := self._offers()):
             unit, tried = self._cheapest(offers)
             group, self.kept[group] = step(unit, self.kept)
-            self._seams[self._place[group] + 1 :] = tried.states
+            self._states[self._place[group] + 1 :] = tried.states
             self.loss = tried.loss
             self._known.pop(unit, None)
             self.measured.append({})
@@ -111,7 +113,7 @@ class Search:
             yield self.rung(unit)
 
     def state(self) -> dict[str, Any]:
-        """Return how far it is, as plain data."""
+        """Return the progress of the search as plain data."""
         held = {
             "kept": self.kept,
             "loss": self.loss,
@@ -121,14 +123,14 @@ class Search:
         }
         return {**held, "cost": asdict(self.cost)}
 
-    def go_on(self, state: Mapping[str, Any]) -> None:
-        """Go on from there, if nothing is gone yet.
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Continue from a state, before anything is removed.
 
-        What `state` returned for the same model, text and steps.
+        state: returned by `state` for the same model, text and steps.
         """
         self.kept.update(state["kept"])
-        for place, name in enumerate(self._halves):
-            self._seams[place + 1] = self._through(name, self.kept[name], self._seams[place])
+        for place, name in enumerate(self._names):
+            self._states[place + 1] = self._through(name, self.kept[name], self._states[place])
         self.loss = state["loss"]
         self.measured = state["measured"]
         self.cost = Cost(**state["cost"])
@@ -136,7 +138,7 @@ class Search:
         self._influence = state["influence"]
 
     def rung(self, unit: str) -> Rung:
-        """Return the present level, reached by a unit's leaving."""
+        """Return the rung of the present level; unit: the step that led to it."""
         memory = self._memory
         kept = self.kept
         return Rung(
@@ -148,7 +150,7 @@ class Search:
         )
 
     def _offers(self) -> dict[str, int]:
-        """Return what may go next, with the bytes that this frees."""
+        """Return the units that may be removed next, with the bytes that this frees."""
         found: dict[str, int] = {}
         for name, kept in self.kept.items():
             if not kept or name in self._steps.protect:
@@ -161,12 +163,12 @@ class Search:
         return found
 
     def _narrower(self, name: str) -> int:
-        """Return the next number of units, 0 if the next step is the last."""
+        """Return the number of units after the next step, 0 if it is the last."""
         group = self._groups[name]
         kept = self.kept[name]
         if group.kind == "kv":
             return kept - 1 if self._steps.groups else 0
-        # Whole multiples of 32 where the FFN is large enough for them.
+        # Multiples of 32 if the FFN is large enough.
         align = 32 if group.size >= 32 * self._steps.widths else 1
         widths = [
             round(group.size * part / self._steps.widths / align) * align
@@ -190,7 +192,7 @@ class Search:
         )
 
     def _cheapest(self, offers: Mapping[str, int]) -> tuple[str, _Tried]:
-        """Return the unit that costs least for each byte, and what was measured of it."""
+        """Return the unit with the least cost per byte, and its measurement."""
         self.cost.naive += len(offers) * (sum(map(bool, self.kept.values())) - 1)
         self.cost.naive_heads += len(offers)
         if not self._known:
@@ -212,7 +214,7 @@ class Search:
         return best
 
     def _guess(self, unit: str) -> float:
-        """Return what a unit cost when it was last measured, or what its influence says."""
+        """Return the last measured cost of a unit, or an estimate from its influence."""
         if unit in self._known:
             return self._known[unit]
         rates = [
@@ -221,26 +223,26 @@ class Search:
         return self._turned(unit) * float(np.quantile(rates, 0.1).clip(0)) if rates else 0.0
 
     def _turned(self, unit: str) -> float:
-        """Return the influence of a unit when it was first asked for."""
+        """Return the influence of a unit, computed at the first call."""
         if unit not in self._influence:
             self._influence[unit] = self._turn(unit)
         return self._influence[unit]
 
     def _turn(self, unit: str) -> float:
-        """Return how far the states behind a half turn on average, as 1 - cos, if a unit of it goes.
+        """Return 1 - cos between the states after a sub-block with and without a unit.
 
-        Block influence (arXiv:2403.03853).
+        This is block influence (arXiv:2403.03853), measured at the first position of the text.
         """
         group, count = step(unit, self.kept)
         place = self._place[group]
-        after = self._through(group, count, self._seams[place])
-        return float(1 - cosine_similarity(after[0], self._seams[place + 1][0], dim=-1).mean())
+        after = self._through(group, count, self._states[place])
+        return float(1 - cosine_similarity(after[0], self._states[place + 1][0], dim=-1).mean())
 
     def _measure(self, unit: str) -> _Tried:
         group, count = step(unit, self.kept)
         place = self._place[group]
-        states = [self._through(group, count, self._seams[place])]
-        for name in self._halves[place + 1 :]:
+        states = [self._through(group, count, self._states[place])]
+        for name in self._names[place + 1 :]:
             states.append(self._through(name, self.kept[name], states[-1]))
         loss = self._loss(states[-1])
         self.cost.measured += 1

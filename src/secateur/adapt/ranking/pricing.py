@@ -1,4 +1,4 @@
-"""What each step of a ladder costs on its own: what policies go by that leave the ladder's order."""
+"""Price each step of a ladder on its own, for policies that do not follow the order of the ladder."""
 
 from __future__ import annotations
 
@@ -32,10 +32,12 @@ def price(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Ladder:
-    """Return the ladder with the loss of the whole model without each step, taken from the whole model at once, in `costs[0]`.
+    """Return the ladder with the price of each step in `costs[0]`.
 
-    calibration, probe: the text, as in `Rank`; give what the ladder was ranked on, so that its losses compare. scratch: folder for a
-    copy of the weights. Raises LadderError for a ladder of another model, OutputError if the copy finds no room.
+    That is the loss of the whole model without this step alone, nats per token.
+    calibration, probe: the text, as in `Rank`; use the text of the ranking, so that losses are comparable.
+    scratch: folder for a copy of the weights. Raises LadderError for a ladder of another model, OutputError
+    if the copy cannot be written.
     """
     check_ladder(ladder, model.graph, model.digest)
     told = progress or Silent()
@@ -56,7 +58,7 @@ def price(
             losses = dict(_told(losses_of(passing, [whole, *alone]), told))
     except OSError as error:
         raise OutputError(f"cannot write a copy of the weights: {error.strerror}") from error
-    # Of another text than the ranking's, only the difference means anything.
+    # With another text than that of the ranking, only differences are meaningful.
     first = {rung.unit: losses[place] - losses[0] + ladder.loss for place, rung in enumerate(ladder.rungs, 1)}
     return replace(ladder, costs=(first, *ladder.costs[1:]))
 
@@ -69,18 +71,18 @@ def open_passing(
     scored: int,
     dtype: torch.dtype = torch.bfloat16,
 ) -> Passing:
-    """Return a model that text passes half by half, its units in the order of a ladder.
+    """Return a forward pass by sub-blocks, with units in the order of a ladder.
 
-    `path` takes a copy of its weights.
+    path: file for a copy of the weights. tokens: `[windows, length]`. scored: tokens predicted in each
+    window.
     """
     return Passing(build_body(model, prepare(model, ladder, path, dtype), path), model.graph, tokens, scored)
 
 
 def losses_of(passing: Passing, models: Sequence[dict[str, int]]) -> Iterator[tuple[int, float]]:
-    """Yield the number and the loss of each model, given by how many units of each group it keeps.
+    """Yield the index and the loss of each model, given by the retained units of each group.
 
-    They come in an order in which the states of what two models have in common from the start are computed
-    once.
+    The order is such that models with equal first sub-blocks share the states after these.
     """
     names = passing.halves
     rows = sorted((tuple(kept[name] for name in names), number) for number, kept in enumerate(models))

@@ -1,6 +1,6 @@
-"""Rank the parts of a model: a criterion orders the units inside, a search the parts among each other.
+"""Rank the parts of a model into a ladder.
 
-The result is a ladder.
+A criterion orders the units within each group, and a search orders the groups.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ from secateur_runtime.files import refuse_existing
 from secateur_runtime.ladder import Ladder, Rung
 
 PROBE_WINDOW = 128
-"""Tokens of a window on which losses are measured; the first quarter of it is read and not scored."""
+"""Tokens of a window on which losses are measured; the first quarter is context and not scored."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rank:
     """How a model is ranked.
 
-    calibration: text by which units are ordered; the beginnings of its first `probe` windows are what losses
-    are measured on.
-    criterion: orders neurons and key-value groups, as `scorer_for` takes it.
-    widths: steps in which an FFN goes; 1 for whole halves only. groups: whether key-value groups go one by
-    one.
-    floor: share of the whole model's bytes, weights and `context` tokens of cache together, at which the
-    ladder ends.
-    context: tokens in all caches together when parts are weighed by the bytes that they free.
-    protect: parts left whole, as `protected_groups` reads them.
-    dtype, kv: types in which an elastic model will hold weights, and keys and values.
+    calibration: text that orders the units. probe: losses are measured on the start of this many of its
+    windows.
+    criterion: orders neurons and key-value groups, as for `scorer_for`.
+    widths: steps to remove an FFN; 1 removes whole sub-blocks only. groups: whether key-value groups are
+    removed one by one.
+    floor: share of the bytes of the whole model, weights and `context` tokens of cache, at which the ladder
+    ends.
+    context: tokens in all caches together when parts are compared by the bytes that they free.
+    protect: parts that stay whole, as for `protected_groups`.
+    dtype, kv: types of weights, and of keys and values, in the elastic model.
     """
 
     calibration: Calibration = field(default_factory=lambda: Calibration(samples=16, window=512))
@@ -60,7 +60,7 @@ class Rank:
     kv: torch.dtype = torch.float32
 
     def check(self) -> None:
-        """Raise UsageError for values that cannot work with any model."""
+        """Raise UsageError for values that no model allows."""
         if not 0 <= self.floor < 1:
             raise UsageError(
                 f"--floor {self.floor:g} is outside [0, 1): it is the share of the memory that the last level"
@@ -79,12 +79,12 @@ def rank(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> tuple[Ladder, Cost]:
-    """Return the ladder of a model, and what finding it took.
+    """Return the ladder of a model, and the effort of the search.
 
-    out: file to save it as; what is found before is kept in `OUT.partial`, from which a killed run goes on.
-    overwrite: what is there may go.
-    Raises UsageError for options that cannot work, TextError if the text is too short, OutputError if nothing
-    can be written.
+    out: file to save it as; progress is kept in `OUT.partial`, from which a killed run continues.
+    overwrite: whether an existing file may be replaced.
+    Raises UsageError for invalid options, TextError if the text is too short, OutputError if nothing can be
+    written.
     """
     how = how or Rank()
     told = progress or Silent()
@@ -100,7 +100,7 @@ def rank(
         ladder = Ladder(model=model.digest, order=order, whole=nothing, rungs=(), made_by=made_by)
         search = _search(model, ladder, how, tokens, kept.weights)
         whole = search.rung("")
-        rungs += kept.go_on(search)
+        rungs += kept.resume(search)
         for rung in search.rungs(how.floor, told):
             rungs.append(rung)
             kept.keep(search, rungs)
@@ -113,7 +113,7 @@ def rank(
 def _order(
     model: ModelHandle, how: Rank, tokens: Tensor, seed: int, progress: Progress
 ) -> dict[str, tuple[int, ...]]:
-    """Return every group's units, those that stay longest first."""
+    """Return the units of every group, those retained longest first."""
     width = Width(units=("kv", "ffn"), ratio=0.5, criterion=how.criterion)
     ranked = rank_units(model, elastic_groups(model.graph), width, tokens, seed, progress)
     return {

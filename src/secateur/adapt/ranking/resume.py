@@ -1,4 +1,4 @@
-"""What a ranking has found so far, kept on disk after every step, so that a killed one goes on."""
+"""The progress of a ranking, saved after every step, so that a killed run can continue."""
 
 from __future__ import annotations
 
@@ -21,49 +21,44 @@ Order = dict[str, tuple[int, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Unfinished:
-    """A folder of one ranking; weights: where its copy of the weights goes."""
+    """The folder of one unfinished ranking."""
 
     folder: Path
 
     @property
     def weights(self) -> Path:
-        """Where the copy of the weights goes."""
+        """Path of the copy of the weights."""
         return self.folder / "weights.safetensors"
 
     def order(self, find: Callable[[], Order]) -> Order:
-        """Return the order of the units that was found before, or else find it and keep it."""
+        """Return the saved order of the units, or find and save it."""
         path = self.folder / "order.json"
         if not path.exists():
             write_text(path, json.dumps(find()))
         return {group: tuple(units) for group, units in json.loads(path.read_text(encoding="utf-8")).items()}
 
     def keep(self, search: Search, rungs: Sequence[Rung]) -> None:
-        """Keep how far a search is."""
+        """Save the progress of a search."""
         write_text(
             self.folder / "search.json",
             json.dumps({"rungs": [as_row(rung) for rung in rungs], "state": search.state()}),
         )
 
-    def go_on(self, search: Search) -> list[Rung]:
-        """Bring a search that has just begun to where the last one was.
-
-        Return the rungs that it had found.
-        """
+    def resume(self, search: Search) -> list[Rung]:
+        """Bring a new search to the saved progress; return the rungs found before."""
         path = self.folder / "search.json"
         if not path.exists():
             return []
         kept: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        search.go_on(kept["state"])
+        search.resume(kept["state"])
         return [Rung(**row) for row in kept["rungs"]]
 
 
 @contextmanager
 def unfinished(out: Path | None, job: Mapping[str, Any], *, overwrite: bool) -> Iterator[Unfinished]:
-    """Give the unfinished folder of a ladder, `OUT.partial`, or one that nobody will go on with.
+    """Yield the folder of an unfinished ladder, `OUT.partial`, or a temporary one without `out`.
 
-    It goes with success, and with errors.
-
-    Raises OutputError as `claimed` does.
+    The folder is removed after success and after errors. Raises OutputError as `claimed` does.
     """
     if out is None:
         try:

@@ -1,4 +1,4 @@
-"""Run a text through a model half by half, each as wide as asked, and say how well what comes out predicts."""
+"""Run text through a model sub-block by sub-block at any widths, and measure the loss."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _POSITIONS = 128
 
 
 class _Windows:
-    """Attention within windows that lie one after another (see `runtime.elastic.attention.Attending`)."""
+    """Attention within consecutive windows (see `runtime.elastic.attention.Attending`)."""
 
     def __init__(self, body: ElasticParts, count: int, length: int) -> None:
         self._count = count
@@ -41,9 +41,10 @@ class _Windows:
 
 
 class Passing:
-    """Windows of text before, between and after the halves of a model, all of whose units are held.
+    """Hidden states of windows of text before, between and after the sub-blocks of a model.
 
-    tokens: `[windows, length]`; scored: how many of each window, the last ones, are predicted.
+    All units are in memory. tokens: `[windows, length]`. scored: number of last tokens of each window that
+    are predicted.
     """
 
     def __init__(self, body: ElasticParts, graph: Graph, tokens: Tensor, scored: int) -> None:
@@ -53,11 +54,11 @@ class Passing:
         for group in (group for block in graph.blocks for group in block.groups if group.name in body.halves):
             body.halves[group.name].hold(group.size)
         self._from = (torch.arange(tokens.numel()).view(tokens.shape)[:, -scored - 1 : -1]).flatten()
-        self._meant = tokens[:, -scored:].flatten()
+        self._targets = tokens[:, -scored:].flatten()
 
     @property
     def halves(self) -> list[str]:
-        """The groups (`3.kv`, `3.ffn`) in the order in which states pass them."""
+        """The groups (`3.kv`, `3.ffn`) in the order of the forward pass."""
         return list(self._body.halves)
 
     @torch.inference_mode()
@@ -67,17 +68,22 @@ class Passing:
 
     @torch.inference_mode()
     def through(self, group: str, units: int, states: Tensor) -> Tensor:
-        """Return the states after one half that has so many units."""
+        """Return the states after one sub-block with `units` units."""
         if not units:
             return states
-        half = self._body.halves[group]
-        half.show(units)
-        return half(states, self._windows)
+        sub_block = self._body.halves[group]
+        sub_block.show(units)
+        return sub_block(states, self._windows)
 
     @torch.inference_mode()
     def loss(self, states: Tensor) -> float:
-        """Return the mean negative log likelihood of the scored tokens, in nats, from the states after the last block."""
+        """Return the mean negative log likelihood of the scored tokens, in nats.
+
+        states: after the last sub-block, `[windows * length, hidden_size]`.
+        """
         total = 0.0
-        for places, meant in zip(self._from.split(_POSITIONS), self._meant.split(_POSITIONS), strict=True):
-            total += float(cross_entropy(self._body.logits(states[places]), meant, reduction="sum"))
-        return total / len(self._meant)
+        for places, targets in zip(
+            self._from.split(_POSITIONS), self._targets.split(_POSITIONS), strict=True
+        ):
+            total += float(cross_entropy(self._body.logits(states[places]), targets, reduction="sum"))
+        return total / len(self._targets)

@@ -1,4 +1,4 @@
-"""Several policies over the same trace, side by side."""
+"""Replay one trace with several policies."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ STATIC = "static"
 def trace_of(
     name: str, choices: Choices, *, budget: float, requests: int, seed: int, per: str
 ) -> list[Moment]:
-    """Return the trace of a `.jsonl` file, or a made-up one of this kind.
+    """Return the trace of a `.jsonl` file, or a synthetic one of the kind `name`.
 
-    Raises UsageError for neither, TraceError for a bad file.
+    Raises UsageError for an unknown kind, TraceError for a bad file.
     """
     if name.endswith(".jsonl"):
         return read_trace(Path(name))
@@ -80,7 +80,10 @@ def replay(
     losses: Mapping[frozenset[str], float],
     progress: Progress,
 ) -> Iterator[Simulated]:
-    """Yield how the trace goes with each policy in charge."""
+    """Yield the run of each policy over the trace.
+
+    losses: measured losses by the set of removed units.
+    """
     progress.start("replay", len(policies))
     for name, policy in policies.items():
         yield simulate(choices, name, policy, moments, speed, losses)

@@ -1,4 +1,4 @@
-"""What happened over a trace, drawn: memory against what there was, and what was left of the quality."""
+"""Charts of a replay: memory taken and available, and the loss."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def page(
     rows: Sequence[Sequence[str]],
     charts: Mapping[str, Spec],
 ) -> str:
-    """Return one HTML page, whole in itself, with a table and the charts."""
+    """Return one self-contained HTML page with a table and the charts."""
     parts = [
         f"<h1>{escape(title)}</h1>",
         *(f"<p>{escape(note)}</p>" for note in notes),

@@ -1,4 +1,4 @@
-"""What a decision is worth, and a moment of a trace as a policy sees it."""
+"""The quality that a decision leaves, and a moment of a trace as an observation."""
 
 from __future__ import annotations
 
@@ -9,22 +9,25 @@ from secateur_runtime.ladder_costs import Choices, Mask, Observation
 
 
 def quality(choices: Choices, loss: float) -> float:
-    """Return what is left of the whole model's quality, its perplexity by the one at this loss.
+    """Return the perplexity of the whole model divided by the perplexity at this loss.
 
-    1 for the whole model, towards 0 downwards.
+    The result is 1 for the whole model, never more, and approaches 0 as the loss rises.
     """
     return math.exp(min(0.0, float(choices.losses[0]) - loss))
 
 
 def quality_left(choices: Choices, gone: Mask, seen: Observation) -> float:
-    """Return the quality that is left without the steps of a mask, or 0 where that does not fit and nothing is served."""
+    """Return the quality without the removed steps, or 0 if the model does not fit.
+
+    gone: mask of the removed steps, `[n]`.
+    """
     return quality(choices, choices.loss(gone)) if choices.need(gone, seen) <= seen.available else 0.0
 
 
 def observed(moment: Moment, choices: Choices, gone: Mask, latency: float = 0.0) -> Observation:
-    """Return a moment of a trace as a policy sees it, with the steps of a mask out of the model.
+    """Return a moment of a trace as an observation.
 
-    Their number stands for the level.
+    gone: mask of the removed steps, `[n]`; their number is used as the level. latency: seconds per token.
     """
     cache = float(choices.cache[0] - choices.freed_cache @ gone) * moment.batch * moment.tokens
     weights = float(choices.weights[0] - choices.freed_weights @ gone)

@@ -1,7 +1,4 @@
-"""Replay a trace with a policy in charge.
-
-What it would have served, how well, how fast, and whether it would have been killed.
-"""
+"""Simulate a trace under a policy: tokens served, loss, speed, and requests killed."""
 
 from __future__ import annotations
 
@@ -21,11 +18,11 @@ from secateur_runtime.policies import Policy
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Happened:
-    """One moment as it went.
+    """The outcome of one moment.
 
-    gone: steps that were out of the model. need: bytes that it took. killed: that was more than there was,
-    and the request was lost.
-    served: tokens that all sequences got since the moment before; seconds: that took, the prompt included.
+    gone: removed steps. loss: nats per token. need: bytes that the model took. killed: whether that was more
+    than available, so that the request was lost.
+    served: tokens of all sequences since the previous moment. seconds: time for these, the prompt included.
     decision: seconds to decide.
     """
 
@@ -41,14 +38,14 @@ class Happened:
 
 @dataclass(frozen=True, slots=True)
 class Simulated:
-    """A trace with one policy in charge."""
+    """The run of one policy over a trace."""
 
     policy: str
     happened: tuple[Happened, ...]
 
     @property
     def loss(self) -> float:
-        """Mean nats per served token; not a number if none was served."""
+        """Mean nats per served token; NaN if none was served."""
         served = self.served
         return sum(one.loss * one.served for one in self.happened) / served if served else math.nan
 
@@ -65,19 +62,19 @@ class Simulated:
 
     @property
     def tokens_per_second(self) -> float:
-        """Served tokens by the time that serving took, prompts and lost requests included."""
+        """Served tokens divided by the serving time, prompts and lost requests included."""
         seconds = sum(one.seconds for one in self.happened)
         return self.served / seconds if seconds else 0.0
 
     @property
     def changes(self) -> int:
-        """How often something left the model or came back."""
+        """How often the set of removed steps changed."""
         return sum(
             before.gone != after.gone for before, after in zip(self.happened, self.happened[1:], strict=False)
         )
 
     def summary(self) -> dict[str, float | int | str]:
-        """Return the figures of a run, by name; times of decisions in microseconds."""
+        """Return the figures of a run by name; decision times are in microseconds."""
         decisions = np.array([one.decision for one in self.happened]) * 1e6
         return {
             "policy": self.policy,
@@ -100,12 +97,12 @@ def simulate(
     speed: Roofline,
     losses: Mapping[frozenset[str], float],
 ) -> Simulated:
-    """Return how a trace goes with `policy` in charge.
+    """Return the run of `policy` over a trace.
 
-    A request that takes more memory than there is is killed, and what was left of it is lost. Attention that
-    has left during a request stays out until it ends, because its cache lacks the tokens of between; an FFN
-    may come back at once.
-    losses: measured ones, by what is gone; the others are those of `Choices.loss`.
+    A request that takes more memory than available is killed, and the rest of it is lost. Attention removed
+    during a request stays removed until the request ends, because its cache lacks the tokens in between; an
+    FFN may be restored at once.
+    losses: measured losses by the set of removed steps; the others come from `Choices.loss`.
     """
     happened: list[Happened] = []
     state = _State(choices)
@@ -124,9 +121,9 @@ def simulate(
 
 
 class _State:
-    """What lasts from one moment to the next.
+    """The state that lasts from one moment to the next.
 
-    bound: steps that cannot be taken back before the request ends.
+    bound: mask of steps that cannot be undone before the request ends.
     """
 
     def __init__(self, choices: Choices) -> None:
@@ -138,7 +135,7 @@ class _State:
         self.dead = False
 
     def begin(self, moment: Moment) -> None:
-        """Start a request, if it is another one."""
+        """Reset the state of the request if `moment` belongs to another one."""
         if moment.request != self.request:
             self.request = moment.request
             self.tokens = 0
@@ -181,7 +178,7 @@ def _lived(
 
 
 def plans_of(runs: Sequence[Simulated]) -> list[tuple[str, ...]]:
-    """Return every different set of steps that any run took out, in order of size."""
+    """Return every distinct set of steps that any run removed, in order of size."""
     return sorted(
         {one.gone for run in runs for one in run.happened if not one.killed},
         key=lambda units: (len(units), units),

@@ -1,4 +1,4 @@
-"""How long tokens take: what must be read, or what must be computed, whichever takes longer."""
+"""A roofline model of speed: the time to read or the time to compute, whichever is longer."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from secateur_runtime.ladder_costs import Choices, Mask
 
 @dataclass(frozen=True, slots=True)
 class Roofline:
-    """A machine by two rates, bytes per second and operations per second (a roofline).
+    """The two rates of a machine.
 
-    `source` says whose.
+    bytes: bytes read per second. operations: operations per second. source: the machine they belong to.
     """
 
     bytes: float
@@ -24,7 +24,7 @@ class Roofline:
     def decode(self, choices: Choices, gone: Mask, batch: int, tokens: int) -> float:
         """Return the seconds of one step in which each sequence gets a token.
 
-        Weights are read once, the cache of all sequences too.
+        Weights and the caches of all sequences are read once.
         """
         weights, cache, flops = held(choices, gone)
         return max((weights + cache * batch * tokens) / self.bytes, flops * batch / self.operations)
@@ -32,23 +32,26 @@ class Roofline:
     def prefill(self, choices: Choices, gone: Mask, batch: int, tokens: int) -> float:
         """Return the seconds until every sequence has read `tokens` tokens.
 
-        Attention's own products are not counted.
+        The products within attention are not counted.
         """
         weights, _, flops = held(choices, gone)
         return max(weights / self.bytes, flops * batch * tokens / self.operations)
 
 
 def held(choices: Choices, gone: Mask) -> tuple[float, float, float]:
-    """Return bytes of weights, bytes of cache per position and operations per token without the steps of a mask."""
+    """Return bytes of weights, bytes of cache per position and operations per token.
+
+    gone: mask of the removed steps, `[n]`.
+    """
     weights = choices.weights[0] - choices.freed_weights @ gone
     cache = choices.cache[0] - choices.freed_cache @ gone
     return float(weights), float(cache), float(choices.flops[0] - choices.freed_flops @ gone)
 
 
 def speed_of(device: str, memory: int) -> Roofline:
-    """Return the rates of a device: `local` is measured now, in about a second.
+    """Return the rates of a device; `local` is measured now, in about a second.
 
-    Raises UsageError for a profile without them.
+    memory: bytes of the machine, which bound the measurement. Raises UsageError for a profile without rates.
     """
     if device == LOCAL:
         measured = measure_machine(1, memory=memory)
@@ -59,7 +62,7 @@ def speed_of(device: str, memory: int) -> Roofline:
     matrix = figures.get("matrix")
     if read is None or matrix is None:
         raise UsageError(
-            f"nobody measured how fast {profile.name} reads and computes: use --device local, or a profile"
-            " that `secateur device -o` wrote"
+            f"profile {profile.name} has no measured speed of reading and computing: use --device local, or a"
+            " profile that `secateur device -o` wrote"
         )
     return Roofline(read, matrix, profile.name)

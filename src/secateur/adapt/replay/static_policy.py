@@ -1,4 +1,4 @@
-"""The best single plan for a whole trace, by hindsight: what an adaptive policy must beat."""
+"""The best fixed plan for a whole trace, chosen in hindsight: the baseline of adaptive policies."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from secateur_runtime.policies.knapsack import Knapsack
 def static_plan(choices: Choices, moments: Sequence[Observation]) -> Decision:
     """Return the decision of least loss (`Choices.loss`) that fits at every moment.
 
-    A level, or the cheapest set of steps; all steps if none does.
+    This is a level or the cheapest set of steps; all steps if none fits.
     """
     needs = np.array([choices.needs(seen) - seen.available for seen in moments])
     fitting = np.flatnonzero((needs <= 0).all(0))

@@ -1,7 +1,4 @@
-"""What a device goes through: requests that come and grow, and memory that moves beside them.
-
-Made up or recorded.
-"""
+"""Traces of a device, synthetic or recorded: requests that grow, and available memory that changes."""
 
 from __future__ import annotations
 
@@ -32,9 +29,7 @@ SCENARIOS = (
 )
 """Batch and sequence length of RAP's ten scenarios (arXiv:2505.17138)."""
 MOMENTS = 8
-"""Moments in a made-up request: the prompt is seven eighths of its length, the rest is generated in as many
-pieces.
-"""
+"""Moments of a synthetic request: the prompt is seven eighths of its length, and seven pieces follow."""
 
 Kind = Literal["steady", "drift", "bursts"]
 KINDS: tuple[Kind, ...] = ("steady", "drift", "bursts")
@@ -52,10 +47,10 @@ _LEAST = 0.05
 class Moment:
     """One moment of a trace.
 
-    time: seconds since the start. request: counts up; moments of one request share a cache. batch: its
-    sequences.
-    tokens: positions that each holds at this moment; remaining: how many more will come. available: bytes for
-    the model.
+    time: seconds since the start. request: number that counts up; moments of one request share a cache.
+    batch: sequences of the request. tokens: positions that each holds now. remaining: positions still to
+    come.
+    available: bytes for the model.
     """
 
     time: float
@@ -67,7 +62,7 @@ class Moment:
 
 
 Need = Callable[[int, int], float]
-"""Bytes that the whole model takes for a batch of sequences of so many tokens each."""
+"""Returns the bytes of the whole model for a batch of sequences and the tokens of each."""
 
 
 def synthetic(
@@ -79,12 +74,15 @@ def synthetic(
     seed: int,
     per: Literal["request", "device"] = "request",
 ) -> list[Moment]:
-    """Return a made-up trace: requests of the ten scenarios, in turn and then shuffled anew, under a budget that moves.
+    """Return a synthetic trace: requests of the ten scenarios under a budget that changes.
 
-    kind: `steady` keeps the budget. `drift` lets it move around that by up to 10 % of the need, about 3 % from moment to moment, back
-    to the middle in the long run. `bursts` is drift from which 10 to 30 % of the need is taken at random, for 3 to 12 moments.
-    budget: share of the whole model's need: of the request at hand, as RAP counts it, or of the largest scenario's where `per`
-    is `device`, which is one memory for all. Raises UsageError for an unknown kind or a budget that is not positive.
+    The scenarios come in order, then shuffled again and again.
+    kind: `steady` keeps the budget. `drift` moves it by up to 10 % of the need, about 3 % per moment, with a
+    pull back to the middle. `bursts` is drift with random drops by 10 to 30 % of the need for 3 to 12
+    moments.
+    need: bytes of the whole model. budget: share of that need.
+    per: the need is that of the current request (as in RAP), or of the largest scenario for a `device`.
+    Raises UsageError for an unknown kind or a budget that is not positive.
     """
     if kind not in KINDS:
         raise UsageError(
@@ -92,8 +90,8 @@ def synthetic(
         )
     if not 0 < budget <= 4 or requests < 1:
         raise UsageError(
-            f"a budget of {budget:g} over {requests} requests is none: give a share such as 0.8 and at least"
-            " one request"
+            f"a budget of {budget:g} over {requests} requests is invalid: give a share such as 0.8 and at"
+            " least one request"
         )
     random = np.random.default_rng(seed)
     shares = _moving(kind, budget, random)
@@ -137,7 +135,7 @@ def _moving(kind: Kind, budget: float, random: np.random.Generator) -> Iterator[
 
 
 class Recorder:
-    """Writes what happens as JSON lines, a line for each moment, at once, so that a killed process leaves what it saw."""
+    """Writes moments as JSON lines, each at once, so that a killed process leaves a usable trace."""
 
     def __init__(self, path: Path, *, about: str, overwrite: bool = False) -> None:
         if path.exists() and not overwrite:
@@ -166,16 +164,16 @@ class Recorder:
 
 
 def write_trace(path: Path, moments: Sequence[Moment], *, about: str, overwrite: bool = False) -> None:
-    """Write a trace that `read_trace` reads; raises OutputError where that cannot be."""
+    """Write a trace for `read_trace`; raises OutputError if it cannot be written."""
     with Recorder(path, about=about, overwrite=overwrite) as record:
         for moment in moments:
             record(moment)
 
 
 def read_trace(path: Path) -> list[Moment]:
-    """Return a recorded trace; raises TraceError, with the line, for anything else.
+    """Return a recorded trace; raises TraceError with the line number for an invalid file.
 
-    A last line cut short by a kill is left out.
+    A last line cut short by a kill is ignored.
     """
     try:
         text = path.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""An elastic model as the worker steps it, with its ladder and its weights found or made."""
+"""Elastic models for the worker, with their ladder and weights found or made."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from secateur_runtime.read_costs import choices_of, priced
 from secateur_runtime.server.engine.sampling import Logits
 
 KV = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
-"""Types of keys and values, by the name that a user types."""
+"""Types of keys and values, by the name on the command line."""
 NATIVE = "bf16"
-"""The type of weights in the kernels where nobody chose one."""
+"""The default type of weights in the kernels."""
 
 
 class ElasticModel:
-    """A Stepped over an elastic model; bytes are those of the memory model."""
+    """A StepModel over an elastic model; the memory model counts its bytes."""
 
     def __init__(self, model: Elastic, memory: MemoryModel) -> None:
         self._model = model
@@ -48,16 +48,16 @@ class ElasticModel:
 
     @property
     def units(self) -> Sequence[str]:
-        """What is gone."""
+        """The removed units."""
         return self._model.units
 
     @property
     def weights(self) -> int:
-        """Bytes that its weights take without them."""
+        """Bytes of the weights without the removed units."""
         return self._taken
 
     def set_units(self, units: Sequence[str]) -> None:
-        """Do without these units and no others."""
+        """Remove exactly these units."""
         self._model.set_units(units)
         self._taken = self._count()
 
@@ -74,11 +74,11 @@ class ElasticModel:
         return found
 
     def decode(self, tokens: Sequence[int], caches: Sequence[ElasticCache]) -> Sequence[Logits]:
-        """Add one token to each cache; return the logits after each, `[vocab_size]` every one."""
+        """Add one token to each cache; return the logits after each, `[vocab_size]`."""
         return list(self._model.decode(tokens, caches).numpy())
 
     def give_back(self) -> None:
-        """Return what the allocator keeps to the system."""
+        """Return freed memory from the allocator to the system."""
         give_back()
 
 
@@ -86,10 +86,11 @@ class ElasticModel:
 class Elasticity:
     """How a model is made elastic.
 
-    ladder: file of its ladder, made and kept in `folder` where there is none. policy: who decides what goes,
-    by name, with its file if it is trained; AUTO for the best that the ladder allows.
-    kv: type of keys and values. threads: to make a ladder with, and of the kernels. kind: type of weights in
-    the kernels, of `KINDS`; empty for torch.
+    folder: where ladders and weights are kept. ladder: file of the ladder; without one it is made in
+    `folder`.
+    policy: name of the policy, AUTO for the best one that the ladder allows. policy_file: file of a trained
+    policy. kv: type of keys and values. threads: of the kernels, and to make a ladder.
+    kind: type of weights in the kernels, a key of `KINDS`; empty for torch.
     """
 
     folder: Path
@@ -104,10 +105,10 @@ class Elasticity:
 def make_elastic(
     model: ModelHandle, how: Elasticity, progress: Progress
 ) -> tuple[ElasticModel, Choices, Policy]:
-    """Return a model that is whole, what its ladder offers, and who decides.
+    """Return the whole model, the costs of its ladder, and the policy.
 
-    Raises LadderError where the ladder is of another model, UsageError for a policy or a type that is not
-    known, or where there are no kernels.
+    Raises LadderError if the ladder belongs to another model, UsageError for an unknown policy or type, or if
+    there are no kernels.
     """
     model = replace(model, kept_in=how.folder)
     _check(how, model)
@@ -149,7 +150,7 @@ def make_elastic(
 def _taking(choices: Choices, ladder: Ladder, memory: MemoryModel) -> Choices:
     """Return choices with the bytes that a memory model counts.
 
-    A ladder tells what its levels take in torch.
+    The ladder itself counts the bytes in torch.
     """
     kept = [ladder.kept(level) for level in range(len(ladder))]
     weights = np.array([memory.weights(each) for each in kept], dtype=float)
@@ -158,7 +159,7 @@ def _taking(choices: Choices, ladder: Ladder, memory: MemoryModel) -> Choices:
 
 
 def _check(how: Elasticity, model: ModelHandle) -> None:
-    """Say what cannot work before a ladder is made for it, which takes minutes."""
+    """Raise UsageError for invalid options before a ladder is made, which takes minutes."""
     known = {name: kind for name, kind in KV.items() if not how.kind or kind in KERNEL_KV}
     if how.kv not in known:
         raise UsageError(f"--kv {how.kv}: keys and values are stored as {', '.join(known)}")
@@ -169,7 +170,7 @@ def _check(how: Elasticity, model: ModelHandle) -> None:
 
 
 def _own_ladder(model: ModelHandle, path: Path, threads: int, progress: Progress) -> Ladder:
-    """Return the ladder kept for a model, ranking the model first where there is none."""
+    """Return the saved ladder of a model; rank the model first if there is none."""
     if not path.exists():
         progress.note(
             f"no ladder of {model.source.ref} yet: finding out what it can do without, once; this takes"
@@ -185,11 +186,11 @@ def _own_ladder(model: ModelHandle, path: Path, threads: int, progress: Progress
 
 
 def _adapt(threads: int, *words: str) -> None:
-    """Run a verb of `secateur adapt` in a process of its own.
+    """Run a verb of `secateur adapt` in a separate process.
 
-    What it leaves in the heap, 100 MB and more, would stay with the server.
+    In this process it would leave 100 MB and more in the heap of the server.
     """
-    # The child shows its own progress and mistakes.
+    # The child process prints its own progress and errors.
     command = [sys.executable, "-m", "secateur", "adapt", *words]
     if subprocess.run(
         command, env={**os.environ, "OMP_NUM_THREADS": str(threads)}, stdout=subprocess.DEVNULL, check=False
@@ -200,12 +201,12 @@ def _adapt(threads: int, *words: str) -> None:
 
 
 def cache_folder() -> Path:
-    """Return where ladders and weights are kept from one start to the next."""
+    """Return the folder in which ladders and weights are kept between starts."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "secateur"
 
 
 def warm(model: ElasticModel) -> None:
-    """Run one token, so that what libraries allocate once is there before memory is sensed."""
+    """Run one token, so that libraries make their one-time allocations before memory is read."""
     with model.open(2) as cache:
         logits = model.prefill([0], cache)
         assert np.isfinite(logits).all()

@@ -1,4 +1,4 @@
-"""Put a server together and run it."""
+"""Build a server and run it."""
 
 from __future__ import annotations
 
@@ -34,12 +34,14 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 class Serving:
     """What to serve and how.
 
-    model: what the user typed. backend: one of BACKENDS. host, port: where to listen; 0 takes a free port.
-    key: that clients must send, empty for none; open: whether other machines may come without one. usual:
-    tokens of an answer whose length nobody asked for. seconds: that an answer may take.
-    budget: bytes for this process, None for no limit of its own. threads: of the model. elasticity: as
-    `make_elastic` takes it, for the backends whose level changes; its `kind` is what the native backend runs
-    in.
+    model: reference as the user typed it. backend: one of BACKENDS. name: name of the model for clients.
+    host, port: address to listen on; port 0 takes a free one.
+    key: API key that clients must send, empty for none. open: whether other machines may connect without one.
+    usual: most tokens of an answer if the request does not say. seconds: that an answer may take.
+    budget: bytes for this process, None for no limit. threads: of the model. context: most tokens of a
+    request in llama.cpp. body: most bytes of a request. limits: on requests. care: settings of the memory
+    controller.
+    elasticity: options of `make_elastic` for backends with levels; its `kind` is the type of native weights.
     """
 
     model: str
@@ -61,10 +63,10 @@ class Serving:
 
 
 def serve(how: Serving, progress: Progress, ready: Callable[[str], None]) -> None:
-    """Serve until interrupted; `ready` is told the address once requests are answered.
+    """Serve until interrupted; call `ready` with the address once requests are answered.
 
-    Raises MissingExtraError without the packages of the server, UsageError for options that cannot work,
-    SourceError where nothing can listen there.
+    Raises MissingExtraError without the packages of the server, UsageError for invalid options, SourceError
+    if the address is not available.
     """
     require_server()
     _check(how)
@@ -87,7 +89,7 @@ def require_server() -> None:
 
 
 def build(how: Serving, gate: Any, progress: Progress) -> Any:
-    """Return the application; its engine runs already."""
+    """Return the application; its engine is running."""
     from secateur_runtime.server.http.app import Service, make_app
     from secateur_runtime.server.http.openai_requests import RequestReader, decoder
 
@@ -95,7 +97,7 @@ def build(how: Serving, gate: Any, progress: Progress) -> Any:
     tokenizer = model.source.tokenizer()
     decode = decoder(tokenizer)
     ends = ends_of(model.source, tokenizer)
-    # A vocabulary leaves three times its size behind once it is read.
+    # Reading a vocabulary leaves three times its size in the heap.
     give_back()
     engine = _llamacpp(how, model) if how.backend == "llamacpp" else _elastic(how, model, decode, progress)
     name = how.name or Path(how.model).name.removesuffix(".gguf")
@@ -150,7 +152,7 @@ def _llamacpp(how: Serving, model: Any) -> Engine:
 
 
 def senses(budget: int | None) -> Senses:
-    """Return all sensors of this machine, with a budget for this process if there is one."""
+    """Return all memory sensors of this machine, and a budget in bytes for this process if given."""
     group = Cgroup()
     sensors: list[Sensor] = [group, MachineMemory(), *([ProcessBudget(budget)] if budget is not None else [])]
     return Senses(sensors, [path for path in (MACHINE, group.pressure_file()) if path])
@@ -159,7 +161,7 @@ def senses(budget: int | None) -> Senses:
 def ends_of(source: Source, tokenizer: Any) -> frozenset[int]:
     """Return the tokens that end an answer.
 
-    Those of the config, of the tokenizer and of the generation config.
+    They come from the config, the tokenizer and the generation config.
     """
     found = [source.config.get("eos_token_id"), tokenizer.eos_token_id]
     with tempfile.TemporaryDirectory() as folder, suppress(FileNotFoundError, ValueError):
@@ -214,6 +216,6 @@ def _run(app: Any, gate: Any, listening: socket.socket, ready: Callable[[], None
             await super().startup(sockets)
             ready()
 
-    # uvicorn ends in order, and then says once more that it was interrupted.
+    # uvicorn shuts down in order, and then raises the interrupt again.
     with suppress(KeyboardInterrupt):
         asyncio.run(Server(config).serve([listening]))

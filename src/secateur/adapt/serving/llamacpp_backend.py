@@ -1,4 +1,4 @@
-"""An Engine over a GGUF file in llama.cpp, which steps its requests itself."""
+"""An Engine over a GGUF file in llama.cpp, which does its own batching."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from secateur_runtime.server.engine.throughput import Rate
 from secateur_runtime.server.refusals import RefusedError
 
 _BATCH = 4
-"""Requests at once: llama.cpp takes the whole KV cache of each when it starts."""
+"""Most requests at once: llama.cpp allocates the whole KV cache of each at the start."""
 
 
 class LlamaEngine:
-    """Answers with llama.cpp; memory is taken whole at the start, and there is one level.
+    """Answers with llama.cpp; all memory is allocated at the start, and there is one level.
 
-    context: most tokens of a request. vocabulary: tokens that the model knows.
+    context: most tokens of a request. vocabulary: number of tokens that the model knows.
     """
 
     name = "llama.cpp"
@@ -53,7 +53,7 @@ class LlamaEngine:
         self._process = psutil.Process()
 
     def submit(self, job: GenerationJob) -> None:
-        """Take a job in; raises RefusedError with 429 where too many wait."""
+        """Accept a job; raises RefusedError with 429 if too many wait."""
         with self._lock:
             if self._stopping:
                 raise RefusedError(503, "the server is stopping")
@@ -63,11 +63,11 @@ class LlamaEngine:
         self._pool.submit(self._answer, job)
 
     def cancel(self, job: GenerationJob) -> None:
-        """Let go of a job when its next token comes."""
+        """Drop a job when its next token comes."""
         job.cancelled.set()
 
     def state(self) -> State:
-        """Return what it is doing."""
+        """Return the figures for the page and the metrics."""
         sensed = self._senses()
         tightest = sensed.tightest
         return State(
@@ -84,11 +84,11 @@ class LlamaEngine:
         )
 
     def healthy(self) -> bool:
-        """Return whether it can still answer."""
+        """Return whether the engine can still answer."""
         return not self._stopping
 
     def stop(self) -> None:
-        """End; jobs under way are refused."""
+        """Stop; unfinished jobs are refused."""
         self._stopping = True
         self._pool.shutdown(cancel_futures=True)
 
@@ -110,7 +110,7 @@ class LlamaEngine:
                 self._running -= 1
 
     def _pieces(self, job: GenerationJob) -> Iterator[AnswerPiece]:
-        """Yield the pieces of an answer; raises RefusedError where it cannot go on."""
+        """Yield the pieces of an answer; raises RefusedError if it cannot continue."""
         stops = Stops(job.asked.stops)
         before = 0
         with closing(
@@ -136,7 +136,7 @@ class LlamaEngine:
 
 
 def options(sampling: Sampling, limit: int) -> Mapping[str, Any]:
-    """Return a way of sampling in llama.cpp's words, with everything off that it would do unasked."""
+    """Return the options of llama.cpp for a way of sampling, with its other defaults turned off."""
     return {
         "n_predict": limit,
         "temperature": sampling.temperature,
@@ -154,7 +154,10 @@ def options(sampling: Sampling, limit: int) -> Mapping[str, Any]:
 
 
 def piece_of(row: Mapping[str, Any], stops: Stops, before: int, *, probable: bool) -> AnswerPiece:
-    """Return what one message of llama.cpp says; before: tokens that were told of so far."""
+    """Return the piece in one message of llama.cpp.
+
+    before: tokens reported so far. probable: whether probabilities were asked for.
+    """
     last = bool(row["stop"])
     text = stops.pass_on(row["content"], last=last)
     chosen = (

@@ -1,4 +1,4 @@
-"""The two games that a policy can be trained on, for gymnasium."""
+"""The two gymnasium environments on which a policy can be trained."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LONGEST = 4
 
 
 class _Game(gymnasium.Env[Vector, np.int64]):
-    """Moments of one made-up trace after another; the first trace follows from the seed of `reset`."""
+    """Moments of one synthetic trace after another; the seed of `reset` determines the first trace."""
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012
 
@@ -48,22 +48,27 @@ class _Game(gymnasium.Env[Vector, np.int64]):
         return moment
 
     def _sense(self, moment: Moment, level: int) -> Observation:
-        """Return what is seen of a moment; the latency is of another run, so it is made up."""
+        """Return the observation of a moment; its latency is drawn at random."""
         seen = observed(moment, self.choices, np.arange(len(self.choices.units)) < level)
         low, high = np.log(_LATENCIES)
         return replace(seen, latency=float(np.exp(self.np_random.uniform(low, high))))
 
 
 class UnitGame(_Game):
-    """Choose the next step of the ladder to take, in any order that the halves of blocks allow, or stop (as RAP, arXiv:2505.17138).
+    """Choose the next step of the ladder, in any valid order, or stop (as RAP, arXiv:2505.17138).
 
-    An episode is one moment. Actions `0..n-1` take a step, `n` stops. Seen: `features`, the share of the whole need that is still
-    missing, and which steps are gone, `[10 + n]`. Reward, with q = perplexity of the whole model / perplexity with what is gone
-    (`Choices.loss`) and m = share of the whole need that is missing (0 once it fits): taking a step pays q after it less q before it,
-    and m before it less m after it. The episode ends as soon as all fits, by stopping where it did at once, and when all is gone, which pays
-    m - q if it does not fit then. What cannot be done (a step that is gone or whose predecessor in its half is not; stopping before
-    all fits) changes nothing and costs 0.1; after 4 n actions the episode is cut off. So the rewards of an episode without mistakes sum to m
-    at its start less the quality that was lost: m is a potential (Ng et al., 1999), which helps to learn and leaves the best policy as it is.
+    An episode is one moment. Actions `0..n-1` take a step, `n` stops. The observation is `features`, the
+    share of the whole need that is still missing, and the mask of removed steps, `[10 + n]`.
+
+    Let q be the perplexity of the whole model divided by the present one (`Choices.loss`), and m the share of
+    the whole need that is missing (0 once the model fits). Taking a step pays the increase of q (negative)
+    plus the decrease of m. The episode ends as soon as the model fits, by stopping if it fits at the start,
+    and when all steps are taken; if it does not fit then, the last step pays m - q.
+
+    Invalid actions change nothing and cost 0.1: a step that is taken or lacks its predecessor, or stopping
+    too early. After 4 n actions the episode is cut off. The rewards of an episode without mistakes sum to m
+    at its start minus the lost quality: m is a potential (Ng et al., 1999), which speeds up learning and
+    leaves the best policy unchanged.
     """
 
     def __init__(self, choices: Choices, traces: Traces) -> None:
@@ -81,7 +86,7 @@ class UnitGame(_Game):
         super().reset(seed=seed)
         self._restart(seed)
         self._clear()
-        # The level of before says nothing here, which the network must learn.
+        # The previous level carries no information here, and the network must learn that.
         self._seen = self._sense(self._next(), int(self.np_random.integers(len(self._gone) + 1)))
         self._quality = 1.0
         return self._vector(), {}
@@ -120,9 +125,9 @@ class UnitGame(_Game):
 class LevelGame(_Game):
     """Choose the level of the ladder directly.
 
-    An episode is one request; each of its moments is a step. Actions `0..n` are levels. Seen: `features`,
-    `[9]`. Reward: perplexity of the whole model / perplexity at the level, less 1, if the request fits there
-    to its end; else -1.
+    An episode is one request; each of its moments is a step. Actions `0..n` are levels. The observation is
+    `features`, `[9]`. The reward is the perplexity of the whole model divided by that at the level, minus
+    1, if the request fits there to its end, else -1.
     """
 
     def __init__(self, choices: Choices, traces: Traces) -> None:
@@ -133,9 +138,9 @@ class LevelGame(_Game):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Vector, dict[str, Any]]:
-        """Start at the next request, at whatever level the last one ended.
+        """Start at the next request, at the level of the last one.
 
-        At the whole model after a seed.
+        After a seed the level is 0.
         """
         super().reset(seed=seed)
         self._restart(seed)
@@ -145,7 +150,7 @@ class LevelGame(_Game):
         return features(self.choices, self._seen), {}
 
     def step(self, action: np.int64) -> tuple[Vector, float, bool, bool, dict[str, Any]]:
-        """Take a level for this moment and go on to the next."""
+        """Set the level for this moment and move to the next."""
         self._level = int(action)
         reward = quality_left(self.choices, np.arange(len(self.choices.units)) < self._level, self._seen) - 1
         self._ahead = self._next()

@@ -1,4 +1,4 @@
-"""Train a network by deep Q-learning to choose what goes, and keep the best that was seen on the way."""
+"""Train a policy network by deep Q-learning, and keep the best one seen during training."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     import gymnasium
 
 MOST_PARAMETERS = 18_000
-"""RAP's agent has about as many (arXiv:2505.17138)."""
+"""Most parameters of a network; RAP's agent has about as many (arXiv:2505.17138)."""
 MOST_SHARE = 1e-4
-"""Of the operations of one token, that one pass may take."""
+"""Largest cost of one pass as a share of the operations of one token."""
 WIDEST = 128
 BUDGETS = (0.4, 1.05)
 _JUDGED = 8
@@ -37,9 +37,10 @@ _WORTH = 10.0
 
 @dataclass(frozen=True, slots=True)
 class TrainedPolicy:
-    """The best network of a training and the mean quality it leaves (`quality_left`) on moments that it was not trained on.
+    """The best network of a training.
 
-    curve: steps and quality of every network that was looked at.
+    quality: mean of `quality_left` on moments that it was not trained on. curve: steps and quality of every
+    network that was evaluated.
     """
 
     network: Network
@@ -63,11 +64,10 @@ def train(
     seed: int = 0,
     progress: Progress,
 ) -> TrainedPolicy:
-    """Return a network trained on made-up traces with bursts, at budgets from 40 to 105 % of the need.
+    """Return a network trained on synthetic traces with bursts, at budgets of 40 to 105 % of the need.
 
-    The same seed gives the same network.
-
-    One hidden layer, as wide as `hidden_width` says. Raises MissingExtraError without the extra `adapt`.
+    It has one hidden layer of `hidden_width`. The same seed gives the same network. Raises
+    MissingExtraError without the extra `adapt`.
     """
     require_training()
     from stable_baselines3 import DQN
@@ -100,7 +100,7 @@ def train(
 
 
 def mean_quality(choices: Choices, policy: Policy, moments: Sequence[Moment]) -> float:
-    """Return the mean quality that is left by what a policy chooses, each moment by itself, from the whole model."""
+    """Return the mean quality that a policy leaves, each moment decided from the whole model."""
     whole = np.zeros(len(choices.units), dtype=bool)
     seen = [observed(moment, choices, whole) for moment in moments]
     return float(
@@ -117,7 +117,7 @@ def mean_quality(choices: Choices, policy: Policy, moments: Sequence[Moment]) ->
 def held_out(choices: Choices, seed: int) -> list[Moment]:
     """Return moments that training with this seed does not see.
 
-    The ten scenarios at eight budgets from 40 to 105 % of the need.
+    They are the ten scenarios at eight budgets from 40 to 105 % of the need.
     """
     budgets = np.linspace(*BUDGETS, _JUDGED)
     return [
@@ -130,7 +130,7 @@ def held_out(choices: Choices, seed: int) -> list[Moment]:
 def hidden_width(choices: Choices, formulation: Formulation) -> int:
     """Return the width of the hidden layer.
 
-    128, or less where that would be over 18,000 parameters or 0.01 % of a token's operations; at least 8.
+    It is 128, or less to stay within 18,000 parameters and 0.01 % of the operations of a token; at least 8.
     """
     actions = len(choices.units) + 1
     seen = len(NAMES) + (actions if formulation == "units" else 0)
@@ -140,7 +140,7 @@ def hidden_width(choices: Choices, formulation: Formulation) -> int:
 
 @dataclass
 class _Watcher:
-    """Looks at the network every so many steps."""
+    """A callback that evaluates the network every `every` steps and keeps the best one."""
 
     choices: Choices
     formulation: Formulation
@@ -154,14 +154,14 @@ class _Watcher:
     best: tuple[Network, float] = field(init=False)
 
     def __call__(self, local: dict[str, Any], _: dict[str, Any]) -> bool:
-        """Look, if it is time to; always go on."""
+        """Evaluate the network if it is due; always continue the training."""
         agent = local["self"]
         if agent.num_timesteps % self.every == 0:
             self.look(agent)
         return True
 
     def look(self, agent: Any) -> None:
-        """Keep the network if it is the best so far."""
+        """Evaluate the network, and keep it if it is the best so far."""
         if self.curve and self.curve[-1][0] == agent.num_timesteps:
             return
         said = f"{self.trained}, {agent.num_timesteps} steps"
@@ -208,9 +208,9 @@ def _trace(choices: Choices, random: np.random.Generator, budget: float) -> list
 
 
 def _scaling(game: gymnasium.Env[Vector, np.int64], seed: int) -> tuple[Vector, Vector]:
-    """Return the mean of what is seen and one over its deviation, from the starts of episodes.
+    """Return the mean and the inverse standard deviation of observations at the start of episodes.
 
-    Marks of what is gone stay as they are.
+    Constant inputs, such as the mask of removed steps, keep the scale 1.
     """
     seen = np.array([game.reset(seed=seed if number == 0 else None)[0] for number in range(_SAMPLED)])
     offset = seen.mean(0)
@@ -222,7 +222,7 @@ def _scaling(game: gymnasium.Env[Vector, np.int64], seed: int) -> tuple[Vector, 
 def _scaled(
     game: gymnasium.Env[Vector, np.int64], offset: Vector, scale: Vector
 ) -> gymnasium.Env[Vector, np.int64]:
-    """Return the game with what is seen brought to about the same size, and rewards to more than what an untrained network says."""
+    """Return the game with standardized observations, and rewards larger than untrained outputs."""
     from gymnasium.wrappers import TransformObservation, TransformReward
 
     return TransformReward(
@@ -234,7 +234,7 @@ def _scaled(
 def _settings(choices: Choices, formulation: Formulation, steps: int) -> dict[str, Any]:
     """Return the settings of stable-baselines3's DQN.
 
-    The level is a choice without consequences, so it looks no further ahead.
+    Choosing a level has no later consequences, so that formulation uses a discount of 0.
     """
     return {
         "gamma": 1.0 if formulation == "units" else 0.0,

@@ -125,7 +125,7 @@ def serve(
         body=options.memory("--max-body", max_body),
         limits=Limits(batch=batch, queue=queue, wait=wait),
         care=ControllerSettings(
-            headroom=headroom, calm=calm, watch=policy != "none", most_loss=_bound(max_loss)
+            headroom=headroom, restore_delay=calm, watch=policy != "none", most_loss=_bound(max_loss)
         ),
         elasticity=(
             _elasticity(ladder, policy, policy_file, kv, cache, threads, _kind(backend, kind))

@@ -39,7 +39,8 @@ static int64_t least(int64_t a, int64_t b) {
     return a < b ? a : b;
 }
 
-/* Rows [from, to) of matrix `i`, for every token; of a band at a time, so that it stays in the cache for all of them. */
+/* Rows [from, to) of matrix `i`, for every token; of a band at a time, so that it stays in the cache for all
+ * of them. */
 static void multiply(const product *p, int64_t i, int64_t from, int64_t to) {
     const call *c = p->c;
     const sec_matrix *w = p->matrix[i];
@@ -84,7 +85,8 @@ static void prepare(call *c, const float *x, int64_t cols, const product *p) {
     for (int64_t i = 0; i < p->count; i++)
         kinds |= 1u << p->matrix[i]->kind;
     for (int64_t t = p->first; t < c->rows; t += SEC_BATCH)
-        sec_prepare(&c->input[t / SEC_BATCH], c->room[t / SEC_BATCH], kinds, x + t * cols, cols, least(SEC_BATCH, c->rows - t), cols);
+        sec_prepare(&c->input[t / SEC_BATCH], c->room[t / SEC_BATCH], kinds, x + t * cols, cols,
+                    least(SEC_BATCH, c->rows - t), cols);
 }
 
 static void normed(call *c, const float *x, const float *weight, int64_t first) {
@@ -134,11 +136,13 @@ static void remember(const call *c, const sec_block *b, int64_t index) {
         const sec_cache *cache = c->tokens[t].cache;
         const int64_t groups = groups_of(&c->tokens[t], b, index);
         const int64_t at = c->tokens[t].position, size = cache->half ? 2 : 4;
-        float *k = c->k + t * b->n_kv_heads * d, *v = c->v + t * b->n_kv_heads * d, *q = c->q + t * b->n_heads * d;
+        float *k = c->k + t * b->n_kv_heads * d, *v = c->v + t * b->n_kv_heads * d,
+              *q = c->q + t * b->n_heads * d;
         for (int64_t h = 0; h < b->n_heads; h++)
             place(c, b, q + h * d, b->q_norm, t);
         for (int64_t h = 0; h < groups; h++) {
-            char *keys = (char *)cache->keys[index] + (h * cache->capacity * stride + at / 16 * 16 * d + at % 16) * size;
+            char *keys = (char *)cache->keys[index] +
+                         (h * cache->capacity * stride + at / 16 * 16 * d + at % 16) * size;
             char *values = (char *)cache->values[index] + (h * cache->capacity + at) * stride * size;
             place(c, b, k + h * d, b->k_norm, t);
             c->steps->store(k + h * d, d, 16, keys, cache->half);
@@ -151,7 +155,8 @@ static void remember(const call *c, const sec_block *b, int64_t index) {
 static void attention_part(void *argument, int64_t part) {
     const attention *a = argument;
     const sec_block *b = a->block;
-    const int64_t t = part / b->n_kv_heads, h = part % b->n_kv_heads, d = b->head_dim, served = b->n_heads / b->n_kv_heads;
+    const int64_t t = part / b->n_kv_heads, h = part % b->n_kv_heads, d = b->head_dim,
+                  served = b->n_heads / b->n_kv_heads;
     const sec_token *token = &a->c->tokens[t];
     const sec_cache *cache = token->cache;
     const int64_t stride = (d + 15) / 16 * 16, size = cache->half ? 2 : 4, end = token->position + 1;
@@ -182,7 +187,11 @@ static void output(call *c, const sec_matrix *w, const float *bias, const float 
 }
 
 static void attend(call *c, const sec_block *b, int64_t index) {
-    product p = {.c = c, .matrix = {&b->q, &b->k, &b->v}, .bias = {b->q_bias, b->k_bias, b->v_bias}, .to = {c->q, c->k, c->v}, .count = 3};
+    product p = {.c = c,
+                 .matrix = {&b->q, &b->k, &b->v},
+                 .bias = {b->q_bias, b->k_bias, b->v_bias},
+                 .to = {c->q, c->k, c->v},
+                 .count = 3};
     attention a = {c, b, index};
     normed(c, c->x, b->attn_norm, 0);
     prepare(c, c->normed, c->model->hidden, &p);
@@ -197,7 +206,12 @@ static void attend(call *c, const sec_block *b, int64_t index) {
 }
 
 static void feed_forward(call *c, const sec_block *b) {
-    product p = {.c = c, .matrix = {&b->gate, &b->up}, .bias = {b->gate_bias, b->up_bias}, .to = {c->inner, c->up}, .count = 2, .gated = 1};
+    product p = {.c = c,
+                 .matrix = {&b->gate, &b->up},
+                 .bias = {b->gate_bias, b->up_bias},
+                 .to = {c->inner, c->up},
+                 .count = 2,
+                 .gated = 1};
     normed(c, c->x, b->ffn_norm, 0);
     prepare(c, c->normed, c->model->hidden, &p);
     run_product(&p);
@@ -236,7 +250,9 @@ static widths widths_of(const sec_decoder *model) {
 /* Cuts the scratch memory into pieces, or with none only measures it. */
 static int64_t cut(call *c, char *scratch) {
     const widths w = widths_of(c->model);
-    const int64_t size[] = {c->model->hidden, c->model->hidden, w.queries, w.keys, w.keys, w.queries, w.inner, w.inner, 2 * c->model->turned};
+    const int64_t size[] = {c->model->hidden, c->model->hidden, w.queries,
+                            w.keys,           w.keys,           w.queries,
+                            w.inner,          w.inner,          2 * c->model->turned};
     float **piece[] = {&c->x, &c->normed, &c->q, &c->k, &c->v, &c->mixed, &c->inner, &c->up, &c->turns};
     int64_t used = 0;
     for (int i = 0; i < 9; i++) {
@@ -261,7 +277,8 @@ static void look_up(const sec_matrix *w, int64_t row, float *to) {
         } else if (w->kind == SEC_INT8) {
             to[i] = (float)(((const uint8_t *)w->values)[at + i] - 128) * sec_scale(w, row, i);
         } else {
-            const uint8_t *chunk = (const uint8_t *)w->values + (row * sec_chunks(w->cols) + i / SEC_CHUNK) * SEC_CHUNK / 2;
+            const uint8_t *chunk = (const uint8_t *)w->values +
+                                   (row * sec_chunks(w->cols) + i / SEC_CHUNK) * SEC_CHUNK / 2;
             to[i] = (float)((chunk[i % 32] >> (i % SEC_CHUNK < 32 ? 0 : 4) & 15) - 8) * sec_scale(w, row, i);
         }
     }
@@ -272,8 +289,10 @@ int64_t sec_decode_bytes(const sec_decoder *model, int64_t rows) {
     return cut(&c, NULL);
 }
 
-void sec_decode(const sec_decoder *model, sec_pool *pool, int64_t rows, const sec_token *tokens, int64_t first, void *scratch, float *logits) {
-    call c = {.model = model, .pool = pool, .steps = sec_steps_for(sec_isa()), .tokens = tokens, .rows = rows};
+void sec_decode(const sec_decoder *model, sec_pool *pool, int64_t rows, const sec_token *tokens,
+                int64_t first, void *scratch, float *logits) {
+    call c = {
+        .model = model, .pool = pool, .steps = sec_steps_for(sec_isa()), .tokens = tokens, .rows = rows};
     const int64_t hidden = model->hidden;
     cut(&c, scratch);
     for (int64_t t = 0; t < rows; t++)

@@ -6,7 +6,8 @@
 
 enum { SEC_ROWS_MAX = 64 };  /* tokens in a call */
 
-/* A half of a block that is not there has no heads, or no inner width. Norms and biases are float32; NULL where there is none. */
+/* A sub-block (attention or FFN) that is not there has no heads, or no inner width. Norms and biases are
+ * float32; NULL where there is none. */
 typedef struct {
     int32_t n_heads, n_kv_heads, head_dim, inner;
     int32_t turns;   /* whether positions turn queries and keys */
@@ -27,13 +28,14 @@ typedef struct {
     sec_matrix embed, head;
 } sec_decoder;
 
-/* Keys and values of one sequence, for each block: see steps.h. A head has room for `capacity` rows of head_dim rounded up to 16. */
+/* Keys and values of one sequence, for each block: see steps.h. A head has room for `capacity` rows of
+ * head_dim rounded up to 16. */
 typedef struct {
     int64_t capacity;  /* positions, a multiple of 64 */
     int32_t half;
     void *const *keys, *const *values;
-    /* How many key-value heads the sequence has in each block, the first ones; the others answer with zeros, and without any there is no
-       output bias either. NULL: all. */
+    /* How many key-value heads the sequence has in each block, the first ones; the others answer with zeros,
+       and without any there is no output bias either. NULL: all. */
     const int32_t *groups;
 } sec_cache;
 
@@ -48,6 +50,7 @@ int64_t sec_decode_bytes(const sec_decoder *model, int64_t rows);
 
 /* Runs `rows` tokens (at most SEC_ROWS_MAX) and writes logits [rows - first][vocab] of those from `first` on.
    Tokens of one sequence come in the order of their positions. */
-void sec_decode(const sec_decoder *model, sec_pool *pool, int64_t rows, const sec_token *tokens, int64_t first, void *scratch, float *logits);
+void sec_decode(const sec_decoder *model, sec_pool *pool, int64_t rows, const sec_token *tokens,
+                int64_t first, void *scratch, float *logits);
 
 #endif

@@ -63,9 +63,13 @@ static const sec_ops *ops(void) {
 
 const char *sec_isa(void) { return ops()->name; }
 
-enum { BF16_KINDS = 1 << SEC_BF16 | 1 << SEC_BF16_SPARSE, INT_KINDS = 1 << SEC_INT8 | 1 << SEC_INT4 | 1 << SEC_INT8_SPARSE | 1 << SEC_INT4_SPARSE };
+enum {
+    BF16_KINDS = 1 << SEC_BF16 | 1 << SEC_BF16_SPARSE,
+    INT_KINDS = 1 << SEC_INT8 | 1 << SEC_INT4 | 1 << SEC_INT8_SPARSE | 1 << SEC_INT4_SPARSE
+};
 
-/* Next `bytes` of the scratch, on a cache line; NULL where the array is not wanted. With base NULL it only counts. */
+/* Next `bytes` of the scratch, on a cache line; NULL where the array is not wanted. With base NULL it only
+ * counts. */
 static void *take(char *base, size_t *used, size_t bytes, int wanted) {
     if (!wanted) return NULL;
     size_t at = *used;
@@ -93,7 +97,8 @@ size_t sec_scratch(int64_t n, int64_t cols, uint32_t kinds) {
     return lay_out(&in, NULL, kinds) + 64;
 }
 
-void sec_prepare(sec_input *in, void *scratch, uint32_t kinds, const float *x, int64_t stride, int64_t n, int64_t cols) {
+void sec_prepare(sec_input *in, void *scratch, uint32_t kinds, const float *x, int64_t stride, int64_t n,
+                 int64_t cols) {
     in->n = n;
     in->cols = cols;
     in->chunks = sec_chunks(cols);
@@ -118,7 +123,8 @@ static void product_part(void *arg, int64_t part) {
     sec_rows(p->weight, p->input, p->y, p->stride, row0, row1 < p->weight->rows ? row1 : p->weight->rows);
 }
 
-void sec_product(sec_pool *pool, const sec_matrix *w, void *scratch, const float *x, int64_t xstride, int64_t n, float *y, int64_t ystride) {
+void sec_product(sec_pool *pool, const sec_matrix *w, void *scratch, const float *x, int64_t xstride,
+                 int64_t n, float *y, int64_t ystride) {
     sec_input in;
     sec_prepare(&in, scratch, 1u << w->kind, x, xstride, n, w->cols);
     int threads = pool ? sec_pool_threads(pool) : 1;
@@ -126,7 +132,8 @@ void sec_product(sec_pool *pool, const sec_matrix *w, void *scratch, const float
         sec_rows(w, &in, y, ystride, 0, w->rows);
         return;
     }
-    /* A few parts a thread, so that one that is held up does not hold up all; few, as each is a new stream of memory. */
+    /* A few parts a thread, so that one that is held up does not hold up all; few, as each is a new stream of
+     * memory. */
     int64_t parts = 4 * threads, step = (w->rows + parts - 1) / parts;
     product p = {w, &in, y, ystride, step};
     sec_pool_run(pool, product_part, &p, (w->rows + step - 1) / step);

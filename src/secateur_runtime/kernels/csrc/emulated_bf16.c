@@ -1,4 +1,5 @@
-/* The arithmetic of rows_avx512bf16.c in plain C, for processors that do not multiply bfloat16: only tests ask for it, by its name. */
+/* The arithmetic of rows_avx512bf16.c in plain C, for processors that do not multiply bfloat16: only tests
+ * ask for it, by its name. */
 #include "chunk.h"
 #include "prepare.h"
 
@@ -14,7 +15,8 @@ static void add_pairs(float *sum, const uint16_t *a, const uint16_t *b) {
     }
 }
 
-static void rows_bf16(const sec_matrix *w, const sec_input *x, float *y, int64_t stride, int64_t row0, int64_t row1) {
+static void rows_bf16(const sec_matrix *w, const sec_input *x, float *y, int64_t stride, int64_t row0,
+                      int64_t row1) {
     for (int64_t r = row0; r < row1; r++) {
         float sums[SEC_BATCH][LANES] = {{0}};
         const uint16_t *values = (const uint16_t *)w->values + (w->mask ? w->offsets[r] : r * w->cols);
@@ -37,13 +39,20 @@ static void rows_bf16(const sec_matrix *w, const sec_input *x, float *y, int64_t
 }
 
 /* Defines a function that leaves a kind to portable.c. */
-#define SAME(name, kind)                                                                                              \
-    static void name(const sec_matrix *w, const sec_input *x, float *y, int64_t stride, int64_t row0, int64_t row1) { \
-        sec_portable.rows[kind](w, x, y, stride, row0, row1);                                                         \
+#define SAME(name, kind)                                                                              \
+    static void name(const sec_matrix *w, const sec_input *x, float *y, int64_t stride, int64_t row0, \
+                     int64_t row1) {                                                                  \
+        sec_portable.rows[kind](w, x, y, stride, row0, row1);                                         \
     }
 SAME(rows_f32, SEC_F32)
 SAME(rows_codes, SEC_INT8)
 
 const sec_ops sec_emulated_bf16 = {
-    "emulated-bf16", always, 1, 0, 0, prepare, {rows_f32, rows_bf16, rows_codes, rows_codes, rows_bf16, rows_codes, rows_codes},
+    "emulated-bf16",
+    always,
+    1,
+    0,
+    0,
+    prepare,
+    {rows_f32, rows_bf16, rows_codes, rows_codes, rows_bf16, rows_codes, rows_codes},
 };

@@ -6,10 +6,11 @@
 
 #include "kernels.h"
 
-typedef void (*sec_rows_fn)(const sec_matrix *w, const sec_input *x, float *y, int64_t stride, int64_t row0, int64_t row1);
+typedef void (*sec_rows_fn)(const sec_matrix *w, const sec_input *x, float *y, int64_t stride, int64_t row0,
+                            int64_t row1);
 
-/* One instruction set. bf16: its bf16 kinds read sec_input.bf16 instead of split. bytes: its int kinds read sec_input.bytes instead of codes;
- * above: and sec_input.above. */
+/* One instruction set. bf16: its bf16 kinds read sec_input.bf16 instead of split. bytes: its int kinds read
+ * sec_input.bytes instead of codes; above: and sec_input.above. */
 typedef struct {
     const char *name;
     int (*usable)(void);
@@ -28,7 +29,8 @@ int sec_avx512_usable(void);
 extern const sec_ops sec_neon;
 #endif
 
-/* Shuffles that move what the bits of a byte keep to its place, among 8 bytes or 8 pairs of bytes; 0xff for holes. */
+/* Shuffles that move what the bits of a byte keep to its place, among 8 bytes or 8 pairs of bytes; 0xff for
+ * holes. */
 extern uint8_t sec_spread8[256][8], sec_spread16[256][16];
 
 static inline float sec_f32(uint32_t bits) {
@@ -51,14 +53,18 @@ static inline uint16_t sec_to_bf16(float value) {
     return (uint16_t)((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
 }
 
-/* Scales are never infinite nor NaN, so the exponent needs no special case but the one of subnormal numbers, which 2^112 covers. */
+/* Scales are never infinite nor NaN, so the exponent needs no special case but the one of subnormal numbers,
+ * which 2^112 covers. */
 static inline float sec_from_f16(uint16_t half) {
-    return sec_f32((uint32_t)(half & 0x8000u) << 16 | sec_bits(sec_f32((uint32_t)(half & 0x7fffu) << 13) * 0x1p112f));
+    return sec_f32((uint32_t)(half & 0x8000u) << 16 |
+                   sec_bits(sec_f32((uint32_t)(half & 0x7fffu) << 13) * 0x1p112f));
 }
 
 static inline int64_t sec_chunks(int64_t cols) { return (cols + SEC_CHUNK - 1) / SEC_CHUNK; }
 
-static inline int64_t sec_groups(const sec_matrix *w) { return w->group ? (w->cols + w->group - 1) / w->group : 1; }
+static inline int64_t sec_groups(const sec_matrix *w) {
+    return w->group ? (w->cols + w->group - 1) / w->group : 1;
+}
 
 /* Scale of columns [column, column + 32) of a row. */
 static inline float sec_scale(const sec_matrix *w, int64_t row, int64_t column) {

@@ -1,4 +1,5 @@
-/* A pool of threads for work of microseconds: they spin until the next call comes, and sleep when none does. */
+/* A pool of threads for work of microseconds: they spin until the next call comes, and sleep when none does.
+ */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <sched.h>

@@ -1,4 +1,5 @@
-/* Preparing inputs, in plain C: each instruction set includes it, so that the compiler makes the most of its flags. */
+/* Preparing inputs, in plain C: each instruction set includes it, so that the compiler makes the most of its
+ * flags. */
 #ifndef SECATEUR_PREPARE_H
 #define SECATEUR_PREPARE_H
 
@@ -37,7 +38,8 @@ static void prepare_codes(sec_input *in, const float *x, int64_t at) {
     int16_t own[SEC_CHUNK], *codes = in->codes ? in->codes + at * SEC_CHUNK : own;
     quantise_chunk(x, codes, in->scales + at);
     if (in->bytes) split_codes(codes, in->bytes + at * 2 * SEC_CHUNK);
-    for (int half = 0; in->above && half < 2; half++) in->above[2 * at + half] = sum_half(codes + half * SEC_CHUNK / 2);
+    for (int half = 0; in->above && half < 2; half++)
+        in->above[2 * at + half] = sum_half(codes + half * SEC_CHUNK / 2);
 }
 
 /* Chunk c of input i. */

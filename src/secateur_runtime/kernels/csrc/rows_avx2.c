@@ -1,4 +1,5 @@
-/* AVX2 with FMA: expansion by a table of shuffles. Codes are multiplied as numbers from -128 to 127, holes being zero. */
+/* AVX2 with FMA: expansion by a table of shuffles. Codes are multiplied as numbers from -128 to 127, holes
+ * being zero. */
 #include <immintrin.h>
 
 #include "batch.h"
@@ -9,7 +10,10 @@ enum { DENSE, SPARSE };
 enum { BYTES, BYTES_SPARSE, NIBBLES, NIBBLES_SPARSE };
 enum { AHEAD = 2048 };
 
-static int usable(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") && __builtin_cpu_supports("popcnt"); }
+static int usable(void) {
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+           __builtin_cpu_supports("f16c") && __builtin_cpu_supports("popcnt");
+}
 
 INLINE float sum_floats(__m256 v) {
     __m128 sum = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
@@ -25,10 +29,13 @@ INLINE void row_f32(const sec_matrix *w, const sec_input *x, int64_t r, int n, f
     for (int64_t c = 0; c < x->chunks; c++, values += SEC_CHUNK) {
         float last[SEC_CHUNK] = {0};
         const float *from = values;
-        if (w->cols - c * SEC_CHUNK < SEC_CHUNK) from = memcpy(last, values, (size_t)(w->cols - c * SEC_CHUNK) * sizeof(float));
+        if (w->cols - c * SEC_CHUNK < SEC_CHUNK)
+            from = memcpy(last, values, (size_t)(w->cols - c * SEC_CHUNK) * sizeof(float));
         for (int k = 0; k < 8; k++) {
             __m256 weights = _mm256_loadu_ps(from + 8 * k);
-            for (int i = 0; i < n; i++) sums[i] = _mm256_fmadd_ps(weights, _mm256_loadu_ps(x->plain + (c * x->n + INPUT(i)) * SEC_CHUNK + 8 * k), sums[i]);
+            for (int i = 0; i < n; i++)
+                sums[i] = _mm256_fmadd_ps(
+                    weights, _mm256_loadu_ps(x->plain + (c * x->n + INPUT(i)) * SEC_CHUNK + 8 * k), sums[i]);
         }
     }
     for (int i = 0; i < n; i++) y[i] = sum_floats(sums[i]);
@@ -42,7 +49,8 @@ INLINE __m128i spread_8_bf16(uint8_t mask, const uint16_t **values) {
 
 INLINE __m256i spread_16_bf16(uint16_t mask, const uint16_t **values) {
     __m128i low = spread_8_bf16((uint8_t)mask, values);
-    return _mm256_inserti128_si256(_mm256_castsi128_si256(low), spread_8_bf16((uint8_t)(mask >> 8), values), 1);
+    return _mm256_inserti128_si256(_mm256_castsi128_si256(low), spread_8_bf16((uint8_t)(mask >> 8), values),
+                                   1);
 }
 
 INLINE void row_bf16(const sec_matrix *w, const sec_input *x, int64_t r, int n, float *y, int sparse) {
@@ -53,7 +61,8 @@ INLINE void row_bf16(const sec_matrix *w, const sec_input *x, int64_t r, int n, 
     for (int i = 0; i < 2 * n; i++) sums[i] = _mm256_setzero_ps();
     for (int64_t c = 0; c < x->chunks; c++) {
         uint64_t mask = sparse ? sec_mask(w, r, c) : 0;
-        /* Loads reach beyond what the mask keeps, so the last values and the last columns are read from a copy. */
+        /* Loads reach beyond what the mask keeps, so the last values and the last columns are read from a
+         * copy. */
         uint16_t last[SEC_CHUNK + 8];
         int64_t left = sparse ? end - values : w->cols - c * SEC_CHUNK;
         const uint16_t *from = values;
@@ -64,8 +73,10 @@ INLINE void row_bf16(const sec_matrix *w, const sec_input *x, int64_t r, int n, 
         values += sparse ? _mm_popcnt_u64(mask) : SEC_CHUNK;
         _mm_prefetch((const char *)values + AHEAD, _MM_HINT_T0);
         for (int k = 0; k < 4; k++, mask >>= 16) {
-            __m256i weights = sparse ? spread_16_bf16((uint16_t)mask, &from) : _mm256_loadu_si256((const __m256i *)(from + 16 * k));
-            __m256 even = _mm256_castsi256_ps(_mm256_slli_epi32(weights, 16)), odd = _mm256_castsi256_ps(_mm256_and_si256(weights, high));
+            __m256i weights = sparse ? spread_16_bf16((uint16_t)mask, &from)
+                                     : _mm256_loadu_si256((const __m256i *)(from + 16 * k));
+            __m256 even = _mm256_castsi256_ps(_mm256_slli_epi32(weights, 16)),
+                   odd = _mm256_castsi256_ps(_mm256_and_si256(weights, high));
             for (int i = 0; i < n; i++) {
                 const float *in = x->split + (c * x->n + INPUT(i)) * SEC_CHUNK + 8 * k;
                 sums[2 * i] = _mm256_fmadd_ps(even, _mm256_loadu_ps(in), sums[2 * i]);
@@ -79,24 +90,30 @@ INLINE void row_bf16(const sec_matrix *w, const sec_input *x, int64_t r, int n, 
 INLINE __m128i spread_16_codes(uint16_t mask, const uint8_t **values) {
     const __m128i sign = _mm_set1_epi8((char)0x80);
     __m128i low = _mm_loadl_epi64((const __m128i *)*values);
-    low = _mm_shuffle_epi8(_mm_xor_si128(low, sign), _mm_loadl_epi64((const __m128i *)sec_spread8[mask & 255]));
+    low = _mm_shuffle_epi8(_mm_xor_si128(low, sign),
+                           _mm_loadl_epi64((const __m128i *)sec_spread8[mask & 255]));
     *values += _mm_popcnt_u32(mask & 255);
     __m128i high = _mm_loadl_epi64((const __m128i *)*values);
-    high = _mm_shuffle_epi8(_mm_xor_si128(high, sign), _mm_loadl_epi64((const __m128i *)sec_spread8[mask >> 8]));
+    high = _mm_shuffle_epi8(_mm_xor_si128(high, sign),
+                            _mm_loadl_epi64((const __m128i *)sec_spread8[mask >> 8]));
     *values += _mm_popcnt_u32(mask >> 8);
     return _mm_unpacklo_epi64(low, high);
 }
 
 INLINE __m256i spread_32_codes(uint32_t mask, const uint8_t **values) {
     __m128i low = spread_16_codes((uint16_t)mask, values);
-    return _mm256_inserti128_si256(_mm256_castsi128_si256(low), spread_16_codes((uint16_t)(mask >> 16), values), 1);
+    return _mm256_inserti128_si256(_mm256_castsi128_si256(low),
+                                   spread_16_codes((uint16_t)(mask >> 16), values), 1);
 }
 
-/* The codes of chunk c, columns 0 to 31 and 32 to 63. place: values (nibbles: codes) of the row used so far. */
-INLINE void next_codes(const sec_matrix *w, int64_t r, int64_t c, int form, int64_t *place, __m256i codes[2]) {
+/* The codes of chunk c, columns 0 to 31 and 32 to 63. place: values (nibbles: codes) of the row used so far.
+ */
+INLINE void next_codes(const sec_matrix *w, int64_t r, int64_t c, int form, int64_t *place,
+                       __m256i codes[2]) {
     const uint8_t *values = w->values;
     uint8_t last[SEC_CHUNK + 8];
-    const __m256i low_half = _mm256_set1_epi8(15), eight = _mm256_set1_epi8(8), sign = _mm256_set1_epi8((char)0x80);
+    const __m256i low_half = _mm256_set1_epi8(15), eight = _mm256_set1_epi8(8),
+                  sign = _mm256_set1_epi8((char)0x80);
     if (form == NIBBLES) {
         __m256i both = _mm256_loadu_si256((const __m256i *)(values + (r * sec_chunks(w->cols) + c) * 32));
         codes[0] = _mm256_sub_epi8(_mm256_and_si256(both, low_half), eight);
@@ -130,7 +147,8 @@ INLINE void next_codes(const sec_matrix *w, int64_t r, int64_t c, int form, int6
 
 /* Eight sums of four products. */
 INLINE __m256 dot_codes(__m256i codes, const int16_t *in) {
-    __m256i low = _mm256_cvtepi8_epi16(_mm256_castsi256_si128(codes)), high = _mm256_cvtepi8_epi16(_mm256_extracti128_si256(codes, 1));
+    __m256i low = _mm256_cvtepi8_epi16(_mm256_castsi256_si128(codes)),
+            high = _mm256_cvtepi8_epi16(_mm256_extracti128_si256(codes, 1));
     low = _mm256_madd_epi16(low, _mm256_loadu_si256((const __m256i *)in));
     high = _mm256_madd_epi16(high, _mm256_loadu_si256((const __m256i *)(in + 16)));
     return _mm256_cvtepi32_ps(_mm256_add_epi32(low, high));
@@ -167,4 +185,11 @@ ROWS(rows_int8_sparse, row_codes, BYTES_SPARSE)
 ROWS(rows_int4, row_codes, NIBBLES)
 ROWS(rows_int4_sparse, row_codes, NIBBLES_SPARSE)
 
-const sec_ops sec_avx2 = {"avx2", usable, 0, 0, 0, prepare, {rows_f32, rows_bf16, rows_int8, rows_int4, rows_bf16_sparse, rows_int8_sparse, rows_int4_sparse}};
+const sec_ops sec_avx2 = {
+    "avx2",
+    usable,
+    0,
+    0,
+    0,
+    prepare,
+    {rows_f32, rows_bf16, rows_int8, rows_int4, rows_bf16_sparse, rows_int8_sparse, rows_int4_sparse}};

@@ -1,4 +1,5 @@
-/* NEON with products of bytes (sdot): expansion by a table of shuffles. Codes are multiplied as numbers from -128 to 127, holes being zero. */
+/* NEON with products of bytes (sdot): expansion by a table of shuffles. Codes are multiplied as numbers from
+ * -128 to 127, holes being zero. */
 #include <arm_neon.h>
 #include <sys/auxv.h>
 
@@ -18,7 +19,8 @@ static int usable(void) { return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0; }
 
 /* Where each byte of a mask finds its values: byte k holds how many bits the bytes before it have. */
 INLINE uint64_t counts_before(uint64_t mask, int *all) {
-    uint64_t counts = vget_lane_u64(vreinterpret_u64_u8(vcnt_u8(vcreate_u8(mask))), 0) * 0x0101010101010101ull;
+    uint64_t counts = vget_lane_u64(vreinterpret_u64_u8(vcnt_u8(vcreate_u8(mask))), 0) *
+                      0x0101010101010101ull;
     *all = (int)(counts >> 56);
     return counts << 8;
 }
@@ -31,17 +33,21 @@ INLINE void row_f32(const sec_matrix *w, const sec_input *x, int64_t r, int n, f
     for (int64_t c = 0; c < x->chunks; c++, values += SEC_CHUNK) {
         float last[SEC_CHUNK] = {0};
         const float *from = values;
-        if (w->cols - c * SEC_CHUNK < SEC_CHUNK) from = memcpy(last, values, (size_t)(w->cols - c * SEC_CHUNK) * sizeof(float));
+        if (w->cols - c * SEC_CHUNK < SEC_CHUNK)
+            from = memcpy(last, values, (size_t)(w->cols - c * SEC_CHUNK) * sizeof(float));
         for (int k = 0; k < 16; k++) {
             float32x4_t weights = vld1q_f32(from + 4 * k);
-            for (int i = 0; i < n; i++) sums[i] = vfmaq_f32(sums[i], weights, vld1q_f32(x->plain + (c * x->n + INPUT(i)) * SEC_CHUNK + 4 * k));
+            for (int i = 0; i < n; i++)
+                sums[i] = vfmaq_f32(sums[i], weights,
+                                    vld1q_f32(x->plain + (c * x->n + INPUT(i)) * SEC_CHUNK + 4 * k));
         }
     }
     for (int i = 0; i < n; i++) y[i] = vaddvq_f32(sums[i]);
 }
 
 INLINE uint32x4_t spread_8_bf16(uint8_t mask, const uint16_t *values) {
-    return vreinterpretq_u32_u8(vqtbl1q_u8(vreinterpretq_u8_u16(vld1q_u16(values)), vld1q_u8(sec_spread16[mask])));
+    return vreinterpretq_u32_u8(
+        vqtbl1q_u8(vreinterpretq_u8_u16(vld1q_u16(values)), vld1q_u8(sec_spread16[mask])));
 }
 
 INLINE void row_bf16(const sec_matrix *w, const sec_input *x, int64_t r, int n, float *y, int sparse) {
@@ -52,7 +58,8 @@ INLINE void row_bf16(const sec_matrix *w, const sec_input *x, int64_t r, int n, 
     for (int i = 0; i < 2 * n; i++) sums[i] = vdupq_n_f32(0);
     for (int64_t c = 0; c < x->chunks; c++) {
         uint64_t mask = sparse ? sec_mask(w, r, c) : 0;
-        /* Loads reach beyond what the mask keeps, so the last values and the last columns are read from a copy. */
+        /* Loads reach beyond what the mask keeps, so the last values and the last columns are read from a
+         * copy. */
         uint16_t last[SEC_CHUNK + 8];
         int64_t left = sparse ? end - values : w->cols - c * SEC_CHUNK;
         const uint16_t *from = values;
@@ -65,8 +72,10 @@ INLINE void row_bf16(const sec_matrix *w, const sec_input *x, int64_t r, int n, 
         values += all;
         __builtin_prefetch((const char *)values + AHEAD);
         for (int k = 0; k < 8; k++, mask >>= 8, before >>= 8) {
-            uint32x4_t weights = sparse ? spread_8_bf16((uint8_t)mask, from + (before & 255)) : vreinterpretq_u32_u16(vld1q_u16(from + 8 * k));
-            float32x4_t even = vreinterpretq_f32_u32(vshlq_n_u32(weights, 16)), odd = vreinterpretq_f32_u32(vandq_u32(weights, high));
+            uint32x4_t weights = sparse ? spread_8_bf16((uint8_t)mask, from + (before & 255))
+                                        : vreinterpretq_u32_u16(vld1q_u16(from + 8 * k));
+            float32x4_t even = vreinterpretq_f32_u32(vshlq_n_u32(weights, 16)),
+                        odd = vreinterpretq_f32_u32(vandq_u32(weights, high));
             for (int i = 0; i < n; i++) {
                 const float *in = x->split + (c * x->n + INPUT(i)) * SEC_CHUNK + 4 * k;
                 sums[2 * i] = vfmaq_f32(sums[2 * i], even, vld1q_f32(in));
@@ -79,13 +88,16 @@ INLINE void row_bf16(const sec_matrix *w, const sec_input *x, int64_t r, int n, 
 
 INLINE int8x16_t spread_16_codes(uint16_t mask, const uint8_t *values, uint64_t before) {
     const uint8x8_t sign = vdup_n_u8(0x80);
-    uint8x8_t low = vtbl1_u8(veor_u8(vld1_u8(values + (before & 255)), sign), vld1_u8(sec_spread8[mask & 255]));
-    uint8x8_t high = vtbl1_u8(veor_u8(vld1_u8(values + (before >> 8 & 255)), sign), vld1_u8(sec_spread8[mask >> 8]));
+    uint8x8_t low = vtbl1_u8(veor_u8(vld1_u8(values + (before & 255)), sign),
+                             vld1_u8(sec_spread8[mask & 255]));
+    uint8x8_t high = vtbl1_u8(veor_u8(vld1_u8(values + (before >> 8 & 255)), sign),
+                              vld1_u8(sec_spread8[mask >> 8]));
     return vreinterpretq_s8_u8(vcombine_u8(low, high));
 }
 
 /* The codes of chunk c, 16 columns each. place: values (nibbles: codes) of the row used so far. */
-INLINE void next_codes(const sec_matrix *w, int64_t r, int64_t c, int form, int64_t *place, int8x16_t codes[4]) {
+INLINE void next_codes(const sec_matrix *w, int64_t r, int64_t c, int form, int64_t *place,
+                       int8x16_t codes[4]) {
     const uint8_t *values = w->values;
     uint8_t last[SEC_CHUNK + 8];
     if (form == NIBBLES) {
@@ -110,12 +122,14 @@ INLINE void next_codes(const sec_matrix *w, int64_t r, int64_t c, int form, int6
         from = memcpy(last, from, (size_t)left);
     }
     if (form == BYTES) {
-        for (int k = 0; k < 4; k++) codes[k] = vreinterpretq_s8_u8(veorq_u8(vld1q_u8(from + 16 * k), vdupq_n_u8(0x80)));
+        for (int k = 0; k < 4; k++)
+            codes[k] = vreinterpretq_s8_u8(veorq_u8(vld1q_u8(from + 16 * k), vdupq_n_u8(0x80)));
         *place += SEC_CHUNK;
     } else {
         int all;
         uint64_t mask = sec_mask(w, r, c), before = counts_before(mask, &all);
-        for (int k = 0; k < 4; k++) codes[k] = spread_16_codes((uint16_t)(mask >> 16 * k), from, before >> 16 * k);
+        for (int k = 0; k < 4; k++)
+            codes[k] = spread_16_codes((uint16_t)(mask >> 16 * k), from, before >> 16 * k);
         *place += all;
     }
 }
@@ -158,4 +172,11 @@ ROWS(rows_int8_sparse, row_codes, BYTES_SPARSE)
 ROWS(rows_int4, row_codes, NIBBLES)
 ROWS(rows_int4_sparse, row_codes, NIBBLES_SPARSE)
 
-const sec_ops sec_neon = {"neon", usable, 0, 1, 0, prepare, {rows_f32, rows_bf16, rows_int8, rows_int4, rows_bf16_sparse, rows_int8_sparse, rows_int4_sparse}};
+const sec_ops sec_neon = {
+    "neon",
+    usable,
+    0,
+    1,
+    0,
+    prepare,
+    {rows_f32, rows_bf16, rows_int8, rows_int4, rows_bf16_sparse, rows_int8_sparse, rows_int4_sparse}};

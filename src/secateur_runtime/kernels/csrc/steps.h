@@ -6,7 +6,8 @@
 
 enum { SEC_HEAD_DIM_MAX = 512 };
 
-/* Keys of one head lie in blocks of 16 positions, [position / 16][head_dim][16]; values in rows, [position][stride]. */
+/* Keys of one head lie in blocks of 16 positions, [position / 16][head_dim][16]; values in rows,
+ * [position][stride]. */
 typedef struct {
     const void *keys, *values;
     int64_t stride;    /* numbers from one row of values to the next, a multiple of 16 */

@@ -1,4 +1,5 @@
-/* Included once for each instruction set, with SEC_STEPS naming the table and SEC_BYTES the width of its vectors. */
+/* Included once for each instruction set, with SEC_STEPS naming the table and SEC_BYTES the width of its
+ * vectors. */
 
 #include <math.h>
 #include <string.h>
@@ -125,7 +126,8 @@ INLINE vf loaded(const void *from, int64_t at, int32_t half) {
 }
 
 /* Scores of 64 positions from `start` on, as far as blocks of 16 before `end` are stored. */
-INLINE void scores_of(const float *query, const sec_past *past, int64_t start, int64_t end, int32_t half, float *scores) {
+INLINE void scores_of(const float *query, const sec_past *past, int64_t start, int64_t end, int32_t half,
+                      float *scores) {
     const int64_t d = past->head_dim;
     for (int64_t group = 0; group < 64; group += 4 * LANES) {
         int64_t at[4];
@@ -144,7 +146,8 @@ INLINE void scores_of(const float *query, const sec_past *past, int64_t start, i
 }
 
 /* Adds `count` vectors of the values of positions `from` to `to`, each times its weight. */
-INLINE void add_columns(const sec_past *past, const float *weights, int64_t from, int64_t to, int64_t column, int count, int32_t half, float *out) {
+INLINE void add_columns(const sec_past *past, const float *weights, int64_t from, int64_t to, int64_t column,
+                        int count, int32_t half, float *out) {
     vf sums[4];
     for (int i = 0; i < count; i++)
         sums[i] = *(vf *)(out + column + i * LANES);
@@ -155,7 +158,8 @@ INLINE void add_columns(const sec_past *past, const float *weights, int64_t from
         *(vf *)(out + column + i * LANES) = sums[i];
 }
 
-INLINE void add_values(const sec_past *past, const float *weights, int64_t from, int64_t to, int32_t half, float *out) {
+INLINE void add_values(const sec_past *past, const float *weights, int64_t from, int64_t to, int32_t half,
+                       float *out) {
     int64_t column = 0;
     for (; column + 4 * LANES <= past->stride; column += 4 * LANES)
         add_columns(past, weights, from, to, column, 4, half, out);
@@ -189,7 +193,8 @@ INLINE void attend_to(const float *query, float scale, const sec_past *past, int
     float total = 0, most = -INFINITY, summed[SEC_HEAD_DIM_MAX], scores[64];
     memset(summed, 0, sizeof(float) * (size_t)past->stride);
     for (int64_t start = past->first / 64 * 64; start < past->end; start += 64) {
-        const int64_t from = start > past->first ? start : past->first, to = start + 64 < past->end ? start + 64 : past->end;
+        const int64_t from = start > past->first ? start : past->first,
+                      to = start + 64 < past->end ? start + 64 : past->end;
         scores_of(query, past, start, past->end, half, scores);
         for (int64_t t = 0; t < 64; t++)
             if (t < from - start || t >= to - start)

@@ -1,4 +1,4 @@
-"""How much a server takes on."""
+"""Limits on the requests that a server accepts."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Bounds on what is under way.
+    """Bounds on running and waiting requests.
 
-    batch: requests answered at once. queue: requests that wait. chunk: tokens of a prompt that are read
-    between two tokens of the others.
-    wait: seconds after which a request that has not begun is refused.
+    batch: most requests answered at once. queue: most requests that wait. chunk: tokens of a prompt that are
+    read between two tokens of the other requests.
+    wait: seconds after which a request that has not started is refused.
     """
 
     batch: int = 16

@@ -1,4 +1,4 @@
-"""The thread that owns a model and steps all requests together, one token at a time."""
+"""The thread that owns a model and runs all requests together, one token at a time."""
 
 from __future__ import annotations
 
@@ -19,25 +19,27 @@ from secateur_runtime.server.engine.throughput import Rate
 from secateur_runtime.server.refusals import RefusedError
 
 _IDLE = 0.1
-"""Seconds between looks at memory while nothing is asked."""
+"""Seconds between readings of memory while there is no request."""
 _SPARE = 1.5
-"""Headrooms that must be free for another request to join."""
+"""Multiple of the headroom that must be free before another request joins."""
 
 
 class Worker:
     """An Engine over a model that is run step by step.
 
-    Requests join and leave between steps. One whose end would not fit at any level that answers well enough
-    waits; where memory shrinks so far that those under way do not fit either, the youngest is put back and
-    read again later, so that none is lost.
+    Requests join and leave between steps. A request that would not fit to its end at any acceptable level
+    waits. If memory shrinks so far that running requests no longer fit, the youngest is put back into the
+    queue and read again later, so that none is lost.
     """
 
-    def __init__(self, model: StepModel, keeper: MemoryController, decode: Decode, limits: Limits) -> None:
+    def __init__(
+        self, model: StepModel, controller: MemoryController, decode: Decode, limits: Limits
+    ) -> None:
         self.name = model.name
         self.context = model.context
         self.vocabulary = model.vocabulary
         self._model = model
-        self._keeper = keeper
+        self._controller = controller
         self._decode = decode
         self._limits = limits
         self._changed = threading.Condition()
@@ -54,8 +56,8 @@ class Worker:
         self._thread.start()
 
     def submit(self, job: GenerationJob) -> None:
-        """Take a job in; raises RefusedError with 413 where it never fits and 429 where too many wait."""
-        if not self._keeper.fits([Load(1, job.total)], self._keeper.most):
+        """Accept a job; raises RefusedError with 413 if it can never fit and 429 if too many wait."""
+        if not self._controller.fits([Load(1, job.total)], self._controller.most):
             raise RefusedError(
                 413,
                 f"{job.total} tokens do not fit in memory at any level that answers well enough: shorten the"
@@ -70,44 +72,44 @@ class Worker:
             self._changed.notify()
 
     def cancel(self, job: GenerationJob) -> None:
-        """Let go of a job between two steps."""
+        """Drop a job between two steps."""
         job.cancelled.set()
         with self._changed:
             self._changed.notify()
 
     def state(self) -> State:
-        """Return what it is doing."""
-        keeper = self._keeper
-        tightest = self._keeper.sensed.tightest
+        """Return the figures for the page and the metrics."""
+        controller = self._controller
+        tightest = controller.sensed.tightest
         return State(
             level=len(self._model.units),
-            levels=keeper.levels,
-            loss=keeper.loss,
+            levels=controller.levels,
+            loss=controller.loss,
             weights=self._model.weights,
             cache=self._cache(),
             process=self._process.memory_info().rss,
             limit=tightest.limit if tightest else None,
             free=tightest.free if tightest else None,
             bound=tightest.name if tightest else "",
-            stalled=keeper.sensed.stalled,
+            stalled=controller.sensed.stalled,
             running=len(self._running),
             waiting=len(self._waiting) + len(self._inbox),
             prompt_tokens=self._prompt_tokens,
             answer_tokens=self._answers.total,
             rate=self._answers.now(),
-            downs=keeper.downs,
-            ups=keeper.ups,
+            shrinks=controller.shrinks,
+            restores=controller.restores,
             put_back=self._put_back,
-            decide_seconds=keeper.decide_seconds,
-            change_seconds=keeper.change_seconds,
+            decide_seconds=controller.decide_seconds,
+            change_seconds=controller.change_seconds,
         )
 
     def healthy(self) -> bool:
-        """Return whether the thread lives."""
+        """Return whether the thread is alive and has not failed."""
         return self._thread.is_alive() and not self._failed
 
     def stop(self) -> None:
-        """End; jobs under way are refused."""
+        """Stop the thread; unfinished jobs are refused."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
@@ -125,16 +127,16 @@ class Worker:
             self._end_all(RefusedError(500 if self._failed else 503, words))
 
     def _tick(self) -> None:
-        """One step: who comes and goes, what memory allows, a part of one prompt, a token of all others."""
+        """Run one step: update queue and level, read a chunk of one prompt, make a token of all others."""
         self._collect()
-        self._keeper.look(self._cache())
+        self._controller.look(self._cache())
         self._settle()
         self._admit()
         started = time.perf_counter()
         worked = self._prefill()
         worked = self._step() or worked
         if worked:
-            self._keeper.latency = 0.8 * self._keeper.latency + 0.2 * (time.perf_counter() - started)
+            self._controller.latency = 0.8 * self._controller.latency + 0.2 * (time.perf_counter() - started)
             self._leave()
             return
         with self._changed:
@@ -155,36 +157,38 @@ class Worker:
         for each in self._waiting:
             if not each.finished and not each.made and now - each.job.arrived > self._limits.wait:
                 each.refuse(
-                    RefusedError(429, "there was no room in memory for this request: try again later")
+                    RefusedError(429, "there was not enough free memory for this request: try again later")
                 )
         self._leave()
 
     def _leave(self) -> None:
-        """Let go of what is finished, and of its memory."""
-        gone = [each for each in (*self._running, *self._waiting) if each.finished]
-        if not gone:
+        """Remove finished sequences and release their memory."""
+        finished = [each for each in (*self._running, *self._waiting) if each.finished]
+        if not finished:
             return
         self._running = [each for each in self._running if not each.finished]
         self._waiting = deque(each for each in self._waiting if not each.finished)
-        self._free(gone)
+        self._free(finished)
 
     def _free(self, which: Iterable[RunningSequence]) -> None:
         for each in which:
             each.drop_cache()
         self._model.give_back()
-        self._keeper.look(self._cache(), now=True)
+        self._controller.look(self._cache(), now=True)
 
     def _settle(self) -> None:
-        """Go to the level that memory allows.
+        """Set the level that memory allows.
 
-        Put requests back, the youngest first, while not even the lowest does.
+        Running requests are put back, the youngest first, while they do not fit even at the smallest level.
         """
-        while self._running and not self._keeper.fits(self._loads(), self._keeper.available(self._cache())):
+        while self._running and not self._controller.fits(
+            self._loads(), self._controller.available(self._cache())
+        ):
             youngest = self._running.pop()
             self._waiting.appendleft(youngest)
             self._put_back += 1
             self._free([youngest])
-        self._keeper.settle(self._loads(), self._cache())
+        self._controller.settle(self._loads(), self._cache())
 
     def _loads(self) -> list[Load]:
         return [each.load for each in self._running]
@@ -192,14 +196,14 @@ class Worker:
     def _admit(self) -> None:
         while self._waiting and len(self._running) < self._limits.batch:
             loads = [*self._loads(), self._waiting[0].load]
-            # With more to spare than those under way need, lest it be put back at once.
-            if not self._keeper.fits(loads, self._keeper.available(self._cache(), _SPARE)):
+            # With more to spare than running requests need, so that it is not put back at once.
+            if not self._controller.fits(loads, self._controller.available(self._cache(), _SPARE)):
                 return
             self._running.append(self._waiting.popleft())
-            self._keeper.settle(loads, self._cache())
+            self._controller.settle(loads, self._cache())
 
     def _prefill(self) -> bool:
-        """Read a part of the oldest prompt that is not read yet."""
+        """Read a chunk of the oldest prompt that is not read to its end."""
         unread = next((each for each in self._running if not each.ready), None)
         if unread is None:
             return False
@@ -211,7 +215,7 @@ class Worker:
         return True
 
     def _step(self) -> bool:
-        """Make one token of every request whose prompt is read."""
+        """Make one token for every request whose prompt is read."""
         ready = [each for each in self._running if each.ready and not each.finished]
         if not ready:
             return False

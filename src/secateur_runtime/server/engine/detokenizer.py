@@ -1,4 +1,4 @@
-"""Tokens become text as they come: no half characters, nothing of what follows a stop string."""
+"""Turn tokens into text as they come: only whole characters, and nothing of a stop string."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 Decode = Callable[[Sequence[int]], str]
 _UNFINISHED = "\ufffd"
 _LONGEST_CHARACTER = 4
-"""Tokens that one character may be made of, at most: UTF-8 has as many bytes."""
+"""Most tokens of one character: UTF-8 has as many bytes."""
 
 
 class Stops:
-    """Text on its way to a client, up to the first of some stop strings.
+    """Text on its way to a client, up to the first stop string.
 
-    `stopped` is set once one is complete.
+    stopped: whether a stop string is complete.
     """
 
     def __init__(self, stops: Sequence[str] = ()) -> None:
@@ -22,9 +22,9 @@ class Stops:
         self.stopped = False
 
     def pass_on(self, fresh: str, *, last: bool = False) -> str:
-        """Return what of the text so far, and not told yet, is certain to come before every stop string.
+        """Return the new text that certainly comes before every stop string.
 
-        last: nothing follows.
+        fresh: text that was added. last: whether nothing follows.
         """
         if self.stopped:
             return ""
@@ -43,8 +43,8 @@ class Stops:
 class Writer:
     """The text of one answer.
 
-    decode: turns tokens into text. stops: what ends the answer, itself not told. prompt: what goes before, of
-    which the end decides whether the first token begins with a space.
+    decode: turns tokens into text. stops: strings that end the answer and are not part of it. prompt: tokens
+    before the answer; the last ones decide whether its first token begins with a space.
     """
 
     def __init__(self, decode: Decode, stops: Sequence[str] = (), prompt: Sequence[int] = ()) -> None:
@@ -60,16 +60,19 @@ class Writer:
         return self._stops.stopped
 
     def add(self, token: int) -> str:
-        """Return the text that is certain now."""
+        """Add a token; return the text that is certain now."""
         self._tokens.append(token)
         return self._stops.pass_on(self._fresh(last=False))
 
     def finish(self) -> str:
-        """Return what was held back, now that nothing follows."""
+        """Return the text that was held back, because nothing follows."""
         return self._stops.pass_on(self._fresh(last=True), last=True)
 
     def _fresh(self, *, last: bool) -> str:
-        """Decode a few tokens more than are new, as some tokenizers write a first token otherwise than a later one."""
+        """Return the text of the new tokens, empty while a character is incomplete.
+
+        A few earlier tokens are decoded too, because some tokenizers write the first token differently.
+        """
         known = self._decode(self._tokens[self._before : self._read])
         text = self._decode(self._tokens[self._before :])
         waited = len(self._tokens) - self._read
@@ -81,6 +84,6 @@ class Writer:
 
 
 def _overlap(text: str, stop: str) -> int:
-    """Return how many characters at the end of `text` may be the beginning of `stop`."""
+    """Return how many characters at the end of `text` may begin `stop`."""
     longest = min(len(text), len(stop) - 1)
     return next((count for count in range(longest, 0, -1) if text.endswith(stop[:count])), 0)

@@ -1,4 +1,4 @@
-"""A request on its way through an engine: what is asked, and what comes back piece by piece."""
+"""Jobs of an engine: what a request asks for, and its answer piece by piece."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _NUMBERS = itertools.count(1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationRequest:
-    """What an engine is asked: tokens to go on from, and when to end.
+    """A prompt to continue, and when to end.
 
-    prompt: tokens, at least one. limit: most tokens of answer. ends: tokens that end it, not told. stops:
-    texts that end it, not told.
+    prompt: tokens, at least one. limit: most tokens of the answer. ends: tokens that end the answer and are
+    not part of it. stops: strings that do the same. sampling: how tokens are chosen.
     """
 
     prompt: tuple[int, ...]
@@ -34,9 +34,9 @@ class GenerationRequest:
 class AnswerPiece:
     """A part of an answer.
 
-    text: what is certain of it by now. tokens: those since the last piece; hidden: how many more there were,
-    of which nothing is known.
-    finish: at the end why it ended, `stop` or `length`.
+    text: new text that is certain. tokens: tokens since the last piece. hidden: number of further tokens
+    about which nothing is known.
+    finish: why the answer ended, `stop` or `length`; empty before the end.
     """
 
     text: str
@@ -46,12 +46,12 @@ class AnswerPiece:
 
     @property
     def made(self) -> int:
-        """How many tokens it took."""
+        """Number of tokens of the piece."""
         return len(self.tokens) + self.hidden
 
 
 class GenerationJob:
-    """One request. The engine tells pieces; whoever asked awaits them, and may cancel."""
+    """One request: the engine hands over pieces, and the client's side awaits them and may cancel."""
 
     def __init__(self, asked: GenerationRequest, *, seconds: float) -> None:
         self.number = next(_NUMBERS)
@@ -64,16 +64,16 @@ class GenerationJob:
 
     @property
     def total(self) -> int:
-        """Tokens that the prompt and the longest answer have together."""
+        """Tokens of the prompt and the longest answer together."""
         return len(self.asked.prompt) + self.asked.limit
 
     def tell(self, piece: AnswerPiece | RefusedError) -> None:
-        """Hand a piece on, from whatever thread; one to a server that has stopped is lost."""
+        """Hand over a piece from any thread; it is lost if the server has stopped."""
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._pieces.put_nowait, piece)
 
     async def next(self) -> AnswerPiece:
-        """Return the next piece; raises RefusedError where the engine gave up."""
+        """Return the next piece; raises RefusedError if the engine gave up."""
         piece = await self._pieces.get()
         if isinstance(piece, RefusedError):
             raise piece
@@ -82,15 +82,18 @@ class GenerationJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """What an engine is doing, for the page and the metrics; bytes, or seconds.
+    """The figures of an engine for the page and the metrics.
 
-    level, levels: of the ladder, 0 the whole model; loss: nats per token measured at this level, None where
-    not known.
-    weights, cache: what the model takes; process: what the system counts as resident; limit, free: of the
-    tightest bound, None where there is none.
-    bound: whose that is. stalled: share of the last ten seconds. decisions: how often the level went down and
-    up, and requests were put back.
-    rates: tokens per second lately.
+    level, levels: of the ladder, 0 for the whole model. loss: nats per token measured at this level, None if
+    unknown.
+    weights, cache: bytes that the model takes. process: resident bytes of the process. limit, free: bytes
+    of the tightest bound, None if there is none. bound: name of that bound.
+    stalled: share of the last ten seconds in which some task waited for memory.
+    running, waiting: requests. prompt_tokens, answer_tokens: tokens read and made.
+    rate: recent tokens per second.
+    shrinks: how often units were removed, so that the level rose. restores: how often units came back.
+    put_back: requests that lost their cache for lack of memory.
+    decide_seconds, change_seconds: of the last decision and the last change of level.
     """
 
     level: int = 0
@@ -108,31 +111,31 @@ class State:
     prompt_tokens: int = 0
     answer_tokens: int = 0
     rate: float = 0.0
-    downs: int = 0
-    ups: int = 0
+    shrinks: int = 0
+    restores: int = 0
     put_back: int = 0
     decide_seconds: float = 0.0
     change_seconds: float = 0.0
 
 
 class Engine(Protocol):
-    """Answers jobs, several at once; the seam below the protocol of HTTP."""
+    """The interface between HTTP and a model: answers several jobs at once."""
 
     name: str
     context: int
     vocabulary: int
 
     def submit(self, job: GenerationJob) -> None:
-        """Take a job in; raises RefusedError with 413 where it never fits and 429 where it does not now."""
+        """Accept a job; raises RefusedError with 413 if it can never fit and 429 if it does not fit now."""
 
     def cancel(self, job: GenerationJob) -> None:
-        """Let go of a job, and of its memory, at once."""
+        """Drop a job and release its memory at once."""
 
     def state(self) -> State:
-        """Return what it is doing."""
+        """Return the figures for the page and the metrics."""
 
     def healthy(self) -> bool:
-        """Return whether it can still answer."""
+        """Return whether the engine can still answer."""
 
     def stop(self) -> None:
-        """End; jobs under way are refused."""
+        """Stop; unfinished jobs are refused."""

@@ -1,4 +1,7 @@
-"""Keep of a model what memory allows: less at once, more only when there has been room for a while."""
+"""The memory controller: shrinks a model at once when memory is short, and restores it after a delay.
+
+To shrink removes units, so the level of the ladder rises; to restore lowers it. Level 0 is the whole model.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from secateur_runtime.server.engine.step_model import StepModel
 
 _EVERY = 0.02
 _STALLED = 0.1
-"""Share of time waiting for memory at which nothing is taken again."""
+"""Share of time spent waiting for memory at which nothing is restored."""
 _PLENTY = 1 << 60
 
 
@@ -30,26 +33,30 @@ class Load:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControllerSettings:
-    """How careful to be.
+    """Margins of the memory controller.
 
-    headroom: share of the limit that is kept free, for what is not counted; at least `least` bytes.
-    calm: seconds for which there must have been room before the model takes more. watch: False never looks at
-    memory at all.
-    most_loss: nats per token, by the ladder and above the whole model, beyond which nobody is answered: one
-    more makes perplexity 2.7 times
-        what it was, which is where SmolLM2's sentences begin to fall apart. Requests wait instead, and a
-        model that answers nobody shrinks as far as it must.
+    headroom: share of the limit kept free for memory that is not counted; at least `least` bytes.
+    restore_delay: seconds for which enough memory must have been free before units are restored.
+    watch: False ignores memory altogether.
+    most_loss: nats per token above the whole model, by the ladder, beyond which no request is answered. An
+    increase of 1 multiplies perplexity by 2.7, which is where the sentences of SmolLM2 begin to fall apart.
+    Requests wait instead, and a model without requests shrinks as far as it must.
     """
 
     headroom: float = 0.05
     least: int = 24_000_000
-    calm: float = 3.0
+    restore_delay: float = 3.0
     watch: bool = True
     most_loss: float = 1.0
 
 
 class MemoryController:
-    """Senses, decides and changes the level; one thread uses it, but for `fits`."""
+    """Reads memory, decides and changes the level; one thread uses it, except for `fits`.
+
+    shrinks, restores: how often the bytes of weights fell (or stayed equal) and rose.
+    most: most bytes that the model could have taken so far.
+    latency: recent seconds per token, set by the caller.
+    """
 
     def __init__(
         self,
@@ -57,20 +64,20 @@ class MemoryController:
         choices: Choices,
         policy: Policy,
         senses: Callable[[], Sensed],
-        care: ControllerSettings,
+        settings: ControllerSettings,
     ) -> None:
         self._model = model
         self._choices = choices
         self._policy = policy
         self._senses = senses
-        self._care = care
-        self._good = choices.losses <= choices.losses[0] + care.most_loss
+        self._settings = settings
+        self._good = choices.losses <= choices.losses[0] + settings.most_loss
         self._looked = -math.inf
-        self._roomy_since: float | None = None
+        self._restorable_since: float | None = None
         self.sensed = Sensed(())
         self.most = 0.0
-        self.downs = 0
-        self.ups = 0
+        self.shrinks = 0
+        self.restores = 0
         self.decide_seconds = 0.0
         self.change_seconds = 0.0
         self.latency = 0.0
@@ -79,71 +86,79 @@ class MemoryController:
 
     @property
     def levels(self) -> int:
-        """How many levels there are."""
+        """Number of levels."""
         return len(self._choices.units) + 1
 
     @property
     def loss(self) -> float:
-        """Nats per token without what is gone, as far as it was measured."""
+        """Nats per token without the removed units, by the measurements of the ladder."""
         return self._choices.loss(self._mask(self._model.units))
 
     def look(self, cache: int, *, now: bool = False) -> None:
-        """Sense memory, at most every few milliseconds unless `now`; cache: bytes that sequences hold."""
+        """Read memory, at most every 20 milliseconds unless `now`; cache: bytes that sequences hold."""
         if now or time.monotonic() - self._looked >= _EVERY:
             self._looked = time.monotonic()
             self.sensed = self._senses()
             self.most = max(self.most, self.available(cache))
 
     def available(self, cache: int, headrooms: float = 1) -> float:
-        """Return bytes that the model may take: what is free, less the headroom, and what it has."""
+        """Return the bytes that the model may take: the free bytes less the headroom, plus what it holds.
+
+        cache: bytes that sequences hold. headrooms: multiple of the headroom to keep free.
+        """
+        settings = self._settings
         held = self._model.weights + cache
-        rooms = self.sensed.rooms if self._care.watch else ()
+        bounds = self.sensed.bounds if settings.watch else ()
         free = [
-            room.free - headrooms * max(self._care.least, self._care.headroom * room.limit) for room in rooms
+            bound.free - headrooms * max(settings.least, settings.headroom * bound.limit) for bound in bounds
         ]
         return min(free, default=_PLENTY) + held
 
     def fits(self, loads: Sequence[Load], available: float) -> bool:
-        """Return whether sequences fit to their ends while all are answered well enough."""
+        """Return whether sequences fit to their ends at an acceptable loss."""
         seen = self._seen(loads, available)
         if (self._choices.needs(seen)[self._good] <= available).any():
             return True
         wanted = self._mask(self._decided(seen))
-        return self._well(wanted) and self._choices.need(wanted, seen) <= available
+        return self._acceptable(wanted) and self._choices.need(wanted, seen) <= available
 
     def settle(self, loads: Sequence[Load], cache: int) -> None:
-        """Take from the model what the policy says for these sequences, or give it back.
+        """Shrink or restore the model as the policy decides for these sequences.
 
-        cache: bytes that those under way hold.
+        cache: bytes that running sequences hold.
         """
         seen = self._seen(loads, self.available(cache))
         now = self._mask(self._model.units)
         wanted = self._wanted(loads, seen)
-        less = set(wanted) > set(self._model.units)
-        ill = bool(loads) and not self._well(now)
-        if less or ill or self._choices.need(now, seen) > seen.available:
-            self._roomy_since = None
+        shrinks = set(wanted) > set(self._model.units)
+        unacceptable = bool(loads) and not self._acceptable(now)
+        if shrinks or unacceptable or self._choices.need(now, seen) > seen.available:
+            self._restorable_since = None
             self._go(wanted)
             return
         wanted = self._wanted(loads, self._seen(loads, self.available(cache, 2)))
         if self._choices.loss(self._mask(wanted)) >= self._choices.loss(now):
-            self._roomy_since = None
-        elif self._calm():
-            self._roomy_since = None
+            self._restorable_since = None
+        elif self._restorable():
+            self._restorable_since = None
             self._go(wanted)
 
     def _wanted(self, loads: Sequence[Load], seen: Observation) -> tuple[str, ...]:
-        """Return what is to go: what the policy says, or where somebody is answered and that is too much, the best level that is good enough."""
+        """Return the units to remove.
+
+        These are the ones that the policy chooses. If a request runs and their loss is not acceptable, they
+        are those of the best acceptable level.
+        """
         wanted = self._decided(seen)
-        if not loads or self._well(self._mask(wanted)):
+        if not loads or self._acceptable(self._mask(wanted)):
             return wanted
         needs = np.where(self._good, self._choices.needs(seen), np.inf)
         fits = needs <= seen.available
         level = np.where(fits, self._choices.losses, np.inf).argmin() if fits.any() else needs.argmin()
         return self._choices.units[: int(level)]
 
-    def _well(self, mask: Mask) -> bool:
-        return self._choices.loss(mask) <= float(self._choices.losses[0]) + self._care.most_loss
+    def _acceptable(self, mask: Mask) -> bool:
+        return self._choices.loss(mask) <= float(self._choices.losses[0]) + self._settings.most_loss
 
     def _mask(self, units: Sequence[str]) -> Mask:
         known, mask = self._masked
@@ -156,20 +171,20 @@ class MemoryController:
         if set(units) == set(self._model.units):
             return
         started = time.perf_counter()
-        before = self.loss
+        before = self._model.weights
         self._model.set_units(units)
         self.change_seconds = time.perf_counter() - started
-        self.downs = self.downs + (self.loss >= before)
-        self.ups = self.ups + (self.loss < before)
+        self.shrinks += self._model.weights <= before
+        self.restores += self._model.weights > before
         self._looked = -math.inf
 
-    def _calm(self) -> bool:
-        """Return whether there has been room, without a stall, for long enough."""
+    def _restorable(self) -> bool:
+        """Return whether memory has been free, without a stall, for the restore delay."""
         if self.sensed.stalled >= _STALLED:
-            self._roomy_since = None
+            self._restorable_since = None
             return False
-        self._roomy_since = self._roomy_since or time.monotonic()
-        return time.monotonic() - self._roomy_since >= self._care.calm
+        self._restorable_since = self._restorable_since or time.monotonic()
+        return time.monotonic() - self._restorable_since >= self._settings.restore_delay
 
     def _decided(self, seen: Observation) -> tuple[str, ...]:
         started = time.perf_counter()
@@ -178,7 +193,7 @@ class MemoryController:
         return decision.units
 
     def _seen(self, loads: Sequence[Load], available: float) -> Observation:
-        """Sum sequences of different lengths up as a batch of equal ones that takes no less."""
+        """Return the observation of a batch of equal sequences that takes at least as much memory."""
         batch = max(1, len(loads))
         tokens = max(1, math.ceil(sum(load.now for load in loads) / batch))
         end = math.ceil(sum(load.end for load in loads) / batch)

@@ -1,4 +1,4 @@
-"""Choose a token from logits, as a request asks for it."""
+"""Choose a token from logits with the sampling options of a request."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from numpy.typing import NDArray
 
 Logits = NDArray[np.float32]
 _FEW = 256
-"""Tokens among which the likeliest are looked for first."""
+"""Number of likeliest tokens to search first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
     """How tokens are chosen.
 
-    temperature: 0 takes the likeliest. top_p: share of probability among which is chosen. seed: None for
-    another choice every time.
-    frequency, presence: taken off the logits of tokens in the answer so far, times their count, and once.
-    bias: added to logits by token.
-    logprobs: how many of the likeliest tokens are told with each token; None tells nothing.
+    temperature: divisor of the logits; 0 takes the likeliest token. top_p: probability mass of the likeliest
+    tokens to choose among. seed: None for a different choice every time.
+    frequency: subtracted from the logit of a token for each time it is in the answer.
+    presence: subtracted once.
+    bias: token -> number added to its logit.
+    logprobs: number of likeliest tokens reported with each token; None reports no probabilities.
     """
 
     temperature: float = 1.0
@@ -36,9 +37,10 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """A token, the natural logarithm of its probability in the model's own distribution (None.
+    """A chosen token.
 
-    Not asked), and the likeliest tokens with theirs.
+    logprob: natural logarithm of its probability in the distribution of the model, None if not asked for.
+    top: the likeliest tokens, each with its log probability.
     """
 
     token: int
@@ -47,7 +49,7 @@ class Chosen:
 
 
 class Sampler:
-    """Chooses the tokens of one answer; what it chooses depends on its own logits and its seed alone."""
+    """Chooses the tokens of one answer, which depend on their logits and the seed only."""
 
     def __init__(self, sampling: Sampling) -> None:
         self._sampling = sampling
@@ -55,7 +57,7 @@ class Sampler:
         self._counts: Counter[int] = Counter()
 
     def choose(self, logits: Logits) -> Chosen:
-        """Return the next token; logits: `[vocab_size]`, left as they are."""
+        """Return the next token; logits: `[vocab_size]`, not modified."""
         scores = self._weighed(logits)
         token = int(scores.argmax()) if self._sampling.temperature == 0 else self._drawn(scores)
         self._counts[token] += 1
@@ -86,7 +88,7 @@ class Sampler:
 
 
 def _within(chances: NDArray[np.float64], share: float) -> NDArray[np.int64]:
-    """Return the likeliest tokens that have this share together, the one that crosses the mark included."""
+    """Return the likeliest tokens whose probabilities first sum to at least `share`."""
     total = chances.sum()
     count = _FEW
     while True:
@@ -98,16 +100,16 @@ def _within(chances: NDArray[np.float64], share: float) -> NDArray[np.int64]:
 
 
 def likeliest(values: NDArray[np.float64], count: int) -> NDArray[np.int64]:
-    """Return the places of the `count` largest values, the largest first and the first of equal ones first."""
+    """Return the indices of the `count` largest values, in descending order; ties keep their order."""
     places = np.arange(len(values))
     if 0 < count < len(values):
-        # Sorting tens of thousands takes as long as a small model's token.
+        # Sorting tens of thousands takes as long as one token of a small model.
         places = np.flatnonzero(values >= np.partition(values, -count)[-count])
     return places[np.argsort(-values[places], kind="stable")][:count] if count else places[:0]
 
 
 def told(logits: Logits, token: int, count: int) -> Chosen:
-    """Return a token with what the model's distribution says of it and of the `count` likeliest."""
+    """Return a token with its log probability and those of the `count` likeliest tokens."""
     exact = logits.astype(np.float64)
     most = exact.max()
     logprobs = exact - (most + np.log(np.exp(exact - most).sum()))
@@ -118,5 +120,5 @@ def told(logits: Logits, token: int, count: int) -> Chosen:
 
 
 def ids_below(bias: Mapping[int, float], vocabulary: int) -> Sequence[int]:
-    """Return the tokens of `bias` that are not in a vocabulary of this size."""
+    """Return the tokens of `bias` that are outside a vocabulary of this size."""
     return [token for token in bias if not 0 <= token < vocabulary]

@@ -1,4 +1,4 @@
-"""One request while it is being answered: tokens, cache, text."""
+"""The state of one request during its answer: tokens, cache, text."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from secateur_runtime.server.refusals import RefusedError
 
 
 class RunningSequence:
-    """A job and how far it is; a sequence that lost its cache is read again from the start and goes on with the next token."""
+    """A job and its progress.
+
+    A sequence that lost its cache is read again from the start and continues with the next token.
+    done: tokens that are in the cache.
+    """
 
     def __init__(self, job: GenerationJob, decode: Decode) -> None:
         self.job = job
@@ -27,23 +31,23 @@ class RunningSequence:
 
     @property
     def made(self) -> int:
-        """Tokens of answer so far."""
+        """Tokens of the answer so far."""
         return len(self.tokens) - len(self.job.asked.prompt)
 
     @property
     def load(self) -> Load:
-        """Tokens it holds, and will hold at its end."""
+        """Tokens that the sequence holds now and at most at its end."""
         return Load(len(self.tokens), self.job.total)
 
     @property
     def ready(self) -> bool:
-        """Whether all but its last token are in the cache, so that it can be decoded with others."""
+        """Whether all tokens but the last are in the cache, so that it can be decoded with others."""
         return self.cache is not None and self.done == len(self.tokens) - 1
 
     def prefill(self, model: StepModel, chunk: int) -> int:
         """Read at most `chunk` tokens into the cache, and choose the next token if those were the last.
 
-        Return how many.
+        Returns the number of tokens read.
         """
         if self.cache is None:
             self.cache = model.open(self.job.total)
@@ -55,7 +59,7 @@ class RunningSequence:
         return len(part)
 
     def take(self, logits: Logits) -> None:
-        """Choose a token after all that are in the cache, and tell it."""
+        """Choose the next token from the logits after all tokens so far, and hand it over."""
         self.done = len(self.tokens)
         self.first = self.first or time.monotonic()
         chosen = self._sampler.choose(logits)
@@ -72,12 +76,12 @@ class RunningSequence:
             self.job.tell(AnswerPiece(text, (chosen,)))
 
     def refuse(self, error: RefusedError) -> None:
-        """End with an error."""
+        """End the sequence with an error."""
         self.finished = True
         self.job.tell(error)
 
     def drop_cache(self) -> None:
-        """Give the cache's memory back."""
+        """Release the memory of the cache."""
         if self.cache is not None:
             self.cache.close()
         self.cache = None

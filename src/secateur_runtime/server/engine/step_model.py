@@ -1,4 +1,4 @@
-"""The seam below the worker: a model that is run step by step, for several sequences at once, whole or without some of its units."""
+"""Protocols for a model that the worker runs step by step, several sequences at once."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ class SequenceCache(Protocol):
 
     @property
     def bytes(self) -> int:
-        """What it takes."""
+        """Bytes that the cache takes."""
 
     def close(self) -> object:
-        """Give its memory back."""
+        """Release the memory of the cache."""
 
 
 class StepModel(Protocol):
-    """A model that can do without some of its units, named as in its ladder. One thread uses it."""
+    """A model that can run without some of its units, named as in its ladder. One thread uses it."""
 
     name: str
     context: int
@@ -28,26 +28,26 @@ class StepModel(Protocol):
 
     @property
     def units(self) -> Sequence[str]:
-        """What is gone."""
+        """The removed units."""
 
     @property
     def weights(self) -> int:
-        """Bytes that its weights take without them."""
+        """Bytes of the weights without the removed units."""
 
     def set_units(self, units: Sequence[str]) -> object:
-        """Do without these units and no others.
+        """Remove exactly these units.
 
-        What went is given back to the system, what comes back is read again.
+        Memory of removed units is released to the system; restored units are read again.
         """
 
     def open(self, limit: int) -> SequenceCache:
-        """Return an empty cache for at most `limit` tokens; it stays right whatever goes or comes back."""
+        """Return an empty cache for at most `limit` tokens, which stays valid when units change."""
 
     def prefill(self, tokens: Sequence[int], cache: Any) -> Logits:
         """Add tokens to a cache; return the logits after the last one, `[vocab_size]`."""
 
     def decode(self, tokens: Sequence[int], caches: Sequence[Any]) -> Sequence[Logits]:
-        """Add one token to each cache; return the logits after each, `[vocab_size]` every one."""
+        """Add one token to each cache; return the logits after each, `[vocab_size]`."""
 
     def give_back(self) -> None:
         """Return freed memory to the system."""

@@ -1,4 +1,4 @@
-"""How many tokens there were, and how many a second lately."""
+"""Count tokens: their total, and the recent rate."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ import time
 from collections import deque
 
 _WINDOW = 2.0
-"""Seconds that count as lately."""
+"""Seconds over which the rate is measured."""
 
 
 class Rate:
-    """Counts, from any thread."""
+    """A counter that any thread may use.
+
+    total: sum of all counts.
+    """
 
     def __init__(self) -> None:
         self.total = 0
@@ -19,7 +22,7 @@ class Rate:
         self._lock = threading.Lock()
 
     def add(self, count: int) -> None:
-        """Count."""
+        """Add `count` now."""
         now = time.monotonic()
         with self._lock:
             self.total += count
@@ -28,7 +31,7 @@ class Rate:
                 self._recent.popleft()
 
     def now(self) -> float:
-        """Return how many there are a second."""
+        """Return the recent rate per second."""
         start = time.monotonic() - _WINDOW
         with self._lock:
             return sum(count for when, count in self._recent if when > start) / _WINDOW

@@ -50,7 +50,8 @@ _EVENTS: dict[int | str, dict[str, Any]] = {
 class Service:
     """What an application serves.
 
-    An engine, what reads requests for it, its name, and how long an answer may take in seconds.
+    engine: answers jobs. reader: converts requests for it. name: of the model.
+    seconds: that an answer may take.
     """
 
     engine: Engine
@@ -60,7 +61,7 @@ class Service:
 
 
 def make_app(service: Service, gate: RequestGuard) -> FastAPI:
-    """Return the application; the engine is stopped with it."""
+    """Return the application, which stops the engine when it ends."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -88,7 +89,7 @@ def _add_answers(app: FastAPI, service: Service, metrics: Metrics) -> None:
 
     @app.post("/v1/completions", response_model=Answer, responses=_EVENTS)
     async def completions(body: CompletionAsked, request: Request) -> Response:
-        """Go on from a text."""
+        """Continue a text."""
         return await _answer(service, metrics, PLAIN, body, service.reader.completion(body), request)
 
 
@@ -122,7 +123,7 @@ def _add_views(app: FastAPI, service: Service, metrics: Metrics) -> None:
 
     @app.get("/v1/models")
     async def models() -> ModelList:
-        """List the one model that is served."""
+        """List the served model."""
         return ModelList(data=[card])
 
     @app.get("/v1/models/{name:path}", responses=_REFUSALS)
@@ -141,7 +142,7 @@ def _add_views(app: FastAPI, service: Service, metrics: Metrics) -> None:
 
     @app.get("/state")
     async def state() -> dict[str, Any]:
-        """Tell what the engine is doing, for the page."""
+        """Return the figures of the engine for the page."""
         return {"model": service.name, "engine": service.engine.name, **asdict(service.engine.state())}
 
     @app.get(
@@ -150,7 +151,7 @@ def _add_views(app: FastAPI, service: Service, metrics: Metrics) -> None:
         responses={200: {"content": {metrics.content_type: {"schema": {"type": "string"}}}}},
     )
     async def figures() -> Response:
-        """Tell the same to Prometheus."""
+        """Return the metrics for Prometheus."""
         return Response(metrics.text(), media_type=metrics.content_type)
 
     @app.get("/", include_in_schema=False)
@@ -185,10 +186,10 @@ def _add_errors(app: FastAPI) -> None:
 
 
 def explained(fault: Mapping[str, Any]) -> tuple[str | None, str]:
-    """Return which field is wrong, and why, in one line."""
+    """Return the field at fault, if it is one, and one line that says why."""
     if fault["type"] == "json_invalid":
         return None, f"the body is not JSON: {fault['ctx']['error']}"
-    # Pydantic names the kinds that were tried along the way; a client knows fields and places alone.
+    # Pydantic names the types that it tried along the way; a client knows only fields and indices.
     steps = [str(step) for step in fault["loc"][1:] if isinstance(step, int) or step in FIELDS]
     if fault["type"] == "extra_forbidden":
         name = str(fault["loc"][-1])
@@ -200,7 +201,7 @@ def explained(fault: Mapping[str, Any]) -> tuple[str | None, str]:
 
 
 def _mend_openapi(app: FastAPI) -> None:
-    """Take out of the description the one answer that FastAPI promises and `_add_errors` replaces."""
+    """Remove answer 422 from the OpenAPI description, because `_add_errors` replaces it."""
     made = app.openapi
 
     def described() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Figures for Prometheus."""
+"""Metrics for Prometheus."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LONG = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 120)
 
 
 class Metrics:
-    """Counts what passes, and asks the engine for the rest when it is read."""
+    """Counts requests as they pass, and reads the rest from the engine when the metrics are read."""
 
     content_type = CONTENT_TYPE_LATEST
 
@@ -45,11 +45,11 @@ class Metrics:
         )
 
     def text(self) -> bytes:
-        """Return all figures in Prometheus's own text format."""
+        """Return all metrics in the text format of Prometheus."""
         return generate_latest(self._registry)
 
     async def watched(self, job: GenerationJob, endpoint: str) -> AsyncIterator[AnswerPiece]:
-        """Yield the pieces of a job to its end, and count them."""
+        """Yield the pieces of a job to its end, and record times and outcome."""
         last = 0.0
         outcome = "cancelled"
         try:
@@ -71,14 +71,14 @@ class Metrics:
 
 
 class _Engine(Collector):
-    """The figures that an engine keeps itself."""
+    """The metrics that an engine keeps itself."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._gpus = Gpus()
 
     def collect(self) -> Iterator[Metric]:
-        """Yield them as they are now."""
+        """Yield the metrics as they are now."""
         state = self._engine.state()
         memory = GaugeMetricFamily(
             "secateur_memory_bytes",
@@ -89,11 +89,11 @@ class _Engine(Collector):
             if (value := getattr(state, kind)) is not None:
                 memory.add_metric([kind], value)
         yield memory
-        yield GaugeMetricFamily("secateur_level", "Level of the ladder, 0 the whole model.", state.level)
-        yield GaugeMetricFamily("secateur_levels", "Levels that there are.", state.levels)
+        yield GaugeMetricFamily("secateur_level", "Level of the ladder, 0 for the whole model.", state.level)
+        yield GaugeMetricFamily("secateur_levels", "Number of levels.", state.levels)
         yield GaugeMetricFamily(
             "secateur_memory_stalled_ratio",
-            "Share of the last 10 s in which something waited for memory.",
+            "Share of the last 10 s in which some task waited for memory.",
             state.stalled,
         )
         yield GaugeMetricFamily(
@@ -108,10 +108,11 @@ class _Engine(Collector):
         yield jobs
         decisions = CounterMetricFamily(
             "secateur_decisions",
-            "Changes of level, and requests put back for want of memory.",
+            "Changes of level (shrink, restore), and requests put back for lack of memory.",
             labels=["way"],
         )
-        for way, count in (("down", state.downs), ("up", state.ups), ("put_back", state.put_back)):
+        counts = {"shrink": state.shrinks, "restore": state.restores, "put_back": state.put_back}
+        for way, count in counts.items():
             decisions.add_metric([way], count)
         yield decisions
         tokens = CounterMetricFamily(

@@ -1,4 +1,4 @@
-"""From what a client sent to what an engine is asked."""
+"""Convert OpenAI requests to requests for an engine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from secateur_runtime.server.refusals import RefusedError
 
 
 def decoder(tokenizer: Any) -> Decode:
-    """Return what turns tokens into text, special ones left out."""
+    """Return a function that turns tokens into text without special tokens."""
 
     def decode(tokens: Sequence[int]) -> str:
         return str(tokenizer.decode(list(tokens), skip_special_tokens=True))
@@ -22,11 +22,11 @@ def decoder(tokenizer: Any) -> Decode:
 
 
 class RequestReader:
-    """Reads requests for one model.
+    """Converts requests for one model.
 
-    tokenizer: of transformers. ends: tokens that end an answer. context: most tokens of prompt and answer.
-    vocabulary: how many tokens the model knows. usual: tokens of an answer to a request that says nothing of
-    its length.
+    tokenizer: of transformers. names: names of the model, the first one for messages. ends: tokens that end
+    an answer. context: most tokens of prompt and answer. vocabulary: number of tokens that the model knows.
+    usual: most tokens of an answer if the request does not say.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class RequestReader:
         self._usual = usual
 
     def chat(self, asked: ChatAsked) -> GenerationRequest:
-        """Read a conversation; raises RefusedError where the model's template cannot take it."""
+        """Convert a conversation; raises RefusedError if the chat template of the model rejects it."""
         if asked.top_logprobs is not None and not asked.logprobs:
             raise RefusedError(400, "top_logprobs needs logprobs: true", param="top_logprobs")
         if asked.max_tokens is not None and asked.max_completion_tokens is not None:
@@ -58,7 +58,7 @@ class RequestReader:
         )
 
     def completion(self, asked: CompletionAsked) -> GenerationRequest:
-        """Read a text to go on from; raises RefusedError for tokens that the model has not."""
+        """Convert a text to continue; raises RefusedError for tokens that the model does not know."""
         prompt = (
             asked.prompt[0]
             if isinstance(asked.prompt, list) and isinstance(asked.prompt[0], str)
@@ -72,7 +72,7 @@ class RequestReader:
         return self._asked(asked, tokens, asked.max_tokens, asked.logprobs)
 
     def name(self, token: int) -> str:
-        """Return the text of one token, special ones as they are written."""
+        """Return the text of one token, special tokens as they are written."""
         return str(self._tokenizer.decode([token]))
 
     def _conversation(self, asked: ChatAsked) -> list[int]:
@@ -128,21 +128,21 @@ class RequestReader:
         )
 
     def _length(self, prompt: int, most: int | None) -> int:
-        """Return how many tokens an answer may have.
+        """Return the most tokens of an answer.
 
-        Raises RefusedError where they do not fit in the context.
+        Raises RefusedError if they do not fit in the context.
         """
         if not prompt:
             raise RefusedError(400, "the prompt is empty")
-        room = self._context - prompt
-        if room < 1:
+        rest = self._context - prompt
+        if rest < 1:
             raise RefusedError(
                 400, f"the prompt has {prompt} tokens, this model reads {self._context} with the answer"
             )
-        if most is not None and most > room:
+        if most is not None and most > rest:
             raise RefusedError(
                 400,
-                f"max_tokens is {most}: after the {prompt} tokens of prompt this model has room for {room}",
+                f"max_tokens is {most}: after the {prompt} tokens of prompt this model has room for {rest}",
                 param="max_tokens",
             )
-        return min(self._usual, room) if most is None else most
+        return min(self._usual, rest) if most is None else most

@@ -1,4 +1,4 @@
-"""Answers as OpenAI's clients read them: whole, or piece by piece."""
+"""Format answers for OpenAI's clients: whole, or piece by piece."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from secateur_runtime.server.engine.job import AnswerPiece
 from secateur_runtime.server.engine.sampling import Chosen
 
 Name = Callable[[int], str]
-"""Tells the text of one token."""
+"""Returns the text of one token."""
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """How one endpoint words its answers.
+    """The format of the answers of one endpoint.
 
-    whole, part: what `object` is in a whole answer and in a piece. prefix: of ids.
+    whole, part: value of `object` in a whole answer and in a piece. prefix: start of ids. chat: whether
+    answers are messages.
     """
 
     whole: str
@@ -34,7 +35,10 @@ PLAIN = Dialect("text_completion", "text_completion", "cmpl-", chat=False)
 
 
 class Wording:
-    """One answer in one dialect; tokens: of the prompt; name: tells the text of a token."""
+    """Formats one answer.
+
+    tokens: number of tokens of the prompt. name: returns the text of a token.
+    """
 
     def __init__(self, dialect: Dialect, model: str, tokens: int, name: Name) -> None:
         self._dialect = dialect
@@ -65,7 +69,7 @@ class Wording:
         }
 
     def opening(self) -> bytes:
-        """Return the event that comes before all pieces, or nothing."""
+        """Return the event before all pieces, empty if the endpoint has none."""
         return (
             self._event(
                 {"delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None}
@@ -87,7 +91,7 @@ class Wording:
         return self._event(choice)
 
     def closing(self, made: int, *, usage: bool) -> bytes:
-        """Return the events after the last piece; made: tokens of answer."""
+        """Return the events after the last piece; made: tokens of the answer."""
         told = (
             event({**self._head, "object": self._dialect.part, "choices": [], "usage": self.usage(made)})
             if usage
@@ -96,7 +100,7 @@ class Wording:
         return told + b"data: [DONE]\n\n"
 
     def usage(self, made: int) -> dict[str, int]:
-        """Return the tokens of prompt and answer."""
+        """Return the numbers of tokens of prompt and answer."""
         return {"prompt_tokens": self._tokens, "completion_tokens": made, "total_tokens": self._tokens + made}
 
     def _event(self, choice: dict[str, Any]) -> bytes:

@@ -1,4 +1,4 @@
-"""What clients may send, field by field: OpenAI's names, and nothing that would be ignored in silence."""
+"""The schema of requests and answers: OpenAI's names, and no field that would be silently ignored."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 
 
 def _whole(value: Any) -> Any:
-    """JSON knows no integers: 3.0 is one."""
+    """Return the integer for a float such as 3.0, because JSON does not distinguish them."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -29,13 +29,13 @@ class RequestBody(BaseModel):
 
 
 class StreamOptions(RequestBody):
-    """What is told beside the pieces of a streamed answer."""
+    """Options of a streamed answer."""
 
     include_usage: bool = False
 
 
 class TextFormat(RequestBody):
-    """The one format of answers there is."""
+    """The only supported format of answers."""
 
     type: Literal["text"]
 
@@ -43,8 +43,7 @@ class TextFormat(RequestBody):
 class Common(RequestBody):
     """Fields of both kinds of request.
 
-    `user`, `metadata` and `store: false` are taken and have no effect, as they are about the caller and not
-    the answer.
+    `user`, `metadata` and `store: false` are accepted without effect, because they do not concern the answer.
     """
 
     model: str = Field(max_length=300, description="As `/v1/models` names it.")
@@ -76,7 +75,7 @@ class CompletionAsked(Common):
 
 
 class MessagePart(RequestBody):
-    """A part of a message; text is all that is understood."""
+    """A part of a message; only text is supported."""
 
     type: Literal["text"]
     text: Text
@@ -116,7 +115,7 @@ EITHER = {
     "stop": "must be a text, or a list of at most 4, none of them empty",
     "content": "must be a text, or a list of {type: 'text', text: ...}",
 }
-"""What is said of the fields that may be of several kinds."""
+"""Messages for fields that may have several types."""
 
 
 class Fault(BaseModel):

@@ -1,6 +1,6 @@
-"""What every request passes first.
+"""Checks on every request before the application reads it.
 
-Whom it is for, who sends it, how large it is and how long it takes to arrive.
+They concern its host, its API key, its size and the time it takes to arrive.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _LOCAL = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestGuard:
-    """What is let in.
+    """Which requests are let in.
 
-    key: that every request must carry, empty for none. local: only requests that were meant for this machine,
-    whatever a name may point to.
-    body: most bytes of a request; arrival: seconds in which it must be here; stall: seconds for which a
-    client may not read.
+    key: API key that every request must carry, empty for none.
+    local: whether only requests to a local host name are accepted.
+    body: most bytes of a request. arrival: seconds in which it must arrive. stall: seconds after which a
+    client that does not read is disconnected.
     """
 
     key: str = ""
@@ -40,7 +40,7 @@ class RequestGuard:
 
 
 class Guard:
-    """An ASGI application around another one."""
+    """An ASGI application that guards another one."""
 
     def __init__(self, app: ASGIApp, gate: RequestGuard) -> None:
         self._app = app
@@ -77,7 +77,7 @@ class Guard:
             raise RefusedError(413, f"the request has {int(length)} bytes, {self._gate.body} are allowed")
 
     async def _body(self, receive: Receive) -> bytes | None:
-        """Return the whole body, or None where the client went away before it was here."""
+        """Return the whole body, or None if the client disconnected before its end."""
         parts = bytearray()
         try:
             async with asyncio.timeout(self._gate.arrival):
@@ -98,7 +98,7 @@ class Guard:
             ) from None
 
     def _hurried(self, send: Send) -> Send:
-        """Return `send` that raises ConnectionError for a client that does not read."""
+        """Return a `send` that raises ConnectionError for a client that does not read."""
 
         async def sending(message: Message) -> None:
             try:
@@ -111,13 +111,13 @@ class Guard:
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """Return `receive` that tells the body, which was read already, and then waits for the end of the connection."""
-    told = False
+    """Return a `receive` that yields the body already read, and then waits for the disconnection."""
+    sent = False
 
     async def receiving() -> Message:
-        nonlocal told
-        if not told:
-            told = True
+        nonlocal sent
+        if not sent:
+            sent = True
             return {"type": "http.request", "body": body, "more_body": False}
         while True:
             message = await receive()
@@ -129,7 +129,7 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 
 async def _refuse(send: Send, error: RefusedError) -> None:
     body = json.dumps(error_body(error.status, str(error))).encode()
-    # What of the request is still on its way is not waited for.
+    # The rest of the request is not awaited.
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
@@ -140,17 +140,17 @@ async def _refuse(send: Send, error: RefusedError) -> None:
 
 
 class Patient(H11Protocol):
-    """HTTP of a connection that is closed unless a request's head is here in time."""
+    """An HTTP protocol that closes a connection unless the head of a request arrives in time."""
 
     arrival = 20.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Start to wait."""
+        """Start the timer."""
         super().connection_made(transport)
         self._waiting = self.loop.call_later(self.arrival, self._give_up)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wait no longer."""
+        """Cancel the timer."""
         self._waiting.cancel()
         super().connection_lost(exc)
 
@@ -160,6 +160,6 @@ class Patient(H11Protocol):
 
 
 def protocol(gate: RequestGuard) -> type[Patient]:
-    """Return the protocol class that waits as long as `gate` says."""
+    """Return the protocol class with the arrival time of `gate`."""
     attributes: Mapping[str, Any] = {"arrival": gate.arrival}
     return type("Patient", (Patient,), dict(attributes))

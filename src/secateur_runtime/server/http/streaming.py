@@ -1,4 +1,4 @@
-"""Hand pieces on to a client, and let go of everything the moment it is gone."""
+"""Send pieces to a client, and cancel the job as soon as it disconnects."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ async def collected(
 ) -> list[AnswerPiece]:
     """Return the pieces of a job to its end, or the first `most`.
 
-    Raises RefusedError where the engine gave up or the client went away.
+    Raises RefusedError if the engine gave up or the client disconnected.
     """
-    gone = asyncio.ensure_future(_gone(request.receive))
+    disconnected = asyncio.ensure_future(_disconnected(request.receive))
     found: list[AnswerPiece] = []
     try:
         while not (found and (found[-1].finish or len(found) == most)):
             piece = asyncio.ensure_future(anext(pieces))
-            await asyncio.wait({piece, gone}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({piece, disconnected}, return_when=asyncio.FIRST_COMPLETED)
             if not piece.done():
                 piece.cancel()
                 raise RefusedError(400, "the client went away")
@@ -39,12 +39,15 @@ async def collected(
         engine.cancel(job)
         raise
     finally:
-        gone.cancel()
+        disconnected.cancel()
     return found
 
 
 class StreamedAnswer(Response):
-    """Server-sent events of a job; first: pieces that have come already."""
+    """Server-sent events of a job.
+
+    first: pieces received already. usage: whether the last event reports numbers of tokens.
+    """
 
     media_type = "text/event-stream"
 
@@ -69,18 +72,18 @@ class StreamedAnswer(Response):
         self._usage = usage
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send every piece as it comes; a client that goes away, or reads nothing, ends the job."""
+        """Send every piece as it comes; a client that disconnects or does not read ends the job."""
         sending = asyncio.ensure_future(self._send(send))
-        gone = asyncio.ensure_future(_gone(receive))
+        disconnected = asyncio.ensure_future(_disconnected(receive))
         try:
-            await asyncio.wait({sending, gone}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({sending, disconnected}, return_when=asyncio.FIRST_COMPLETED)
             if sending.done():
                 sending.result()
         except ConnectionError:
             return
         finally:
             sending.cancel()
-            gone.cancel()
+            disconnected.cancel()
             self._engine.cancel(self._job)
 
     async def _send(self, send: Send) -> None:
@@ -111,7 +114,7 @@ class StreamedAnswer(Response):
                 yield piece
 
 
-async def _gone(receive: Receive) -> None:
-    """Return when the client is gone."""
+async def _disconnected(receive: Receive) -> None:
+    """Return when the client has disconnected."""
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -1,6 +1,6 @@
-"""The built-in page: memory, level and tokens as they change, and a chat box.
+"""The built-in page: memory, level and tokens over time, and a chat box.
 
-It loads nothing from elsewhere.
+It loads nothing from other servers.
 """
 
 from __future__ import annotations
@@ -13,7 +13,10 @@ from importlib.resources import files
 
 
 def page(model: str) -> tuple[str, dict[str, str]]:
-    """Return the page of a served model, and headers that let it run its own script and style and nothing else."""
+    """Return the page of a served model and its HTTP headers.
+
+    The headers allow the script and style of the page and nothing else.
+    """
     style = _part("page.css")
     script = _part("page.js")
     body = _part("page.html").replace("{model}", escape(model))

@@ -176,8 +176,8 @@ def test_a_request_that_fits_beyond_the_bound_only_is_refused(make: Callable[...
             served.worker.submit(GenerationJob(_asked([5] * 50, 50), seconds=30))
         assert refused.value.status == 413
 
-    served.worker._keeper.most = 0
-    served.worker._keeper.look(0, now=True)
+    served.worker._controller.most = 0
+    served.worker._controller.look(0, now=True)
     asyncio.run(run())
 
 
@@ -193,7 +193,7 @@ def test_the_level_comes_back_when_there_is_room_for_a_while(make: Callable[...,
     assert len(served.model.units) == 3, "not while something waits for memory"
     served.senses.stalled = 0.0
     asyncio.run(_whole(served))
-    assert served.worker.state().ups == 1
+    assert served.worker.state().restores == 1
 
 
 def test_the_policy_none_looks_at_nothing(make: Callable[..., Served]) -> None:
@@ -206,7 +206,7 @@ def test_the_policy_none_looks_at_nothing(make: Callable[..., Served]) -> None:
 def test_what_never_fits_and_what_does_not_now(make: Callable[..., Served]) -> None:
     served = make(seconds=0.01, limits=Limits(queue=2, wait=0.3))
     served.senses.limit = WEIGHTS[3] + PER_TOKEN * 150
-    served.worker._keeper.most = served.senses.limit
+    served.worker._controller.most = served.senses.limit
 
     async def run() -> None:
         with pytest.raises(RefusedError, match="do not fit in memory at any level") as never:
@@ -220,7 +220,7 @@ def test_what_never_fits_and_what_does_not_now(make: Callable[..., Served]) -> N
         with pytest.raises(RefusedError, match="2 requests wait already") as full:
             served.worker.submit(jobs[3])
         assert full.value.status == 429
-        with pytest.raises(RefusedError, match="no room in memory") as waited:
+        with pytest.raises(RefusedError, match="not enough free memory") as waited:
             await _tokens(jobs[1])
         assert waited.value.status == 429
         assert await _tokens(jobs[0]) == continued([5, 0], 100)

@@ -165,7 +165,7 @@ def test_metrics_and_state(served: Served, client: Any) -> None:
     assert {
         'secateur_memory_bytes{kind="limit"}',
         "secateur_level",
-        'secateur_decisions_total{way="down"}',
+        'secateur_decisions_total{way="shrink"}',
     } <= set(rows)
     state = httpx.get(f"{address}/state").json()
     assert (state["model"], state["levels"], state["weights"]) == ("fake", 4, 100_000)
