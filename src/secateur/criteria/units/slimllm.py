@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from secateur.criteria.units import HALVES, unit_criterion
+from secateur.criteria.units import SUB_BLOCK_KINDS, unit_criterion
 from secateur.tensors.stats import LinearStats
 from secateur.tensors.unit_view import UnitView
 
 _TINY = 1e-30
 
 
-@unit_criterion("slimllm", kinds=HALVES, needs={"gram"}, paper="arXiv:2505.22689")
+@unit_criterion("slimllm", kinds=SUB_BLOCK_KINDS, needs={"gram"}, paper="arXiv:2505.22689")
 def slimllm(view: UnitView) -> Tensor:
     """Score neurons by their weights in the feature space of the output, heads by what the output loses without them.
 
