@@ -1,4 +1,4 @@
-"""Depth criteria, one pure function per file: states or logits before and after in, a cost per position out."""
+"""Depth criteria, one pure function per file: states before and after in, a cost per position out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Contribution: how far a unit moves the output of its half, on its own."""
+"""Contribution: how far a unit moves the output of its sub-block, on its own."""
 
 from __future__ import annotations
 

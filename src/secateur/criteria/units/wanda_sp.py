@@ -1,4 +1,4 @@
-"""Wanda-sp: Wanda's scores, summed over what a unit feeds into its half's output."""
+"""Wanda-sp: Wanda's scores, summed over what a unit feeds into its sub-block's output."""
 
 from __future__ import annotations
 

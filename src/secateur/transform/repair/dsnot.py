@@ -42,7 +42,8 @@ def dsnot(
 
 def _swap(mask: Tensor, rows: Tensor, terms: tuple[Tensor, Tensor, Tensor], group: int) -> Tensor:
     """Swap one pair in each of `rows` of `mask`, in place; return which rows did."""
-    kept, share, growth, loss = mask[rows], *(term[rows] for term in terms)
+    kept = mask[rows]
+    share, growth, loss = (term[rows] for term in terms)
     error = share.masked_fill(kept, 0.0).sum(dim=1, keepdim=True)
     helpful = ~kept & (share.sign() == error.sign())
     grown_score, grown = growth.masked_fill(~helpful, -1.0).max(dim=1, keepdim=True)
