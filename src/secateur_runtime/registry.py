@@ -6,7 +6,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from secateur_runtime.errors import UsageError, nearest
 
@@ -15,12 +15,17 @@ F = TypeVar("F", bound=Callable[..., object])
 
 @dataclass(frozen=True, slots=True)
 class Entry(Generic[F]):
-    """A registered method: its function, the statistics it needs and the paper it comes from."""
+    """A registered method: its function, the statistics it needs and the paper it comes from.
+
+    trait: what methods of this kind say about themselves besides, such as the kinds of units that one can
+    score; None for kinds that say nothing.
+    """
 
     name: str
     function: F
     needs: frozenset[str]
     paper: str
+    trait: Any = None
 
     @property
     def summary(self) -> str:
@@ -38,14 +43,14 @@ class Registry(Generic[F]):
         self._loaded = False
 
     def register(
-        self, name: str, *, needs: frozenset[str] | set[str] = frozenset(), paper: str = ""
+        self, name: str, *, needs: frozenset[str] | set[str] = frozenset(), paper: str = "", trait: Any = None
     ) -> Callable[[F], F]:
-        """Return a decorator that records a function under `name`."""
+        """Return a decorator that records a function under `name`, with the fields of its `Entry`."""
 
         def record(function: F) -> F:
             if name in self._entries:
                 raise ValueError(f"{self.kind} {name!r} is registered twice")
-            self._entries[name] = Entry(name, function, frozenset(needs), paper)
+            self._entries[name] = Entry(name, function, frozenset(needs), paper, trait)
             return function
 
         return record

@@ -1,6 +1,6 @@
-"""How a sparsity budget is spread over the tensors of a model: one way per file.
+"""How a sparsity budget is spread over the tensors of a model: one method per file.
 
-A way is built for a budget, shown every prunable block of the dense model once, and then asked for each
+A method is built for a budget, shown every prunable block of the dense model once, and then asked for each
 tensor's ratio.
 """
 
@@ -25,7 +25,11 @@ class Allocation(Protocol):
     def observe(
         self, block: LiveBlock, linears: tuple[Linear, ...], stats: Mapping[str, LinearStats], hidden: Tensor
     ) -> None:
-        """Look at one dense block: its prunable `linears`, their input `stats`, and one batch of its input `hidden`."""
+        """Look at one dense block.
+
+        linears: the prunable ones. stats: tensor name -> moments of its inputs. hidden: one batch of the
+        block's input, `[windows, tokens, hidden_size]`.
+        """
 
     def ratios(self) -> dict[str, float]:
         """Return tensor name -> ratio of zeros; the mean over all weights is the budget."""
@@ -38,9 +42,10 @@ allocation = ALLOCATIONS.register
 def settle(
     wanted: Mapping[str, float], sizes: Mapping[str, int], budget: float, most: float = 0.99
 ) -> dict[str, float]:
-    """Shift `wanted` ratios by one constant, within [0, `most`], so that their mean over all weights is `budget`.
+    """Shift all ratios by one constant so that their mean over all weights is the budget.
 
-    Raises nothing: for a budget up to `most` a shift always exists.
+    wanted: tensor name -> ratio; sizes: tensor name -> number of weights. The result stays within
+    [0, `most`]; for a budget up to `most` a shift always exists.
     """
     low = -1.0
     high = 1.0

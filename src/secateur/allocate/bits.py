@@ -1,4 +1,4 @@
-"""How many bits each weight gets: the choice of least cost that fits a number of bytes."""
+"""How many bits each weight gets: the choice of least cost that fits into a number of bytes."""
 
 from __future__ import annotations
 
@@ -16,13 +16,11 @@ class StorageOption:
 
 
 def cheapest(options: Mapping[str, Sequence[StorageOption]], budget: int) -> dict[str, int] | None:
-    """Return, for each name, which of its options to take, so that the sizes add up to `budget` at most.
+    """Return for each name the index of the option to take, so that all sizes fit into `budget` bytes.
 
-    None where the least do not fit.
-
-    Everything starts at its least size and grows along the lower convex hull of its costs, where a byte saves
-    most first; what no longer fits is passed over. Optimal but for the last bytes: a greedy answer to a
-    knapsack of many small things.
+    None where even the smallest options do not fit. Everything starts at its least size and grows along the
+    lower convex hull of its costs, where a byte saves most first; an option that no longer fits is skipped.
+    Optimal but for the last bytes: a greedy solution of a knapsack of many small items.
     """
     taken = {
         name: min(range(len(rows)), key=lambda index: (rows[index].size, rows[index].cost))
@@ -45,7 +43,7 @@ def cheapest(options: Mapping[str, Sequence[StorageOption]], budget: int) -> dic
 
 
 def _next(name: str, rows: Sequence[StorageOption], now: int, left: int) -> tuple[float, str, int] | None:
-    """Return the larger option that saves most for each byte, of those that fit, as (minus the saving, name, index)."""
+    """Return the larger option that fits and saves most per byte, as (minus the saving, name, index)."""
     here = rows[now]
     steps = [
         ((row.cost - here.cost) / (row.size - here.size), name, index)

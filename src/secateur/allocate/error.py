@@ -1,4 +1,4 @@
-"""Error: sub-blocks whose pruning was measured to hurt their block's output more keep more."""
+"""Error: sub-blocks keep more weights where pruning them changes their block's output more."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _without_lowest(weight: Tensor, stats: LinearStats, ratio: float) -> Tensor:
 def _relative_error(output: Tensor, dense: Tensor) -> float:
     """Return the mean over tokens of the squared change relative to the squared state.
 
-    Massive states do not dominate.
+    Tokens with massive states do not dominate it.
     """
     return float(
         (

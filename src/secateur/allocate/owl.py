@@ -29,7 +29,7 @@ class Owl:
     def observe(
         self, block: LiveBlock, linears: tuple[Linear, ...], stats: Mapping[str, LinearStats], hidden: Tensor
     ) -> None:
-        """Measure the share of scores `|W| * sqrt(mean x²)` beyond `OUTLIER` times their mean over the block."""
+        """Measure the share of scores `|W| * sqrt(mean x²)` above `OUTLIER` times their mean in the block."""
         scores = [
             block.weight(linear.tensor).abs() * stats[linear.tensor].input_sq.sqrt() for linear in linears
         ]

@@ -1,4 +1,4 @@
-"""What the user wants left alone: whole blocks at either end, or tensors by glob."""
+"""What the user protects from pruning: whole blocks at either end, or tensors by glob."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def protected(graph: Graph, rules: Sequence[str]) -> frozenset[str]:
 
 
 def protected_groups(graph: Graph, rules: Sequence[str]) -> frozenset[str]:
-    """Return the groups that `rules` protect, as `protected` does.
+    """Return the groups that `rules` protect; a glob is over names of groups (`*.kv`) and of their tensors.
 
-    A glob is over names of groups (`*.kv`) and of their tensors.
+    Rules are those of `protected`. Raises UsageError for a rule that protects nothing.
     """
     owned = {
         group.name: (block.index, (group.name, *(part.tensor for part in group.slices)))
@@ -39,23 +39,21 @@ def protected_groups(graph: Graph, rules: Sequence[str]) -> frozenset[str]:
 
 
 def protected_halves(graph: Graph, rules: Sequence[str]) -> frozenset[str]:
-    """Return the halves (`3.attn`) that `rules` protect, as `protected` does.
+    """Return the sub-blocks (`3.attn`) that `rules` protect.
 
-    A glob is over blocks (`3`), halves (`*.attn`) and tensors.
+    Rules are those of `protected`; a glob is over blocks (`3`), sub-blocks (`*.attn`) and tensors. Raises
+    UsageError for a rule that protects nothing.
     """
     owned = {
         f"{block.index}.{part}": (block.index, (str(block.index), f"{block.index}.{part}", *names))
         for block in graph.blocks
         for part, names in block.halves.items()
     }
-    return _matching(graph, owned, rules, "block or half of one", "*.attn")
+    return _matching(graph, owned, rules, "block or sub-block", "*.attn")
 
 
 def layers_named(graph: Graph, text: str) -> frozenset[int]:
-    """Return the blocks that `text` names, such as `4-25` or `0-3,8`.
-
-    Raises UsageError for blocks that are not there.
-    """
+    """Return the blocks that `text` names, such as `0-3,8`; raises UsageError for unknown blocks."""
     found: set[int] = set()
     for part in text.split(","):
         span = _SPAN.fullmatch(part.strip())

@@ -1,7 +1,4 @@
-"""Text that ships with Python.
-
-The prose of the language reference, so that a default calibration text always exists.
-"""
+"""Text that ships with Python, the prose of its language reference: a default that always exists."""
 
 from __future__ import annotations
 
@@ -37,7 +34,7 @@ def _prose(topics: Mapping[str, str]) -> Iterator[str]:
     for name in sorted(topics):
         for paragraph in _PARAGRAPH.split(topics[name]):
             line = " ".join(paragraph.split())
-            # topics quote each other at length, and a calibration text should not say a thing twice
+            # topics quote each other at length, and a calibration text should not repeat itself
             if line not in seen and _is_prose(line):
                 seen.add(line)
                 yield line

@@ -39,9 +39,9 @@ def calibration_tokens(model: ModelHandle, calibration: Calibration, seed: int) 
 
 
 def held_out(windows: int, share: float) -> int:
-    """Return how many of so many windows, the last ones, are held out.
+    """Return how many of `windows` windows, the last ones, are held out: `share` of them, at least one.
 
-    Raises TextError if none is left to learn from.
+    Raises TextError if none remains to train on.
     """
     held = max(1, round(share * windows))
     if held >= windows:
@@ -53,7 +53,7 @@ def held_out(windows: int, share: float) -> int:
 
 
 def provenance(calibration: Calibration, tokens: Tensor) -> Mapping[str, str]:
-    """Return what a plan says about its calibration text, enough to have it again."""
+    """Return what a plan says about its calibration text, enough to read it again."""
     return {
         "calibration": calibration.text,
         "samples": str(calibration.samples),
@@ -63,7 +63,7 @@ def provenance(calibration: Calibration, tokens: Tensor) -> Mapping[str, str]:
 
 
 def replay_calibration(model: ModelHandle, plan: Plan) -> Tensor:
-    """Return the token ids a plan was made with; raises PlanError if they cannot be had again."""
+    """Return the token ids a plan was made with; raises PlanError if they cannot be restored."""
     made_by = plan.made_by
     try:
         calibration = Calibration(

@@ -1,4 +1,4 @@
-"""Gradients of the next-token loss, one block in memory at a time, by a backward pass from the last block to the first."""
+"""Gradients of the next-token loss with one block in memory at a time, from the last block to the first."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from secateur.tensors.layer_stream import LayerStream, LiveBlock
 
 @dataclass(frozen=True, slots=True)
 class BlockGradients:
-    """What the loss says about one block.
+    """Gradients of the loss in one block.
 
     weights: tensor name -> gradient of the negative log likelihood, mean over predicted tokens, of the
     weight's shape.
     fisher: `attn` and `ffn` -> mean over tokens of g gᵀ, `[hidden_size, hidden_size]`, with g the gradient of
-    the summed
-        negative log likelihood of a window with respect to what that half adds to the hidden state.
+    the summed negative log likelihood of a window with respect to what that sub-block adds to the hidden
+    state.
     """
 
     index: int
@@ -46,8 +46,8 @@ def gradients(
     """Yield the gradients of every block, from the last to the first.
 
     tokens: ids `[windows, length]`; each window predicts its last `length - 1` tokens.
-    weights: names of tensors within blocks; fisher: whether to gather the second moments of the halves'
-    gradients.
+    weights: names of tensors within blocks.
+    fisher: whether to gather the second moments of the sub-blocks' gradients.
     folder: where the hidden states before every block are kept while this runs: 4 bytes × blocks × tokens ×
     `hidden_size`.
     """
@@ -119,13 +119,13 @@ def _backward(
     seen = sum(batch.shape[0] * batch.shape[1] for batch in inputs)
     width = inputs[0].shape[-1]
     weights = {name: torch.zeros_like(block.weight(name)) for name in names}
-    moments = {half: torch.zeros(width, width) for half in ("attn", "ffn")} if fisher else {}
+    moments = {part: torch.zeros(width, width) for part in ("attn", "ffn")} if fisher else {}
     for hidden, gradient in zip(inputs, outputs, strict=True):
         pulled = block.pull(hidden, gradient, names)
         for name, found in pulled.weights.items():
             weights[name].add_(found, alpha=1 / predicted)
-        for half, moment in moments.items():
-            flat = (pulled.middle if half == "attn" else gradient).flatten(0, 1)
+        for part, moment in moments.items():
+            flat = (pulled.middle if part == "attn" else gradient).flatten(0, 1)
             moment.addmm_(flat.T, flat, alpha=1 / seen)
         gradient.copy_(pulled.hidden)
     return BlockGradients(block.block.index, weights, moments)

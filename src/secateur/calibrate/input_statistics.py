@@ -21,9 +21,9 @@ BATCH_TOKENS = 512
 
 
 class HiddenStates:
-    """The calibration hidden states at one depth, `[windows, tokens, hidden_size]` float32, advanced in place.
+    """The calibration hidden states at one depth, `[windows, tokens, hidden_size]` float32.
 
-    They stay in memory up to `budget` bytes; beyond it they live in a memory-mapped scratch file in `folder`.
+    They stay in memory up to `budget` bytes; larger ones are in a memory-mapped scratch file in `folder`.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class HiddenStates:
         self._step = max(1, BATCH_TOKENS // tokens.shape[1])
         self._budget = budget
         self._folder = folder
-        self._states = self._room((*tokens.shape, stream.hidden_size))
+        self._states = self._allocated((*tokens.shape, stream.hidden_size))
         for batch, embedded in zip(self.batches(), stream.embed(tokens.split(self._step)), strict=True):
             batch.copy_(embedded)
 
@@ -46,17 +46,17 @@ class HiddenStates:
             batch.copy_(block(batch))
 
     def twin(self) -> HiddenStates:
-        """Return the same states once more, to be advanced on their own."""
+        """Return a copy of the states that can be advanced on its own."""
         other = copy(self)
-        other._states = self._room(self._states.shape)
+        other._states = self._allocated(self._states.shape)
         for mine, theirs in zip(self.batches(), other.batches(), strict=True):
             theirs.copy_(mine)
         return other
 
     def among(self, channels: Tensor, width: int) -> HiddenStates:
-        """Return the same states as `channels` of states of `width` channels, the others zero."""
+        """Return the same states as `channels` of wider states, `width` channels in all, the others zero."""
         other = copy(self)
-        other._states = self._room((*self._states.shape[:2], width))
+        other._states = self._allocated((*self._states.shape[:2], width))
         for mine, theirs in zip(self.batches(), other.batches(), strict=True):
             theirs.zero_().index_copy_(-1, channels, mine)
         return other
@@ -66,10 +66,10 @@ class HiddenStates:
         """All of them, `[windows, tokens, hidden_size]`; changes when they are advanced."""
         return self._states
 
-    def _room(self, shape: tuple[int, ...]) -> Tensor:
+    def _allocated(self, shape: tuple[int, ...]) -> Tensor:
         if 4 * math.prod(shape) <= self._budget:
             return torch.empty(shape)
-        # The file has no name any more, so nothing is left behind however the run ends.
+        # The file has no name any more, so nothing remains of it however the run ends.
         with tempfile.TemporaryFile(dir=self._folder) as file:
             return torch.from_numpy(np.memmap(file, np.float32, "w+", shape=tuple(shape)))
 
@@ -111,8 +111,8 @@ def collect(
 
     Linears of one stage share one object.
 
-    needs: `gram` and `input_abs` ask for these beside the moments of single inputs; nothing at all skips the
-    forward passes.
+    needs: `gram` and `input_abs` ask for these in addition to the moments of single inputs; an empty
+    collection skips the forward passes.
     """
     sums = _MomentSums(linears, dict.fromkeys((linear.tensor for linear in linears), needs))
     for batch in hidden.batches() if needs else ():
@@ -123,7 +123,10 @@ def collect(
 def collect_passing(
     block: LiveBlock, needs: Mapping[str, Collection[str]], hidden: HiddenStates, seed: int = 0
 ) -> dict[str, LinearStats]:
-    """Return the input moments of the linears that `needs` names, as `collect` does, and advance the states in the same pass."""
+    """Return input moments as `collect` does, and advance the states in the same pass.
+
+    needs: tensor name of a linear -> which moments of its inputs are asked for.
+    """
     sums = _MomentSums([linear for linear in block.block.linears if linear.tensor in needs], needs)
     for batch in hidden.batches():
         batch.copy_(block.watch(sums.tensors, batch, sums.add))

@@ -1,4 +1,4 @@
-"""Windows of one tokenizer as another reads them, cut so that the same characters are predicted in both."""
+"""Re-encode windows of one tokenizer with another, so that both predict the same characters."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _SHOWN = 24
 
 
 class Speller:
-    """The tokenizer of the model `name`, which tells of every token the characters that it stands for.
+    """The tokenizer of the model `name`, with the characters that every token stands for.
 
-    Raises UsageError for a tokenizer that cannot: one without `tokenizer.json`.
+    Raises UsageError for a tokenizer without offsets: one without `tokenizer.json`.
     """
 
     def __init__(self, name: str, tokenizer: Any) -> None:
@@ -45,7 +45,10 @@ class Speller:
         return _fast(_unprefixed(self._body))
 
     def spans(self, text: str, tokens: Tensor) -> list[Span]:
-        """Return the characters `[start, stop)` of each of the text's first `tokens`, and of the one after them where there is one."""
+        """Return the characters `[start, stop)` of each of the text's first tokens, and of the next one.
+
+        tokens: ids of any shape, in order. Raises UsageError if the text has other tokens.
+        """
         wanted = tokens.flatten().tolist()
         (found,) = encoded(text, self._whole, len(wanted) + 1)[0].encodings
         if found.ids[: len(wanted)] != wanted:
@@ -56,7 +59,11 @@ class Speller:
         return list(found.offsets[: len(wanted) + 1])
 
     def ids(self, text: str, *, begins: bool = False) -> tuple[int, ...]:
-        """Return the ids of a part of a text, without the space that some tokenizers put before one, unless it `begins` the text."""
+        """Return the ids of a part of a text.
+
+        begins: the part is the beginning of the text; other parts get no space in front, which some
+        tokenizers add.
+        """
         return tuple(
             (self._whole if begins else self._part)(text, add_special_tokens=False, verbose=False)[
                 "input_ids"
@@ -64,7 +71,7 @@ class Speller:
         )
 
     def check(self, ids: tuple[int, ...], text: str) -> None:
-        """Raise UsageError unless `ids` spell `text`, in Unicode's composed form.
+        """Raise UsageError unless `ids` spell `text` in Unicode's composed form.
 
         A tokenizer may lack letters, or change them.
         """
@@ -89,13 +96,17 @@ class Speller:
 def side_by_side(
     text: Text, tokens: Tensor, reference: Speller, model: Speller
 ) -> list[tuple[Passage, Passage]]:
-    """Return each window of the reference, `tokens` `[windows, length]` from the start of `text`, as the reference reads it and as the model does.
+    """Return each window as the reference tokenizes it and as the model does.
 
-    The first token's text is context, the rest is predicted; the model's tokenizer reads the two apart. A token may end within a character
-    (some of its bytes). Where the first one does, the tokens that end that character are context too; where the last one does, the
-    tokens that begin that character are left out; so the predicted text is whole characters, the same for both, and its units are the
-    tokens of the reference that spell it. Context that begins within a character is given to the model from where that character begins.
-    Raises UsageError where a window holds no whole character to predict, or a tokenizer cannot spell the text.
+    tokens: ids of the reference, `[windows, length]`, from the start of `text`.
+
+    The first token's text is context, the rest is predicted; the model's tokenizer encodes the two
+    separately. A token may end within a character (some of its bytes). Where the first one does, the tokens
+    that end that character are context too; where the last one does, the tokens that begin that character are
+    left out. So the predicted text is whole characters, the same for both, and its units are the tokens of
+    the reference that spell it. Context that begins within a character is given to the model from the start
+    of that character. Raises UsageError where a window holds no whole character to predict, or a tokenizer
+    cannot spell the text.
     """
     spans = reference.spans(text.text, tokens)
     ends = _ends(spans)
@@ -127,7 +138,7 @@ def side_by_side(
 
 
 def _ends(spans: list[Span]) -> dict[int, int]:
-    """Return, for each number of tokens that ends with a whole character, how many characters those are."""
+    """Return the number of characters for each number of tokens that ends with a whole character."""
     found = dict[int, int]()
     reached = 0
     for number, (start, stop) in enumerate(spans, 1):
@@ -139,7 +150,7 @@ def _ends(spans: list[Span]) -> dict[int, int]:
 
 
 def _unprefixed(part: Any) -> Any:
-    """Return a description of a tokenizer, or a part of one, without what puts a space before a text."""
+    """Return a description of a tokenizer, or a part of one, without the steps that add a space in front."""
     if isinstance(part, list):
         return [_unprefixed(step) for step in part if not _prepends(step)]
     if not isinstance(part, dict):

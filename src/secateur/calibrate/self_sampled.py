@@ -17,9 +17,10 @@ _BYTES_PER_PARAMETER = 2
 
 
 def sample_windows(model: ModelHandle, samples: int, window: int, seed: int) -> Tensor:
-    """Return token ids `[samples, window]` drawn at temperature 1 in bfloat16, each window from a random first token.
+    """Return token ids `[samples, window]` that the model draws at temperature 1 in bfloat16.
 
-    Raises UsageError if the model does not fit in memory whole, which sampling needs.
+    Each window starts with a random token. Raises UsageError if the whole model, which sampling needs, does
+    not fit in memory.
     """
     needed = model.graph.parameters * _BYTES_PER_PARAMETER
     free = system_memory().free
@@ -55,7 +56,7 @@ PROBE = (8, 64)
 def probe(model: ModelHandle, alive: Sequence[int] | None = None) -> Tensor:
     """Return random token ids `[8, 64]` to compare outputs with where there is no calibration text.
 
-    alive: the tokens to draw from; all of them if left out.
+    alive: the tokens to draw from; all of them by default.
     """
     ids = torch.tensor(alive or range(model.graph.vocab_size))
     return ids[torch.randint(len(ids), PROBE, generator=torch.Generator().manual_seed(0))]

@@ -20,8 +20,9 @@ _JOIN = "\n\n"
 
 _CHARACTERS_PER_TOKEN = 5
 _UNSURE_WORDS = 64
-"""Words before a cut that might be split otherwise if the text went on: a special token cut in two is the
-longest case.
+"""Words before a cut that might be split otherwise if the text continued.
+
+A special token cut in two is the longest case.
 """
 
 
@@ -47,8 +48,8 @@ def read_text(spec: str) -> Text:
     """Read a text.
 
     spec: a `.txt`, `.raw` or `.jsonl` file (key `text`; texts are joined by a blank line),
-    `hf:DATASET:CONFIG:SPLIT`
-        (column `text`, see `hub.read`), or `builtin` (text that ships with Python).
+    `hf:DATASET:CONFIG:SPLIT` (column `text`, see `hub_datasets.read`), or `builtin` (text that ships with
+    Python).
 
     Raises TextError for a text that is missing, unreadable, malformed or empty, MissingExtraError where `hf:`
     needs the `datasets` package, UsageError for a spec that cannot work.
@@ -72,7 +73,7 @@ def read_text(spec: str) -> Text:
 
 
 def windows(text: Text, tokenizer: Any, length: int, count: int | None = None) -> Tensor:
-    """Tokenise the text once, as a whole and without special tokens, and cut it into windows without overlap.
+    """Tokenize the text once, as a whole and without special tokens, and cut it into windows without overlap.
 
     tokenizer: a Hugging Face tokenizer.
     length: tokens per window.
@@ -100,7 +101,10 @@ def windows(text: Text, tokenizer: Any, length: int, count: int | None = None) -
 
 
 def joined(tokens: Tensor, length: int) -> Tensor:
-    """Return consecutive windows, `[windows, tokens]`, joined to longer ones of at most `length` tokens, as many to each as comes out even."""
+    """Return consecutive windows joined to longer ones of at most `length` tokens.
+
+    tokens: `[windows, tokens]`. The same number of windows is joined each time, so that all are equally long.
+    """
     count, window = tokens.shape
     together = max(
         (number for number in range(1, count + 1) if count % number == 0 and number * window <= length),
@@ -110,11 +114,12 @@ def joined(tokens: Tensor, length: int) -> Tensor:
 
 
 def encoded(text: str, tokenizer: Any, enough: int | None) -> tuple[Any, int]:
-    """Return the encoding of the text, or of a part that holds its first `enough` tokens, and how many tokens of it are the whole text's.
+    """Return an encoding that holds the text's first `enough` tokens, and how many of its tokens are sure.
 
-    Where a pre-tokenizer splits the text into words, how a word is encoded does not depend on what comes after it. So a
-    part of the text gives the same ids, all but those of its last words, for a fraction of the memory and time. Where none
-    does, a part is one word, none of which is sure, and the whole text is encoded.
+    Sure tokens are those that the whole text has too. Where a pre-tokenizer splits the text into words, the
+    encoding of a word does not depend on what comes after it. So a part of the text gives the same ids, all
+    but those of its last words, for a fraction of the memory and time. Without a pre-tokenizer a part is one
+    word, none of which is sure, and the whole text is encoded.
     """
     size = (
         len(text)
@@ -133,7 +138,7 @@ def encoded(text: str, tokenizer: Any, enough: int | None) -> tuple[Any, int]:
 
 
 def _encode(text: str, tokenizer: Any) -> Any:
-    # verbose=False: the length warning is about feeding the ids to the model in one piece, which nobody does
+    # verbose=False: the length warning is about feeding the ids to the model in one piece, which is not done
     # here.
     return tokenizer(text, add_special_tokens=False, return_attention_mask=False, verbose=False)
 

@@ -1,7 +1,4 @@
-"""Saliency criteria, one pure function per file.
-
-A weight and the statistics of its inputs in, a score per weight out.
-"""
+"""Saliency criteria, one pure function per file: weight and input statistics in, a score per weight out."""
 
 from __future__ import annotations
 
@@ -16,7 +13,6 @@ from secateur_runtime.registry import Registry
 Criterion = Callable[[Tensor, LinearStats], Tensor]
 
 CRITERIA: Registry[Criterion] = Registry("criterion", "secateur.criteria")
-_SCOPES: dict[str, Scope] = {}
 
 
 def criterion(
@@ -27,10 +23,10 @@ def criterion(
     scope: which weights its scores are compared with unless the user says otherwise.
     needs: fields of `LinearStats` it reads, of those that are optional or need calibration.
     """
-    _SCOPES[name] = scope
-    return CRITERIA.register(name, needs=needs, paper=paper)
+    return CRITERIA.register(name, needs=needs, paper=paper, trait=scope)
 
 
 def default_scope(name: str) -> Scope:
     """Return the comparison group `name` was registered with; raises UsageError for an unknown criterion."""
-    return _SCOPES[CRITERIA[name].name]
+    scope: Scope = CRITERIA[name].trait
+    return scope

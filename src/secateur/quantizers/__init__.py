@@ -1,7 +1,7 @@
-"""Round weights to a grid of few values: one way per file.
+"""Round weights to a quantization grid: one method per file.
 
-Every way lowers the mean squared change of a linear's output over calibration tokens as far as it knows them,
-and keeps a weight that is zero at zero.
+Every method lowers the mean squared change of a linear's output over the calibration tokens, as far as it
+knows them, and keeps a weight that is zero at zero.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from secateur_runtime.kernels.quantized import Codes, Grid
 from secateur_runtime.registry import Registry
 
 Quantizer = Callable[[Tensor, LinearStats, Grid], Codes]
-"""`(weight, stats, grid) -> codes`: the weight `[out_features, in_features]`, float32, is left as it was."""
+"""`(weight, stats, grid) -> codes`: the weight `[out_features, in_features]`, float32, is not changed."""
 
 QUANTIZERS: Registry[Quantizer] = Registry("quantization method", "secateur.quantizers")
 quantizer = QUANTIZERS.register

@@ -1,4 +1,4 @@
-"""Which scale, and which zero, lose least of a group of weights."""
+"""Fit the scale and the zero of a quantization grid to a group of weights."""
 
 from __future__ import annotations
 
@@ -15,16 +15,19 @@ _TINY = 6e-8
 
 
 def fit(groups: Tensor, importance: Tensor, grid: Grid) -> tuple[Tensor, Tensor | None]:
-    """Return scales (float16) and zeros (int8, None for a symmetric grid) that lose least, each of the shape `groups.shape[:-1]`.
+    """Return the scales and zeros of least weighted squared error, both of shape `groups.shape[:-1]`.
 
-    groups: weights `[..., group]`, float32. importance: what the square of an error in each of them costs, broadcast to `groups`.
-    Ends of the grid are tried in turn; for a symmetric one the best scale for the codes that each gives is solved for.
+    groups: weights `[..., group]`, float32.
+    importance: cost of a squared error in each weight, broadcast to `groups`.
+
+    Scales are float16, zeros int8, or None for a symmetric grid. Several ends of the grid are tried; on a
+    symmetric one, each gives codes, and the best scale for these codes is solved for.
     """
     return _symmetric(groups, importance, grid) if grid.symmetric else _asymmetric(groups, importance, grid)
 
 
 def round_to(groups: Tensor, scales: Tensor, zeros: Tensor | None, grid: Grid) -> Tensor:
-    """Return the nearest codes of weights `[..., group]` on grids of `scales` and `zeros` `[...]`, float32."""
+    """Return the codes nearest to weights `[..., group]` on grids of scales and zeros `[...]`, float32."""
     step = scales.float()[..., None]
     codes = torch.where(step == 0, 0.0, groups / step)
     if zeros is not None:

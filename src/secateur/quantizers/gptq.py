@@ -1,4 +1,4 @@
-"""GPTQ: round column by column, and let the columns that are still to come absorb each error."""
+"""GPTQ: round column by column; the columns that are still to come absorb each error."""
 
 from __future__ import annotations
 
@@ -14,28 +14,26 @@ from secateur.tensors.stats import LinearStats
 from secateur_runtime.kernels.quantized import Codes, Grid
 
 _PASSES = 4
-"""Each pass of refinement gains a quarter to a half of what the one before it gained; four cost as much as
-the sweep.
-"""
+"""A pass of refinement gains 25 to 50 % of what the one before it gained; four cost as much as the sweep."""
 
 
 @quantizer("gptq", needs={"gram"}, paper="arXiv:2210.17323")
 def gptq(weight: Tensor, stats: LinearStats, grid: Grid) -> Codes:
-    """Round the columns in order of their inputs' size.
+    """Round the columns in order of their inputs' size, then refine.
 
-    Those that follow answer for each error, and for what is pruned; then refine.
-
-    The grids are fitted to the whole weight beforehand, errors weighed as the sweep will weigh them, so that
-    the order needs no place in the file. Weights that are zero stay zero while the others move.
-    Raises SecateurError if the Gram matrix cannot be factorised. Frantar and others, 2022.
+    Columns that follow compensate for each error. The grids are fitted to the whole weight beforehand, with
+    errors weighed as in the sweep, so that the order needs no place in the file. Weights that are zero stay
+    zero while the others move. Raises SecateurError if the Gram matrix cannot be factorised. Frantar and
+    others, 2022.
     """
     return joint(weight, stats, grid, weight)
 
 
 def joint(weight: Tensor, stats: LinearStats, grid: Grid, pruned: Tensor) -> Codes:
-    """Return the codes that lose least of `weight` with the zeros of `pruned`, the same weight as a solver pruned it.
+    """Return the codes of least output error against `weight`, with the zeros of `pruned`.
 
-    Pruning and rounding then answer for each other, on one Gram matrix: SparseGPT's joint form (arXiv:2301.00774).
+    weight, pruned: `[out_features, in_features]`, before and after a solver pruned it. Pruning and rounding
+    then compensate for each other on one Gram matrix: SparseGPT's joint form (arXiv:2301.00774).
     """
     codes, damping = swept(weight, stats, grid, pruned)
     return refine(
@@ -44,7 +42,11 @@ def joint(weight: Tensor, stats: LinearStats, grid: Grid, pruned: Tensor) -> Cod
 
 
 def swept(weight: Tensor, stats: LinearStats, grid: Grid, start: Tensor) -> tuple[Codes, float]:
-    """Return what the sweep alone makes of `weight`, on grids fitted to `start`, zero where that is, and the damping that it took."""
+    """Return the codes of `weight` after the sweep alone, and the damping that it used.
+
+    start: the weight that the grids are fitted to, `[out_features, in_features]`; where it is zero, the
+    result is.
+    """
     gram = finite_gram(stats)
     order = gram.diagonal().argsort(descending=True, stable=True)
     factor, damping = damped_cholesky(gram[order][:, order], default_damping(stats))

@@ -1,7 +1,4 @@
-"""Coordinate descent on codes and scales.
-
-What a sweep settled too early is settled again, knowing all the rest.
-"""
+"""Coordinate descent on codes and scales: each is chosen again, with all others known."""
 
 from __future__ import annotations
 
@@ -12,11 +9,16 @@ from secateur_runtime.kernels.quantized import Codes, Grid, exact_scales
 
 
 def refine(weight: Tensor, gram: Tensor, codes: Codes, alive: Tensor, passes: int) -> Codes:
-    """Return codes and scales that lose less of `weight` `[out_features, in_features]` than `codes` do, on the same grid.
+    """Return codes and scales on the same grid with less output error than `codes`.
 
-    gram: damped Gram matrix of the inputs, `[in_features, in_features]`, float32. alive: bool, of the weight's shape; what is not,
-    is zero and stays so. For one group of inputs after another the scale is solved for, all other weights as they are, then each
-    code of the group. Coordinate descent on the quadratic form of GPTQ, as CDQuant (arXiv:2406.17542) does for codes.
+    weight: the target, `[out_features, in_features]`, float32.
+    gram: damped Gram matrix of the inputs, `[in_features, in_features]`, float32.
+    alive: bool, of the weight's shape; other weights are zero and stay so.
+    passes: how often all groups are visited.
+
+    For one group of inputs after another, the scale is solved for with all other weights fixed, then each
+    code of the group. Coordinate descent on the quadratic form of GPTQ, as CDQuant (arXiv:2406.17542) does
+    for codes.
     """
     grid = codes.grid
     size = codes.grid.group
@@ -47,9 +49,10 @@ def refine(weight: Tensor, gram: Tensor, codes: Codes, alive: Tensor, passes: in
 def _settle(
     levels: Tensor, step: Tensor, zero: Tensor, alive: Tensor, gram: Tensor, slope: Tensor, grid: Grid
 ) -> None:
-    """Settle a group in place: levels `[group, out_features]`, steps `[out_features]`.
+    """Choose scales and codes of one group again, in place.
 
-    `slope`, at its start, is left as it was.
+    levels: codes less their zeros, `[group, out_features]`; step, zero: `[out_features]`; alive: as levels.
+    gram: `[group, group]`; slope: half the gradient at the start, `[group, out_features]`, not changed.
     """
     pull = gram @ levels
     curve = (levels * pull).sum(0)

@@ -1,4 +1,4 @@
-"""Round to nearest: every weight by itself, on the grid that loses least of its group."""
+"""Round to nearest: every weight by itself, on the grid of least error for its group."""
 
 from __future__ import annotations
 
@@ -13,18 +13,24 @@ from secateur_runtime.kernels.quantized import Codes, Grid, usual_grid
 
 @quantizer("rtn")
 def rtn(weight: Tensor, stats: LinearStats, grid: Grid) -> Codes:
-    """Round to the nearest value of the grid that loses least, all errors of a group weighed alike."""
+    """Round to nearest on the grid of least error, all weights of a group counted alike."""
     return nearest(weight, torch.ones(weight.shape[1]), grid)
 
 
 @quantizer("imatrix", needs={"input_sq"})
 def imatrix(weight: Tensor, stats: LinearStats, grid: Grid) -> Codes:
-    """Round to the nearest value of the grid that loses least, errors weighed by their inputs' mean square, as llama.cpp does with an importance matrix."""
+    """Round to nearest on the grid of least error, weighed by the mean square of the inputs.
+
+    llama.cpp does so with an importance matrix.
+    """
     return nearest(weight, stats.input_sq.clamp_min(torch.finfo(torch.float32).tiny), grid)
 
 
 def plainly(weight: Tensor, bits: int) -> Codes:
-    """Return codes of `weight` `[out_features, in_features]`, float32, in 8 or 4 bits on the usual grid, for whoever measured no inputs."""
+    """Return codes in 8 or 4 bits on the usual grid, without statistics of the inputs.
+
+    weight: `[out_features, in_features]`, float32.
+    """
     grid = usual_grid(bits, weight.shape[1])
     if bits == 4:
         return nearest(weight, torch.ones(weight.shape[1]), grid)
@@ -42,10 +48,10 @@ def plainly(weight: Tensor, bits: int) -> Codes:
 def nearest(weight: Tensor, importance: Tensor, grid: Grid) -> Codes:
     """Return the nearest codes of `weight` `[out_features, in_features]`.
 
-    `importance` `[in_features]` weighs errors when grids are fitted.
+    importance: weighs the errors when grids are fitted, `[in_features]`.
     """
     groups = weight.view(len(weight), -1, grid.group)
     scales, zeros = fit(groups, importance.view(-1, grid.group), grid)
-    # A weight of zero is one of the values of every grid: what was pruned stays so.
+    # Zero is one of the values of every grid: a pruned weight stays zero.
     codes = round_to(groups, scales, zeros, grid).where(groups != 0, level(zeros)[..., None])
     return Codes(grid, codes.view(weight.shape).to(torch.int8), scales, zeros)

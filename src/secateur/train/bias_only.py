@@ -9,7 +9,7 @@ from secateur_runtime.errors import UsageError
 
 
 def biases(model: Any, names: Any) -> Learner:
-    """Return a learner of every bias of a transformers model (BitFit, arXiv:2106.10199), of those that `names` has.
+    """Return a learner of the biases among `names` of a transformers model (BitFit, arXiv:2106.10199).
 
     Raises UsageError if there is none.
     """

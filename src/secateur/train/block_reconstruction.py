@@ -1,4 +1,4 @@
-"""Local reconstruction: train one half of a block until it gives what the dense model's half gives."""
+"""Local reconstruction: train one sub-block until it gives what the dense model's sub-block gives."""
 
 from __future__ import annotations
 
@@ -17,19 +17,17 @@ from secateur_runtime.errors import UsageError
 _BETAS = (0.9, 0.95)
 _TINY = 1e-12
 _RATES = (1.0, 0.25)
-"""Shares of the rate, tried in turn until one helps: what least squares has fitted already bears only small
-steps.
-"""
+"""Shares of the rate, tried in turn until one helps: weights fitted by least squares need small steps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Course:
-    """How one half is trained.
+    """How one sub-block is trained.
 
     steps: of Adam; batch: windows in each.
     rate: highest learning rate, as a share of the root mean square of a tensor's weights that are not zero.
     warmup: steps over which the rate rises.
-    held: windows, the last ones, that nothing is learned from and that decide whether a change stays.
+    held: windows, the last ones, that are not trained on and decide whether a change is kept.
     """
 
     steps: int
@@ -51,19 +49,23 @@ class Fit:
 
     @property
     def kept(self) -> bool:
-        """Whether the change stayed; an error that is not a number is none."""
+        """Whether the change was kept; it is not if the error is not a number."""
         return self.after < self.before
 
 
 @dataclass(frozen=True, slots=True)
 class Aim:
-    """What a half should give: states `[windows, tokens, hidden_size]`, and what an error is multiplied by before it is squared, if by anything."""
+    """The target of a sub-block.
+
+    states: `[windows, tokens, hidden_size]`.
+    metric: what an error is multiplied by before it is squared, `[hidden_size, hidden_size]`, or None.
+    """
 
     states: Tensor
     metric: Tensor | None = None
 
     def of(self, windows: Tensor | slice) -> Aim:
-        """Return what it should give for some windows."""
+        """Return the target of some windows."""
         return Aim(self.states[windows], self.metric)
 
     def distance(self, output: Tensor) -> Tensor:
@@ -83,13 +85,15 @@ def reconstruct(
     dtype: torch.dtype,
     seed: int,
 ) -> Fit:
-    """Change weights of a block in place so that its output for `inputs` comes nearer to `aim`, or leave them alone.
+    """Train weights of a block in place towards `aim`, and restore them if that does not help.
 
-    live: runs the half that is trained, and nothing else. masks: tensor -> its weights that may change, or None for all.
-    inputs: `[windows, tokens, hidden_size]`. dtype: the type that trained weights are rounded to.
+    live: runs the sub-block that is trained, and nothing else.
+    masks: tensor -> its weights that may change, or None for all.
+    inputs: `[windows, tokens, hidden_size]`.
+    dtype: the type that trained weights are rounded to.
 
-    One sub-module at a time, as "A Free Lunch in LLM Compression" (arXiv:2510.14444) finds best; each token counts by the
-    inverse square of its target, so that a few of massive activations do not decide alone.
+    One sub-module at a time, as "A Free Lunch in LLM Compression" (arXiv:2510.14444) finds best. Each token
+    counts by the inverse square of its target, so that a few massive activations do not dominate.
     """
     held = slice(len(inputs) - course.held, None)
     start = {name: live.weight(name).clone() for name in masks}
@@ -132,7 +136,7 @@ def _slope(
 ) -> tuple[float, dict[str, Tensor]]:
     """Return error and gradients of the windows `chosen`.
 
-    Raises UsageError if memory does not suffice, naming what does.
+    Raises UsageError, naming the batch that fits, if memory does not suffice.
     """
 
     def of(size: int) -> tuple[float, dict[str, Tensor]]:

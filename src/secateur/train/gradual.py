@@ -1,4 +1,4 @@
-"""Prune while training: zeros grow along a cubic, and what is left recovers in between."""
+"""Prune while training: zeros grow along a cubic, and the remaining weights recover in between."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ Choose = Callable[[str, Tensor, float], Tensor]
 
 
 def cubic(step: int, stop: int, final: float) -> float:
-    """Return the share of zeros at `step`.
+    """Return the share of zeros at `step`: it rises fast at first, and is `final` from `stop` on.
 
-    Fast at first, when much is redundant, `final` from `stop` on (arXiv:1710.01878).
+    The schedule of Zhu and Gupta, 2017 (arXiv:1710.01878).
     """
     return final if step >= stop else final * (1 - (1 - step / stop) ** 3)
 
@@ -26,9 +26,10 @@ def cubic(step: int, stop: int, final: float) -> float:
 class Gradual:
     """Which weights become zero, and when.
 
-    tensors: names of weights. final: share of zeros that each ends with. stop: step at which it is reached;
+    tensors: names of weights.
+    final: share of zeros that each ends with; stop: step at which it is reached.
     every: steps between two cuts.
-    choose: which weights stay, by what they have become.
+    choose: returns which weights are retained, from their present values.
     """
 
     tensors: Sequence[str]
@@ -39,10 +40,10 @@ class Gradual:
 
     @torch.no_grad()
     def cut(self, learner: Learner, step: int) -> None:
-        """Choose the zeros anew if a cut is due before `step`, and keep those there are.
+        """Choose the zeros again if a cut is due before `step`, and restore the zeros there are.
 
-        What is zero has no size, so it is chosen again. Moments of the optimizer would bring it back: it is
-        zeroed after every step.
+        A zero has the least size, so it is chosen again. The optimizer's moments would make it nonzero, so it
+        is zeroed after every step.
         """
         if step == self.stop or (step < self.stop and step % self.every == 0):
             for name in self.tensors:

@@ -1,4 +1,4 @@
-"""A model in training: which of its weights learn, and what it loses beside its teacher."""
+"""A model in training: which of its weights learn, and its loss compared with its teacher."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from secateur.train.losses import Kind, Targets, divergence, next_token, state_d
 class Loss:
     """What is minimised.
 
-    kind, temperature: of the divergence from the teacher; states: weight of the distance of the last hidden
-    states; text: weight of the negative log likelihood of the text itself.
+    kind, temperature: of the divergence from the teacher.
+    states: weight of the distance of the last hidden states.
+    text: weight of the negative log likelihood of the text itself.
     """
 
     kind: Kind = "forward"
@@ -28,12 +29,12 @@ class Loss:
 
 @dataclass(slots=True)
 class Learner:
-    """What learns in a model, and how what was learned becomes stored weights.
+    """The trained parameters of a model, and how they become stored weights.
 
-    parameters: those that learn, by a name of their own. masks: which of a parameter's elements may differ
-    from zero.
-    sizes: what a learning rate is a share of, for each parameter; 1 for those that are not in it.
+    parameters: those that learn, by a name of their own.
     tensors: returns what changed, by the names that the model is stored under.
+    masks: which of a parameter's elements may differ from zero.
+    sizes: what a learning rate is a share of, for each parameter; 1 for those that are not in it.
     """
 
     model: Any
@@ -44,7 +45,7 @@ class Learner:
 
 
 def named_weights(model: Any, masks: Mapping[str, Tensor], names: Collection[str]) -> Learner:
-    """Return a learner of the weights `names` of `model`; zeros outside `masks` stay."""
+    """Return a learner of the weights `names` of `model`; zeros outside `masks` stay zero."""
     model.requires_grad_(False)
     parameters = {
         name: parameter.requires_grad_() for name, parameter in model.named_parameters() if name in names
@@ -58,13 +59,13 @@ def named_weights(model: Any, masks: Mapping[str, Tensor], names: Collection[str
 
 
 def size(weight: Tensor) -> float:
-    """Return the root mean square of what is not zero in a weight."""
+    """Return the root mean square of a weight's elements that are not zero; 0 if all are."""
     alive = weight[weight != 0]
     return float(alive.square().mean().sqrt()) if len(alive) else 0.0
 
 
 class Beside(nn.Module):
-    """A student beside what its teacher said: gives the loss of some windows."""
+    """A student model whose output is its loss compared with the teacher's targets."""
 
     def __init__(self, model: Any, loss: Loss) -> None:
         super().__init__()

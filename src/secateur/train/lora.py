@@ -1,7 +1,4 @@
-"""Low-rank adapters that keep zeros.
-
-What is added to a weight is masked while it learns and when it is merged.
-"""
+"""Low-rank adapters that keep zeros: what they add to a weight is masked in training and when merged."""
 
 from __future__ import annotations
 
@@ -62,7 +59,7 @@ def _masked(layer: Any, inputs: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _merged(layers: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return the weights with their adapters in them; zeros outside a mask are left as they are."""
+    """Return the weights with their adapters merged; zeros outside a mask stay zero."""
     found = {}
     for name, layer in layers.items():
         added = layer.get_delta_weight(_NAME)

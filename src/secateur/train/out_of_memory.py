@@ -1,4 +1,4 @@
-"""Running out of memory, and what would have fitted."""
+"""Recognize a lack of memory, and find the size that fits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 
 def is_memory(error: RuntimeError) -> bool:
-    """Whether an error says that memory did not suffice."""
+    """Return whether an error says that memory did not suffice."""
     return (
         isinstance(error, torch.OutOfMemoryError)
         or "can't allocate memory" in str(error)
@@ -17,9 +17,9 @@ def is_memory(error: RuntimeError) -> bool:
 
 
 def what_fits(size: int, tried: Callable[[int], object]) -> int:
-    """Return the largest of `size` / 2, `size` / 4, ...
+    """Return the largest of `size` / 2, `size` / 4, ... that `tried` has memory for; 0 if it has for none.
 
-    For which `tried` does not run out of memory; 0 if none is.
+    Other errors of `tried` are raised.
     """
     while (size := size // 2) > 0:
         try:

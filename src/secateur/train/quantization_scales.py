@@ -1,4 +1,4 @@
-"""Train the scales of quantised weights: codes and zeros stay, so the file stays as small as it is."""
+"""Train the scales of quantized weights: codes and zeros are fixed, so the file does not grow."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from secateur_runtime.kernels.quantized import Codes, exact_scales
 
 
 def scales(model: Any, codes: Mapping[str, Codes]) -> Learner:
-    """Return a learner of the scales of a transformers model, each as a factor of what it was.
+    """Return a learner of the scales of a transformers model, each as a factor of its present value.
 
-    codes: weight name -> its codes; the model's own weights of these names are given up. What it trained are
-    new scales by weight name. Everything else stands still, as in the second phase of EfficientQAT
+    codes: weight name -> its codes; the model's own weights of these names are freed. The learner's tensors
+    are new scales by weight name. Everything else is frozen, as in the second phase of EfficientQAT
     (arXiv:2407.11062).
     """
     model.requires_grad_(False)
@@ -58,9 +58,10 @@ def _found(layers: Mapping[str, Any], codes: Mapping[str, Codes]) -> dict[str, T
 
 
 class _Scaled(torch.autograd.Function):
-    """The weight `[out_features, in_features]` of gains and steps `[out_features, groups]` and levels `[out_features, groups, group]`.
+    """The weight `[out_features, in_features]` from gains, steps and levels.
 
-    Only the levels, a byte or two each, are kept for the way back.
+    Gains and steps are `[out_features, groups]`, levels `[out_features, groups, group]`. Only the levels, a
+    byte or two each, are saved for the backward pass.
     """
 
     @staticmethod

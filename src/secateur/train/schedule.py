@@ -1,4 +1,4 @@
-"""How the learning rate moves over a run."""
+"""Schedules of the learning rate over a run."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _DECAY = 0.2
 
 
 def rate(schedule: Schedule, step: int, steps: int, warmup: int, floor: float = 0.0) -> float:
-    """Return the share of the highest learning rate that step `step` of `steps`, counted from 0, has.
+    """Return the learning rate of step `step` of `steps`, counted from 0, as a share of the highest.
 
     warmup: steps over which the rate rises. `cosine` then falls to `floor` along half a cosine; `wsd` (warm
-    up, stay, decay, arXiv:2404.06395) stays until the last fifth of the run and falls to `floor` in a
+    up, stay, decay, arXiv:2404.06395) is constant until the last fifth of the run and falls to `floor` in a
     straight line.
     """
     if step < warmup:

@@ -1,4 +1,4 @@
-"""Run a teacher once over a text and keep what a student needs of it."""
+"""Run a teacher once over a text, and store the targets that a student needs."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def teach(
     states: bool,
     progress: Progress,
 ) -> Targets:
-    """Return what `model` says about windows `[windows, length]`.
+    """Return the predictions of `model` for windows of token ids.
 
-    `k` likeliest tokens a position, 6 k bytes for each.
-
-    states: keep the last hidden states too, 2 bytes a channel and position.
+    tokens: `[windows, length]`.
+    k: likeliest tokens stored for each position, 6 bytes each.
+    states: store the last hidden states too, 2 bytes for each channel and position.
     """
     model.to(device).eval()
     progress.start("teacher", len(tokens))

@@ -1,4 +1,4 @@
-"""The training loop: steps that can be repeated exactly, held-out loss that decides, and a state to go on from after a kill."""
+"""The training loop: reproducible steps, early stopping by held-out loss, and a state to resume from."""
 
 from __future__ import annotations
 
@@ -31,15 +31,14 @@ _DIVERGED = 4.0
 class Regime:
     """How a model is trained.
 
-    first: steps that other runs on the same windows took before: this one goes on in their order.
-    batch: windows in a step, over all processes; micro: windows that one process runs at once; the rest is
-    accumulated.
-    rate: highest learning rate, times the size of what learns; floor: share of it that is left at the end;
+    steps: of AdamW; batch: windows in a step, over all processes.
+    micro: windows that one process runs at once; gradients are accumulated.
+    rate: highest learning rate, times the size of a parameter; floor: share of it at the end.
     clip: largest norm of a gradient.
-    checks: how often the held-out loss is looked at; patience: looks in a row that may bring nothing before
-    the run ends.
-    bfloat16: run operations in bfloat16; weights, gradients and sums stay float32.
-    checkpointing: compute activations again instead of keeping them.
+    checks: evaluations of the held-out loss; patience: evaluations in a row without gain that end the run.
+    bfloat16: run operations in bfloat16; weights, gradients and sums are float32.
+    checkpointing: compute activations again instead of storing them.
+    first: steps that earlier runs on the same windows took; this run continues in their order.
     """
 
     steps: int
@@ -59,11 +58,11 @@ class Regime:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What came of a run.
+    """The result of a run.
 
     start, best: held-out loss before it and at its best; best_step: 0 if nothing was better than the start.
-    tokens, seconds: trained on by this process since it started or went on, and how long that took, looks at
-    held-out text left out.
+    tokens: trained on by this process since its start or resume.
+    seconds: duration of that, without evaluations of the held-out loss.
     """
 
     start: float
@@ -76,7 +75,7 @@ class Trained:
 
 @dataclass(slots=True)
 class _Course:
-    """Where a run is."""
+    """The progress of a run: what has to be stored to resume it."""
 
     step: int = 0
     start: float = math.inf
@@ -87,9 +86,9 @@ class _Course:
 
 
 class Trainer:
-    """Trains a model on some windows of text and judges it by others.
+    """Trains a model on some windows of text and evaluates it on others.
 
-    One that is pruned meanwhile from its last cut on.
+    A model that is pruned during the run is evaluated from its last cut on.
     """
 
     def __init__(
@@ -123,16 +122,17 @@ class Trainer:
         )
 
     def run(self, tokens: Tensor, targets: Targets, held: int, progress: Progress) -> Trained:
-        """Train on all windows `[windows, length]` but the last `held`, and leave the model as it was at its best.
+        """Train on all windows but the last `held`, and restore the best weights at the end.
 
-        Raises UsageError if memory does not suffice, naming how many windows at once do.
+        tokens: `[windows, length]`. Raises UsageError, naming the number of windows that fit, if memory does
+        not suffice.
         """
         course = self._resume()
         learned = torch.arange(len(tokens) - held)
-        judged = torch.arange(len(tokens) - held, len(tokens))
+        held_out = torch.arange(len(tokens) - held, len(tokens))
         progress.start("train", self._regime.steps, course.step)
         if course.start == math.inf:
-            course.start = self._loss(tokens, targets, judged)
+            course.start = self._loss(tokens, targets, held_out)
             course.best = math.inf if self._gradual else course.start
             self._save(course, best=self._gradual is None)
         seen = 0
@@ -146,7 +146,8 @@ class Trainer:
             seen = seen + chosen.numel() * tokens.shape[1]
             course.step += 1
             if not finite or course.step in self._looks():
-                self._look(course, self._loss(tokens, targets, judged) if finite else math.inf, progress)
+                loss = self._loss(tokens, targets, held_out) if finite else math.inf
+                self._look(course, loss, progress)
             progress.step(f"held-out loss {course.best:.4f}, {course.start:.4f} at the start")
         self._restore_best()
         return Trained(course.start, course.best, course.best_step, course.step, seen, spent)
@@ -157,7 +158,7 @@ class Trainer:
         return {round(steps * look / checks) for look in range(1, checks + 1)} | {steps}
 
     def _step(self, tokens: Tensor, targets: Targets, chosen: Tensor, step: int) -> bool:
-        """Do one step; return whether its gradient was finite. If it was not, weights stay as they are."""
+        """Do one step; return whether its gradient was finite. If it was not, the weights do not change."""
         if self._gradual:
             self._gradual.cut(self._learner, step)
         mine = chosen[self._accelerator.process_index :: self._accelerator.num_processes]
@@ -193,7 +194,7 @@ class Trainer:
             raise UsageError(self._smaller(tokens, targets, piece)) from None
 
     def _smaller(self, tokens: Tensor, targets: Targets, piece: Tensor) -> str:
-        """Return what to say when `piece` did not fit: how many windows would."""
+        """Return the error message for a `piece` that did not fit: how many windows would."""
         device = self._accelerator.device
         length = tokens.shape[1]
 
@@ -214,7 +215,7 @@ class Trainer:
 
     @torch.no_grad()
     def _loss(self, tokens: Tensor, targets: Targets, windows: Tensor) -> float:
-        """Return the loss of windows that nothing is learned from; every process gets that of the first."""
+        """Return the loss of held-out windows; every process gets that of the first."""
         module = self._accelerator.unwrap_model(self._module)
         device = self._accelerator.device
         module.eval()
@@ -278,9 +279,10 @@ class Trainer:
 
 
 def batches(windows: int, regime: Regime, seed: int, start: int = 0) -> Iterator[Tensor]:
-    """Yield the windows of each step from `start` on: every one once before any a second time.
+    """Yield the windows of each step from `start` on: each window once before any a second time.
 
-    The same after a resume.
+    windows: number of windows to draw from; start: first step to yield, so that a resumed run continues in
+    the same order.
     """
     draw = torch.Generator().manual_seed(seed)
     order = torch.empty(0, dtype=torch.int64)

@@ -1,4 +1,4 @@
-"""What a run needs to go on after a kill: safetensors and JSON, each there whole or not at all."""
+"""What a run needs to resume after a kill: safetensors and JSON, each written whole or not at all."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def read(path: Path, name: str) -> Tensor:
 def of_training(
     parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
 ) -> dict[str, Tensor]:
-    """Return the weights that learn, what the optimizer knows of each, and the state of the random numbers."""
+    """Return the trained weights, the optimizer's state of each, and the state of the random numbers."""
     found: dict[str, Tensor] = {_RANDOM: torch.get_rng_state()}
     for name, parameter in parameters.items():
         found[f"weight/{name}"] = parameter

@@ -1,6 +1,6 @@
-"""Make a linear answer for what is missing behind it.
+"""Refit a linear so that it compensates for dropped blocks behind it: ridge least squares.
 
-Ridge least squares, damped as much as held-out windows ask for.
+Held-out windows choose the damping.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class _GapSums:
     energy: float = 0.0
 
     def error(self, change: Tensor) -> float:
-        """Return the squared error that is left."""
+        """Return the squared error that remains after `change`."""
         return (
             self.energy
             - 2 * float((change * self.cross).sum())
@@ -30,11 +30,11 @@ class _GapSums:
 
 
 class SeamFit:
-    """The change of a linear's weight that brings its output nearest to where a gap ends.
+    """The change of a linear's weight that brings the state nearest to what it was after the gap.
 
     Every fourth window is held out: it decides how strongly the fit is damped, and whether there is one.
-    Least squares towards what dropped blocks would have added, as ReplaceMe (arXiv:2505.02819) does with a
-    matrix of its own.
+    Least squares towards what the dropped blocks would have added, as ReplaceMe (arXiv:2505.02819) does with
+    a matrix of its own.
     """
 
     def __init__(self, out_features: int, in_features: int) -> None:
@@ -45,9 +45,11 @@ class SeamFit:
         self._windows = 0
 
     def add(self, inputs: Tensor, missing: Tensor, states: Tensor) -> None:
-        """Take in windows: the linear's inputs, what its output lacks, and the states there, each `[windows, tokens, ...]`.
+        """Add windows of calibration text to the sums.
 
-        Tokens weigh by the inverse square of their state, so that a few of massive activations do not decide alone.
+        inputs: of the linear, `[windows, tokens, in_features]`. missing: what its output lacks,
+        `[windows, tokens, out_features]`. states: hidden states there, `[windows, tokens, hidden_size]`; each
+        token counts by the inverse square of its state, so that a few massive activations do not dominate.
         """
         scale = states.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny).reciprocal()
         for x, lack in zip(inputs * scale, missing * scale, strict=True):
@@ -58,9 +60,9 @@ class SeamFit:
             self._windows += 1
 
     def change(self, kept: Tensor | None = None) -> Tensor | None:
-        """Return what to add to the weight, `[out_features, in_features]`, zero outside the inputs `kept`.
+        """Return what to add to the weight, `[out_features, in_features]`, or None if nothing helps.
 
-        None if nothing helps.
+        kept: indices of the inputs that may have weights; the result is zero elsewhere.
         """
         inputs = torch.arange(len(self._fit.gram)) if kept is None else kept
         best = 0.0
@@ -78,7 +80,7 @@ class SeamFit:
 def _ridge(gram: Tensor, cross: Tensor, inputs: Tensor, damping: float) -> Tensor:
     small = gram[inputs][:, inputs].double()
     power = small.diagonal()
-    # An input that is never on gets no weight, rather than a division by nothing.
+    # An input that is always zero gets no weight, rather than a division by zero.
     small = small + torch.diag(damping * power + power.max().clamp_min(1e-30) * 1e-9)
     change = torch.zeros_like(cross)
     change[:, inputs] = torch.linalg.solve(small, cross[:, inputs].double().T).T.float()

@@ -1,4 +1,4 @@
-"""Make the surviving inputs of a linear answer for those that leave: ridge least squares in closed form."""
+"""Refit the retained inputs of a linear to compensate for the removed ones: closed-form ridge regression."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def refit(weight: Tensor, stats: LinearStats, kept: Tensor) -> Tensor:
     """Return the weight that reproduces its own outputs best from the inputs `kept`, the others zero.
 
     weight, result: `[out_features, in_features]`, float32; kept: input indices. The minimiser of
-    `E |W' x - W x|²` with ridge damping is `W H[:, K] (H_KK)⁻¹`. Raises SecateurError without a usable Gram
-    matrix.
+    `E |W' x - W x|²` with ridge damping is `W H[:, K] (H_KK)⁻¹`. Raises SecateurError without a usable
+    Gram matrix.
     """
     gram, _ = damped(stats, DAMPING)
     across = weight.double() @ gram[:, kept]

@@ -1,4 +1,4 @@
-"""From saliency to a keep-mask with exactly the asked number of survivors."""
+"""From saliency to a keep-mask with exactly the requested number of survivors."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ def _keep_top(score: Tensor, count: int) -> Tensor:
 def _first_among_equals(score: Tensor, threshold: Tensor, count: int) -> Tensor:
     above = score > threshold
     equal = score == threshold
-    room = count - above.sum(dim=1, keepdim=True)
-    return above | (equal & (equal.cumsum(dim=1) <= room))
+    missing = count - above.sum(dim=1, keepdim=True)
+    return above | (equal & (equal.cumsum(dim=1) <= missing))
 
 
 def holds(weight: Tensor, pattern: Pattern) -> bool:

@@ -1,4 +1,4 @@
-"""Greedy elimination of units by the error they leave behind after the survivors have answered for them.
+"""Greedy unit elimination by reconstruction error after a least-squares refit (OBS).
 
 The output of the last linear of a sub-block is `W x`. Dropping the inputs P and refitting the others by least
 squares leaves the error `tr(W_P [(H⁻¹)_PP]⁻¹ W_Pᵀ)` (Hassibi and Stork, 1993; block form as in Týr,
@@ -16,16 +16,15 @@ from secateur.tensors.stats import LinearStats
 from secateur.transform.repair.objective import damped
 
 ROUNDS = 48
-"""Units leave in this many rounds; between rounds the scores of the rest are computed anew."""
+"""Units are removed in about this many rounds; between rounds the scores of the rest are computed again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Elimination:
-    """In which order units leave, and what has been lost by then.
+    """The order in which units are removed, and the error after each removal.
 
-    order: units, first to leave first.
-    errors: squared output error, mean over tokens, after 0, 1, ... units have left; one more entry than
-    `order`.
+    order: indices of units, the first to be removed first.
+    errors: squared output error, mean over tokens, after 0, 1, ... removals; one more entry than `order`.
     """
 
     order: tuple[int, ...]
@@ -33,7 +32,7 @@ class Elimination:
 
 
 def eliminate(weight: Tensor, stats: LinearStats, block: int) -> Elimination:
-    """Return the order in which the units of a weight's inputs should leave.
+    """Return the order in which to remove the units of a weight's inputs.
 
     weight: `[out_features, in_features]`; unit `i` owns inputs `[i*block, (i+1)*block)`. Raises SecateurError
     if the statistics hold no usable Gram matrix.
@@ -47,10 +46,10 @@ def eliminate(weight: Tensor, stats: LinearStats, block: int) -> Elimination:
     while len(order) < len(alive) - 1:
         scores = _scores(dense, inverse, block).masked_fill(~alive, torch.inf)
         count = max(1, min(len(alive) // ROUNDS, int(alive.sum()) - 1))
-        leaving = scores.topk(count, largest=False).indices
-        errors += _leave(dense, inverse, leaving, block, errors[-1])
-        alive[leaving] = False
-        order += leaving.tolist()
+        removed = scores.topk(count, largest=False).indices
+        errors += _remove(dense, inverse, removed, block, errors[-1])
+        alive[removed] = False
+        order += removed.tolist()
     order += alive.nonzero().flatten().tolist()
     return Elimination(tuple(order), (*errors, float("inf")))
 
@@ -66,18 +65,18 @@ def _scores(dense: Tensor, inverse: Tensor, block: int) -> Tensor:
     return (dense.view(units, block, -1) * solved).sum((1, 2))
 
 
-def _leave(dense: Tensor, inverse: Tensor, leaving: Tensor, block: int, before: float) -> list[float]:
-    """Take units out of `dense` `[in_features, out_features]` and of the inverse, in place.
+def _remove(dense: Tensor, inverse: Tensor, removed: Tensor, block: int, before: float) -> list[float]:
+    """Remove units from `dense` `[in_features, out_features]` and from the inverse, both in place.
 
-    Return the error after each.
+    removed: indices of units. Returns the error after each of them, which starts at `before`.
     """
-    inputs = (leaving[:, None] * block + torch.arange(block)).flatten()
+    inputs = (removed[:, None] * block + torch.arange(block)).flatten()
     own = inverse[inputs][:, inputs].double()
     factor = torch.linalg.cholesky(
         own + torch.eye(len(own), dtype=torch.float64) * own.diagonal().mean() * 1e-9
     )
     solved = torch.linalg.solve_triangular(factor, dense[inputs].double(), upper=False)
-    losses = solved.square().sum(1).view(len(leaving), block).sum(1).cumsum(0)
+    losses = solved.square().sum(1).view(len(removed), block).sum(1).cumsum(0)
     # Once solved, sums of so few products lose nothing in float32, at a sixth of the time.
     across = torch.linalg.solve_triangular(factor, inverse[inputs].double(), upper=False).float()
     dense.addmm_(across.T, solved.float(), alpha=-1)

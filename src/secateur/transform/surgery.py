@@ -1,4 +1,4 @@
-"""Cut units out of the tensors of a block, and put what is left back into its place."""
+"""Cut units out of the tensors of a block, and put the retained ones back into their places."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ def cut(
 ) -> dict[str, Tensor]:
     """Return the tensors with only the units that `keep` names of each group.
 
-    Groups it does not name stay whole.
-
-    Every slice of a group is cut alike, so coupled rows and columns stay in step; what no slice owns stays.
+    Groups that it does not name stay whole. Every slice of a group is cut alike, so coupled rows and columns
+    stay in step; what no slice owns is retained.
     """
     alive = survivors({name: tuple(tensor.shape) for name, tensor in tensors.items()}, groups, keep)
     result = dict(tensors)
@@ -35,7 +34,7 @@ def uncut(
     groups: Iterable[Group],
     keep: Mapping[str, tuple[int, ...]],
 ) -> dict[str, Tensor]:
-    """Return the tensors at their whole `shapes`, zero where `cut` took units away."""
+    """Return the tensors at their whole `shapes`, zero where `cut` removed units."""
     alive = survivors(shapes, groups, keep)
     result = dict(tensors)
     for name, indices in alive.items():
@@ -50,7 +49,7 @@ def survivors(
 ) -> dict[str, list[Tensor]]:
     """Return the surviving indices along every dimension of each tensor of `shapes` that loses some.
 
-    What any group takes is gone.
+    An index survives unless some group removes it.
     """
     masks: dict[str, list[Tensor]] = {}
     for group in groups:

@@ -24,7 +24,7 @@ def curves_of(rows: Sequence[tuple[int, int, int, int]], seed: int) -> dict[str,
 def oracle(
     curves: Mapping[str, Curve], weights: Mapping[str, float] | None = None
 ) -> Callable[[Mapping[str, int]], MeasuredUnits]:
-    """Return a measure: the divergence adds up over groups, and a group has less influence the more of it has gone."""
+    """Return a measure: divergence adds up over groups, and influence falls with the units removed."""
 
     def measure(cuts: Mapping[str, int]) -> MeasuredUnits:
         kl = sum((weights or {}).get(name, 1.0) * curves[name].errors[cut] for name, cut in cuts.items())

@@ -16,7 +16,7 @@ def inputs_of(width: int, seed: int = 1) -> Tensor:
 
 
 def correlation(inputs: Tensor, weight: Tensor, kept: list[int], block: int) -> float:
-    """Sum over output channels of |Pearson| of the output of the kept units and that of all, from the activations."""
+    """Sum over output channels of |Pearson| of the kept units' output and the whole, from activations."""
     columns = [unit * block + place for unit in kept for place in range(block)]
     whole, partly = (inputs @ weight.T).double(), (inputs[:, columns] @ weight[:, columns].T).double()
     return float(sum(abs(np.corrcoef(partly[:, c], whole[:, c])[0, 1]) for c in range(whole.shape[1])))

@@ -1,4 +1,4 @@
-"""The entropy of importance: its formula, that rotated it is that of the rotated weights, and that descending gathers it."""
+"""The entropy of importance: its formula, its value after a rotation, and descent that lowers it."""
 
 from __future__ import annotations
 

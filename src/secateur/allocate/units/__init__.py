@@ -1,6 +1,6 @@
-"""How a budget of units is spread over groups: one way per file.
+"""How a budget of units is spread over groups: one method per file.
 
-A spread is told what each group can lose and at what cost, and answers how many units each group loses.
+A spread gets what each group can lose and at what cost, and returns how many units each group loses.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from secateur_runtime.registry import Registry
 class Curve:
     """What it costs a group to lose units.
 
-    errors: cumulative relative output error after 0, 1, ... units have left; one more entry than there are
-    units.
+    errors: cumulative relative output error after 0, 1, ... units have been removed; one more entry than
+    there are units.
     price: parameters that one unit holds.
-    scores: the units' scores in the order in which they leave, ascending.
-    align: the number of units that stay is a multiple of it.
-    least: at least so many units stay.
-    unanswered: as `errors`, if nothing answers for the units that left; empty where that is what `errors`
-    say.
+    scores: the units' scores in the order of their removal, ascending.
+    align: the number of retained units is a multiple of it.
+    least: at least this many units are retained.
+    unanswered: as `errors`, without a repair that compensates for the removed units; empty where `errors`
+    hold no repair either.
     """
 
     errors: tuple[float, ...]
@@ -42,17 +42,17 @@ class Curve:
 
     @property
     def cuts(self) -> range:
-        """How many units may leave, ascending; empty if no number that may stay exists."""
+        """How many units may be removed, ascending; empty if no allowed width exists."""
         fewest = -(-max(self.least, 1) // self.align) * self.align
         return range(self.size % self.align, self.size - fewest + 1, self.align)
 
 
 @dataclass(frozen=True, slots=True)
 class MeasuredUnits:
-    """A model with some units gone, measured.
+    """A model without some of its units, measured.
 
     kl: mean divergence from the dense model, nats per token.
-    influence: group name -> 1 - cos(x_in, x_out) of the half or block it lies in.
+    influence: group name -> 1 - cos(x_in, x_out) of the sub-block or block it lies in.
     """
 
     kl: float
@@ -61,12 +61,11 @@ class MeasuredUnits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpreadContext:
-    """What a spread may know beside the curves.
+    """What a spread may use in addition to the curves.
 
-    influence: group name -> 1 - cos(x_in, x_out) of the half or block it lies in, of the dense model.
-    sensitivity: group name -> divergence of the predictions, nats per token, for one unit of output error
-    there.
-    measure: measures the model that has lost the given number of units of each group.
+    influence: group name -> 1 - cos(x_in, x_out) of the sub-block or block it lies in, of the dense model.
+    sensitivity: group name -> divergence of the predictions per unit of output error there, nats per token.
+    measure: measures the model without the given number of units of each group.
     """
 
     influence: Mapping[str, float] = field(default_factory=dict)
@@ -77,8 +76,9 @@ class SpreadContext:
 
 
 Spread = Callable[[Mapping[str, Curve], float, SpreadContext], dict[str, int]]
-"""Group name -> number of units to lose, one of the group's `cuts`; together at least that ratio of all
-parameters goes.
+"""Group name -> number of units to remove, one of the group's `cuts`.
+
+Together they hold at least the given ratio of all parameters.
 """
 
 SPREADS: Registry[Spread] = Registry("spread", "secateur.allocate.units")
@@ -86,13 +86,10 @@ F = TypeVar("F", bound=Spread)
 
 
 def spread(name: str, *, needs: frozenset[str] | set[str] = frozenset(), paper: str = "") -> Callable[[F], F]:
-    """Return a decorator that registers a spread.
+    """Return a decorator that registers a spread; arguments after the first three must have defaults.
 
-    What it takes beside the three arguments must have defaults.
-
-    needs: `errors`: of curves, measured output errors rather than summed scores; `influence`, `sensitivity`,
-    `measure`: of the
-        context.
+    needs: `errors` for curves of measured output errors rather than of summed scores; `influence`,
+    `sensitivity` and `measure` for those of the context.
     """
 
     def record(function: F) -> F:
@@ -103,19 +100,19 @@ def spread(name: str, *, needs: frozenset[str] | set[str] = frozenset(), paper: 
 
 
 def parameters_gone(curves: Mapping[str, Curve], cuts: Mapping[str, int]) -> int:
-    """Return how many parameters leave with `cuts`."""
+    """Return how many parameters `cuts` remove."""
     return sum(count * curves[name].price for name, count in cuts.items())
 
 
 def budget_of(curves: Mapping[str, Curve], ratio: float) -> int:
-    """Return how many parameters `ratio` of all units holds; raises UsageError if so many cannot leave."""
+    """Return how many parameters `ratio` of all units holds; raises UsageError if that many cannot go."""
     budget = round(ratio * sum(curve.size * curve.price for curve in curves.values()))
     check_budget(curves, budget)
     return budget
 
 
 def check_budget(curves: Mapping[str, Curve], budget: int) -> None:
-    """Raise UsageError, naming the most that can, if `budget` parameters cannot leave."""
+    """Raise UsageError, naming the largest possible number, if `budget` parameters cannot go."""
     check_cuts(curves)
     most = sum(curve.cuts[-1] * curve.price for curve in curves.values())
     if budget > most:
@@ -126,7 +123,7 @@ def check_budget(curves: Mapping[str, Curve], budget: int) -> None:
 
 
 def check_cuts(curves: Mapping[str, Curve]) -> None:
-    """Raise UsageError for a group that no allowed number of units can stay of."""
+    """Raise UsageError for a group that has no allowed width."""
     for name, curve in curves.items():
         if not curve.cuts:
             raise UsageError(

@@ -1,4 +1,4 @@
-"""Adapt-Pruner: the budget goes in small steps, each spread by how much every layer still does."""
+"""Adapt-Pruner: the budget is spent in small steps, each spread by how much every layer still changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From wished shares to whole units: steps of the alignment, until the budget is met."""
+"""From wanted shares to whole units: steps of the alignment, until the budget is met."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ _HALVINGS = 60
 
 
 def settle_cuts(curves: Mapping[str, Curve], wanted: Mapping[str, float], budget: int) -> dict[str, int]:
-    """Return allowed cuts near the share of units each group is `wanted` to lose, together at least `budget` parameters.
+    """Return allowed cuts near the wanted shares that remove at least `budget` parameters.
 
-    Cuts start at the next lower allowed number; the groups furthest below their wish then lose one more step each, until the
-    budget is met. The budget must be one that `check_budget` lets pass.
+    wanted: group name -> share of its units to remove. Cuts start at the next lower allowed number; the
+    groups furthest below their wanted share then lose one more step each, until the budget is met. The budget
+    must be one that `check_budget` accepts.
     """
     cuts = {name: lower(curve, wanted[name] * curve.size) for name, curve in curves.items()}
     missing = budget - parameters_gone(curves, cuts)
@@ -45,9 +46,10 @@ def balance(
     low: float,
     high: float,
 ) -> dict[str, float]:
-    """Return the shares `wanted(x)`, held within what each group can lose, for the x that spends `budget` parameters.
+    """Return the shares `wanted(x)`, clamped to what each group can lose, for the x that spends the budget.
 
     wanted: shares that do not fall as x grows from `low`, where they spend too little, to `high`.
+    budget: parameters to remove.
     """
     for _ in range(_HALVINGS):
         middle = (low + high) / 2

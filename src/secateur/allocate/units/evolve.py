@@ -1,4 +1,4 @@
-"""Evolve: widths are swapped between groups, and the model that diverges least from the dense one survives."""
+"""Evolve: groups swap widths, and the model that diverges least from the dense one survives."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def evolve(
 
     The first parent is the better of equal shares and the knapsack. A child gives one to three groups some
     units back and takes as many parameters from others, so that the budget stays met and no step of the
-    alignment is spent in vain. The fitness is the measured divergence; nothing is measured twice. EvoPress
+    alignment is wasted. The fitness is the measured divergence; nothing is measured twice. EvoPress
     (Sieberling et al., 2025), whose stages of selection are left to `context.measure`. Raises UsageError if
     the budget cannot be met, ValueError if nothing can be measured.
     """
@@ -80,7 +80,10 @@ class _Mutation:
         return cuts
 
     def _swap(self, cuts: dict[str, int]) -> None:
-        """Give one group a level back, take levels from others until the budget is met, and give back what is left over."""
+        """Move a level of width from other groups to one group, and keep the budget met.
+
+        Others lose levels until the budget is met; what they lose beyond it is given back.
+        """
         given = self._generator.choice(list(cuts))
         cuts[given] = max(cuts[given] - self._level[given], self._curves[given].cuts[0])
         others = [name for name in cuts if name != given]

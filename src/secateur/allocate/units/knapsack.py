@@ -1,4 +1,4 @@
-"""Knapsack: the units go whose measured errors add up to the least."""
+"""Knapsack: remove the units whose measured errors add up to the least."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ _WORST = 1e30
 
 @spread("knapsack", needs={"errors"})
 def knapsack(curves: Mapping[str, Curve], ratio: float, context: SpreadContext) -> dict[str, int]:
-    """Spend the budget where one more parameter costs least, along the lower convex hull of each group's errors.
+    """Spend the budget where one more parameter costs least, along each group's lower convex hull of errors.
 
-    Optimal but for the last step, which ends at the first cut within its hull segment that meets the budget. Raises
-    UsageError if the budget cannot be met.
+    Optimal but for the last step, which ends at the first cut within its hull segment that meets the budget.
+    Raises UsageError if the budget cannot be met.
     """
     return cheapest(curves, budget_of(curves, ratio))
 
 
 def cheapest(curves: Mapping[str, Curve], budget: int) -> dict[str, int]:
-    """Return the cuts of least total error that let `budget` parameters go, which must be possible."""
+    """Return the cuts of least total error that remove `budget` parameters, which must be possible."""
     cuts = {name: curve.cuts[0] for name, curve in curves.items()}
     missing = budget - parameters_gone(curves, cuts)
     segments = [segment for name, curve in curves.items() for segment in _hull(name, curve)]
@@ -39,7 +39,10 @@ def cheapest(curves: Mapping[str, Curve], budget: int) -> dict[str, int]:
 
 
 def _hull(name: str, curve: Curve) -> list[tuple[float, str, int, int]]:
-    """Return the (error per parameter, group, cut before, cut after) segments of the lower convex hull, in order."""
+    """Return the segments of the lower convex hull in order.
+
+    Each is (error per parameter, group, cut before, cut after).
+    """
     points = [(cut, min(curve.errors[cut], _WORST)) for cut in curve.cuts]
     hull: list[tuple[int, float]] = []
     for cut, error in points:

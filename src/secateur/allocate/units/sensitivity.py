@@ -1,4 +1,4 @@
-"""Sensitivity: the units go whose errors, weighed by what an error in that place does to the predictions, add up to the least."""
+"""Sensitivity: remove the units whose errors, weighed by their effect on the predictions, are least."""
 
 from __future__ import annotations
 

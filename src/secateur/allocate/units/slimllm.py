@@ -1,4 +1,4 @@
-"""SlimLLM: a layer loses the more, the less it turns the hidden states."""
+"""SlimLLM: a layer loses more units the less it turns the hidden states."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much must go so that a target is met, and no more."""
+"""How much has to be removed so that a target is met, and no more."""
 
 from __future__ import annotations
 
@@ -29,10 +29,12 @@ def meet(
 ) -> Cuts:
     """Return the cuts that `spread` makes for the least ratio at which the model meets `target`.
 
-    size: the footprint of the model with these cuts; whole: of the model as it is; highest: ratio beyond
-    which `spread` has nothing to cut; costly: a call of it takes minutes, so there are few, and a little more
-    than needed may go. Raises UsageError if nothing has to go, TargetError naming the nearest target if not
-    enough can.
+    size: returns the footprint of the model with the given cuts.
+    whole: footprint of the model as it is.
+    highest: ratio beyond which `spread` has nothing to cut.
+    costly: a call of `spread` takes minutes, so there are few, and a little more than needed may be removed.
+
+    Raises UsageError if nothing has to be removed, TargetError naming the nearest target if not enough can.
     """
     if target.met(whole, whole):
         raise UsageError(
@@ -53,7 +55,7 @@ def meet(
 
     if not costly:
         return _bisected(spread, met, highest) or most
-    # How much has to go hardly depends on where: shares that are alike find the ratio, the spread itself
+    # How much has to be removed hardly depends on where: equal shares find the ratio, the spread itself
     # refines it.
     ratio = _ratio_of_alike(curves, met, highest)
     step = _FIRST_STEP

@@ -1,4 +1,4 @@
-"""2SSP: a few whole attention halves go, the rest of the budget comes off the FFN of every layer alike."""
+"""2SSP: remove a few whole attention sub-blocks, and the rest of the budget from every layer's FFN alike."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ALPHA = 1.5
 
 @dataclass(frozen=True, slots=True)
 class Stages:
-    """What goes in each stage: so many attention halves, and `ffn_ratio` of the neurons."""
+    """What each stage removes: so many attention sub-blocks, and `ffn_ratio` of the neurons."""
 
     attention: int
     ffn_ratio: float
@@ -21,8 +21,8 @@ class Stages:
 def stages(blocks: int, ratio: float, ffn: int, attention: int) -> Stages:
     """Return how 2SSP divides the budget `ratio` of all block parameters between the two stages.
 
-    ffn, attention: parameters of one half. `blocks · ratio^(ffn / attention / ALPHA)` attention halves go,
-    rounded. Sandri et al., 2025.
+    ffn, attention: parameters of one sub-block. The first stage removes
+    `blocks · ratio^(ffn / attention / ALPHA)` attention sub-blocks, rounded. Sandri et al., 2025.
     """
     count = round(blocks * ratio ** (ffn / attention / ALPHA))
     return Stages(count, max(ratio * blocks * (ffn + attention) - count * attention, 0) / (blocks * ffn))
@@ -32,7 +32,7 @@ def stages(blocks: int, ratio: float, ffn: int, attention: int) -> Stages:
 def two_stage(curves: Mapping[str, Curve], ratio: float, context: SpreadContext) -> dict[str, int]:
     """Cut every group by the least common share that meets the budget; a group at its limit stays there.
 
-    The second stage, the removal of attention halves, is a choice of depth; `stages` divides the budget.
+    The removal of attention sub-blocks is a choice of depth and not made here; `stages` divides the budget.
     Raises UsageError if the budget cannot be met.
     """
     budget = budget_of(curves, ratio)

@@ -11,12 +11,10 @@ from secateur.allocate.units import Curve, SpreadContext, budget_of, parameters_
 
 @spread("zscore", paper="arXiv:2312.11983")
 def zscore(curves: Mapping[str, Curve], ratio: float, context: SpreadContext) -> dict[str, int]:
-    """Standardise the scores of each group.
+    """Standardise the scores of each group, and remove the lowest of all until the budget is met.
 
-    The lowest of all go until the parameters they hold meet the budget.
-
-    FLAP's adaptive spread (An et al., 2024), a unit weighing as much as it holds. With an alignment a step
-    goes by the mean of its units. Raises UsageError if the budget cannot be met.
+    FLAP's adaptive spread (An et al., 2024); a unit counts with the parameters it holds. With an alignment a
+    step has the mean score of its units. Raises UsageError if the budget cannot be met.
     """
     budget = budget_of(curves, ratio)
     cuts = {name: curve.cuts[0] for name, curve in curves.items()}

@@ -1,7 +1,4 @@
-"""Criteria for units, one pure function per file.
-
-What is known of a group's units in, a score per unit out.
-"""
+"""Unit criteria, one pure function per file: weights and statistics of a group in, a score per unit out."""
 
 from __future__ import annotations
 
@@ -16,14 +13,13 @@ from secateur_runtime.errors import UsageError
 from secateur_runtime.registry import Entry, Registry
 
 UnitCriterion = Callable[[UnitView], Tensor]
-"""Returns `[group.size]` float32; the higher, the more worth keeping."""
+"""Returns `[group.size]` float32; the higher, the more a unit matters."""
 
 ALL_KINDS: tuple[Kind, ...] = get_args(Kind)
-HALVES: tuple[Kind, ...] = ("ffn", "kv", "head")
-"""Kinds whose last slice is the input side of their half's last linear."""
+SUB_BLOCK_KINDS: tuple[Kind, ...] = ("ffn", "kv", "head")
+"""Kinds whose last slice is the input side of their sub-block's last linear."""
 
 UNIT_CRITERIA: Registry[UnitCriterion] = Registry("unit criterion", "secateur.criteria.units")
-_KINDS: dict[str, frozenset[Kind]] = {}
 
 
 def unit_criterion(
@@ -35,13 +31,13 @@ def unit_criterion(
     needs: of `input_sq`, `input_abs` and `gram` the fields of `LinearStats` it reads; `gradient` for
     `UnitView.gradients`.
     """
-    _KINDS[name] = frozenset(kinds)
-    return UNIT_CRITERIA.register(name, needs=needs, paper=paper)
+    return UNIT_CRITERIA.register(name, needs=needs, paper=paper, trait=frozenset(kinds))
 
 
 def kinds_of(name: str) -> frozenset[Kind]:
     """Return the kinds of groups a criterion can score; raises UsageError for an unknown criterion."""
-    return _KINDS[UNIT_CRITERIA[name].name]
+    kinds: frozenset[Kind] = UNIT_CRITERIA[name].trait
+    return kinds
 
 
 def unit_criterion_for(name: str, kind: Kind) -> Entry[UnitCriterion]:
@@ -50,7 +46,7 @@ def unit_criterion_for(name: str, kind: Kind) -> Entry[UnitCriterion]:
     Raises UsageError, naming those that work, if it cannot score units of `kind`.
     """
     entry = UNIT_CRITERIA[name]
-    if kind not in _KINDS[name]:
-        able = ", ".join(other for other in UNIT_CRITERIA if kind in _KINDS[other])
+    if kind not in kinds_of(name):
+        able = ", ".join(other for other in UNIT_CRITERIA if kind in kinds_of(other))
         raise UsageError(f"criterion {name!r} cannot score {kind} units; these can: {able}")
     return entry

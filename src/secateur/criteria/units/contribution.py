@@ -1,14 +1,14 @@
-"""Contribution: how far a unit moves the output of its half, on its own."""
+"""Contribution: how far a unit moves the output of its sub-block, on its own."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from secateur.criteria.units import HALVES, unit_criterion
+from secateur.criteria.units import SUB_BLOCK_KINDS, unit_criterion
 from secateur.tensors.unit_view import UnitView
 
 
-@unit_criterion("contribution", kinds=HALVES, needs={"input_sq"}, paper="arXiv:2407.14679")
+@unit_criterion("contribution", kinds=SUB_BLOCK_KINDS, needs={"input_sq"}, paper="arXiv:2407.14679")
 def contribution(view: UnitView) -> Tensor:
     """Norm of the output column times the root mean square of its input: `‖W_:,j‖ · rms(X_j)`.
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from secateur.criteria.units import HALVES, unit_criterion
+from secateur.criteria.units import SUB_BLOCK_KINDS, unit_criterion
 from secateur.tensors.unit_view import UnitView
 
 
-@unit_criterion("flap", kinds=HALVES, needs={"input_sq"}, paper="arXiv:2312.11983")
+@unit_criterion("flap", kinds=SUB_BLOCK_KINDS, needs={"input_sq"}, paper="arXiv:2312.11983")
 def flap(view: UnitView) -> Tensor:
     """Weighted input fluctuation `Var(X_j) · ‖W_:,j‖²`, the mean over the unit's inputs.
 

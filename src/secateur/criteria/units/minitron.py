@@ -14,8 +14,8 @@ from secateur.tensors.unit_view import UnitView
 def minitron(view: UnitView) -> Tensor:
     """Root mean square over windows of the mean size of the unit's activations.
 
-    result: `[size]`. A neuron is read at the input of the half's last linear, a head likewise as the norm
-    over its channels, a hidden channel at the output of every norm, summed over the norms that have
+    result: `[size]`. A neuron is read at the input of the sub-block's last linear; a head too, as the norm
+    over its channels. A hidden channel is read at the output of every norm, summed over the norms that have
     statistics; linears that share an input count once. Muralidharan et al., 2024. Raises ValueError if the
     sizes were not collected.
     """

@@ -1,30 +1,35 @@
-"""SlimLLM: heads by the correlation of the output without them, neurons in the feature space of the output."""
+"""SlimLLM: heads by the output's correlation without them, neurons in the feature space of the output."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from secateur.criteria.units import HALVES, unit_criterion
+from secateur.criteria.units import SUB_BLOCK_KINDS, unit_criterion
 from secateur.tensors.stats import LinearStats
 from secateur.tensors.unit_view import UnitView
 
 _TINY = 1e-30
 
 
-@unit_criterion("slimllm", kinds=HALVES, needs={"gram"}, paper="arXiv:2505.22689")
+@unit_criterion("slimllm", kinds=SUB_BLOCK_KINDS, needs={"gram"}, paper="arXiv:2505.22689")
 def slimllm(view: UnitView) -> Tensor:
-    """Score neurons by their weights in the feature space of the output, heads by what the output loses without them.
+    """Score neurons in the feature space of the output, and heads by what the output loses without them.
 
-    result: `[size]`. A head's score is the number of output channels less the sum of their `|Pearson(y - y_h, y)|`, from
-    the covariance of the inputs instead of the activations; their exchange of heads afterwards is left out, since one ranking
-    serves every width. Guo et al., 2025. Raises ValueError if the Gram matrix was not collected.
+    result: `[size]`. A head's score is the number of output channels less the sum of their
+    `|Pearson(y - y_h, y)|`, from the covariance of the inputs instead of the activations. The paper's
+    exchange of heads afterwards is left out, since one ranking serves every width. Guo et al., 2025.
+    Raises ValueError if the Gram matrix was not collected.
     """
     return _neurons(view) if view.group.kind == "ffn" else _heads(view)
 
 
 def _neurons(view: UnitView) -> Tensor:
-    """Norms of gate and up rows weighted by their inputs, plus that of the output column weighted by the output's spectrum."""
+    """Return the scores of neurons, `[size]`.
+
+    Norms of gate and up rows, weighted by their inputs, plus the norm of the output column, weighted by the
+    output's spectrum.
+    """
     stats = view.stats[view.last.tensor]
     down = view.values(view.last)[:, 0].double()
     values, vectors = torch.linalg.eigh(down.T @ _covariance(stats) @ down)
@@ -70,7 +75,7 @@ def _covariance(stats: LinearStats) -> Tensor:
 
 
 def _correlation(between: Tensor, kept: Tensor) -> float:
-    """Return the sum over channels of `|Pearson|` of what the kept units add and what all do.
+    """Return the sum over channels of `|Pearson|` between what the kept units add and what all units add.
 
     A constant part correlates with nothing.
     """

@@ -1,4 +1,4 @@
-"""Repairs, one solver per file: choose what survives in a weight and make the survivors answer for the rest.
+"""Repairs, one solver per file: choose which weights survive, and refit them to compensate for the rest.
 
 Every solver lowers the same objective, the mean squared change of the linear's output over the calibration
 tokens: `tr((W - W0) H (W - W0)ᵀ)` with `H = stats.gram`.
@@ -16,9 +16,9 @@ from secateur.transform.mask import Scorer
 from secateur_runtime.registry import Registry
 
 Repair = Callable[[Tensor, LinearStats, Pattern, Scorer | None, Scope], Tensor]
-"""`(weight, stats, pattern, scorer, scope) -> weight`: shapes `[out_features, in_features]`, float32, input
-left as it was.
+"""`(weight, stats, pattern, scorer, scope) -> weight`, both `[out_features, in_features]`, float32.
 
+The input is not changed.
 Pruned entries of the result are exactly 0 and meet the pattern exactly. `scorer` is the function of a
 criterion, or None for a solver that chooses for itself.
 """

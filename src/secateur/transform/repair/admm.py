@@ -31,10 +31,11 @@ MOST = 300
 
 @repair("admm", needs={"gram"}, paper="arXiv:2406.07831")
 def admm(weight: Tensor, stats: LinearStats, pattern: Pattern, scorer: Scorer | None, scope: Scope) -> Tensor:
-    """Let a dense and a sparse copy of the weight pull at each other until they agree, then solve on the support.
+    """Pull a dense and a sparse copy of the weight together by ADMM, then solve on the sparse one's support.
 
-    weight, result: `[out_features, in_features]`, float32. A criterion gives the support to start from; without one it is
-    that of the largest weights in units of their inputs. Raises SecateurError if the Gram matrix cannot be factorised. Meng et al., 2024.
+    weight, result: `[out_features, in_features]`, float32. A criterion gives the support to start from;
+    without one it is that of the largest weights in units of their inputs. Raises SecateurError if the Gram
+    matrix cannot be factorised. Meng et al., 2024.
     """
     pattern.check("this weight", weight.shape[1])
     whole = problem(weight, stats)

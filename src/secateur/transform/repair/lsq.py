@@ -1,4 +1,4 @@
-"""Masked least squares: the best weights on a support somebody else chose."""
+"""Masked least squares: the best weights on a support that a criterion chose."""
 
 from __future__ import annotations
 

@@ -31,10 +31,7 @@ class Problem:
 
     @property
     def gram(self) -> Tensor:
-        """Damped Gram matrix, `[in_features, in_features]`, float64, positive definite.
-
-        Made anew each time.
-        """
+        """Damped Gram matrix, `[in_features, in_features]`, float64, positive definite; made on each read."""
         return with_damping(self.raw, self.damping)
 
 
@@ -75,7 +72,11 @@ def chosen_mask(
 
 
 def reconstruction_error(weight: Tensor, original: Tensor, gram: Tensor) -> float:
-    """Return the squared change of the outputs relative to the outputs, `tr(D H Dᵀ) / tr(W0 H W0ᵀ)` with `D = W - W0`."""
+    """Return the squared change of the outputs relative to the outputs.
+
+    This is `tr(D H Dᵀ) / tr(W0 H W0ᵀ)` with `D = W - W0`.
+    weight, original: `[out_features, in_features]`. gram: `[in_features, in_features]`.
+    """
     wide = gram.double()
     base = original.double()
     change = weight.double() - base

@@ -1,4 +1,1 @@
-"""Orthogonal transformations that concentrate what matters before anything is cut.
-
-Principal axes, and least entropy, learned.
-"""
+"""Orthogonal transformations that concentrate importance before pruning: principal axes, least entropy."""

@@ -10,10 +10,10 @@ _TINY = 1e-12
 
 
 class Cayley:
-    """Orthogonal matrices `[..., n, n]`, float64, moved by Adam in the tangent space and the Cayley transform.
+    """Orthogonal matrices that descend by Adam in the tangent space and the Cayley transform.
 
-    Each step multiplies by an orthogonal matrix that is near the identity, so the product stays orthogonal to rounding: Li and
-    others, 2020 (arXiv:2002.01113).
+    value: `[..., n, n]`, float64. Each step multiplies it by an orthogonal matrix that is near the identity,
+    so the product stays orthogonal to rounding: Li and others, 2020 (arXiv:2002.01113).
     """
 
     def __init__(self, start: Tensor) -> None:

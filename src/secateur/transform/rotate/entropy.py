@@ -1,9 +1,8 @@
-"""How far the importance of weights is spread, and rotations that gather it.
+"""How far the importance of weights is spread, and rotations that concentrate it.
 
-What DenoiseRotator (arXiv:2505.23049) minimises.
-
-The importance of a weight is its square times the mean square of its input. Of each linear, shares of the sum
-are a distribution; the lower its entropy, the less a mask of a given size takes.
+The importance of a weight is its square times the mean square of its input. Within a linear, shares of the
+sum are a distribution; the lower its entropy, the less importance a mask of a given size removes. This is
+what DenoiseRotator (arXiv:2505.23049) minimises.
 """
 
 from __future__ import annotations
@@ -65,7 +64,10 @@ def spread(turn: Tensor, block: Readings) -> Tensor:
 
 
 def head_spread(turns: Tensor, heads: Heads) -> Tensor:
-    """Return the mean entropy of values and outputs once each head's values are rotated by its own of `turns` `[heads, head_dim, head_dim]`."""
+    """Return the mean entropy of values and outputs once each head's values are rotated.
+
+    turns: one rotation per head, `[heads, head_dim, head_dim]`.
+    """
     values = (turns.mT @ heads.values).square() * heads.value_sq
     each = turns[:, None]
     outputs = (heads.outputs @ each).square() * ((heads.moments @ each) * each).sum(
@@ -75,7 +77,10 @@ def head_spread(turns: Tensor, heads: Heads) -> Tensor:
 
 
 def gathered(start: Tensor, losses: Iterable[Callable[[Tensor], Tensor]], rates: Iterable[float]) -> Tensor:
-    """Return orthogonal matrices, float64, that descended from `start` along one of `losses` after another, at `rates`."""
+    """Return orthogonal matrices, float64, after one step of descent from `start` for each of `losses`.
+
+    losses: take matrices of the shape of `start`, float32. rates: radians, one for each loss.
+    """
     place = Cayley(start)
     for loss, rate in zip(losses, rates, strict=True):
         with torch.enable_grad():

@@ -7,9 +7,10 @@ from torch import Tensor
 
 
 def principal(moments: Tensor) -> Tensor:
-    """Return the orthogonal matrix `[n, n]`, float64, whose columns are the principal axes of second moments `[n, n]`, the largest first.
+    """Return the principal axes of second moments as columns of an orthogonal matrix, the largest first.
 
-    What SliceGPT (arXiv:2401.15024) rotates by, with one matrix for all blocks. Signs are fixed, so that equal moments give equal axes.
+    moments: `[n, n]`; result: `[n, n]`, float64. SliceGPT (arXiv:2401.15024) rotates by it, here with one
+    matrix for all blocks. Signs are fixed, so that equal moments give equal axes.
     """
     axes: Tensor = torch.linalg.eigh(moments.double())[1]
     axes = axes.flip(-1)

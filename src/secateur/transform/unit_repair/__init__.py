@@ -1,7 +1,7 @@
-"""Repairs of a linear that loses inputs, one per file: what stays answers for what leaves.
+"""Repairs of a linear that loses inputs, one per file: the remaining weights compensate for the removed ones.
 
-Every repair lowers `E |W' x + b - W x|²` over the calibration tokens, where `W'` is zero at the inputs that
-leave.
+Every repair lowers `E |W' x + b - W x|²` over the calibration tokens, where `W'` is zero at the removed
+inputs.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from secateur_runtime.registry import Registry
 
 @dataclass(frozen=True, slots=True)
 class CutLinear:
-    """A linear some of whose inputs leave.
+    """A linear that loses some of its inputs.
 
-    weight: `[out_features, in_features]`, float32. stats: moments of its inputs. kept: indices of the inputs
-    that stay.
+    weight: `[out_features, in_features]`, float32.
+    stats: moments of its inputs.
+    kept: indices of the retained inputs.
     biased: the linear can hold an output bias.
     """
 
@@ -31,26 +32,29 @@ class CutLinear:
     biased: bool
 
     def bare(self) -> Tensor:
-        """Return the weight with zeros at the inputs that leave."""
+        """Return the weight with zeros at the removed inputs."""
         left = self.weight.new_zeros(self.weight.shape)
         left[:, self.kept] = self.weight[:, self.kept]
         return left
 
 
 class Repaired(NamedTuple):
-    """What a linear becomes: its weight, zero at the inputs that left, and what is added to its bias, `[out_features]`."""
+    """A repaired linear.
+
+    weight: `[out_features, in_features]`, zero at the removed inputs.
+    shift: what is added to its bias, `[out_features]`, or None for nothing.
+    """
 
     weight: Tensor
     shift: Tensor | None = None
 
 
 UnitRepair = Callable[[CutLinear], Repaired]
-"""Pure; raises SecateurError if a statistic it needs was not collected or is no use."""
+"""Pure; raises SecateurError if a statistic it needs was not collected or is unusable."""
 
 Bias = Literal["none", "may", "must"]
 
 UNIT_REPAIRS: Registry[UnitRepair] = Registry("repair of units", "secateur.transform.unit_repair")
-_BIAS: dict[str, Bias] = {}
 
 
 def unit_repair(
@@ -58,13 +62,13 @@ def unit_repair(
 ) -> Callable[[UnitRepair], UnitRepair]:
     """Return a decorator that registers a repair of units.
 
-    bias: whether it must have an output bias to fill, may use one, or uses none. needs: fields of
-    `LinearStats` it reads.
+    bias: whether it must have an output bias to fill, may use one, or uses none.
+    needs: fields of `LinearStats` it reads.
     """
-    _BIAS[name] = bias
-    return UNIT_REPAIRS.register(name, needs=needs, paper=paper)
+    return UNIT_REPAIRS.register(name, needs=needs, paper=paper, trait=bias)
 
 
 def bias_for(name: str) -> Bias:
     """Return whether a repair fills an output bias; raises UsageError for an unknown repair."""
-    return _BIAS[UNIT_REPAIRS[name].name]
+    bias: Bias = UNIT_REPAIRS[name].trait
+    return bias

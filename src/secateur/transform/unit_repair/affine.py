@@ -13,10 +13,10 @@ _STILL = 1e-6
 
 @unit_repair("affine", bias="may", needs={"gram", "input_mean"}, paper="arXiv:2505.22689")
 def affine(cut: CutLinear) -> Repaired:
-    """Fit scale and bias of every output by least squares of what is left against what was.
+    """Fit scale and bias of every output by least squares from what remains of it to what it was.
 
-    Where no bias can be held, the scale alone: least squares through the origin. An output that does not vary
-    is only shifted. Raises SecateurError without the Gram matrix. Guo et al., 2025.
+    Where the linear can hold no bias, the scale alone is fitted, by least squares through the origin. An
+    output that does not vary is only shifted. Raises SecateurError without the Gram matrix. Guo et al., 2025.
     """
     if cut.stats.gram is None:
         raise SecateurError("this repair needs the Gram matrix of the inputs, which was not collected")

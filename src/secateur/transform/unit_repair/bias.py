@@ -1,4 +1,4 @@
-"""FLAP's compensation: a bias stands for the mean of what leaves."""
+"""FLAP's compensation: a bias replaces the mean output of the removed inputs."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from secateur_runtime.errors import UsageError
 
 @unit_repair("bias", bias="must", needs={"input_mean"}, paper="arXiv:2312.11983")
 def bias(cut: CutLinear) -> Repaired:
-    """Add `W_gone E[x_gone]`, so that the mean output stays what it was.
+    """Add `W_removed E[x_removed]`, so that the mean output does not change.
 
     Raises UsageError for a linear that cannot hold a bias. An et al., 2024.
     """
     if not cut.biased:
         raise UsageError("this linear cannot hold the bias that --repair bias adds: use --repair lsq")
-    gone = torch.ones(cut.weight.shape[1], dtype=torch.bool)
-    gone[cut.kept] = False
-    return Repaired(cut.bare(), (cut.weight[:, gone].double() @ cut.stats.input_mean[gone].double()).float())
+    removed = torch.ones(cut.weight.shape[1], dtype=torch.bool)
+    removed[cut.kept] = False
+    shift = cut.weight[:, removed].double() @ cut.stats.input_mean[removed].double()
+    return Repaired(cut.bare(), shift.float())

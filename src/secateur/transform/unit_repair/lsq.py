@@ -1,4 +1,4 @@
-"""Ridge least squares: the surviving inputs answer for the others."""
+"""Ridge least squares: the weights of the retained inputs compensate for the removed ones."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from secateur.transform.unit_repair import CutLinear, Repaired, unit_repair
 
 @unit_repair("lsq", needs={"gram"}, paper="arXiv:2503.09657")
 def lsq(cut: CutLinear) -> Repaired:
-    """Solve for the weights of the surviving inputs anew; see `refit`."""
+    """Solve for the weights of the retained inputs again; see `refit`."""
     return Repaired(refit(cut.weight, cut.stats, cut.kept))

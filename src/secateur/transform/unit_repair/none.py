@@ -1,4 +1,4 @@
-"""No repair: what leaves is missed."""
+"""No repair: nothing compensates for the removed inputs."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from secateur.transform.unit_repair import CutLinear, Repaired, unit_repair
 
 @unit_repair("none")
 def none(cut: CutLinear) -> Repaired:
-    """Zero the weights of the inputs that leave."""
+    """Zero the weights of the removed inputs."""
     return Repaired(cut.bare())
