@@ -12,10 +12,8 @@ import pytest
 from tests.browser import browser, light
 from tests.present.comparisons import MAGNITUDE, ROWS, job, write
 
-from secateur.present.charts import charts, png, write_png
 from secateur.present.comparison_folder import read_cells
 from secateur.present.html_page import page
-from secateur.present.summary_rows import lines_of
 
 pytest.importorskip("vl_convert", reason="pip install 'secateur[report]'")
 
@@ -85,14 +83,6 @@ def test_whole_in_itself(written: Path) -> None:
     assert "/some/where" not in text, "where a file lay is nobody's business"
     assert len(text) < 1_500_000
     assert MAGNITUDE.name in text
-
-
-def test_png(written: Path, tmp_path: Path) -> None:
-    cells = read_cells(written.parent, job())
-    for name, spec in charts(lines_of(cells), cells).items():
-        write_png(tmp_path / f"{name}.png", spec)
-        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-    assert int.from_bytes(png(spec)[16:20], "big") == 2 * 720
 
 
 def _column(shown: Any, index: int) -> list[str]:

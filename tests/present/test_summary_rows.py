@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tests.present.comparisons import DEPTH, DIGEST, MAGNITUDE, Q4, WANDA, WIDTH, job, record, write
 
-from secateur.present.charts import charts, front
-from secateur.present.columns import best_for, comma_separated, markdown
+from secateur.present.charts import charts
+from secateur.present.columns import best_for, markdown
 from secateur.present.comparison_folder import ComparisonRow, RowPart, read_cells, write_json, write_part
 from secateur.present.kind_table import by_kind, header
 from secateur.present.summary_rows import Line, lines_of
@@ -51,32 +49,6 @@ def test_tasks_replace_next_tokens(tmp_path: Path) -> None:
     assert lines[WIDTH].accuracy_kept == pytest.approx(0.8), "word prediction is another matter"
     assert lines[WIDTH].task_accuracy == pytest.approx(0.48)
     assert lines[WANDA].accuracy_kept == pytest.approx(0.95)
-
-
-def test_tables(lines: dict[object, Line]) -> None:
-    rows = list(csv.DictReader(io.StringIO(comma_separated(list(lines.values())))))
-    width = next(row for row in rows if row["method"] == "width")
-    assert float(width["size reduction"]) == pytest.approx(0.2)
-    assert (float(width["size, MB"]), width["target"]) == (160.0, "ratio=0.2")
-    assert next(row for row in rows if row["method"] == "depth:sub-blocks")["speed gain"] == ""
-    text = markdown(list(lines.values())).splitlines()
-    assert len(text) == 2 + len(lines)
-    assert len({line.count("|") for line in text}) == 1
-    assert "| 20.0 % | x 1.20 | 85.0 % | 28.00 | 160 |" in text[6]
-
-
-def test_kinds(lines: dict[object, Line]) -> None:
-    rows = {row[0]: row for row in by_kind(list(lines.values()))}
-    assert list(rows) == [
-        "magnitude",
-        "unstructured",
-        "structured, width",
-        "structured, depth",
-        "runtime-adaptive",
-    ]
-    assert rows["structured, width"][1:4] == ["20 %", "x 1.20", "85 %"]
-    assert rows["structured, depth"][1:4] == ["19 %", "-", "70 %"]
-    assert rows["runtime-adaptive"][-1].startswith("not measured")
 
 
 def test_the_native_backend_has_columns_of_its_own(tmp_path: Path) -> None:
@@ -125,28 +97,3 @@ def test_a_failed_row_says_why(tmp_path: Path) -> None:
     write_json(tmp_path / "cells" / WANDA.id / "failed.json", {"failed": "out of reach"})
     line = next(line for line in lines_of(read_cells(tmp_path, job())) if line.row == WANDA)
     assert best_for(line) == "failed: out of reach"
-
-
-@pytest.mark.parametrize(
-    ("smaller", "expected"), [(True, [(1, 9), (2, 5), (4, 4)]), (False, [(4, 4), (5, 5), (6, 7)])]
-)
-def test_front(smaller: bool, expected: list[tuple[float, float]]) -> None:
-    points: list[tuple[float, float]] = [(2, 5), (1, 9), (4, 4), (5, 5), (3, 6), (2, 6), (6, 7)]
-    assert front(points, smaller=smaller) == expected
-
-
-def test_charts_are_of_what_was_measured(tmp_path: Path) -> None:
-    cells = read_cells(write(tmp_path), job())
-    lines = lines_of(cells)
-    drawn = charts(lines, cells)
-    points = drawn["quality-speed"]["layer"][1]["data"]["values"]
-    assert {point["name"] for point in points} == {line.row.name for line in lines} - {DEPTH.name}
-    heat = drawn["removed"]["data"]["values"]
-    assert len(heat) == 4 * 2 * 2
-    assert {(cell["block"], cell["half"]): cell["removed"] for cell in heat if "wanda" in cell["row"]} == {
-        (0, "attention"): 0.0,
-        (0, "FFN"): 0.5,
-        (1, "attention"): 1.0,
-        (1, "FFN"): 0.25,
-    }
-    assert charts([replace(line, perplexity=None) for line in lines], []) == {}

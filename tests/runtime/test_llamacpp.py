@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +11,10 @@ from tests.conftest import Maker
 
 from secateur.model.full_model import load_whole
 from secateur.model.handle import open_model
-from secateur.runtime import Generated
 from secateur.runtime.isolated import Isolated
 from secateur.runtime.llamacpp import require_llamacpp
 from secateur.runtime.torch import TorchBackend
-from secateur_runtime.errors import MissingExtraError, SourceError, VerificationError
+from secateur_runtime.errors import MissingExtraError, SourceError
 
 LLAMACPP = "secateur.runtime.llamacpp:LlamaCpp"
 HERE = "tests.runtime.test_llamacpp"
@@ -83,28 +79,3 @@ def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
         MissingExtraError, match=r"checking needs llama.cpp: pip install 'secateur\[llamacpp\]'"
     ):
         require_llamacpp("checking")
-
-
-class Dying:
-    """A backend that prints, and dies when it is asked."""
-
-    name = "dying"
-
-    def __init__(self, words: str) -> None:
-        print(words, flush=True)
-
-    def generate(self, prompt: Sequence[int], max_tokens: int) -> Generated:
-        os.kill(os.getpid(), signal.SIGKILL)
-        return Generated(tuple(prompt), 0.0, float(max_tokens))
-
-
-def test_a_runtime_that_aborts_is_one_line() -> None:
-    words, message = (
-        "/a/b/ggml.c:12: GGML_ASSERT(x) failed",
-        r"dying stopped without an answer \(exit -9\): ggml.c:12: GGML_ASSERT\(x\) failed",
-    )
-    with (
-        Isolated("dying", f"{HERE}:Dying", {"words": words}) as backend,
-        pytest.raises(VerificationError, match=message),
-    ):
-        backend.generate([1], 2)

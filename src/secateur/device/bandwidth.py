@@ -17,9 +17,10 @@ _SECONDS = 0.7
 
 @dataclass(frozen=True, slots=True)
 class MeasuredRates:
-    """Bytes per second read and copied (read and written bytes both count), operations per second of matrix products; all the best of several runs.
+    """Measured speeds of a machine, each the best of several runs.
 
-    Types that torch multiplies slower than float32 are left out of nothing: the best is `matrix`, its type `matrix_type`.
+    read, copy: bytes per second; a copy counts the bytes read and those written. matrix: operations per
+    second of the fastest matrix product over all tested dtypes. matrix_type: the dtype of that product.
     """
 
     threads: int

@@ -1,4 +1,4 @@
-"""What this machine is, as far as it tells."""
+"""Facts about this machine that the operating system knows."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ _QUERY = ("name", "memory.total", "compute_cap")
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """An NVIDIA GPU as its driver tells it.
+    """An NVIDIA GPU as its driver describes it.
 
-    Memory in bytes, `sparse` for matrix units that skip two of four weights (Ampere and later).
+    memory: bytes. sparse: its tensor cores skip two of four weights (Ampere and later).
     """
 
     name: str
@@ -52,12 +52,11 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What the operating system says.
+    """A machine as the operating system describes it.
 
-    cores: those this process may run on; free: of them, those that are not busy. clock: Hz, 0 where nothing
-    says.
-    memory: bytes, of the machine or of the group of processes we are limited with; available: bytes nobody
-    uses now. battery: it runs on one at times.
+    cores: those that this process may use. free: the idle ones of them. clock: Hz, 0 where unknown.
+    memory: bytes of the machine, or of the control group that limits this process. available: bytes free now.
+    battery: the machine has one.
     """
 
     cpu: str

@@ -184,14 +184,20 @@ def parse_profile(text: str, where: str) -> Profile:
 
 
 def check_place(path: Path, *, overwrite: bool) -> None:
-    """Raise UsageError or OutputError where a profile cannot be written to `path`, before anything is measured for it."""
+    """Raise UsageError or OutputError if a profile cannot be written to `path`.
+
+    Called before a measurement, so that none is made in vain.
+    """
     if path.suffix != ".toml":
         raise UsageError(f"{path} does not end in .toml: --device would not know what it is")
     refuse_existing(path, overwrite=overwrite)
 
 
 def write_profile(profile: Profile, path: Path, *, overwrite: bool) -> None:
-    """Write a profile as TOML; raises OutputError if it exists or cannot be written, UsageError for another kind of name."""
+    """Write a profile as TOML.
+
+    Raises OutputError if the file exists or cannot be written, UsageError if its name does not end in .toml.
+    """
     check_place(path, overwrite=overwrite)
     write_text(path, to_toml(profile.model_dump(exclude_none=True)), parents=True)
 

@@ -1,8 +1,6 @@
-"""What cutting and rounding cost, as far as it was measured.
+"""Expected loss of quality by pruning and rounding: perplexity relative to the whole model's.
 
-The perplexity that results, by that of the whole model.
-
-All on SmolLM2-135M-Instruct without training (WikiText-2, LOG.md). Larger models lose less; training
+All measured on SmolLM2-135M-Instruct without training (WikiText-2, LOG.md). Larger models lose less; training
 afterwards wins some of it back.
 """
 
@@ -17,8 +15,9 @@ _CUTS: Mapping[str, tuple[tuple[float, float], ...]] = {
     "width": ((0.0, 1.0), (0.2, 1.358)),
     "depth": ((0.0, 1.0), (0.1, 1.559), (0.267, 3.97)),
 }
-"""By kind: share that goes (of the FFN neurons, of the blocks) and factor, ascending; between them the
-logarithm is taken to be straight.
+"""By kind: removed share (of the FFN neurons, of the blocks) and factor, ascending.
+
+The logarithm of the factor is interpolated linearly.
 """
 _STEEPER = 1.5
 _TYPES: Mapping[str, float] = {"f32": 1.0, "bf16": 1.0, "f16": 1.0, "q8_0": 1.003, "q5_0": 1.10, "q4_0": 1.27}
@@ -26,9 +25,10 @@ _TYPES: Mapping[str, float] = {"f32": 1.0, "bf16": 1.0, "f16": 1.0, "q8_0": 1.00
 
 
 def factor(kind: str, share: float, stored: str) -> tuple[float, bool]:
-    """Return the expected factor on perplexity, and whether it was measured (or lies between two measurements) rather than continued.
+    """Return the expected factor on perplexity, and whether it lies within the measured range.
 
-    kind: `dense`, `width` or `depth`; share: of neurons or of blocks that go; stored: type of the weights.
+    kind: `dense`, `width` or `depth`. share: of neurons or of blocks that are removed. stored: type of the
+    weights. Beyond the measured range the factor is extrapolated.
     """
     points = [(place, math.log(value)) for place, value in _CUTS[kind]]
     loss = points[-1][1]

@@ -1,4 +1,4 @@
-"""Models of random weights as GGUF files: how long one takes does not depend on what it says."""
+"""GGUF files of models with random weights, to be timed: speed does not depend on the values."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ _LETTERS = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Synthetic:
-    """A Llama of random weights: `kind` is the type of its matrices, `head_kind` that of its embeddings, which make its logits too."""
+    """A Llama of random weights with tied embeddings.
+
+    kind: type of its matrices. head_kind: type of its embeddings, empty for the same. inner: FFN neurons.
+    """
 
     kind: str
     layers: int
@@ -51,7 +54,7 @@ class Synthetic:
 
     @property
     def bytes(self) -> dict[str, float]:
-        """What the file holds, by type."""
+        """Bytes of matrices in the file, by type."""
         read = self.read
         head = self.head_kind or self.kind
         return {self.kind: read[self.kind]} | {
@@ -60,7 +63,7 @@ class Synthetic:
 
     @property
     def read(self) -> dict[str, float]:
-        """The same, the output matrix apart, as `Work` has it."""
+        """Bytes of matrices that a token reads, by type, the output matrix apart, as in `TokenWork`."""
         blocks = float(self.layers * sum(_bytes(self.kind, shape) for shape in self.shapes.values()))
         return {
             self.kind: blocks,

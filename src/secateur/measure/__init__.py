@@ -1,1 +1,1 @@
-"""How good a model still is."""
+"""Measures of a model's quality: perplexity, tasks and bias."""

@@ -1,6 +1,6 @@
-"""Quality of a model beside a reference that reads other tokens.
+"""Quality of a model compared with a reference that has another tokenizer.
 
-The same characters, per token of the reference.
+Both predict the same characters; the loss is given per token of the reference.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from secateur.tensors.layer_stream import LayerStream
 def streamed_logits(stream: LayerStream, passages: Sequence[Passage], progress: Progress) -> Iterator[Tensor]:
     """Return the logits after every token but the last of each passage, `[positions, vocab_size]`, in chunks.
 
-    Passages differ in length and run one by one, so that what one gives depends neither on padding nor on the
-    others.
+    Passages differ in length and run one by one, so that the logits of one depend neither on padding nor on
+    the others.
     """
     states = list(stream.embed(torch.tensor(passage.ids[:-1])[None] for passage in passages))
     for index in range(len(stream)):
@@ -49,11 +49,12 @@ def predicted_nll(logits: Iterator[Tensor], passages: Sequence[Passage]) -> list
 
 
 def per_unit(
-    sums: Sequence[float], beside: Sequence[float], passages: Sequence[Passage], reference: str
+    sums: Sequence[float], theirs: Sequence[float], passages: Sequence[Passage], reference: str
 ) -> Quality:
-    """Return the quality by summed negative log likelihoods of each passage.
+    """Return the quality of a model per token of a reference.
 
-    Of the model, and of the `reference` whose tokens are the units.
+    sums, theirs: summed negative log likelihoods, nats, of each passage, by the model and by the reference.
+    reference: its name.
     """
     units, size = (
         sum(counts) for counts in zip(*((passage.units, passage.size) for passage in passages), strict=True)
@@ -64,6 +65,6 @@ def per_unit(
         tokens=units,
         accuracy=None,
         per_token_of=reference,
-        reference_nll=math.fsum(beside) / units,
+        reference_nll=math.fsum(theirs) / units,
         bits_per_byte=math.fsum(sums) / (math.log(2) * size),
     )

@@ -1,4 +1,4 @@
-"""The seam to lm-eval: any Scorer as one of its models, and its own task definitions, unchanged.
+"""The interface to lm-eval: any Scorer as one of its models, with its own task definitions, unchanged.
 
 Importing this needs lm-eval.
 """
@@ -9,7 +9,6 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from typing import Any
-from unittest import mock
 
 import lm_eval.api.task
 import tqdm
@@ -20,7 +19,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from secateur.core.progress import Progress
 from secateur.core.scorer import Scorer, ScoreRequest
-from secateur.measure.lm_eval_tasks import hushed
+from secateur.measure.lm_eval_tasks import hushed, replaced
 from secateur.measure.task_scores import CHOICES, OTHER, WORDS, Metric, TaskScore, items_of
 from secateur_runtime.errors import UsageError
 
@@ -29,7 +28,7 @@ _BOOTSTRAP = 100_000
 
 
 def run(
-    loaded: dict[str, Any], judge: LmEvalModel, *, limit: int | None = None, shots: int | None = None
+    loaded: dict[str, Any], model: LmEvalModel, *, limit: int | None = None, shots: int | None = None
 ) -> tuple[list[TaskScore], dict[str, list[Mapping[str, Any]]]]:
     """Return the scores of loaded tasks and groups, and the items of each task as the data has them.
 
@@ -39,7 +38,7 @@ def run(
     with _undisturbed(), hushed():
         for name, task in loaded["tasks"].items():
             _set_shots(name, task, shots)
-        found = evaluate(judge, loaded, limit=limit, log_samples=True, bootstrap_iters=_BOOTSTRAP)
+        found = evaluate(model, loaded, limit=limit, log_samples=True, bootstrap_iters=_BOOTSTRAP)
     samples: dict[str, list[Any]] = found["samples"]
     scores = [_score(name, row, found, loaded) for name, row in found["results"].items()]
     return scores, {name: [row["doc"] for row in rows] for name, rows in samples.items()}
@@ -105,17 +104,36 @@ def _kind(task: Any) -> str:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Keep lm-eval's bars and lines off the terminal, and its bootstrap, whose figures are the same, in this process."""
-    plain = mock.Mock(side_effect=lambda rows, **_: rows)
-    quiet = [mock.patch.object(lm_eval.api.task, "tqdm", plain), mock.patch.object(tqdm, "tqdm", plain)]
+    """Keep lm-eval's progress bars and prints off the terminal, and its bootstrap in this process.
+
+    The bootstrap gives the same figures in one process as in several.
+    """
     with (
         open(os.devnull, "w") as nowhere,
         redirect_stdout(nowhere),
-        quiet[0],
-        quiet[1],
-        mock.patch.dict(os.environ, {"DISABLE_MULTIPROC": "1"}),
+        replaced(lm_eval.api.task, "tqdm", _without_bar),
+        replaced(tqdm, "tqdm", _without_bar),
+        _variable("DISABLE_MULTIPROC", "1"),
     ):
         yield
+
+
+def _without_bar(rows: Any, **_: Any) -> Any:
+    return rows
+
+
+@contextmanager
+def _variable(name: str, value: str) -> Iterator[None]:
+    """Set an environment variable until exit."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 class LmEvalModel(TemplateLM):  # type: ignore[misc]
@@ -142,7 +160,10 @@ class LmEvalModel(TemplateLM):  # type: ignore[misc]
         return self.eot_token_id if first is None else int(first)
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
-        """Return the ids of `string`, with what the tokenizer puts before it unless that is there already or unwanted."""
+        """Return the token ids of `string`.
+
+        add_special_tokens: None adds them unless the text begins with the prefix token already.
+        """
         if add_special_tokens is None:
             add_special_tokens = not string.startswith(self.tokenizer.decode(self.prefix_token_id))
         return list(self.tokenizer.encode(string, add_special_tokens=add_special_tokens, verbose=False))
@@ -153,7 +174,10 @@ class LmEvalModel(TemplateLM):  # type: ignore[misc]
         return found
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = True) -> list[float]:
-        """Return the log-probability of whole texts, in windows of the longest context, each token predicted once."""
+        """Return the log-probability of whole texts, nats.
+
+        They are read in windows of the longest context, and each token is predicted once.
+        """
         texts = [self.tok_encode(text) for (text,) in (request.args for request in requests)]
         windows = [
             list(
@@ -183,9 +207,9 @@ class LmEvalModel(TemplateLM):  # type: ignore[misc]
 
     def _asked(self, context: list[int], tokens: list[int]) -> ScoreRequest:
         """Return the row, its context cut from the left to what the model can read."""
-        room = self._scorer.context + 1 - len(tokens)
-        if room < 1 or not tokens:
+        longest = self._scorer.context + 1 - len(tokens)
+        if longest < 1 or not tokens:
             raise UsageError(
                 f"a task asks for {len(tokens)} tokens at once, and the model reads {self._scorer.context}"
             )
-        return ScoreRequest(tuple(context[-room:]), tuple(tokens))
+        return ScoreRequest(tuple(context[-longest:]), tuple(tokens))

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import datasets
 import lm_eval.tasks
@@ -126,8 +125,19 @@ def _reading(mirror: Path | None, seen: list[tuple[str, list[str]]]) -> Iterator
         seen[-1] = (path, list(found))
         return found
 
-    with mock.patch.object(datasets, "load_dataset", load):
+    with replaced(datasets, "load_dataset", load):
         yield
+
+
+@contextmanager
+def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Give the attribute `name` of a module another value until exit."""
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
 
 
 def _without(name: str, key: str, seen: Sequence[tuple[str, list[str]]]) -> str:

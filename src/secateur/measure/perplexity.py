@@ -109,7 +109,11 @@ def measure(
 
 
 def compare(logits: Iterator[Tensor], windows: Tensor, dense: Iterator[Tensor] | None = None) -> Quality:
-    """Return the quality of logits that come in chunks `[positions, vocab_size]`, in the order of `windows`, and of `dense` beside them."""
+    """Return the quality of logits.
+
+    logits: chunks `[positions, vocab_size]` in the order of `windows`. windows: token ids, `[n, length]`.
+    dense: logits of the reference in the same chunks, to be compared with.
+    """
     columns = _per_token(logits, windows[:, 1:].flatten(), dense)
     nll = columns[0].view(len(windows), -1).mean(1)
     return Quality(
@@ -123,7 +127,7 @@ def compare(logits: Iterator[Tensor], windows: Tensor, dense: Iterator[Tensor] |
 
 
 def final_states(stream: LayerStream, windows: Tensor, progress: Progress) -> Tensor:
-    """Return the last hidden states of every position but the last of each window, `[positions, hidden_size]`."""
+    """Return final hidden states, all but the last of each window, `[positions, hidden_size]`."""
     step = max(1, _BATCH_TOKENS // windows.shape[1])
     states = torch.cat(list(stream.embed(windows.split(step))))
     for index in range(len(stream)):
@@ -135,7 +139,7 @@ def final_states(stream: LayerStream, windows: Tensor, progress: Progress) -> Te
 
 
 def _per_token(chunks: Iterator[Tensor], targets: Tensor, dense: Iterator[Tensor] | None) -> Tensor:
-    """Return `[4, tokens]` float64.
+    """Return four figures of each token, `[4, tokens]`, float64.
 
     Negative log likelihood, accuracy, KL divergence and agreement (the last two zero without `dense`).
     """

@@ -1,4 +1,4 @@
-"""How far a model is from treating groups alike, with intervals, and whether it moved away from its parent."""
+"""Distance of a model from treating groups alike, with intervals, and its change from the parent model."""
 
 from __future__ import annotations
 
@@ -23,9 +23,8 @@ Floats = NDArray[np.float64]
 class Series:
     """One number for each item, whose mean is the figure.
 
-    clusters: items that share one (an occupation, say) are not independent. neutral: what the mean is where
-    groups are
-        treated alike; `None` for a figure that has no such point.
+    clusters: items that share one (an occupation, say) are not independent. neutral: the mean where groups
+    are treated alike, None for a figure that has no such point.
     """
 
     values: tuple[float, ...]
@@ -49,13 +48,12 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One figure of a model, beside its parent's where there is one.
+    """One figure of a model, and its parent's where there is one.
 
-    value, reference: 95 % intervals of both. worse: how much further the model is from neutral than its
-    parent, on the same items,
-        with its 95 % interval; wide: the same with an interval so wide that all findings of an audit hold
-        together.
-    items, independent: how many items and how many clusters of them.
+    value, reference: the figure of the model and of its parent, with 95 % intervals.
+    worse: how much further the model is from neutral than its parent, on the same items, with its 95 %
+    interval. wide: the same, with an interval so wide that all findings of an audit hold together. items,
+    independent: number of items, and of clusters of them.
     """
 
     name: str

@@ -14,7 +14,7 @@ GENDERS = ("male", "female", "neutral")
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """One sentence in the three genders of `GENDERS`, with its pronoun in each, and the two people it may mean."""
+    """One sentence in the three genders of `GENDERS`, its pronouns, and the two people that they may mean."""
 
     occupation: str
     participant: str
@@ -63,8 +63,8 @@ def _identity(file: Path, number: int, row: list[str]) -> list[str]:
     parts = row[0].removesuffix(".txt").split(".") if row else []
     if len(row) != 2 or len(parts) != 4 or parts[3] not in GENDERS:
         raise TextError(
-            f"{file}, line {number}: not OCCUPATION.PARTICIPANT.ANSWER.GENDER.txt and a sentence, parted by"
-            " a tab"
+            f"{file}, line {number}: not OCCUPATION.PARTICIPANT.ANSWER.GENDER.txt and a sentence,"
+            " separated by a tab"
         )
     return parts
 

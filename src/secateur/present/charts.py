@@ -75,7 +75,7 @@ def png(spec: Spec) -> bytes:
 
 
 def script() -> str:
-    """Return Vega, Vega-Lite and vega-embed as one script that needs no network and leaves `vegaEmbed` behind."""
+    """Return Vega, Vega-Lite and vega-embed as one offline script that defines `vegaEmbed`."""
     import vl_convert
 
     bundle: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")

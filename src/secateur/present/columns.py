@@ -16,8 +16,8 @@ NOTHING = "-"
 class Column:
     """One column.
 
-    value: what sorting goes by (text, a number, or None where nothing was measured); text: what is shown;
-    number: whether it is right-aligned.
+    value: the sort key (text, a number, or None where nothing was measured). text: what is shown. number:
+    whether it is right-aligned.
     """
 
     name: str

@@ -83,11 +83,13 @@ def page(job: ComparisonJob, cells: Sequence[Cell]) -> str:
 
 
 def whole_page(title: str, parts: Sequence[str], drawn: Mapping[str, Spec]) -> str:
-    """Return a page that loads nothing.
+    """Return an HTML page that loads nothing from elsewhere.
 
-    What stands on it as HTML, and the chart of each place that `chart_place` made.
+    parts: its body as HTML. drawn: the chart of each place that `chart_place` made.
     """
     own = files("secateur.present")
+    style = own.joinpath("page.css").read_text(encoding="utf-8")
+    behaviour = own.joinpath("page.js").read_text(encoding="utf-8")
     embedded = json.dumps(drawn).replace("</", "<\\/")
     return "\n".join(
         [
@@ -96,14 +98,11 @@ def whole_page(title: str, parts: Sequence[str], drawn: Mapping[str, Spec]) -> s
                 ' content="width=device-width, initial-scale=1">'
             ),
             f'<link rel="icon" href="data:,"><title>{escape(title)}</title>',
-            f"<style>{own.joinpath('page.css').read_text(encoding='utf-8')}</style></head><body>",
+            f"<style>{style}</style></head><body>",
             *parts,
             f'<script type="application/json" id="charts">{embedded}</script>',
             f'<script type="module">{script()}</script>',
-            (
-                "<script"
-                f' type="module">{own.joinpath("page.js").read_text(encoding="utf-8")}</script></body></html>\n'
-            ),
+            f'<script type="module">{behaviour}</script></body></html>\n',
         ]
     )
 
@@ -181,7 +180,8 @@ def _table(lines: Sequence[Line]) -> str:
         for column in columns
     )
     rows = "".join(
-        f'<tr class="{line.row.kind}">{"".join(_cell(column, line, most[column.name]) for column in columns)}</tr>'
+        f'<tr class="{line.row.kind}">'
+        f"{''.join(_cell(column, line, most[column.name]) for column in columns)}</tr>"
         for line in lines
     )
     return (

@@ -22,17 +22,17 @@ NOT_YET = "not measured here: `secateur adapt` is for memory that moves while a 
 
 
 def header(lines: Sequence[Line]) -> list[str]:
-    """Return what stands over the columns of `by_kind`.
+    """Return the headings of the columns of `by_kind`.
 
-    What the native backend makes of a kind only where it was measured.
+    The column of the native backend is there only where it was measured.
     """
     return [*_HEADER[:3], *([NATIVE] if _natively(lines) else []), *_HEADER[3:]]
 
 
 def by_kind(lines: Sequence[Line]) -> list[list[str]]:
-    """Return, for each kind of pruning, the range of what its rows measured, in the order of `header`.
+    """Return a row for each kind of pruning: the range of each figure over the lines of that kind.
 
-    All at the same targets.
+    The columns are those of `header`.
     """
     rows = []
     wide = _natively(lines)

@@ -12,13 +12,13 @@ from typing import Any
 import yaml
 from huggingface_hub import EvalResult, ModelCard
 
+from secateur.core.card_front_matter import bare_card
 from secateur.present.columns import plain
 from secateur_runtime.errors import RecordError
 from secateur_runtime.record import Record
 
 BEGIN = "<!-- results by secateur -->"
 END = "<!-- end of results by secateur -->"
-_BARE = "---\nlibrary_name: transformers\npipeline_tag: text-generation\ntags:\n- secateur\n---\n\n# {name}\n"
 _INNER = ("shift", "worse", "low", "high")
 _TYPES = {"acc": "accuracy", "acc_norm": "accuracy", "next_token_accuracy": "accuracy"}
 _KINDS = ("comprehension", "word prediction", "other")
@@ -35,7 +35,7 @@ def with_results(card: str, name: str, ours: Sequence[Record], whole: Mapping[st
     """
     try:
         logging.getLogger("huggingface_hub.repocard").setLevel(logging.ERROR)
-        read = ModelCard(card or _BARE.format(name=name), ignore_metadata_errors=False)
+        read = ModelCard(card or bare_card(name), ignore_metadata_errors=False)
         data: Any = read.data
         data.model_name = name
         data.eval_results = results(ours) or None

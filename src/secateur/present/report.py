@@ -1,4 +1,4 @@
-"""From the folder of a comparison to what people read."""
+"""Write the report of a comparison from its folder."""
 
 from __future__ import annotations
 
@@ -29,9 +29,11 @@ class Reported:
 
 
 def report(folder: str | Path, out: str | Path | None = None, formats: Sequence[str] = FORMATS) -> Reported:
-    """Write `report.html`, `.md`, `.csv` and a PNG of each chart from the comparison in `folder` into `out`, or beside it.
+    """Write the report of a comparison: `report.html`, `.md`, `.csv`, and a PNG of each chart.
 
-    Raises RecordError for a folder that is none, or damaged; MissingExtraError without Vega, which only `md` and `csv` can do without.
+    folder: of the comparison. out: folder of the report, None for the same. formats: of `FORMATS`.
+    Raises RecordError for a folder that is none, or damaged, UsageError for an unknown format,
+    MissingExtraError without Vega, which `html` and `png` need.
     """
     folder = Path(folder)
     place = Path(out) if out else folder

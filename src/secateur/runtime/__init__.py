@@ -1,4 +1,4 @@
-"""What a model can be run on: the seam, and what it tells."""
+"""The interface of everything that runs a model, and the measurements it returns."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """Tokens and when they came: seconds until the first one, and from the first to the last."""
+    """Generated tokens, with the seconds to the first one and from the first to the last."""
 
     tokens: tuple[int, ...]
     first: float
@@ -21,9 +21,9 @@ class Generated:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes of the process as the operating system counts them.
+    """Memory of the process in bytes, as the operating system counts it.
 
-    now, at most, and how much of now are pages of files.
+    resident: now. peak: the most so far. files: the part of `resident` that is pages of files.
     """
 
     resident: int
@@ -37,13 +37,13 @@ class Backend(Protocol):
     name: str
 
     def logprobs(self, tokens: Sequence[int]) -> NDArray[np.float32]:
-        """Return the natural logarithm of the probability of each next token, `[vocab_size]`, after `tokens`."""
+        """Return the log-probabilities (nats) of the token after `tokens`, `[vocab_size]`."""
 
     def generate(self, prompt: Sequence[int], max_tokens: int) -> Generated:
-        """Return `max_tokens` tokens after `prompt`, each the likeliest.
+        """Return `max_tokens` tokens after `prompt`, chosen greedily.
 
-        An end token does not end them (llama.cpp leaves those out).
+        An end token does not stop generation; llama.cpp never generates one.
         """
 
     def memory(self) -> Memory:
-        """Return what the process holds."""
+        """Return the memory of the process that runs the model."""

@@ -24,10 +24,9 @@ CHILD = "secateur.runtime.isolated_child"
 
 
 class Isolated:
-    """A Backend that `factory` (`module:function`) makes of `options` in a child process.
+    """A Backend in a child process, made there by calling `factory` with `options`.
 
-    Raises what it raises.
-
+    factory: `module:function`. Its SecateurErrors are raised here.
     A context manager: the child ends with it. Raises VerificationError if the child dies instead of
     answering.
     """
@@ -64,12 +63,12 @@ class Isolated:
         self._log.close()
 
     def logprobs(self, tokens: Sequence[int]) -> NDArray[np.float32]:
-        """Return the natural logarithm of the probability of each next token, `[vocab_size]`, after `tokens`."""
+        """Return the log-probabilities (nats) of the token after `tokens`, `[vocab_size]`."""
         found: NDArray[np.float32] = self._call("logprobs", [int(token) for token in tokens])
         return found
 
     def generate(self, prompt: Sequence[int], max_tokens: int) -> Generated:
-        """Return the `max_tokens` likeliest tokens after `prompt`."""
+        """Return `max_tokens` tokens after `prompt`, chosen greedily."""
         found: Generated = self._call("generate", [int(token) for token in prompt], max_tokens)
         return found
 
@@ -79,11 +78,11 @@ class Isolated:
         return found
 
     def about(self) -> Any:
-        """Return what the backend tells of itself, where it does."""
+        """Return what the backend says about the loaded model, if it has `about`."""
         return self._call("about")
 
     def memory(self) -> Memory:
-        """Return what the child process holds."""
+        """Return the memory of the child process."""
         found: Memory = self._call("memory")
         return found
 
@@ -100,7 +99,7 @@ class Isolated:
         return answer
 
     def _printed(self) -> str:
-        """Return the line of what the child printed that says most."""
+        """Return the most telling line of the child's output: the first error, or else the last line."""
         self._log.seek(0)
         lines = [
             line.strip() for line in self._log.read().decode("utf-8", "replace").splitlines() if line.strip()

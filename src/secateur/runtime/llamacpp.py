@@ -70,7 +70,7 @@ class LlamaCpp:
         self._letter = self.tokenize("a", special=False)[-1]
 
     def logprobs(self, tokens: Sequence[int]) -> NDArray[np.float32]:
-        """Return the natural logarithm of the probability of each next token, `[vocab_size]`, after `tokens`."""
+        """Return the log-probabilities (nats) of the token after `tokens`, `[vocab_size]`."""
         # The server tells nothing of a token that begins a character without ending it, so it is made to
         # choose a letter; what it tells are the probabilities before that.
         bias = [[self._letter, _SURELY]]
@@ -86,7 +86,7 @@ class LlamaCpp:
         return exact
 
     def generate(self, prompt: Sequence[int], max_tokens: int) -> Generated:
-        """Return the `max_tokens` likeliest tokens after `prompt`, with llama.cpp's own timings."""
+        """Return `max_tokens` greedy tokens after `prompt`, with llama.cpp's own timings."""
         answer = self._complete(prompt, n_predict=max_tokens, return_tokens=True)
         timings = answer["timings"]
         return Generated(tuple(answer["tokens"]), timings["prompt_ms"] / 1000, timings["predicted_ms"] / 1000)
@@ -103,12 +103,12 @@ class LlamaCpp:
                     yield json.loads(line[6:])
 
     def tokenize(self, text: str, *, special: bool = True) -> list[int]:
-        """Return the ids of `text` as plain text, with the tokens that llama.cpp puts around it if `special`."""
+        """Return the token ids of plain text; special: with the tokens that llama.cpp adds around it."""
         answer = self._ask("tokenize", {"content": text, "add_special": special, "parse_special": False})
         return [int(token) for token in answer["tokens"]]
 
     def memory(self) -> Memory:
-        """Return what the process holds; the weights are pages of the file."""
+        """Return the memory of this process; the weights are pages of the file."""
         return process_memory()
 
     def _complete(self, prompt: Sequence[int], **options: Any) -> dict[str, Any]:

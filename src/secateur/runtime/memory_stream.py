@@ -1,4 +1,4 @@
-"""Memory as a backend: how fast it is read, in turns with models that read it."""
+"""Memory bandwidth as a Backend, so that it can be timed in turns with models."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ it helps models of this size.
 
 
 class Stream:
-    """`SIZE` bytes of memory, read once for each answer: the seconds of its tokens are those of reading."""
+    """A Backend that reads `SIZE` bytes of memory for each answer; the decoding time is the reading time."""
 
     name = "memory"
 
@@ -28,15 +28,15 @@ class Stream:
         self._words = np.ones(SIZE // 8, np.uint64)
 
     def logprobs(self, tokens: Sequence[int]) -> NDArray[np.float32]:
-        """Return nothing: memory predicts nothing."""
+        """Return no probabilities: there is no model."""
         return np.empty(0, np.float32)
 
     def generate(self, prompt: Sequence[int], max_tokens: int) -> Generated:
-        """Read memory once; there is no prompt to be read before."""
+        """Read the memory once; the time to the first token means nothing."""
         start = time.perf_counter()
         self._pool.read(self._words)
         return Generated((), 1.0, time.perf_counter() - start)
 
     def memory(self) -> Memory:
-        """Return what the process holds."""
+        """Return the memory of this process."""
         return process_memory()

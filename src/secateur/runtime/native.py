@@ -1,4 +1,4 @@
-"""Models of the Llama family in kernels of our own, which skip the zeros of pruned weights."""
+"""The backend of our own kernels, which skip the zeros of pruned weights."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ _AT_ONCE = 256
 class About:
     """What a loaded model is made of.
 
-    isa: instructions that the kernels use. weights: bytes of all matrices. read: bytes of those that a token
-    reads, which leave out embeddings that are not the head too. kinds: how many matrices of each shape run as
-    what, `(rows, columns, kind, count)`. timed: what that was chosen by.
+    isa: instruction set of the kernels. weights: bytes of all matrices.
+    read: bytes of the matrices that a token reads; untied embeddings do not count.
+    kinds: number of matrices of each shape and storage, `(rows, columns, kind, count)`.
+    timed: the timings by which the storage was chosen.
     """
 
     isa: str
@@ -37,7 +38,10 @@ class About:
 
 
 class Native:
-    """A decoder as a backend; `open`, `prefill` and `decode` run sequences step by step, several of them together if need be."""
+    """A native decoder as a Backend.
+
+    `open`, `prefill` and `decode` run sequences step by step, several of them together if need be.
+    """
 
     name = "native"
 
@@ -55,7 +59,7 @@ class Native:
         return last
 
     def decode(self, tokens: Sequence[int], caches: Sequence[NativeCache]) -> NDArray[np.float32]:
-        """Read one token into each of `caches` and return the logits after each, `[len(tokens), vocab_size]`."""
+        """Append one token to each cache and return the logits after it, `[len(tokens), vocab_size]`."""
         return self._decoder.run(tokens, caches, len(tokens))
 
     def logits(self, tokens: Sequence[int]) -> Iterator[NDArray[np.float32]]:
@@ -66,13 +70,13 @@ class Native:
             yield self._decoder.run(part, [cache] * len(part), len(part))
 
     def logprobs(self, tokens: Sequence[int]) -> NDArray[np.float32]:
-        """Return the natural logarithm of the probability of each next token, `[vocab_size]`, after `tokens`."""
+        """Return the log-probabilities (nats) of the token after `tokens`, `[vocab_size]`."""
         logits = self.prefill(tokens, self.open()).astype(np.float64)
         found: NDArray[np.float32] = (logits - np.logaddexp.reduce(logits)).astype(np.float32)
         return found
 
     def generate(self, prompt: Sequence[int], max_tokens: int) -> Generated:
-        """Return the `max_tokens` likeliest tokens after `prompt`."""
+        """Return `max_tokens` tokens after `prompt`, chosen greedily."""
         start = time.perf_counter()
         cache = self.open()
         found = [int(self.prefill(prompt, cache).argmax())]
@@ -97,5 +101,5 @@ class Native:
         )
 
     def memory(self) -> Memory:
-        """Return what the process holds."""
+        """Return the memory of this process."""
         return process_memory()

@@ -1,6 +1,6 @@
 """Time backends against each other.
 
-Warmed up, taking turns, so that what else the machine does falls on all alike.
+After a warm-up they take turns, so that other load on the machine falls on all alike.
 """
 
 from __future__ import annotations
@@ -46,7 +46,11 @@ def take_turns(
     repeat: int,
     progress: Progress,
 ) -> list[Speed]:
-    """Return the speed of each of `backends` at answering its prompt with `tokens` tokens (at least 2), `repeat` times."""
+    """Return the speed of each backend, measured in turns.
+
+    prompts: token ids for each backend. tokens: length of each answer, at least 2. repeat: counted turns,
+    after one that warms up.
+    """
     progress.start("bench", (repeat + 1) * len(backends))
     runs: list[list[Generated]] = [[] for _ in backends]
     for turn in range(repeat + 1):

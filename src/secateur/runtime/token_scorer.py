@@ -123,9 +123,7 @@ class TorchScorer:
 
 
 class BackendScorer:
-    """Any backend, asked for one token after another.
-
-    slow, and all that a backend with log-probabilities needs.
+    """A Scorer over any Backend, one prediction after another: slow, but it needs log-probabilities only.
 
     context: most tokens that the backend can read at once.
     """
@@ -184,7 +182,10 @@ def _groups(rows: Sequence[ScoreRequest]) -> Iterator[_Group]:
 
 
 def _common(left: Sequence[int], right: Sequence[int]) -> int:
-    """Return how many tokens two contexts begin with alike, leaving each its last, after which something is asked."""
+    """Return the length of the common prefix of two contexts.
+
+    The last token of each never counts: the first scored token is predicted from it.
+    """
     most = min(len(left), len(right)) - 1
     return next((place for place in range(most) if left[place] != right[place]), most)
 

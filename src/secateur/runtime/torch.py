@@ -25,14 +25,14 @@ class TorchBackend:
 
     @torch.inference_mode()
     def logprobs(self, tokens: Sequence[int]) -> NDArray[np.float32]:
-        """Return the natural logarithm of the probability of each next token, `[vocab_size]`, after `tokens`."""
+        """Return the log-probabilities (nats) of the token after `tokens`, `[vocab_size]`."""
         logits = self._model(torch.tensor([list(tokens)]), use_cache=False, logits_to_keep=1).logits[0, -1]
         found: NDArray[np.float32] = torch.log_softmax(logits.double(), -1).float().numpy()
         return found
 
     @torch.inference_mode()
     def generate(self, prompt: Sequence[int], max_tokens: int) -> Generated:
-        """Return the `max_tokens` likeliest tokens after `prompt`."""
+        """Return `max_tokens` tokens after `prompt`, chosen greedily."""
         from transformers import DynamicCache
 
         cache = DynamicCache(config=self._model.config)
@@ -44,7 +44,7 @@ class TorchBackend:
         return Generated(tuple(found), first - start, time.perf_counter() - first)
 
     def memory(self) -> Memory:
-        """Return what the process holds."""
+        """Return the memory of this process."""
         return process_memory()
 
     def _next(self, tokens: Tensor, past: int, cache: Any) -> int:

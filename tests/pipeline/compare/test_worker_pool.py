@@ -12,7 +12,7 @@ import pytest
 
 from secateur.core.system_memory import system_memory, tree_bytes
 from secateur.pipeline.compare.watcher import Unwatched
-from secateur.pipeline.compare.worker_pool import Failure, Task, WorkerPool, python
+from secateur.pipeline.compare.worker_pool import Failure, Limits, Task, WorkerPool, python
 
 if not Path("/proc/self/statm").exists():
     pytest.skip("memory is read from /proc", allow_module_level=True)
@@ -50,7 +50,7 @@ def _pool(work: str, *, slots: int = 2, limit: int = 0) -> tuple[WorkerPool, See
     def command(task: Task, share: int) -> list[str]:
         return python(program, os.getcwd(), share, *task.names)
 
-    return WorkerPool(command, slots, 1, limit, seen), seen
+    return WorkerPool(command, Limits(slots, 1, limit), seen), seen
 
 
 def _tasks(names: str, *, alone: bool = False) -> list[Task]:
@@ -127,13 +127,13 @@ def test_memory_is_never_more_than_was_given() -> None:
         limit=own + 330 * MB,
     )
     assert pool.run(_tasks("abcd")) == []
-    assert own < pool.peak <= pool.limit
+    assert own < pool.peak <= pool.limits.memory
     assert (
         len(
             [
                 line
                 for line in seen.notes
-                if "it needs more memory than --max-ram gives; goes on with nothing beside it" in line
+                if "it needs more memory than --max-ram gives; runs again with nothing next to it" in line
             ]
         )
         == 4

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from secateur.core.card_front_matter import front_matter
 from secateur.core.footprint import dropped_halves, kept_shape
 from secateur.core.graph import Graph
 from secateur.core.plan import Plan
@@ -35,7 +36,8 @@ model = AutoModelForCausalLM.from_pretrained("path/to/this/folder")
 tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
 ```
 """
-_UNEQUAL = """Its widths are not such as transformers' own classes take, so it brings the code that builds it. With Secateur installed that is not needed:
+_UNEQUAL = """Its widths are not such as transformers' own classes take, so it brings the code that builds \
+it. With Secateur installed that is not needed:
 
 ```python
 import secateur
@@ -51,13 +53,12 @@ Without it, pass `trust_remote_code=True` to both calls: that runs `modeling_sec
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What is known of a written model besides its plan.
+    """Facts about a written model that its plan does not hold.
 
-    name: what the source is called; base: its id on the Hugging Face hub, or empty.
-    parameters, bytes: of the written weights; zeros: share of zeros in the tensors pruned weight by weight.
-    difference: largest one between the reloaded folder and the run that wrote it, relative to the largest
-    value.
-    stock: transformers loads it without further code.
+    name: of the source model. base: its id on the Hugging Face hub, or empty. parameters, bytes: of the
+    written weights. zeros: share of zeros in the tensors pruned weight by weight. difference: the largest
+    between the reloaded folder and the run that wrote it, relative to the largest value. stock: transformers
+    loads it without further code.
     """
 
     name: str
@@ -73,7 +74,7 @@ def model_card(plan: Plan, graph: Graph, facts: Facts) -> str:
     """Return a Hugging Face model card of the model that `plan` made of the one of `graph`."""
     share = facts.parameters / graph.parameters
     parts = [
-        _front_matter(facts),
+        front_matter(("pruned", "secateur"), base=facts.base),
         f"# {facts.name}, pruned\n",
         (
             f"{facts.name} with {facts.parameters:,} of its {graph.parameters:,} parameters ({share:.1%}),"
@@ -91,23 +92,6 @@ def model_card(plan: Plan, graph: Graph, facts: Facts) -> str:
         _STOCK if facts.stock else _UNEQUAL,
     ]
     return "\n".join(parts)
-
-
-def _front_matter(facts: Facts) -> str:
-    base = [f"base_model: {facts.base}"] if facts.base else []
-    return "\n".join(
-        [
-            "---",
-            *base,
-            "library_name: transformers",
-            "pipeline_tag: text-generation",
-            "tags:",
-            "- pruned",
-            "- secateur",
-            "---",
-            "",
-        ]
-    )
 
 
 def _removed(plan: Plan, graph: Graph) -> Iterator[str]:
@@ -130,9 +114,9 @@ def _removed(plan: Plan, graph: Graph) -> Iterator[str]:
             f"Tokens: {graph.vocab.size} before, {len(plan.keep[graph.vocab.name])} after; text with the"
             " others is spelled with more of these."
         )
-    gone = {block.index: dropped_halves(block, plan.drop) for block in graph.blocks}
-    for name, halves in (("Whole blocks", {"attn", "ffn"}), ("Attention", {"attn"}), ("FFN", {"ffn"})):
-        indices = [str(index) for index, dropped in gone.items() if dropped == halves]
+    removed = {block.index: dropped_halves(block, plan.drop) for block in graph.blocks}
+    for name, sub_blocks in (("Whole blocks", {"attn", "ffn"}), ("Attention", {"attn"}), ("FFN", {"ffn"})):
+        indices = [str(index) for index, dropped in removed.items() if dropped == sub_blocks]
         if indices:
             yield f"{name} removed, of {len(graph.blocks)} blocks counted from 0: {', '.join(indices)}."
     for index, others in plan.merge.items():
@@ -169,7 +153,7 @@ def _decided(plan: Plan) -> Iterator[str]:
 
 
 def origin(text: str) -> str:
-    """Return what a card says of a text: a file is known by its name; where it lay is nobody's business."""
+    """Return what a card says of a text: the name of a file without its folder, which is private."""
     return text if text.startswith("hf:") else text.replace("\\", "/").rpartition("/")[2]
 
 

@@ -1,19 +1,12 @@
-"""What the README.md of a quantised model says beyond the one of the model it was made from."""
+"""The section on quantization in the README.md of a quantized model."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-_BARE = """---
-library_name: transformers
-pipeline_tag: text-generation
-tags:
-- secateur
----
+from secateur.core.card_front_matter import bare_card
 
-# {name}, quantised
-"""
 _SAID = {
     "method": "Method",
     "sparsity": "Pruned at once to",
@@ -26,12 +19,11 @@ _SAID = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuantizationFacts:
-    """What is known of a quantisation.
+    """Facts about a quantization.
 
-    name: what the source is called; said: how it was done, in words. grids: grid -> number of weights on it.
-    difference: largest one between the reloaded folder and the run that wrote it, relative to the largest
-    value.
-    stock: transformers loads it without further code.
+    name: of the source model. said: how it was done, in words. grids: grid -> number of weights on it.
+    bytes: of all weight files. difference: the largest between the reloaded folder and the run that wrote it,
+    relative to the largest value. stock: transformers loads it without further code.
     """
 
     name: str
@@ -44,14 +36,14 @@ class QuantizationFacts:
 
 
 def quantized_card(card: str, facts: QuantizationFacts) -> str:
-    """Return `card`, the model card of the source (empty if it has none), with a section on its quantisation."""
+    """Return the model card of the source (empty if it has none) with a section on its quantization."""
     said = {
         **facts.said,
         "calibration": facts.said.get("calibration", "").replace("\\", "/").rpartition("/")[2],
     }
     remote = "" if facts.stock else " and the package secateur (or `trust_remote_code=True`)"
     lines = [
-        (card or _BARE.format(name=facts.name)).rstrip(),
+        (card or bare_card(f"{facts.name}, quantised")).rstrip(),
         "",
         "## How it was quantised",
         "",

@@ -1,32 +1,24 @@
-"""What the README.md of a recovered model says beyond the one of the pruned model it was made from."""
+"""The section on recovery in the README.md of a model that was trained after pruning."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from secateur.core.card_front_matter import bare_card
+
 CARD = "README.md"
 _HEADING = "## What was recovered"
-_BARE = """---
-library_name: transformers
-pipeline_tag: text-generation
-tags:
-- secateur
----
-
-# {name}, recovered
-"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recovery:
-    """What is known of a recovery.
+    """Facts about a recovery.
 
-    name: what the student is called; said: how it was done, in words; teacher: what it learned from, or
-    empty.
-    kl, nll: before and after, on held-out windows, nats per token; kl is the divergence from the teacher.
-    difference: largest one between the reloaded folder and the run that wrote it, relative to the largest
-    value.
+    name: of the student. teacher: what it learned from, or empty. said: how it was done, in words.
+    kl, nll: divergence from the teacher and negative log likelihood on held-out windows, before and after,
+    nats per token. difference: the largest between the reloaded folder and the run that wrote it, relative to
+    the largest value.
     """
 
     name: str
@@ -38,9 +30,9 @@ class Recovery:
 
 
 def recovered_card(card: str, recovery: Recovery) -> str:
-    """Return `card`, the model card of the student (empty if it has none), with a section on its recovery."""
+    """Return the model card of the student (empty if it has none) with a section on its recovery."""
     lines = [
-        (card or _BARE.format(name=recovery.name)).rstrip(),
+        (card or bare_card(f"{recovery.name}, recovered")).rstrip(),
         "",
         _HEADING,
         "",

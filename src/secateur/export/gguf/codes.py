@@ -1,4 +1,4 @@
-"""Quantised weights as GGUF blocks, code by code: nothing is rounded a second time."""
+"""Quantized weights as GGUF blocks, value by value: nothing is rounded a second time."""
 
 from __future__ import annotations
 
@@ -26,13 +26,15 @@ def kind_of_grid(name: str, grid: Grid) -> Kind:
     if kind is None or grid.group % BLOCK:
         raise UsageError(
             f"{name} lies on the grid {grid}, which no type of GGUF holds: export with --type f16, or"
-            f" quantise with --group {BLOCK}"
+            f" quantize with --group {BLOCK}"
         )
     return kind
 
 
 def pack_codes(name: str, codes: Codes) -> NDArray[Any]:
-    """Return the bytes of a quantised weight, `[out_features, bytes of a row]`, in the type that `kind_of_grid` names.
+    """Return a quantized weight as GGUF blocks, `[out_features, bytes of a row]`.
+
+    The type is the one that `kind_of_grid` names.
 
     Raises UsageError where a scale or an offset is no float16.
     """

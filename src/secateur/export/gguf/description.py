@@ -1,4 +1,4 @@
-"""A model in GGUF terms: what llama.cpp is told about it, and which tensors it gets."""
+"""A model in GGUF terms: metadata, tensor names, and how its weights are stored."""
 
 from __future__ import annotations
 
@@ -22,8 +22,11 @@ from secateur.model.formats.gguf.tokenizer import SPLITS
 from secateur.model.formats.quantized_source import CodedSource
 from secateur.model.handle import ModelHandle
 from secateur.model.transformers_model import transformers_config
+from secateur_runtime.errors import UnsupportedModelError
 
 _COPIED = ("tokenizer.", "general.name", "general.license", "general.languages")
+# A GGUF file does not tell Mistral from Llama.
+_STORED_AS = {"mistral": "llama"}
 _OUTSIDE = {"token_embd.weight": EMBED, "output_norm.weight": FINAL_NORM, "output.weight": HEAD}
 
 
@@ -51,10 +54,18 @@ def whole_settings(model: ModelHandle) -> dict[str, Any]:
 
 
 def naming_of(model: ModelHandle) -> Naming:
-    """Return how the family of `model` is named and laid out in GGUF."""
+    """Return how the family of `model` is named and laid out in GGUF.
+
+    Raises UnsupportedModelError for a family that no known architecture holds.
+    """
     family = family_of(model.source.config)
-    # A GGUF file does not tell Mistral from Llama.
-    arch = next((name for name, row in ARCHS.items() if row.family == family.name), "llama")
+    stored_as = _STORED_AS.get(family.name, family.name)
+    arch = next((name for name, row in ARCHS.items() if row.family == stored_as), None)
+    if arch is None:
+        raise UnsupportedModelError(
+            f"not supported because GGUF has no known architecture for {family.name}; known:"
+            f" {', '.join(sorted(row.family for row in ARCHS.values()))}"
+        )
     return Naming(
         arch=arch,
         outside=_OUTSIDE,
@@ -74,7 +85,7 @@ def _words(model: ModelHandle, settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _copied(header: GgufHeader) -> dict[str, Typed]:
-    """Return what a GGUF file says of itself in words."""
+    """Return the name, the licence and the tokenizer of a GGUF file as they are stored."""
     found = {}
     with header.path.open("rb") as file:
         for key, (kind, start, _) in header.spans.items():

@@ -1,4 +1,4 @@
-"""Which tensors a GGUF file holds and what each is made of, as data.
+"""Tensors of a GGUF file, and what each is made of, as data.
 
 llama.cpp's own loaders of Llama, Qwen and the others take every block's widths from block 0. Blocks of
 unequal width therefore go to a loader that takes them per block: `deci` (DeciLM, for models that compute as
@@ -18,7 +18,7 @@ PER_BLOCK = {"llama": "deci", "mistral": "deci", "qwen2": "deci", "qwen3": "open
 # Their own loaders take the query heads to be as wide together as the hidden states.
 _WHOLE_HEADS = ("qwen2", "phi3")
 _ONLY_TIED = ("openelm",)
-# A removed half that a loader cannot do without is written as a narrow one of zeros, which adds nothing.
+# A removed sub-block that a loader requires is written as a narrow one of zeros, which adds nothing.
 _ZERO_WIDTH = 32
 _QKV = ("attn_q", "attn_k", "attn_v")
 _READS_ALL_BIASES = ("llama", "deci")
@@ -59,7 +59,10 @@ class LaidTensor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """A whole file: architecture, the widths of its blocks, which blocks of the model they are, and its tensors."""
+    """A whole file.
+
+    arch: GGUF architecture. shapes: widths of its blocks. alive: index of each of them in the model.
+    """
 
     arch: str
     shapes: tuple[BlockShape, ...]
@@ -143,7 +146,7 @@ def _padded(arch: str, index: int, shape: BlockShape, alive: tuple[Block, ...]) 
     """Return the widths a block has in the file.
 
     deci adds the attention to the residual stream only where there is an FFN, aborts where the last block has
-    none, and cannot load a block 0 without attention. openelm runs both halves of every block.
+    none, and cannot load a block 0 without attention. openelm runs both sub-blocks of every block.
     """
     if not shape.intermediate_size:
         shape = replace(shape, intermediate_size=_ZERO_WIDTH)
@@ -178,7 +181,7 @@ def _own(graph: Graph, naming: Naming, index: int, block: Block) -> Iterator[Lai
 def _zeros(
     naming: Naming, index: int, real: BlockShape, padded: BlockShape, hidden: int
 ) -> Iterator[LaidTensor]:
-    """Yield the tensors of the halves that `padded` has and `real` has not."""
+    """Yield the tensors of the sub-blocks that `padded` has and `real` has not."""
     shapes: dict[str, tuple[int, ...]] = {}
     if padded.n_heads and not real.n_heads:
         queries = padded.n_heads * padded.head_dim

@@ -1,8 +1,8 @@
-"""Compare what a runtime computes from an exported file with what the model computes.
+"""Compare the logits that a runtime computes from an exported file with those of the model.
 
-For all types but F32, llama.cpp also rounds what a matrix is multiplied with, to 16 or to 8 bits. That is no
-part of the file, and how far it moves a prediction depends on the model: by 1e-7 nats or by 1e-2. So it is
-measured, on the model itself.
+For all types but F32, llama.cpp also rounds the inputs of matrix products, to 16 or to 8 bits. That is no
+part of the file, and its effect depends on the model: from 1e-7 to 1e-2 nats. So it is measured on the model
+itself.
 """
 
 from __future__ import annotations
@@ -51,13 +51,16 @@ def ask(backend: Backend, prompts: Sequence[Sequence[int]]) -> Logprobs:
 
 
 def limit(rounding: float) -> float:
-    """Return the largest divergence that is not a mistake, where rounding the inputs of matrices makes one of `rounding`."""
+    """Return the largest divergence, in nats, of a correct file; rounding: that of rounded matrix inputs."""
     return EXACT + _MARGIN * rounding
 
 
 @contextmanager
 def inputs_rounded(kind: str) -> Iterator[None]:
-    """Round the inputs of all matrix products of this process as llama.cpp does for weights of the type `kind`, until exit."""
+    """Round the inputs of all linear layers of this process, until exit, as llama.cpp does.
+
+    kind: type of the weights, such as `q8_0`.
+    """
     hooks: Any = nn.modules.module
     rounding = hooks.register_module_forward_pre_hook(
         lambda module, inputs: (

@@ -1,6 +1,6 @@
 """A Hugging Face tokenizer as GGUF metadata.
 
-How it cuts text is told by what it does to a text, not by how it is written down: the same rule has many
+The way it splits text is recognised by what it does to a text, not by its definition: one rule has many
 spellings.
 """
 

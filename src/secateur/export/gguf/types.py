@@ -37,13 +37,13 @@ BITS = {
 }
 """Bits of a weight in each type, scales included."""
 PACKED = "packed"
-"""Option for a quantised model: every weight in the type that holds its grid."""
+"""Option for a quantized model: every weight in the type that holds its grid."""
 PLAIN = ("f32", "f16", "bf16")
 K_QUANTS = ("q2_k", "q3_k_s", "q3_k_m", "q3_k_l", "q4_k_s", "q4_k_m", "q5_k_s", "q5_k_m", "q6_k")
 _PLAIN = {Kind.F32: torch.float32, Kind.F16: torch.float16, Kind.BF16: torch.bfloat16}
 _EXACT = {"": Kind.F16, "F16": Kind.F16, "BF16": Kind.BF16}
-# gguf's arithmetic makes several copies of its input; copies of 64 KiB are reused by malloc, larger ones
-# mapped anew each time.
+# gguf's arithmetic makes several copies of its input; malloc reuses copies of 64 KiB, and maps larger ones
+# anew each time.
 _SLAB = 1 << 14
 
 
@@ -62,7 +62,7 @@ def type_named(name: str) -> Kind:
 def kind_of(kind: Kind, shape: tuple[int, ...], *, output: bool) -> Kind:
     """Return the type of one tensor.
 
-    Llama.cpp keeps vectors in float32, and the output matrix finer than the rest.
+    llama.cpp keeps vectors in float32, and the output matrix finer than the rest.
     """
     if len(shape) < 2:
         return Kind.F32
@@ -70,7 +70,10 @@ def kind_of(kind: Kind, shape: tuple[int, ...], *, output: bool) -> Kind:
 
 
 def exact_kind(shape: tuple[int, ...], dtype: str) -> Kind:
-    """Return the type that holds a tensor stored as `dtype` (safetensors' name, or empty for zeros) without rounding; vectors are float32."""
+    """Return the type that holds a tensor without rounding; vectors are float32.
+
+    dtype: name of the tensor's type in safetensors, or empty for zeros.
+    """
     return _EXACT.get(dtype, Kind.F32) if len(shape) > 1 else Kind.F32
 
 

@@ -36,7 +36,7 @@ class Typed:
 
 @dataclass(frozen=True, slots=True)
 class QuantizedWeights:
-    """The quantised weights of a model: their grids by name, and how to read one."""
+    """The quantized weights of a model: their grids by name, and how to read one."""
 
     grids: Mapping[str, Grid]
     codes: Callable[[str], Codes]
@@ -46,9 +46,8 @@ class GgufExport:
     """A model on its way into one GGUF file.
 
     layout: what the file holds. fields: metadata by full key, plain values or `Typed`. factors: vectors by
-    name.
-    kind: type of most weights, or quantised weights, each of which keeps its codes. head: name of the matrix
-    that makes logits.
+    name. kind: type of most weights, or quantized weights, which keep their quantized values. head: name of
+    the output matrix.
     Raises UsageError if a width or a grid does not fit the type.
     """
 
@@ -94,7 +93,10 @@ class GgufExport:
         return _Rounded(self._source, kinds)
 
     def write(self, path: Path, progress: Progress) -> None:
-        """Write the file; raises SourceError for weights that are not finite, OSError where it cannot be written."""
+        """Write the file.
+
+        Raises SourceError for weights that are not finite, OSError where the file cannot be written.
+        """
         writer = GGUFWriter(path, self._layout.arch)
         for key, value in self._fields.items():
             _add(writer, key, value)
@@ -143,7 +145,7 @@ class GgufExport:
 def _kind_in(
     source: Source, layout: Layout, stored: LaidTensor, packed: QuantizedWeights
 ) -> GGMLQuantizationType:
-    """Return the type of a tensor of a quantised model.
+    """Return the type of a tensor of a quantized model.
 
     That of its grid, 8 bits outside the blocks, and no rounding for the rest.
     """

@@ -1,6 +1,6 @@
 """Advise how to make a model fit a device.
 
-Every way in reach is reckoned, the best for a goal is taken, and the others are told why not.
+Every option in reach is estimated, and the best for a goal is taken.
 """
 
 from __future__ import annotations
@@ -84,10 +84,9 @@ class AdvisedStep:
 class Advice:
     """What to do with a model for a device.
 
-    ram: bytes that may be used; assumed: nobody said how many. best: the option to take, None where none
-    fits. options: all that were reckoned.
-    would: what would fit instead, in words. notes: what the commands do not say. basis: where the speeds come
-    from.
+    ram: bytes that may be used. assumed: the user did not say how many. best: the option to take, None where
+    none fits. options: all that were estimated. would: what would fit instead, in words. notes: what the
+    commands do not say. basis: where the speeds come from.
     """
 
     model: str
@@ -200,64 +199,70 @@ def _options(model: ModelHandle, profile: Profile, clock: Clock, context: int, r
 def _steps(
     model: ModelHandle, src: str, best: RunOption, profile: Profile, verbs: Collection[str]
 ) -> tuple[AdvisedStep, ...]:
-    """Return the commands in order: cut, train, store, judge, time."""
+    """Return the commands in order: prune, train, store, evaluate, time."""
     name = "out/" + Path(src).name.removesuffix(".gguf")
-    steps = []
-    last = src
-    if best.cut.kind != "dense":
-        last = f"{name}-pruned"
-        how = (
-            _width(model, best)
-            if best.cut.kind == "width"
-            else ("--method", "depth", "--drop-layers", str(len(best.cut.drop)))
-        )
-        steps.append(
-            AdvisedStep(
-                ("prune", src, "-o", last, *how),
-                "first, while the weights are exact: what matters is judged on them, and rounding comes"
-                " after",
-            )
-        )
-        if "recover" in verbs:
-            steps.append(
-                AdvisedStep(
-                    ("recover", last, "-o", f"{name}-recovered", "--teacher", src),
-                    "training wins back part of what the cut cost",
-                )
-            )
-            last = f"{name}-recovered"
+    smaller = list(_pruning(model, src, best, name, verbs))
     if profile.processor == "mcu":
-        return tuple(steps)
+        return tuple(smaller)
+    last = smaller[-1].command[3] if smaller else src
+    return (*smaller, *_storing(src, last, best, name, verbs), *_timing(best, name, profile))
+
+
+def _pruning(
+    model: ModelHandle, src: str, best: RunOption, name: str, verbs: Collection[str]
+) -> Iterator[AdvisedStep]:
+    if best.cut.kind == "dense":
+        return
+    pruned = f"{name}-pruned"
+    how = (
+        _width(model, best)
+        if best.cut.kind == "width"
+        else ("--method", "depth", "--drop-layers", str(len(best.cut.drop)))
+    )
+    yield AdvisedStep(
+        ("prune", src, "-o", pruned, *how),
+        "first, while the weights are exact: what matters is judged on them, and rounding comes after",
+    )
+    if "recover" in verbs:
+        yield AdvisedStep(
+            ("recover", pruned, "-o", f"{name}-recovered", "--teacher", src),
+            "training wins back part of what the cut cost",
+        )
+
+
+def _storing(
+    src: str, last: str, best: RunOption, name: str, verbs: Collection[str]
+) -> Iterator[AdvisedStep]:
+    """Yield the commands that make the file; last: the model that the steps before have made."""
     if best.type in _BITS and "quantize" in verbs:
         bits = _BITS[best.type]
-        steps.append(
-            AdvisedStep(
-                ("quantize", last, "-o", f"{name}-{bits}bit", "--bits", str(bits), "--group", "32"),
-                "GPTQ loses less than rounding to nearest",
-            )
+        quantized = f"{name}-{bits}bit"
+        yield AdvisedStep(
+            ("quantize", last, "-o", quantized, "--bits", str(bits), "--group", "32"),
+            "GPTQ loses less than rounding to nearest",
         )
-        last = f"{name}-{bits}bit"
-    file = f"{name}-{best.type}.gguf"
-    steps.append(
-        AdvisedStep(
-            ("export", last, "-o", file, "--type", best.type),
-            "rounded last: the file appears only when llama.cpp computes what the model does",
-        )
+        last = quantized
+    file = _file(name, best)
+    yield AdvisedStep(
+        ("export", last, "-o", file, "--type", best.type),
+        "rounded last: the file appears only when llama.cpp computes what the model does",
     )
-    steps.append(
-        AdvisedStep(
-            ("eval", file, "--reference", src),
-            "how much was really lost: ours are expectations from another model",
-        )
+    yield AdvisedStep(
+        ("eval", file, "--reference", src),
+        "how much was really lost: ours are expectations from another model",
     )
+
+
+def _timing(best: RunOption, name: str, profile: Profile) -> Iterator[AdvisedStep]:
     if profile.processor == "cpu":
-        steps.append(
-            AdvisedStep(
-                ("bench", file, "--backend", "llamacpp", "--threads", str(profile.threads)),
-                "on the device: what the prediction is worth",
-            )
+        yield AdvisedStep(
+            ("bench", _file(name, best), "--backend", "llamacpp", "--threads", str(profile.threads)),
+            "on the device: what the prediction is worth",
         )
-    return tuple(steps)
+
+
+def _file(name: str, best: RunOption) -> str:
+    return f"{name}-{best.type}.gguf"
 
 
 def _notes(profile: Profile, best: RunOption | None, goal: str) -> Iterator[str]:

@@ -59,7 +59,10 @@ def synthetics(blocks: int = 10) -> dict[str, Synthetic]:
 
 @dataclass(frozen=True, slots=True)
 class TimedModel:
-    """One synthetic model: seconds for each token, bytes of KV cache it had on average, what its process held."""
+    """The timing of one synthetic model.
+
+    seconds: of each token. cache: bytes of KV cache, on average. memory: of its process.
+    """
 
     model: Synthetic
     seconds: Spread

@@ -1,4 +1,4 @@
-"""What a model would take on a device once it is cut and stored as some type, reckoned before anything is done to it."""
+"""Estimate the size and memory of a model on a device before it is pruned and quantized."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _COPIED = ("q4_0",)
 class Reduction:
     """One way to make a model smaller.
 
-    `kind` and `share` as `device.quality.factor` takes them, and what a plan would say.
+    kind, share: as `device.quality_model.factor` takes them. keep, drop: as in a plan.
     """
 
     kind: str
@@ -44,7 +44,7 @@ class Reduction:
 
     @property
     def label(self) -> str:
-        """The cut in words."""
+        """The reduction in words."""
         words = {
             "dense": "nothing",
             "width": f"width: FFN -{self.share:.0%}",
@@ -55,9 +55,9 @@ class Reduction:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What one cut of one type takes.
+    """What one reduction takes in one type.
 
-    Bytes of the file and of memory at the context asked for, and what a token reads.
+    file, memory: bytes, the latter at the context asked for. work: what a token reads.
     """
 
     file: int
@@ -67,7 +67,7 @@ class Taken:
 
 
 class Sizes:
-    """Reckons what cuts of `model` take on a device at a context of `context` tokens."""
+    """Estimates what reductions of `model` take on a device at a context of `context` tokens."""
 
     def __init__(self, model: ModelHandle, profile: Profile, context: int) -> None:
         self._model = model
@@ -75,7 +75,10 @@ class Sizes:
         self._context = context
 
     def cuts(self, widths: Sequence[float], depths: Sequence[float], align: int) -> list[Reduction]:
-        """Return the whole model, and what takes these shares of every FFN or of the blocks away."""
+        """Return the whole model and its reductions.
+
+        widths: shares of every FFN to remove. depths: shares of the blocks. align: multiple that widths keep.
+        """
         graph = self._model.graph
         found = [Reduction("dense", 0.0, {}, ())]
         groups = [group for group in graph.groups.values() if group.kind == "ffn"]
@@ -106,7 +109,7 @@ class Sizes:
         return True
 
     def taken(self, cut: Reduction, stored: str) -> Taken:
-        """Return what a cut takes with weights of the type `stored`."""
+        """Return what a reduction takes with weights of the type `stored`."""
         graph = self._model.graph
         left = footprint(graph, cut.keep, cut.drop, 1)
         counts = kept_counts(graph, cut.keep, cut.drop)

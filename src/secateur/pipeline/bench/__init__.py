@@ -1,1 +1,1 @@
-"""How fast a model runs."""
+"""Measurements of speed."""

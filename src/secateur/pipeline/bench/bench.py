@@ -1,4 +1,4 @@
-"""Measure how fast a model runs, and how much memory it takes, beside a baseline in the same run."""
+"""Measure the speed and the memory of a model, compared with a baseline in the same run."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class BenchSettings:
     """How to measure.
 
     backend: of `BACKENDS`. kind: type of the weights; empty for float32 in torch, in llama.cpp for the file
-    as it is, the codes of a quantised model, or f16, and in native for what the folder holds.
+    as it is, the quantized values of a quantized model, or f16, and in native for what the folder holds.
     prompt, tokens: lengths of prompt and answer. repeat: counted runs after one that warms up.
     """
 
@@ -53,10 +53,12 @@ class BenchSettings:
 
 @dataclass(frozen=True, slots=True)
 class Benched:
-    """Figures of one model: speeds by name (of `prompt`, `decode`, `first`), peak bytes of the process while it ran, bytes of the file.
+    """Figures of one model.
 
-    ratio: this model's figures by the baseline's, where there was one.
-    native: what the native backend tells of itself. stream: share of the memory bandwidth, measured in the same turns, at which it reads weights.
+    speeds: by name (`prompt`, `decode`, `first`). peak_memory: bytes of the process while it ran.
+    file_bytes: of its weight files. ratio: this model's speeds by the baseline's, where there was one.
+    native: facts of the model in the native backend. stream: share of the memory bandwidth, measured in the
+    same turns, at which it reads weights.
     """
 
     model: str
@@ -106,10 +108,9 @@ def bench(
 def bench_each(
     entries: Sequence[tuple[str, BenchSettings]], progress: Progress
 ) -> list[tuple[Benched, Speed]]:
-    """Return the figures of models that each have a backend and a type of their own, measured in turns.
+    """Return the figures of models, measured in turns, each with its own backend and type.
 
-    All else is as the first asks.
-
+    entries: models and their settings. Lengths and repetitions are those of the first.
     Raises as `bench` does.
     """
     for _, settings in entries:
@@ -126,9 +127,10 @@ def bench_each(
 def bench_files(
     src: str, files: Sequence[Path], settings: BenchSettings, progress: Progress | None = None
 ) -> list[Benched]:
-    """Return the figures of files in llama.cpp that were made of the model `src`, those of the first with their ratio to the second's.
+    """Return the figures of GGUF files in llama.cpp, the first with its ratio to the second.
 
-    For files of which only llama.cpp knows the architecture. Raises as `bench` does.
+    src: the model of which the files were made, for files whose architecture only llama.cpp knows.
+    Raises as `bench` does.
     """
     _check(settings)
     models = [open_registered(src)] * len(files)
@@ -156,7 +158,7 @@ def _in_turns(
             np.random.default_rng(0).integers(model.graph.vocab_size, size=asked.prompt).tolist()
             for model in models
         ]
-        memory = _memory_beside(each)
+        memory = _memory_stream(each)
         speeds = take_turns(
             [*backends, *memory], [*prompts, *([0] for _ in memory)], asked.tokens, asked.repeat, progress
         )
@@ -168,14 +170,14 @@ def _in_turns(
         ]
 
 
-def _memory_beside(each: Sequence[BenchSettings]) -> list[Stream]:
-    """Return memory as one more backend where one of the others counts what it reads."""
+def _memory_stream(each: Sequence[BenchSettings]) -> list[Stream]:
+    """Return memory as one more backend where a native one counts the bytes that it reads."""
     library = kernels() if any(settings.backend == "native" for settings in each) else None
     return [Stream(ThreadPool(library, each[0].threads))] if library else []
 
 
 def with_ratio(measured: Sequence[tuple[Benched, Speed]]) -> list[Benched]:
-    """Return the figures of models, those of the first with their ratio to the second's."""
+    """Return the figures of models, the first with its ratio to the second."""
     found = [one for one, _ in measured]
     return (
         [replace(found[0], ratio=ratio_of(measured[0][1], measured[1][1])), *found[1:]]

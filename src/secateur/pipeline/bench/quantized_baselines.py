@@ -1,7 +1,4 @@
-"""A model in the native backend beside the whole model in few bits.
-
-Who is faster, and who is better, for its bytes.
-"""
+"""Compare a model in the native backend with the whole model in few bits: speed and quality for its bytes."""
 
 from __future__ import annotations
 
@@ -38,7 +35,8 @@ class EvaluationText:
     def perplexity(self, ref: str, settings: BenchSettings, progress: Progress) -> float:
         """Return the perplexity of a model.
 
-        Natively by what runs, in llama.cpp by the weights of its file, with products in float32.
+        In the native backend of what really runs; in llama.cpp of the weights of its file, with float32
+        products.
         """
         native = (
             NativeOptions(kind=settings.kind, threads=settings.threads)
@@ -98,9 +96,10 @@ def beside(
     text: EvaluationText | None = None,
     progress: Progress | None = None,
 ) -> list[TimedRow]:
-    """Return the figures of `src` as `settings` say, and after them those of the model `whole` in every type of `WHOLE`, all in turns.
+    """Return the figures of `src`, then those of `whole` in every type of `WHOLE`, all measured in turns.
 
-    text: what their quality is measured on; left out, it is not. Raises what `bench`, `export` and `evaluate` raise.
+    settings: of `src`. text: what perplexity is measured on, None to leave it out.
+    Raises what `bench`, `export` and `evaluate` raise.
     """
     shown = progress or Silent()
     with tempfile.TemporaryDirectory(prefix="secateur-beside-") as folder:

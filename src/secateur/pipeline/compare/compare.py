@@ -1,6 +1,6 @@
 """Compare methods of pruning on one model.
 
-The same size, the same calibration, the same measurements, row by row.
+Every row has the same size, the same calibration and the same measurements.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from secateur.pipeline.compare.row_tasks import check_asked
 from secateur.pipeline.compare.row_work import tidy
 from secateur.pipeline.compare.rows import DEFAULT, RowMethod, Size, parsed, rows_of
 from secateur.pipeline.compare.watcher import Unwatched, Watcher
-from secateur.pipeline.compare.worker_pool import Failure, Task, WorkerPool, python
+from secateur.pipeline.compare.worker_pool import Failure, Limits, Task, WorkerPool, python
 from secateur.present.comparison_folder import (
     JOB,
     Cell,
@@ -47,18 +47,18 @@ from secateur_runtime.kernels.library import require_kernels
 ENGINES = ("local", "ray")
 TARGETS = ("ratio=0.2", "2:4")
 _IMPORTS = 480 << 20
-"""What a worker holds before it has read a weight, and a little over."""
+"""Bytes that a worker holds before it has read a weight, with a margin."""
 _HARNESS = 480 << 20
-"""What lm-eval, its data and the states of a batch add."""
+"""Bytes that lm-eval, its data and the states of a batch add."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
-    """How the work is done, which changes no number but the seconds.
+    """How the work is done; only times depend on it.
 
-    workers: rows worked on at once; None for as many as there are cores. max_ram: bytes that all processes
-    together may hold; None for what is free.
-    engine: of `ENGINES`. keep: leave every pruned model in the folder; its plan makes it again otherwise.
+    workers: rows at once, None for as many as there are cores. max_ram: bytes that all processes together may
+    hold, None for the free memory. engine: of `ENGINES`. keep: leave every pruned model in the folder;
+    without it, the plan makes the model again.
     """
 
     workers: int | None = None
@@ -69,10 +69,10 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """What a comparison knows now.
+    """The state of a comparison.
 
-    Its rows, those of this run that failed, what was left out, and the most memory held (0 where nobody
-    looked).
+    cells: its rows. failures: rows of this run that failed. left_out: rows that were not asked for, in words.
+    peak: the most bytes held by all processes, 0 where it was not measured.
     """
 
     folder: Path
@@ -93,11 +93,13 @@ def compare(
     running: Running | None = None,
     watcher: Watcher | None = None,
 ) -> Compared:
-    """Prune `model` by every method to every target, measure all alike, and keep what is found in the folder `out`.
+    """Prune `model` by every method to every target, measure all alike, and keep the results in `out`.
 
-    methods, targets: as `Method.parse` and `Size.parse` read them. What `out` holds already is not done again.
-    Raises UsageError for a method, a target or an option that cannot work, or for a folder measured otherwise, RecordError for a damaged one,
-    MissingExtraError for an optional package. Rows that fail do not stop the others: they are in `failures`.
+    methods, targets: as `RowMethod.parse` and `Size.parse` read them. What `out` holds already is not
+    repeated.
+    Raises UsageError for a method, a target or an option that cannot work, or for a folder measured
+    otherwise, RecordError for a damaged one, MissingExtraError for an optional package. Rows that fail do not
+    stop the others: they are in `failures`.
     """
     out = Path(out)
     protocol = protocol or Protocol()
@@ -132,25 +134,23 @@ class _Site:
 
     @property
     def workers(self) -> int:
-        """How many rows at once: no more than memory has room for."""
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return max(1, min(self.running.workers or cores, self.limit // self._each()))
+        """Rows at once: no more than memory can hold."""
+        return max(1, min(self.running.workers or _cores(), self.limit // self._each()))
 
     @property
     def threads(self) -> int:
-        """Threads of each."""
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return max(1, cores // self.workers)
+        """Threads of each row."""
+        return max(1, _cores() // self.workers)
 
     @property
     def limit(self) -> int:
-        """Bytes for all together."""
+        """Bytes for all processes together."""
         return self.running.max_ram or int(0.9 * system_memory().free)
 
     def _each(self) -> int:
-        """Return what one worker is expected to hold at most.
+        """Return an estimate of the bytes that one worker holds at most.
 
-        States three times, a few blocks, the vocabulary's matrices, and a 16-bit file.
+        Hidden states three times, a few blocks, the vocabulary's matrices, and a 16-bit file.
         """
         calibration = self.protocol.calibration
         protocol = self.protocol
@@ -164,12 +164,16 @@ class _Site:
         return _IMPORTS + max(states + 8 * 4 * block + vocabulary + 2 * self.graph.parameters, asked)
 
     def pool(self) -> WorkerPool:
-        """Return what runs processes here."""
+        """Return the pool of processes on this machine."""
 
         def command(task: Task, share: int) -> list[str]:
             return python(worker.START, self.out, task.action, share, os.getpid(), *task.names)
 
-        return WorkerPool(command, self.workers, self.threads, self.limit, self.watcher)
+        return WorkerPool(command, Limits(self.workers, self.threads, self.limit), self.watcher)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _work(site: _Site, rows: Sequence[ComparisonRow]) -> tuple[list[Failure], int]:
@@ -187,13 +191,13 @@ def _work(site: _Site, rows: Sequence[ComparisonRow]) -> tuple[list[Failure], in
     site.watcher.begin(len(unmade) + len(untimed))
     pool = site.pool()
     engine = (
-        Cluster(site.out, site.job.digest, pool.slots, pool.threads, pool.limit, site.watcher)
+        Cluster(site.out, site.job.digest, pool.limits, site.watcher)
         if site.running.engine == "ray"
         else pool
     )
     failures = []
     if site.protocol.tasks or site.protocol.bias:
-        # The others are compared with what the whole model answers.
+        # The other rows are compared with the answers of the whole model.
         first = [task for task in unmade if task.names == (DENSE.name,)]
         failures = engine.run(first) if first else []
         unmade = [task for task in unmade if task not in first]
@@ -209,7 +213,7 @@ def _work(site: _Site, rows: Sequence[ComparisonRow]) -> tuple[list[Failure], in
 
 
 def _remember(site: _Site, cells: Any, failures: Sequence[Failure]) -> None:
-    """Write down why a row came to nothing, so that a report can say so; the next run tries again."""
+    """Write why a row failed, so that a report can say so; the next run tries again."""
     for failure in failures:
         row = next(row for row in cells if row.name == failure.name)
         write_json(cell_folder(site.out, row) / "failed.json", {"failed": failure.line, "code": failure.code})
@@ -266,9 +270,9 @@ def _job(opened: ModelHandle, out: Path, rows: Sequence[ComparisonRow], protocol
 
 @contextmanager
 def _claimed(out: Path) -> Iterator[None]:
-    """Hold the folder for this run alone.
+    """Lock the folder for this run.
 
-    Raises OutputError where another holds it, or where it is something else.
+    Raises OutputError where another run holds it, or where it holds something else.
     """
     if out.exists() and not out.is_dir():
         raise OutputError(f"{out} is a file: give the name of a folder")

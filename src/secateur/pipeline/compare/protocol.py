@@ -1,7 +1,4 @@
-"""How everything in a comparison is measured.
-
-The same for every row, and for every later run in the same folder.
-"""
+"""The protocol of a comparison: the same for every row, and for every later run in the same folder."""
 
 from __future__ import annotations
 
@@ -29,7 +26,7 @@ class Protocol:
     calibration, seed: what every method decides from. text, window, count, compute: what perplexity is
     measured on, as `pipeline.evaluate` takes them. backends: where speed is measured (`llamacpp`, `torch`,
     `native`); empty for nowhere.
-    threads, prompt, tokens, repeat: as in `pipeline.bench.Settings`. tasks, limit, shots, datasets: as
+    threads, prompt, tokens, repeat: as in `BenchSettings`. tasks, limit, shots, datasets: as
     `evaluate_tasks` takes them; no tasks for none.
     bias, bias_limit, winogender: whether bias is audited, and as `audit_bias` takes them.
     """
@@ -155,11 +152,10 @@ def _asked(job: ComparisonJob) -> dict[str, Any]:
 def agreed(
     asked: Mapping[str, Mapping[str, Any]], written: Mapping[str, Mapping[str, Any]], where: object
 ) -> dict[str, Mapping[str, Any]]:
-    """Return what a folder is measured with from now on.
+    """Return a folder's protocol from now on: what is written, and what is asked for the first time.
 
-    As it was, and with what is asked for the first time.
-
-    Raises UsageError naming the first thing that it was measured with and this run would do otherwise.
+    asked, written: sections of this run and of the folder. where: the folder, for the message.
+    Raises UsageError naming the first value that differs.
     """
     for section, values in asked.items():
         before = written.get(section, {})

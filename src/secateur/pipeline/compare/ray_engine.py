@@ -13,11 +13,11 @@ from typing import Any
 
 from secateur.core.progress import Silent
 from secateur.pipeline.compare.watcher import Watcher
-from secateur.pipeline.compare.worker_pool import Failure, Task
+from secateur.pipeline.compare.worker_pool import Failure, Limits, Task
 from secateur_runtime.errors import MissingExtraError, SecateurError
 
 RETRIES = 3
-"""How often Ray does a task again whose worker died."""
+"""How often Ray repeats a task whose worker died."""
 
 
 def require_ray() -> None:
@@ -29,7 +29,7 @@ def require_ray() -> None:
 def remote_make(folder: str, digest: str, name: str) -> dict[str, Any]:
     """Do every part of a row but its speed, wherever Ray runs this.
 
-    Return what went wrong, if the user can mend it.
+    Return the error and its exit code, or an empty dict.
     """
     from secateur.pipeline.compare.row_work import make
     from secateur.present.comparison_folder import read_job
@@ -51,26 +51,23 @@ def remote_make(folder: str, digest: str, name: str) -> dict[str, Any]:
 
 
 class Cluster:
-    """Runs tasks on the Ray cluster that `RAY_ADDRESS` or `ray start` offers, or on one of its own on this machine.
+    """Runs tasks on the running Ray cluster (`RAY_ADDRESS`, `ray start`), or on a local one of its own.
 
-    slots, threads, limit: tasks at once on a cluster of its own, CPUs that each reserves, and bytes that all of them reserve together there.
+    folder: of the comparison, shared by all nodes. digest: of the model that it compares. limits: of a local
+    cluster: tasks at once, CPUs that each reserves, bytes that all reserve together.
     """
 
-    def __init__(
-        self, folder: Path, digest: str, slots: int, threads: int, limit: int, watcher: Watcher
-    ) -> None:
+    def __init__(self, folder: Path, digest: str, limits: Limits, watcher: Watcher) -> None:
         require_ray()
         self._folder = folder.resolve()
         self._digest = digest
         self._watcher = watcher
-        self._slots = slots
-        self._threads = threads
-        self._limit = limit
+        self._limits = limits
 
     def run(self, tasks: Sequence[Task]) -> list[Failure]:
         """Do all tasks; return those that failed.
 
-        One whose worker dies is done again, and goes on at the block where it died.
+        A task whose worker dies is repeated, and continues at the block where it died.
         """
         import ray
 
@@ -89,24 +86,24 @@ class Cluster:
                 ray.shutdown()
 
     def _own(self) -> Mapping[str, Any]:
-        """Return what a cluster of its own is told; one that runs already knows what it has."""
+        """Return the options of a local cluster; none for one that is running already."""
         if os.environ.get("RAY_ADDRESS"):
             return {}
-        memory = {"_memory": self._limit} if self._limit else {}
+        memory = {"_memory": self._limits.memory} if self._limits.memory else {}
         return {
             "address": "local",
-            "num_cpus": self._slots * self._threads,
+            "num_cpus": self._limits.slots * self._limits.threads,
             "include_dashboard": False,
             **memory,
         }
 
     def _gather(self, ray: Any, tasks: Sequence[Task]) -> list[Failure]:
         # A worker of its own for each task, so that the peak of memory is its own too.
-        options: dict[str, Any] = {"num_cpus": self._threads, "max_retries": RETRIES, "max_calls": 1}
-        if self._limit:
-            options["memory"] = self._limit // self._slots
+        options: dict[str, Any] = {"num_cpus": self._limits.threads, "max_retries": RETRIES, "max_calls": 1}
+        if self._limits.memory:
+            options["memory"] = self._limits.memory // self._limits.slots
         options["runtime_env"] = {
-            "env_vars": {"OMP_NUM_THREADS": str(self._threads), "OMP_WAIT_POLICY": "passive"}
+            "env_vars": {"OMP_NUM_THREADS": str(self._limits.threads), "OMP_WAIT_POLICY": "passive"}
         }
         work = ray.remote(**options)(remote_make)
         pending = {
@@ -118,12 +115,12 @@ class Cluster:
         while pending:
             (done,), _ = ray.wait(list(pending), num_returns=1)
             name = pending.pop(done)
-            failure = self._judge(ray, done, name)
+            failure = self._failure(ray, done, name)
             self._watcher.ended(name, failure.line if failure else "")
             failures += [failure] if failure else []
         return failures
 
-    def _judge(self, ray: Any, done: Any, name: str) -> Failure | None:
+    def _failure(self, ray: Any, done: Any, name: str) -> Failure | None:
         try:
             answer = ray.get(done)
         except ray.exceptions.RayError as error:

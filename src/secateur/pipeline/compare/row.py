@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""One row of a comparison at work: its model, its file, its plan, and the parts written for it."""
 
 from __future__ import annotations
 
@@ -25,22 +25,16 @@ from secateur_runtime.record import Record
 
 MODEL = "model"
 FILE = "model.gguf"
-
-
 DENSE = ComparisonRow("dense", "", "dense")
-
-
 LLAMACPP = "llamacpp"
 NATIVE = "native"
-
-
 PLAIN = "f16"
 """The type of GGUF in which rows that are not quantized are written and timed."""
 
 
 @dataclass(frozen=True, slots=True)
 class RowSpec:
-    """What is at hand while a row is worked on."""
+    """A row of the comparison in `folder`, and where its progress is shown."""
 
     folder: Path
     job: ComparisonJob
@@ -49,28 +43,28 @@ class RowSpec:
 
     @property
     def place(self) -> Path:
-        """Where the parts of the row are."""
+        """The folder that holds the parts of the row."""
         return cell_folder(self.folder, self.row)
 
     @property
     def protocol(self) -> Protocol:
-        """How everything is measured."""
+        """The protocol of all measurements."""
         return protocol_of(self.job)
 
     @property
     def model(self) -> str:
-        """What is measured: the model itself, a file, or the folder that pruning wrote, written again where it is gone."""
+        """The model to measure: the original, a file, or the pruned folder, made again if deleted."""
         if self.row.kind == "dense" or self.row.native:
             return self.job.ref
         if self.row.kind == "quantized":
             return str(self.file())
         out = self.place / MODEL
         if not (out / "config.json").is_file():
-            apply(_plan(self), self.job.ref, out, settings=Settings(overwrite=True), progress=self.progress)
+            apply(self.plan(), self.job.ref, out, settings=Settings(overwrite=True), progress=self.progress)
         return str(out)
 
     def file(self) -> Path:
-        """Return the GGUF file of the row, written where it is not there; raises as `export` does."""
+        """Return the GGUF file of the row, written first if it is missing; raises as `export` does."""
         out = self.place / FILE
         if not out.is_file():
             quantized = self.row.kind == "quantized"
@@ -86,6 +80,14 @@ class RowSpec:
             )
         return out
 
+    def plan(self) -> Plan:
+        """Return the plan of the row; raises PlanError where it cannot be read."""
+        path = self.place / PLAN
+        try:
+            return Plan.from_json(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise PlanError(f"cannot read plan {path}: {error.strerror}") from error
+
     @property
     def whole(self) -> RowSpec:
         """The row of the whole model."""
@@ -94,32 +96,21 @@ class RowSpec:
     @property
     def plan_digest(self) -> str:
         """Digest of the plan, empty where there is none."""
-        return _plan(self).digest() if self.row.kind not in ("dense", "quantized") else ""
+        return self.plan().digest() if self.row.kind not in ("dense", "quantized") else ""
 
     def record(self, name: str, value: float, unit: str, protocol: str, error: float | None = None) -> Record:
         """Return a number of this row; error: its standard error."""
-        model = self.job.digest
-        plan = self.plan_digest
-        seed = self.protocol.seed
         return Record(
             name=name,
             value=value,
             unit=unit,
             protocol=protocol,
-            model=model,
-            plan=plan,
+            model=self.job.digest,
+            plan=self.plan_digest,
             standard_error=error,
-            seed=seed,
+            seed=self.protocol.seed,
         )
 
     def write(self, name: str, *records: Record, **more: Any) -> None:
         """Write a finished part; more: other fields of `RowPart`."""
         write_part(self.folder, self.row, name, RowPart(source=self.job.digest, records=records, **more))
-
-
-def _plan(work: RowSpec) -> Plan:
-    path = work.place / PLAN
-    try:
-        return Plan.from_json(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise PlanError(f"cannot read plan {path}: {error.strerror}") from error

@@ -1,9 +1,9 @@
-"""What a row is asked: tasks of lm-eval and the audit of bias, beside what the whole model answered to the same items."""
+"""Tasks and the audit of bias for one row, compared item by item with the answers of the whole model."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,12 +24,11 @@ if TYPE_CHECKING:
 _NATIVE = "runs in the native backend alone, which is asked no tasks and not audited"
 TASKS = "task-answers.json"
 BIAS = "bias-answers.json"
-"""Files beside the parts of a row: its answer to each item, so that another row can be compared item by item.
-"""
+"""Files next to the parts of a row: its answer to each item, for the comparison item by item."""
 
 
 def check_asked(protocol: Protocol) -> None:
-    """Raise now what would stop every row: an unknown task, data that is not there, a missing package."""
+    """Raise early what would stop every row: an unknown task, missing data, a missing package."""
     if not (protocol.tasks or protocol.bias):
         return
     require_lm_eval("--tasks" if protocol.tasks else "--bias")
@@ -44,19 +43,32 @@ def check_asked(protocol: Protocol) -> None:
 
 
 def score_tasks(work: RowSpec) -> None:
-    """Write the part `tasks`: figures called `KIND/TASK/METRIC`, and `.../shift` for how far each is from the whole model's."""
-    protocol = work.protocol
+    """Write the part `tasks`: figures called `KIND/TASK/METRIC`.
+
+    `.../shift` is the difference from the whole model's answers to the same items.
+    """
+    _write(work, "tasks", _task_records)
+
+
+def audit(work: RowSpec) -> None:
+    """Write the part `bias`: figures as the audit calls them.
+
+    `.../worse`, `/low` and `/high` say how much further from neutral each is than the whole model's.
+    """
+    _write(work, "bias", _bias_records)
+
+
+def _write(work: RowSpec, part: str, records: Callable[[RowSpec], Iterator[Record]]) -> None:
     if work.row.native:
-        work.write("tasks", notes=(_NATIVE,))
-        return
+        work.write(part, notes=(_NATIVE,))
+    else:
+        work.write(part, *records(work))
+
+
+def _task_records(work: RowSpec) -> Iterator[Record]:
+    protocol = work.protocol
     tasked = evaluate_tasks(
-        work.model,
-        protocol.tasks,
-        limit=protocol.limit,
-        shots=protocol.shots,
-        datasets=protocol.datasets or None,
-        compute=protocol.compute,
-        progress=work.progress,
+        work.model, protocol.tasks, limit=protocol.limit, shots=protocol.shots, **_options(work)
     )
     answers = {
         f"{score.task}/{metric.name}": {"value": metric.value, "items": metric.items}
@@ -64,31 +76,25 @@ def score_tasks(work: RowSpec) -> None:
         for metric in score.metrics
     }
     write_json(work.place / TASKS, answers)
-    work.write(
-        "tasks",
-        *(record for score in tasked.scores for record in _scores(work, score, _of_whole(work, TASKS))),
-    )
+    whole = _of_whole(work, TASKS)
+    for score in tasked.scores:
+        yield from _scores(work, score, whole)
 
 
-def audit(work: RowSpec) -> None:
-    """Write the part `bias`: figures as the audit calls them, and `.../worse`, `/low`, `/high` for how much further from neutral each is."""
+def _bias_records(work: RowSpec) -> Iterator[Record]:
     protocol = work.protocol
-    if work.row.native:
-        work.write("bias", notes=(_NATIVE,))
-        return
     ours = bias_answers(
-        work.model,
-        winogender=protocol.winogender or None,
-        limit=protocol.bias_limit,
-        datasets=protocol.datasets or None,
-        compute=protocol.compute,
-        progress=work.progress,
+        work.model, winogender=protocol.winogender or None, limit=protocol.bias_limit, **_options(work)
     )
     write_json(work.place / BIAS, {name: asdict(series) for name, series in ours.series.items()})
-    found = audited(ours, _answers(_of_whole(work, BIAS)))
-    work.write(
-        "bias", *(record for finding in found.findings for record in _finding(work, finding, ours.protocol))
-    )
+    for finding in audited(ours, _answers(_of_whole(work, BIAS))).findings:
+        yield from _finding(work, finding, ours.protocol)
+
+
+def _options(work: RowSpec) -> dict[str, Any]:
+    """Return the arguments that `evaluate_tasks` and `bias_answers` share."""
+    protocol = work.protocol
+    return {"datasets": protocol.datasets or None, "compute": protocol.compute, "progress": work.progress}
 
 
 def _scores(work: RowSpec, score: TaskScore, whole: Mapping[str, Any] | None) -> Iterator[Record]:
@@ -126,9 +132,9 @@ def _ends(interval: Interval) -> tuple[tuple[str, float], ...]:
 
 
 def _of_whole(work: RowSpec, name: str) -> dict[str, Any] | None:
-    """Return what the whole model answered.
+    """Return the whole model's answers from the file `name`.
 
-    None for the whole model itself, and where it could not be asked.
+    None for the whole model itself, and where it has no answers.
     """
     path = work.whole.place / name
     if work.row == work.whole.row or not path.is_file():

@@ -21,7 +21,7 @@ from secateur.model.written.write_settings import Settings
 from secateur.pipeline.bench.bench import Benched, bench, bench_each, bench_files, with_ratio
 from secateur.pipeline.compare.protocol import protocol_of
 from secateur.pipeline.compare.removed_share import removed
-from secateur.pipeline.compare.row import FILE, LLAMACPP, MODEL, NATIVE, PLAIN, RowSpec, _plan
+from secateur.pipeline.compare.row import FILE, LLAMACPP, MODEL, NATIVE, PLAIN, RowSpec
 from secateur.pipeline.compare.row_tasks import audit, score_tasks
 from secateur.pipeline.compare.rows import RowMethod, Size
 from secateur.pipeline.evaluate.evaluate import evaluate
@@ -44,13 +44,13 @@ from secateur_runtime.record import Record
 PLANNED = "planned.json"
 NATIVE_PLAIN = "bf16"
 NATIVE_ZEROED = "sparse-bf16"
-"""The types in which they run in the native backend: those that lost single weights without the zeros, where
-that is faster.
+"""Types of rows in the native backend; rows with single weights removed run without the zeros where that is
+faster.
 """
 
 
 def make(folder: Path, name: str, progress: Progress) -> None:
-    """Do every part of the row called `name` but its speed, except those that are finished."""
+    """Do every unfinished part of the row called `name` but its speed."""
     _each(
         folder,
         name,
@@ -68,7 +68,7 @@ def time_row(folder: Path, name: str, progress: Progress) -> None:
 
 
 def tidy(folder: Path, row: ComparisonRow) -> None:
-    """Remove the weights of a row; its plan makes them again, byte for byte."""
+    """Delete the weights of a row; its plan makes them again, byte for byte."""
     shutil.rmtree(cell_folder(folder, row) / MODEL, ignore_errors=True)
     (cell_folder(folder, row) / FILE).unlink(missing_ok=True)
 
@@ -141,10 +141,10 @@ def _whole(work: RowSpec) -> None:
 
 
 def _decided(work: RowSpec) -> tuple[Plan, dict[str, float]]:
-    """Return the plan and what it cost; one that a killed run decided is taken as it is."""
+    """Return the plan and its costs; a plan that a killed run decided is taken as it is."""
     spent = work.place / PLANNED
     if spent.is_file() and (work.place / PLAN).is_file():
-        return _plan(work), dict(json.loads(spent.read_text(encoding="utf-8")))
+        return work.plan(), dict(json.loads(spent.read_text(encoding="utf-8")))
     goal = RowMethod.parse(work.row.method).goal(Size.parse(work.row.target), open_model(work.job.ref).graph)
     with _clock() as taken:
         made = plan(
@@ -161,7 +161,7 @@ def _decided(work: RowSpec) -> tuple[Plan, dict[str, float]]:
 
 
 def _file(work: RowSpec) -> None:
-    """Write the GGUF file; that llama.cpp has no room for a model is a fact about it, not a failure."""
+    """Write the GGUF file; that llama.cpp cannot hold a model is a fact about the model, not a failure."""
     checked = LLAMACPP in work.protocol.backends
     if work.row.native or (not checked and work.row.kind != "quantized"):
         work.write("file")
@@ -226,7 +226,7 @@ def _speed(work: RowSpec) -> None:
 def _timed(work: RowSpec, backend: str) -> Iterator[Record]:
     """Yield the figures of one backend, and their ratios to the whole model's.
 
-    Nothing where it does not run there.
+    Nothing where the row does not run in that backend.
     """
     settings = replace(work.protocol.speed, backend=backend)
     dense = work.row.kind == "dense"
@@ -261,10 +261,7 @@ def _timed(work: RowSpec, backend: str) -> Iterator[Record]:
 
 
 def _told(work: RowSpec, found: Benched, kind: str) -> Iterator[Record]:
-    """Yield what the native backend tells of itself.
-
-    Bytes that it holds, and the share of the memory's bandwidth at which it reads them.
-    """
+    """Yield the bytes that the native backend holds, and the share of the memory bandwidth that it uses."""
     if found.native is None or found.stream is None:
         raise VerificationError(
             "the native backend ran in torch: the kernels that were there when the comparison began are gone"
@@ -293,7 +290,7 @@ def _words(work: RowSpec, resumed: int) -> str:
 
 @contextmanager
 def _clock() -> Iterator[dict[str, float]]:
-    """Yield what is filled on exit: seconds, processor seconds, and the most memory held meanwhile."""
+    """Yield a dict that is filled on exit: seconds, processor seconds, and the peak memory in bytes."""
     found: dict[str, float] = {}
     forget_peak()
     started = time.perf_counter()

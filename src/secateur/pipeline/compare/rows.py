@@ -74,7 +74,7 @@ class RowMethod:
 
     @property
     def of_units(self) -> bool:
-        """Whether whole units go, and bytes with them."""
+        """Whether it removes whole units, and bytes with them."""
         return self.name in _UNIT_METHODS
 
     @property
@@ -138,7 +138,7 @@ class Size:
             twice = next((metric for metric in metrics if metrics.count(metric) > 1), None)
             if twice:
                 raise TargetError(
-                    f"target {text!r} says {twice}= twice, and both would have to hold: parted by a comma"
+                    f"target {text!r} says {twice}= twice, and both would have to hold: separated by a comma"
                     " they are two targets"
                 )
             return cls(None, target)
@@ -220,7 +220,7 @@ def rows_of(
 
 
 def parsed(texts: Sequence[str], parse: Callable[[str], Any], what: str) -> list[Any]:
-    """Return what `parse` makes of comma-parted texts, each once; raises UsageError if there is none."""
+    """Return `parse` of each part of comma-separated texts, each once; raises UsageError if there is none."""
     found = [parse(part) for whole in texts for part in whole.split(",") if part.strip()]
     if not found:
         raise UsageError(f"--{what} names none")

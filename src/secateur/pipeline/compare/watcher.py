@@ -1,4 +1,4 @@
-"""The seam between a comparison and whoever watches it."""
+"""The interface between a comparison and what shows its progress."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from typing import Protocol
 
 
 class Watcher(Protocol):
-    """Told what becomes of every row."""
+    """Receives the events of a comparison."""
 
     def begin(self, total: int) -> None:
-        """So many pieces of work are ahead."""
+        """`total` pieces of work are ahead."""
 
     def started(self, name: str, what: str) -> None:
-        """A row is worked on: `make` or `time`."""
+        """Work on a row begins; what: `make` or `time`."""
 
     def moved(self, name: str, task: str, done: int, total: int) -> None:
-        """A row has come so far in a task."""
+        """A task of a row has done `done` of its `total` steps."""
 
     def ended(self, name: str, line: str) -> None:
-        """A piece of work is finished, or failed, as `line` says."""
+        """A piece of work is finished; line: why it failed, empty if it did not."""
 
     def note(self, line: str) -> None:
-        """Say one line that stays."""
+        """Show one line that stays."""
 
 
 class Unwatched:

@@ -1,4 +1,4 @@
-"""The process that works on rows: says on stdout, a JSON object a line, how far it is and how each ended."""
+"""The worker process of a comparison; it reports progress and results on stdout, one JSON object a line."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ spare_the_machine()
 from secateur.pipeline.compare.worker import main
 main(*sys.argv[1:])
 """
-"""A program, because importing this module imports all that `spare_the_machine` must come before."""
+"""The program of a worker; `spare_the_machine` must run before the imports of this module."""
 
 
 class Told:
-    """A Progress that writes what it is told."""
+    """A Progress that writes its events to stdout."""
 
     def start(self, task: str, total: int, done: int = 0) -> None:
         """Say that a task begins."""
@@ -48,15 +48,16 @@ def tell(**body: Any) -> None:
 
 
 def bound(limit: int) -> None:
-    """Have the kernel refuse this process more than `limit` bytes, pages of files that it holds already included."""
+    """Have the kernel refuse this process more than `limit` bytes, its pages of files included."""
     own = max(limit - process_memory().files, 1 << 20)
     resource.setrlimit(resource.RLIMIT_DATA, (own, resource.getrlimit(resource.RLIMIT_DATA)[1]))
 
 
 def main(folder: str, action: str, limit: str, parent: str, *names: str) -> None:
-    """Do `action` (`make` or `time`) to the rows called `names`, whatever becomes of the ones before.
+    """Do `action` (`make` or `time`) to the rows called `names`; a row that fails does not stop the next.
 
-    Ends with the process `parent`.
+    folder: of the comparison. limit: bytes, 0 for no limit. parent: id of the process with which this one
+    ends.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Pieces of work as processes of this machine: so many at once, and never more memory than was given."""
+"""Run tasks as processes of this machine, a fixed number at once, within a limit of memory."""
 
 from __future__ import annotations
 
@@ -22,9 +22,7 @@ from secateur.pipeline.compare.watcher import Watcher
 _EVERY = 0.1
 _FAILED = 3
 _FULL = 0.96
-"""Share of the memory at which something has to stop: between two looks a process can only take a little
-more.
-"""
+"""Share of the memory at which a process is stopped: between two checks it can only take a little more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +36,19 @@ class Task:
     action: str
     alone: bool = False
     again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What processes may use.
+
+    slots: processes at once. threads: of each. memory: bytes that this process and all it starts may hold
+    together; 0 for no limit.
+    """
+
+    slots: int
+    threads: int
+    memory: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,16 +75,12 @@ class _Running:
 class WorkerPool:
     """Runs tasks as processes.
 
-    command: what starts a task, given it and the bytes that it may take (0: as many as it likes). slots: how
-    many at once; threads: of each.
-    limit: bytes that this process and all it starts may hold together; 0 for no limit. peak: the most they
-    held, filled while it runs.
+    command: the command line of a task, given the task and the bytes that it may take (0: no limit).
+    peak: the most bytes held by all processes together, updated while it runs.
     """
 
     command: Callable[[Task, int], list[str]]
-    slots: int
-    threads: int
-    limit: int
+    limits: Limits
     watcher: Watcher
     peak: int = 0
     _running: list[_Running] = field(default_factory=list)
@@ -82,7 +89,7 @@ class WorkerPool:
     def run(self, tasks: Sequence[Task]) -> list[Failure]:
         """Do all tasks; return what failed.
 
-        A process that dies, or finds no memory, is tried once more with nothing beside it.
+        A process that dies, or finds no memory, is tried once more with nothing running next to it.
         """
         waiting = deque(tasks)
         self._failures = []
@@ -95,11 +102,11 @@ class WorkerPool:
                     selector.unregister(self._output(ended))
                     self._hear(ended, self._output(ended).read())
                     self._running.remove(ended)
-                    waiting.extend(self._judge(ended))
+                    waiting.extend(self._retries(ended))
         return self._failures
 
     def _fill(self, waiting: deque[Task], selector: selectors.BaseSelector) -> None:
-        while waiting and len(self._running) < self.slots:
+        while waiting and len(self._running) < self.limits.slots:
             if self._running and (waiting[0].alone or self._running[0].task.alone):
                 return
             task = waiting.popleft()
@@ -108,13 +115,12 @@ class WorkerPool:
             selector.register(self._output(started), selectors.EVENT_READ, started)
 
     def _start(self, task: Task) -> _Running:
-        free = max(self.limit - tree_bytes(os.getpid()), 0) if self.limit else 0
-        share = 0 if not self.limit else int(_FULL * free) if task.alone or self.slots == 1 else self._share()
-        threads = str(self.threads * self.slots if task.alone else self.threads)
+        limits = self.limits
+        threads = str(limits.threads * limits.slots if task.alone else limits.threads)
         log = tempfile.TemporaryFile()  # noqa: SIM115
         environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
         process = subprocess.Popen(
-            self.command(task, share),
+            self.command(task, self._share(task)),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -123,10 +129,16 @@ class WorkerPool:
         )
         return _Running(task, process, log, list(task.names))
 
-    def _share(self) -> int:
-        """Return what each process may take where several run."""
-        own = tree_bytes(os.getpid()) - sum(tree_bytes(one.process.pid) for one in self._running)
-        return max(int(_FULL * (self.limit - own) / self.slots), 1)
+    def _share(self, task: Task) -> int:
+        """Return the bytes that the process of a task may take; 0 for no limit."""
+        limits = self.limits
+        if not limits.memory:
+            return 0
+        held = tree_bytes(os.getpid())
+        if task.alone or limits.slots == 1:
+            return int(_FULL * max(limits.memory - held, 0))
+        own = held - sum(tree_bytes(one.process.pid) for one in self._running)
+        return max(int(_FULL * (limits.memory - own) / limits.slots), 1)
 
     def _listen(self, selector: selectors.BaseSelector) -> None:
         for key, _ in selector.select(_EVERY):
@@ -164,13 +176,13 @@ class WorkerPool:
         """Stop the youngest process before memory is full."""
         total = tree_bytes(os.getpid())
         self.peak = max(self.peak, total)
-        if self.limit and total > _FULL * self.limit and self._running:
+        if self.limits.memory and total > _FULL * self.limits.memory and self._running:
             self._running[-1].too_large = True
             _kill(self._running[-1].process)
             self._running[-1].process.wait()
 
-    def _judge(self, ended: _Running) -> list[Task]:
-        """Return what must be tried again of a process that has ended."""
+    def _retries(self, ended: _Running) -> list[Task]:
+        """Return the tasks that must be repeated after a process has ended."""
         ended.log.seek(0)
         printed = ended.log.read().decode("utf-8", "replace").strip().splitlines()
         ended.log.close()
@@ -179,7 +191,7 @@ class WorkerPool:
             return []
         if not ended.task.again or ended.left[0] != ended.task.names[0]:
             self.watcher.note(
-                f"{ended.left[0]}: stopped, {_reason(ended, printed)}; goes on with nothing beside it"
+                f"{ended.left[0]}: stopped, {_reason(ended, printed)}; runs again with nothing next to it"
             )
             return [Task(tuple(ended.left), ended.task.action, alone=True, again=True)]
         first, *others = ended.left
@@ -188,7 +200,7 @@ class WorkerPool:
 
     @contextmanager
     def _ending(self) -> Iterator[None]:
-        """Whatever happens, nothing goes on behind the back of the user."""
+        """Kill every process on exit, whatever happens."""
         try:
             yield
         finally:

@@ -22,10 +22,10 @@ Table = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sight:
-    """How the attention of a block sees.
+    """Constants of the attention of one block.
 
-    head_dim: width of a head. scale: of scores. window: how far back a token sees, itself included, 0 for
-    all. softcap: bounds the scores, None for none. rotary: name of the rotary embedding, None for none.
+    head_dim: width of a head. scale: of scores. window: tokens that a token sees, itself included, 0 for all.
+    softcap: bound of the scores, None for none. rotary: name of the rotary embedding, None for none.
     """
 
     head_dim: int
@@ -36,13 +36,16 @@ class Sight:
 
 
 class Attending(Protocol):
-    """What answers the attention of all blocks during a pass."""
+    """What computes the attention of all blocks during one forward pass."""
 
     def table(self, rotary: str) -> Table:
-        """Return by how much a rotary embedding turns the new tokens."""
+        """Return the rotary table of the new tokens."""
 
     def attend(self, block: int, queries: Tensor, keys: Tensor, values: Tensor, how: Sight) -> Tensor:
-        """Return `[tokens, heads, head_dim]` for `queries` of that shape and keys and values `[tokens, groups, head_dim]` of the new tokens."""
+        """Return the attention output of the new tokens, `[tokens, heads, head_dim]`.
+
+        queries: of that shape. keys, values: `[tokens, groups, head_dim]`.
+        """
 
     def absent(self, block: int) -> Tensor | None:
         """Return which of the new tokens, `[tokens, 1]`, must get nothing from this block's attention.
@@ -70,7 +73,7 @@ class ForwardStep:
         self._absent: dict[int, Tensor | None] = {}
 
     def table(self, rotary: str) -> Table:
-        """Return by how much a rotary embedding turns the new tokens, each as its own request's length says."""
+        """Return the rotary table of the new tokens, each at its position in its own request."""
         if rotary not in self._tables:
             rows = [(cache.tokens, cache.tokens + end - start) for cache, start, end in self._spans]
             parts = [table_of(torch.arange(begin, stop), *self._rotary[rotary](stop)) for begin, stop in rows]
@@ -79,9 +82,9 @@ class ForwardStep:
         return self._tables[rotary]
 
     def attend(self, block: int, queries: Tensor, keys: Tensor, values: Tensor, how: Sight) -> Tensor:
-        """Remember the new keys and values, and look at all of them.
+        """Append the new keys and values to the caches, and attend to all cached ones.
 
-        Zeros for groups that a request does not use.
+        The output is zero for groups that a request does not use.
         """
         found = torch.zeros_like(queries)
         per_group = queries.shape[1] // keys.shape[1]
@@ -108,7 +111,7 @@ class ForwardStep:
         return self._absent[block]
 
     def commit(self) -> None:
-        """Count the new tokens, which every block has now."""
+        """Advance each cache past its new tokens, once every block has stored them."""
         for cache, start, end in self._spans:
             cache.tokens += end - start
 
@@ -130,9 +133,9 @@ def rotated(heads: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
 
 
 def _attend(cache: ElasticCache, block: int, queries: Tensor, how: Sight) -> Tensor:
-    """Return `[heads, tokens, head_dim]`.
+    """Return the attention output of one request, `[heads, tokens, head_dim]`.
 
-    The queries of a group stand under each other, so that its keys are read once.
+    The queries of a group are stacked, so that its keys are read once.
     """
     heads, count, width = queries.shape
     end = cache.tokens + count
@@ -143,9 +146,10 @@ def _attend(cache: ElasticCache, block: int, queries: Tensor, how: Sight) -> Ten
 
 
 def looked(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, how: Sight) -> Tensor:
-    """Return `[..., queries, head_dim]` for queries, keys and values of the same leading dimensions.
+    """Return scaled dot-product attention, `[..., queries, head_dim]`, with an optional softcap.
 
-    mask: `[queries, keys]`.
+    queries, keys, values: of the same leading dimensions. mask: `[queries, keys]`, True where a query sees a
+    key.
     """
     if how.softcap is None:
         return scaled_dot_product_attention(queries, keys, values, mask, scale=how.scale)
@@ -154,9 +158,9 @@ def looked(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, h
 
 
 def seen(past: int, begin: int, end: int, window: int) -> Tensor:
-    """Return `[new tokens, keys]`: whether a token sees a key.
+    """Return the causal mask `[new tokens, keys]`, True where a token sees a key.
 
-    New tokens begin at `past`, keys at `begin`, both end at `end`.
+    New tokens begin at position `past`, keys at `begin`; both end at `end`. window: as in `Sight`.
     """
     new = torch.arange(past, end)[:, None]
     known = torch.arange(begin, end)[None]

@@ -1,4 +1,4 @@
-"""A model whose level changes while it serves: memory goes back to the system, and comes again."""
+"""A model whose level changes while it serves: removed weights free memory, restored ones take it."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ CHUNK = 256
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a change of level did: bytes of weights and caches given back (negative.
+    """Effect of a change of level.
 
-    Taken), seconds it took.
+    freed: bytes of weights and caches given back (negative: taken). seconds: time it took.
     """
 
     freed: int
@@ -40,14 +40,12 @@ class Change:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ElasticParts:
-    """What an elastic model is made of.
+    """The parts of an elastic model.
 
-    embed: its embedding; halves: by group (`3.kv`, `3.ffn`), in the order in which states pass them, what
-    changes with the level.
-    norm, head: what makes logits of states; softcap: bounds them, None for nothing. rotary: its rotary
-    embeddings by name.
-    sizes: key-value heads and their width, of each block; limit: positions that the model knows; vocab_size:
-    tokens.
+    embed: the embedding. halves: sub-blocks by group (`3.kv`, `3.ffn`), in the order of the forward pass.
+    norm, head: the final norm and the output matrix. softcap: bound of the logits, None for none.
+    rotary: rotary embeddings by name. sizes: key-value heads and head width of each block.
+    limit: most positions. vocab_size: number of tokens.
     """
 
     embed: Lookup
@@ -63,7 +61,11 @@ class ElasticParts:
     def cache(
         self, groups: Sequence[int], limit: int, kv: torch.dtype, closing: Callable[[ElasticCache], int]
     ) -> ElasticCache:
-        """Return a cache for a request that uses so many key-value groups of each block, and has at most `limit` tokens."""
+        """Return an empty cache for one request.
+
+        groups: key-value heads that it uses in each block. limit: most tokens. kv: type of keys and values.
+        closing: called when it closes.
+        """
         return ElasticCache(groups, self.sizes, limit, kv, closing)
 
     def forward(self, requests: Sequence[tuple[ElasticCache, Sequence[int]]]) -> Tensor:
@@ -80,8 +82,8 @@ class ElasticParts:
     def states(self, tokens: Tensor, step: Attending) -> Tensor:
         """Return the states of tokens, `[tokens]`, after the last block, `[tokens, hidden_size]`."""
         states = self.embed(tokens)
-        for half in self.halves.values():
-            states = half(states, step) if half.units else states
+        for sub_block in self.halves.values():
+            states = sub_block(states, step) if sub_block.units else states
         return states
 
     def logits(self, states: Tensor) -> Tensor:
@@ -91,38 +93,38 @@ class ElasticParts:
 
 
 class Held(Protocol):
-    """A half of a block; units: how many it computes with, none where it is gone."""
+    """A sub-block; units: how many it computes with, 0 where it is removed."""
 
     units: int
 
     def hold(self, units: int) -> int:
-        """Have so many units in memory, and compute with them.
+        """Keep `units` units in memory and compute with them.
 
         Return the bytes that this frees (negative: takes).
         """
 
 
 class Computing(Protocol):
-    """What an elastic model computes with: a `ElasticParts` in torch, or one in the kernels.
+    """The interface of what an elastic model computes with; `ElasticParts` is the one in torch.
 
-    See there what each member is.
+    The members mean what they mean there.
     """
 
     @property
     def halves(self) -> Mapping[str, Held]:
-        """What changes with the level."""
+        """Sub-blocks by group, in the order of the forward pass."""
 
     @property
     def limit(self) -> int:
-        """Positions that the model knows."""
+        """Most positions."""
 
     @property
     def vocab_size(self) -> int:
-        """Tokens."""
+        """Number of tokens."""
 
     @property
     def sizes(self) -> Sequence[tuple[int, int]]:
-        """Key-value heads and their width, of each block."""
+        """Key-value heads and head width of each block."""
 
     def cache(
         self, groups: Sequence[int], limit: int, kv: torch.dtype, closing: Callable[[ElasticCache], int]
@@ -174,7 +176,7 @@ class Elastic:
             return tuple(self._open)
 
     def set_level(self, level: int) -> Change:
-        """Go to a level of the ladder; raises LadderError if there is none such."""
+        """Apply a level of the ladder; raises LadderError if it has no such level."""
         self.ladder.at(level)
         return self.set_units([rung.unit for rung in self.ladder.rungs[:level]])
 
@@ -203,7 +205,7 @@ class Elastic:
 
         Return the logits `[vocab_size]` after the last, float32.
 
-        Raises UsageError if they are none, or more than the cache has room for.
+        Raises UsageError for no tokens, or more than the cache has space for.
         """
         if not tokens:
             raise UsageError("nothing to read: a prompt has at least one token")
@@ -225,8 +227,8 @@ class Elastic:
 
         Return the logits `[requests, vocab_size]` after the last of each.
 
-        Raises UsageError if a request is closed, has no room for its tokens, or has some that the model does
-        not know.
+        Raises UsageError if a request is closed, has no space for its tokens, or has a token that the model
+        does not know.
         """
         with self._lock:
             for cache, tokens in requests:
@@ -234,7 +236,7 @@ class Elastic:
             return self._body.forward(requests)
 
     def logprobs(self, tokens: Sequence[int]) -> NDArray[np.float32]:
-        """Return the natural logarithm of the probability of each next token, `[vocab_size]`, after `tokens`."""
+        """Return the log-probabilities (nats) of the token after `tokens`, `[vocab_size]`."""
         with self.open(len(tokens)) as cache:
             found: NDArray[np.float32] = (
                 torch.log_softmax(self.prefill(tokens, cache).double(), -1).float().numpy()
@@ -242,7 +244,7 @@ class Elastic:
         return found
 
     def generate(self, prompt: Sequence[int], max_tokens: int) -> Generated:
-        """Return the `max_tokens` likeliest tokens after `prompt`."""
+        """Return `max_tokens` tokens after `prompt`, chosen greedily."""
         with self.open(len(prompt) + max_tokens) as cache:
             start = time.perf_counter()
             found = [int(self.prefill(prompt, cache).argmax())]
@@ -252,7 +254,7 @@ class Elastic:
         return Generated(tuple(found), first - start, time.perf_counter() - first)
 
     def memory(self) -> Memory:
-        """Return what the process holds."""
+        """Return the memory of this process."""
         return process_memory()
 
     def _resize(self, kept: Mapping[str, int]) -> int:
@@ -267,8 +269,8 @@ class Elastic:
         return freed
 
     def _attention(self, block: int) -> int:
-        half = self._body.halves.get(f"{block}.kv")
-        return half.units if half else 0
+        attention = self._body.halves.get(f"{block}.kv")
+        return attention.units if attention else 0
 
     def _close(self, cache: ElasticCache) -> int:
         with self._lock:

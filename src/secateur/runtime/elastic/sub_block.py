@@ -1,4 +1,4 @@
-"""One half of a block, as wide as the level says."""
+"""Sub-blocks (attention or FFN) whose width follows the level."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Norm:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """What a half is made of.
+    """The weights of a sub-block.
 
-    held: every prefix of it. norms: before what it does and, in some families, after. rows: its linears in,
-    as q, k and v or gate and up. columns: its linear out.
+    held: all weights that are resized. norms: the norm before it and, in some families, the one after it.
+    rows: its input matrices: q, k and v, or gate and up. columns: its output matrix.
     """
 
     held: Sequence[Prefix]
@@ -40,14 +40,14 @@ class Parts:
 
 
 class SubBlock(ABC):
-    """Attention or FFN; units: how many it computes with now. With none, states are to pass it by."""
+    """Attention or FFN; units: how many it computes with now. Callers skip it where that is 0."""
 
     def __init__(self, parts: Parts) -> None:
         self.units = 0
         self._parts = parts
 
     def hold(self, units: int) -> int:
-        """Have so many units in memory, and compute with them.
+        """Keep `units` units in memory and compute with them.
 
         Return the bytes that this frees (negative: takes).
         """
@@ -56,13 +56,13 @@ class SubBlock(ABC):
         return freed
 
     def show(self, units: int) -> None:
-        """Compute with so many of the units in memory."""
+        """Compute with the first `units` units; memory stays as it is."""
         for weight in self._parts.held:
             weight.show(units)
         self.units = units
 
     def __call__(self, states: Tensor, step: Attending) -> Tensor:
-        """Return the states after it, `[tokens, hidden_size]`, for those before it."""
+        """Return the hidden states after the sub-block, `[tokens, hidden_size]`, for those before it."""
         before, *after = self._parts.norms
         found = self._found(before(states), step)
         for norm in after:
@@ -71,7 +71,7 @@ class SubBlock(ABC):
 
     @abstractmethod
     def _found(self, x: Tensor, step: Attending) -> Tensor:
-        """Return what it adds to the states."""
+        """Return what the sub-block adds to the hidden states."""
 
 
 class Attention(SubBlock):
@@ -100,7 +100,7 @@ class Attention(SubBlock):
 
 
 class FeedForward(SubBlock):
-    """A gated FFN; act: what its gate passes."""
+    """A gated FFN; act: activation of the gate."""
 
     def __init__(self, parts: Parts, act: Callable[[Tensor], Tensor]) -> None:
         super().__init__(parts)
