@@ -9,7 +9,7 @@ PROBE = """
 from pathlib import Path
 import sys
 import torch
-from secateur.model.memory import give_back, hold_little
+from secateur.core.process_memory import give_back, hold_little
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096

@@ -1,4 +1,4 @@
-"""`import secateur` is enough for transformers to load blocks of unequal width, whichever is imported first."""
+"""`import secateur`, before or after transformers, is enough to load blocks of unequal width."""
 
 from __future__ import annotations
 
@@ -72,12 +72,13 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
 
 
 def test_transformers_is_imported_as_ever() -> None:
-    """Though a model's own module is imported first, the watched one is what it is without us, and nobody watches any more."""
+    """The watched module is imported as it is without us, and the finder is removed afterwards."""
     code = """
 import sys
 import secateur
 from transformers import LlamaForCausalLM
 from transformers.models.auto import configuration_auto as auto
-print(auto.__loader__ is auto.__spec__.loader, type(auto.__loader__).__name__, any("secateur" in type(each).__module__ for each in sys.meta_path))
+watched = any("secateur" in type(each).__module__ for each in sys.meta_path)
+print(auto.__loader__ is auto.__spec__.loader, type(auto.__loader__).__name__, watched)
 """
     assert _run(code) == "True SourceFileLoader False"

@@ -13,18 +13,17 @@ from secateur.export.gguf.settings import model_fields
 from secateur.export.gguf.tokenizer import model_name, tokenizer_fields
 from secateur.export.gguf.types import PACKED, type_named
 from secateur.export.gguf.writer import GgufExport, QuantizedWeights, Typed
-from secateur.model.families import EMBED, FINAL_NORM, HEAD, family_of
+from secateur.model.families import EMBED, HEAD, family_of
 from secateur.model.formats.gguf.config import ARCHS
 from secateur.model.formats.gguf.gguf_source import GgufSource
 from secateur.model.formats.gguf.header import GgufHeader, read_header
-from secateur.model.formats.gguf.names import block_names
+from secateur.model.formats.gguf.names import OUTSIDE, block_names
 from secateur.model.formats.gguf.tokenizer import SPLITS
 from secateur.model.formats.quantized_source import CodedSource
 from secateur.model.handle import ModelHandle
 from secateur.model.transformers_model import transformers_config
 
 _COPIED = ("tokenizer.", "general.name", "general.license", "general.languages")
-_OUTSIDE = {"token_embd.weight": EMBED, "output_norm.weight": FINAL_NORM, "output.weight": HEAD}
 
 
 def describe(model: ModelHandle, layout: Layout, kind: str) -> GgufExport:
@@ -57,7 +56,7 @@ def naming_of(model: ModelHandle) -> Naming:
     arch = next((name for name, row in ARCHS.items() if row.family == family.name), "llama")
     return Naming(
         arch=arch,
-        outside=_OUTSIDE,
+        outside=OUTSIDE,
         inside=block_names(family),
         permuted=ARCHS[arch].permuted,
         norm_offset=ARCHS[arch].norm_offset,

@@ -97,7 +97,7 @@ def test_tensors_are_those_of_transformers_own_loader(tiny_gguf: Maker, family: 
 
 @pytest.mark.parametrize("kind", ["F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1"])
 def test_stored_types(tiny_gguf: Maker, kind: str) -> None:
-    """Floats keep their type; quantised tensors come back as gguf itself unpacks them."""
+    """Floats keep their type; quantized tensors come back as gguf itself unpacks them."""
     source = open_source(str(tiny_gguf("qwen2", kind=kind, hidden_size=128)))
     name = "model.layers.2.mlp.down_proj.weight"
     weight = source.read(name)
