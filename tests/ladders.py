@@ -31,7 +31,10 @@ EXAMPLE = Ladder(
 
 
 def ladder_for(graph: Graph, digest: str, units: Sequence[str], *, reverse: bool = True) -> Ladder:
-    """Return a ladder of `units` for a model, its groups ordered from the last unit to the first, its losses and sizes made up."""
+    """Return a ladder of `units` for a model, with invented losses and sizes.
+
+    reverse: whether its groups are ordered from the last unit to the first.
+    """
     order = {}
     for group in (group for block in graph.blocks for group in block.groups if group.kind in ("kv", "ffn")):
         order[group.name] = tuple(reversed(range(group.size))) if reverse else tuple(range(group.size))

@@ -11,7 +11,10 @@ from secateur.tensors.unit_view import UnitView
 
 
 def make_stats(inputs: Tensor, outputs: Tensor | None = None) -> LinearStats:
-    """Return the moments of `inputs` (`[tokens, in_features]`) and of dense `outputs` (`[tokens, out_features]`)."""
+    """Return the moments of the inputs of a linear.
+
+    inputs: `[tokens, in_features]`. outputs: of the dense model, `[tokens, out_features]`.
+    """
     tokens = len(inputs)
     cross = None if outputs is None else outputs.T @ inputs / tokens
     # two windows of equal length
@@ -91,7 +94,7 @@ _INPUTS = {
 
 
 def make_view(layout: str, seed: int = 0) -> UnitView:
-    """Return a random group of one of the layouts of `GROUPS`, with weights, gradients, and statistics of all inputs."""
+    """Return a random group of a layout of `GROUPS`, with weights, gradients and input statistics."""
     generator = torch.Generator().manual_seed(seed)
     group = GROUPS[layout]
     weights = {part.tensor: torch.randn(_SHAPES[part.tensor], generator=generator) for part in group.slices}

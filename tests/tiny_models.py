@@ -45,9 +45,12 @@ _OWN: dict[str, dict[str, Any]] = {
     "phi3": {"original_max_position_embeddings": 256, "rms_norm_eps": 1e-5},
 }
 TEXT = """
-Pruning removes the parts of a network that its answers do not need. A gardener takes the branches that bear no fruit, so that
-the light reaches those that do; too much at once and the tree dies. In 1990 a first study cut 30 of every 100 weights, and in
-2023 a large language model lost half of them in minutes. What is cut must be measured: the same text, before and after it.
+Pruning removes the parts of a network that its answers do not need. A gardener takes the branches that \
+bear no fruit, so that
+the light reaches those that do; too much at once and the tree dies. In 1990 a first study cut 30 of every \
+100 weights, and in
+2023 a large language model lost half of them in minutes. What is cut must be measured: the same text, \
+before and after it.
 The device decides: a phone with 2048 megabytes of memory asks for another model than a server does.
 """
 _SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
@@ -58,7 +61,7 @@ _TEMPLATE = (
 
 
 def save_tiny(family: str, folder: Path, shard_size: str | None, config: dict[str, Any]) -> None:
-    """Write a random model of `family`, with `config` over the tiny default, and its tokenizer into `folder`."""
+    """Write a random model of `family` and its tokenizer; `config` overrides the tiny default."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     tokenizer = _byte_level_tokenizer()
@@ -73,7 +76,7 @@ def save_tiny(family: str, folder: Path, shard_size: str | None, config: dict[st
 
 @torch.no_grad()
 def _randomise(model: nn.Module) -> None:
-    """Give every parameter, norms and biases included, a value that a mistake in names, layout or offset would show."""
+    """Give every parameter random values, so that a mistake in names, layout or offset shows."""
     generator = torch.Generator().manual_seed(0)
     for parameter in model.parameters():
         noise = torch.randn(parameter.shape, generator=generator)

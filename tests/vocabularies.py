@@ -11,8 +11,9 @@ from tokenizers import Tokenizer
 
 
 def fewer_tokens(body: dict[str, Any], merges: int, *, without: str = "") -> tuple[dict[str, Any], list[int]]:
-    """Return a byte-level `tokenizer.json` that knows only its first `merges`, and the old id of each of its tokens, in another order.
+    """Return a byte-level `tokenizer.json` with only its first `merges`, and the old ids of its tokens.
 
+    The tokens are in another order.
     without: letters that it does not know either.
     """
     vocabulary, pairs = body["model"]["vocab"], body["model"]["merges"]
@@ -32,7 +33,7 @@ def fewer_tokens(body: dict[str, Any], merges: int, *, without: str = "") -> tup
 
 
 def save_with_fewer_tokens(parent: Path, folder: Path, merges: int, **config: Any) -> Path:
-    """Write the model in `parent` with the tokens that `fewer_tokens` leaves of it, and its rows of embeddings and head."""
+    """Write the model in `parent` with the tokens of `fewer_tokens`, in its embeddings and head too."""
     from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
     body, rows = fewer_tokens(json.loads((parent / "tokenizer.json").read_text()), merges)

@@ -142,7 +142,7 @@ def _kept(size: int) -> st.SearchStrategy[tuple[int, ...]]:
 
 @given(heads=_kept(6), groups=st.none() | _kept(2))
 def test_heads_must_stay_even(tiny: Maker, heads: tuple[int, ...], groups: tuple[int, ...] | None) -> None:
-    """A plan is taken exactly if every surviving key-value head serves equally many of the surviving query heads."""
+    """A plan is valid exactly if all retained key-value heads serve the same number of query heads."""
     graph = open_model(str(tiny("llama", hidden_size=96, num_attention_heads=6, num_key_value_heads=2))).graph
     plan = Plan(model="sha256:0", keep={"1.head": heads} | ({"1.kv": groups} if groups else {}))
     served = [len({3 * group, 3 * group + 1, 3 * group + 2} & set(heads)) for group in groups or (0, 1)]

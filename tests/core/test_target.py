@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secateur.core.footprint import Footprint
-from secateur.core.target import Limit, Target
-from secateur_runtime.errors import TargetError
+from secateur.core.target import Limit, Target, refuse_if_met
+from secateur_runtime.errors import TargetError, UsageError
 
 WHOLE = Footprint(parameters=1000, block_parameters=800, weight_bytes=2000, kv_values=10)
 CUT = Footprint(parameters=777, block_parameters=577, weight_bytes=1554, kv_values=7)
@@ -168,3 +168,21 @@ def test_the_nearest_target_keeps_the_unit() -> None:
 def test_the_longest_cache_counts() -> None:
     assert Target.parse(["ram=1MB@ctx100,ram=2MB@ctx300,kv=f32"]).cache_bytes(7) == 7 * 4 * 300
     assert Target.parse(["params=80%"]).cache_bytes(7) == 0
+
+
+def test_a_target_that_is_met_already_is_refused() -> None:
+    text = r"^the model meets params=1k as it is \(1,000 parameters\): there is nothing to cut$"
+    with pytest.raises(UsageError, match=text):
+        refuse_if_met(Target.parse(["params=1k"]), WHOLE)
+    text = r"meets size=2kB as it is \(1,000 parameters, 2,000 bytes\): there is nothing to drop$"
+    with pytest.raises(UsageError, match=text):
+        refuse_if_met(Target.parse(["size=2kB"]), WHOLE, verb="drop", with_bytes=True)
+
+
+@pytest.mark.parametrize(
+    "text", ["params=999", "size=1999B", "params=1k,size=1999B", "ratio=0.01", "size=99%"]
+)
+def test_a_target_that_is_not_met_yet_is_not_refused(text: str) -> None:
+    target = Target.parse([text])
+    refuse_if_met(target, WHOLE)
+    assert not target.met(WHOLE, WHOLE)

@@ -140,7 +140,10 @@ def cover(groups: tuple[Group, ...], shapes: dict[str, tuple[int, ...]]) -> dict
 
 @given(st.sampled_from(sorted(FAMILIES)), widths, st.booleans())
 def test_units_tile_what_they_cut(family: str, shape: BlockShape, biased: bool) -> None:
-    """Every row of q, k, v, gate and up and every column of o and down belongs to exactly one unit of `kv` or `ffn`; head norms to none."""
+    """Each row of q, k, v, gate and up, and each column of o and down, belongs to one unit of `kv` or `ffn`.
+
+    Head norms belong to none.
+    """
     config = {"attention_bias": biased, "mlp_bias": biased}
     shapes = tensor_shapes(FAMILIES[family], config, 3, shape, 16)
     groups = block_groups(FAMILIES[family], 3, shape, shapes)

@@ -1,4 +1,4 @@
-"""`import secateur` is enough for transformers to load blocks of unequal width, whichever is imported first."""
+"""`import secateur`, before or after transformers, is enough to load blocks of unequal width."""
 
 from __future__ import annotations
 
@@ -66,14 +66,14 @@ from transformers import AutoConfig, AutoTokenizer
 AutoTokenizer.from_pretrained({str(unequal)!r})
 print(AutoConfig.from_pretrained({str(unequal)!r}).model_type)
 """
-    # Though a model's own module is imported first, the watched one is what it is without us, and nobody
-    # watches any more.
+    # The watched module is imported as it is without us, and the finder is removed afterwards.
     as_ever = """
 import sys
 import secateur
 from transformers import LlamaForCausalLM
 from transformers.models.auto import configuration_auto as auto
-print(auto.__loader__ is auto.__spec__.loader, type(auto.__loader__).__name__, any("secateur" in type(each).__module__ for each in sys.meta_path))
+watched = any("secateur" in type(each).__module__ for each in sys.meta_path)
+print(auto.__loader__ is auto.__spec__.loader, type(auto.__loader__).__name__, watched)
 """
     said = _run(*(f"{order}\n{code}" for order in ORDERS), alone, as_ever)
     assert said == ["secateur.model.unequal_blocks 63"] * 2 + [

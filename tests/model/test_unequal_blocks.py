@@ -1,4 +1,4 @@
-"""Blocks of unequal width: the engine, the registered classes and remote code read one list of widths alike."""
+"""Blocks of unequal width load alike in the engine, the registered classes and remote code."""
 
 from __future__ import annotations
 
@@ -30,10 +30,7 @@ def _plan(folder: Path, keep: dict[str, tuple[int, ...]], drop: tuple[str, ...] 
 
 
 def _masked(folder: Path, plan: Plan) -> torch.Tensor:
-    """Logits of the whole transformers model with the plan's units and halves silenced by hand.
-
-    The independent reference.
-    """
+    """Logits of the whole transformers model with the removed units at zero: the independent reference."""
     whole = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     for name, units in plan.keep.items():
         index, kind = name.split(".")
@@ -41,15 +38,15 @@ def _masked(folder: Path, plan: Plan) -> torch.Tensor:
         weight = (layer.mlp.down_proj if kind == "ffn" else layer.self_attn.o_proj).weight
         total = {"ffn": 96, "kv": 2}[kind]
         columns = weight.shape[1] // total
-        gone = [
+        removed = [
             unit * columns + offset for unit in range(total) if unit not in units for offset in range(columns)
         ]
-        weight.data[:, gone] = 0
+        weight.data[:, removed] = 0
     for name in plan.drop:
         index, _, part = name.partition(".")
         layer = whole.model.layers[int(index)]
-        for half in [part] if part else ["attn", "ffn"]:
-            (layer.self_attn.o_proj if half == "attn" else layer.mlp.down_proj).weight.data.zero_()
+        for side in [part] if part else ["attn", "ffn"]:
+            (layer.self_attn.o_proj if side == "attn" else layer.mlp.down_proj).weight.data.zero_()
     with torch.no_grad():
         logits: torch.Tensor = whole(TOKENS).logits
     return logits
@@ -126,7 +123,8 @@ except ValueError as error:
     assert "trust_remote_code" in str(error)
 else:
     raise AssertionError("something else was loaded")
-model = AutoModelForCausalLM.from_pretrained({str(tmp_path / "out")!r}, trust_remote_code=True, dtype=torch.float32).eval()
+options = dict(trust_remote_code=True, dtype=torch.float32)
+model = AutoModelForCausalLM.from_pretrained({str(tmp_path / "out")!r}, **options).eval()
 tokens = torch.load({str(tmp_path / "tokens.pt")!r})
 with torch.no_grad():
     torch.save(model(tokens).logits, {str(tmp_path / "logits.pt")!r})

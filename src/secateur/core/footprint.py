@@ -1,4 +1,4 @@
-"""What a pruned model will take, counted from its plan before a byte is written."""
+"""Size of a pruned model, counted from its plan before a byte is written."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class Footprint:
 
 
 def footprint(graph: Graph, keep: Keep, drop: Collection[str], width: int) -> Footprint:
-    """Return what the model of `graph` takes once a plan has cut it.
+    """Return the sizes of the model of `graph` after a plan is applied.
 
-    keep, drop: as in `Plan`; width: bytes that a stored weight takes.
+    keep, drop: as in `Plan`. width: bytes of one stored weight.
     """
     inside = {name for block in graph.blocks for name in block.tensors}
     counts = kept_counts(graph, keep, drop)
@@ -46,14 +46,14 @@ def footprint(graph: Graph, keep: Keep, drop: Collection[str], width: int) -> Fo
 
 
 def kept_counts(graph: Graph, keep: Keep, drop: Collection[str]) -> dict[str, int]:
-    """Return how many elements of each stored tensor a plan leaves; those that go whole are not listed."""
-    gone = {
+    """Return the number of retained elements by tensor; tensors that a plan removes are not listed."""
+    removed = {
         name for block in graph.blocks for part in dropped_halves(block, drop) for name in block.halves[part]
     }
     lost = _lost(group for group in graph.groups.values() if group.name in keep)
     counts: dict[str, int] = {}
     for name, info in graph.tensors.items():
-        if name not in gone:
+        if name not in removed:
             counts[name] = 1
             for dim, size in enumerate(info.shape):
                 counts[name] *= size - _missing(lost.get((name, dim), []), keep)
@@ -61,17 +61,20 @@ def kept_counts(graph: Graph, keep: Keep, drop: Collection[str]) -> dict[str, in
 
 
 def dropped_halves(block: Block, drop: Collection[str]) -> frozenset[str]:
-    """Return which halves of a block a plan drops: `attn`, `ffn`."""
+    """Return the sub-blocks of a block that a plan drops: `attn`, `ffn`."""
     both = str(block.index) in drop
     return frozenset(part for part in ("attn", "ffn") if both or f"{block.index}.{part}" in drop)
 
 
 def kept_shape(block: Block, keep: Keep, drop: Collection[str]) -> BlockShape:
-    """Return the widths that a block has once a plan has cut it; query heads go with their key-value head."""
+    """Return the widths of a block after a plan is applied.
+
+    Query heads are removed with their key-value head.
+    """
     shape = block.shape
-    gone = dropped_halves(block, drop)
-    inner = 0 if "ffn" in gone else len(keep.get(f"{block.index}.ffn", range(shape.intermediate_size)))
-    if "attn" in gone or not shape.n_heads:
+    dropped = dropped_halves(block, drop)
+    inner = 0 if "ffn" in dropped else len(keep.get(f"{block.index}.ffn", range(shape.intermediate_size)))
+    if "attn" in dropped or not shape.n_heads:
         return replace(shape, n_heads=0, n_kv_heads=0, intermediate_size=inner)
     groups = frozenset(keep.get(f"{block.index}.kv", range(shape.n_kv_heads)))
     each = shape.n_heads // shape.n_kv_heads
@@ -85,7 +88,7 @@ def _kv_values(block: Block, keep: Keep, drop: Collection[str]) -> int:
 
 
 def _lost(groups: Iterable[Group]) -> Along:
-    """Return, for each dimension of each tensor, the slices along which something leaves."""
+    """Return, by tensor and dimension, the slices along which units are removed."""
     found: Along = {}
     for group in groups:
         for part in group.slices:
@@ -94,9 +97,9 @@ def _lost(groups: Iterable[Group]) -> Along:
 
 
 def _missing(parts: list[tuple[Slice, Group]], keep: Keep) -> int:
-    """Count the indices that leave along one dimension.
+    """Count the indices that are removed along one dimension.
 
-    Slices of two groups may lie on the same ones, which leave once.
+    Slices of two groups may own the same index, which counts once.
     """
     if len({group.name for _, group in parts}) < 2:
         return sum((group.size - len(keep[group.name])) * part.block for part, group in parts)

@@ -1,4 +1,4 @@
-"""What a model is made of: tensors, prunable linears per block, and groups of slices that live or die together."""
+"""What a model is made of: tensors, blocks, prunable linears, and groups of coupled slices."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ _HALVES: Mapping[Kind, str] = {"kv": "attn", "head": "attn", "ffn": "ffn", "hidd
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """Shape (as torch stores it: `[out_features, in_features]` for a linear) and stored type of one tensor."""
+    """Shape and stored type of one tensor.
+
+    shape: as torch stores it, `[out_features, in_features]` for a linear.
+    dtype: name of the stored type, such as `BF16`.
+    """
 
     shape: tuple[int, ...]
     dtype: str
@@ -40,7 +44,7 @@ class Slice:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """`size` units that live or die together in every slice."""
+    """`size` units; removing a unit removes it from every slice."""
 
     name: str
     kind: Kind
@@ -49,10 +53,7 @@ class Group:
 
     @property
     def half(self) -> str:
-        """The half of a block that it belongs to, `attn` or `ffn`.
-
-        Empty for one that runs through the whole model.
-        """
+        """The sub-block that the group belongs to, `attn` or `ffn`; empty for the whole model."""
         return _HALVES[self.kind]
 
 
@@ -73,10 +74,9 @@ class Block:
 
     tensors: full names, as stored.
     linears: prunable ones, in stage order.
-    groups: `kv`, `head` (only where a key-value head serves several query heads), `ffn`; the last slice of
-    each is the input
-        side of the half's last linear.
-    halves: the tensors of the halves `attn` and `ffn`, norms included.
+    groups: `kv`, `head` (only where a key-value head serves several query heads) and `ffn`. The last slice
+    of each lies on the inputs of the last linear of its sub-block.
+    halves: the tensors of the sub-blocks `attn` and `ffn`, norms included.
     """
 
     index: int
@@ -89,20 +89,18 @@ class Block:
 
     @property
     def stages(self) -> tuple[tuple[Linear, ...], ...]:
-        """The linears in the order in which a forward pass meets them.
-
-        Those of one stage share their input.
-        """
+        """The linears in the order of a forward pass; those of one stage share their input."""
         numbers = sorted({linear.stage for linear in self.linears})
         return tuple(tuple(linear for linear in self.linears if linear.stage == number) for number in numbers)
 
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """A model read off its real tensors.
+    """A model as its stored tensors describe it.
 
-    hidden: the channels that run through the whole model, one selection for embeddings, norms, every linear
-    and the head.
+    tensors: every stored tensor. outside: names of those outside the blocks.
+    tied: whether the head is the embedding.
+    hidden: the channels of the residual stream, one selection for embeddings, norms, linears and head.
     vocab: the tokens, rows of embeddings and head.
     """
 

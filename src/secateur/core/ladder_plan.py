@@ -11,7 +11,7 @@ from secateur_runtime.ladder import Ladder, half_of
 
 
 def plan_of_level(ladder: Ladder, level: int) -> Plan:
-    """Return what a level does to the model, as `secateur apply` takes it.
+    """Return the plan of one level of a ladder, for `secateur apply`.
 
     Raises LadderError if there is no such level.
     """
@@ -20,10 +20,10 @@ def plan_of_level(ladder: Ladder, level: int) -> Plan:
 
 
 def plan_of_units(ladder: Ladder, units: Iterable[str], target: str = "") -> Plan:
-    """Return the plan that takes these steps of a ladder.
+    """Return the plan that takes some steps of a ladder.
 
-    units: names of its steps, in any order. target: what to note as the reason.
-    Raises LadderError for a step that the ladder has not, or that cannot be taken without an earlier one.
+    units: names of the steps, in any order. target: the reason that the plan records.
+    Raises LadderError for an unknown step, or for one that needs an earlier step.
     """
     kept = ladder.kept_without(units)
     narrowed = {

@@ -1,4 +1,7 @@
-"""Sparsity patterns: a ratio such as `0.5`, or N:M such as `2:4` (N of every M consecutive inputs survive)."""
+"""Sparsity patterns: a ratio such as `0.5`, or N:M such as `2:4`.
+
+N:M retains N of every M consecutive inputs of a row.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A plan is data: what survives, what drops, which sparsity each tensor gets, and who decided it from what."""
+"""A plan is data: what is retained, what is dropped, the sparsity of each tensor, and who decided."""
 
 from __future__ import annotations
 
@@ -49,13 +49,12 @@ class Plan:
     """What to do to one model.
 
     model: digest of the source weights, as `Source.digest()` gives it.
-    keep: group name (`3.ffn`, `3.kv`, `3.head`, `hidden`, `vocab`) -> surviving unit indices, ascending;
-    groups not named stay whole.
-        Query heads of a key-value group that goes are gone anyway; every surviving one must keep equally
-        many.
+    keep: group name (`3.ffn`, `3.kv`, `3.head`, `hidden`, `vocab`) -> retained unit indices, ascending.
+    Groups not named stay whole. Removing a key-value group removes its query heads; every retained group
+    must retain the same number of query heads.
     drop: removed blocks, such as `3.attn`, `7.ffn` or `12` (both).
-    merge: whole block -> dropped blocks whose differences from it are added to its weights; left out of the
-    JSON if empty.
+    merge: whole block -> dropped blocks whose differences from it are added to its weights. The JSON leaves
+    it out if empty.
     sparsity: tensor name -> `0.5` or `2:4`; tensors not named stay dense.
     made_by: criterion, repair, allocation, calibration and seed that decided, enough to replay the plan.
     """
@@ -107,14 +106,14 @@ class Plan:
         )
 
     def explain(self, graph: Graph, stored: Graph | None = None) -> str:
-        """Return, for people, what the plan does to the model of `graph` and who decided it, a line each.
+        """Describe for people, in lines, what the plan does to the model of `graph` and who decided it.
 
-        stored: the model with the biases that the plan's repair adds, where it adds any.
+        stored: the model with the biases that the plan's repair adds, if it adds any.
         """
-        lines = [
-            "made by:"
-            f" {', '.join(f'{key} {value}' for key, value in self.made_by.items() if value and key != 'tried')}"
-        ]
+        made_by = ", ".join(
+            f"{key} {value}" for key, value in self.made_by.items() if value and key != "tried"
+        )
+        lines = [f"made by: {made_by}"]
         lines += [f"tried: {one}" for one in self.made_by.get("tried", "").split("; ") if one]
         lines += [f"{name}: sparsity {pattern}" for name, pattern in self.sparsity.items()]
         lines += self._explained_units(graph)
@@ -149,7 +148,11 @@ class Plan:
         return "sha256:" + hashlib.sha256(self.to_json().encode()).hexdigest()
 
     def validate(self, graph: Graph, model_digest: str) -> None:
-        """Raise PlanError unless every name and unit of the plan exists in `graph`, heads stay even and the digest is the model's."""
+        """Raise PlanError unless the plan fits a model.
+
+        Every name and unit must exist in `graph`, every key-value group must retain the same number of query
+        heads, and `model_digest` must be that of the plan.
+        """
         if self.model != model_digest:
             raise PlanError(
                 f"plan was made for {self.model[:19]}..., this model is {model_digest[:19]}...: make a new"
@@ -213,7 +216,11 @@ class Plan:
             )
 
     def _validate_merge(self, graph: Graph) -> None:
-        """What takes in others must stay whole, what is taken in must go whole, once, and have the same tensors."""
+        """Raise PlanError for a merge that cannot be done.
+
+        The block that takes in others must stay whole. Each block taken in must be dropped whole, be taken in
+        once, and have tensors of the same shapes.
+        """
         whole = {str(block.index): block for block in graph.blocks}
         taken = [other for others in self.merge.values() for other in others]
         for name in (*self.merge, *taken):
@@ -233,9 +240,9 @@ class Plan:
             raise PlanError("plan merges a block more than once")
 
     def _validate_heads(self, block: Block) -> None:
-        """One key-value head serves as many query heads as any other.
+        """Raise PlanError unless all retained key-value heads serve the same number of query heads.
 
-        `repeat_interleave` knows no other layout.
+        `repeat_interleave` in the attention of transformers supports no other layout.
         """
         heads = f"{block.index}.head"
         groups = f"{block.index}.kv"

@@ -1,4 +1,4 @@
-"""Memory that was freed goes back to the system."""
+"""Return freed memory to the operating system."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _KEPT_OUT = ("accelerate", "scipy")
 
 
 def spare_the_machine() -> None:
-    """Set, for a process that is ours alone, what must be set before it imports torch and transformers."""
+    """Configure a process of our own, before it imports torch and transformers, to hold little memory."""
     # OpenMP threads that wait by spinning starve each other as soon as one core is busy with something else:
     # pruning was measured three times slower then.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -29,20 +29,18 @@ def spare_the_machine() -> None:
 
 
 def let_train() -> None:
-    """Let what trains import what `spare_the_machine` keeps out."""
+    """Allow the imports that `spare_the_machine` blocks; training needs them."""
     for name in _KEPT_OUT:
         if name in sys.modules and sys.modules[name] is None:
             del sys.modules[name]
 
 
 def hold_little() -> None:
-    """Keep the C allocator from raising its own limits, so that what is freed is not kept.
+    """Fix the limits of the C allocator, so that it does not hold on to freed memory.
 
-    For a process that is ours alone.
-
-    glibc takes every large tensor that is freed as a reason to keep more: 40 MB after some blocks of
-    SmolLM2-135M. From 8 MiB on a tensor has pages of its own; at half of that, faulting them in anew cost
-    more time than it saved memory.
+    For a process of our own. glibc raises its limits with every large tensor that is freed: it held 40 MB
+    after some blocks of SmolLM2-135M. From 8 MiB on, a tensor gets pages of its own. With a limit of 4 MiB,
+    page faults cost more time than the memory saved was worth.
     """
     change = _of_glibc("mallopt")
     if change is not None:
@@ -51,7 +49,7 @@ def hold_little() -> None:
 
 
 def give_back() -> None:
-    """Return freed pages that the C allocator keeps; does nothing where it is not glibc."""
+    """Return the freed pages that glibc holds to the system; do nothing under another C library."""
     trim = _of_glibc("malloc_trim")
     if trim is not None:
         trim(0)

@@ -1,4 +1,4 @@
-"""The seam between long work and whoever shows it."""
+"""Protocol for showing the progress of long work."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Told by long work what it is doing; shows it as a bar, as lines, or not at all."""
+    """Receives the progress of long work; shows it as a bar, as lines, or not at all."""
 
     def start(self, task: str, total: int, done: int = 0) -> None:
         """Begin `task` of `total` steps, `done` of them finished already."""
@@ -15,11 +15,11 @@ class Progress(Protocol):
         """One more step is finished."""
 
     def note(self, line: str) -> None:
-        """Say one line that stays."""
+        """Show one line that stays."""
 
 
 class Silent:
-    """A Progress that shows nothing."""
+    """A `Progress` that shows nothing."""
 
     def start(self, task: str, total: int, done: int = 0) -> None:
         """Ignore."""

@@ -1,4 +1,4 @@
-"""The seam between whatever can say how likely tokens are and the stages that ask."""
+"""Protocol for models that return the log-likelihoods of given tokens."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from secateur.core.progress import Progress
 
 @dataclass(frozen=True, slots=True)
 class ScoreRequest:
-    """Tokens whose probability after `context` is asked for; neither is empty."""
+    """A request for the probability of `tokens` after `context`; neither is empty."""
 
     context: tuple[int, ...]
     tokens: tuple[int, ...]
@@ -19,19 +19,23 @@ class ScoreRequest:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """Summed natural logarithm of the probabilities of the tokens asked for, and whether each was the likeliest."""
+    """The answer to a `ScoreRequest`.
+
+    logprob: sum of the natural logarithms of the probabilities of the tokens.
+    greedy: whether each token was the most likely one.
+    """
 
     logprob: float
     greedy: bool
 
 
 class Scorer(Protocol):
-    """A model that says how likely given tokens are.
+    """A model that scores given tokens.
 
-    context: most tokens that it can read at once.
+    context: the largest number of tokens that it can read at once.
     """
 
     context: int
 
     def score(self, rows: Sequence[ScoreRequest], progress: Progress) -> list[Scored]:
-        """Return an answer for each row, in order; `progress` is told of each row."""
+        """Return the score of each row, in order, and report each row to `progress`."""

@@ -16,16 +16,16 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def tree_bytes(pid: int) -> int:
-    """Return the resident bytes of a process and its descendants; pages that several share count for each.
+    """Return the resident bytes of a process and its descendants; 0 where there is no /proc.
 
-    0 where there is no /proc.
+    A page that several processes share counts once for each.
     """
     return sum(_resident(one) for one in _tree(pid))
 
 
 @dataclass(frozen=True, slots=True)
 class SystemMemory:
-    """What this process may use: of the machine, or of the control group that limits it (a container).
+    """Memory that this process may use: that of the machine, or of the control group that limits it.
 
     total: bytes. free: bytes that can be had without swapping and without being killed; never negative.
     """

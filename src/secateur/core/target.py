@@ -11,7 +11,7 @@ from fractions import Fraction
 from typing import Literal
 
 from secateur.core.footprint import Footprint
-from secateur_runtime.errors import TargetError, nearest
+from secateur_runtime.errors import TargetError, UsageError, nearest
 
 Metric = Literal["params", "size", "ram", "ratio"]
 METRICS: tuple[Metric, ...] = ("params", "size", "ram", "ratio")
@@ -40,10 +40,9 @@ _DIGITS = 4
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """One budget: the most that `metric` may be (for `ratio`.
+    """One budget: an upper bound on `metric`.
 
-    The least share of the block parameters that goes).
-
+    The budget of `ratio` is a lower bound on the share of the block parameters that is removed.
     amount: as written, in `unit`: a suffix of a count or of bytes, or `%` of the whole model.
     context: tokens in the KV cache, for `ram`.
     """
@@ -83,7 +82,7 @@ class Target:
 
     @classmethod
     def parse(cls, texts: Iterable[str]) -> Target:
-        """Parse budgets, several in one text parted by commas.
+        """Parse budgets; a text may hold several, comma-separated.
 
         Raises TargetError with one line for anything else.
         """
@@ -111,14 +110,17 @@ class Target:
         return all(self._is_met(limit, cut, whole) for limit in self.limits)
 
     def cache_bytes(self, values: int) -> int:
-        """Return what `values` numbers for each token take in the longest cache that a budget counts.
+        """Return the bytes of the longest KV cache that a budget counts; 0 where no budget counts one.
 
-        0 where none does.
+        values: numbers in the cache for each token.
         """
         return values * KV_WIDTHS[self.kv_type] * max((limit.context for limit in self.limits), default=0)
 
     def nearest(self, cut: Footprint, whole: Footprint) -> Target:
-        """Return the target with each budget that `cut` misses moved to where `cut` meets it, rounded to a few digits."""
+        """Return the nearest target that a model of footprint `cut` meets.
+
+        Each budget that `cut` misses moves to where `cut` meets it, rounded to a few digits.
+        """
         return replace(
             self,
             limits=tuple(
@@ -153,6 +155,21 @@ class Target:
         return replace(
             limit,
             amount=_rounded(Fraction(used, all_of_it if limit.unit == "%" else 1), limit.scale, math.ceil),
+        )
+
+
+def refuse_if_met(target: Target, whole: Footprint, *, verb: str = "cut", with_bytes: bool = False) -> None:
+    """Raise UsageError if the model meets `target` as it is, so that nothing has to be removed.
+
+    whole: footprint of the model before it is pruned.
+    verb: what the caller would do to the model, for the message.
+    with_bytes: whether the message gives the bytes of the weights too.
+    """
+    if target.met(whole, whole):
+        weight = f", {whole.weight_bytes:,} bytes" if with_bytes else ""
+        raise UsageError(
+            f"the model meets {target} as it is ({whole.parameters:,} parameters{weight}):"
+            f" there is nothing to {verb}"
         )
 
 

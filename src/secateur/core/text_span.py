@@ -1,4 +1,4 @@
-"""A stretch of text as one model reads it, for figures of models whose tokens differ."""
+"""A text span with its tokens under one tokenizer, to compare models of different tokenizers."""
 
 from __future__ import annotations
 

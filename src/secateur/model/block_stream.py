@@ -34,7 +34,7 @@ class _StopForward(Exception):
 
 
 class StreamedBlock:
-    """One decoder block with its weights in memory (see `core.stream.LiveBlock`)."""
+    """One decoder block with its weights in memory (see `LiveBlock`)."""
 
     def __init__(
         self, block: Block, layer: nn.Module, second_half: str, call: Callable[[Tensor], Tensor]
@@ -51,7 +51,10 @@ class StreamedBlock:
 
     @torch.no_grad()
     def tap(self, tensors: tuple[str, ...], hidden: Tensor, see: Callable[[str, Tensor], None]) -> None:
-        """Run as far as the last of the linears `tensors`, calling `see(tensor, input)` for each on the way."""
+        """Run as far as the last of the linears `tensors`.
+
+        see: called with `(tensor, input)` for each linear on the way.
+        """
         waiting = set(tensors)
 
         def stop(tensor: str, inputs: Tensor) -> None:
@@ -65,7 +68,10 @@ class StreamedBlock:
 
     @torch.no_grad()
     def watch(self, tensors: tuple[str, ...], hidden: Tensor, see: Callable[[str, Tensor], None]) -> Tensor:
-        """Return the block's output, calling `see(tensor, input)` for each of the linears named on the way."""
+        """Return the block's output for `hidden`.
+
+        see: called with `(tensor, input)` for each of the linears named on the way.
+        """
         modules = {
             linear.tensor: self._layer.get_submodule(linear.module)
             for linear in self.block.linears
@@ -82,7 +88,10 @@ class StreamedBlock:
 
     @torch.enable_grad()
     def pull(self, hidden: Tensor, gradient: Tensor, tensors: tuple[str, ...]) -> Pulled:
-        """Run the block on `hidden` and return the gradients of the loss whose gradient at its output is `gradient`."""
+        """Run the block on `hidden` and pull a gradient back through it.
+
+        gradient: of a loss, with respect to the block's output.
+        """
         given = hidden.detach().requires_grad_()
         weights = [
             self._layer.get_parameter(tensor.removeprefix(self.block.prefix)).requires_grad_()
@@ -103,7 +112,10 @@ class StreamedBlock:
     def slope(
         self, hidden: Tensor, loss: Callable[[Tensor], Tensor], tensors: tuple[str, ...]
     ) -> tuple[float, dict[str, Tensor]]:
-        """Return `loss(output)` of the block's output for `hidden`, and its gradient with respect to each of `tensors`."""
+        """Return `loss(output)` of the block's output for `hidden`, and its gradients.
+
+        tensors: names of the weights to differentiate with respect to.
+        """
         weights = [
             self._layer.get_parameter(tensor.removeprefix(self.block.prefix)).requires_grad_()
             for tensor in tensors
@@ -140,9 +152,9 @@ def _seeing(
 
 
 class ModelStream:
-    """A stored causal language model of which one block at a time is in memory (see `core.stream.LayerStream`).
+    """A stored causal language model that holds one block at a time in memory (see `LayerStream`).
 
-    outside: the type that weights outside the blocks are rounded to, for a model about to be stored in that type.
+    outside: the type that weights outside the blocks are rounded to, for a model that will be stored in it.
     """
 
     def __init__(self, source: Source, graph: Graph, outside: torch.dtype = torch.float32) -> None:
@@ -171,9 +183,9 @@ class ModelStream:
 
     @torch.no_grad()
     def embed(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
-        """Yield the input of block 0, `[batch, tokens, hidden_size]` float32, for each batch of token ids `[batch, tokens]`.
+        """Yield the input of block 0 for each batch, `[batch, tokens, hidden_size]`, float32.
 
-        Of the embedding only the rows that occur are held.
+        batches: token ids, `[batch, tokens]` each. Only the rows of the embedding that occur are in memory.
         """
         every = list(batches)
         used = torch.cat([tokens.flatten() for tokens in every]).unique()
@@ -185,9 +197,9 @@ class ModelStream:
 
     @contextmanager
     def open(self, index: int) -> Iterator[StreamedBlock]:
-        """Load block `index`; raises SourceError if a weight is not finite.
+        """Load block `index`; its memory is released on exit.
 
-        Its memory is given back on exit.
+        Raises SourceError if a weight is not finite.
         """
         block = self.graph.blocks[index]
         layer = self._layers[index]
@@ -210,7 +222,10 @@ class ModelStream:
 
     @torch.no_grad()
     def logits(self, hidden: Tensor) -> Iterator[Tensor]:
-        """Yield the logits `[positions, vocab_size]` of `hidden` `[tokens, hidden_size]`, a chunk of positions at a time."""
+        """Yield the logits in consecutive chunks, `[positions, vocab_size]` each.
+
+        hidden: output of the last block, `[tokens, hidden_size]`.
+        """
         with self._materialised():
             for chunk in hidden.split(POSITIONS):
                 with self._taps(_replay(chunk[None])):
@@ -340,5 +355,5 @@ class ModelStream:
 
 
 def _replay(states: Tensor) -> Callable[[int, Tensor, dict[str, Any]], Tensor]:
-    """Return a tap that lets block 0 give `states`, and every later block what it is given."""
+    """Return a tap that makes block 0 return `states`, and every later block its input."""
     return lambda index, given, _arguments: states if index == 0 else given

@@ -1,7 +1,7 @@
-"""The config of a model with what its class in transformers fills in, had without importing that class.
+"""The config of a model with the defaults of its class in transformers, without importing that class.
 
-Such a class imports activations, and these import whatever compiles and distributes models: 70 MB for a few
-numbers. So it is asked once, in a process of its own, and what it says is kept in a file.
+Such a class imports activations, and these import what compiles and distributes models: 70 MB for a few
+numbers. So another process imports the class once, and a file keeps the result.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _COSTLY = "transformers.activations"
 
 
 def completed(config: Mapping[str, Any], folder: Path) -> Any:
-    """Return what `transformers_config` returns, but for its class; `folder` keeps it.
+    """Return the values of `transformers_config(config)` as a plain `PreTrainedConfig`.
 
-    Raises OutputError where that cannot be written.
+    folder: keeps the file with the result. Raises OutputError if that cannot be written.
     """
     # What is imported already costs nothing more.
     if _COSTLY in sys.modules:
@@ -48,7 +48,7 @@ def _digest(config: Mapping[str, Any]) -> str:
 
 
 def _kept(path: Path) -> dict[str, Any]:
-    """Return what a file says; nothing where there is none, or it is damaged, as it can be made again."""
+    """Return the content of a file; empty if it is missing or damaged, since it can be made again."""
     try:
         body = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -57,7 +57,7 @@ def _kept(path: Path) -> dict[str, Any]:
 
 
 def _asked(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """Return what another process says, and keep it; nothing where it fails."""
+    """Return the result of another process, and keep it in `path`; empty if the process fails."""
     done = subprocess.run(
         [sys.executable, "-m", __name__],
         input=json.dumps(config),
@@ -72,9 +72,9 @@ def _asked(config: Mapping[str, Any], path: Path) -> dict[str, Any]:
 
 
 def _answer() -> None:
-    """Say what the class makes of the config on standard input.
+    """Print the values that the class gives the config on standard input.
 
-    What JSON has no word for, such as a type of tensors, is left out.
+    A value that JSON cannot hold, such as a type of tensors, becomes null.
     """
     print(json.dumps(vars(transformers_config(json.load(sys.stdin))), default=lambda _: None))
 

@@ -1,4 +1,4 @@
-"""Model families as data: how each names its tensors, which biases it has, and how its fused tensors are laid out."""
+"""Model families as data: tensor names, biases, and the layout of fused tensors."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Family:
 
     name: `model_type` in the config.
     architecture: class that transformers loads it with.
-    attn_norms, ffn_norms: norms of width `hidden_size` that belong to each half of the block.
+    attn_norms, ffn_norms: norms of width `hidden_size` that belong to each sub-block.
     qkv: q, k, v, or one module whose rows are all of q, then k, then v.
     gate_up: gate, up, or one module whose rows are all of gate, then up.
     head_norms: norms of width `head_dim`, shared by all heads.
@@ -108,7 +108,7 @@ FAMILIES: Mapping[str, Family] = {row.name: row for row in _ROWS}
 
 
 def family_of(config: Mapping[str, Any]) -> Family:
-    """Return the family a config belongs to; raises UnsupportedModelError naming the ones that are known."""
+    """Return the family of a config; raises UnsupportedModelError with the known families."""
     model_type = config.get(BASE_KEY, config.get("model_type"))
     if not isinstance(model_type, str) or model_type not in FAMILIES:
         hint = nearest(str(model_type), FAMILIES)

@@ -1,4 +1,4 @@
-"""Load a whole model into transformers, for what cannot be done block by block."""
+"""Load a whole model into transformers, for work that cannot be done block by block."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Read a model's graph off its config and its real tensor shapes, refusing whatever does not fit its family."""
+"""Build a model's graph from its config and tensor shapes; refuse what does not fit its family."""
 
 from __future__ import annotations
 
@@ -58,9 +58,9 @@ def read_graph(source: Source) -> Graph:
 
 
 def block_shapes(config: Mapping[str, Any]) -> tuple[BlockShape, ...]:
-    """Return the width of each block as the config declares it.
+    """Return the width of each block that the config declares.
 
-    Raises UnsupportedModelError if it cannot be.
+    Raises UnsupportedModelError if such a block cannot exist.
     """
     count = _positive(config, "num_hidden_layers")
     rows = config.get(SHAPES_KEY)
@@ -84,7 +84,7 @@ def block_shapes(config: Mapping[str, Any]) -> tuple[BlockShape, ...]:
 def tensor_shapes(
     family: Family, config: Mapping[str, Any], index: int, shape: BlockShape, hidden_size: int
 ) -> Shapes:
-    """Return name -> shape of every tensor that block `index` of `shape` has; an absent half has none."""
+    """Return name -> shape of every tensor of block `index`; an absent sub-block has none."""
     prefix = PREFIX.format(index)
     biases = family.biases(config)
     found: Shapes = {}
@@ -101,7 +101,7 @@ def tensor_shapes(
 
 
 def linear_shapes(family: Family, shape: BlockShape, hidden_size: int) -> dict[str, tuple[int, int]]:
-    """Return module -> `(out_features, in_features)` in stage order; an absent half has none."""
+    """Return module -> `(out_features, in_features)` in stage order; an absent sub-block has none."""
     queries = shape.n_heads * shape.head_dim
     keys = shape.n_kv_heads * shape.head_dim
     inner = shape.intermediate_size
@@ -118,7 +118,10 @@ def linear_shapes(family: Family, shape: BlockShape, hidden_size: int) -> dict[s
 
 
 def block_groups(family: Family, index: int, shape: BlockShape, names: Iterable[str]) -> tuple[Group, ...]:
-    """Return the groups `{index}.kv`, `{index}.head` and `{index}.ffn` of a block whose tensors are `names`, as far as it has them."""
+    """Return the groups `{index}.kv`, `{index}.head` and `{index}.ffn` that a block has.
+
+    names: names of the tensors of the block.
+    """
     groups = []
     if shape.n_heads:
         queries = shape.n_heads * shape.head_dim
@@ -264,7 +267,10 @@ def _some(names: list[str]) -> str:
 def hidden_group(
     family: Family, shapes: Mapping[str, tuple[int, ...]], blocks: int, hidden_size: int
 ) -> Group:
-    """Return the group `hidden` of a model of so many blocks whose tensors are `shapes`."""
+    """Return the group `hidden` of a model.
+
+    shapes: tensor name -> shape. blocks: number of blocks.
+    """
     slices = [Slice(EMBED, 1), Slice(FINAL_NORM, 0), Slice(HEAD, 1)]
     for index in range(blocks):
         prefix = PREFIX.format(index)

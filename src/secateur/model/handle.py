@@ -24,7 +24,7 @@ from secateur.tensors.source import Source
 class ModelHandle:
     """A source and its graph.
 
-    kept_in: folder of what is found out once, for a process that is to hold little.
+    kept_in: folder for results computed once, for a process that must hold little memory.
     """
 
     source: Source
@@ -38,7 +38,7 @@ class ModelHandle:
 
     @cached_property
     def config(self) -> Any:
-        """Config with what its class in transformers fills in.
+        """The config, completed with the defaults of its class in transformers.
 
         Raises OutputError where `kept_in` cannot be written.
         """
@@ -63,7 +63,7 @@ def open_model(ref: str) -> ModelHandle:
 
 
 def open_registered(src: str) -> ModelHandle:
-    """Open a model; one with blocks of unequal width can then be loaded whole, and its tokenizer too.
+    """Open a model, and register its type with transformers if its blocks have unequal widths.
 
     Raises as `open_model` does.
     """

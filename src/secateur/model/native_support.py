@@ -1,4 +1,4 @@
-"""Which models the C kernels run, and what they call the tensors of a block."""
+"""Which models the C kernels run, and the names that they use for the tensors of a block."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ _LINEARS = ("q", "k", "v", "o", "gate", "up", "down")
 
 
 def runs_natively(family: Family) -> bool:
-    """Return whether the blocks of a family are those of Llama, with norms of heads and biases or without."""
+    """Return whether a family has the blocks of Llama; norms of heads and biases may be added."""
     plain = family.attn_norms == ("input_layernorm",) and len(family.qkv) == 3 and len(family.gate_up) == 2
     return plain and not family.norm_offset and not family.scaled_embeddings
 
 
 def check_native(ref: str, family: Family, config: Any) -> None:
-    """Raise UnsupportedModelError for a family, an activation or a rotary embedding that the kernels do not have."""
+    """Raise UnsupportedModelError for a model that the kernels cannot run.
+
+    Its family, its activation or its rotary embedding may be missing. ref: the model, for the message.
+    """
     if not runs_natively(family):
         known = ", ".join(name for name, row in FAMILIES.items() if runs_natively(row))
         raise UnsupportedModelError(
@@ -38,9 +41,9 @@ def check_native(ref: str, family: Family, config: Any) -> None:
 
 
 def native_names(family: Family, prefix: str) -> dict[str, str]:
-    """Return, by the tensor of a block that has it or might, what the kernels call it.
+    """Return tensor name -> the name that the kernels use: `q`, `q_bias`, `attn_norm` and so on.
 
-    `q`, `q_bias`, `attn_norm` and so on.
+    prefix: of the block's tensors. Biases are listed for every linear, whether the family has them or not.
     """
     modules = dict(zip(_LINEARS, (*family.qkv, family.o, *family.gate_up, family.down), strict=True))
     norms = {

@@ -18,7 +18,7 @@ class Nothing(nn.Module):
         self._attention = attention
 
     def forward(self, *inputs: Tensor, **named: Any) -> Any:
-        """Return zeros of the shape of the hidden states, with the missing attention weights where attention stood."""
+        """Return zeros of the shape of the hidden states; for attention, a pair with None as its weights."""
         hidden = inputs[0] if inputs else named["hidden_states"]
         return (hidden.new_zeros(hidden.shape), None) if self._attention else hidden.new_zeros(hidden.shape)
 
@@ -32,10 +32,7 @@ class Same(nn.Module):
 
 
 def plain_width(fields: Mapping[str, Any]) -> dict[str, int]:
-    """Return the `hidden_size` that a config class may insist on when it is made.
-
-    As wide as all query heads together.
-    """
+    """Return the `hidden_size` that a config class may require: the width of all query heads together."""
     return {"hidden_size": fields["num_attention_heads"] * fields["head_dim"]} if "head_dim" in fields else {}
 
 
@@ -55,7 +52,7 @@ def reshape_blocks(model: Any, rows: Sequence[Mapping[str, int]], norms: Mapping
 
     rows: `n_heads`, `n_kv_heads`, `head_dim`, `intermediate_size` of each block; zero heads or a zero width
     mean absent.
-    norms: names of the norms that belong to each half, under `attn` and `ffn`.
+    norms: names of the norms that belong to each sub-block, under `attn` and `ffn`.
     """
     decoder = model.get_decoder()
     for index, row in enumerate(rows):

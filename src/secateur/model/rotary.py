@@ -1,7 +1,4 @@
-"""How a model tells positions apart.
-
-Rotary frequencies, which blocks have them, and how far back a block sees.
-"""
+"""Positions in a model: rotary frequencies, the blocks that use them, and attention windows."""
 
 from __future__ import annotations
 
@@ -14,21 +11,21 @@ from torch import Tensor
 from secateur_runtime.errors import UnsupportedModelError
 
 LENGTHENED = ("dynamic", "longrope")
-"""Rotary embeddings whose frequencies hang on how long the text is."""
+"""Rotary embeddings whose frequencies depend on the length of the text."""
 Frequencies = Callable[[int], tuple[Tensor, float]]
-"""For a text of so many tokens: radians per position of each pair of channels, `[pairs]`, and the scale of
+"""Number of tokens of a text -> radians per position of each pair of channels, `[pairs]`, and the scale of
 cosines and sines.
 """
 
 
 def turns(config: Any, index: int) -> bool:
-    """Return whether block `index` has a rotary embedding; 1 in transformers' list says that it has."""
+    """Return whether block `index` has a rotary embedding; 1 in the list of transformers means yes."""
     flags = getattr(config, "no_rope_layers", None)
     return bool(flags[index]) if flags else True
 
 
 def sight(config: Any, index: int) -> int:
-    """Return how many positions block `index` sees, the own one included; 0 for all."""
+    """Return the attention window of block `index`, the current position included; 0 for no window."""
     seen = getattr(config, "sliding_window", None)
     kinds = getattr(config, "layer_types", None)
     return int(seen) if seen and (kinds is None or kinds[index] == "sliding_attention") else 0
@@ -47,7 +44,7 @@ def rotary_type(config: Any, kind: str = "") -> str:
 def frequencies(config: Any, kind: str = "") -> Frequencies:
     """Return the frequencies of a rotary embedding.
 
-    Raises UnsupportedModelError for a scaling that is not known.
+    Raises UnsupportedModelError for an unknown scaling.
     """
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 

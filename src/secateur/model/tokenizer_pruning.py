@@ -1,7 +1,4 @@
-"""A byte-pair tokenizer of fewer tokens.
-
-Which must stay, what each is merged from, and the files that say so.
-"""
+"""Remove tokens from a byte-pair tokenizer, and rewrite its files."""
 
 from __future__ import annotations
 
@@ -28,11 +25,11 @@ _PROBE = (
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What a tokenizer can give.
+    """The vocabulary and the merges of a tokenizer.
 
-    ids: token -> id. fixed: ids of the tokens without which some text, or some part of a chat, could not be
-    written.
-    ranks: pair of tokens -> its turn among the merges.
+    ids: token -> id.
+    fixed: ids of the tokens that must stay, so that every text and every part of a chat can be encoded.
+    ranks: pair of tokens -> its place in the list of merges.
     """
 
     ids: Mapping[str, int]
@@ -45,12 +42,10 @@ class Vocabulary:
         return {index: token for token, index in self.ids.items()}
 
     def ancestors(self, index: int) -> frozenset[int]:
-        """Return the ids of the tokens from which byte-pair encoding makes the one of `index`.
+        """Return the ids of the tokens that byte-pair encoding merges on the way to the token `index`.
 
-        None where it makes it in one piece, or never.
-
-        What is merged inside a token does not depend on what stands around it, so with its ancestors a token
-        is made wherever it was made before.
+        Empty for a token of one piece, and for one that no merges make. The merges inside a token do not
+        depend on the text around it, so a token whose ancestors are retained is still made everywhere.
         """
         parts = list(self.tokens[index])
         made = [self.ids.get(part) for part in parts] if len(parts) > 1 else []
@@ -66,9 +61,9 @@ class Vocabulary:
 
 
 def vocabulary(tokenizer: Any, config: Mapping[str, Any]) -> Vocabulary:
-    """Return what a fast transformers tokenizer knows.
+    """Return the vocabulary of a fast transformers tokenizer.
 
-    Raises UnsupportedModelError where it is not byte-pair encoding.
+    Raises UnsupportedModelError if it is not byte-pair encoding.
     """
     whole = _parsed(tokenizer)
     model = whole["model"]
@@ -103,10 +98,7 @@ def _parsed(tokenizer: Any) -> dict[str, Any]:
 
 
 def _letters(model: Mapping[str, Any], ids: Mapping[str, int]) -> set[int]:
-    """Return the tokens that any text can be spelled with.
-
-    bytes, or every single character where there are no bytes to fall back on.
-    """
+    """Return the ids of the bytes, or of all single characters where there is no fallback to bytes."""
     if model.get("byte_fallback"):
         return {index for token, index in ids.items() if _BYTE.fullmatch(token)}
     return {index for token, index in ids.items() if len(token) == 1}
@@ -126,7 +118,7 @@ def _listed(value: Any) -> list[int]:
 def fewer_ids(config: Mapping[str, Any], kept: Sequence[int]) -> dict[str, Any]:
     """Return a config or generation config whose token ids are places in `kept`.
 
-    One that is of no kept token becomes None, or leaves its list.
+    The id of a removed token becomes None, or is removed from its list.
     """
     new = {old: place for place, old in enumerate(kept)}
     found = dict(config)
@@ -141,9 +133,10 @@ def fewer_ids(config: Mapping[str, Any], kept: Sequence[int]) -> dict[str, Any]:
 
 
 def narrow_tokenizer(folder: Path, tokenizer: Any, kept: Sequence[int]) -> None:
-    """Rewrite the tokenizer and generation config in `folder` for the ids `kept`, ascending, which become 0, 1, 2 and so on.
+    """Rewrite the tokenizer and the generation config in `folder` for fewer tokens.
 
-    tokenizer: the whole one. Its other files, which say the same in older ways, go.
+    kept: retained ids, ascending; they become 0, 1, 2 and so on. tokenizer: the whole one.
+    Files of the tokenizer in older formats, which repeat its content, are removed.
     """
     new = {old: place for place, old in enumerate(kept)}
     whole = _parsed(tokenizer)
@@ -209,10 +202,10 @@ def _write(path: Path, body: Any) -> None:
 
 
 def check_tokenizer(found: Any, before: Any, kept: Sequence[int]) -> None:
-    """Raise VerificationError unless `found`, whose ids are places in `kept`, spells text as `before` does.
+    """Raise VerificationError unless `found`, whose ids are places in `kept`, encodes text as `before` does.
 
-    Whatever `before` gives in kept tokens alone must come in the same ones, and all other text must come back
-    the same.
+    Text that `before` encodes in retained tokens alone must get the same tokens. All other text must decode
+    to the same text.
     """
     texts = [_PROBE, *(before.decode([index]) for index in kept)]
     given, meant = (

@@ -1,4 +1,4 @@
-"""Have transformers know the types of unequal blocks, whether it is imported before or after this package.
+"""Register the types of unequal blocks with transformers, imported before or after this package.
 
 Importing transformers takes seconds, and registering the types needs it. So nothing is imported here: once
 the module of `AutoConfig`, through which every model is loaded, is there, its first `from_pretrained`
@@ -18,7 +18,7 @@ _AUTO = "transformers.models.auto.configuration_auto"
 
 
 def announce() -> None:
-    """See to it that transformers knows our types when it first loads a model."""
+    """Make transformers know our types when it first loads a model."""
     if _AUTO in sys.modules:
         _register_at_first_use(sys.modules[_AUTO])
     else:
@@ -26,7 +26,7 @@ def announce() -> None:
 
 
 def _register_at_first_use(module: Any) -> None:
-    """Registering any earlier could be in the middle of transformers' own imports, which are circular."""
+    """Register the types at the first use: before, the circular imports of transformers may be unfinished."""
     auto = module.AutoConfig
     whole = vars(auto)["from_pretrained"]
 
@@ -41,7 +41,7 @@ def _register_at_first_use(module: Any) -> None:
 
 
 class _Watch(MetaPathFinder):
-    """Finds nothing itself; sees when the module is imported."""
+    """A finder that finds nothing itself; it notices when the module is imported."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -57,7 +57,7 @@ class _Watch(MetaPathFinder):
 
 
 class _Then(Loader):
-    """The loader of the module, and what follows."""
+    """The loader of the module, which prepares the registration afterwards."""
 
     def __init__(self, loader: Loader) -> None:
         self._loader = loader

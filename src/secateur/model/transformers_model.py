@@ -14,9 +14,9 @@ from secateur.model.reshape import reshape_blocks
 def transformers_config(config: Mapping[str, Any]) -> Any:
     """Return `config` as an object of its family's own class.
 
-    Some of these classes insist, when they are made, on a `hidden_size` that is the width of all query heads
-    together or a multiple of their number. No model needs that, so they are told one and then given the real
-    one.
+    Some of these classes require, when they are made, a `hidden_size` that is the width of all query heads
+    together or a multiple of their number. No model needs that, so they are made with such a size and then
+    get the real one.
     """
     from transformers import AutoConfig
 

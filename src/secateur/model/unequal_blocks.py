@@ -126,7 +126,7 @@ def _unequal(family: Family, shapes: Sequence[BlockShape]) -> dict[str, Any]:
 
 
 def modeling_source(family: Family) -> str:
-    """Return the modelling file that goes beside a model of unequal blocks, for users without this package."""
+    """Return the source of `modeling_secateur.py`, which loads unequal blocks without this package."""
     from transformers import AutoConfig
 
     config = type(AutoConfig.for_model(family.name)).__name__

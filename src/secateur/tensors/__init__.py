@@ -1,1 +1,1 @@
-"""Tensor mathematics that many rooms use."""
+"""Tensor mathematics that many packages share."""

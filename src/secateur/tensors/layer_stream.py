@@ -1,4 +1,4 @@
-"""The seam between a model streamed block by block and the stages that calibrate, prune and evaluate it."""
+"""Protocols for a model that is streamed block by block."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from secateur.core.graph import Block
 class Pulled:
     """Gradients of a loss, pulled back through one block.
 
-    hidden, middle: at the block's input and between its halves, `[batch, tokens, hidden_size]`.
+    hidden, middle: at the block's input and between its sub-blocks, `[batch, tokens, hidden_size]`.
     weights: tensor name -> gradient of the weight's shape.
     """
 
@@ -34,18 +34,30 @@ class LiveBlock(Protocol):
         """Return the block's output, `[batch, tokens, hidden_size]`, for an input of the same shape."""
 
     def tap(self, tensors: tuple[str, ...], hidden: Tensor, see: Callable[[str, Tensor], None]) -> None:
-        """Run `hidden` as far as the last of the linears named, calling `see(tensor, input)` for each on the way."""
+        """Run `hidden` as far as the last of the linears named.
+
+        see: called with `(tensor, input)` for each linear on the way.
+        """
 
     def watch(self, tensors: tuple[str, ...], hidden: Tensor, see: Callable[[str, Tensor], None]) -> Tensor:
-        """Return the block's output, calling `see(tensor, input)` for each of the linears named on the way."""
+        """Return the block's output for `hidden`.
+
+        see: called with `(tensor, input)` for each of the linears named on the way.
+        """
 
     def pull(self, hidden: Tensor, gradient: Tensor, tensors: tuple[str, ...]) -> Pulled:
-        """Run the block on `hidden` and return the gradients of the loss whose gradient at its output is `gradient`."""
+        """Run the block on `hidden` and pull a gradient back through it.
+
+        gradient: of a loss, with respect to the block's output.
+        """
 
     def slope(
         self, hidden: Tensor, loss: Callable[[Tensor], Tensor], tensors: tuple[str, ...]
     ) -> tuple[float, dict[str, Tensor]]:
-        """Return `loss(output)` of the block's output for `hidden`, and its gradient with respect to each of `tensors`."""
+        """Return `loss(output)` of the block's output for `hidden`, and its gradients.
+
+        tensors: names of the weights to differentiate with respect to.
+        """
 
     def without(self, part: str) -> AbstractContextManager[None]:
         """Run the block without its `attn` or its `ffn` until exit."""
@@ -55,7 +67,7 @@ class LiveBlock(Protocol):
 
 
 class LayerStream(Protocol):
-    """A causal language model of which one block at a time is in memory."""
+    """A causal language model that holds one block at a time in memory."""
 
     @property
     def hidden_size(self) -> int:
@@ -65,13 +77,19 @@ class LayerStream(Protocol):
         """Number of decoder blocks."""
 
     def embed(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
-        """Yield the input of block 0, `[batch, tokens, hidden_size]` float32, for each batch of token ids `[batch, tokens]`."""
+        """Yield the input of block 0 for each batch, `[batch, tokens, hidden_size]`, float32.
+
+        batches: token ids, `[batch, tokens]` each.
+        """
 
     def open(self, index: int) -> AbstractContextManager[LiveBlock]:
-        """Load block `index`; its memory is given back on exit."""
+        """Load block `index`; its memory is released on exit."""
 
     def logits(self, hidden: Tensor) -> Iterator[Tensor]:
-        """Yield the logits `[positions, vocab_size]` of `hidden` `[tokens, hidden_size]` in consecutive chunks of positions."""
+        """Yield the logits in consecutive chunks, `[positions, vocab_size]` each.
+
+        hidden: output of the last block, `[tokens, hidden_size]`.
+        """
 
     def pull_nll(self, batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[Tensor]:
         """Yield the gradient of the summed negative log likelihood with respect to the last block's output.
@@ -82,7 +100,7 @@ class LayerStream(Protocol):
 
 @contextmanager
 def without(live: LiveBlock, parts: Iterable[str]) -> Iterator[None]:
-    """Run a block without the halves `parts` until exit."""
+    """Run a block without the sub-blocks `parts` until exit."""
     with ExitStack() as stack:
         for part in parts:
             stack.enter_context(live.without(part))

@@ -18,9 +18,10 @@ larger than the rest, and a mean they dominate would drown the others.
 
 
 def with_damping(gram: Tensor, damping: float) -> Tensor:
-    """Return a copy of a Gram matrix `[n, n]`, float64, with the share `damping` of each diagonal entry added to it.
+    """Return a float64 copy of a Gram matrix with the share `damping` of each diagonal entry added to it.
 
-    An input that is always zero gets a share of what little the others' mean diagonal leaves, or of one.
+    gram: `[n, n]`. For an input that is always zero, a millionth of the mean diagonal takes the place of the
+    entry, or one if that mean is zero.
     """
     # Laid out by columns, as LAPACK wants it, so that it can be factorised where it lies.
     damped = torch.empty(gram.shape, dtype=torch.float64).T.copy_(gram)
@@ -32,11 +33,11 @@ def with_damping(gram: Tensor, damping: float) -> Tensor:
 
 
 def damped_cholesky(gram: Tensor, damping: float) -> tuple[Tensor, float]:
-    """Return the lower Cholesky factor of `with_damping(gram, damping)`, float64, and the damping that it took.
+    """Return the lower Cholesky factor of `with_damping(gram, damping)`, float64, and the damping used.
 
     gram: `[n, n]`, symmetric, of any float type; left as it was.
-    Rounding in a float32 sum can leave an eigenvalue below zero, so the damping grows tenfold until the factorisation
-    succeeds. Raises SecateurError if it never does.
+    Rounding in a float32 sum can leave an eigenvalue below zero, so the damping grows tenfold until the
+    factorisation succeeds. Raises SecateurError if it never does.
     """
     info = torch.empty((), dtype=torch.int32)
     for _ in range(_ATTEMPTS):
@@ -57,7 +58,7 @@ def default_damping(stats: LinearStats) -> float:
 
 
 def gram_factor(stats: LinearStats, damping: float | None = None) -> tuple[Tensor, float]:
-    """Return what `damped_cholesky` makes of the inputs of a linear, by default with `default_damping`.
+    """Return `damped_cholesky` of the Gram matrix of a linear's inputs, by default with `default_damping`.
 
     Raises SecateurError if the Gram matrix is missing, not finite, or cannot be factorised.
     """

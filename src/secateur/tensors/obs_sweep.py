@@ -1,6 +1,6 @@
-"""The OBS sweep over the columns of a weight, which pruning and rounding share.
+"""The OBS sweep over the columns of a weight, for pruning and for rounding.
 
-Each error moves onto the columns to its right.
+The columns to the right compensate for the error of each column.
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ def inverse_factor(lower: Tensor) -> Tensor:
 
 
 def sweep(current: Tensor, upper: Tensor, settle: Callable[[int], Tensor], step: int = BLOCK) -> None:
-    """Settle every column in order and let those that follow absorb what it lost.
+    """Set every column in order and let the columns that follow compensate for its error.
 
     current: the weight transposed, `[in_features, out_features]`, so that a column of the weight is
     contiguous; changed in place.
-    upper: as `inverse_factor` gives it. settle: column -> the values `[out_features]` it shall have, made of
-    `current[column]`, which all columns before it have updated; columns of one `step` are updated at once.
+    upper: `[in_features, in_features]`, from `inverse_factor`.
+    settle: column -> its new values `[out_features]`, made from `current[column]`, which all columns before
+    it have updated.
+    step: number of columns after which the columns to the right of them are updated, all at once.
     Frantar and others, 2022 and 2023 (arXiv:2210.17323, arXiv:2301.00774).
     """
     width = current.shape[0]

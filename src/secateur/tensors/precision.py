@@ -1,7 +1,4 @@
-"""In which arithmetic matrix products run.
-
-float32, or bfloat16 products summed in float32 where the CPU has them.
-"""
+"""Precision of matrix products: float32, or bfloat16 products summed in float32."""
 
 from __future__ import annotations
 
@@ -32,8 +29,8 @@ def arithmetic(kind: Arithmetic) -> Iterator[None]:
 def has_bfloat16() -> bool:
     """Whether this CPU has instructions for bfloat16.
 
-    oneDNN says yes of every CPU with AVX-512, and then takes four times as long as in float32 where it must
-    do without them.
+    oneDNN says yes for every CPU with AVX-512. Without the instructions its bfloat16 products take four times
+    as long as those in float32.
     """
     found = torch.cpu.get_capabilities()
     if found["architecture"] == "x86_64":
@@ -42,10 +39,11 @@ def has_bfloat16() -> bool:
 
 
 def mixed() -> AbstractContextManager[Any]:
-    """Run a forward pass that gradients will follow: whole operations in bfloat16 where matrix products are.
+    """Run a forward pass for training in bfloat16, if matrix products run in bfloat16.
 
-    That takes 0.6 of the time of float32 tensors with bfloat16 products, and its rounding is small beside a
-    gradient's noise. Weights and their gradients stay float32. Without such instructions nothing changes.
+    It takes 0.6 of the time of float32 tensors with bfloat16 products. Its rounding is small compared with
+    the noise of a gradient. Weights and their gradients stay float32. Without such instructions nothing
+    changes.
     """
     products: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
     return torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16() and products.fp32_precision == "bf16")

@@ -1,4 +1,4 @@
-"""The seam between a stored model and everything that reads one."""
+"""Protocol for a stored model, read tensor by tensor."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class Source(Protocol):
     tensors: Mapping[str, TensorInfo]
 
     def read(self, name: str) -> Tensor:
-        """Return one tensor in its stored type (float32 where it was dequantised), owned by the caller."""
+        """Return one tensor in its stored type (float32 if it was quantized), owned by the caller."""
 
     def pieces(self, name: str) -> Iterator[Tensor]:
-        """Yield the rows of one tensor in order, a few at a time, so that a vocabulary never lies in memory whole.
+        """Yield the rows of one tensor in order, a few at a time.
 
-        A tensor that cannot be read in parts comes as one piece.
+        So a large vocabulary is never in memory whole. A tensor that cannot be read in parts is one piece.
         """
 
     def digest(self) -> str:
@@ -44,7 +44,7 @@ class Source(Protocol):
 
 
 class Derived(ABC):
-    """A Source made of another one, of which it keeps all that a subclass does not replace."""
+    """A `Source` made from another one; it passes on all that a subclass does not replace."""
 
     def __init__(self, source: Source) -> None:
         self.ref = source.ref
@@ -69,5 +69,5 @@ class Derived(ABC):
         return self._source.tokenizer()
 
     def copy_companions(self, folder: Path) -> None:
-        """Copy those of the source."""
+        """Copy the companions of the source."""
         self._source.copy_companions(folder)

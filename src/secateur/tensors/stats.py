@@ -14,9 +14,8 @@ class LinearStats:
     input_sq: mean of x², `[in_features]`, float32.
     input_mean: mean of x, `[in_features]`, float32.
     gram: mean of x xᵀ, `[in_features, in_features]`, float32 (`None` unless asked for).
-    cross: mean of y_dense xᵀ, `[out_features, in_features]`, float32: the targets of an error-correcting
-    solver
-        are the dense model's outputs, its inputs the pruned model's (`None` unless asked for).
+    cross: mean of y_dense xᵀ, `[out_features, in_features]`, float32: an error-correcting solver takes the
+    outputs of the dense model as targets and the inputs of the pruned model (`None` unless asked for).
     input_abs: root mean square over windows of a window's mean |x|, `[in_features]`, float32 (`None` unless
     asked for).
     tokens: number of tokens seen.

@@ -1,4 +1,4 @@
-"""In which type a pruned model is stored."""
+"""The type in which a pruned model is stored."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ _STORED: Mapping[str, torch.dtype] = {"F32": torch.float32, "BF16": torch.bfloat
 def storage_type(asked: str, tensors: Mapping[str, TensorInfo]) -> torch.dtype:
     """Return the type to store weights in.
 
-    asked: a key of `DTYPES`, or `auto`: the type most weights have already, bfloat16 for a source that was
-    quantised.
+    asked: a key of `DTYPES`, or `auto`: the type of most weights, bfloat16 if they are quantized.
     Raises UsageError for another name.
     """
     if asked in DTYPES:

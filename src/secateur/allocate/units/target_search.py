@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 
 from secateur.allocate.units import Curve, parameters_gone
 from secateur.core.footprint import Footprint
-from secateur.core.target import Target
-from secateur_runtime.errors import TargetError, UsageError
+from secateur.core.target import Target, refuse_if_met
+from secateur_runtime.errors import TargetError
 
 _HALVINGS = 26
 """Down to a share of 1e-8: less than a unit of any model there is."""
@@ -36,11 +36,7 @@ def meet(
 
     Raises UsageError if nothing has to be removed, TargetError naming the nearest target if not enough can.
     """
-    if target.met(whole, whole):
-        raise UsageError(
-            f"the model meets {target} as it is ({whole.parameters:,} parameters, {whole.weight_bytes:,}"
-            " bytes): there is nothing to cut"
-        )
+    refuse_if_met(target, whole, with_bytes=True)
     most = {name: curve.cuts[-1] for name, curve in curves.items()}
     least = size(most)
     if not target.met(least, whole):

@@ -13,11 +13,11 @@ from secateur.export.gguf.settings import model_fields
 from secateur.export.gguf.tokenizer import model_name, tokenizer_fields
 from secateur.export.gguf.types import PACKED, type_named
 from secateur.export.gguf.writer import GgufExport, QuantizedWeights, Typed
-from secateur.model.families import EMBED, FINAL_NORM, HEAD, family_of
+from secateur.model.families import EMBED, HEAD, family_of
 from secateur.model.formats.gguf.config import ARCHS
 from secateur.model.formats.gguf.gguf_source import GgufSource
 from secateur.model.formats.gguf.header import GgufHeader, read_header
-from secateur.model.formats.gguf.names import block_names
+from secateur.model.formats.gguf.names import OUTSIDE, block_names
 from secateur.model.formats.gguf.tokenizer import SPLITS
 from secateur.model.formats.quantized_source import CodedSource
 from secateur.model.handle import ModelHandle
@@ -27,7 +27,6 @@ from secateur_runtime.errors import UnsupportedModelError
 _COPIED = ("tokenizer.", "general.name", "general.license", "general.languages")
 # A GGUF file does not tell Mistral from Llama.
 _STORED_AS = {"mistral": "llama"}
-_OUTSIDE = {"token_embd.weight": EMBED, "output_norm.weight": FINAL_NORM, "output.weight": HEAD}
 
 
 def describe(model: ModelHandle, layout: Layout, kind: str) -> GgufExport:
@@ -68,7 +67,7 @@ def naming_of(model: ModelHandle) -> Naming:
         )
     return Naming(
         arch=arch,
-        outside=_OUTSIDE,
+        outside=OUTSIDE,
         inside=block_names(family),
         permuted=ARCHS[arch].permuted,
         norm_offset=ARCHS[arch].norm_offset,

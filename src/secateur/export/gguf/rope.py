@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from secateur.model.formats.gguf.rope import llama3_factors
 from secateur_runtime.errors import UnsupportedModelError
 
 _LLAMA3_LOADERS = ("llama", "deci")
@@ -35,7 +36,8 @@ def rope_of(arch: str, settings: Mapping[str, Any], head_dim: int) -> Rope:
     if kind == "default":
         return Rope(fields)
     if kind == "llama3" and arch in _LLAMA3_LOADERS:
-        return Rope(fields, {"rope_freqs.weight": _llama3(main, head_dim)})
+        factors = llama3_factors(main["rope_theta"], head_dim, main["factor"], main)
+        return Rope(fields, {"rope_freqs.weight": factors})
     if kind == "linear":
         return Rope(fields | {"rope.scaling.type": "linear", "rope.scaling.factor": float(main["factor"])})
     if kind == "yarn":
@@ -51,20 +53,6 @@ def rope_of(arch: str, settings: Mapping[str, Any], head_dim: int) -> Rope:
     raise UnsupportedModelError(
         f"not supported because llama.cpp's {arch} loader has no rotary scaling of the kind {kind!r}"
     )
-
-
-def _llama3(rope: Mapping[str, Any], head_dim: int) -> list[float]:
-    """Return the divisor of each rotary frequency, `[head_dim/2]` (arXiv:2407.21783)."""
-    low = rope["low_freq_factor"]
-    high = rope["high_freq_factor"]
-    length = rope["original_max_position_embeddings"]
-    found = []
-    for index in range(0, head_dim, 2):
-        wavelength = 2 * math.pi * rope["rope_theta"] ** (index / head_dim)
-        # 0 where a wave does not fit the original context at all, 1 where it fits many times.
-        smooth = min(1.0, max(0.0, (length / wavelength - low) / (high - low)))
-        found.append(1 / ((1 - smooth) / rope["factor"] + smooth))
-    return found
 
 
 def _yarn(rope: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,12 +7,14 @@ from typing import Any
 
 from secateur.export.gguf.layout import Layout
 from secateur.export.gguf.rope import Rope
+from secateur.model.formats.gguf.config import ARCHS
 from secateur_runtime.errors import UnsupportedModelError
 
 # Blocks of the one size whose attention llama.cpp scales by hidden_size instead of the head width.
-_SCALED_BY_HIDDEN = {"gemma2": 46, "gemma3": 62}
-_WINDOWED = ("gemma2", "gemma3")
-_SOFTCAPS = ("attn_logit_softcapping", "final_logit_softcapping")
+_SCALED_BY_HIDDEN = {name: row.scalar_from_hidden for name, row in ARCHS.items() if row.scalar_from_hidden}
+# Architectures whose attention llama.cpp windows: those with a period of windowed blocks.
+_WINDOWED = tuple(name for name, row in ARCHS.items() if row.period)
+_SOFTCAPS = tuple(name for row in ARCHS.values() for name in row.softcaps or ())
 
 
 def model_fields(layout: Layout, settings: Mapping[str, Any], rope: Rope) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""Folders of quantised weights in the format `pack-quantized` of compressed-tensors, which stock transformers loads.
+"""Folders of quantized weights in the format `pack-quantized` of compressed-tensors.
 
-Beside `NAME_scale` lies `NAME_packed`, the codes of a row one after another in 32-bit words, with the real shape in
-`NAME_shape` and, where codes do not stand around zero, `NAME_zero_point`, packed along the columns.
+Stock transformers loads them. A weight `NAME` is stored as `NAME_scale` and `NAME_packed`, which holds the
+codes of each row one after another in 32-bit words. `NAME_shape` holds the real shape. An asymmetric grid
+adds `NAME_zero_point`, packed along the columns.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def require_packing() -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
         from compressed_tensors.compressors.pack_quantized.helpers import pack_to_int32, unpack_from_int32
     except ImportError:
         raise MissingExtraError(
-            "quantised folders need the compressed-tensors package: pip install 'secateur[quantize]'"
+            "quantized folders need the compressed-tensors package: pip install 'secateur[quantize]'"
         ) from None
     return pack_to_int32, unpack_from_int32
 
@@ -73,7 +74,7 @@ def unpacked(name: str, grid: Grid, stored: Mapping[str, Tensor]) -> Codes:
 def quantization_config(grids: Mapping[str, Grid], plain: list[str]) -> dict[str, Any]:
     """Return the part of `config.json` that tells transformers which weights are packed, and how.
 
-    grids: tensor name -> grid. plain: linears that are not quantised.
+    grids: tensor name -> grid. plain: linears that are not quantized.
     """
     kinds: dict[Grid, list[str]] = {}
     for name, grid in grids.items():
@@ -94,7 +95,7 @@ def quantization_config(grids: Mapping[str, Grid], plain: list[str]) -> dict[str
         "config_groups": groups,
         "ignore": ignore,
     }
-    # Otherwise transformers makes room for zero points that are not packed, and then refuses the packed ones.
+    # Otherwise transformers allocates unpacked zero points, and then refuses the packed ones.
     return config if all(grid.symmetric for grid in kinds) else {**config, "dequantize": True}
 
 
@@ -109,9 +110,9 @@ def _weights(grid: Grid) -> dict[str, Any]:
 
 
 def open_folder(path: Path, ref: str) -> Source:
-    """Return the model in a folder, quantised or not.
+    """Return the model in a folder, quantized or not.
 
-    Raises UnsupportedModelError for a quantisation that is not known.
+    Raises UnsupportedModelError for an unknown kind of quantization.
     """
     folder = FolderSource(path, ref)
     config = folder.config.get(CONFIG_KEY)
@@ -134,14 +135,14 @@ def open_folder(path: Path, ref: str) -> Source:
     )
     if not known:
         raise UnsupportedModelError(
-            f"not supported because {ref} is quantised as {method} {form}: of quantised folders only"
+            f"not supported because {ref} is quantized as {method} {form}: of quantized folders only"
             f" {_METHOD} {_FORMAT} is read"
         )
     return PackedSource(folder)
 
 
 class PackedSource(CodedSource):
-    """A Source whose quantised weights read back as float32, on the grids that the stored shapes mean."""
+    """A Source whose quantized weights read back as float32, on the grids that the stored shapes mean."""
 
     def __init__(self, folder: FolderSource) -> None:
         names = [name.removesuffix(_PACKED) for name in folder.tensors if name.endswith(_PACKED)]
@@ -151,21 +152,21 @@ class PackedSource(CodedSource):
         super().__init__(folder, grids, whole, {name + part for name in names for part in _PARTS})
 
     def codes(self, name: str) -> Codes:
-        """Return a quantised weight as it is stored."""
+        """Return a quantized weight as it is stored."""
         parts = (_PACKED, _SCALE) if self.grids[name].symmetric else (_PACKED, _SCALE, _ZERO)
         return unpacked(
             name, self.grids[name], {name + part: self._folder.read(name + part) for part in parts}
         )
 
     def unpacked(self, name: str) -> Tensor:
-        """Return a quantised weight, float32."""
+        """Return a quantized weight, float32."""
         return self.codes(name).dense()
 
 
 def _shape(folder: FolderSource, name: str) -> tuple[int, int]:
     if name + _ORDER in folder.tensors:
         raise UnsupportedModelError(
-            f"not supported because the groups of {name} are out of order ({name + _ORDER}): quantise it"
+            f"not supported because the groups of {name} are out of order ({name + _ORDER}): quantize it"
             " without activation order"
         )
     if name + _SCALE not in folder.tensors or folder.tensors.get(name + _SHAPE, TensorInfo((), "")).shape != (

@@ -1,4 +1,4 @@
-"""Open a model by what the user typed."""
+"""Open a model by the reference that the user typed."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def open_source(ref: str) -> Source:
 
 
 def hub_name(ref: str) -> str:
-    """Return the hub id that `ref` names, or nothing where it names something on this machine."""
+    """Return `ref` if it is a hub id; empty if it names something on this machine."""
     return (
         ref if _HUB_ID.fullmatch(ref) and not Path(ref).expanduser().exists() and ref not in BUILTINS else ""
     )
@@ -56,7 +56,7 @@ def _open_file(path: Path, ref: str) -> Source:
 
 
 def read_as(source: Source, name: str, dtype: torch.dtype) -> Tensor:
-    """Return a tensor in another type; a large one never lies in memory whole in its own."""
+    """Return a tensor in another type; a large one is never in memory whole in its own type."""
     tensor = torch.empty(source.tensors[name].shape, dtype=dtype)
     start = 0
     for piece in source.pieces(name):

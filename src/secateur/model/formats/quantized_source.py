@@ -1,4 +1,4 @@
-"""Folders in which some weights are stored in parts: what all of them have in common."""
+"""Base class of model folders that store some weights in several parts."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ CONFIG_KEY = "quantization_config"
 
 
 class CodedSource(Derived):
-    """A Source over a folder of which some weights are put together from parts.
+    """A Source over a folder that stores some weights in several parts.
 
-    grids: name of a quantised weight -> its grid; `codes` gives these as they are.
+    grids: name of a quantized weight -> its grid; `codes` returns such a weight as it is stored.
     """
 
     def __init__(
@@ -38,14 +38,14 @@ class CodedSource(Derived):
 
     @abstractmethod
     def codes(self, name: str) -> Codes:
-        """Return a quantised weight as it is stored."""
+        """Return a quantized weight as it is stored."""
 
     @abstractmethod
     def unpacked(self, name: str) -> Tensor:
         """Return a weight that is stored in parts."""
 
     def read(self, name: str) -> Tensor:
-        """Return one tensor, in its stored type or, where it is quantised, as float32."""
+        """Return one tensor, in its stored type or, where it is quantized, as float32."""
         return self.unpacked(name) if name in self._whole else self._folder.read(name)
 
     def pieces(self, name: str) -> Iterator[Tensor]:

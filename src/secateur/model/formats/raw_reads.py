@@ -1,6 +1,6 @@
-"""Reading weight files without mapping them.
+"""Read weight files without mapping them into memory.
 
-A file cut short while it is read is an error, not a crash, and no page stays behind.
+So a file that is cut short while it is read is an error, not a crash, and no page of it stays in memory.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ _DTYPES = {
 }
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
-# What AutoTokenizer looks at in a config beside its type.
+# What AutoTokenizer reads of a config besides its type.
 _NAMES = ("tokenizer_class", "model_name")
 _COMPANIONS = (
     *_VOCABULARIES,
@@ -109,9 +109,9 @@ class FolderSource:
                 shutil.copyfile(self.path / name, folder / name)
 
     def _spared(self) -> dict[str, Any]:
-        """Return what spares AutoTokenizer the class of the config, which imports much.
+        """Return a small config that spares AutoTokenizer the class of the real one, which imports much.
 
-        Nothing where that class would decide.
+        Empty if that class would choose the tokenizer.
         """
         path = self.path / "tokenizer_config.json"
         named = _read_json(path, "get it again") if path.is_file() else {}

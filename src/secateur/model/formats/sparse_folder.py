@@ -45,9 +45,9 @@ def sparse_tensors(name: str, packed: Packed) -> dict[str, Tensor]:
 
 
 def sparse_config(stored: Mapping[str, tuple[tuple[int, int], Grid | None]]) -> dict[str, Any]:
-    """Return the part of `config.json` that says which weights lack their zeros.
+    """Return the part of `config.json` that lists the weights stored without their zeros.
 
-    `stored` is name -> shape and grid.
+    stored: name -> shape and grid; None for bfloat16.
     """
     weights = {
         name: {"shape": list(shape), "stored": str(grid) if grid else _BF16}
@@ -120,7 +120,7 @@ class SparseSource(CodedSource):
         return put_together(name, shape, grid, stored)
 
     def codes(self, name: str) -> Codes:
-        """Return a quantised weight, zeros included."""
+        """Return a quantized weight, zeros included."""
         found = self.packed(name).codes()
         assert isinstance(found, Codes)
         return found

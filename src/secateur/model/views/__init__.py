@@ -1,1 +1,1 @@
-"""A model seen otherwise, tensor by tensor."""
+"""Views of a model: other weights or shapes, computed as each tensor is read."""

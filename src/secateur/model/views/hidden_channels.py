@@ -1,8 +1,9 @@
-"""Hidden channels: where they run, and how a model of fewer computes what the whole one does with the others silent.
+"""A model seen with fewer hidden channels, rescaled so that it computes what the whole one does.
 
-RMSNorm divides by the number of channels. With channels that are zero left out, n of them become n', and
-`x w / sqrt(S/n + eps) = x (w sqrt(n/n')) / sqrt(S/n' + eps n/n')`: weights and epsilon of every norm are rescaled. Norms of
-single heads share that epsilon; it is far below the mean square of a head, so their weights stay as they are.
+The whole one computes with the removed channels at zero. RMSNorm divides by the number of channels n.
+Without the zeros n becomes n', and `x w / sqrt(S/n + eps) = x (w sqrt(n/n')) / sqrt(S/n' + eps n/n')`: the
+weights and the epsilon of every norm are rescaled. Norms of single heads share that epsilon. It is far below
+the mean square of a head, so their weights stay as they are.
 """
 
 from __future__ import annotations
@@ -27,16 +28,16 @@ class Fold:
     offset: float = 0.0
 
     def stored(self, weight: Tensor) -> Tensor:
-        """Return what is stored, float32."""
+        """Return the values to store for a weight, float32."""
         return (weight.float() + self.offset) * self.factor - self.offset
 
     def meant(self, stored: Tensor) -> Tensor:
-        """Return the weight that something stored stands for, float32."""
+        """Return the weight that stored values stand for, float32."""
         return (stored.float() + self.offset) / self.factor - self.offset
 
 
 def hidden_folds(graph: Graph, kept: int) -> dict[str, Fold]:
-    """Return how the tensors that depend on the number of channels are stored once `kept` of them are left."""
+    """Return, by tensor, how a model of `kept` hidden channels stores what depends on their number."""
     family = FAMILIES[graph.family]
     factor = sqrt(graph.hidden_size / kept)
     if factor == 1:
@@ -56,12 +57,10 @@ def hidden_folds(graph: Graph, kept: int) -> dict[str, Fold]:
 
 
 class Narrowed(Derived):
-    """A Source seen as a model of fewer hidden channels will hold it.
+    """A Source with the values that a model of fewer hidden channels will hold.
 
-    Whole in shape, silent in the channels that go.
-
-    Weights outside the blocks, and those that are rescaled, are what their stored values stand for in the
-    type `dtype`.
+    Its tensors have their whole shape, with zeros in the removed channels. Weights outside the blocks, and
+    those that are rescaled, are what their stored values stand for in the type `dtype`.
     """
 
     def __init__(self, source: Source, graph: Graph, kept: tuple[int, ...], dtype: torch.dtype) -> None:
@@ -72,12 +71,12 @@ class Narrowed(Derived):
         self._slices = {part.tensor: part for part in graph.hidden.slices}
         alive = torch.zeros(graph.hidden_size, dtype=torch.bool)
         alive[list(kept)] = True
-        self._gone = (~alive).nonzero().squeeze(1)
+        self._removed = (~alive).nonzero().squeeze(1)
 
     def stored(self, name: str) -> Tensor:
         """Return a tensor as it is stored, but with every channel.
 
-        It never lies in memory whole in another type.
+        It is never in memory whole in another type.
         """
         tensor = torch.empty(self.tensors[name].shape, dtype=self._dtype)
         start = 0
@@ -107,5 +106,5 @@ class Narrowed(Derived):
         if name in self.folds:
             weight = self.folds[name].meant(weight)
         if name in self._slices:
-            weight.index_fill_(self._slices[name].dim, self._gone, 0)
+            weight.index_fill_(self._slices[name].dim, self._removed, 0)
         return weight

@@ -1,4 +1,4 @@
-"""A model some of whose blocks take in the differences of others, tensor by tensor as it is read."""
+"""A model with blocks merged into others, computed as each tensor is read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Output biases: which halves of a block can hold one, and a model seen with biases that its folder does not store."""
+"""Output biases of sub-blocks: which can hold one, and a model seen with biases that it does not store."""
 
 from __future__ import annotations
 
@@ -14,24 +14,25 @@ from secateur.model.handle import ModelHandle
 from secateur.tensors.source import Derived, Source
 
 
-def output_module(family: Family, half: str) -> str:
-    """Return the last linear of a half (`attn` or `ffn`) of a block."""
-    return family.o if half == "attn" else family.down
+def output_module(family: Family, part: str) -> str:
+    """Return the last linear of a sub-block, `attn` or `ffn`."""
+    return family.o if part == "attn" else family.down
 
 
-def holds_output_bias(family: Family, half: str) -> bool:
-    """Whether a stock config of the family can give the last linear of a half a bias."""
-    module = output_module(family, half)
+def holds_output_bias(family: Family, part: str) -> bool:
+    """Whether a stock config of the family can give the last linear of a sub-block a bias."""
+    module = output_module(family, part)
     return module in family.biased or bool(family.bias_flag(module))
 
 
-def with_output_biases(model: ModelHandle, halves: Collection[str]) -> ModelHandle:
-    """Return the same model with a bias at the end of each of `halves` that can hold one, zero where it has none yet.
+def with_output_biases(model: ModelHandle, parts: Collection[str]) -> ModelHandle:
+    """Return the same model with a bias in the last linear of each of the sub-blocks `parts`.
 
-    A config has one flag for several linears, so others get zeros too. The digest stays that of the model.
+    A new bias is zero. A sub-block that cannot hold a bias stays as it is. A config has one flag for several
+    linears, so others get zeros too. The digest stays that of the model.
     """
     family = family_of(model.source.config)
-    flags = {flag for half in halves if (flag := family.bias_flag(output_module(family, half)))}
+    flags = {flag for part in parts if (flag := family.bias_flag(output_module(family, part)))}
     if all(model.source.config.get(flag) for flag in flags):
         return model
     source = Biased(model.source, model.graph, flags)
@@ -39,7 +40,7 @@ def with_output_biases(model: ModelHandle, halves: Collection[str]) -> ModelHand
 
 
 class Biased(Derived):
-    """A Source whose config sets `flags`, with zeros for the biases that these bring."""
+    """A Source whose config sets `flags`, with zeros for the biases that these add."""
 
     def __init__(self, source: Source, graph: Graph, flags: Collection[str]) -> None:
         super().__init__(source)
@@ -59,7 +60,7 @@ class Biased(Derived):
         self.tensors = {**source.tensors, **infos}
 
     def read(self, name: str) -> Tensor:
-        """Return a tensor of the source, or the zeros of a bias that it has not."""
+        """Return a tensor of the source, or the zeros of a bias that the source does not have."""
         return torch.zeros(self._added[name]) if name in self._added else self._source.read(name)
 
     def pieces(self, name: str) -> Iterator[Tensor]:

@@ -1,9 +1,9 @@
-"""A model whose states, and the values of its heads, are rotated, and whose predictions are not.
+"""A model with rotated states and rotated values of its heads, which predicts the same.
 
-RMSNorm divides by a length, which no rotation changes. Its weights do not commute with one, so they are
-folded into what reads the normed states, the head among them: a head that was the embedding becomes a tensor
-of its own. A block that scales what it adds to the states (the second norm of Gemma's halves) has a scale
-that nothing can take up: such a model's states cannot be rotated.
+RMSNorm divides by a length, which no rotation changes. Its weights do not commute with a rotation, so they
+are folded into the linears that read the normed states. The head is one of them: a tied head becomes a tensor
+of its own. The second norm of Gemma's sub-blocks scales what they add to the states, and no linear can take
+up that scale, so the states of such a model cannot be rotated.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ from secateur_runtime.errors import UsageError
 class Rotation:
     """Orthogonal matrices, float64.
 
-    states: `[hidden_size, hidden_size]` for a row vector of states on its left; None leaves them as they are.
-    heads: block -> `[n_kv_heads, head_dim, head_dim]`, one for the values of each key-value head; blocks not
-    named stay as they are.
+    states: `[hidden_size, hidden_size]`, multiplied by a row vector of states from the left; None for no
+    rotation.
+    heads: block -> `[n_kv_heads, head_dim, head_dim]`, a matrix for the values of each key-value head; blocks
+    not listed are not rotated.
     """
 
     states: Tensor | None = None
@@ -117,9 +118,9 @@ class Rotated(Derived):
 
 
 def values_start(block: Block, name: str, module: str) -> int | None:
-    """Return the row where the values begin in a tensor of `module`, the one that makes them.
+    """Return the first row of the values in a tensor of `module`; None for a tensor of another module.
 
-    None for any other tensor.
+    module: the linear that computes the values, fused with others or not.
     """
     if name.removeprefix(block.prefix).rpartition(".")[0] != module:
         return None

@@ -1,4 +1,4 @@
-"""Write a Hugging Face folder one shard at a time, so that a killed run can go on, and publish it by one rename."""
+"""Write a Hugging Face folder shard by shard; a killed run resumes, and one rename publishes it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _OS_ERROR = re.compile(r"os error (\d+)")
 
 
 class Checkpoint:
-    """A folder being written beside its final place, `OUT.partial`; every shard in it is a finished one."""
+    """The folder `OUT.partial` next to its final place; every shard in it is finished."""
 
     def __init__(self, out: Path, shards: int) -> None:
         self.out = out
@@ -61,7 +61,7 @@ class Checkpoint:
             self._bytes += size
 
     def write_json(self, name: str, body: Mapping[str, Any]) -> None:
-        """Write a JSON file beside the shards."""
+        """Write a JSON file next to the shards."""
         (self.partial / name).write_text(
             json.dumps(body, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8"
         )
@@ -94,7 +94,7 @@ class Checkpoint:
 
 @contextlib.contextmanager
 def writing(out: Path, job: Mapping[str, Any], shards: int, *, overwrite: bool) -> Iterator[Checkpoint]:
-    """Open the unfinished folder of `out` for `job`, going on where the same job was killed.
+    """Open the unfinished folder of `out` for `job`; a job that was killed resumes.
 
     Raises OutputError if `out` exists (unless `overwrite`), if an unfinished run of another job is in the
     way, or if nothing can be written there. An error leaves nothing behind; a kill or an interrupt leaves the

@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Read the plan in a model folder: what was removed from the model, next to its weights."""
 
 from __future__ import annotations
 
@@ -8,10 +8,16 @@ from secateur.core.plan import Plan
 from secateur.model.handle import ModelHandle
 from secateur_runtime.errors import PlanError
 
+PLAN_FILE = "plan.json"
+"""Name of the plan in a model folder."""
+
 
 def plan_beside(ref: str) -> Plan | None:
-    """Return the plan that lies beside a model's weights, or None; raises PlanError if it is damaged."""
-    path = Path(ref).expanduser() / "plan.json"
+    """Return the plan in a model folder; None if there is none, or if `ref` is no folder.
+
+    Raises PlanError if the file is damaged or cannot be read.
+    """
+    path = Path(ref).expanduser() / PLAN_FILE
     if not path.is_file():
         return None
     try:
@@ -21,6 +27,9 @@ def plan_beside(ref: str) -> Plan | None:
 
 
 def plan_digest(model: ModelHandle) -> str:
-    """Return the digest of the plan beside the weights, or nothing where there is none."""
-    path = Path(model.source.ref) / "plan.json"
-    return Plan.from_json(path.read_text(encoding="utf-8")).digest() if path.is_file() else ""
+    """Return the digest of the plan in the folder of `model`; empty if there is none.
+
+    Raises PlanError as `plan_beside` does.
+    """
+    plan = plan_beside(model.source.ref)
+    return plan.digest() if plan else ""

@@ -1,4 +1,4 @@
-"""What the config of a planned model will say."""
+"""The config of a model that a plan prunes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from secateur.model.unequal_blocks import pruned_config
 
 
 def planned_config(model: ModelHandle, plan: Plan) -> dict[str, Any]:
-    """Return the config of what `plan` makes of `model`.
+    """Return the config of the model that `plan` makes of `model`.
 
-    It names a modelling file where stock classes will not do.
+    It names a modelling file if the classes of transformers cannot load that model.
     """
     graph = model.graph
     alive = surviving_blocks(model, plan)
@@ -27,10 +27,10 @@ def planned_config(model: ModelHandle, plan: Plan) -> dict[str, Any]:
 
 
 def is_stock(model: ModelHandle, plan: Plan) -> bool:
-    """Whether transformers' own classes load what `plan` makes of `model`."""
+    """Whether transformers' own classes load the model that `plan` makes of `model`."""
     return "auto_map" not in planned_config(model, plan)
 
 
 def surviving_blocks(model: ModelHandle, plan: Plan) -> tuple[int, ...]:
-    """Return the blocks of which something survives."""
+    """Return the indices of the blocks of which a sub-block is retained."""
     return tuple(block.index for block in model.graph.blocks if len(dropped_halves(block, plan.drop)) < 2)

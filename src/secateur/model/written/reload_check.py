@@ -1,4 +1,4 @@
-"""Load what was written and compare it with what was meant."""
+"""Compare a written model, loaded again, with the model that was meant."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ _TOLERANCE = 1e-4
 
 
 def last_states(stream: LayerStream, tokens: Tensor) -> Tensor:
-    """Return the last hidden states `[windows, tokens, hidden_size]` of a model for token ids `[windows, tokens]`."""
+    """Return the output of a model's last block, `[windows, tokens, hidden_size]`.
+
+    tokens: token ids, `[windows, tokens]`.
+    """
     (states,) = stream.embed([tokens])
     for index in range(len(stream)):
         with stream.open(index) as live:
@@ -21,12 +24,12 @@ def last_states(stream: LayerStream, tokens: Tensor) -> Tensor:
 
 
 def difference(found: Tensor, meant: Tensor) -> float:
-    """Return the largest difference relative to the largest value."""
+    """Return the largest absolute difference, relative to the largest absolute value of `meant`."""
     return float((found - meant).abs().max() / meant.abs().max())
 
 
 def accept(found: float) -> None:
-    """Raise VerificationError if a relative difference is more than rounding."""
+    """Raise VerificationError if a relative difference is larger than rounding."""
     if not found <= _TOLERANCE:
         raise VerificationError(
             f"the written model does not compute what was meant (relative difference {found:.1e}); nothing"

@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Settings of every command that writes a model folder."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from secateur.tensors.precision import Arithmetic
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How to write.
+    """How a model folder is computed and written.
 
     dtype: storage type, `auto` or a name of `DTYPES`.
-    arithmetic: of matrix products; `None` takes bfloat16, or float32 where units are cut.
-    memory: bytes of hidden states held in memory before a scratch file is used.
+    arithmetic: precision of matrix products; None means bfloat16, or float32 where units are cut.
+    memory: bytes of hidden states held in memory; a scratch file takes the rest.
+    overwrite: whether an existing model folder may be replaced.
     """
 
     dtype: str = "auto"

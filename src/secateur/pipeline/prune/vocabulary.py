@@ -16,7 +16,7 @@ from secateur.core.footprint import Footprint, footprint
 from secateur.core.graph import Graph
 from secateur.core.plan import Plan
 from secateur.core.progress import Progress
-from secateur.core.target import Target
+from secateur.core.target import Target, refuse_if_met
 from secateur.model.handle import ModelHandle
 from secateur.model.tokenizer_pruning import Vocabulary, vocabulary
 from secateur.tensors.storage_dtype import storage_type
@@ -153,11 +153,7 @@ def _steps(graph: Graph, vocab: Vocab, least: int, most: int) -> int:
     def sized(steps: int) -> Footprint:
         return footprint(graph, {graph.vocab.name: range(steps * vocab.align)}, (), width)
 
-    if target.met(whole, whole):
-        raise UsageError(
-            f"the model meets {target} as it is ({whole.parameters:,} parameters, {whole.weight_bytes:,}"
-            " bytes): there is nothing to cut"
-        )
+    refuse_if_met(target, whole, with_bytes=True)
     if not target.met(sized(least), whole):
         raise TargetError(
             f"{target} is out of reach with --method vocab: the nearest is"

@@ -203,7 +203,7 @@ def test_settings_that_are_gone(tiny_gguf: Maker, tmp_path: Path, change: Callab
     path = tmp_path / "a.gguf"
     path.write_bytes(change(tiny_gguf("llama").read_bytes()))
     with pytest.raises(
-        SourceError, match=r"'llama.block_count' is missing|cuts text in a way that is not known \('smolln'\)"
+        SourceError, match=r"'llama.block_count' is missing|cuts text in an unknown way \('smolln'\)"
     ):
         open_all(path)
 

@@ -240,7 +240,7 @@ def tokens(
             lambda writer: (writer.add_tokenizer_model("t5"), writer.add_token_list(["a"])),
             "a tokenizer of kind 't5', which cannot be rebuilt",
         ),
-        (lambda writer: tokens(writer, pre="chameleon"), "cuts text in a way that is not known"),
+        (lambda writer: tokens(writer, pre="chameleon"), "cuts text in an unknown way"),
         (lambda writer: tokens(writer, merges=("ab",)), "merge 'ab' is not a pair"),
         (lambda writer: tokens(writer, merges=("a z",)), "vocabulary and merges do not fit"),
         (lambda writer: tokens(writer, words=("a", "a")), "repeated or untyped tokens"),

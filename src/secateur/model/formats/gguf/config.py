@@ -38,8 +38,8 @@ class Arch:
     typed: the config lists a type per block though all are of full attention.
     period: every `period`-th block is the odd one out (full attention after sliding ones, or no rope).
     softcaps: defaults of the soft caps the family has.
-    scalar_from_hidden: number of blocks of the one size whose attention scale is taken from hidden_size, not
-    head_dim.
+    scalar_from_hidden: number of blocks of the one size whose attention scale comes from hidden_size, not
+    from head_dim.
     extra: constants of the config.
     """
 
@@ -78,9 +78,9 @@ ARCHS: Mapping[str, Arch] = {
 
 
 def arch_of(header: GgufHeader) -> Arch:
-    """Return how this file was converted.
+    """Return the architecture of a file.
 
-    Raises UnsupportedModelError for an architecture that is not known.
+    Raises UnsupportedModelError for an unknown architecture.
     """
     name = header.word("general.architecture")
     if name not in ARCHS:
@@ -99,9 +99,10 @@ def arch_of(header: GgufHeader) -> Arch:
 
 
 def gguf_config(header: GgufHeader, read_factors: ReadFactors) -> dict[str, Any]:
-    """Return the config dict of a GGUF file; `read_factors` reads a small tensor as numbers.
+    """Return the Hugging Face config of a GGUF file.
 
-    Raises SourceError, UnsupportedModelError.
+    read_factors: reads a small tensor by its name in the file, as a list of numbers.
+    Raises SourceError or UnsupportedModelError.
     """
     arch = arch_of(header)
     name = header.word("general.architecture")
@@ -126,7 +127,7 @@ def gguf_config(header: GgufHeader, read_factors: ReadFactors) -> dict[str, Any]
     )
     config["tie_word_embeddings"] = "output.weight" not in header.tensors
     config["dtype"] = _dtype(header)
-    # Said even where the file does not: the class's default would be an id of another vocabulary.
+    # Set even where the file has none: the default of the class would be an id of another vocabulary.
     config |= {
         key: header.integer(stored, least=0) if stored in header else None
         for key, stored in TOKEN_IDS.items()

@@ -1,4 +1,4 @@
-"""A GGUF file as a Source: tensors under Hugging Face names, dequantised one at a time."""
+"""A GGUF file as a Source: tensors under Hugging Face names, dequantized one at a time."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from secateur.model.formats.raw_reads import digest_files, read_into, row_spans
 from secateur_runtime.errors import SourceError, UnsupportedModelError
 
 _PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-# Dequantising makes several copies of what it is given. Copies of 64 KiB are reused by malloc; larger ones
+# Dequantizing makes several copies of what it is given. Copies of 64 KiB are reused by malloc; larger ones
 # are mapped and faulted in anew each time, which took 2 to 8 times as long on SmolLM2-135M.
 _SLAB_ELEMENTS = 1 << 14
 
 
 class GgufSource:
-    """A Source over one GGUF file; floats keep their stored type, quantised tensors come back as float32."""
+    """A Source over one GGUF file; floats keep their stored type, quantized tensors come back as float32."""
 
     def __init__(self, path: Path, ref: str) -> None:
         self.ref = ref
@@ -101,7 +101,7 @@ class GgufSource:
 
 
 def _parts(stored: GgufTensor) -> Iterator[GgufTensor]:
-    """Yield consecutive rows as tensors of their own; a row is a whole number of quantised blocks."""
+    """Yield consecutive rows as tensors of their own; a row is a whole number of quantized blocks."""
     row_bytes = stored.nbytes // stored.shape[0]
     for start, stop in row_spans(stored.shape):
         shape = (stop - start, *stored.shape[1:])

@@ -91,7 +91,9 @@ class GgufHeader:
         return value
 
     def integer(self, key: str, default: int | None = None, *, least: int = 1) -> int:
-        """Return the whole number of at least `least` under `key`, or of every block where the file has one per block.
+        """Return the whole number under `key`, which is at least `least`.
+
+        A list with one number for each block must hold the same number throughout.
 
         Raises:
             SourceError: it is missing without a default, or not such a number.
@@ -132,7 +134,10 @@ class GgufHeader:
 
 
 def read_header(path: Path) -> GgufHeader:
-    """Read the header of `path`; raises SourceError with one line for anything that is not a whole, little-endian GGUF v2 or v3 file."""
+    """Read the header of a little-endian GGUF file of version 2 or 3.
+
+    Raises SourceError with one line for any other file, and for one that is damaged or cut short.
+    """
     size = path.stat().st_size
     if size < 24:
         raise SourceError(f"{path} is not a GGUF file: it has {size} bytes")

@@ -11,7 +11,12 @@ from secateur.model.families import EMBED, FAMILIES, FINAL_NORM, HEAD, PREFIX, F
 from secateur.model.formats.gguf.header import GgufTensor
 from secateur_runtime.errors import UnsupportedModelError
 
-_OUTSIDE = {"token_embd.weight": EMBED, "output_norm.weight": FINAL_NORM, "output.weight": HEAD}
+OUTSIDE: Mapping[str, str] = {
+    "token_embd.weight": EMBED,
+    "output_norm.weight": FINAL_NORM,
+    "output.weight": HEAD,
+}
+"""GGUF name -> Hugging Face name of each tensor outside the blocks."""
 # Read by the config, not by the model.
 _ROPE_FACTORS = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
 _PRE_NORM_NAMES = ("attn_norm",), ("ffn_norm",)
@@ -49,8 +54,8 @@ def huggingface_names(tensors: Mapping[str, GgufTensor], family_name: str) -> di
     unknown = []
     for name, tensor in tensors.items():
         match = _IN_BLOCK.fullmatch(name)
-        if name in _OUTSIDE:
-            named[_OUTSIDE[name]] = tensor
+        if name in OUTSIDE:
+            named[OUTSIDE[name]] = tensor
         elif match and match[2] in modules:
             named[f"{PREFIX.format(int(match[1]))}{modules[match[2]]}.{match[3]}"] = tensor
         elif not name.endswith(_ROPE_FACTORS):
@@ -64,6 +69,10 @@ def huggingface_names(tensors: Mapping[str, GgufTensor], family_name: str) -> di
 
 
 def undo_permutation(rows: Tensor, n_heads: int) -> Tensor:
-    """Return `rows` `[n_heads*head_dim, ...]` with each head's interleaved rotary pairs split into halves again."""
+    """Return the rows of a q or k weight in the order of transformers.
+
+    rows: `[n_heads * head_dim, ...]`. llama.cpp interleaves the two channels of each rotary pair of a head;
+    transformers keeps all first channels, then all second ones.
+    """
     halves = rows.reshape(n_heads, rows.shape[0] // n_heads // 2, 2, *rows.shape[1:])
     return halves.transpose(1, 2).reshape(rows.shape)

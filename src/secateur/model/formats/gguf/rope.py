@@ -12,7 +12,11 @@ from secateur_runtime.errors import UnsupportedModelError
 ReadFactors = Callable[[str], list[float]]
 
 # The only values Llama 3.1 to 3.3 were released with; the file keeps the factors they give, not the values.
-_LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
+_LLAMA3: Mapping[str, float] = {
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
 _LOCAL_THETA = 10000.0
 _LONG = "rope_factors_long.weight"
 _SHORT = "rope_factors_short.weight"
@@ -21,9 +25,9 @@ _SHORT = "rope_factors_short.weight"
 def rope_config(
     header: GgufHeader, name: str, config: Mapping[str, Any], read_factors: ReadFactors
 ) -> dict[str, Any]:
-    """Return `rope_parameters` and what goes with them.
+    """Return the config entries of the rotary embedding, `rope_parameters` among them.
 
-    Raises UnsupportedModelError for a scaling that is not known.
+    Raises UnsupportedModelError for an unknown scaling.
     """
     rope: dict[str, Any] = {
         "rope_type": "default",
@@ -52,11 +56,18 @@ def rope_config(
     return found | {"rope_parameters": rope}
 
 
-def llama3_factors(theta: float, head_dim: int, factor: float) -> list[float]:
-    """Return the divisor of each rotary frequency, `[head_dim/2]`, that Llama 3.1's scaling by `factor` means (arXiv:2407.21783)."""
-    low = _LLAMA3["low_freq_factor"]
-    high = _LLAMA3["high_freq_factor"]
-    length = _LLAMA3["original_max_position_embeddings"]
+def llama3_factors(
+    theta: float, head_dim: int, factor: float, scaling: Mapping[str, Any] = _LLAMA3
+) -> list[float]:
+    """Return the divisor of each rotary frequency under the scaling of Llama 3.1, `[head_dim / 2]`.
+
+    theta: base of the frequencies. factor: divisor of the lowest ones.
+    scaling: `low_freq_factor`, `high_freq_factor` and `original_max_position_embeddings`, as in the
+    `rope_parameters` of transformers (arXiv:2407.21783).
+    """
+    low = scaling["low_freq_factor"]
+    high = scaling["high_freq_factor"]
+    length = scaling["original_max_position_embeddings"]
     found = []
     for index in range(0, head_dim, 2):
         wavelength = 2 * math.pi * theta ** (index / head_dim)

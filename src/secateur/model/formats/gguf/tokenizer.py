@@ -95,7 +95,7 @@ def gguf_tokenizer(header: GgufHeader) -> Any:
 
 
 def write_generation_config(header: GgufHeader, folder: Path) -> None:
-    """Write `generation_config.json`, with the end-of-turn token among the ends where the file names one."""
+    """Write `generation_config.json`; its end tokens include the end-of-turn token if the file names one."""
     body: dict[str, Any] = {
         key: header.integer(stored, least=0) for key, stored in TOKEN_IDS.items() if stored in header
     }
@@ -118,7 +118,7 @@ def _byte_level(header: GgufHeader, tokens: list[str]) -> Tokenizer:
     kind = header.word("tokenizer.ggml.pre") if "tokenizer.ggml.pre" in header else "default"
     if kind not in SPLITS:
         raise SourceError(
-            f"{header.path} cuts text in a way that is not known ({kind!r}): prune the original model instead"
+            f"{header.path} cuts text in an unknown way ({kind!r}): prune the original model instead"
         )
     pattern, digits = SPLITS[kind]
     merges = [_pair(header, merge) for merge in header.words("tokenizer.ggml.merges")]
@@ -168,7 +168,10 @@ def _sentencepiece(header: GgufHeader, tokens: list[str], kinds: list[int]) -> T
 
 
 def _merges(tokens: list[str], kinds: list[int], vocabulary: dict[str, int]) -> Iterator[tuple[str, str]]:
-    """Yield every pair that makes a token, in the order SentencePiece learned them, which is the order of the vocabulary."""
+    """Yield every pair that makes a token, in the order of the vocabulary.
+
+    SentencePiece learned the tokens in that order.
+    """
     usable = {
         token for token, kind in zip(tokens, kinds, strict=True) if kind not in (_CONTROL, _USER_DEFINED)
     }

@@ -15,7 +15,7 @@ from secateur.calibrate.text import joined
 from secateur.core.graph import Graph, Group
 from secateur.core.plan import Plan
 from secateur.core.progress import Progress
-from secateur.core.target import Target
+from secateur.core.target import Target, refuse_if_met
 from secateur.criteria.depth import DEPTH_CRITERIA
 from secateur.model.families import FAMILIES
 from secateur.model.handle import ModelHandle
@@ -129,11 +129,7 @@ def decide_auto(
     budget = ModelBudget(
         model.graph, Target.parse([auto.target]), storage_type(auto.dtype, model.graph.tensors).itemsize
     )
-    if budget.met({}, ()):
-        raise UsageError(
-            f"the model meets {budget.target} as it is ({budget.whole.parameters:,} parameters): there is"
-            " nothing to cut"
-        )
+    refuse_if_met(budget.target, budget.whole)
     groups, halves = _free(model.graph, auto)
     tokens = calibration_tokens(model, calibration, seed)
     if len(tokens) < 2:

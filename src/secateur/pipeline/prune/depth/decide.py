@@ -14,7 +14,7 @@ from secateur.core.footprint import Footprint, footprint
 from secateur.core.graph import Graph
 from secateur.core.plan import Plan
 from secateur.core.progress import Progress
-from secateur.core.target import Target
+from secateur.core.target import Target, refuse_if_met
 from secateur.criteria.depth import DEPTH_CRITERIA, compared_by
 from secateur.model.block_stream import ModelStream
 from secateur.model.families import FAMILIES
@@ -169,11 +169,8 @@ class _Budget:
             raise UsageError(
                 "--protect and --layers leave nothing to drop: the first and the last block always stay"
             )
-        if self._enough(()):
-            raise UsageError(
-                f"the model meets {self._target} as it is ({self._whole.parameters:,} parameters): there is"
-                " nothing to drop"
-            )
+        if self._target is not None:
+            refuse_if_met(self._target, self._whole, verb="drop")
         if not self._enough(tuple(prices)):
             raise self._unreachable(tuple(prices))
         return RemovalSearch(prices, self._enough)
