@@ -38,13 +38,14 @@ def advise(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Advise pruning and quantization for a device, with predicted size, memory and speed, and the commands that follow."""
-    from secateur.cli.main import app
+    """Advise pruning and quantization for a device, and print the commands that follow.
+
+    Size, memory and speed of each option are predicted.
+    """
     from secateur.pipeline.advise.advise import advise as run
 
-    verbs = {command.name for command in app.registered_commands if command.name}
     with printing.progress(quiet=quiet or as_json) as progress:
-        found = run(model, device=device, ram=ram, context=context, goal=goal, verbs=verbs, progress=progress)
+        found = run(model, device=device, ram=ram, context=context, goal=goal, progress=progress)
     if as_json:
         print(json.dumps(_body(found), indent=2, sort_keys=True))
     else:
@@ -96,7 +97,7 @@ def _facts(best: RunOption) -> list[list[str]]:
 
 
 def _nearest(found: Advice) -> list[RunOption]:
-    """Return the options that none other beats in perplexity, memory and speed at once, a few of them, the best one among them."""
+    """Return the best option and a few others that no option beats in perplexity, memory and speed at once."""
     kept = [
         one
         for one in found.options

@@ -6,7 +6,7 @@ Every way in reach is reckoned, the best for a goal is taken, and the others are
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,14 +113,13 @@ def advise(
     ram: str | None = None,
     context: int | None = None,
     goal: str = "balanced",
-    verbs: Collection[str] = (),
     progress: Progress | None = None,
 ) -> Advice:
     """Return how to make the model `src` fit `device`.
 
     device: `local` (measured once, then remembered), the name of a profile, or a FILE.toml. ram: such as
     `2G`; context: tokens in the cache.
-    goal: of `GOALS`. verbs: commands beyond pruning, export, evaluation and timing that may be advised.
+    goal: of `GOALS`.
     Raises UsageError for an unknown device or goal, an amount that is none, or a context the model has not.
     """
     if goal not in GOALS:
@@ -153,9 +152,8 @@ def advise(
             Sizes(model, profile, tokens),
             best.type if best else TYPES[-1],
             (WIDTHS[1], DEPTHS[0], ALIGN),
-            verbs,
         ),
-        steps=_steps(model, src, best, profile, verbs) if best else (),
+        steps=_steps(model, src, best, profile) if best else (),
         would=() if best else tuple(_would(model, profile, tokens, room, options)),
         notes=tuple(_notes(profile, best, goal)),
         basis=clock.basis,
@@ -197,9 +195,7 @@ def _options(model: ModelHandle, profile: Profile, clock: Clock, context: int, r
     return found
 
 
-def _steps(
-    model: ModelHandle, src: str, best: RunOption, profile: Profile, verbs: Collection[str]
-) -> tuple[AdvisedStep, ...]:
+def _steps(model: ModelHandle, src: str, best: RunOption, profile: Profile) -> tuple[AdvisedStep, ...]:
     """Return the commands in order: cut, train, store, judge, time."""
     name = "out/" + Path(src).name.removesuffix(".gguf")
     steps = []
@@ -218,17 +214,16 @@ def _steps(
                 " after",
             )
         )
-        if "recover" in verbs:
-            steps.append(
-                AdvisedStep(
-                    ("recover", last, "-o", f"{name}-recovered", "--teacher", src),
-                    "training wins back part of what the cut cost",
-                )
+        steps.append(
+            AdvisedStep(
+                ("recover", last, "-o", f"{name}-recovered", "--teacher", src),
+                "training wins back part of what the cut cost",
             )
-            last = f"{name}-recovered"
+        )
+        last = f"{name}-recovered"
     if profile.processor == "mcu":
         return tuple(steps)
-    if best.type in _BITS and "quantize" in verbs:
+    if best.type in _BITS:
         bits = _BITS[best.type]
         steps.append(
             AdvisedStep(
