@@ -97,7 +97,7 @@ def _facts(best: RunOption) -> list[list[str]]:
 
 
 def _nearest(found: Advice) -> list[RunOption]:
-    """Return the best option and a few others that no option beats in perplexity, memory and speed at once."""
+    """Return the best option, and a few that none beats in perplexity, memory and speed at once."""
     kept = [
         one
         for one in found.options
