@@ -1,4 +1,4 @@
-"""`secateur adapt simulate`: what each policy would have made of a trace."""
+"""`secateur adapt simulate`: replay a memory trace under several policies."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ SHORT |= {
     "decode, tokens/s": "tok/s",
     "CPU, s": "CPU s",
 }
-"""The columns that a terminal has room for."""
+"""Columns that fit on a terminal, and their headings there."""
 
 
 def print_comparison(found: Compared, seconds: float, *, as_json: bool) -> None:
@@ -73,7 +73,7 @@ def print_comparison(found: Compared, seconds: float, *, as_json: bool) -> None:
 
 
 def _table(found: Compared) -> None:
-    """Print the rows; what is the best at its target is green."""
+    """Print the rows; the best value at each target is green."""
     from rich.text import Text
 
     from secateur.present.columns import is_best, measured
@@ -104,7 +104,7 @@ def _records(cell: Any) -> list[dict[str, Any]]:
 
 @contextmanager
 def watching(*, quiet: bool) -> Iterator[Watcher]:
-    """Yield what shows the rows at work.
+    """Yield a display of the rows at work.
 
     Bars on a terminal, a line for each that ends elsewhere, nothing when quiet.
     """

@@ -237,7 +237,7 @@ def _records(model: str, text: str, window: int, quality: Quality, compute: str)
     from secateur.model.handle import open_model
     from secateur.model.written.plan_file import plan_digest
 
-    opened = open_model(model)
+    handle = open_model(model)
     read = read_text(text)
     words = described(read.origin, read.digest, len(quality.nll_windows), window, compute)
     if quality.per_token_of:
@@ -245,4 +245,4 @@ def _records(model: str, text: str, window: int, quality: Quality, compute: str)
             f", per token of {Path(quality.per_token_of).name}"
             f" ({open_model(quality.per_token_of).digest[:19]}...), whose windows these are"
         )
-    return [record.as_dict() for record in quality.records(words, opened.digest, plan_digest(opened))]
+    return [record.as_dict() for record in quality.records(words, handle.digest, plan_digest(handle))]

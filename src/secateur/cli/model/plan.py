@@ -40,7 +40,7 @@ def plan(
 
 
 def summary(plan: Plan, model: str) -> dict[str, Any]:
-    """Return what a plan for `model` decided, for people."""
+    """Return what a plan for `model` decided, as printed."""
     said: dict[str, Any] = {
         "model": plan.model,
         "plan": plan.digest(),

@@ -1,4 +1,4 @@
-"""`secateur quantize`: weights become integers, packed, in a folder that stock transformers loads."""
+"""`secateur quantize`: weights become packed integers in a folder that stock transformers loads."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def quantize(
     storage: StorageOptions,
     display: DisplayOptions,
 ) -> None:
-    """Quantise a model and write a packed Hugging Face folder that was reloaded and compared."""
+    """Quantize a model and write a packed Hugging Face folder that was reloaded and compared."""
     from secateur.pipeline.quantize.quantize import quantize
 
     how = grid.quantization()

@@ -170,9 +170,9 @@ def recover(
     storage: StorageOptions,
     display: DisplayOptions,
 ) -> None:
-    """Train what pruning or rounding left until it does more of what the dense model does.
+    """Train a pruned or quantized model towards the dense one.
 
-    Zeros stay zero, codes stay codes.
+    Zeros stay zero, and quantized values stay on their grid.
     """
     how = training.recovery()
     from secateur.pipeline.recover.recover import recover
