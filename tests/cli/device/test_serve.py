@@ -6,16 +6,14 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.cli.command import Secateur
 from tests.conftest import Maker
 from tests.ladders import ladder_for
 
 from secateur.model.handle import open_model
-
-Secateur = Callable[..., tuple[int, str, str]]
 
 
 @pytest.mark.parametrize(
