@@ -54,7 +54,7 @@ def run() -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        print("interrupted: finished blocks are kept, the same command goes on from there", file=sys.stderr)
+        print("interrupted: finished blocks are kept, the same command continues from there", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(141)

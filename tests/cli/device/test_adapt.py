@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.cli.command import Secateur
 
 from secateur_runtime.ladder_file import read_ladder
 
-Secateur = Callable[..., tuple[int, str, str]]
 Maker = Callable[..., Path]
 FEW = ("--samples", 2, "--calib-window", 32, "--probe", 1, "--context", 256)
 

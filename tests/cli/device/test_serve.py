@@ -6,17 +6,15 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.cli.command import Secateur
 from tests.conftest import Maker
 from tests.ladders import ladder_for
 from tests.told import tell
 
 from secateur.model.handle import open_model
-
-Secateur = Callable[..., tuple[int, str, str]]
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
+from tests.cli.command import Secateur
 from tests.conftest import Maker
 
 from secateur.model.handle import open_model
@@ -18,7 +18,6 @@ from secateur.present.comparison_folder import ComparisonJob, ComparisonRow, Row
 from secateur.present.model_index import BEGIN
 from secateur_runtime.errors import OutputError, RecordError, UsageError
 
-Secateur = Callable[..., tuple[int, str, str]]
 WIDTH = ComparisonRow("width", "ratio=0.2", "structured")
 
 

@@ -1,4 +1,4 @@
-"""`secateur compare` and `secateur report` as a user meets them."""
+"""`secateur compare` as a user meets it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,9 @@ from pathlib import Path
 
 import pytest
 from tests.conftest import Maker
-from tests.present.comparisons import ROWS, write
 
 from secateur.cli.main import run as main
-from secateur.cli.shared import options
 from secateur.core.system_memory import tree_bytes
-from secateur_runtime.errors import UsageError
 
 SMALL = [
     "--samples",
@@ -119,37 +116,6 @@ def test_a_missing_extra(
         == 2
     )
     assert f"pip install 'secateur[{extra}]'" in capsys.readouterr().err
-
-
-def test_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    write(tmp_path / "in")
-    assert (
-        _run(monkeypatch, "report", tmp_path / "in", "-o", tmp_path / "out", "--formats", "md,csv", "--json")
-        == 0
-    )
-    body = json.loads(capsys.readouterr().out)
-    assert [Path(path).name for path in body["files"]] == ["report.md", "report.csv"]
-    assert body["rows"] == len(ROWS)
-    assert _run(monkeypatch, "report", tmp_path / "out") == 2
-    assert "is not the folder of a comparison" in capsys.readouterr().err
-    assert _run(monkeypatch, "report", tmp_path / "in", "--formats", "htlm") == 2
-    assert "did you mean html" in capsys.readouterr().err
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert _run(monkeypatch, "report", tmp_path / "in") == 2
-    assert "pip install 'secateur[report]'" in capsys.readouterr().err
-
-
-def test_amounts_of_memory() -> None:
-    assert [options.memory("--max-ram", text) for text in ("8G", "8GB", "8GiB", "900M", "1.5g")] == [
-        8 * 10**9,
-        8 * 10**9,
-        8 * 2**30,
-        900 * 10**6,
-        1_500_000_000,
-    ]
-    for text in ("", "8X", "G"):
-        with pytest.raises(UsageError):
-            options.memory("--max-ram", text)
 
 
 def _command(model: Path, out: Path, *options: str) -> list[str]:

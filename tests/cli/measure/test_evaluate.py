@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.cli.command import Secateur
 from tests.conftest import Maker
 from tests.measure.test_winogender import ROWS
 from tests.vocabularies import save_with_fewer_tokens
 
 from secateur_runtime.errors import VerificationError
-
-Secateur = Callable[..., tuple[int, str, str]]
 
 
 def test_tasks_beside_a_reference_and_perplexity(secateur: Secateur, tiny: Maker, mirror: Path) -> None:

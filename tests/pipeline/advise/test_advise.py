@@ -111,9 +111,7 @@ def test_what_a_token_reads(tiny: Maker) -> None:
 def _advise(
     model: Path, device: str, ram: str | None = None, context: int = 64, goal: str = "balanced"
 ) -> Advice:
-    return secateur.advise(
-        str(model), device=device, ram=ram, context=context, goal=goal, verbs=("recover", "serve")
-    )
+    return secateur.advise(str(model), device=device, ram=ram, context=context, goal=goal)
 
 
 def test_everything_listed_as_fitting_fits(tiny: Maker) -> None:
@@ -166,13 +164,11 @@ def test_reasons_follow_from_the_device(tiny: Maker, device: str) -> None:
     assert "VBMI2" in verdicts["unstructured"].reason or device != "laptop"
 
 
-def test_training_is_advised_only_where_there_is_a_verb_for_it(tiny: Maker) -> None:
+def test_training_is_advised_after_the_cut_and_rounding_after_both(tiny: Maker) -> None:
     model = str(tiny("llama", num_hidden_layers=20, intermediate_size=1024, vocab_size=512))
     options: dict[str, Any] = {"device": "pi5", "ram": "2G", "context": 16, "goal": "size"}
-    with_it = [step.command[0] for step in secateur.advise(model, verbs=("recover",), **options).steps]
-    without = [step.command[0] for step in secateur.advise(model, **options).steps]
-    assert with_it[:2] == ["prune", "recover"]
-    assert without == [verb for verb in with_it if verb != "recover"]
+    verbs = [step.command[0] for step in secateur.advise(model, **options).steps]
+    assert verbs[:4] == ["prune", "recover", "quantize", "export"]
 
 
 def test_a_type_that_cannot_hold_the_widths_is_not_advised(tiny: Maker) -> None:

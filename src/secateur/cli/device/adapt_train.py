@@ -7,15 +7,15 @@ from typing import Annotated
 
 import typer
 
-from secateur.cli.shared import options, printing
+from secateur.cli.device.adapt_options import KvBytes, Ladder, ResultOptions
+from secateur.cli.shared.option_groups import DisplayOptions, with_options
 from secateur_runtime.errors import UsageError
 from secateur_runtime.files import refuse_existing
 
-Ladder = Annotated[Path, typer.Argument(help="Ladder that `secateur adapt rank` wrote.", metavar="LADDER")]
-KvBytes = Annotated[int, typer.Option("--kv-bytes", min=1, max=8, help="Bytes of a number in the KV cache.")]
 
-
+@with_options
 def train(
+    *,
     ladder: Ladder,
     output: Annotated[Path, typer.Option("--output", "-o", help="File to write, a .safetensors.")] = Path(
         "policy.safetensors"
@@ -25,33 +25,31 @@ def train(
     ] = "units",
     steps: Annotated[int, typer.Option("--steps", min=100, help="Decisions to learn from.")] = 100_000,
     kv_bytes: KvBytes = 4,
-    seed: options.Seed = 0,
-    overwrite: options.Overwrite = False,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
+    result: ResultOptions,
+    display: DisplayOptions,
 ) -> None:
-    """Train a policy by deep Q-learning on made-up traces, and say how it does beside policies that need no training."""
+    """Train a policy by deep Q-learning on made-up traces, and score it next to untrained policies."""
     from secateur.adapt.training.train import held_out, mean_quality, require_training
     from secateur.adapt.training.train import train as run
     from secateur_runtime.ladder_file import read_ladder
     from secateur_runtime.policies import POLICIES, make_policy
     from secateur_runtime.read_costs import choices_of
 
-    refuse_existing(output, overwrite=overwrite)
+    refuse_existing(output, overwrite=result.overwrite)
     if formulation not in ("units", "level"):
         raise UsageError(f"--formulation {formulation}: it chooses units, one after another, or a level")
     require_training()
     choices = choices_of(read_ladder(ladder), kv_bytes=kv_bytes)
-    with printing.progress(quiet=quiet or as_json) as progress:
+    with display.progress() as progress:
         trained = run(
             choices,
             formulation="units" if formulation == "units" else "level",
             steps=steps,
-            seed=seed,
+            seed=result.seed,
             progress=progress,
         )
-    trained.network.save(output, overwrite=overwrite)
-    moments = held_out(choices, seed)
+    trained.network.save(output, overwrite=result.overwrite)
+    moments = held_out(choices, result.seed)
     others = [
         name for name in POLICIES if "file" not in POLICIES[name].needs and name not in ("none", "threshold")
     ]
@@ -64,4 +62,4 @@ def train(
         "quality_dqn": trained.quality,
         **{f"quality_{name}": mean_quality(choices, make_policy(name, choices), moments) for name in others},
     }
-    printing.result(body, as_json=as_json, title=f"wrote {output}")
+    display.result(body, title=f"wrote {output}")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from secateur.cli.shared import options, printing
+from secateur.cli.shared.option_groups import DisplayOptions, with_options
 
 if TYPE_CHECKING:
     from secateur.device.decode_model import PredictedSpeed
@@ -19,7 +20,9 @@ _SHOWN = 8
 NOTHING_FITS = 3
 
 
+@with_options
 def advise(
+    *,
     model: options.Model,
     device: Annotated[
         str,
@@ -35,17 +38,17 @@ def advise(
     ] = None,
     goal: Annotated[str, typer.Option("--goal", help="balanced, speed, accuracy or size.")] = "balanced",
     every: Annotated[bool, typer.Option("--all", help="List every option that was reckoned.")] = False,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
+    display: DisplayOptions,
 ) -> None:
-    """Advise pruning and quantization for a device, with predicted size, memory and speed, and the commands that follow."""
-    from secateur.cli.main import app
+    """Advise pruning and quantization for a device, and print the commands that follow.
+
+    Size, memory and speed of each option are predicted.
+    """
     from secateur.pipeline.advise.advise import advise as run
 
-    verbs = {command.name for command in app.registered_commands if command.name}
-    with printing.progress(quiet=quiet or as_json) as progress:
-        found = run(model, device=device, ram=ram, context=context, goal=goal, verbs=verbs, progress=progress)
-    if as_json:
+    with display.progress() as progress:
+        found = run(model, device=device, ram=ram, context=context, goal=goal, progress=progress)
+    if display.as_json:
         print(json.dumps(_body(found), indent=2, sort_keys=True))
     else:
         _show(found, every=every)
@@ -96,16 +99,16 @@ def _facts(best: RunOption) -> list[list[str]]:
 
 
 def _nearest(found: Advice) -> list[RunOption]:
-    """Return the options that none other beats in perplexity, memory and speed at once, a few of them, the best one among them."""
-    kept = [
+    """Return the best option, and a few that none beats in perplexity, memory and speed at once."""
+    unbeaten = [
         one
         for one in found.options
         if one == found.best or not any(_beats(other, one) for other in found.options)
     ]
-    kept.sort(key=lambda one: (not one.fits, one.perplexity))
+    unbeaten.sort(key=lambda one: (not one.fits, one.perplexity))
     best = [found.best] if found.best else []
     return sorted(
-        [*best, *[one for one in kept if one not in best][: _SHOWN - len(best)]],
+        [*best, *[one for one in unbeaten if one not in best][: _SHOWN - len(best)]],
         key=lambda one: one.perplexity,
     )
 
@@ -153,11 +156,13 @@ def _body(found: Advice) -> dict[str, Any]:
 
 
 def _option(one: RunOption) -> dict[str, Any]:
-    kept = {name: getattr(one, name) for name in ("type", "file", "memory", "perplexity", "measured", "fits")}
+    plain = {
+        name: getattr(one, name) for name in ("type", "file", "memory", "perplexity", "measured", "fits")
+    }
     cut = {
         "kind": one.cut.kind,
         "share": one.cut.share,
         "label": one.cut.label,
         "blocks_dropped": len(one.cut.drop),
     }
-    return kept | {"cut": cut, "start": asdict(one.start), "full": asdict(one.full)}
+    return plain | {"cut": cut, "start": asdict(one.start), "full": asdict(one.full)}

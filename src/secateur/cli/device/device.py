@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from secateur.cli.shared import options, printing
+from secateur.cli.shared.option_groups import DisplayOptions, with_options
 from secateur_runtime.errors import UsageError
 
 _DISTURBED = 0.25
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
     from secateur.pipeline.advise.local_device import Probed
 
 
+@with_options
 def device(
+    *,
     name: Annotated[
         str,
         typer.Argument(
@@ -43,27 +46,26 @@ def device(
         typer.Option("--output", "-o", help="Write the profile as a FILE.toml, for --device elsewhere."),
     ] = None,
     overwrite: options.Overwrite = False,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
+    display: DisplayOptions,
 ) -> None:
     """Measure this machine, or show the profile of another device."""
     from secateur.device.profile import LOCAL, check_place, load_profile, profile_names, write_profile
 
     if listed:
-        _list([(one, load_profile(one)) for one in profile_names()], as_json=as_json)
+        _list([(one, load_profile(one)) for one in profile_names()], as_json=display.as_json)
         return
     if name != LOCAL:
         if output is not None or threads is not None:
             raise UsageError(
                 f"--output and --threads are for measuring this machine, not for {name}: leave them out"
             )
-        _show(load_profile(name), {}, as_json=as_json)
+        _show(load_profile(name), {}, as_json=display.as_json)
         return
     if output is not None:
         check_place(output, overwrite=overwrite)
     from secateur.pipeline.advise.local_device import probe_device
 
-    with printing.progress(quiet=quiet or as_json) as progress:
+    with display.progress() as progress:
         found = probe_device(threads=threads, decode=decode, progress=progress)
     if output is not None:
         write_profile(found.profile, output, overwrite=overwrite)
@@ -73,7 +75,7 @@ def device(
             " again when the machine is idle",
             file=sys.stderr,
         )
-    _show(found.profile, _machine(found), as_json=as_json)
+    _show(found.profile, _machine(found), as_json=display.as_json)
 
 
 def _machine(found: Probed) -> dict[str, Any]:
@@ -167,7 +169,7 @@ def _plain(name: str, value: Any) -> str:
 
 
 def figure(value: float, unit: str) -> str:
-    """Write a figure with its unit for people."""
+    """Return a figure as text with its unit, such as `8 GB/s`."""
     if unit == "B":
         return printing.size(value)
     for scale, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M")):

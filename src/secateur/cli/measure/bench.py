@@ -1,20 +1,22 @@
-"""`secateur bench`: how fast a model runs and what it takes, beside a baseline."""
+"""`secateur bench`: how fast a model runs and what it takes, compared with a baseline."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
 from secateur.cli.shared import options, printing
+from secateur.cli.shared.option_groups import DisplayOptions, with_options
 from secateur_runtime.errors import UsageError
 
 if TYPE_CHECKING:
     from secateur.pipeline.bench.bench import Benched, BenchSettings
+    from secateur.pipeline.bench.quantized_baselines import EvaluationText, TimedRow
     from secateur.runtime.native import About
     from secateur.runtime.timed_turns import Spread
 
@@ -28,69 +30,109 @@ _BESIDE = (
 _LABELS = {"prompt": "prompt, tokens/s", "decode": "decode, tokens/s", "first": "first token, s"}
 
 
-def bench(
-    model: options.Model,
-    backend: Annotated[str, typer.Option("--backend", help="torch, llamacpp or native.")] = "torch",
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimingOptions:
+    """What is timed, and how often."""
+
+    backend: Annotated[str, typer.Option("--backend", help="torch, llamacpp or native.")] = "torch"
     threads: Annotated[
         int, typer.Option("--threads", min=1, help="Threads; no more than there are free cores.")
-    ] = 1,
-    prompt: Annotated[int, typer.Option("--prompt", min=1, help="Tokens of prompt.")] = 256,
-    tokens: Annotated[int, typer.Option("--tokens", min=2, help="Tokens of answer.")] = 64,
-    repeat: Annotated[
-        int, typer.Option("--repeat", min=1, help="Counted runs, after one that warms up.")
-    ] = 5,
-    kind: Annotated[str, typer.Option("--type", help=_TYPES)] = "",
+    ] = 1
+    prompt: Annotated[int, typer.Option("--prompt", min=1, help="Tokens of prompt.")] = 256
+    tokens: Annotated[int, typer.Option("--tokens", min=2, help="Tokens of answer.")] = 64
+    repeat: Annotated[int, typer.Option("--repeat", min=1, help="Counted runs, after one that warms up.")] = 5
+    kind: Annotated[str, typer.Option("--type", help=_TYPES)] = ""
+
+    def settings(self) -> BenchSettings:
+        """Return the settings that these options ask for."""
+        from secateur.pipeline.bench.bench import BenchSettings
+
+        return BenchSettings(
+            backend=self.backend,
+            threads=self.threads,
+            prompt=self.prompt,
+            tokens=self.tokens,
+            repeat=self.repeat,
+            kind=self.kind.lower(),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QualityOptions:
+    """Text that perplexity is measured on, with --beside."""
+
+    text: Annotated[
+        Optional[str], typer.Option("--text", help="With --beside: text that perplexity is measured on.")
+    ] = None
+    window: Annotated[int, typer.Option("--window", min=2, help="Tokens per window of that text.")] = 2048
+    count: Annotated[int, typer.Option("-n", min=1, help="Windows of that text.")] = 20
+
+    def text_for(self, whole: str | None) -> EvaluationText | None:
+        """Return the text, None where none is asked for; raises UsageError for a text without --beside."""
+        if not self.text:
+            return None
+        if not whole:
+            raise UsageError(
+                "--text is what --beside measures quality on: add --beside with the whole model, or use"
+                " `secateur eval`"
+            )
+        from secateur.pipeline.bench.quantized_baselines import EvaluationText
+
+        return EvaluationText(text=self.text, window=self.window, count=self.count)
+
+
+@with_options
+def bench(
+    *,
+    model: options.Model,
+    timing: TimingOptions,
     against: Annotated[
         Optional[str], typer.Option("--against", help="Baseline model, measured in turns with MODEL.")
     ] = None,
     beside: Annotated[Optional[str], typer.Option("--beside", help=_BESIDE)] = None,
-    text: Annotated[
-        Optional[str], typer.Option("--text", help="With --beside: text that perplexity is measured on.")
-    ] = None,
-    window: Annotated[int, typer.Option("--window", min=2, help="Tokens per window of that text.")] = 2048,
-    count: Annotated[int, typer.Option("-n", min=1, help="Windows of that text.")] = 20,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
+    quality: QualityOptions,
+    display: DisplayOptions,
 ) -> None:
     """Measure prompt and decode speed, time to the first token, peak memory and file size."""
-    from secateur.pipeline.bench.bench import BenchSettings
     from secateur.pipeline.bench.bench import bench as run
 
-    settings = BenchSettings(
-        backend=backend, threads=threads, prompt=prompt, tokens=tokens, repeat=repeat, kind=kind.lower()
-    )
-    if text and not beside:
-        raise UsageError(
-            "--text is what --beside measures quality on: add --beside with the whole model, or use `secateur"
-            " eval`"
-        )
+    settings = timing.settings()
+    text = quality.text_for(beside)
     if beside:
-        _beside(
-            model,
-            beside,
-            settings,
-            {"text": text, "window": window, "count": count},
-            as_json=as_json,
-            quiet=quiet,
-        )
+        from secateur.pipeline.bench.quantized_baselines import beside as run_baselines
+
+        with display.progress() as progress:
+            lines = run_baselines(model, beside, settings, text, progress)
+        if display.as_json:
+            records = [record.as_dict() for row in lines for record in row.records(settings, text)]
+            _print_json(settings, "rows", lines, records)
+        else:
+            _print_baselines(lines, settings, with_quality=text is not None)
         return
-    with printing.progress(quiet=quiet or as_json) as progress:
+    with display.progress() as progress:
         found = run(model, against, settings, progress)
-    if as_json:
+    if display.as_json:
         records = [record.as_dict() for one in found for record in one.records(settings)]
-        print(
-            json.dumps(
-                {"settings": asdict(settings), "models": [asdict(one) for one in found], "records": records},
-                indent=2,
-                sort_keys=True,
-            )
-        )
-        return
-    header = ["", *(Path(one.model).name for one in found), *(["ratio"] if against else [])]
+        _print_json(settings, "models", found, records)
+    else:
+        _print_speeds(found, settings)
+
+
+def _print_json(
+    settings: BenchSettings, name: str, found: Sequence[Benched | TimedRow], records: list[dict[str, Any]]
+) -> None:
+    body = {"settings": asdict(settings), name: [asdict(one) for one in found], "records": records}
+    print(json.dumps(body, indent=2, sort_keys=True))
+
+
+def _print_speeds(found: Sequence[Benched], settings: BenchSettings) -> None:
+    ratio = ["ratio"] if found[0].ratio else []
     printing.table(
         _rows(found),
-        header=header,
-        title=f"{backend}, {threads} threads: median of {repeat} (lowest to highest)",
+        header=["", *(Path(one.model).name for one in found), *ratio],
+        title=(
+            f"{settings.backend}, {settings.threads} threads: median of {settings.repeat} (lowest to highest)"
+        ),
     )
     for one in found:
         if one.native:
@@ -103,7 +145,10 @@ def bench(
 
 
 def _matrices(native: About) -> list[list[str]]:
-    """Return how the matrices run, and what a product of those that have zeros took without them and with them, from memory."""
+    """Return, for each shape, how its matrices run, how many there are, and the times of sparse ones.
+
+    Times: microseconds of a matrix-vector product from memory, without the zeros or with them.
+    """
     took: dict[tuple[int, int], list[str]] = {}
     for one in native.timed:
         took.setdefault((one.rows, one.columns), []).append(
@@ -115,31 +160,14 @@ def _matrices(native: About) -> list[list[str]]:
     ]
 
 
-def _beside(
-    model: str, whole: str, settings: BenchSettings, text: dict[str, Any], *, as_json: bool, quiet: bool
-) -> None:
-    from secateur.pipeline.bench.quantized_baselines import EvaluationText, beside
-
-    given = EvaluationText(**text) if text["text"] else None
-    with printing.progress(quiet=quiet or as_json) as progress:
-        found = beside(model, whole, settings, given, progress)
-    if as_json:
-        records = [record.as_dict() for row in found for record in row.records(settings, given)]
-        print(
-            json.dumps(
-                {"settings": asdict(settings), "rows": [asdict(row) for row in found], "records": records},
-                indent=2,
-                sort_keys=True,
-            )
-        )
-        return
+def _print_baselines(found: Sequence[TimedRow], settings: BenchSettings, *, with_quality: bool) -> None:
     header = [
         "",
         "weights",
         "decode, tokens/s",
         "first by this",
         "of bandwidth",
-        *(["perplexity"] if given else []),
+        *(["perplexity"] if with_quality else []),
     ]
     rows = [
         [

@@ -30,7 +30,7 @@ def card(
 ) -> None:
     """Write results into a Hugging Face model card, as text and as model-index metadata.
 
-    The rest of the card stays.
+    The rest of the card is not changed.
     """
     from secateur.pipeline.compare.model_card import card as run
 

@@ -1,25 +1,23 @@
-"""`secateur compare`: every method at the same size, measured alike, with the whole and the quantized model beside them."""
+"""`secateur compare`: every method at the same size, measured alike, next to the dense and quantized one."""
 
 from __future__ import annotations
 
-import json
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from secateur.cli.measure.evaluate import needs, parted
-from secateur.cli.model.apply import arithmetic_of
-from secateur.cli.shared import options, printing
+from secateur.cli.measure.compare_output import print_comparison, watching
+from secateur.cli.shared import options
+from secateur.cli.shared.option_groups import DisplayOptions, arithmetic_of, with_options
 
 if TYPE_CHECKING:
-    from secateur.pipeline.compare.compare import Compared
+    from secateur.pipeline.compare.compare import Running
     from secateur.pipeline.compare.protocol import Protocol
-    from secateur.pipeline.compare.watcher import Watcher
 
 QUICK_METHODS = (
     *("magnitude", "wanda", "ria", "sparsegpt", "width:criterion=flap", "width:criterion=minitron"),
@@ -35,26 +33,6 @@ QUICK = {
     "tokens": 16,
     "repeat": 7,
 }
-SHORT = {
-    "method": "method",
-    "target": "target",
-    "size reduction": "smaller",
-    "speed gain": "faster",
-    "native size, MB": "nat. MB",
-    "native size reduction": "nat. smaller",
-    "native speed gain": "nat. faster",
-    "accuracy kept": "kept",
-    "perplexity": "perpl.",
-}
-SHORT |= {
-    "task accuracy": "tasks",
-    "stereotyped pairs": "stereot.",
-    "size, MB": "MB",
-    "decode, tokens/s": "tok/s",
-    "CPU, s": "CPU s",
-}
-"""The columns that a terminal has room for."""
-
 _METHODS = (
     "Parted by commas: magnitude, wanda, ria, sparsegpt, alps, random, width, depth, auto; options after"
     " colons: width:criterion=flap:units=ffn+kv."
@@ -72,7 +50,173 @@ _BACKENDS = (
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowOptions:
+    """Which methods are compared, and at which sizes."""
+
+    methods: Annotated[Optional[list[str]], typer.Option("--methods", help=_METHODS)] = None
+    targets: Annotated[Optional[list[str]], typer.Option("--targets", help=_TARGETS)] = None
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick", help="Eight methods at ratio=0.2 with little text: minutes, and rougher figures."
+        ),
+    ] = False
+
+    def rows(self) -> dict[str, Sequence[str]]:
+        """Return methods and targets; what is left out is up to the comparison."""
+        methods = self.methods or (QUICK_METHODS if self.quick else ())
+        targets = self.targets or (QUICK_TARGETS if self.quick else ())
+        return {name: given for name, given in (("methods", methods), ("targets", targets)) if given}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProtocolOptions:
+    """How every row is made and measured."""
+
+    text: Annotated[
+        str, typer.Option("--text", help="Text that perplexity is measured on, as in `eval`.")
+    ] = "builtin"
+    window: Annotated[
+        Optional[int], typer.Option("--window", min=2, help="Tokens per window of it (2048; quick 1024).")
+    ] = None
+    count: Annotated[Optional[int], typer.Option("-n", min=1, help="Windows of it (20; quick 4).")] = None
+    compute: options.Compute = "float32"
+    calib: options.Calib = "builtin"
+    samples: Annotated[
+        Optional[int], typer.Option("--samples", min=1, help="Windows of calibration text (64; quick 8).")
+    ] = None
+    calib_window: Annotated[
+        Optional[int], typer.Option("--calib-window", min=2, help="Tokens per calibration window (512).")
+    ] = None
+    seed: options.Seed = 0
+    backends: Annotated[Optional[str], typer.Option("--backends", help=_BACKENDS)] = None
+    threads: Annotated[int, typer.Option("--threads", min=1, help="Threads while speed is measured.")] = 1
+    prompt: Annotated[
+        Optional[int], typer.Option("--prompt", min=1, help="Tokens of prompt (256; quick 32).")
+    ] = None
+    tokens: Annotated[
+        Optional[int], typer.Option("--tokens", min=2, help="Tokens of answer (64; quick 16).")
+    ] = None
+    repeat: Annotated[
+        Optional[int],
+        typer.Option("--repeat", min=1, help="Counted runs, in turns with the whole model (5; quick 7)."),
+    ] = None
+
+    def protocol(self, asked: AuditOptions, *, quick: bool) -> Protocol:
+        """Return the protocol; raises UsageError for an unknown arithmetic. quick: little text."""
+        from secateur.calibrate.calibration import Calibration
+        from secateur.pipeline.compare.protocol import Protocol
+
+        given = {name: getattr(self, name) for name in QUICK if getattr(self, name) is not None}
+        lengths = {**(QUICK if quick else {}), **given}
+        calibration = Calibration(
+            text=self.calib, samples=lengths.pop("samples", 64), window=lengths.pop("calib_window", 512)
+        )
+        return Protocol(
+            calibration=calibration,
+            backends=self._backends(quick=quick),
+            text=self.text,
+            compute=arithmetic_of(self.compute),
+            seed=self.seed,
+            threads=self.threads,
+            tasks=tuple(options.separated(asked.tasks)),
+            limit=asked.limit if asked.tasks else None,
+            shots=asked.few_shot,
+            datasets=asked.datasets,
+            bias=asked.bias,
+            bias_limit=asked.limit if asked.bias else None,
+            winogender=asked.winogender,
+            **lengths,
+        )
+
+    def _backends(self, *, quick: bool) -> tuple[str, ...]:
+        """Return where speed is measured; by default llama.cpp where it is installed, and torch."""
+        from secateur.runtime.llamacpp import has_llamacpp
+
+        if self.backends == "none":
+            return ()
+        if self.backends is not None:
+            return tuple(name.strip() for name in self.backends.split(","))
+        if not has_llamacpp():
+            return ("torch",)
+        return ("llamacpp",) if quick else ("llamacpp", "torch")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditOptions:
+    """What every row is asked besides text; raises UsageError for options that would do nothing."""
+
+    tasks: Annotated[Optional[str], typer.Option("--tasks", help=_TASKS)] = None
+    limit: Annotated[
+        Optional[int],
+        typer.Option("--limit", min=1, help="Items of each task and of the audit, from the first."),
+    ] = None
+    few_shot: Annotated[
+        Optional[int], typer.Option("--few-shot", min=0, help="Solved examples before each item.")
+    ] = None
+    datasets: Annotated[
+        str,
+        typer.Option(
+            "--datasets", help="Folder laid out like the hub that holds the data of tasks and audit."
+        ),
+    ] = ""
+    bias: Annotated[
+        bool,
+        typer.Option(
+            "--bias", help="Audit bias of every row, as `eval --bias` does, against the whole model."
+        ),
+    ] = False
+    winogender: Annotated[
+        str, typer.Option("--winogender", help="WinoGender's all_sentences.tsv, for --bias.")
+    ] = ""
+
+    def __post_init__(self) -> None:
+        options.needs("--tasks", self.tasks, few_shot=self.few_shot)
+        options.needs("--bias", self.bias, winogender=self.winogender or None)
+        options.needs(
+            "--tasks or --bias", self.tasks or self.bias, limit=self.limit, datasets=self.datasets or None
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkOptions:
+    """How the work is done, which changes no figure but the seconds."""
+
+    workers: Annotated[
+        Optional[int], typer.Option("--workers", min=1, help="Rows at once; as many as there are cores.")
+    ] = None
+    max_ram: Annotated[
+        str, typer.Option("--max-ram", help="Memory for all processes together, such as 8G.")
+    ] = ""
+    engine: Annotated[
+        str,
+        typer.Option(
+            "--engine", help="local processes, or ray: a cluster whose nodes share the output folder."
+        ),
+    ] = "local"
+    keep_models: Annotated[
+        bool,
+        typer.Option(
+            "--keep-models", help="Leave every pruned model in the folder; its plan makes it again otherwise."
+        ),
+    ] = False
+
+    def running(self) -> Running:
+        """Return how the work is done; raises UsageError for a --max-ram that is no amount of memory."""
+        from secateur.pipeline.compare.compare import Running
+
+        return Running(
+            workers=self.workers,
+            max_ram=options.memory("--max-ram", self.max_ram) if self.max_ram else None,
+            engine=self.engine,
+            keep=self.keep_models,
+        )
+
+
+@with_options
 def compare(
+    *,
     model: options.Model,
     output: Annotated[
         Path,
@@ -80,279 +224,20 @@ def compare(
             "--output", "-o", help="Folder of the comparison; a later run goes on in it and repeats nothing."
         ),
     ],
-    methods: Annotated[Optional[list[str]], typer.Option("--methods", help=_METHODS)] = None,
-    targets: Annotated[Optional[list[str]], typer.Option("--targets", help=_TARGETS)] = None,
-    quick: Annotated[
-        bool,
-        typer.Option(
-            "--quick", help="Eight methods at ratio=0.2 with little text: minutes, and rougher figures."
-        ),
-    ] = False,
-    text: Annotated[
-        str, typer.Option("--text", help="Text that perplexity is measured on, as in `eval`.")
-    ] = "builtin",
-    window: Annotated[
-        Optional[int], typer.Option("--window", min=2, help="Tokens per window of it (2048; quick 1024).")
-    ] = None,
-    count: Annotated[Optional[int], typer.Option("-n", min=1, help="Windows of it (20; quick 4).")] = None,
-    compute: options.Compute = "float32",
-    calib: options.Calib = "builtin",
-    samples: Annotated[
-        Optional[int], typer.Option("--samples", min=1, help="Windows of calibration text (64; quick 8).")
-    ] = None,
-    calib_window: Annotated[
-        Optional[int], typer.Option("--calib-window", min=2, help="Tokens per calibration window (512).")
-    ] = None,
-    seed: options.Seed = 0,
-    backends: Annotated[Optional[str], typer.Option("--backends", help=_BACKENDS)] = None,
-    threads: Annotated[int, typer.Option("--threads", min=1, help="Threads while speed is measured.")] = 1,
-    prompt: Annotated[
-        Optional[int], typer.Option("--prompt", min=1, help="Tokens of prompt (256; quick 32).")
-    ] = None,
-    tokens: Annotated[
-        Optional[int], typer.Option("--tokens", min=2, help="Tokens of answer (64; quick 16).")
-    ] = None,
-    repeat: Annotated[
-        Optional[int],
-        typer.Option("--repeat", min=1, help="Counted runs, in turns with the whole model (5; quick 7)."),
-    ] = None,
-    workers: Annotated[
-        Optional[int], typer.Option("--workers", min=1, help="Rows at once; as many as there are cores.")
-    ] = None,
-    max_ram: Annotated[
-        str, typer.Option("--max-ram", help="Memory for all processes together, such as 8G.")
-    ] = "",
-    tasks: Annotated[Optional[str], typer.Option("--tasks", help=_TASKS)] = None,
-    limit: Annotated[
-        Optional[int],
-        typer.Option("--limit", min=1, help="Items of each task and of the audit, from the first."),
-    ] = None,
-    few_shot: Annotated[
-        Optional[int], typer.Option("--few-shot", min=0, help="Solved examples before each item.")
-    ] = None,
-    datasets: Annotated[
-        str,
-        typer.Option(
-            "--datasets", help="Folder laid out like the hub that holds the data of tasks and audit."
-        ),
-    ] = "",
-    bias: Annotated[
-        bool,
-        typer.Option(
-            "--bias", help="Audit bias of every row, as `eval --bias` does, against the whole model."
-        ),
-    ] = False,
-    winogender: Annotated[
-        str, typer.Option("--winogender", help="WinoGender's all_sentences.tsv, for --bias.")
-    ] = "",
-    engine: Annotated[
-        str,
-        typer.Option(
-            "--engine", help="local processes, or ray: a cluster whose nodes share the output folder."
-        ),
-    ] = "local",
-    keep_models: Annotated[
-        bool,
-        typer.Option(
-            "--keep-models", help="Leave every pruned model in the folder; its plan makes it again otherwise."
-        ),
-    ] = False,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
+    chosen: RowOptions,
+    measured: ProtocolOptions,
+    asked: AuditOptions,
+    work: WorkOptions,
+    display: DisplayOptions,
 ) -> None:
     """Compare methods of pruning on one model, and remember every figure."""
-    given = {
-        "samples": samples,
-        "calib_window": calib_window,
-        "window": window,
-        "count": count,
-        "prompt": prompt,
-        "tokens": tokens,
-        "repeat": repeat,
-    }
-    asked = _asked(tasks, bias, limit=limit, few_shot=few_shot, datasets=datasets, winogender=winogender)
-    fixed = {"text": text, "compute": arithmetic_of(compute), "seed": seed, "threads": threads}
-    how = {
-        "workers": workers,
-        "max_ram": options.memory("--max-ram", max_ram) if max_ram else None,
-        "engine": engine,
-        "keep": keep_models,
-    }
-    what: dict[str, Any] = {
-        "methods": methods or (QUICK_METHODS if quick else None),
-        "targets": targets or (QUICK_TARGETS if quick else None),
-    }
-    what["protocol"] = _protocol(given, calib, backends, quick=quick, **fixed, **asked)
-    _run(model, output, what, how, quiet=quiet or as_json, as_json=as_json)
-
-
-def _run(
-    model: str, output: Path, what: dict[str, Any], how: dict[str, Any], *, quiet: bool, as_json: bool
-) -> None:
-    from secateur.pipeline.compare.compare import Running
+    running = work.running()
+    protocol = measured.protocol(asked, quick=chosen.quick)
     from secateur.pipeline.compare.compare import compare as run
 
     started = time.perf_counter()
-    with _watching(quiet=quiet) as watcher:
-        found = run(
-            model,
-            output,
-            **{name: one for name, one in what.items() if one},
-            running=Running(**how),
-            watcher=watcher,
-        )
-    _print(found, time.perf_counter() - started, as_json=as_json)
+    with watching(quiet=display.quiet or display.as_json) as watcher:
+        found = run(model, output, **chosen.rows(), protocol=protocol, running=running, watcher=watcher)
+    print_comparison(found, time.perf_counter() - started, as_json=display.as_json)
     if found.failures:
         sys.exit(found.failures[0].code)
-
-
-def _asked(
-    tasks: str | None, bias: bool, *, limit: int | None, few_shot: int | None, datasets: str, winogender: str
-) -> dict[str, Any]:
-    """Return what every row is asked besides text; raises UsageError for options that would do nothing."""
-    needs("--tasks", tasks, few_shot=few_shot)
-    needs("--bias", bias, winogender=winogender or None)
-    needs("--tasks or --bias", tasks or bias, limit=limit, datasets=datasets or None)
-    found = {
-        "tasks": tuple(parted(tasks)),
-        "limit": limit if tasks else None,
-        "shots": few_shot,
-        "datasets": datasets,
-    }
-    return found | {"bias": bias, "bias_limit": limit if bias else None, "winogender": winogender}
-
-
-def _protocol(
-    given: dict[str, int | None], calib: str, backends: str | None, *, quick: bool, **others: Any
-) -> Protocol:
-    from secateur.calibrate.calibration import Calibration
-    from secateur.pipeline.compare.protocol import Protocol
-    from secateur.runtime.llamacpp import has_llamacpp
-
-    said = {name: value for name, value in given.items() if value is not None}
-    chosen: dict[str, Any] = {**(QUICK if quick else {}), **said}
-    calibration = Calibration(
-        text=calib, samples=chosen.pop("samples", 64), window=chosen.pop("calib_window", 512)
-    )
-    if backends is None:
-        able = ("llamacpp",) if has_llamacpp() else ()
-        names: tuple[str, ...] = able or ("torch",) if quick else (*able, "torch")
-    else:
-        names = () if backends == "none" else tuple(name.strip() for name in backends.split(","))
-    return Protocol(calibration=calibration, backends=names, **others, **chosen)
-
-
-def _print(found: Compared, seconds: float, *, as_json: bool) -> None:
-    if as_json:
-        rows = [
-            {
-                "row": cell.row.name,
-                "kind": cell.row.kind,
-                "failed": cell.failed,
-                "notes": cell.notes,
-                "records": _records(cell),
-            }
-            for cell in found.cells
-        ]
-        body = {
-            "folder": str(found.folder),
-            "rows": rows,
-            "left_out": found.left_out,
-            "seconds": round(seconds, 1),
-            "peak_memory": found.peak,
-        }
-        print(json.dumps(body, indent=2, sort_keys=True))
-        return
-    _table(found)
-    for line in (
-        *found.left_out,
-        *(
-            f"{cell.row.name}: {note}"
-            for cell in found.cells
-            for note in (*cell.notes, *([cell.failed] if cell.failed else []))
-        ),
-    ):
-        print(f"note: {line}", file=sys.stderr)
-    most = f", at most {printing.size(found.peak)} of memory" if found.peak else ""
-    print(f"{seconds:.0f} s{most}; `secateur report {found.folder}` makes a page of it", file=sys.stderr)
-
-
-def _table(found: Compared) -> None:
-    """Print the rows; what is the best at its target is green."""
-    from rich.text import Text
-
-    from secateur.present.columns import is_best, measured
-    from secateur.present.summary_rows import lines_of
-
-    lines = lines_of(found.cells)
-    targets = {line.row.target for line in lines if line.row.target}
-    columns = [
-        column
-        for column in measured(lines)
-        if column.name in SHORT and (column.name != "target" or len(targets) > 1)
-    ]
-    rows = [
-        [Text(column.text(line), style="bold green" if is_best(column, line) else "") for column in columns]
-        for line in lines
-    ]
-    where = f" at {targets.pop()}" if len(targets) == 1 else ""
-    printing.table(
-        rows,
-        header=[SHORT[column.name] for column in columns],
-        title=f"{found.job.name}{where}: {len(lines)} rows",
-    )
-
-
-def _records(cell: Any) -> list[dict[str, Any]]:
-    return [record.as_dict() for record in cell.records.values()]
-
-
-@contextmanager
-def _watching(*, quiet: bool) -> Iterator[Watcher]:
-    """Yield what shows the rows at work.
-
-    Bars on a terminal, a line for each that ends elsewhere, nothing when quiet.
-    """
-    from secateur.pipeline.compare.watcher import Unwatched
-
-    if quiet:
-        yield Unwatched()
-        return
-    if not sys.stderr.isatty():
-        yield _RowLines()
-        return
-    from secateur.cli.shared.progress_bars import board
-
-    with board() as shown:
-        yield shown
-
-
-class _RowLines:
-    """A Watcher that writes a line for each row that ends."""
-
-    def __init__(self) -> None:
-        self._started = time.perf_counter()
-        self._done = self._total = 0
-
-    def begin(self, total: int) -> None:
-        self._total = total
-
-    def started(self, name: str, what: str) -> None:
-        pass
-
-    def moved(self, name: str, task: str, done: int, total: int) -> None:
-        pass
-
-    def ended(self, name: str, line: str) -> None:
-        self._done += 1
-        spent = time.perf_counter() - self._started
-        left = spent / self._done * (self._total - self._done)
-        print(
-            f"[{self._done}/{self._total}] {spent:.0f} s, about {left:.0f} s left:"
-            f" {name}{f' failed: {line}' if line else ''}",
-            file=sys.stderr,
-            flush=True,
-        )
-
-    def note(self, line: str) -> None:
-        print(f"note: {line}", file=sys.stderr, flush=True)

@@ -20,28 +20,28 @@ def inspect(
     """Show architecture, widths, groups, sizes and sparsity."""
     from secateur.model.handle import open_model
 
-    opened = open_model(model)
-    zeros = {name: int((opened.source.read(name) == 0).sum()) for name in opened.graph.tensors}
+    handle = open_model(model)
+    zeros = {name: int((handle.source.read(name) == 0).sum()) for name in handle.graph.tensors}
     if as_json:
-        printing.result(_summary(opened, zeros) | {"tensors": _rows(opened, zeros)}, as_json=True)
+        printing.result(_summary(handle, zeros) | {"tensors": _rows(handle, zeros)}, as_json=True)
         return
-    printing.result(_summary(opened, zeros), as_json=False, title=model)
-    printing.table(_blocks(opened), header=("block", "heads", "KV heads", "head_dim", "FFN", "groups"))
+    printing.result(_summary(handle, zeros), as_json=False, title=model)
+    printing.table(_blocks(handle), header=("block", "heads", "KV heads", "head_dim", "FFN", "groups"))
     if tensors:
         rows = [
             [row["tensor"], "x".join(map(str, row["shape"])), row["dtype"], f"{row['sparsity']:.4f}"]
-            for row in _rows(opened, zeros)
+            for row in _rows(handle, zeros)
         ]
         printing.table(rows, header=("tensor", "shape", "type", "sparsity"))
 
 
-def _summary(opened: ModelHandle, zeros: dict[str, int]) -> dict[str, Any]:
-    graph = opened.graph
+def _summary(handle: ModelHandle, zeros: dict[str, int]) -> dict[str, Any]:
+    graph = handle.graph
     prunable = [linear.tensor for linear in graph.linears]
     weights = sum(graph.tensors[name].numel for name in prunable)
     return {
         "family": graph.family,
-        "digest": opened.digest,
+        "digest": handle.digest,
         "parameters": graph.parameters,
         "prunable_parameters": weights,
         "blocks": len(graph.blocks),
@@ -53,7 +53,7 @@ def _summary(opened: ModelHandle, zeros: dict[str, int]) -> dict[str, Any]:
     }
 
 
-def _rows(opened: ModelHandle, zeros: dict[str, int]) -> list[dict[str, Any]]:
+def _rows(handle: ModelHandle, zeros: dict[str, int]) -> list[dict[str, Any]]:
     return [
         {
             "tensor": name,
@@ -61,14 +61,14 @@ def _rows(opened: ModelHandle, zeros: dict[str, int]) -> list[dict[str, Any]]:
             "dtype": info.dtype,
             "sparsity": round(zeros[name] / info.numel, 5),
         }
-        for name, info in opened.graph.tensors.items()
+        for name, info in handle.graph.tensors.items()
     ]
 
 
-def _blocks(opened: ModelHandle) -> list[list[str]]:
+def _blocks(handle: ModelHandle) -> list[list[str]]:
     """One row for each run of equal blocks."""
     rows: list[list[str]] = []
-    blocks = opened.graph.blocks
+    blocks = handle.graph.blocks
     start = 0
     for index in range(1, len(blocks) + 1):
         if index < len(blocks) and blocks[index].shape == blocks[start].shape:

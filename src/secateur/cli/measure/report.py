@@ -23,7 +23,7 @@ def report(
 ) -> None:
     """Write one HTML page that needs no network, and the same as Markdown, CSV and PNG.
 
-    What is there already is replaced.
+    Existing files are replaced.
     """
     from secateur.present.report import report as run
 

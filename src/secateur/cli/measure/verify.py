@@ -7,11 +7,14 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from secateur.cli.shared import options, printing
+from secateur.cli.shared import options
+from secateur.cli.shared.option_groups import DisplayOptions, with_options
 from secateur_runtime.errors import VerificationError
 
 
+@with_options
 def verify(
+    *,
     model: options.Model,
     reference: Annotated[
         Optional[str],
@@ -22,13 +25,12 @@ def verify(
         typer.Option("--max-kl", min=0.0, help="Fail beyond this KL(reference || model), nats per token."),
     ] = None,
     text: Annotated[str, typer.Option("--text", help="Text the logits are compared on.")] = "builtin",
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
+    display: DisplayOptions,
 ) -> None:
     """Check digests, finite weights, sparsity, and the logits of stock transformers (and of a reference)."""
     from secateur.pipeline.evaluate.verify import verify
 
-    with printing.progress(quiet=quiet or as_json) as progress:
+    with display.progress() as progress:
         found = verify(model, reference=reference, text=text, progress=progress)
     body: dict[str, Any] = {
         "model": model,
@@ -42,4 +44,4 @@ def verify(
                 f"{model} is {found.quality.kl:.4g} nats per token from {reference}, more than --max-kl"
                 f" {max_kl}"
             )
-    printing.result(body, as_json=as_json)
+    display.result(body)

@@ -9,62 +9,40 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from secateur.cli.model.plan import summary
-from secateur.cli.shared import options, printing
-from secateur_runtime.errors import PlanError, UsageError, nearest
+from secateur.cli.shared import options
+from secateur.cli.shared.option_groups import DisplayOptions, StorageOptions, with_options
+from secateur_runtime.errors import PlanError
 
 if TYPE_CHECKING:
-    from secateur.model.written.write_settings import Settings
     from secateur.pipeline.prune.apply import Pruned
 
 
+@with_options
 def apply(
+    *,
     model: options.Model,
     output: options.Out,
     plan: Annotated[Path, typer.Option("--plan", help="JSON file that `secateur plan` wrote.")] = Path(
         "plan.json"
     ),
-    dtype: options.Dtype = "auto",
-    compute: options.RunCompute = None,
-    memory: options.Memory = 1024,
-    overwrite: options.Overwrite = False,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
+    storage: StorageOptions,
+    display: DisplayOptions,
 ) -> None:
     """Apply a plan to the model it was made for and write a checked Hugging Face folder."""
     from secateur.core.plan import Plan
     from secateur.pipeline.prune.apply import apply
 
-    settings = settings_of(dtype, compute, memory, overwrite=overwrite)
+    settings = storage.settings()
     made = Plan.from_json(_read(plan))
     started = time.perf_counter()
-    with printing.progress(quiet=quiet or as_json) as progress:
+    with display.progress() as progress:
         pruned = apply(made, model, output, settings=settings, progress=progress)
     body = summary(made, model) | changes(pruned) | {"seconds": round(time.perf_counter() - started, 1)}
-    printing.result(body, as_json=as_json, title=f"wrote {output}")
-
-
-def settings_of(dtype: str, compute: str | None, memory: int, *, overwrite: bool) -> Settings:
-    """Return the settings of a run; raises UsageError for an unknown arithmetic."""
-    from secateur.model.written.write_settings import Settings
-
-    return Settings(
-        dtype=dtype,
-        arithmetic=arithmetic_of(compute) if compute else None,
-        memory=memory << 20,
-        overwrite=overwrite,
-    )
-
-
-def arithmetic_of(compute: str) -> Any:
-    """Return `compute` if it is an arithmetic; raises UsageError otherwise."""
-    known = ("float32", "bfloat16")
-    if compute not in known:
-        raise UsageError(f"unknown --compute {compute!r}{nearest(compute, known)}; known: {', '.join(known)}")
-    return compute
+    display.result(body, title=f"wrote {output}")
 
 
 def changes(pruned: Pruned) -> dict[str, Any]:
-    """Return what a run changed, for people."""
+    """Return what pruning changed, as printed."""
     return {
         "output": str(pruned.out),
         "parameters": pruned.parameters,

@@ -1,4 +1,4 @@
-"""`secateur export`: a file for another runtime, or a folder without zeros, loaded and compared before it appears."""
+"""`secateur export`: a checked file for another runtime, or a checked folder without zeros."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from secateur.cli.shared import options, printing
+from secateur.cli.shared import options
+from secateur.cli.shared.option_groups import DisplayOptions, with_options
 from secateur_runtime.errors import UsageError, nearest
 
 if TYPE_CHECKING:
+    from secateur.pipeline.export.gguf import Exported
     from secateur.pipeline.export.sparse_folder import SparseExport
 
 FORMATS = ("gguf",)
@@ -24,7 +26,9 @@ _TYPES = (
 )
 
 
+@with_options
 def export(
+    *,
     model: options.Model,
     output: Annotated[
         Path,
@@ -49,22 +53,38 @@ def export(
         ),
     ] = 0,
     overwrite: options.Overwrite = False,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
+    display: DisplayOptions,
 ) -> None:
     """Write a model as a GGUF file, or as a folder without zeros, that was loaded and compared."""
     if kind.lower().startswith(FOLDERS):
-        _folder(model, output, kind.lower(), group, overwrite=overwrite, as_json=as_json, quiet=quiet)
-        return
-    if group:
-        raise UsageError("--group belongs to --type sparse-int8 and sparse-int4: leave it out")
-    if form not in FORMATS:
-        raise UsageError(f"unknown --format {form!r}{nearest(form, FORMATS)}; known: {', '.join(FORMATS)}")
-    from secateur.pipeline.export.gguf import export as run
+        from secateur.pipeline.export.sparse_folder import export_sparse
 
-    started = time.perf_counter()
-    with printing.progress(quiet=quiet or as_json) as progress:
-        done = run(model, output, kind=kind.lower(), verify=verify, overwrite=overwrite, progress=progress)
+        started = time.perf_counter()
+        with display.progress() as progress:
+            stored = export_sparse(
+                model, output, kind=kind.lower(), group=group, overwrite=overwrite, progress=progress
+            )
+        body = changes(stored)
+    else:
+        if group:
+            raise UsageError("--group belongs to --type sparse-int8 and sparse-int4: leave it out")
+        if form not in FORMATS:
+            raise UsageError(
+                f"unknown --format {form!r}{nearest(form, FORMATS)}; known: {', '.join(FORMATS)}"
+            )
+        from secateur.pipeline.export.gguf import export as export_file
+
+        started = time.perf_counter()
+        with display.progress() as progress:
+            done = export_file(
+                model, output, kind=kind.lower(), verify=verify, overwrite=overwrite, progress=progress
+            )
+        _warn(done, output)
+        body = file_facts(done, output)
+    display.result(body | {"seconds": round(time.perf_counter() - started, 1)}, title=f"wrote {output}")
+
+
+def _warn(done: Exported, output: Path) -> None:
     for note in done.notes:
         print(f"note: {note}", file=sys.stderr)
     if done.kl is None:
@@ -73,39 +93,24 @@ def export(
             " computes",
             file=sys.stderr,
         )
-    body: dict[str, Any] = {
+
+
+def file_facts(done: Exported, output: Path) -> dict[str, Any]:
+    """Return what a GGUF file holds, as printed."""
+    return {
         "output": str(output),
         "architecture": done.arch,
         "type": done.type,
         "bytes": done.bytes,
         "blocks": done.blocks,
-    }
-    body |= {
         "context": done.context,
         "verified": done.kl is not None,
         "kl": done.kl,
-        "seconds": round(time.perf_counter() - started, 1),
     }
-    printing.result(body, as_json=as_json, title=f"wrote {output}")
-
-
-def _folder(
-    model: str, output: Path, kind: str, group: int, *, overwrite: bool, as_json: bool, quiet: bool
-) -> None:
-    from secateur.pipeline.export.sparse_folder import export_sparse
-
-    started = time.perf_counter()
-    with printing.progress(quiet=quiet or as_json) as progress:
-        done = export_sparse(model, output, kind=kind, group=group, overwrite=overwrite, progress=progress)
-    printing.result(
-        changes(done) | {"seconds": round(time.perf_counter() - started, 1)},
-        as_json=as_json,
-        title=f"wrote {output}",
-    )
 
 
 def changes(done: SparseExport) -> dict[str, Any]:
-    """Return what a folder without zeros holds, for people."""
+    """Return what a folder without zeros holds, as printed."""
     body = {"output": str(done.out), "type": done.type, "bytes": done.bytes}
     if done.weights:
         shares = {

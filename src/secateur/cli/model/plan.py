@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from secateur.cli.shared import options, printing
-from secateur.cli.shared.prune_options import Choice, deciding
+from secateur.cli.shared import options
+from secateur.cli.shared.option_groups import DisplayOptions, with_options
+from secateur.cli.shared.prune_options import PruneOptions
 from secateur_runtime.files import refuse_existing, write_text
 
 if TYPE_CHECKING:
@@ -16,30 +17,30 @@ if TYPE_CHECKING:
     from secateur.core.plan import Plan
 
 
-@deciding
+@with_options
 def plan(
+    *,
     model: options.Model,
-    choice: Choice,
+    choice: PruneOptions,
     output: Annotated[Path, typer.Option("--output", "-o", help="JSON file to write.")] = Path("plan.json"),
     explain: Annotated[
         bool, typer.Option("--explain", help="Print what the plan does to every tensor.")
     ] = False,
     overwrite: options.Overwrite = False,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
+    display: DisplayOptions,
 ) -> None:
     """Decide what to prune and write plan.json; `secateur apply` does it."""
     refuse_existing(output, overwrite=overwrite)
-    with printing.progress(quiet=quiet or as_json) as progress:
+    with display.progress() as progress:
         made = choice.plan(model, progress)
     write_text(output, made.to_json())
-    if explain and not as_json:
+    if explain and not display.as_json:
         print(made.explain(_graph(model), _stored(made, model)))
-    printing.result(summary(made, model), as_json=as_json, title=f"wrote {output}")
+    display.result(summary(made, model), title=f"wrote {output}")
 
 
 def summary(plan: Plan, model: str) -> dict[str, Any]:
-    """Return what a plan for `model` decided, for people."""
+    """Return what a plan for `model` decided, as printed."""
     said: dict[str, Any] = {
         "model": plan.model,
         "plan": plan.digest(),

@@ -1,17 +1,18 @@
-"""`secateur quantize`: weights become integers, packed, in a folder that stock transformers loads."""
+"""`secateur quantize`: weights become packed integers in a folder that stock transformers loads."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from secateur.cli.model.apply import settings_of
-from secateur.cli.shared import options, printing
+from secateur.cli.shared import options
+from secateur.cli.shared.option_groups import CalibrationOptions, DisplayOptions, StorageOptions, with_options
 
 if TYPE_CHECKING:
-    from secateur.pipeline.quantize.quantize import Quantized
+    from secateur.pipeline.quantize.quantize import Quantization, Quantized
 
 _METHODS = (
     "gptq (rounded column by column, the rest answers for each error), imatrix (nearest, on grids fitted by"
@@ -19,76 +20,98 @@ _METHODS = (
 )
 
 
-def quantize(
-    model: options.Model,
-    output: options.Out,
-    bits: Annotated[int, typer.Option("--bits", min=2, max=8, help="Bits of a weight.")] = 4,
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuantizationOptions:
+    """What the weights become."""
+
+    bits: Annotated[int, typer.Option("--bits", min=2, max=8, help="Bits of a weight.")] = 4
     group: Annotated[
         int,
         typer.Option(
             "--group", min=1, help="Inputs of a row that share a scale; GGUF holds multiples of 32."
         ),
-    ] = 32,
-    asymmetric: Annotated[
-        bool, typer.Option("--asymmetric", help="Each group also gets a zero point.")
-    ] = False,
-    method: Annotated[str, typer.Option("--method", help=_METHODS)] = "gptq",
+    ] = 32
+    asymmetric: Annotated[bool, typer.Option("--asymmetric", help="Each group also gets a zero point.")] = (
+        False
+    )
+    method: Annotated[str, typer.Option("--method", help=_METHODS)] = "gptq"
     target: Annotated[
         str,
         typer.Option(
             "--target",
             help="Budget, size=60MB or size=30%: each layer gets 3 to 8 bits of its own, instead of --bits.",
         ),
-    ] = "",
+    ] = ""
     sparsity: Annotated[
         str,
         typer.Option(
             "--sparsity",
             help="gptq: also make zeros, 0.5 or 2:4, pruning and rounding at once; chosen by --prune.",
         ),
-    ] = "",
+    ] = ""
     prune: Annotated[
         str,
         typer.Option(
             "--prune", help="How these zeros are chosen: a method of weights, as in `secateur prune`."
         ),
-    ] = "sparsegpt",
+    ] = "sparsegpt"
     protect: Annotated[
         list[str] | None,
         typer.Option(
             "--protect", help="first=N, last=N, or a glob over tensors, which stay as they are; repeatable."
         ),
-    ] = None,
-    calib: options.Calib = "builtin",
-    samples: options.Samples = 64,
-    calib_window: options.CalibWindow = 512,
-    seed: options.Seed = 0,
-    dtype: options.Dtype = "auto",
-    compute: options.RunCompute = None,
-    memory: options.Memory = 1024,
-    overwrite: options.Overwrite = False,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-) -> None:
-    """Quantise a model and write a packed Hugging Face folder that was reloaded and compared."""
-    from secateur.calibrate.calibration import Calibration
-    from secateur.pipeline.quantize.quantize import Quantization, quantize
+    ] = None
 
-    grid: dict[str, Any] = {"bits": bits, "group": group, "symmetric": not asymmetric, "target": target}
-    how = Quantization(**grid, method=method, sparsity=sparsity, prune=prune, protect=tuple(protect or ()))
-    settings = settings_of(dtype, compute, memory, overwrite=overwrite)
-    calibration = Calibration(text=calib, samples=samples, window=calib_window)
-    started = time.perf_counter()
-    with printing.progress(quiet=quiet or as_json) as progress:
-        made = quantize(
-            model, output, how, calibration=calibration, seed=seed, settings=settings, progress=progress
+    def quantization(self) -> Quantization:
+        """Return the quantization that these options ask for."""
+        from secateur.pipeline.quantize.quantize import Quantization
+
+        return Quantization(
+            bits=self.bits,
+            group=self.group,
+            symmetric=not self.asymmetric,
+            method=self.method,
+            protect=tuple(self.protect or ()),
+            target=self.target,
+            sparsity=self.sparsity,
+            prune=self.prune,
         )
-    body = changes(made) | {"seconds": round(time.perf_counter() - started, 1)}
-    printing.result(body, as_json=as_json, title=f"wrote {output}")
+
+
+@with_options
+def quantize(
+    *,
+    model: options.Model,
+    output: options.Out,
+    grid: QuantizationOptions,
+    text: CalibrationOptions,
+    seed: options.Seed = 0,
+    storage: StorageOptions,
+    display: DisplayOptions,
+) -> None:
+    """Quantize a model and write a packed Hugging Face folder that was reloaded and compared."""
+    from secateur.pipeline.quantize.quantize import quantize
+
+    how = grid.quantization()
+    settings = storage.settings()
+    started = time.perf_counter()
+    with display.progress() as progress:
+        made = quantize(
+            model,
+            output,
+            how,
+            calibration=text.calibration(),
+            seed=seed,
+            settings=settings,
+            progress=progress,
+        )
+    display.result(
+        changes(made) | {"seconds": round(time.perf_counter() - started, 1)}, title=f"wrote {output}"
+    )
 
 
 def changes(made: Quantized) -> dict[str, Any]:
-    """Return what a run changed, for people."""
+    """Return what quantization changed, as printed."""
     return {
         "output": str(made.out),
         "method": made.method,

@@ -1,23 +1,34 @@
-"""`secateur recover`: train a pruned or quantised model towards the dense one it was made from."""
+"""`secateur recover`: train a pruned or quantized model towards the dense one it was made from."""
 
 from __future__ import annotations
 
 import os
 import time
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from secateur.cli.model.apply import settings_of
 from secateur.cli.shared import options, printing
+from secateur.cli.shared.option_groups import DisplayOptions, StorageOptions, with_options
 from secateur_runtime.errors import UsageError, nearest
 
 if TYPE_CHECKING:
+    from secateur.calibrate.calibration import Calibration
     from secateur.pipeline.recover.iterative_pruning import Interleaved
     from secateur.pipeline.recover.training_run import Recovered, RecoverOptions
 
 METHODS = {"local": "", "distill": "all", "lora": "lora", "bias": "bias", "scales": "scales"}
 """What each method trains of a whole model; `local` trains none whole."""
+_BELONGS = {
+    "rank": ("lora",),
+    **dict.fromkeys(("sparsity", "criterion", "ratio", "stages"), ("distill",)),
+    **dict.fromkeys(
+        ("micro", "loss", "temperature", "top", "states", "schedule", "checkpointing"),
+        ("distill", "lora", "bias", "scales"),
+    ),
+}
+"""Options that only some methods know."""
 _METHOD = (
     "local: one half of a block at a time, one block in memory; distill: every weight of the whole model;"
     " lora: adapters, merged; bias: biases alone; scales: those of a quantised model, whose codes stay."
@@ -30,7 +41,120 @@ _CRITERION = "distill with --sparsity: which weights go: wanda (default), magnit
 _STEPS = "Steps of training; local: for each half of a block."
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingOptions:
+    """How the model is trained; raises UsageError for options that belong to another method."""
+
+    method: Annotated[str, typer.Option("--method", help=_METHOD)] = "local"
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help=_STEPS)] = None
+    rate: Annotated[float | None, typer.Option("--rate", help=_RATE)] = None
+    batch: Annotated[int | None, typer.Option("--batch", min=1, help=_BATCH)] = None
+    micro: Annotated[
+        int | None,
+        typer.Option(
+            "--micro", min=1, help="Not local: windows run at once; the rest of a step is accumulated."
+        ),
+    ] = None
+    loss: Annotated[str | None, typer.Option("--loss", help=f"Not local: {_LOSS}")] = None
+    temperature: Annotated[
+        float | None, typer.Option("--temperature", help="Not local: of both models' predictions.")
+    ] = None
+    top: Annotated[
+        int | None,
+        typer.Option(
+            "--top",
+            min=1,
+            help="Not local: likeliest tokens of the teacher that are kept; all others count as one.",
+        ),
+    ] = None
+    states: Annotated[float | None, typer.Option("--states", min=0.0, help=f"Not local: {_STATES}")] = None
+    schedule: Annotated[
+        str | None,
+        typer.Option("--schedule", help="Not local: cosine (default) or wsd (warm up, stay, decay)."),
+    ] = None
+    sparsity: Annotated[
+        float | None,
+        typer.Option(
+            "--sparsity", help="distill: prune while training, to this share of zeros; MODEL is dense."
+        ),
+    ] = None
+    criterion: Annotated[str | None, typer.Option("--criterion", help=_CRITERION)] = None
+    ratio: Annotated[
+        float | None,
+        typer.Option(
+            "--ratio",
+            help="distill: narrow FFNs by this share in stages, training after each; MODEL is dense.",
+        ),
+    ] = None
+    stages: Annotated[
+        int | None, typer.Option("--stages", min=2, help="distill with --ratio: how many (5).")
+    ] = None
+    rank: Annotated[int | None, typer.Option("--rank", min=1, help="lora: rank of the adapters.")] = None
+    checkpointing: Annotated[
+        bool,
+        typer.Option("--checkpointing", help="Not local: compute activations twice instead of keeping them."),
+    ] = False
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            known = ", ".join(METHODS)
+            raise UsageError(
+                f"unknown --method {self.method!r}{nearest(self.method, METHODS)}; known: {known}"
+            )
+        given = self._given()
+        for name in given:
+            methods = _BELONGS.get(name, tuple(METHODS))
+            if self.method not in methods:
+                belongs = f"--{name} belongs to --method {' or '.join(methods)}"
+                raise UsageError(f"{belongs}, not to {self.method}: leave it out")
+        if "stages" in given and "ratio" not in given:
+            raise UsageError("--stages needs --ratio: the share of the FFNs that goes in all")
+        if "criterion" in given and "sparsity" not in given:
+            raise UsageError("--criterion needs --sparsity: the share of zeros that it chooses")
+
+    def _given(self) -> dict[str, Any]:
+        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "method"}
+        return {name: value for name, value in values.items() if value is not None and value is not False}
+
+    def recovery(self) -> RecoverOptions | Interleaved:
+        """Return the recovery that these options ask for."""
+        from secateur.pipeline.prune.width.decide import Width
+        from secateur.pipeline.recover.distill import Distill
+        from secateur.pipeline.recover.iterative_pruning import Interleaved
+        from secateur.pipeline.recover.local_reconstruction import Local
+
+        given = self._given()
+        ratio = given.pop("ratio", None)
+        stages = given.pop("stages", 5)
+        if ratio is not None:
+            width = Width(ratio=ratio, allocation="adapt")
+            return Interleaved(width=width, distill=Distill(**({"schedule": "wsd"} | given)), stages=stages)
+        if self.method == "local":
+            return Local(**given)
+        return Distill(trains=METHODS[self.method], **given)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecoveryText:
+    """Text that the model is trained on."""
+
+    calib: options.Calib = "builtin"
+    samples: Annotated[
+        int | None,
+        typer.Option("--samples", min=2, help="Windows of text; 64 for local, 512 for the others."),
+    ] = None
+    calib_window: options.CalibWindow = 512
+
+    def calibration(self, usual: int) -> Calibration:
+        """Return the calibration that these options ask for; `usual` windows where --samples is not given."""
+        from secateur.calibrate.calibration import Calibration
+
+        return Calibration(text=self.calib, samples=self.samples or usual, window=self.calib_window)
+
+
+@with_options
 def recover(
+    *,
     model: options.Model,
     output: options.Out,
     teacher: Annotated[
@@ -40,157 +164,41 @@ def recover(
             help="The dense model that MODEL was pruned from: folder, .gguf file, hub id or smollm2-135m.",
         ),
     ],
-    method: Annotated[str, typer.Option("--method", help=_METHOD)] = "local",
-    steps: Annotated[int | None, typer.Option("--steps", min=1, help=_STEPS)] = None,
-    rate: Annotated[float | None, typer.Option("--rate", help=_RATE)] = None,
-    batch: Annotated[int | None, typer.Option("--batch", min=1, help=_BATCH)] = None,
-    micro: Annotated[
-        int | None,
-        typer.Option(
-            "--micro", min=1, help="Not local: windows run at once; the rest of a step is accumulated."
-        ),
-    ] = None,
-    loss: Annotated[str | None, typer.Option("--loss", help=f"Not local: {_LOSS}")] = None,
-    temperature: Annotated[
-        float | None, typer.Option("--temperature", help="Not local: of both models' predictions.")
-    ] = None,
-    top: Annotated[
-        int | None,
-        typer.Option(
-            "--top",
-            min=1,
-            help="Not local: likeliest tokens of the teacher that are kept; all others count as one.",
-        ),
-    ] = None,
-    states: Annotated[float | None, typer.Option("--states", min=0.0, help=f"Not local: {_STATES}")] = None,
-    schedule: Annotated[
-        str | None,
-        typer.Option("--schedule", help="Not local: cosine (default) or wsd (warm up, stay, decay)."),
-    ] = None,
-    sparsity: Annotated[
-        float | None,
-        typer.Option(
-            "--sparsity", help="distill: prune while training, to this share of zeros; MODEL is dense."
-        ),
-    ] = None,
-    criterion: Annotated[str | None, typer.Option("--criterion", help=_CRITERION)] = None,
-    ratio: Annotated[
-        float | None,
-        typer.Option(
-            "--ratio",
-            help="distill: narrow FFNs by this share in stages, training after each; MODEL is dense.",
-        ),
-    ] = None,
-    stages: Annotated[
-        int | None, typer.Option("--stages", min=2, help="distill with --ratio: how many (5).")
-    ] = None,
-    rank: Annotated[int | None, typer.Option("--rank", min=1, help="lora: rank of the adapters.")] = None,
-    checkpointing: Annotated[
-        bool,
-        typer.Option("--checkpointing", help="Not local: compute activations twice instead of keeping them."),
-    ] = False,
-    calib: options.Calib = "builtin",
-    samples: Annotated[
-        int | None,
-        typer.Option("--samples", min=2, help="Windows of text; 64 for local, 512 for the others."),
-    ] = None,
-    calib_window: options.CalibWindow = 512,
+    training: TrainingOptions,
+    text: RecoveryText,
     seed: options.Seed = 0,
-    dtype: options.Dtype = "auto",
-    compute: options.RunCompute = None,
-    memory: options.Memory = 1024,
-    overwrite: options.Overwrite = False,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
+    storage: StorageOptions,
+    display: DisplayOptions,
 ) -> None:
-    """Train what pruning or rounding left until it does more of what the dense model does.
+    """Train a pruned or quantized model towards the dense one.
 
-    Zeros stay zero, codes stay codes.
+    Zeros stay zero, and quantized values stay on their grid.
     """
-    if method not in METHODS:
-        raise UsageError(
-            f"unknown --method {method!r}{nearest(method, METHODS)}; known: {', '.join(METHODS)}"
-        )
-    whole = {
-        "micro": micro,
-        "loss": loss,
-        "temperature": temperature,
-        "top": top,
-        "states": states,
-        "schedule": schedule,
-        "rank": rank,
-        "sparsity": sparsity,
-        "criterion": criterion,
-        "ratio": ratio,
-        "stages": stages,
-    }
-    given = {"steps": steps, "rate": rate, "batch": batch, **whole, "checkpointing": checkpointing or None}
-    how = _how(method, {name: value for name, value in given.items() if value is not None})
-    from secateur.calibrate.calibration import Calibration
+    how = training.recovery()
     from secateur.pipeline.recover.recover import recover
 
-    calibration = Calibration(text=calib, samples=samples or how.samples, window=calib_window)
-    settings = settings_of(dtype, compute, memory, overwrite=overwrite)
+    settings = storage.settings()
     first = os.environ.get("RANK", "0") == "0"
     started = time.perf_counter()
-    with printing.progress(quiet=quiet or as_json or not first) as progress:
+    with printing.progress(quiet=display.quiet or display.as_json or not first) as progress:
         made = recover(
             model,
             output,
             how,
             teacher=teacher,
-            calibration=calibration,
+            calibration=text.calibration(how.samples),
             seed=seed,
             settings=settings,
             progress=progress,
         )
-    body = {
-        "model": model,
-        "teacher": teacher,
-        **outcome(made),
-        "seconds": round(time.perf_counter() - started, 1),
-    }
+    seconds = round(time.perf_counter() - started, 1)
     if first:
-        printing.result(body, as_json=as_json, title=f"wrote {output}")
-
-
-def _how(method: str, given: dict[str, Any]) -> RecoverOptions | Interleaved:
-    """Return the recovery that the options ask for.
-
-    Raises UsageError for those that belong to another method.
-    """
-    belong = {
-        "rank": ("lora",),
-        **dict.fromkeys(("sparsity", "criterion", "ratio", "stages"), ("distill",)),
-        **dict.fromkeys(
-            ("micro", "loss", "temperature", "top", "states", "schedule", "checkpointing"),
-            ("distill", "lora", "bias", "scales"),
-        ),
-    }
-    for name in given:
-        if method not in belong.get(name, METHODS):
-            raise UsageError(
-                f"--{name} belongs to --method {' or '.join(belong[name])}, not to {method}: leave it out"
-            )
-    if "stages" in given and "ratio" not in given:
-        raise UsageError("--stages needs --ratio: the share of the FFNs that goes in all")
-    if "criterion" in given and "sparsity" not in given:
-        raise UsageError("--criterion needs --sparsity: the share of zeros that it chooses")
-    from secateur.pipeline.prune.width.decide import Width
-    from secateur.pipeline.recover.distill import Distill
-    from secateur.pipeline.recover.iterative_pruning import Interleaved
-    from secateur.pipeline.recover.local_reconstruction import Local
-
-    ratio = given.pop("ratio", None)
-    stages = given.pop("stages", 5)
-    if ratio is not None:
-        width = Width(ratio=ratio, allocation="adapt")
-        return Interleaved(width=width, distill=Distill(**({"schedule": "wsd"} | given)), stages=stages)
-    return Local(**given) if method == "local" else Distill(trains=METHODS[method], **given)  # type: ignore[arg-type]
+        body = {"model": model, "teacher": teacher, **outcome(made), "seconds": seconds}
+        display.result(body, title=f"wrote {output}")
 
 
 def outcome(made: Recovered) -> dict[str, Any]:
-    """Return what a recovery gave, for people."""
+    """Return what a recovery gave, as printed."""
     body: dict[str, Any] = {
         "output": str(made.out),
         "method": made.method,

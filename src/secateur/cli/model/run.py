@@ -1,4 +1,4 @@
-"""`secateur run`: a whole job from a YAML file, resumable, with a table of what each stage cost and gave."""
+"""`secateur run`: a whole job from a YAML file, resumable, with a table of cost and result of each stage."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from secateur.cli.shared import options, printing
+from secateur.cli.shared import printing
+from secateur.cli.shared.option_groups import DisplayOptions, with_options
 
 if TYPE_CHECKING:
     from secateur.pipeline.recipe.estimate import Forecast
@@ -21,7 +22,9 @@ _SETS = (
 )
 
 
+@with_options
 def run(
+    *,
     recipe: Annotated[Path, typer.Argument(help="YAML file, such as recipes/pi5-4bit.yaml.")],
     output: Annotated[
         Path,
@@ -46,8 +49,7 @@ def run(
             help="Check, and print the stages with predicted size, memory and time; write nothing.",
         ),
     ] = False,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
+    display: DisplayOptions,
 ) -> None:
     """Run a recipe: prune, recover, quantize, export, eval and gate, in the order that its file gives."""
     from secateur.pipeline.recipe.runner import conduct
@@ -57,11 +59,11 @@ def run(
     if dry_run:
         from secateur.pipeline.recipe.estimate import forecast
 
-        _print_forecast(forecast(whole, output), as_json=as_json)
+        _print_forecast(forecast(whole, output), as_json=display.as_json)
         return
-    with printing.progress(quiet=quiet or as_json) as progress:
+    with display.progress() as progress:
         done = conduct(whole, output, resume=resume, progress=progress)
-    _print(done, as_json=as_json)
+    _print(done, as_json=display.as_json)
 
 
 def _print_forecast(rows: Sequence[Forecast], *, as_json: bool) -> None:
@@ -89,7 +91,7 @@ def _print_forecast(rows: Sequence[Forecast], *, as_json: bool) -> None:
         for row in rows
     ]
     printing.table(
-        shown, header=["stage", "weights", "peak memory", "seconds", ""], title="reckoned, not measured"
+        shown, header=["stage", "weights", "peak memory", "seconds", ""], title="estimated, not measured"
     )
 
 

@@ -169,3 +169,15 @@ def memory(option: str, text: str) -> int:
         return int(amount * _UNITS[unit.strip()])
     except (ValueError, KeyError):
         raise UsageError(f"{option} {text!r} is no amount of memory: write 8G or 900M") from None
+
+
+def needs(option: str, given: object, **others: object) -> None:
+    """Raise UsageError for options that are given and do nothing without `option`."""
+    useless = ["--" + name.replace("_", "-") for name, value in others.items() if value is not None]
+    if useless and not given:
+        raise UsageError(f"{' and '.join(useless)} would do nothing here: add {option}")
+
+
+def separated(names: str | None) -> list[str]:
+    """Return the names in a comma-separated list."""
+    return [name.strip() for name in (names or "").split(",") if name.strip()]

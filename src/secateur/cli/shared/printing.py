@@ -97,7 +97,7 @@ def table(rows: Sequence[Sequence[str | Text]], *, title: str = "", header: Sequ
 
 
 def size(count: float) -> str:
-    """Write a number of bytes for people."""
+    """Return a number of bytes as text, such as `1.5 MB`."""
     for unit in ("B", "kB", "MB"):
         if abs(count) < 1000:
             return f"{count:.4g} {unit}"

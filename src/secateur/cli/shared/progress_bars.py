@@ -1,4 +1,4 @@
-"""Bars for work on several rows at once."""
+"""Progress bars for several rows at once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _STAGES = 5
 
 
 class Board:
-    """A Watcher that shows a bar for all rows, with the time left, and one for each that is worked on."""
+    """A Watcher that shows one bar for all rows, with the time left, and one for each row in progress."""
 
     def __init__(self, bars: Progress) -> None:
         self._bars = bars
@@ -24,7 +24,7 @@ class Board:
         self._finished = 0
 
     def begin(self, total: int) -> None:
-        """Show the bar of everything."""
+        """Show the bar of all rows."""
         self._all = self._bars.add_task("compare", total=total, detail="")
 
     def started(self, name: str, what: str) -> None:
@@ -36,7 +36,7 @@ class Board:
         self._shares[name] = 0.0
 
     def moved(self, name: str, task: str, done: int, total: int) -> None:
-        """Move the bar of a row, and that of everything by the share of the row that is done."""
+        """Advance the bar of a row, and the bar of all rows by the share of this row that is done."""
         stages = self._stages.setdefault(name, [])
         if task not in stages:
             stages.append(task)
@@ -47,7 +47,7 @@ class Board:
         self._update()
 
     def ended(self, name: str, line: str) -> None:
-        """Take the bar of a row away, and say how it ended."""
+        """Remove the bar of a row, and print how it ended."""
         if name in self._own:
             self._bars.remove_task(self._own.pop(name))
         self._shares.pop(name, None)

@@ -1,12 +1,9 @@
-"""The options that decide what goes, which `plan` and `prune` share, and how they become a plan."""
+"""The options that decide what is removed, which `plan` and `prune` share, and how they become a plan."""
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any
 
 from secateur.cli.shared import options
 from secateur.core.target import Target
@@ -34,8 +31,11 @@ _BELONGS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
-    """The options that decide what goes."""
+class PruneOptions:
+    """The options that decide what is removed.
+
+    Raises UsageError for options that contradict each other, before anything heavy is imported.
+    """
 
     method: options.Method = "auto"
     sparsity: options.Sparsity = None
@@ -63,13 +63,22 @@ class Choice:
 
     @property
     def kind(self) -> str:
-        """What goes: `weights`, units by `width`, by `depth` or by both (`auto`, which means weights unless there is a target), or tokens, `vocab`."""
+        """What is removed: `weights`, units (`width`), blocks (`depth`), both (`auto`) or tokens (`vocab`).
+
+        The method `auto` without a target means weights.
+        """
         if self.method == "auto" and self.target is not None:
             return "auto"
         return self.method if self.method in ("width", "depth", "vocab") else "weights"
 
-    def check(self) -> None:
-        """Raise UsageError for options that contradict each other, before anything heavy is imported."""
+    def __post_init__(self) -> None:
+        self._check_kind()
+        self._check_amount()
+        if self.target is not None:
+            Target.parse(self.target)
+
+    def _check_kind(self) -> None:
+        """Raise UsageError for options of another kind of pruning."""
         for field in fields(self):
             kinds = _BELONGS.get(field.name, (self.kind,))
             if self.kind not in kinds and getattr(self, field.name) != field.default:
@@ -80,6 +89,9 @@ class Choice:
                 raise UsageError(
                     f"--{name} belongs to pruning {methods}, not to --method {self.method}: leave it out"
                 )
+
+    def _check_amount(self) -> None:
+        """Raise UsageError unless the options say how much to remove, and say it once."""
         if self.kind == "weights" and (self.sparsity is None) == (self.pattern is None):
             raise UsageError("say how much to prune: either --sparsity 0.5 or --pattern 2:4")
         if self.pattern is not None and ":" not in self.pattern:
@@ -97,8 +109,6 @@ class Choice:
             raise UsageError(
                 "--method vocab counts the tokens of the whole text: leave out --samples and --calib-window"
             )
-        if self.target is not None:
-            Target.parse(self.target)
 
     def plan(self, model: str, progress: Progress) -> Plan:
         """Return the plan for `model`."""
@@ -143,35 +153,3 @@ class Choice:
         if self.kind == "auto":
             return Auto(target=target or "", **parts)
         return Width(target=target, ratio=self.ratio, keep_heads=self.keep_heads, rotate=self.rotate, **parts)
-
-
-def deciding(verb: Callable[..., None]) -> Callable[..., None]:
-    """Return a verb that takes the fields of `Choice` as options and gets them, checked, as its argument `choice`."""
-    hints = get_type_hints(verb, include_extras=True)
-    taken = get_type_hints(Choice, include_extras=True)
-    parameters: list[inspect.Parameter] = []
-    for parameter in inspect.signature(verb).parameters.values():
-        if parameter.name == "choice":
-            parameters += [
-                inspect.Parameter(
-                    field.name,
-                    inspect.Parameter.KEYWORD_ONLY,
-                    default=field.default,
-                    annotation=taken[field.name],
-                )
-                for field in fields(Choice)
-            ]
-        else:
-            parameters.append(
-                parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[parameter.name])
-            )
-
-    @functools.wraps(verb)
-    def whole(**given: Any) -> None:
-        choice = Choice(**{field.name: given.pop(field.name) for field in fields(Choice)})
-        choice.check()
-        verb(choice=choice, **given)
-
-    whole.__dict__["__signature__"] = inspect.Signature(parameters)
-    whole.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return whole

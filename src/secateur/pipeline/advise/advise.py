@@ -6,7 +6,7 @@ Every option in reach is estimated, and the best for a goal is taken.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,14 +112,13 @@ def advise(
     ram: str | None = None,
     context: int | None = None,
     goal: str = "balanced",
-    verbs: Collection[str] = (),
     progress: Progress | None = None,
 ) -> Advice:
     """Return how to make the model `src` fit `device`.
 
     device: `local` (measured once, then remembered), the name of a profile, or a FILE.toml. ram: such as
     `2G`; context: tokens in the cache.
-    goal: of `GOALS`. verbs: commands beyond pruning, export, evaluation and timing that may be advised.
+    goal: of `GOALS`.
     Raises UsageError for an unknown device or goal, an amount that is none, or a context the model has not.
     """
     if goal not in GOALS:
@@ -152,9 +151,8 @@ def advise(
             Sizes(model, profile, tokens),
             best.type if best else TYPES[-1],
             (WIDTHS[1], DEPTHS[0], ALIGN),
-            verbs,
         ),
-        steps=_steps(model, src, best, profile, verbs) if best else (),
+        steps=_steps(model, src, best, profile) if best else (),
         would=() if best else tuple(_would(model, profile, tokens, room, options)),
         notes=tuple(_notes(profile, best, goal)),
         basis=clock.basis,
@@ -196,21 +194,17 @@ def _options(model: ModelHandle, profile: Profile, clock: Clock, context: int, r
     return found
 
 
-def _steps(
-    model: ModelHandle, src: str, best: RunOption, profile: Profile, verbs: Collection[str]
-) -> tuple[AdvisedStep, ...]:
+def _steps(model: ModelHandle, src: str, best: RunOption, profile: Profile) -> tuple[AdvisedStep, ...]:
     """Return the commands in order: prune, train, store, evaluate, time."""
     name = "out/" + Path(src).name.removesuffix(".gguf")
-    smaller = list(_pruning(model, src, best, name, verbs))
+    smaller = list(_pruning(model, src, best, name))
     if profile.processor == "mcu":
         return tuple(smaller)
     last = smaller[-1].command[3] if smaller else src
-    return (*smaller, *_storing(src, last, best, name, verbs), *_timing(best, name, profile))
+    return (*smaller, *_storing(src, last, best, name), *_timing(best, name, profile))
 
 
-def _pruning(
-    model: ModelHandle, src: str, best: RunOption, name: str, verbs: Collection[str]
-) -> Iterator[AdvisedStep]:
+def _pruning(model: ModelHandle, src: str, best: RunOption, name: str) -> Iterator[AdvisedStep]:
     if best.cut.kind == "dense":
         return
     pruned = f"{name}-pruned"
@@ -223,18 +217,15 @@ def _pruning(
         ("prune", src, "-o", pruned, *how),
         "first, while the weights are exact: what matters is judged on them, and rounding comes after",
     )
-    if "recover" in verbs:
-        yield AdvisedStep(
-            ("recover", pruned, "-o", f"{name}-recovered", "--teacher", src),
-            "training wins back part of what the cut cost",
-        )
+    yield AdvisedStep(
+        ("recover", pruned, "-o", f"{name}-recovered", "--teacher", src),
+        "training wins back part of what the cut cost",
+    )
 
 
-def _storing(
-    src: str, last: str, best: RunOption, name: str, verbs: Collection[str]
-) -> Iterator[AdvisedStep]:
+def _storing(src: str, last: str, best: RunOption, name: str) -> Iterator[AdvisedStep]:
     """Yield the commands that make the file; last: the model that the steps before have made."""
-    if best.type in _BITS and "quantize" in verbs:
+    if best.type in _BITS:
         bits = _BITS[best.type]
         quantized = f"{name}-{bits}bit"
         yield AdvisedStep(

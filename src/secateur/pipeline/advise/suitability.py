@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,12 +27,7 @@ class Verdict:
 
 
 def verdicts(
-    profile: Profile,
-    clock: Clock,
-    sizes: Sizes,
-    stored: str,
-    probe: tuple[float, float, int],
-    verbs: Collection[str],
+    profile: Profile, clock: Clock, sizes: Sizes, stored: str, probe: tuple[float, float, int]
 ) -> tuple[Verdict, ...]:
     """Return the verdicts on every kind, in the order in which they would be applied.
 
@@ -50,7 +45,7 @@ def verdicts(
         *structured,
         _unstructured(profile),
         _two_of_four(profile),
-        _adaptive(profile, verbs),
+        _adaptive(profile),
         _rounding(profile, clock, sizes, whole),
     )
 
@@ -117,7 +112,7 @@ def _two_of_four(profile: Profile) -> Verdict:
     return Verdict("2:4", "no", "no sparse tensor cores: the zeros are multiplied")
 
 
-def _adaptive(profile: Profile, verbs: Collection[str]) -> Verdict:
+def _adaptive(profile: Profile) -> Verdict:
     if profile.processor == "mcu":
         return Verdict(
             "runtime-adaptive",
@@ -130,11 +125,8 @@ def _adaptive(profile: Profile, verbs: Collection[str]) -> Verdict:
             "no",
             "the memory is the model's alone, so a fixed size fitted to it is better at the same bytes",
         )
-    missing = "" if "serve" in verbs else "; this version has no verb that serves one"
     return Verdict(
-        "runtime-adaptive",
-        "if needed",
-        f"other programs take and give back memory while the model runs{missing}",
+        "runtime-adaptive", "if needed", "other programs take and give back memory while the model runs"
     )
 
 

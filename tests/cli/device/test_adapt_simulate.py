@@ -1,35 +1,12 @@
-"""`secateur adapt train` and `simulate` as a user meets them."""
+"""`secateur adapt simulate` as a user meets it."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.conftest import Maker
-from tests.ladders import EXAMPLE, ladder_for
-
-from secateur.model.handle import open_model
-from secateur_runtime.ladder import Rung
-from secateur_runtime.ladder_file import read_ladder
-
-Secateur = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def ladder(tmp_path: Path) -> Path:
-    """A ladder whose sizes are such that memory decides."""
-
-    def sized(rung: Rung) -> Rung:
-        return replace(rung, weight_bytes=rung.weight_bytes * 10_000)
-
-    replace(EXAMPLE, whole=sized(EXAMPLE.whole), rungs=tuple(map(sized, EXAMPLE.rungs))).save(
-        tmp_path / "ladder.json"
-    )
-    return tmp_path / "ladder.json"
+from tests.cli.command import Secateur
 
 
 def test_simulate_says_how_every_policy_did_and_draws_it(
@@ -84,50 +61,6 @@ def test_simulate_says_how_every_policy_did_and_draws_it(
     assert replayed["policies"]["knapsack"]["loss"] == figures["knapsack"]["loss"]
     code, _, err = secateur("adapt", "simulate", ladder, "-o", tmp_path / "out")
     assert (code, err.count("\n"), "exists" in err) == (2, 1, True)
-
-
-@pytest.mark.skipif(
-    importlib.util.find_spec("stable_baselines3") is None, reason="stable-baselines3 is not installed"
-)
-def test_what_is_trained_can_decide(secateur: Secateur, ladder: Path, tmp_path: Path) -> None:
-    code, out, err = secateur(
-        "adapt",
-        "train",
-        ladder,
-        "-o",
-        tmp_path / "policy.safetensors",
-        "--steps",
-        400,
-        "--formulation",
-        "level",
-        "--json",
-    )
-    assert (code, err) == (0, "")
-    body = json.loads(out)
-    assert body["bytes"] == (tmp_path / "policy.safetensors").stat().st_size < 1_000_000
-    assert 0 < body["quality_dqn"] <= body["quality_knapsack"] + 1e-9
-    options = [
-        "--policies",
-        "dqn,greedy",
-        "--network",
-        tmp_path / "policy.safetensors",
-        "--trace",
-        "steady",
-        "--json",
-    ]
-    assert json.loads(secateur("adapt", "simulate", ladder, *options)[1])["policies"]["dqn"]["killed"] <= 1
-    assert secateur("adapt", "train", ladder, "-o", tmp_path / "policy.safetensors", "--steps", 400)[0] == 2
-
-
-def test_price_writes_a_ladder_with_prices(secateur: Secateur, tiny: Maker, tmp_path: Path) -> None:
-    model = open_model(str(tiny("llama")))
-    ladder_for(model.graph, model.digest, ["1.attn", "1.ffn"]).save(tmp_path / "plain.json")
-    options = ["-o", tmp_path / "priced.json", "--samples", 2, "--calib-window", 32, "--json"]
-    code, out, err = secateur("adapt", "price", model.source.ref, tmp_path / "plain.json", *options)
-    assert (code, err) == (0, "")
-    assert json.loads(out)["prices"].keys() == {"1.attn", "1.ffn"}
-    assert read_ladder(tmp_path / "priced.json").costs[0].keys() == {"1.attn", "1.ffn"}
-    assert secateur("adapt", "price", model.source.ref, tmp_path / "plain.json", *options)[0] == 2
 
 
 @pytest.mark.parametrize(
