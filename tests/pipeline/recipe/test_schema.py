@@ -41,7 +41,7 @@ from secateur_runtime.errors import (
     VerificationError,
 )
 
-SHIPPED = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
+SHIPPED = sorted((Path(__file__).parents[3] / "recipes").glob("*.yaml"))
 SMALL = ("calibration.samples=6", "calibration.window=64")
 BODY: dict[str, Any] = {
     "model": "smollm2-135m",
@@ -166,6 +166,24 @@ class TestReading:
             ),
             (with_stages(*2 * [{"prune": {"method": "vocab", "ratio": 0.2}}]), "move it first"),
             (with_stages({"prune": {"method": "vocab"}}), "either --ratio"),
+            (with_stages({"prune": {"method": "width"}}), "either --ratio 0.2 or --target"),
+            (with_stages({"prune": {"method": "width", "ratio": 0.2, "repair": "lsp"}}), "mean lsq"),
+            (with_stages({"prune": {"method": "width", "ratio": 0.2, "units": ["fnn"]}}), "mean ffn"),
+            (with_stages({"prune": {"method": "width", "ratio": 0.2, "allocation": "unifrom"}}), "uniform"),
+            (with_stages({"prune": {"method": "width", "ratio": 0.2, "criterion": "wnda"}}), "'wnda'"),
+            (with_stages({"prune": {"method": "depth"}}), "one of --drop-layers 8"),
+            (with_stages({"prune": {"method": "depth", "ratio": 1.5}}), r"--ratio 1.5 is outside \(0, 1\)"),
+            (
+                with_stages({"prune": {"target": "params=80%", "units": ["hidden"]}}),
+                "--method width for others",
+            ),
+            (with_stages({"prune": {"sparsity": "half"}}), "half"),
+            (with_stages({"prune": {"sparsity": 0.5, "criterion": "wnda"}}), r"did you mean wanda\?"),
+            (with_stages({"prune": {"sparsity": 0.5, "scope": "rows"}}), r"did you mean row\?"),
+            (with_stages({"prune": {"sparsity": 0.5, "allocation": "owls"}}), r"did you mean owl\?"),
+            (with_stages({"prune": {"sparsity": "2:4", "allocation": "owl"}}), "cannot spread the pattern"),
+            (with_stages({"quantize": {"method": "gtpq"}}), r"did you mean gptq\?"),
+            (with_stages({"quantize": {"method": "rtn", "sparsity": "0.5"}}), "only --method gptq can"),
             (with_stages("quantize", {"prune": {"sparsity": 0.5}}), "stage 2 .prune. comes after quantize"),
             (with_stages("quantize", "quantize"), "comes after quantize"),
             (

@@ -10,14 +10,13 @@ import typer
 
 from secateur.cli.model.apply import settings_of
 from secateur.cli.shared import options, printing
+from secateur.pipeline.recover.methods import METHODS, WHOLE_MODEL
 from secateur_runtime.errors import UsageError, nearest
 
 if TYPE_CHECKING:
     from secateur.pipeline.recover.iterative_pruning import Interleaved
     from secateur.pipeline.recover.training_run import Recovered, RecoverOptions
 
-METHODS = {"local": "", "distill": "all", "lora": "lora", "bias": "bias", "scales": "scales"}
-"""What each method trains of a whole model; `local` trains none whole."""
 _METHOD = (
     "local: one half of a block at a time, one block in memory; distill: every weight of the whole model;"
     " lora: adapters, merged; bias: biases alone; scales: those of a quantised model, whose codes stay."
@@ -163,8 +162,7 @@ def _how(method: str, given: dict[str, Any]) -> RecoverOptions | Interleaved:
         "rank": ("lora",),
         **dict.fromkeys(("sparsity", "criterion", "ratio", "stages"), ("distill",)),
         **dict.fromkeys(
-            ("micro", "loss", "temperature", "top", "states", "schedule", "checkpointing"),
-            ("distill", "lora", "bias", "scales"),
+            ("micro", "loss", "temperature", "top", "states", "schedule", "checkpointing"), WHOLE_MODEL
         ),
     }
     for name in given:
@@ -186,7 +184,8 @@ def _how(method: str, given: dict[str, Any]) -> RecoverOptions | Interleaved:
     if ratio is not None:
         width = Width(ratio=ratio, allocation="adapt")
         return Interleaved(width=width, distill=Distill(**({"schedule": "wsd"} | given)), stages=stages)
-    return Local(**given) if method == "local" else Distill(trains=METHODS[method], **given)  # type: ignore[arg-type]
+    trains = METHODS[method].trains
+    return Distill(trains=trains, **given) if trains else Local(**given)
 
 
 def outcome(made: Recovered) -> dict[str, Any]:

@@ -1,17 +1,18 @@
-"""TODO docstring."""
+"""Read the plan that lies next to a model's weights."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from secateur.core.plan import Plan
+from secateur.model.formats.open_source import local_path
 from secateur.model.handle import ModelHandle
 from secateur_runtime.errors import PlanError
 
+PLAN = "plan.json"
+
 
 def plan_beside(ref: str) -> Plan | None:
-    """Return the plan that lies beside a model's weights, or None; raises PlanError if it is damaged."""
-    path = Path(ref).expanduser() / "plan.json"
+    """Return the plan next to the weights of the model `ref`, or None; raises PlanError if it is damaged."""
+    path = local_path(ref) / PLAN
     if not path.is_file():
         return None
     try:
@@ -21,6 +22,6 @@ def plan_beside(ref: str) -> Plan | None:
 
 
 def plan_digest(model: ModelHandle) -> str:
-    """Return the digest of the plan beside the weights, or nothing where there is none."""
-    path = Path(model.source.ref) / "plan.json"
-    return Plan.from_json(path.read_text(encoding="utf-8")).digest() if path.is_file() else ""
+    """Return the digest of the plan next to the weights, or nothing; raises PlanError if it is damaged."""
+    plan = plan_beside(model.source.ref)
+    return "" if plan is None else plan.digest()

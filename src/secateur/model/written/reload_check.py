@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from secateur.tensors.layer_stream import LayerStream
@@ -18,6 +19,17 @@ def last_states(stream: LayerStream, tokens: Tensor) -> Tensor:
         with stream.open(index) as live:
             states = live(states)
     return states
+
+
+@torch.no_grad()
+def model_logits(stream: LayerStream, tokens: Tensor, positions: Tensor | None = None) -> Tensor:
+    """Return the logits `[windows * positions, vocab_size]`, window after window, for ids `[windows, tokens]`.
+
+    positions: indices into each window, int64 `[positions]`; None for all.
+    """
+    states = last_states(stream, tokens)
+    chosen = states if positions is None else states[:, positions]
+    return torch.cat(list(stream.logits(chosen.flatten(0, 1))))
 
 
 def difference(found: Tensor, meant: Tensor) -> float:

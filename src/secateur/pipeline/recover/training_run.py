@@ -17,13 +17,14 @@ from secateur.calibrate.calibration import Calibration, calibration_tokens, held
 from secateur.core.plan import Plan
 from secateur.core.progress import Progress, Silent
 from secateur.export.cards.pruned_card import origin
-from secateur.export.cards.recovered_card import CARD, Recovery, recovered_card
+from secateur.export.cards.recovered_card import Recovery, recovered_card
 from secateur.measure.perplexity import Quality
 from secateur.model.formats.compressed_tensors import PackedSource
 from secateur.model.formats.quantized_source import CodedSource
 from secateur.model.handle import ModelHandle, open_model
 from secateur.model.views.output_bias import with_output_biases
 from secateur.model.written.checkpoint import Checkpoint, writing
+from secateur.model.written.folder_writer import FolderWriter
 from secateur.model.written.plan_file import plan_beside
 from secateur.model.written.reload_check import accept
 from secateur.model.written.write_settings import Settings
@@ -122,7 +123,7 @@ def recover(
             after = before
             changed = 0
             found = 0.0
-        size = sum(path.stat().st_size for path in rewrite.folder.glob("*.safetensors"))
+        size = rewrite.writer.weight_bytes()
         made = Recovered(
             out,
             how.method,
@@ -135,7 +136,7 @@ def recover(
             found,
             trained,
         )
-        _write_card(student, teacher, rewrite.folder, made, job.said)
+        _write_card(rewrite.writer, teacher, made, job.said)
         checkpoint.publish()
     if isinstance(how, Distill):
         share(made)
@@ -243,21 +244,16 @@ class _Job:
         return made
 
 
-def _write_card(
-    student: ModelHandle, teacher: ModelHandle, folder: Path, made: Recovered, said: Mapping[str, str]
-) -> None:
-    card = Path(student.source.ref).expanduser() / CARD
+def _write_card(writer: FolderWriter, teacher: ModelHandle, made: Recovered, said: Mapping[str, str]) -> None:
     before = made.before
     after = made.after
     known = {key: text for key, text in said.items() if key != "calibration"}
     facts = Recovery(
-        name=Path(student.source.ref).name,
+        name=Path(writer.model.source.ref).name,
         teacher=f"{Path(teacher.source.ref).name}, digest `{teacher.digest}`",
         said={**known, "text": origin(said["calibration"])},
         kl=(before.kl or 0.0, after.kl or 0.0),
         nll=(before.nll, after.nll),
         difference=made.reload_difference,
     )
-    (folder / CARD).write_text(
-        recovered_card(card.read_text(encoding="utf-8") if card.is_file() else "", facts), encoding="utf-8"
-    )
+    writer.write_card(recovered_card(writer.earlier_card(), facts))

@@ -21,8 +21,9 @@ from secateur.criteria.units import UNIT_CRITERIA, kinds_of
 from secateur.model.handle import open_model
 from secateur.model.written.pruned_config import is_stock
 from secateur.model.written.write_settings import Settings
+from secateur.pipeline.prune.compared_positions import FEW_POSITIONS
 from secateur.pipeline.prune.width.decide import Width, rank_units
-from secateur.pipeline.prune.width.unit_ablation import POSITIONS, UnitAblation
+from secateur.pipeline.prune.width.unit_ablation import UnitAblation
 from secateur_runtime.errors import TargetError, UsageError
 
 CALIBRATION = Calibration(samples=6, window=64)
@@ -265,7 +266,7 @@ def test_the_probe_measures_what_the_cut_model_predicts(tiny: Maker, tmp_path: P
     cut = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32).eval()
     with torch.no_grad():
         meant, found = (log_softmax(whole(tokens[:4]).logits.flatten(0, 1), -1) for whole in (dense, cut))
-    assert len(meant) == POSITIONS
+    assert len(meant) == FEW_POSITIONS
     assert measured.kl == pytest.approx(
         float(kl_div(found, meant, reduction="batchmean", log_target=True)), rel=0.03
     )
