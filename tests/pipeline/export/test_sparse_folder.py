@@ -157,12 +157,12 @@ def test_a_killed_prune_with_export_does_not_prune_again(
     def dies(*_: Any, **__: Any) -> SparseExport:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("secateur.pipeline.export.sparse_folder.export_sparse", dies)
+    monkeypatch.setattr("secateur.pipeline.export.pruned_sparse.export_sparse", dies)
     with pytest.raises(KeyboardInterrupt):
         apply_sparse(plan, model, tmp_path / "out", kind="sparse-int8", settings=Settings())
     assert not (tmp_path / "out").exists()
     monkeypatch.undo()
-    monkeypatch.setattr("secateur.pipeline.export.sparse_folder.apply", dies)
+    monkeypatch.setattr("secateur.pipeline.export.pruned_sparse.apply", dies)
     other = secateur.plan(model, Sparsity(sparsity="0.6", method="magnitude"))
     with pytest.raises(KeyboardInterrupt):
         apply_sparse(other, model, tmp_path / "out", kind="sparse-int8", settings=Settings())

@@ -1,15 +1,18 @@
-"""Load what was written and compare it with what was meant."""
+"""Load a written folder and compare what it computes with what it should compute."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from secateur.model.handle import open_model
 from secateur.tensors.layer_stream import LayerStream
 from secateur_runtime.errors import VerificationError
 
 _TOLERANCE = 1e-4
-"""Cutting a matrix changes the order in which its products are summed, nothing else."""
+"""Relative. Cutting a matrix changes the order in which its products are summed, nothing else."""
 
 
 def last_states(stream: LayerStream, tokens: Tensor) -> Tensor:
@@ -35,6 +38,14 @@ def model_logits(stream: LayerStream, tokens: Tensor, positions: Tensor | None =
 def difference(found: Tensor, meant: Tensor) -> float:
     """Return the largest difference relative to the largest value."""
     return float((found - meant).abs().max() / meant.abs().max())
+
+
+def reloaded_difference(folder: Path, tokens: Tensor, meant: Tensor) -> float:
+    """Open a written folder and return how far its last hidden states are from `meant`, relative.
+
+    tokens: ids `[windows, tokens]`; meant: `[windows, tokens, hidden_size]` of the first windows at least.
+    """
+    return difference(last_states(open_model(str(folder)).stream(), tokens[: len(meant)]), meant)
 
 
 def accept(found: float) -> None:

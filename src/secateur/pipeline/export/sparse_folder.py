@@ -19,7 +19,7 @@ from secateur.model.formats.sparse_folder import put_together, sparse_config, sp
 from secateur.model.handle import ModelHandle, open_model
 from secateur.model.written.checkpoint import Checkpoint, writing
 from secateur.model.written.folder_writer import FolderWriter
-from secateur.model.written.reload_check import accept, difference, last_states
+from secateur.model.written.reload_check import accept, reloaded_difference
 from secateur.quantizers.rtn import nearest as rounded
 from secateur.tensors.layer_stream import LiveBlock
 from secateur_runtime.errors import UsageError, nearest
@@ -83,7 +83,7 @@ def export_sparse(
         tokens = probe(model)
         meant = run.write(tokens, progress)
         run.describe(kind)
-        found = difference(last_states(open_model(str(checkpoint.partial)).stream(), tokens), meant)
+        found = reloaded_difference(checkpoint.partial, tokens, meant)
         accept(found)
         made = run.made(Path(out), kind, found)
         _write_card(run.writer, made)

@@ -34,7 +34,7 @@ from secateur.model.written.checkpoint import Checkpoint, writing
 from secateur.model.written.folder_writer import FolderWriter
 from secateur.model.written.plan_file import plan_beside
 from secateur.model.written.pruned_config import planned_config
-from secateur.model.written.reload_check import accept, difference, last_states
+from secateur.model.written.reload_check import accept, reloaded_difference
 from secateur.model.written.write_settings import Settings
 from secateur.pipeline.prune.plan_masks import check_masks
 from secateur.pipeline.quantize.mixed_precision import allocate_bits, budget_of
@@ -80,6 +80,10 @@ class Quantization:
     def rounding(self) -> Rounding:
         """How a weight is rounded; raises UsageError for a method or a sparsity that cannot work."""
         return rounding_named(self.method, self.sparsity, self.prune)
+
+    def as_strings(self) -> dict[str, str]:
+        """Return every option as the folder records it."""
+        return {name: str(value) for name, value in asdict(self).items()}
 
     def check(self) -> None:
         """Raise UsageError for options that cannot work, or not together, with any model."""
@@ -138,11 +142,7 @@ def quantize_opened(
     budget = budget_of(model.graph, Target.parse([how.target]), grids, dtype.itemsize) if how.target else 0
     reads = bool(rounding.needs or budget)
     tokens = calibration_tokens(model, calibration, seed) if reads else probe(model)
-    said = {
-        **{name: str(value) for name, value in asdict(how).items()},
-        "seed": str(seed),
-        **(provenance(calibration, tokens) if reads else {}),
-    }
+    said = how.as_strings() | {"seed": str(seed)} | (dict(provenance(calibration, tokens)) if reads else {})
     job = {
         "model": model.digest,
         "dtype": str(dtype),
@@ -166,9 +166,7 @@ def quantize_opened(
         meant = next(hidden.batches()).clone()
         del hidden
         run.write_description(said)
-        found = difference(
-            last_states(open_model(str(checkpoint.partial)).stream(), tokens[: len(meant)]), meant
-        )
+        found = reloaded_difference(checkpoint.partial, tokens, meant)
         accept(found)
         made = run.made(out, how.method, found)
         _write_card(run.writer, made, said)

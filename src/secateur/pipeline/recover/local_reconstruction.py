@@ -15,8 +15,8 @@ from secateur.calibrate.input_statistics import HiddenStates
 from secateur.core.graph import Linear
 from secateur.core.plan import Plan
 from secateur.core.progress import Progress
-from secateur.model.handle import ModelHandle, open_model
-from secateur.model.written.reload_check import difference, last_states
+from secateur.model.handle import ModelHandle
+from secateur.model.written.reload_check import reloaded_difference
 from secateur.pipeline.prune.depth.gap_repair import Half
 from secateur.pipeline.prune.plan_masks import mask_of
 from secateur.pipeline.recover.layer_mapping import damaged, pair
@@ -162,10 +162,7 @@ class LocalPass:
 
     def compare(self, tokens: Tensor) -> float:
         """Return how far the last states of the written folder are from those of the run."""
-        return difference(
-            last_states(open_model(str(self._rewrite.folder)).stream(), tokens[: len(self._meant)]),
-            self._meant,
-        )
+        return reloaded_difference(self._rewrite.folder, tokens, self._meant)
 
     def _half(
         self,

@@ -68,25 +68,22 @@ class Recovered:
     trained: Trained | None = None
 
 
-def recover(
+def prepare_recovery(
     student: ModelHandle,
     teacher: ModelHandle,
     how: RecoverOptions,
     calibration: Calibration,
-    out: Path,
     *,
     seed: int,
     settings: Settings,
-    progress: Progress,
     turn: Turn | None = None,
-) -> Recovered:
-    """Train `student` towards `teacher` and write the folder `out`, going on where the same run was killed.
+) -> RecoveryJob:
+    """Return the checked job that trains `student` towards `teacher`.
 
     turn: for a caller who trains several students on the same text.
 
     Raises UsageError for a teacher that is not one of this student or a method that is not for it, PlanError
-    for a mask that its plan does not give it, TextError if the text is too short, VerificationError if the
-    folder does not compute what was meant; then nothing is left.
+    for a mask that its plan does not give it, TextError if the text is too short.
     """
     how.check()
     _check_grids(student, how)
@@ -96,30 +93,44 @@ def recover(
     if isinstance(how, Distill) and how.trains == "bias":
         student = with_output_biases(student, ("attn", "ffn"))
     tokens = calibration_tokens(teacher, calibration, seed)
+    text = provenance(calibration, tokens)
+    return RecoveryJob(student, teacher, how, plan, tokens, seed, settings, text, turn)
+
+
+def run_recovery(job: RecoveryJob, out: Path, progress: Progress) -> Recovered:
+    """Train and write the folder `out`, continuing where the same run was killed.
+
+    Raises VerificationError if the folder does not compute what was meant; nothing is left then.
+    """
+    student = job.student
+    teacher = job.teacher
+    how = job.how
+    tokens = job.tokens
     held = tokens[-held_out(len(tokens), how.held) :]
-    job = _Job(student, teacher, how, plan, tokens, seed, settings, provenance(calibration, tokens), turn)
     if isinstance(how, Distill) and not is_first_process():
         return job.follow(how, out)
     with (
         arithmetic(job.kind),
-        writing(out, job.note(), len(student.graph.blocks) + 1, overwrite=settings.overwrite) as checkpoint,
+        writing(
+            out, job.note(), len(student.graph.blocks) + 1, overwrite=job.settings.overwrite
+        ) as checkpoint,
     ):
         rewrite = Rewrite(student, checkpoint, job.dtype)
-        judge = HeldOutQuality(teacher.stream(), held, progress)
-        before = judge(student.stream(outside=job.dtype))
+        quality = HeldOutQuality(teacher.stream(), held, progress)
+        before = quality(student.stream(outside=job.dtype))
         after = before
         changed = 0
         found = 0.0
         trained = None
         if not rewrite.reverting:
             found, trained = job.run(rewrite, progress)
-            after = judge(open_model(str(rewrite.folder)).stream())
+            after = quality(open_model(str(rewrite.folder)).stream())
             changed = rewrite.changed()
         prunes = isinstance(how, Distill) and how.sparsity is not None
         if not prunes and not (after.kl or 0.0) < (before.kl or 0.0):
             progress.note("no better on held-out text: the weights stay as they were")
             rewrite.revert()
-            rewrite.finish(teacher, job.said, plan)
+            rewrite.finish(teacher, job.said, job.plan)
             after = before
             changed = 0
             found = 0.0
@@ -159,7 +170,7 @@ def _check_grids(student: ModelHandle, how: RecoverOptions) -> None:
 
 
 @dataclass(frozen=True)
-class _Job:
+class RecoveryJob:
     """Everything that decides what a recovery makes."""
 
     student: ModelHandle

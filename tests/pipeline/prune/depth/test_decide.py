@@ -81,7 +81,9 @@ def test_each_step_drops_what_costs_least_per_byte(
 ) -> None:
     # Random halves cost nearly alike: bfloat16 products would decide.
     monkeypatch.setattr("secateur.pipeline.prune.depth.decide.arithmetic", lambda _kind: nullcontext())
-    monkeypatch.setattr("secateur.pipeline.prune.depth.search.Goes.trimmed", lambda _self, drop: tuple(drop))
+    monkeypatch.setattr(
+        "secateur.pipeline.prune.depth.search.RemovalSearch.trimmed", lambda _self, drop: tuple(drop)
+    )
     source = tiny("llama", **DEEP)
     graph = open_model(str(source)).graph
     tokens = calibration_tokens(open_model(str(source)), CALIBRATION, 0)
