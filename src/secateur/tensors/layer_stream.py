@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -96,6 +96,25 @@ class LayerStream(Protocol):
 
         batches: states `[tokens, hidden_size]` with the token ids `[tokens]` that they should predict.
         """
+
+
+SUB_BLOCKS = ("attn", "ffn")
+"""The sub-blocks of a block in the order in which they run."""
+
+
+def sub_blocks(block: Block, dropped: Collection[str] = ()) -> Iterator[tuple[str, frozenset[str]]]:
+    """Yield each sub-block that has tensors and is not in `dropped`, in the order in which they run.
+
+    With its name go the names of its tensors.
+    """
+    for part in SUB_BLOCKS:
+        if part not in dropped and block.halves[part]:
+            yield part, frozenset(block.halves[part])
+
+
+def alone(live: LiveBlock, part: str) -> AbstractContextManager[None]:
+    """Run a block as its sub-block `part` alone until exit."""
+    return live.without("ffn" if part == "attn" else "attn")
 
 
 @contextmanager

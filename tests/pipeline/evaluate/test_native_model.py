@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -167,16 +166,6 @@ def test_the_steps_of_a_backend(tiny: Maker) -> None:
         row = backend.decode([token], [cache])[0]
     np.testing.assert_allclose(np.exp(backend.logprobs(prompt)).sum(), 1, rtol=1e-5)
     assert backend.memory().resident > 1 << 20
-
-
-def test_quality_is_that_of_torch(tiny: Maker) -> None:
-    model = str(tiny("smollm3"))
-    text: dict[str, Any] = {"text": "builtin", "window": 100, "count": 6}
-    ours = evaluate(model, reference=model, native=NativeOptions(kind="f32", exact=True), **text)
-    theirs = evaluate(model, **text)
-    assert ours.perplexity == pytest.approx(theirs.perplexity, rel=1e-4)
-    assert ours.kl == pytest.approx(0, abs=1e-6)
-    assert ours.agreement == pytest.approx(1, abs=0.01)
 
 
 def test_what_cannot_run(tiny: Maker) -> None:

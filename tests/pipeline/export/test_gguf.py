@@ -13,8 +13,6 @@ import torch
 from tests.conftest import Maker
 from tests.tiny_models import FAMILIES
 
-from secateur.export.gguf.rope import Rope, rope_of
-from secateur.export.gguf.tokenizer import tokenizer_fields
 from secateur.export.gguf.types import TYPES
 from secateur.model.formats.gguf.header import read_header
 from secateur.model.formats.open_source import open_source
@@ -26,7 +24,6 @@ from secateur_runtime.errors import (
     SourceError,
     UnsupportedModelError,
     UsageError,
-    VerificationError,
 )
 
 pytest.importorskip("xllamacpp", reason="pip install 'secateur[llamacpp]'")
@@ -261,41 +258,6 @@ def test_weights_that_cannot_be_stored(
     with pytest.raises(error, match=message):
         export(str(folder), tmp_path / "a.gguf", kind="f16")
     assert list(tmp_path.iterdir()) == [folder]
-
-
-def test_a_file_that_computes_otherwise_is_not_left(
-    tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def wrong(arch: str, settings: dict[str, Any], head_dim: int) -> Rope:
-        return Rope({**rope_of(arch, settings, head_dim).fields, "rope.freq_base": 5e3})
-
-    monkeypatch.setattr("secateur.export.gguf.description.rope_of", wrong)
-    for kind in ("f32", "q8_0"):
-        with pytest.raises(
-            VerificationError, match="computes other probabilities from the file than the model gives"
-        ) as raised:
-            export(str(tiny("llama")), tmp_path / "a.gguf", kind=kind)
-        assert raised.value.exit_code == 3
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_file_that_does_not_load_is_not_left(
-    tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(FIELDS, lambda *_: {"tokenizer.ggml.model": "nonsense"})
-    with pytest.raises(VerificationError, match=r"llama.cpp cannot load a.partial.gguf: .*nonsense"):
-        export(str(tiny("llama")), tmp_path / "a.gguf")
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_tokenizer_that_cuts_otherwise_is_found(
-    tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(
-        FIELDS, lambda *given: tokenizer_fields(*given) | {"tokenizer.ggml.merges": ["t h", "h e"]}
-    )
-    with pytest.raises(VerificationError, match="cuts text into other tokens"):
-        export(str(tiny("llama")), tmp_path / "a.gguf")
 
 
 def test_outputs(tiny: Maker, tmp_path: Path) -> None:

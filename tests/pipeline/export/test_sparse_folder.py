@@ -147,30 +147,6 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
 
 
-def test_a_killed_prune_with_export_does_not_prune_again(
-    tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model = str(tiny("llama"))
-    plan = secateur.plan(model, Sparsity(sparsity="0.5", method="magnitude"))
-    apply_sparse(plan, model, tmp_path / "whole", kind="sparse-int8", settings=Settings())
-
-    def dies(*_: Any, **__: Any) -> SparseExport:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("secateur.pipeline.export.pruned_sparse.export_sparse", dies)
-    with pytest.raises(KeyboardInterrupt):
-        apply_sparse(plan, model, tmp_path / "out", kind="sparse-int8", settings=Settings())
-    assert not (tmp_path / "out").exists()
-    monkeypatch.undo()
-    monkeypatch.setattr("secateur.pipeline.export.pruned_sparse.apply", dies)
-    other = secateur.plan(model, Sparsity(sparsity="0.6", method="magnitude"))
-    with pytest.raises(KeyboardInterrupt):
-        apply_sparse(other, model, tmp_path / "out", kind="sparse-int8", settings=Settings())
-    apply_sparse(plan, model, tmp_path / "out", kind="sparse-int8", settings=Settings())
-    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
-    assert not (tmp_path / "out.unpacked").exists()
-
-
 def _configured(folder: Path, **changed: Any) -> None:
     config = json.loads((folder / "config.json").read_text())
     config["quantization_config"] |= changed

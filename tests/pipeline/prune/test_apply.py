@@ -26,7 +26,7 @@ from secateur.model.written.checkpoint import Checkpoint
 from secateur.model.written.write_settings import Settings
 from secateur.pipeline.evaluate.verify import verify
 from secateur.pipeline.prune.weights.methods import METHODS
-from secateur_runtime.errors import PlanError, UsageError, VerificationError
+from secateur_runtime.errors import PlanError, VerificationError
 
 CALIBRATION = Calibration(samples=6, window=64)
 EXACT = Settings(dtype="float32", arithmetic="float32")
@@ -221,37 +221,3 @@ def test_self_calibration_is_sampled_from_the_model_and_depends_on_the_seed(tiny
     assert tokens.shape == (3, 32)
     assert torch.equal(tokens, calibration_tokens(model, calibration, 0))
     assert not torch.equal(tokens, calibration_tokens(model, calibration, 1))
-
-
-def test_protected_blocks_stay_dense(tiny: Maker, tmp_path: Path) -> None:
-    plan = secateur.plan(
-        str(tiny("llama")), sparsity=0.5, method="magnitude", protect=["first=1,last=1", "*.k_proj.weight"]
-    )
-    assert plan.sparsity.keys() == {
-        f"model.layers.1.{name}.weight"
-        for name in (
-            "self_attn.q_proj",
-            "self_attn.v_proj",
-            "self_attn.o_proj",
-            "mlp.gate_proj",
-            "mlp.up_proj",
-            "mlp.down_proj",
-        )
-    }
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"sparsity": 1.0}, "outside"),
-        ({"sparsity": "5:7"}, "not a multiple of 7"),
-        ({"sparsity": 0.5, "method": "wonda"}, "did you mean wanda"),
-        ({"sparsity": 0.5, "protect": ["*.lm_haed"]}, "matches no prunable tensor"),
-        ({"sparsity": 0.5, "protect": ["first=99"]}, "nothing to prune"),
-        ({"sparsity": "2:4", "allocation": "owl"}, "cannot spread the pattern"),
-        ({"sparsity": 0.5, "allocation": "olw"}, "did you mean owl"),
-    ],
-)
-def test_options_that_cannot_work_are_refused(tiny: Maker, options: dict[str, object], message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        secateur.plan(str(tiny("llama")), calibration=CALIBRATION, **options)  # type: ignore[arg-type]

@@ -172,7 +172,7 @@ def test_a_tokenizer_that_went_wrong_leaves_nothing(
     tiny: Maker, tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = _plan(tiny("llama"), text, ratio=0.2)
-    monkeypatch.setattr("secateur.pipeline.prune.apply.narrow_tokenizer", lambda *_: None)
+    monkeypatch.setattr("secateur.model.written.folder_writer.narrow_tokenizer", lambda *_: None)
     with pytest.raises(VerificationError, match="another way"):
         secateur.apply(plan, str(tiny("llama")), tmp_path / "out")
     assert not (tmp_path / "out").exists()

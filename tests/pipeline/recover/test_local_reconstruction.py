@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 from tests.conftest import Maker
 from torch import Tensor
 from torch.nn.functional import kl_div, log_softmax
@@ -24,7 +23,6 @@ from secateur.model.handle import open_model
 from secateur.model.written.checkpoint import Checkpoint
 from secateur.model.written.write_settings import Settings
 from secateur.pipeline.evaluate.verify import verify
-from secateur.pipeline.prune.apply import apply
 from secateur.pipeline.prune.depth.decide import Depth
 from secateur.pipeline.prune.prune import prune
 from secateur.pipeline.prune.weights.decide import Sparsity
@@ -36,7 +34,7 @@ from secateur.pipeline.recover.recover import recover
 from secateur.pipeline.recover.training_run import Recovered
 from secateur.pipeline.recover.weight_writer import Rewrite
 from secateur.train.block_reconstruction import Course, Fit, reconstruct
-from secateur_runtime.errors import OutputError, PlanError, TextError, UsageError, VerificationError
+from secateur_runtime.errors import OutputError, TextError, UsageError, VerificationError
 
 PRUNING = Calibration(samples=8, window=48)
 TEXT = Calibration(samples=24, window=48)
@@ -231,59 +229,6 @@ def test_the_card_and_the_manifest_say_what_was_done(tiny: Maker, student: Path,
     assert (tmp_path / "out" / "plan.json").read_bytes() == (student / "plan.json").read_bytes()
 
 
-def _other_vocabulary(tiny: Maker, student: Path, tmp_path: Path) -> Path:
-    teacher = Path(shutil.copytree(tiny("llama"), tmp_path / "other"))
-    body = json.loads((teacher / "tokenizer.json").read_text())
-    vocabulary = body["model"]["vocab"]
-    first, second = list(vocabulary)[300:302]
-    vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
-    (teacher / "tokenizer.json").write_text(json.dumps(body))
-    return teacher
-
-
-def _other_family(tiny: Maker, student: Path, tmp_path: Path) -> Path:
-    return tiny("qwen3")
-
-
-def _deeper(tiny: Maker, student: Path, tmp_path: Path) -> Path:
-    return tiny("llama", **DEEP)
-
-
-def _wider(tiny: Maker, student: Path, tmp_path: Path) -> Path:
-    return tiny("llama", hidden_size=128)
-
-
-def _denser(tiny: Maker, student: Path, tmp_path: Path) -> Path:
-    shard = student / "model-00002-of-00004.safetensors"
-    tensors = load_file(shard)
-    tensors["model.layers.0.mlp.up_proj.weight"].add_(1)
-    save_file(tensors, shard, metadata={"format": "pt"})
-    return tiny("llama")
-
-
-@pytest.mark.parametrize(
-    ("spoil", "error", "message"),
-    [
-        (_other_vocabulary, UsageError, "different tokenizers"),
-        (_other_family, UsageError, "a llama model and .* a qwen3 model"),
-        (_deeper, UsageError, "has 3 blocks, .* 6, and no plan.json made from it says which are left"),
-        (_wider, UsageError, "channels"),
-        (
-            _denser,
-            PlanError,
-            "model.layers.0.mlp.up_proj.weight of .* does not have the sparsity 0.5 of its plan.json",
-        ),
-    ],
-)
-def test_models_that_are_not_teacher_and_student(
-    tiny: Maker, student: Path, tmp_path: Path, spoil: Any, error: type[Exception], message: str
-) -> None:
-    teacher = spoil(tiny, student, tmp_path)
-    with pytest.raises(error, match=message):
-        _recover(student, teacher, tmp_path / "out")
-    assert not (tmp_path / "out.partial").exists()
-
-
 @pytest.mark.parametrize(
     ("how", "calibration", "error", "message"),
     [
@@ -335,18 +280,6 @@ def test_a_folder_that_computes_something_else_is_not_kept(
     assert not (tmp_path / "out.partial").exists()
 
 
-def test_each_half_stands_for_its_own_and_for_what_was_dropped_behind_it(tiny: Maker, tmp_path: Path) -> None:
-    teacher = open_model(str(tiny("llama", **DEEP)))
-    plan = Plan(model=teacher.digest, drop=("1.attn", "2", "4.ffn"))
-    apply(plan, str(tiny("llama", **DEEP)), tmp_path / "student", settings=EXACT)
-    halves = pair(open_model(str(tmp_path / "student")), teacher, plan).halves
-    assert halves[0, "ffn"] == ((0, "ffn"), (1, "attn"))
-    assert halves[1, "ffn"] == ((1, "ffn"), (2, "attn"), (2, "ffn"))
-    assert halves[3, "attn"] == ((4, "attn"), (4, "ffn"))
-    assert (1, "attn") not in halves
-    assert halves[4, "ffn"] == ((5, "ffn"),)
-
-
 def test_where_most_were_cut_the_others_are_left_alone_and_leave_them_their_steps(
     tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -380,28 +313,6 @@ def test_where_most_were_cut_the_others_are_left_alone_and_leave_them_their_step
         else:
             assert len(cut) == 1
             assert made.changed > 1
-
-
-def test_a_mask_is_known_by_the_numbers_of_the_model_that_was_pruned(tiny: Maker, tmp_path: Path) -> None:
-    """Blocks are renumbered when some are dropped, the plan is not.
-
-    Zeros of the plan stay, those of chance may go.
-    """
-    teacher = open_model(str(tiny("llama", **DEEP)))
-    masked = "model.layers.4.mlp.up_proj.weight"
-    plan = Plan(
-        model=teacher.digest,
-        drop=("1", "2.attn", "2.ffn"),
-        sparsity={masked: "0.5"},
-        made_by={"criterion": "magnitude"},
-    )
-    apply(plan, str(tiny("llama", **DEEP)), tmp_path / "student", settings=EXACT)
-    _recover(tmp_path / "student", tiny("llama", **DEEP), tmp_path / "out")
-    weights = _weights(tmp_path / "out")
-    assert (
-        int((weights["model.layers.2.mlp.up_proj.weight"] == 0).sum())
-        == weights["model.layers.2.mlp.up_proj.weight"].numel() // 2
-    )
 
 
 def test_another_run_in_the_way(tiny: Maker, student: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import typer
 
 from secateur.cli.shared import options, printing
 from secateur.cli.shared.option_groups import DisplayOptions, StorageOptions, with_options
+from secateur.pipeline.recover.methods import METHODS, WHOLE_MODEL
 from secateur_runtime.errors import UsageError, nearest
 
 if TYPE_CHECKING:
@@ -18,14 +19,11 @@ if TYPE_CHECKING:
     from secateur.pipeline.recover.iterative_pruning import Interleaved
     from secateur.pipeline.recover.training_run import Recovered, RecoverOptions
 
-METHODS = {"local": "", "distill": "all", "lora": "lora", "bias": "bias", "scales": "scales"}
-"""What each method trains of a whole model; `local` trains none whole."""
 _BELONGS = {
     "rank": ("lora",),
     **dict.fromkeys(("sparsity", "criterion", "ratio", "stages"), ("distill",)),
     **dict.fromkeys(
-        ("micro", "loss", "temperature", "top", "states", "schedule", "checkpointing"),
-        ("distill", "lora", "bias", "scales"),
+        ("micro", "loss", "temperature", "top", "states", "schedule", "checkpointing"), WHOLE_MODEL
     ),
 }
 """Options that only some methods know."""
@@ -129,9 +127,8 @@ class TrainingOptions:
         if ratio is not None:
             width = Width(ratio=ratio, allocation="adapt")
             return Interleaved(width=width, distill=Distill(**({"schedule": "wsd"} | given)), stages=stages)
-        if self.method == "local":
-            return Local(**given)
-        return Distill(trains=METHODS[self.method], **given)  # type: ignore[arg-type]
+        trains = METHODS[self.method].trains
+        return Distill(trains=trains, **given) if trains else Local(**given)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,6 +18,11 @@ from secateur_runtime.errors import SourceError, nearest
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
+def local_path(ref: str) -> Path:
+    """Return where a model would lie on this machine that is called `ref`, `~` resolved; nothing need be there."""
+    return Path(ref).expanduser()
+
+
 def open_source(ref: str) -> Source:
     """Open a folder, a `.gguf` file, a built-in name or a hub id, in that order.
 
@@ -25,7 +30,7 @@ def open_source(ref: str) -> Source:
         SourceError: it is missing, damaged or cut short.
         UnsupportedModelError: a GGUF file of an unknown architecture.
     """
-    path = Path(ref).expanduser()
+    path = local_path(ref)
     if path.is_dir():
         return open_folder(path, ref)
     if path.is_file():
@@ -42,9 +47,7 @@ def open_source(ref: str) -> Source:
 
 def hub_name(ref: str) -> str:
     """Return `ref` if it is a hub id; empty if it names something on this machine."""
-    return (
-        ref if _HUB_ID.fullmatch(ref) and not Path(ref).expanduser().exists() and ref not in BUILTINS else ""
-    )
+    return ref if _HUB_ID.fullmatch(ref) and not local_path(ref).exists() and ref not in BUILTINS else ""
 
 
 def _open_file(path: Path, ref: str) -> Source:

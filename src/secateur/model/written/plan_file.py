@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from secateur.core.plan import Plan
+from secateur.model.formats.open_source import local_path
 from secateur.model.handle import ModelHandle
 from secateur_runtime.errors import PlanError
 
-PLAN_FILE = "plan.json"
+PLAN = "plan.json"
 """Name of the plan in a model folder."""
 
 
@@ -17,7 +16,7 @@ def plan_beside(ref: str) -> Plan | None:
 
     Raises PlanError if the file is damaged or cannot be read.
     """
-    path = Path(ref).expanduser() / PLAN_FILE
+    path = local_path(ref) / PLAN
     if not path.is_file():
         return None
     try:

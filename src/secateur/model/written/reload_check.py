@@ -1,14 +1,18 @@
-"""Compare a written model, loaded again, with the model that was meant."""
+"""Load a written folder and compare what it computes with what it should compute."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import torch
 from torch import Tensor
 
+from secateur.model.handle import open_model
 from secateur.tensors.layer_stream import LayerStream
 from secateur_runtime.errors import VerificationError
 
 _TOLERANCE = 1e-4
-"""Cutting a matrix changes the order in which its products are summed, nothing else."""
+"""Relative. Cutting a matrix changes the order in which its products are summed, nothing else."""
 
 
 def last_states(stream: LayerStream, tokens: Tensor) -> Tensor:
@@ -23,9 +27,28 @@ def last_states(stream: LayerStream, tokens: Tensor) -> Tensor:
     return states
 
 
+@torch.no_grad()
+def model_logits(stream: LayerStream, tokens: Tensor, positions: Tensor | None = None) -> Tensor:
+    """Return the logits `[windows * positions, vocab_size]`, window after window, for ids `[windows, tokens]`.
+
+    positions: indices into each window, int64 `[positions]`; None for all.
+    """
+    states = last_states(stream, tokens)
+    chosen = states if positions is None else states[:, positions]
+    return torch.cat(list(stream.logits(chosen.flatten(0, 1))))
+
+
 def difference(found: Tensor, meant: Tensor) -> float:
     """Return the largest absolute difference, relative to the largest absolute value of `meant`."""
     return float((found - meant).abs().max() / meant.abs().max())
+
+
+def reloaded_difference(folder: Path, tokens: Tensor, meant: Tensor) -> float:
+    """Open a written folder and return how far its last hidden states are from `meant`, relative.
+
+    tokens: ids `[windows, tokens]`; meant: `[windows, tokens, hidden_size]` of the first windows at least.
+    """
+    return difference(last_states(open_model(str(folder)).stream(), tokens[: len(meant)]), meant)
 
 
 def accept(found: float) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from contextlib import nullcontext, redirect_stderr
 from dataclasses import dataclass
 from io import StringIO
@@ -18,10 +17,13 @@ from secateur.core.plan import Plan
 from secateur.core.progress import Progress, Silent
 from secateur.measure.perplexity import Quality, measure
 from secateur.model.formats.compressed_tensors import PackedSource
+from secateur.model.formats.open_source import local_path
 from secateur.model.formats.sparse_folder import SparseSource
 from secateur.model.full_model import load_whole
 from secateur.model.handle import ModelHandle, open_model
 from secateur.model.written.checkpoint import MANIFEST, file_digest
+from secateur.model.written.plan_file import PLAN, plan_beside
+from secateur.model.written.reload_check import model_logits
 from secateur.transform.mask import holds
 from secateur_runtime.errors import SourceError, UsageError, VerificationError
 
@@ -52,13 +54,14 @@ def verify(
 ) -> Verified:
     """Check a model; raises VerificationError naming the first thing that is wrong.
 
-    Digests and sparsities are checked where `secateur.json` and `plan.json` lie beside the weights. Every
+    ref: as `open_model` takes it; `~` is the home directory.
+    Digests and sparsities are checked where `secateur.json` and `plan.json` lie next to the weights. Every
     weight must be finite. Stock transformers must load the folder and give our logits. `reference` adds the
     divergence from that model; raises UsageError if it has another vocabulary.
     """
     progress = progress or Silent()
     model = open_model(ref)
-    folder = Path(ref)
+    folder = local_path(ref)
     other = open_model(reference) if reference else None
     if other and other.graph.vocab_size != model.graph.vocab_size:
         raise UsageError(
@@ -68,7 +71,8 @@ def verify(
     progress.start("verify", len(model.graph.tensors) + 1)
     shards = _check_digests(folder) if (folder / MANIFEST).is_file() else 0
     _check_finite(model, progress)
-    pruned = _check_plan(model, folder / "plan.json") if (folder / "plan.json").is_file() else 0
+    plan = plan_beside(ref)
+    pruned = _check_plan(model, plan, folder / PLAN) if plan else 0
     tokens = windows(read_text(text), model.source.tokenizer(), _WINDOW, 4)
     difference = _against_stock(model, folder, tokens[:1]) if folder.is_dir() else 0.0
     progress.step("stock transformers")
@@ -94,8 +98,7 @@ def _check_finite(model: ModelHandle, progress: Progress) -> None:
         progress.step(name)
 
 
-def _check_plan(model: ModelHandle, path: Path) -> int:
-    plan = Plan.from_json(path.read_text(encoding="utf-8"))
+def _check_plan(model: ModelHandle, plan: Plan, path: Path) -> int:
     for name, text in plan.sparsity.items():
         if name not in model.graph.tensors:
             raise VerificationError(f"{path} prunes {name}, which {model.source.ref} does not have")
@@ -121,19 +124,10 @@ def _against_stock(model: ModelHandle, folder: Path, tokens: Tensor) -> float:
             load_whole(model) if sparse else AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
         )
         expected = loaded(tokens).logits[0]
-    ours = torch.cat(list(_logits(model, tokens)))
+    ours = model_logits(model.stream(), tokens)
     difference = float((ours - expected).abs().max() / expected.abs().max())
     if not difference <= _TOLERANCE:
         raise VerificationError(
             f"stock transformers computes other logits from {folder} (relative difference {difference:.1e})"
         )
     return difference
-
-
-def _logits(model: ModelHandle, tokens: Tensor) -> Iterator[Tensor]:
-    stream = model.stream()
-    (states,) = stream.embed([tokens])
-    for index in range(len(stream)):
-        with stream.open(index) as live:
-            states = live(states)
-    yield from stream.logits(states[0])

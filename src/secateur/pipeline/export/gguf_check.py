@@ -14,6 +14,7 @@ from secateur.export.gguf.logits_check import ask, inputs_rounded, largest_diver
 from secateur.export.gguf.tokenizer import PROBE
 from secateur.model.block_stream import ModelStream
 from secateur.model.handle import ModelHandle
+from secateur.model.written.reload_check import model_logits
 from secateur.runtime.isolated import Isolated
 from secateur_runtime.errors import SourceError, VerificationError
 
@@ -74,13 +75,11 @@ def _ends(length: int) -> tuple[int, ...]:
     return (length // 2, length)
 
 
-@torch.no_grad()
 def _predictions(stream: ModelStream, tokens: torch.Tensor) -> list[NDArray[np.float64]]:
-    """Return the natural logarithms of the next-token probabilities after half and after all of each row of `tokens`."""
-    (states,) = stream.embed([tokens])
-    for index in range(len(stream)):
-        with stream.open(index) as block:
-            states = block(states)
+    """Return log probabilities `[vocab_size]`, in nats, of the token after half and after all of each row.
+
+    tokens: ids `[rows, tokens]`.
+    """
     ends = torch.tensor(_ends(tokens.shape[1])) - 1
-    logits = torch.cat(list(stream.logits(states[:, ends].flatten(0, 1)))).double()
+    logits = model_logits(stream, tokens, ends).double()
     return list(torch.log_softmax(logits, -1).numpy())

@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Prune a model and write the result without its zeros, in one call that resumes after a kill."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 
 from secateur.core.plan import Plan
 from secateur.core.progress import Progress
+from secateur.model.written.plan_file import PLAN
 from secateur.model.written.write_settings import Settings
-from secateur.pipeline.export.sparse_folder import PLAN, SparseExport, export_sparse
+from secateur.pipeline.export.sparse_folder import SparseExport, export_sparse
 from secateur.pipeline.prune.apply import apply
 from secateur_runtime.errors import OutputError
 
@@ -17,12 +18,11 @@ from secateur_runtime.errors import OutputError
 def apply_sparse(
     plan: Plan, src: str, out: str | Path, *, kind: str, settings: Settings, progress: Progress | None = None
 ) -> SparseExport:
-    """Do what a plan says and write the result without its zeros.
+    """Apply `plan` to the model `src` and write the result without its zeros as the folder `out`.
 
-    A run that was killed goes on in the stage where it was.
-
-    The pruned model lies beside `out` until that is finished. Raises what
-    `secateur.pipeline.prune.apply.apply` and `export_sparse` raise.
+    kind: a type of `export_sparse`. The pruned model lies next to `out`, as `OUT.unpacked`, until `out` is
+    finished, so a killed run continues in the stage where it stopped.
+    Raises OutputError if `out` exists, and what `secateur.pipeline.prune.apply.apply` and `export_sparse` raise.
     """
     out = Path(out)
     if out.exists() and not settings.overwrite:

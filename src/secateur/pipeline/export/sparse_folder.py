@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -15,13 +14,12 @@ from torch import Tensor
 from secateur.calibrate.self_sampled import probe
 from secateur.core.graph import Block
 from secateur.core.progress import Progress, Silent
-from secateur.model.families import family_of
 from secateur.model.formats.quantized_source import CONFIG_KEY, CodedSource
 from secateur.model.formats.sparse_folder import put_together, sparse_config, sparse_tensors
 from secateur.model.handle import ModelHandle, open_model
-from secateur.model.unequal_blocks import MODULE, modeling_source
-from secateur.model.written.checkpoint import MANIFEST, Checkpoint, writing
-from secateur.model.written.reload_check import accept, difference, last_states
+from secateur.model.written.checkpoint import Checkpoint, writing
+from secateur.model.written.folder_writer import FolderWriter
+from secateur.model.written.reload_check import accept, reloaded_difference
 from secateur.quantizers.rtn import nearest as rounded
 from secateur.tensors.layer_stream import LiveBlock
 from secateur_runtime.errors import UsageError, nearest
@@ -32,8 +30,6 @@ PREFIX = "sparse-"
 DENSE = "dense"
 TYPES = (*(PREFIX + kind for kind in KINDS), DENSE)
 _BITS = {"int8": 8, "int4": 4}
-CARD = "README.md"
-PLAN = "plan.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +83,10 @@ def export_sparse(
         tokens = probe(model)
         meant = run.write(tokens, progress)
         run.describe(kind)
-        found = difference(last_states(open_model(str(checkpoint.partial)).stream(), tokens), meant)
+        found = reloaded_difference(checkpoint.partial, tokens, meant)
         accept(found)
         made = run.made(Path(out), kind, found)
-        _write_card(model, checkpoint.partial, made)
+        _write_card(run.writer, made)
         checkpoint.publish()
     return made
 
@@ -141,6 +137,7 @@ class _ExportRun:
             if not grids and isinstance(model.source, CodedSource) and model.source.grids
             else torch.bfloat16
         )
+        self.writer = FolderWriter(checkpoint, model, self._dtype)
         self._bytes = self._sparse = self._dense = self._zeros = self._count = 0
 
     def write(self, tokens: Tensor, progress: Progress) -> Tensor:
@@ -207,34 +204,20 @@ class _ExportRun:
         self._zeros += rows * columns - int(packed.counts.sum())
 
     def _enter(self, shard: int, tensors: Mapping[str, Tensor]) -> None:
-        self._checkpoint.add(shard, {name: tensor.nbytes for name, tensor in tensors.items()})
+        self.writer.enter(shard, tensors)
         self._bytes += sum(tensor.nbytes for tensor in tensors.values())
 
     def describe(self, kind: str) -> None:
         """Write everything in the folder that is not weights."""
-        folder = self._checkpoint.partial
-        source = self._model.source
         graph = self._model.graph
-        self._checkpoint.write_index()
         shapes = {name: (graph.tensors[name].shape[0], graph.tensors[name].shape[1]) for name in self._grids}
-        config = {**source.config, "dtype": str(self._dtype).removeprefix("torch.")}
+        config = dict(self._model.source.config)
         if self._grids:
             config[CONFIG_KEY] = sparse_config(
                 {name: (shapes[name], grid) for name, grid in self._grids.items()}
             )
-        self._checkpoint.write_json("config.json", config)
-        if "auto_map" in config:
-            (folder / f"{MODULE}.py").write_text(modeling_source(family_of(config)), encoding="utf-8")
-        source.copy_companions(folder)
-        if (beside := Path(source.ref).expanduser() / PLAN).is_file():
-            shutil.copyfile(beside, folder / PLAN)
-        manifest = {
-            "source": self._model.digest,
-            "type": kind,
-            "shards": self._checkpoint.digests(),
-            "secateur": version("secateur"),
-        }
-        self._checkpoint.write_json(MANIFEST, manifest)
+        self.writer.describe(config, {"type": kind})
+        self.writer.carry_plan()
 
     def made(self, out: Path, kind: str, found: float) -> SparseExport:
         """Return what the run made; `found` is how far the reloaded folder is from it."""
@@ -244,15 +227,10 @@ class _ExportRun:
         )
 
 
-def _write_card(model: ModelHandle, folder: Path, made: SparseExport) -> None:
+def _write_card(writer: FolderWriter, made: SparseExport) -> None:
     if made.type == DENSE:
         return
-    card = Path(model.source.ref).expanduser() / CARD
-    before = (
-        card.read_text(encoding="utf-8").rstrip()
-        if card.is_file()
-        else f"# {Path(model.source.ref).name}, sparse"
-    )
+    before = writer.earlier_card().rstrip() or f"# {Path(writer.model.source.ref).name}, sparse"
     lines = [
         *(before, "", "## How it is stored", ""),
         (
@@ -264,4 +242,4 @@ def _write_card(model: ModelHandle, folder: Path, made: SparseExport) -> None:
             " dense` puts the zeros back for stock transformers."
         ),
     ]
-    (folder / CARD).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    writer.write_card("\n".join(lines) + "\n")

@@ -21,14 +21,13 @@ from secateur.core.process_memory import give_back
 from secateur.core.progress import Progress, Silent
 from secateur.export.cards.pruned_card import Facts, model_card
 from secateur.model.block_stream import ModelStream
-from secateur.model.families import family_of
 from secateur.model.formats.open_source import hub_name
 from secateur.model.handle import ModelHandle, open_model
-from secateur.model.tokenizer_pruning import check_tokenizer, narrow_tokenizer
-from secateur.model.unequal_blocks import MODULE, modeling_source
+from secateur.model.tokenizer_pruning import check_tokenizer
 from secateur.model.views.hidden_channels import Narrowed
 from secateur.model.views.merged import Merged
-from secateur.model.written.checkpoint import MANIFEST, Checkpoint, writing
+from secateur.model.written.checkpoint import Checkpoint, writing
+from secateur.model.written.folder_writer import FolderWriter
 from secateur.model.written.pruned_config import planned_config, surviving_blocks
 from secateur.model.written.reload_check import accept, difference, last_states
 from secateur.model.written.write_settings import Settings
@@ -37,7 +36,7 @@ from secateur.pipeline.prune.rotation import replayed
 from secateur.pipeline.prune.weights.methods import WeightMethod, method_of
 from secateur.pipeline.prune.width.repair_units import closes_gaps, repaired, unit_repair_of
 from secateur.pipeline.prune.width.unit_removal import carve, inputs_kept
-from secateur.tensors.layer_stream import LiveBlock, without
+from secateur.tensors.layer_stream import LiveBlock, alone, sub_blocks, without
 from secateur.tensors.precision import Arithmetic, arithmetic
 from secateur.tensors.storage_dtype import storage_type
 from secateur.transform.surgery import cut, uncut
@@ -98,10 +97,10 @@ def execute(model: ModelHandle, plan: Plan, out: Path, settings: Settings, progr
         del hidden
         run.write_description()
         found = _reload(checkpoint.partial, tokens[: len(meant)], meant, run)
-        size = sum(path.stat().st_size for path in checkpoint.partial.glob("*.safetensors"))
         zeros = run.zeros / max(run.weights, 1)
+        size = run.writer.weight_bytes()
         made = Pruned(out, plan, run.parameters, zeros, size, run.resumed, found)
-        _write_card(checkpoint.partial, given, made)
+        _write_card(run.writer, given, made)
         checkpoint.publish()
     return made
 
@@ -132,6 +131,7 @@ class _ApplyRun:
         self._method = method
         self._dtype = dtype
         self._checkpoint = checkpoint
+        self.writer = FolderWriter(checkpoint, model, dtype)
         self._progress = progress
         self._patterns = {name: Pattern.parse(text) for name, text in plan.sparsity.items()}
         self._repair = unit_repair_of(plan)
@@ -164,7 +164,7 @@ class _ApplyRun:
                     self._restore(place, live)
                     hidden.advance(live)
                 else:
-                    self._prune_halves(live, hidden)
+                    self._prune_sub_blocks(live, hidden)
                 tensors = self._stored(place, live)
                 if place >= self.resumed:
                     self._checkpoint.write(place + 1, tensors)
@@ -173,50 +173,27 @@ class _ApplyRun:
             if place >= self.resumed:
                 self._progress.step(f"block {index}")
 
-    def _prune_halves(self, live: LiveBlock, hidden: HiddenStates) -> None:
-        """Prune attention, run it, then prune the FFN on what came out.
-
-        No half runs more often than it must.
-        """
-        for part, other in (("attn", "ffn"), ("ffn", "attn")):
-            tensors = frozenset(live.block.halves[part])
-            if part not in dropped_halves(live.block, self._plan.drop) and tensors:
-                with without(live, [other]):
-                    carve(live, hidden, tensors, self._plan.keep, self._repair, self._seed)
-                    if gap := self._gaps.get((live.block.index, part)):
-                        close_gap(
-                            live,
-                            part,
-                            hidden,
-                            ModelStream(self.source, self._model.graph),
-                            gap,
-                            inputs_kept(live, self._plan.keep),
-                        )
-                    self._sparsify(live, hidden, tensors)
-                    for name in tensors - self.source.folds.keys():
-                        live.weight(name).copy_(live.weight(name).to(self._dtype))
-                    hidden.advance(live)
+    def _prune_sub_blocks(self, live: LiveBlock, hidden: HiddenStates) -> None:
+        """Prune attention, run it, then prune the FFN on its output: each sub-block runs once."""
+        for part, tensors in sub_blocks(live.block, dropped_halves(live.block, self._plan.drop)):
+            with alone(live, part):
+                carve(live, hidden, tensors, self._plan.keep, self._repair, self._seed)
+                if gap := self._gaps.get((live.block.index, part)):
+                    whole = ModelStream(self.source, self._model.graph)
+                    close_gap(live, part, hidden, whole, gap, inputs_kept(live, self._plan.keep))
+                self._sparsify(live, hidden, tensors)
+                for name in tensors - self.source.folds.keys():
+                    live.weight(name).copy_(live.weight(name).to(self._dtype))
+                hidden.advance(live)
 
     def write_description(self) -> None:
         """Write everything in the folder that is not weights."""
-        folder = self._checkpoint.partial
-        self._checkpoint.write_index()
-        config = planned_config(self._model, self._plan)
-        config["dtype"] = str(self._dtype).removeprefix("torch.")
-        self._checkpoint.write_json("config.json", config)
-        if "auto_map" in config:
-            (folder / f"{MODULE}.py").write_text(modeling_source(family_of(config)), encoding="utf-8")
-        self._model.source.copy_companions(folder)
-        if self.tokens:
-            narrow_tokenizer(folder, self._model.source.tokenizer(), self.tokens)
-        (folder / "plan.json").write_text(self._plan.to_json(), encoding="utf-8")
-        manifest = {
-            "plan": self._plan.digest(),
-            "source": self._model.digest,
-            "shards": self._checkpoint.digests(),
-            "secateur": version("secateur"),
-        }
-        self._checkpoint.write_json(MANIFEST, manifest)
+        self.writer.describe(
+            planned_config(self._model, self._plan),
+            {"plan": self._plan.digest()},
+            plan=self._plan,
+            tokens=self.tokens,
+        )
 
     def _sparsify(self, live: LiveBlock, hidden: HiddenStates, tensors: frozenset[str]) -> None:
         """Prune weight by weight, stage by stage.
@@ -279,7 +256,7 @@ class _ApplyRun:
         return [*(group for group in block.groups if group.half not in gone), self._model.graph.hidden]
 
     def _enter(self, shard: int, tensors: dict[str, Tensor]) -> None:
-        self._checkpoint.add(shard, {name: tensor.nbytes for name, tensor in tensors.items()})
+        self.writer.enter(shard, tensors)
         self.parameters += sum(tensor.numel() for tensor in tensors.values())
 
     def _count(self, live: LiveBlock) -> None:
@@ -326,7 +303,7 @@ def _reload(folder: Path, tokens: Tensor, meant: Tensor, run: _ApplyRun) -> floa
     return found
 
 
-def _write_card(folder: Path, model: ModelHandle, made: Pruned) -> None:
+def _write_card(writer: FolderWriter, model: ModelHandle, made: Pruned) -> None:
     facts = Facts(
         name=Path(model.source.ref).name,
         base=hub_name(model.source.ref),
@@ -334,9 +311,9 @@ def _write_card(folder: Path, model: ModelHandle, made: Pruned) -> None:
         bytes=made.bytes,
         zeros=made.sparsity,
         difference=made.reload_difference,
-        stock=not (folder / f"{MODULE}.py").exists(),
+        stock=writer.stock,
     )
-    (folder / "README.md").write_text(model_card(made.plan, model.graph, facts), encoding="utf-8")
+    writer.write_card(model_card(made.plan, model.graph, facts))
 
 
 def apply(

@@ -17,6 +17,7 @@ from secateur.core.graph import Graph, Linear
 from secateur.core.progress import Progress
 from secateur.core.target import Target
 from secateur.criteria.depth.kl import kl
+from secateur.pipeline.prune.compared_positions import FEW_POSITIONS, spread_positions, variants_at_once
 from secateur.pipeline.prune.depth.block_ablation import predicted
 from secateur.quantizers import QUANTIZERS
 from secateur.tensors.layer_stream import LayerStream, LiveBlock
@@ -27,12 +28,7 @@ from secateur_runtime.kernels.quantized import Grid
 CHOICES = (3, 4, 5, 6, 8)
 _WINDOWS = 8
 _TOKENS = 1024
-_POSITIONS = 256
-"""Windows that inputs are measured on, tokens of them whose predictions are compared, and how many of those
-predictions.
-"""
-_MEMORY = 192 << 20
-"""Bytes of states that halves measured together may take."""
+"""Windows on which inputs are measured, and tokens of them from whose predictions some are compared."""
 
 Half = tuple[int, str]
 
@@ -131,7 +127,7 @@ class _Probe:
         self._tokens = tokens[:_WINDOWS]
         self._read = max(1, _TOKENS // tokens.shape[1])
         following = self._tokens[: self._read, 1:].flatten()
-        self._places = torch.linspace(0, len(following) - 1, min(_POSITIONS, len(following))).long()
+        self._places = spread_positions(len(following), FEW_POSITIONS)
         self._targets = following[self._places]
 
     def measure(self, progress: Progress) -> dict[Half, _Measured]:
@@ -142,7 +138,7 @@ class _Probe:
             for part, names in block.halves.items()
             if self._grids.keys() & set(names)
         ]
-        together = max(1, _MEMORY // (4 * self._read * self._tokens.shape[1] * self._stream.hidden_size))
+        together = variants_at_once(4 * self._read * self._tokens.shape[1] * self._stream.hidden_size)
         progress.start("measure bits", -(-len(halves) // together) * len(self._stream))
         found: dict[Half, _Measured] = {}
         for start in range(0, len(halves), together):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -23,7 +22,6 @@ from secateur.core.process_memory import give_back
 from secateur.core.progress import Progress, Silent
 from secateur.core.target import Target
 from secateur.export.cards.quantized_card import QuantizationFacts, quantized_card
-from secateur.model.families import family_of
 from secateur.model.formats.compressed_tensors import (
     packed_tensors,
     quantization_config,
@@ -32,23 +30,21 @@ from secateur.model.formats.compressed_tensors import (
 )
 from secateur.model.formats.quantized_source import CONFIG_KEY, CodedSource
 from secateur.model.handle import ModelHandle, open_model
-from secateur.model.unequal_blocks import MODULE, modeling_source
-from secateur.model.written.checkpoint import MANIFEST, Checkpoint, writing
+from secateur.model.written.checkpoint import Checkpoint, writing
+from secateur.model.written.folder_writer import FolderWriter
 from secateur.model.written.plan_file import plan_beside
 from secateur.model.written.pruned_config import planned_config
-from secateur.model.written.reload_check import accept, difference, last_states
+from secateur.model.written.reload_check import accept, reloaded_difference
 from secateur.model.written.write_settings import Settings
 from secateur.pipeline.prune.plan_masks import check_masks
 from secateur.pipeline.quantize.mixed_precision import allocate_bits, budget_of
 from secateur.pipeline.quantize.rounding import Rounding, rounding_named
-from secateur.tensors.layer_stream import LiveBlock, without
+from secateur.tensors.layer_stream import LiveBlock, alone, sub_blocks
 from secateur.tensors.precision import arithmetic
 from secateur.tensors.storage_dtype import storage_type
 from secateur_runtime.errors import UsageError
 from secateur_runtime.kernels.quantized import Codes, Grid
 
-CARD = "README.md"
-PLAN = "plan.json"
 GRIDS = "model-grids.tmp"
 """Beside finished shards of a run with a budget; a checkpoint clears away what ends like it."""
 
@@ -79,6 +75,22 @@ class Quantization:
     def grid(self) -> Grid:
         """The grid of most weights; raises UsageError for one there is not."""
         return Grid(bits=self.bits, group=self.group, symmetric=self.symmetric)
+
+    @property
+    def rounding(self) -> Rounding:
+        """How a weight is rounded; raises UsageError for a method or a sparsity that cannot work."""
+        return rounding_named(self.method, self.sparsity, self.prune)
+
+    def as_strings(self) -> dict[str, str]:
+        """Return every option as the folder records it."""
+        return {name: str(value) for name, value in asdict(self).items()}
+
+    def check(self) -> None:
+        """Raise UsageError for options that cannot work, or not together, with any model."""
+        _ = self.grid
+        _ = self.rounding
+        if self.target:
+            Target.parse([self.target])
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +132,7 @@ def quantize_opened(
     VerificationError if the reloaded folder does not compute what the run computed; nothing is left then.
     """
     require_packing()
-    rounding = rounding_named(how.method, how.sparsity, how.prune)
+    rounding = how.rounding
     if isinstance(model.source, CodedSource) and model.source.grids:
         raise UsageError(f"{model.source.ref} is quantised already: quantise the model it was made from")
     grids = grids_of(model.graph, how)
@@ -130,11 +142,7 @@ def quantize_opened(
     budget = budget_of(model.graph, Target.parse([how.target]), grids, dtype.itemsize) if how.target else 0
     reads = bool(rounding.needs or budget)
     tokens = calibration_tokens(model, calibration, seed) if reads else probe(model)
-    said = {
-        **{name: str(value) for name, value in asdict(how).items()},
-        "seed": str(seed),
-        **(provenance(calibration, tokens) if reads else {}),
-    }
+    said = how.as_strings() | {"seed": str(seed)} | (dict(provenance(calibration, tokens)) if reads else {})
     job = {
         "model": model.digest,
         "dtype": str(dtype),
@@ -158,12 +166,10 @@ def quantize_opened(
         meant = next(hidden.batches()).clone()
         del hidden
         run.write_description(said)
-        found = difference(
-            last_states(open_model(str(checkpoint.partial)).stream(), tokens[: len(meant)]), meant
-        )
+        found = reloaded_difference(checkpoint.partial, tokens, meant)
         accept(found)
         made = run.made(out, how.method, found)
-        _write_card(model, checkpoint.partial, made, said)
+        _write_card(run.writer, made, said)
         checkpoint.publish()
     return made
 
@@ -227,6 +233,7 @@ class _QuantizeRun:
         self._grids = grids
         self._dtype = dtype
         self._checkpoint = checkpoint
+        self.writer = FolderWriter(checkpoint, model, dtype)
         self._seed = seed
         self._zeros = self._weights = self._bytes = 0
 
@@ -249,22 +256,19 @@ class _QuantizeRun:
                     self._restore(live, tensors)
                     hidden.advance(live)
                 else:
-                    tensors = self._quantize_halves(live, hidden)
+                    tensors = self._quantize_sub_blocks(live, hidden)
                     self._checkpoint.write(index + 1, tensors)
                     progress.step(f"block {index}")
                 self._enter(index + 1, tensors)
 
-    def _quantize_halves(self, live: LiveBlock, hidden: HiddenStates) -> dict[str, Tensor]:
+    def _quantize_sub_blocks(self, live: LiveBlock, hidden: HiddenStates) -> dict[str, Tensor]:
         """Quantise attention, run it, then the FFN on what came out.
 
         Return the tensors of the block as they are stored.
         """
         stored: dict[str, Tensor] = {}
-        for part, other in (("attn", "ffn"), ("ffn", "attn")):
-            tensors = frozenset(live.block.halves[part])
-            if not tensors:
-                continue
-            with without(live, [other]):
+        for part, tensors in sub_blocks(live.block):
+            with alone(live, part):
                 for name in tensors - self._grids.keys():
                     stored[name] = live.weight(name).to(self._dtype)
                     live.weight(name).copy_(stored[name])
@@ -321,42 +325,27 @@ class _QuantizeRun:
         self._zeros += int((codes.values == middle).sum())
 
     def _enter(self, shard: int, tensors: Mapping[str, Tensor]) -> None:
-        self._checkpoint.add(shard, {name: tensor.nbytes for name, tensor in tensors.items()})
+        self.writer.enter(shard, tensors)
 
     def write_description(self, said: Mapping[str, str]) -> None:
         """Write everything in the folder that is not weights."""
-        folder = self._checkpoint.partial
-        source = self._model.source
         graph = self._model.graph
-        self._checkpoint.write_index()
         config = planned_config(self._model, Plan(model=""))
-        config["dtype"] = str(self._dtype).removeprefix("torch.")
         config[CONFIG_KEY] = quantization_config(
             self._grids, [linear.tensor for linear in graph.linears if linear.tensor not in self._grids]
         )
-        self._checkpoint.write_json("config.json", config)
-        if "auto_map" in config:
-            (folder / f"{MODULE}.py").write_text(modeling_source(family_of(config)), encoding="utf-8")
-        source.copy_companions(folder)
-        if zeros := self._rounding.sparsity(self._grids):
-            plan = Plan(model=self._model.digest, sparsity=zeros, made_by=self._rounding.made_by(said))
-            (folder / PLAN).write_text(plan.to_json(), encoding="utf-8")
-        elif (beside := Path(source.ref).expanduser() / PLAN).is_file():
-            shutil.copyfile(beside, folder / PLAN)
-        manifest = {
-            "source": self._model.digest,
-            "integers": dict(said),
-            "shards": self._checkpoint.digests(),
-            "secateur": version("secateur"),
-        }
-        self._checkpoint.write_json(MANIFEST, manifest)
+        zeros = self._rounding.sparsity(self._grids)
+        plan = Plan(model=self._model.digest, sparsity=zeros, made_by=self._rounding.made_by(said))
+        self.writer.describe(config, {"integers": dict(said)}, plan=plan if zeros else None)
+        if not zeros:
+            self.writer.carry_plan()
 
     def made(self, out: Path, method: str, found: float) -> Quantized:
         """Return what the run made; `found` is how far the reloaded folder is from it."""
         grids: dict[str, int] = {}
         for name, grid in self._grids.items():
             grids[str(grid)] = grids.get(str(grid), 0) + self._model.graph.tensors[name].numel
-        size = sum(path.stat().st_size for path in self._checkpoint.partial.glob("*.safetensors"))
+        size = self.writer.weight_bytes()
         bits = 8 * self._bytes / self._weights
         zeros = self._zeros / self._weights
         return Quantized(
@@ -364,20 +353,17 @@ class _QuantizeRun:
         )
 
 
-def _write_card(model: ModelHandle, folder: Path, made: Quantized, said: Mapping[str, str]) -> None:
-    card = Path(model.source.ref).expanduser() / CARD
+def _write_card(writer: FolderWriter, made: Quantized, said: Mapping[str, str]) -> None:
     facts = QuantizationFacts(
-        name=Path(model.source.ref).name,
+        name=Path(writer.model.source.ref).name,
         said=said,
         grids=made.grids,
         bits_per_weight=made.bits_per_weight,
         bytes=made.bytes,
         difference=made.reload_difference,
-        stock=not (folder / f"{MODULE}.py").exists(),
+        stock=writer.stock,
     )
-    (folder / CARD).write_text(
-        quantized_card(card.read_text(encoding="utf-8") if card.is_file() else "", facts), encoding="utf-8"
-    )
+    writer.write_card(quantized_card(writer.earlier_card(), facts))
 
 
 def quantize(

@@ -19,11 +19,12 @@ from secateur.pipeline.prune.auto.decide import Auto
 from secateur.pipeline.prune.depth.decide import Depth
 from secateur.pipeline.prune.vocabulary import Vocab
 from secateur.pipeline.prune.weights.decide import Sparsity
-from secateur.pipeline.prune.weights.methods import METHODS
+from secateur.pipeline.prune.weights.methods import METHODS as WEIGHT_METHODS
 from secateur.pipeline.prune.width.decide import Width
 from secateur.pipeline.quantize.quantize import Quantization
 from secateur.pipeline.recover.distill import Distill
 from secateur.pipeline.recover.local_reconstruction import Local
+from secateur.pipeline.recover.methods import METHODS
 from secateur_runtime.errors import MissingExtraError, UsageError, nearest
 
 
@@ -73,13 +74,6 @@ CHANGING = ("prune", "recover", "quantize")
 """Stages that make another model of the one they get."""
 _CALIBRATED = CHANGING
 _TOP = ("model", "seed", "calibration", "stages")
-_RECOVERIES: Mapping[str, tuple[type[Any], dict[str, str]]] = {
-    "local": (Local, {}),
-    "distill": (Distill, {"trains": "all"}),
-    "lora": (Distill, {"trains": "lora"}),
-    "bias": (Distill, {"trains": "bias"}),
-    "scales": (Distill, {"trains": "scales"}),
-}
 _EXTRAS = {"quantize": ("compressed_tensors", "quantize"), "export": ("xllamacpp", "llamacpp")}
 
 
@@ -209,8 +203,7 @@ def _options(kind: str, fields: dict[str, Any], where: str) -> Options:
             return _recovery(fields, where)
         case "quantize":
             integers: Quantization = _made(Quantization, fields, where)
-            _check_target(integers.target)
-            _ = integers.grid
+            integers.check()
             return integers
         case "export":
             return _made(Export, fields, where)  # type: ignore[no-any-return]
@@ -226,13 +219,13 @@ def _options(kind: str, fields: dict[str, Any], where: str) -> Options:
 def _recovery(fields: dict[str, Any], where: str) -> Options:
     """Return how to recover; `method` is that of the command line."""
     method = fields.pop("method", "local")
-    if method not in _RECOVERIES:
+    if method not in METHODS:
         raise UsageError(
-            f"{where}: unknown method {method!r}{nearest(str(method), _RECOVERIES)}; known:"
-            f" {', '.join(_RECOVERIES)}"
+            f"{where}: unknown method {method!r}{nearest(str(method), METHODS)}; known: {', '.join(METHODS)}"
         )
-    kind, fixed = _RECOVERIES[method]
-    made: Local | Distill = _made(kind, fields | fixed, where)
+    trains = METHODS[method].trains
+    fixed = {"trains": trains} if trains else {}
+    made: Local | Distill = _made(Distill if trains else Local, fields | fixed, where)
     made.check()
     return made
 
@@ -240,7 +233,7 @@ def _recovery(fields: dict[str, Any], where: str) -> Options:
 def _pruning(fields: dict[str, Any], where: str) -> Options:
     """Return the goal that the options mean: `method` says of which kind, as on the command line."""
     method = fields.get("method", "auto")
-    known = ("width", "depth", "vocab", "auto", *METHODS)
+    known = ("width", "depth", "vocab", "auto", *WEIGHT_METHODS)
     if method not in known:
         raise UsageError(
             f"{where}: unknown method {method!r}{nearest(str(method), known)}; known: {', '.join(known)}"
@@ -257,9 +250,8 @@ def _pruning(fields: dict[str, Any], where: str) -> Options:
     if isinstance(fields.get("target"), list):
         fields["target"] = ",".join(map(str, fields["target"]))
     _check_target(fields.get("target"))
-    made: Options = _made(kind, fields, where)
-    if isinstance(made, Vocab):
-        made.check()
+    made: Sparsity | Width | Depth | Vocab | Auto = _made(kind, fields, where)
+    made.check()
     return made
 
 
@@ -361,9 +353,8 @@ def _needed(stage: Stage) -> Iterator[tuple[str, str]]:
         yield _EXTRAS[stage.kind]
     if isinstance(stage.options, Distill):
         let_train()
-        yield "accelerate", "recover"
-        if stage.options.trains == "lora":
-            yield "peft", "recover"
+        for package in METHODS[stage.options.method].packages:
+            yield package, "recover"
 
 
 def _check_extras(stages: Sequence[Stage]) -> None:

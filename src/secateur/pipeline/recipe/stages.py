@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from secateur.calibrate.calibration import Calibration
 from secateur.core.progress import Progress
 from secateur.model.written.write_settings import Settings
 from secateur.pipeline.evaluate.evaluate import evaluate
 from secateur.pipeline.export.gguf import export
+from secateur.pipeline.prune.plan import Goal
 from secateur.pipeline.prune.prune import prune
 from secateur.pipeline.quantize.quantize import Quantization, quantize
 from secateur.pipeline.recipe.schema import Eval, Export, Gate, Stage
@@ -19,12 +21,16 @@ from secateur.pipeline.recover.local_reconstruction import Local
 from secateur.pipeline.recover.recover import recover
 from secateur_runtime.errors import UsageError, VerificationError
 
+# A folder in the way is of this very stage, or there would be a record of it.
+_SETTINGS = Settings(overwrite=True)
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a stage stands: the model it gets, the dense one, the path it may write, and what stages before it measured.
+    """The input of a stage and the path it may write.
 
-    teacher: the dense one in the vocabulary of the model. file: what was exported last.
+    model: the model it changes or measures. dense: the model of the recipe; teacher: the same in the
+    vocabulary of `model`. figures: what earlier stages measured. file: the last export, if any.
     """
 
     model: str
@@ -45,67 +51,64 @@ class Made:
 
 
 def perform(stage: Stage, place: Place, progress: Progress) -> Made:
-    """Do one stage; a folder that a killed run began to write is gone on with."""
-    # What is in the way is of this very stage, or there would be a note of it.
-    settings = Settings(overwrite=True)
-    text = stage.calibration
+    """Do one stage; a folder that a killed run began to write is continued."""
     match stage.options:
-        case (Local() | Distill()) as how:
-            recovered = recover(
-                place.model,
-                place.target,
-                how,
-                teacher=place.teacher,
-                calibration=text,
-                seed=place.seed,
-                settings=settings,
-                progress=progress,
-            )
-            gained = {
-                "kl_before": recovered.before.kl,
-                "kl_after": recovered.after.kl,
-                "halves_changed": recovered.changed,
-            }
-            return Made(
-                place.target, {"parameters": recovered.parameters, "bytes": recovered.bytes, **gained}
-            )
-        case Quantization() as how:
-            quantized = quantize(
-                place.model,
-                place.target,
-                how,
-                calibration=text,
-                seed=place.seed,
-                settings=settings,
-                progress=progress,
-            )
-            figures = {"bits_per_weight": quantized.bits_per_weight, "grids": dict(quantized.grids)}
-            return Made(
-                place.target, {"parameters": quantized.parameters, "bytes": quantized.bytes, **figures}
-            )
+        case Local() | Distill():
+            return _recovered(stage.options, stage.calibration, place, progress)
+        case Quantization():
+            return _quantized(stage.options, stage.calibration, place, progress)
         case Export(type=kind):
-            file = export(
-                place.model, place.target.with_suffix(".gguf"), kind=kind, overwrite=True, progress=progress
-            )
+            target = place.target.with_suffix(".gguf")
+            file = export(place.model, target, kind=kind, overwrite=True, progress=progress)
             return Made(file.out, {"bytes": file.bytes, "type": file.type, "kl_in_llama_cpp": file.kl})
         case Eval() as how:
             return _evaluated(how, place, progress)
         case Gate() as gate:
             return _judged(gate, place)
         case goal:
-            pruned = prune(
-                place.model,
-                place.target,
-                goal,
-                calibration=text,
-                seed=place.seed,
-                settings=settings,
-                progress=progress,
-            )
-            return Made(
-                place.target,
-                {"parameters": pruned.parameters, "bytes": pruned.bytes, "sparsity": pruned.sparsity},
-            )
+            return _pruned(goal, stage.calibration, place, progress)
+
+
+def _pruned(goal: Goal, text: Calibration, place: Place, progress: Progress) -> Made:
+    made = prune(
+        place.model,
+        place.target,
+        goal,
+        calibration=text,
+        seed=place.seed,
+        settings=_SETTINGS,
+        progress=progress,
+    )
+    return Made(place.target, {"parameters": made.parameters, "bytes": made.bytes, "sparsity": made.sparsity})
+
+
+def _recovered(how: Local | Distill, text: Calibration, place: Place, progress: Progress) -> Made:
+    made = recover(
+        place.model,
+        place.target,
+        how,
+        teacher=place.teacher,
+        calibration=text,
+        seed=place.seed,
+        settings=_SETTINGS,
+        progress=progress,
+    )
+    gained = {"kl_before": made.before.kl, "kl_after": made.after.kl, "halves_changed": made.changed}
+    return Made(place.target, {"parameters": made.parameters, "bytes": made.bytes, **gained})
+
+
+def _quantized(how: Quantization, text: Calibration, place: Place, progress: Progress) -> Made:
+    made = quantize(
+        place.model,
+        place.target,
+        how,
+        calibration=text,
+        seed=place.seed,
+        settings=_SETTINGS,
+        progress=progress,
+    )
+    figures = {"bits_per_weight": made.bits_per_weight, "grids": dict(made.grids)}
+    return Made(place.target, {"parameters": made.parameters, "bytes": made.bytes, **figures})
 
 
 def _evaluated(how: Eval, place: Place, progress: Progress) -> Made:

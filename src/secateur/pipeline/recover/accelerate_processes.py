@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""The processes that `accelerate launch` starts: how many, which is the first, and what they share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ _WAIT = timedelta(days=7)
 """How long processes wait for the first one, which runs the teacher alone."""
 
 
-def _accelerator() -> Any:
+def make_accelerator() -> Any:
+    """Return an `accelerate.Accelerator` for this process; raises MissingExtraError without the package."""
     let_train()
     try:
         from accelerate import Accelerator
@@ -26,10 +27,7 @@ def _accelerator() -> Any:
 
 
 def is_first_process() -> bool:
-    """Whether this is the only process, or the first of those that `accelerate launch` started.
-
-    The one that writes.
-    """
+    """Return whether this process writes: it is the only one, or the first that `accelerate launch` started."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
@@ -39,7 +37,7 @@ def processes() -> int:
 
 
 def share(made: Any) -> Any:
-    """Return what the first process made, in every process."""
+    """Return, in every process, the object that the first process passed as `made`."""
     if processes() == 1:
         return made
     from accelerate.utils import broadcast_object_list

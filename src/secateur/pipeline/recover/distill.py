@@ -6,10 +6,9 @@ Every weight of a pruned one, adapters, biases, or the scales of a quantised one
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,9 +23,10 @@ from secateur.model.full_model import load_whole
 from secateur.model.handle import ModelHandle, open_model
 from secateur.model.written.reload_check import difference, last_states
 from secateur.pipeline.prune.plan_masks import mask_of
-from secateur.pipeline.recover.accelerate_processes import _accelerator
+from secateur.pipeline.recover.accelerate_processes import make_accelerator
 from secateur.pipeline.recover.gradual_pruning import by_criterion, check_growing
 from secateur.pipeline.recover.layer_mapping import pair
+from secateur.pipeline.recover.methods import METHODS, Trains, method_training
 from secateur.pipeline.recover.weight_writer import Rewrite
 from secateur.tensors.precision import Arithmetic, arithmetic, has_bfloat16
 from secateur.train import training_state
@@ -41,8 +41,6 @@ from secateur.train.teacher_targets import teach
 from secateur.train.trainer import Regime, Trained, Trainer
 from secateur_runtime.errors import UsageError, nearest
 
-Trains = Literal["all", "lora", "bias", "scales"]
-_RATES: Mapping[Trains, float] = {"all": 5e-4, "lora": 2e-3, "bias": 1e-3, "scales": 2e-3}
 _LOOKING = 0.5
 _LEAST_LOOKS = 2
 """Tokens that are looked at for each that is trained on, at most, and looks at least. A look costs a third of
@@ -100,7 +98,7 @@ class Distill:
     @property
     def method(self) -> str:
         """What it is called on the command line."""
-        return "distill" if self.trains == "all" else self.trains
+        return method_training(self.trains)
 
     @property
     def samples(self) -> int:
@@ -139,7 +137,7 @@ class Distill:
             # step.
             batch=math.ceil(max(1, round(self.batch / length)) / processes) * processes,
             micro=self.micro,
-            rate=self.rate or _RATES[self.trains],
+            rate=self.rate or METHODS[self.method].rate,
             schedule=self.schedule,
             warmup=round(self.warmup * self.steps),
             checks=min(self.checks, max(_LEAST_LOOKS, affordable)),
@@ -187,7 +185,7 @@ class WholeRun:
         self._how = how
         self._folder = folder
         self._channels = pair(student, teacher, plan).channels if how.states else None
-        self.accelerator = _accelerator()
+        self.accelerator = make_accelerator()
         able = has_bfloat16() if self.accelerator.device.type == "cpu" else torch.cuda.is_bf16_supported()
         self._bfloat16 = kind == "bfloat16" and able
         self.changed: dict[str, Tensor] = {}
@@ -296,5 +294,5 @@ class WholeRun:
             case "lora":
                 modules = [name.removesuffix(".weight") for name in found]
                 return adapters(whole, modules, masks, rank=self._how.rank, alpha=self._how.alpha, seed=seed)
-            case _:
+            case "bias" | "scales":
                 return biases(whole, graph.tensors)

@@ -18,7 +18,7 @@ from secateur.pipeline.prune.apply import execute
 from secateur.pipeline.prune.width.decide import Width, decide_width
 from secateur.pipeline.recover.accelerate_processes import processes
 from secateur.pipeline.recover.distill import Distill, Turn
-from secateur.pipeline.recover.training_run import Recovered, recover
+from secateur.pipeline.recover.training_run import Recovered, prepare_recovery, run_recovery
 from secateur_runtime.errors import OutputError, UsageError
 
 
@@ -95,9 +95,8 @@ def interleave(
     def train(stage: int, into: Path) -> Recovered:
         narrow = _narrowed(model, width, text, folder / f"{stage:02d}-narrowed", seed, settings, progress)
         turn = Turn(folder / "teacher.safetensors", (stage - 1) * distill.steps)
-        return recover(
-            narrow, whole, distill, text, into, seed=seed, settings=settings, progress=progress, turn=turn
-        )
+        job = prepare_recovery(narrow, whole, distill, text, seed=seed, settings=settings, turn=turn)
+        return run_recovery(job, into, progress)
 
     for stage in range(1, how.stages):
         trained = folder / f"{stage:02d}-trained"

@@ -15,20 +15,18 @@ from secateur.calibrate.input_statistics import HiddenStates
 from secateur.core.graph import Linear
 from secateur.core.plan import Plan
 from secateur.core.progress import Progress
-from secateur.model.handle import ModelHandle, open_model
-from secateur.model.written.reload_check import difference, last_states
+from secateur.model.handle import ModelHandle
+from secateur.model.written.reload_check import reloaded_difference
 from secateur.pipeline.prune.depth.gap_repair import Half
 from secateur.pipeline.prune.plan_masks import mask_of
 from secateur.pipeline.recover.layer_mapping import damaged, pair
 from secateur.pipeline.recover.weight_writer import Rewrite
-from secateur.tensors.layer_stream import LiveBlock
+from secateur.tensors.layer_stream import LiveBlock, alone, sub_blocks
 from secateur.tensors.precision import mixed
 from secateur.train import training_state
 from secateur.train.block_reconstruction import Aim, Course, reconstruct
 from secateur.train.error_metric import metric_root
 from secateur_runtime.errors import UsageError
-
-HALVES = (("attn", "ffn"), ("ffn", "attn"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,8 +124,8 @@ class LocalPass:
             with stream.open(index) as live:
                 if index < self._rewrite.resumed:
                     self._restore(live)
-                for part, other in HALVES:
-                    with live.without(other):
+                for part, _ in sub_blocks(live.block):
+                    with alone(live, part):
                         self._half(
                             live,
                             part,
@@ -164,10 +162,7 @@ class LocalPass:
 
     def compare(self, tokens: Tensor) -> float:
         """Return how far the last states of the written folder are from those of the run."""
-        return difference(
-            last_states(open_model(str(self._rewrite.folder)).stream(), tokens[: len(self._meant)]),
-            self._meant,
-        )
+        return reloaded_difference(self._rewrite.folder, tokens, self._meant)
 
     def _half(
         self,
@@ -218,7 +213,7 @@ class LocalPass:
         for index, part in halves:
             # What the teacher makes of a state is only aimed for, so it may cost as little as a step of
             # training.
-            with self._whole.open(index) as live, live.without("ffn" if part == "attn" else "attn"), mixed():
+            with self._whole.open(index) as live, alone(live, part), mixed():
                 states.advance(live)
 
     def _restore(self, live: LiveBlock) -> None:

@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Recover what pruning lost: train a pruned model towards the dense model it was made from."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from secateur.model.handle import open_model
 from secateur.model.written.write_settings import Settings
 from secateur.pipeline.recover.iterative_pruning import Interleaved, interleave
 from secateur.pipeline.recover.local_reconstruction import Local
-from secateur.pipeline.recover.training_run import Recovered, RecoverOptions
-from secateur.pipeline.recover.training_run import recover as recover_opened
+from secateur.pipeline.recover.training_run import Recovered, RecoverOptions, prepare_recovery, run_recovery
 
 
 def recover(
@@ -25,12 +24,13 @@ def recover(
     settings: Settings | None = None,
     progress: Progress | None = None,
 ) -> Recovered:
-    """Train the pruned model `src` towards the dense model `teacher` it was made from, and write the folder `out`.
+    """Train the pruned model `src` towards its dense model `teacher` and write the folder `out`.
 
-    how: a `Local` (the default), a `Distill`, or an `Interleaved`, for which `src` is the dense model. What is trained keeps its zeros;
-    held-out windows of the calibration text decide whether it is any better, and where it is not, the weights stay as they were.
-    Raises SecateurError for models, texts or options that cannot work, VerificationError if the reloaded folder does not
-    compute what was meant; nothing is left in place then.
+    how: a `Local` (the default), a `Distill`, or an `Interleaved`, for which `src` is the dense model.
+    Trained weights keep their zeros. Held-out windows of the calibration text decide whether the result is
+    better; where it is not, the weights stay as they were.
+    Raises SecateurError for models, texts or options that cannot work, VerificationError if the reloaded
+    folder does not compute what was meant; nothing is left in place then.
     """
     wanted = how or Local()
     shown = progress or Silent()
@@ -38,13 +38,5 @@ def recover(
     text = calibration or Calibration(samples=wanted.samples)
     if isinstance(wanted, Interleaved):
         return interleave(src, teacher, wanted, text, Path(out), seed=seed, settings=stored, progress=shown)
-    return recover_opened(
-        open_model(src),
-        open_model(teacher),
-        wanted,
-        text,
-        Path(out),
-        seed=seed,
-        settings=stored,
-        progress=shown,
-    )
+    job = prepare_recovery(open_model(src), open_model(teacher), wanted, text, seed=seed, settings=stored)
+    return run_recovery(job, Path(out), shown)

@@ -17,13 +17,14 @@ from secateur.calibrate.calibration import Calibration, calibration_tokens, held
 from secateur.core.plan import Plan
 from secateur.core.progress import Progress, Silent
 from secateur.export.cards.pruned_card import origin
-from secateur.export.cards.recovered_card import CARD, Recovery, recovered_card
+from secateur.export.cards.recovered_card import Recovery, recovered_card
 from secateur.measure.perplexity import Quality
 from secateur.model.formats.compressed_tensors import PackedSource
 from secateur.model.formats.quantized_source import CodedSource
 from secateur.model.handle import ModelHandle, open_model
 from secateur.model.views.output_bias import with_output_biases
 from secateur.model.written.checkpoint import Checkpoint, writing
+from secateur.model.written.folder_writer import FolderWriter
 from secateur.model.written.plan_file import plan_beside
 from secateur.model.written.reload_check import accept
 from secateur.model.written.write_settings import Settings
@@ -67,25 +68,22 @@ class Recovered:
     trained: Trained | None = None
 
 
-def recover(
+def prepare_recovery(
     student: ModelHandle,
     teacher: ModelHandle,
     how: RecoverOptions,
     calibration: Calibration,
-    out: Path,
     *,
     seed: int,
     settings: Settings,
-    progress: Progress,
     turn: Turn | None = None,
-) -> Recovered:
-    """Train `student` towards `teacher` and write the folder `out`, going on where the same run was killed.
+) -> RecoveryJob:
+    """Return the checked job that trains `student` towards `teacher`.
 
     turn: for a caller who trains several students on the same text.
 
     Raises UsageError for a teacher that is not one of this student or a method that is not for it, PlanError
-    for a mask that its plan does not give it, TextError if the text is too short, VerificationError if the
-    folder does not compute what was meant; then nothing is left.
+    for a mask that its plan does not give it, TextError if the text is too short.
     """
     how.check()
     _check_grids(student, how)
@@ -95,34 +93,48 @@ def recover(
     if isinstance(how, Distill) and how.trains == "bias":
         student = with_output_biases(student, ("attn", "ffn"))
     tokens = calibration_tokens(teacher, calibration, seed)
+    text = provenance(calibration, tokens)
+    return RecoveryJob(student, teacher, how, plan, tokens, seed, settings, text, turn)
+
+
+def run_recovery(job: RecoveryJob, out: Path, progress: Progress) -> Recovered:
+    """Train and write the folder `out`, continuing where the same run was killed.
+
+    Raises VerificationError if the folder does not compute what was meant; nothing is left then.
+    """
+    student = job.student
+    teacher = job.teacher
+    how = job.how
+    tokens = job.tokens
     held = tokens[-held_out(len(tokens), how.held) :]
-    job = _Job(student, teacher, how, plan, tokens, seed, settings, provenance(calibration, tokens), turn)
     if isinstance(how, Distill) and not is_first_process():
         return job.follow(how, out)
     with (
         arithmetic(job.kind),
-        writing(out, job.note(), len(student.graph.blocks) + 1, overwrite=settings.overwrite) as checkpoint,
+        writing(
+            out, job.note(), len(student.graph.blocks) + 1, overwrite=job.settings.overwrite
+        ) as checkpoint,
     ):
         rewrite = Rewrite(student, checkpoint, job.dtype)
-        judge = HeldOutQuality(teacher.stream(), held, progress)
-        before = judge(student.stream(outside=job.dtype))
+        quality = HeldOutQuality(teacher.stream(), held, progress)
+        before = quality(student.stream(outside=job.dtype))
         after = before
         changed = 0
         found = 0.0
         trained = None
         if not rewrite.reverting:
             found, trained = job.run(rewrite, progress)
-            after = judge(open_model(str(rewrite.folder)).stream())
+            after = quality(open_model(str(rewrite.folder)).stream())
             changed = rewrite.changed()
         prunes = isinstance(how, Distill) and how.sparsity is not None
         if not prunes and not (after.kl or 0.0) < (before.kl or 0.0):
             progress.note("no better on held-out text: the weights stay as they were")
             rewrite.revert()
-            rewrite.finish(teacher, job.said, plan)
+            rewrite.finish(teacher, job.said, job.plan)
             after = before
             changed = 0
             found = 0.0
-        size = sum(path.stat().st_size for path in rewrite.folder.glob("*.safetensors"))
+        size = rewrite.writer.weight_bytes()
         made = Recovered(
             out,
             how.method,
@@ -135,7 +147,7 @@ def recover(
             found,
             trained,
         )
-        _write_card(student, teacher, rewrite.folder, made, job.said)
+        _write_card(rewrite.writer, teacher, made, job.said)
         checkpoint.publish()
     if isinstance(how, Distill):
         share(made)
@@ -158,7 +170,7 @@ def _check_grids(student: ModelHandle, how: RecoverOptions) -> None:
 
 
 @dataclass(frozen=True)
-class _Job:
+class RecoveryJob:
     """Everything that decides what a recovery makes."""
 
     student: ModelHandle
@@ -243,21 +255,16 @@ class _Job:
         return made
 
 
-def _write_card(
-    student: ModelHandle, teacher: ModelHandle, folder: Path, made: Recovered, said: Mapping[str, str]
-) -> None:
-    card = Path(student.source.ref).expanduser() / CARD
+def _write_card(writer: FolderWriter, teacher: ModelHandle, made: Recovered, said: Mapping[str, str]) -> None:
     before = made.before
     after = made.after
     known = {key: text for key, text in said.items() if key != "calibration"}
     facts = Recovery(
-        name=Path(student.source.ref).name,
+        name=Path(writer.model.source.ref).name,
         teacher=f"{Path(teacher.source.ref).name}, digest `{teacher.digest}`",
         said={**known, "text": origin(said["calibration"])},
         kl=(before.kl or 0.0, after.kl or 0.0),
         nll=(before.nll, after.nll),
         difference=made.reload_difference,
     )
-    (folder / CARD).write_text(
-        recovered_card(card.read_text(encoding="utf-8") if card.is_file() else "", facts), encoding="utf-8"
-    )
+    writer.write_card(recovered_card(writer.earlier_card(), facts))

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from importlib.metadata import version
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
 from secateur.core.plan import Plan
-from secateur.model.families import family_of
 from secateur.model.formats.compressed_tensors import PackedSource, packed_tensors, quantization_config
 from secateur.model.formats.open_source import read_as
 from secateur.model.formats.quantized_source import CONFIG_KEY
 from secateur.model.handle import ModelHandle
-from secateur.model.unequal_blocks import MODULE, modeling_source
-from secateur.model.written.checkpoint import MANIFEST, Checkpoint
+from secateur.model.written.checkpoint import Checkpoint
+from secateur.model.written.folder_writer import FolderWriter
 from secateur_runtime.kernels.quantized import Codes
 
 
@@ -32,6 +30,7 @@ class Rewrite:
     def __init__(self, student: ModelHandle, checkpoint: Checkpoint, dtype: torch.dtype) -> None:
         self.dtype = dtype
         self.folder = checkpoint.partial
+        self.writer = FolderWriter(checkpoint, student, dtype)
         self._student = student
         self._checkpoint = checkpoint
         self._reverting = self.folder / "model-reverting.tmp"
@@ -118,29 +117,13 @@ class Rewrite:
         `said` is how they came about, `plan` what made their zeros and shapes.
         """
         for shard in range(len(self._student.graph.blocks) + 1):
-            self._checkpoint.add(shard, {name: tensor.nbytes for name, tensor in self.read(shard).items()})
-        self._checkpoint.write_index()
+            self.writer.enter(shard, self.read(shard))
         source = self._student.source
         linears = self._student.graph.linears
-        config = {**source.config, "dtype": str(self.dtype).removeprefix("torch.")}
+        config = dict(source.config)
         if isinstance(source, PackedSource):
             config[CONFIG_KEY] = quantization_config(
                 source.grids, [linear.tensor for linear in linears if linear.tensor not in source.grids]
             )
-        self._checkpoint.write_json("config.json", config)
-        if "auto_map" in config:
-            (self.folder / f"{MODULE}.py").write_text(modeling_source(family_of(config)), encoding="utf-8")
-        source.copy_companions(self.folder)
-        if plan is not None:
-            (self.folder / "plan.json").write_text(plan.to_json(), encoding="utf-8")
-        self._checkpoint.write_json(
-            MANIFEST,
-            {
-                "plan": plan.digest() if plan else "",
-                "source": self._student.digest,
-                "teacher": teacher.digest,
-                "recovery": dict(said),
-                "shards": self._checkpoint.digests(),
-                "secateur": version("secateur"),
-            },
-        )
+        made = {"plan": plan.digest() if plan else "", "teacher": teacher.digest, "recovery": dict(said)}
+        self.writer.describe(config, made, plan=plan)

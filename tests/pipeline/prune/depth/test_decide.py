@@ -28,7 +28,6 @@ from secateur.model.handle import open_model
 from secateur.model.written.checkpoint import Checkpoint
 from secateur.pipeline.prune.apply import apply
 from secateur.pipeline.prune.depth.decide import Depth
-from secateur.pipeline.prune.depth.gap_repair import gaps
 from secateur.pipeline.prune.plan import plan
 from secateur_runtime.errors import TargetError, UsageError
 
@@ -81,7 +80,9 @@ def test_each_step_drops_what_costs_least_per_byte(
 ) -> None:
     # Random halves cost nearly alike: bfloat16 products would decide.
     monkeypatch.setattr("secateur.pipeline.prune.depth.decide.arithmetic", lambda _kind: nullcontext())
-    monkeypatch.setattr("secateur.pipeline.prune.depth.search.Goes.trimmed", lambda _self, drop: tuple(drop))
+    monkeypatch.setattr(
+        "secateur.pipeline.prune.depth.search.RemovalSearch.trimmed", lambda _self, drop: tuple(drop)
+    )
     source = tiny("llama", **DEEP)
     graph = open_model(str(source)).graph
     tokens = calibration_tokens(open_model(str(source)), CALIBRATION, 0)
@@ -184,44 +185,6 @@ def test_merging_takes_the_neighbour_that_turns_the_last_states_least(tiny: Make
         cost[name] = float((1 - cosine_similarity(seen[0], dense, dim=-1)).mean())
     assert cost[plan.drop[0]] <= min(cost.values()) * 1.02
     assert plan.merge == {str(int(plan.drop[0]) - 1): plan.drop}
-
-
-def test_gaps_follow_the_last_surviving_half(tiny: Maker) -> None:
-    graph = open_model(str(tiny("llama", **DEEP))).graph
-    found = gaps(graph, ("1.attn", "2", "3.ffn", "4.attn"))
-    assert found == {
-        (0, "ffn"): ((1, "attn"),),
-        (1, "ffn"): ((2, "attn"), (2, "ffn")),
-        (3, "attn"): ((3, "ffn"), (4, "attn")),
-    }
-
-
-@pytest.mark.parametrize(
-    ("family", "drop"), [("llama", ("2", "3")), ("qwen2", ("1.ffn", "3.attn")), ("phi3", ("2.attn", "3"))]
-)
-def test_the_seam_brings_the_states_nearer_on_other_text(
-    tiny: Maker, tmp_path: Path, family: str, drop: tuple[str, ...]
-) -> None:
-    source = tiny(family, **DEEP)
-    made_by = dict(_plan(source, drop_layers=1).made_by)
-    dense, found = _final(source), {}
-    for repair in ("none", "seam"):
-        plan = Plan(model=open_model(str(source)).digest, drop=drop, made_by=made_by | {"repair": repair})
-        apply(plan, str(source), tmp_path / repair)
-        found[repair] = float((_final(tmp_path / repair) - dense).square().sum())
-    assert found["seam"] < 0.98 * found["none"]
-
-
-def _final(folder: Path) -> Tensor:
-    """Return the last states for text that no plan here was made from."""
-    model = open_model(str(folder))
-    tokens = calibration_tokens(model, Calibration(samples=16, window=48), 0)[8:]
-    stream = model.stream()
-    (states,) = stream.embed([tokens])
-    for index in range(len(stream)):
-        with stream.open(index) as live:
-            states = live(states)
-    return states
 
 
 @pytest.mark.parametrize("criterion", ["kl", "laco"])

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 from tests.conftest import Maker
-from torch.nn.functional import cosine_similarity, kl_div, log_softmax
 from transformers import AutoModelForCausalLM
 
 import secateur
@@ -22,7 +21,6 @@ from secateur.model.handle import open_model
 from secateur.model.written.pruned_config import is_stock
 from secateur.model.written.write_settings import Settings
 from secateur.pipeline.prune.width.decide import Width, rank_units
-from secateur.pipeline.prune.width.unit_ablation import POSITIONS, UnitAblation
 from secateur_runtime.errors import TargetError, UsageError
 
 CALIBRATION = Calibration(samples=6, window=64)
@@ -264,58 +262,6 @@ def test_a_criterion_of_weights_alone_reads_no_text(tiny: Maker) -> None:
     plan = secateur.plan(str(tiny("llama")), width, calibration=Calibration(text="not-there.txt"))
     assert plan.keep
     assert "calibration" not in plan.made_by
-
-
-def test_the_probe_measures_what_the_cut_model_predicts(tiny: Maker, tmp_path: Path) -> None:
-    source = tiny("qwen3")
-    model = open_model(str(source))
-    width = Width(units=("ffn", "kv"), ratio=0.4, repair="none", align=1)
-    tokens = calibration_tokens(model, CALIBRATION, 0)
-    groups = [group for block in model.graph.blocks for group in block.groups if group.kind in width.kinds]
-    ranked = rank_units(model, groups, width, tokens, 0, Silent())
-    cuts = {"0.ffn": 40, "1.kv": 1, "2.ffn": 60}
-    probe = UnitAblation(model.stream(), ranked, tokens)
-    assert probe({}).kl == pytest.approx(0, abs=1e-4)
-    measured = probe(cuts)
-
-    plan = Plan(model=model.digest, keep={name: ranked[name].keep(cut) for name, cut in cuts.items()})
-    secateur.apply(plan, str(source), tmp_path / "out", settings=EXACT)
-    dense = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32).eval()
-    cut = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32).eval()
-    with torch.no_grad():
-        meant, found = (log_softmax(whole(tokens[:4]).logits.flatten(0, 1), -1) for whole in (dense, cut))
-    assert len(meant) == POSITIONS
-    assert measured.kl == pytest.approx(
-        float(kl_div(found, meant, reduction="batchmean", log_target=True)), rel=0.03
-    )
-
-    before, after = (
-        _seen(dense, "model.layers.1.input_layernorm", tokens[:4]),
-        _seen(dense, "model.layers.1.post_attention_layernorm", tokens[:4]),
-    )
-    assert probe.influence["1.kv"] == pytest.approx(
-        1 - float(cosine_similarity(before, after, dim=-1).mean()), rel=0.02
-    )
-    behind = _seen(dense, "model.layers.2.input_layernorm", tokens[:4])
-    assert probe.influence["1.ffn"] == pytest.approx(
-        1 - float(cosine_similarity(after, behind, dim=-1).mean()), rel=0.02
-    )
-
-
-def test_sensitivity_is_divergence_for_an_error_nothing_answers_for(tiny: Maker) -> None:
-    model = open_model(str(tiny("llama")))
-    width = Width(ratio=0.4, allocation="sensitivity", align=1)
-    tokens = calibration_tokens(model, CALIBRATION, 0)
-    groups = [group for block in model.graph.blocks[1:3] for group in block.groups if group.kind == "ffn"]
-    ranked = rank_units(model, groups, width, tokens, 0, Silent())
-    probe = UnitAblation(model.stream(), ranked, tokens)
-    found = probe.sensitivity(Silent())
-    for name, one in ranked.items():
-        quarter = round(len(one.steps) / 4)
-        assert found[name] == pytest.approx(
-            probe({name: quarter}).kl / one.curve.unanswered[quarter], rel=1e-2
-        )
-        assert one.curve.unanswered[quarter] > one.curve.errors[quarter]
 
 
 def test_what_leaves_costs_what_the_output_loses(tiny: Maker) -> None:

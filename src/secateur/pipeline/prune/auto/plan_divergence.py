@@ -10,15 +10,13 @@ from secateur.core.footprint import dropped_halves
 from secateur.core.plan import Plan
 from secateur.criteria.depth import DEPTH_CRITERIA
 from secateur.model.handle import ModelHandle
+from secateur.pipeline.prune.compared_positions import spread_positions
 from secateur.pipeline.prune.depth.block_ablation import predicted
 from secateur.pipeline.prune.depth.gap_repair import close_gap, gaps
 from secateur.pipeline.prune.width.repair_units import closes_gaps, unit_repair_of
 from secateur.pipeline.prune.width.unit_removal import carve, inputs_kept
-from secateur.tensors.layer_stream import LiveBlock, without
+from secateur.tensors.layer_stream import alone, sub_blocks, without
 from secateur.tensors.precision import arithmetic
-
-POSITIONS = 1024
-"""Predictions compared, spread evenly over the windows held out."""
 
 
 class PlanDivergence:
@@ -34,8 +32,7 @@ class PlanDivergence:
         self._fit = fit
         self._held_out = held_out
         self._seed = seed
-        count = held_out.numel()
-        self._places = torch.linspace(0, count - 1, min(POSITIONS, count)).long()
+        self._places = spread_positions(held_out.numel())
         self._dense = self._finals(Plan(model=model.digest))
 
     def __call__(self, plan: Plan) -> float:
@@ -64,22 +61,12 @@ class PlanDivergence:
                 if len(gone) == 2:
                     continue
                 with stream.open(block.index) as live, without(live, gone):
-                    for part, other in (("attn", "ffn"), ("ffn", "attn")):
-                        if part not in gone and block.halves[part]:
-                            with without(live, [other]):
-                                self._carve(live, part, fit or seen, plan)
-                                if fit and (gap := closing.get((block.index, part))):
-                                    close_gap(
-                                        live,
-                                        part,
-                                        fit,
-                                        self._model.stream(),
-                                        gap,
-                                        inputs_kept(live, plan.keep),
-                                    )
-                                for states in (fit, seen) if fit else (seen,):
-                                    states.advance(live)
+                    for part, tensors in sub_blocks(block, gone):
+                        with alone(live, part):
+                            carve(live, fit or seen, tensors, plan.keep, repair, self._seed)
+                            if fit and (gap := closing.get((block.index, part))):
+                                whole = self._model.stream()
+                                close_gap(live, part, fit, whole, gap, inputs_kept(live, plan.keep))
+                            for states in (fit, seen) if fit else (seen,):
+                                states.advance(live)
         return torch.cat([batch.flatten(0, 1) for batch in seen.batches()])[self._places]
-
-    def _carve(self, live: LiveBlock, part: str, states: HiddenStates, plan: Plan) -> None:
-        carve(live, states, live.block.halves[part], plan.keep, unit_repair_of(plan), self._seed)

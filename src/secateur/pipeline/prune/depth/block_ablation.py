@@ -14,12 +14,8 @@ from secateur.core.footprint import dropped_halves
 from secateur.core.graph import Block
 from secateur.criteria.depth import DepthCriterion
 from secateur.model.views.merged import Merged
-from secateur.tensors.layer_stream import LayerStream, LiveBlock, without
-
-POSITIONS = 1024
-"""Predictions compared, spread evenly over the windows."""
-MEMORY = 192 << 20
-"""Bytes of states that choices measured together may take."""
+from secateur.pipeline.prune.compared_positions import spread_positions, variants_at_once
+from secateur.tensors.layer_stream import SUB_BLOCKS, LayerStream, LiveBlock, alone, without
 
 Variant = tuple[frozenset[str], tuple[str, ...]]
 Path = tuple[Variant, ...]
@@ -61,13 +57,13 @@ class BlockAblation:
         self._step = max(1, BATCH_TOKENS // tokens.shape[1])
         # The last position of a window is followed by nothing known.
         known = torch.arange(tokens.numel()).view(tokens.shape)[:, :-1].flatten()
-        self._places = known[torch.linspace(0, len(known) - 1, min(POSITIONS, len(known))).long()]
+        self._places = known[spread_positions(len(known))]
         self._targets = tokens.flatten()[self._places + 1]
         (self._dense,) = self._finals([Removal()])
 
     def __call__(self, removals: Sequence[Removal]) -> list[float]:
         """Return the mean cost of each removal; as many at a time as memory allows."""
-        ahead = max(1, MEMORY // self._embedded.nbytes)
+        ahead = variants_at_once(self._embedded.nbytes)
         found: list[float] = []
         for start in range(0, len(removals), ahead):
             finals = self._finals(removals[start : start + ahead])
@@ -148,12 +144,12 @@ def passing(
     step = max(1, BATCH_TOKENS // tokens.shape[1])
     count = tokens.numel()
     ends = torch.arange(tokens.shape[1] - 1, count, tokens.shape[1])
-    places = ends if last else torch.linspace(0, count - 1, min(POSITIONS, count)).long()
+    places = ends if last else spread_positions(count)
     seen = [states.flatten(0, 1)[places]]
     for index in range(len(stream)):
         with stream.open(index) as live:
-            for other in ("ffn", "attn"):
-                with live.without(other):
+            for part in SUB_BLOCKS:
+                with alone(live, part):
                     states = torch.cat([live(batch) for batch in states.split(step)])
                 seen.append(states.flatten(0, 1)[places])
     spans = {"": (0, 2), "attn": (0, 1), "ffn": (1, 2)}

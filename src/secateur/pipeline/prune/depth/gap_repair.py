@@ -9,7 +9,7 @@ from torch import Tensor
 from secateur.calibrate.input_statistics import HiddenStates
 from secateur.core.footprint import dropped_halves
 from secateur.core.graph import Graph
-from secateur.tensors.layer_stream import LayerStream, LiveBlock
+from secateur.tensors.layer_stream import SUB_BLOCKS, LayerStream, LiveBlock, alone
 from secateur.tensors.precision import arithmetic
 from secateur.transform.gap_fit import SeamFit
 
@@ -24,7 +24,7 @@ def gaps(graph: Graph, drop: Collection[str]) -> dict[Half, tuple[Half, ...]]:
     last: Half | None = None
     for block in graph.blocks:
         gone = dropped_halves(block, drop)
-        for part in (part for part in ("attn", "ffn") if block.halves[part]):
+        for part in (part for part in SUB_BLOCKS if block.halves[part]):
             half = (block.index, part)
             if part not in gone:
                 last = half
@@ -54,8 +54,8 @@ def close_gap(
     reached = hidden.twin()
     reached.advance(live)
     for index, half in gap:
-        with whole.open(index) as gone, gone.without("ffn" if half == "attn" else "attn"):
-            reached.advance(gone)
+        with whole.open(index) as removed, alone(removed, half):
+            reached.advance(removed)
     fit = SeamFit(*live.weight(name).shape)
     for batch, target in zip(hidden.batches(), reached.batches(), strict=True):
         fit.add(_inputs(live, name, batch), target - live(batch), target)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from secateur.core.progress import Progress
 from secateur.criteria.depth import DepthCriterion
-from secateur.pipeline.prune.depth.block_ablation import BlockAblation, Removal
+from secateur.pipeline.prune.depth.block_ablation import Removal
 from secateur_runtime.errors import UsageError
 
 RECHECKED = 8
@@ -94,7 +94,11 @@ def best_span(
 
 
 def one_by_one(
-    goes: RemovalSearch, outcomes: BlockAblation, progress: Progress, *, merging: bool = False
+    goes: RemovalSearch,
+    outcomes: Callable[[Sequence[Removal]], list[float]],
+    progress: Progress,
+    *,
+    merging: bool = False,
 ) -> Removal:
     """Drop, until enough has gone, what costs least per byte, measured after every removal.
 

@@ -45,6 +45,31 @@ class Sparsity:
     protect: Sequence[str] = ()
     rotate: str = ""
 
+    @property
+    def pattern(self) -> Pattern:
+        """The ratio or the pattern of zeros; raises UsageError for text that is neither."""
+        return Pattern.parse(str(self.sparsity))
+
+    @property
+    def weight_method(self) -> WeightMethod:
+        """The named method with its replaced parts; raises UsageError for an unknown name."""
+        return method_named(self.method).replaced(self.criterion, self.repair, self.scope)
+
+    @property
+    def spread(self) -> str:
+        """Name of the allocation: a pattern is the same everywhere, so there is nothing to spread."""
+        return self.allocation or ("uniform" if self.pattern.m else method_named(self.method).allocation)
+
+    def check(self) -> None:
+        """Raise UsageError for options that cannot work, or not together, with any model."""
+        _ = self.weight_method
+        _ = ALLOCATIONS[self.spread]
+        if self.pattern.m and self.spread != "uniform":
+            raise UsageError(
+                f"--allocation {self.spread} cannot spread the pattern {self.pattern}, which is the same"
+                " everywhere: leave it out"
+            )
+
 
 def decide_sparsity(
     model: ModelHandle, sparsity: Sparsity, calibration: Calibration, seed: int, progress: Progress
@@ -53,13 +78,12 @@ def decide_sparsity(
 
     Raises SecateurError for options that cannot work with this model.
     """
-    pattern = Pattern.parse(str(sparsity.sparsity))
+    sparsity.check()
+    pattern = sparsity.pattern
     given = model
     model, turned = decided(model, sparsity.rotate, calibration, seed, progress)
-    named = method_named(sparsity.method)
-    method = named.replaced(sparsity.criterion, sparsity.repair, sparsity.scope)
-    # A pattern is the same everywhere, so there is nothing to spread.
-    spread = sparsity.allocation or ("uniform" if pattern.m else named.allocation)
+    method = sparsity.weight_method
+    spread = sparsity.spread
     names = _prunable(model, pattern, sparsity.protect)
     made_by = {
         "target": str(pattern),
@@ -71,11 +95,6 @@ def decide_sparsity(
     }
     if sparsity.protect:
         made_by["protect"] = ",".join(sparsity.protect)
-    if pattern.m and spread != "uniform":
-        raise UsageError(
-            f"--allocation {spread} cannot spread the pattern {pattern}, which is the same everywhere: leave"
-            " it out"
-        )
     ratios = dict.fromkeys(names, pattern.ratio)
     if method.needs or ALLOCATIONS[spread].needs:
         tokens = calibration_tokens(given, calibration, seed)

@@ -128,6 +128,8 @@ class Width:
                 f"--allocation {self.allocation} spreads units over blocks, and hidden channels run through"
                 " all: only uniform can do --units hidden"
             )
+        _ = SPREADS[self.allocation]
+        scorers(self)
 
     def made_by(self) -> dict[str, str]:
         """Return what a plan records of it."""

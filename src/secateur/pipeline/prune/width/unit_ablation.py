@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, log_softmax
 
 from secateur.allocate.units import MeasuredUnits
 from secateur.core.progress import Progress
+from secateur.pipeline.prune.compared_positions import FEW_POSITIONS, spread_positions, variants_at_once
 from secateur.pipeline.prune.width.unit_ranking import Ranked
-from secateur.tensors.layer_stream import LayerStream, LiveBlock
+from secateur.tensors.layer_stream import LayerStream, LiveBlock, alone, sub_blocks
 from secateur.tensors.precision import arithmetic
 
 TOKENS = 2048
 """Tokens of the windows that are read; one window at least."""
-MEMORY = 192 << 20
-"""Bytes of states that groups measured together may take."""
-POSITIONS = 256
-"""Predictions compared: spread evenly over the windows, so that the dense ones stay small enough to keep."""
 _SHARE = 0.25
 
 
@@ -36,7 +32,7 @@ class UnitAblation:
         self._ranked = ranked
         (self._embedded,) = stream.embed([tokens[: max(1, TOKENS // tokens.shape[1])]])
         count = self._embedded.shape[0] * self._embedded.shape[1]
-        self._places = torch.linspace(0, count - 1, min(POSITIONS, count)).long()
+        self._places = spread_positions(count, FEW_POSITIONS)
         states, self.influence = self._run({})
         # Half precision keeps the large probabilities, which weigh most, to three figures.
         self._dense = [log_softmax(logits, -1).half() for logits in stream.logits(states)]
@@ -52,7 +48,7 @@ class UnitAblation:
         A quarter of its units leave, nothing answers for them.
         """
         names = sorted(self._ranked, key=lambda name: int(name.partition(".")[0]))
-        together = max(1, MEMORY // self._embedded.nbytes)
+        together = variants_at_once(self._embedded.nbytes)
         progress.start("measure sensitivity", -(-len(names) // together) * len(self._stream))
         found: dict[str, float] = {}
         for start in range(0, len(names), together):
@@ -104,7 +100,7 @@ class UnitAblation:
             for index in range(len(self._stream)):
                 with self._stream.open(index) as live:
                     silence(live, self._ranked, cuts)
-                    states, turned = _halves(live, states)
+                    states, turned = _run_sub_blocks(live, states)
                 influence |= {
                     group.name: turned[group.half]
                     for group in live.block.groups
@@ -116,11 +112,11 @@ class UnitAblation:
         return states.flatten(0, 1)[self._places]
 
 
-def _halves(live: LiveBlock, states: Tensor) -> tuple[Tensor, dict[str, float]]:
-    """Return a block's output, and how far each half turns its input."""
+def _run_sub_blocks(live: LiveBlock, states: Tensor) -> tuple[Tensor, dict[str, float]]:
+    """Return a block's output, and how far each sub-block turns its input: 1 - cosine similarity."""
     turned: dict[str, float] = {}
-    for part, other in (("attn", "ffn"), ("ffn", "attn")):
-        with live.without(other):
+    for part, _ in sub_blocks(live.block):
+        with alone(live, part):
             after = live(states)
         turned[part] = 1 - float(cosine_similarity(states, after, dim=-1).mean())
         states = after
