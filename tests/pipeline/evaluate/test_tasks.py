@@ -14,7 +14,7 @@ from secateur.model.handle import open_model
 from secateur.pipeline.evaluate.tasks import TaskResult, evaluate_tasks
 from secateur_runtime.errors import MissingExtraError, UsageError
 
-SCORE = TaskScore("arc_easy", "choices", (Metric("acc", 0.5, 0.1),), 4, 10, 0, "1.0")
+SCORE = TaskScore("arc_easy", "choices", (Metric("acc", 0.5, 0.1, higher_is_better=True),), 4, 10, 0, "1.0")
 
 
 def test_a_task_is_found_by_name() -> None:
