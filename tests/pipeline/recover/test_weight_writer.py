@@ -83,7 +83,12 @@ def test_codes_of_a_quantized_student_stay_and_scales_change(tiny: Maker, tmp_pa
     stem = NAME.removesuffix("weight")
     assert torch.equal(written[f"{stem}weight_packed"], before[f"{stem}weight_packed"])
     torch.testing.assert_close(
-        written[f"{stem}weight_scale"].float(), before[f"{stem}weight_scale"].float() * 1.5
+        written[f"{stem}weight_scale"].float(),
+        before[f"{stem}weight_scale"].float() * 1.5,
+        rtol=1e-3,
+        atol=1e-4,
     )
-    torch.testing.assert_close(rewrite.meant(NAME, {NAME: scales}), codes.dense() * 1.5)
+    torch.testing.assert_close(
+        rewrite.meant(NAME, {NAME: scales}), codes.dense() * 1.5, rtol=1e-3, atol=1e-3
+    )
     assert rewrite.codes("model.norm.weight", {}) is None
