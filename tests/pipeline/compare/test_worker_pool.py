@@ -12,7 +12,7 @@ import pytest
 
 from secateur.core.system_memory import system_memory, tree_bytes
 from secateur.pipeline.compare.watcher import Unwatched
-from secateur.pipeline.compare.worker_pool import Failure, Limits, Task, WorkerPool, python
+from secateur.pipeline.compare.worker_pool import Failure, WorkerLimits, Task, WorkerPool, python
 
 if not Path("/proc/self/statm").exists():
     pytest.skip("memory is read from /proc", allow_module_level=True)
@@ -50,7 +50,7 @@ def _pool(work: str, *, slots: int = 2, limit: int = 0) -> tuple[WorkerPool, See
     def command(task: Task, share: int) -> list[str]:
         return python(program, os.getcwd(), share, *task.names)
 
-    return WorkerPool(command, Limits(slots, 1, limit), seen), seen
+    return WorkerPool(command, WorkerLimits(slots, 1, limit), seen), seen
 
 
 def _tasks(names: str, *, alone: bool = False) -> list[Task]:

@@ -29,7 +29,7 @@ from secateur.pipeline.compare.row_tasks import check_asked
 from secateur.pipeline.compare.row_work import tidy
 from secateur.pipeline.compare.rows import DEFAULT, RowMethod, Size, parsed, rows_of
 from secateur.pipeline.compare.watcher import Unwatched, Watcher
-from secateur.pipeline.compare.worker_pool import Failure, Limits, Task, WorkerPool, python
+from secateur.pipeline.compare.worker_pool import Failure, WorkerLimits, Task, WorkerPool, python
 from secateur.present.comparison_folder import (
     JOB,
     Cell,
@@ -169,7 +169,7 @@ class _Site:
         def command(task: Task, share: int) -> list[str]:
             return python(worker.START, self.out, task.action, share, os.getpid(), *task.names)
 
-        return WorkerPool(command, Limits(self.workers, self.threads, self.limit), self.watcher)
+        return WorkerPool(command, WorkerLimits(self.workers, self.threads, self.limit), self.watcher)
 
 
 def _cores() -> int:

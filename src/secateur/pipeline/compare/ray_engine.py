@@ -13,7 +13,7 @@ from typing import Any
 
 from secateur.core.progress import Silent
 from secateur.pipeline.compare.watcher import Watcher
-from secateur.pipeline.compare.worker_pool import Failure, Limits, Task
+from secateur.pipeline.compare.worker_pool import Failure, WorkerLimits, Task
 from secateur_runtime.errors import MissingExtraError, SecateurError
 
 RETRIES = 3
@@ -57,7 +57,7 @@ class Cluster:
     cluster: tasks at once, CPUs that each reserves, bytes that all reserve together.
     """
 
-    def __init__(self, folder: Path, digest: str, limits: Limits, watcher: Watcher) -> None:
+    def __init__(self, folder: Path, digest: str, limits: WorkerLimits, watcher: Watcher) -> None:
         require_ray()
         self._folder = folder.resolve()
         self._digest = digest

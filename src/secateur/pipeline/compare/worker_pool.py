@@ -39,7 +39,7 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class WorkerLimits:
     """What processes may use.
 
     slots: processes at once. threads: of each. memory: bytes that this process and all it starts may hold
@@ -80,7 +80,7 @@ class WorkerPool:
     """
 
     command: Callable[[Task, int], list[str]]
-    limits: Limits
+    limits: WorkerLimits
     watcher: Watcher
     peak: int = 0
     _running: list[_Running] = field(default_factory=list)
