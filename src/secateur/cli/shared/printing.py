@@ -36,7 +36,7 @@ class _RichProgress:
 
     def note(self, line: str) -> None:
         """Print a line above the bar."""
-        self._bar.console.print(line, highlight=False)
+        self._bar.console.print(line, highlight=False, markup=False)
 
 
 @contextmanager
