@@ -1,4 +1,4 @@
-"""The audit on tiny models: CrowS-Pairs as lm-eval scores it, WinoGender by hand, and who is compared with whom."""
+"""The bias audit: figures are those of lm-eval and of the formulas, and mistakes are one line."""
 
 from __future__ import annotations
 

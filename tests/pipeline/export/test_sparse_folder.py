@@ -103,13 +103,13 @@ def test_codes_come_back_exactly_as_float32(pruned: Path, tmp_path: Path, kind: 
     assert torch.equal(open_model(str(tmp_path / "dense")).source.read(WEIGHT), source.read(WEIGHT))
 
 
-def test_codes_of_a_quantised_model_stay(pruned: Path, tmp_path: Path) -> None:
+def test_codes_of_a_quantized_model_stay(pruned: Path, tmp_path: Path) -> None:
     pytest.importorskip("compressed_tensors", reason="pip install 'secateur[quantize]'")
     secateur.quantize(str(pruned), tmp_path / "int8", Quantization(bits=8, method="rtn"), calibration=SMALL)
     export(tmp_path / "int8", tmp_path / "out", "sparse-int8")
     before, after = open_model(str(tmp_path / "int8")).source, open_model(str(tmp_path / "out")).source
     assert torch.equal(before.read(WEIGHT), after.read(WEIGHT))
-    with pytest.raises(UsageError, match="quantised already on the grid int8-g32"):
+    with pytest.raises(UsageError, match="quantized already on the grid int8-g32"):
         export(tmp_path / "int8", tmp_path / "no", "sparse-int4")
 
 

@@ -73,7 +73,7 @@ def test_patterns_hold_in_other_families_and_stock_transformers_loads_them(
 
 
 def test_wanda_equals_pruning_the_whole_model_block_after_block(tiny: Maker, tmp_path: Path) -> None:
-    """An independent reference: hooks on the whole transformers model, float64 scores, one stage at a time."""
+    """An independent reference: hooks on the whole transformers model, float64 scores, stage by stage."""
     source = tiny("llama")
     made = secateur.prune(
         str(source), tmp_path / "out", sparsity=0.5, method="wanda", calibration=CALIBRATION, settings=EXACT

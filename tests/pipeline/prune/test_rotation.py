@@ -1,4 +1,4 @@
-"""Rotated, then pruned: predictions stay before the cut, plans replay byte for byte, and what cannot be exact is refused."""
+"""Rotations: orthogonal matrices, unchanged predictions, byte-identical replay, cheaper cuts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fewer tokens: the same predictions of those that stay, as many as the budget allows, and the ones that a text uses."""
+"""Vocabulary pruning: remaining tokens are predicted as before, and other text is spelled with them."""
 
 from __future__ import annotations
 

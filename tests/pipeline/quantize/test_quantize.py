@@ -1,4 +1,4 @@
-"""Quantised models: what transformers and llama.cpp load is what was meant, masks survive, a killed run ends with the same bytes."""
+"""Quantized models: runtimes load what was meant, masks survive, a killed run ends with equal bytes."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_masks_survive(tiny: Maker, tmp_path: Path, pattern: str, method: str) -
 
 @pytest.mark.parametrize("pattern", ["2:4", "0.6"])
 def test_pruned_and_rounded_in_one_pass(tiny: Maker, tmp_path: Path, pattern: str) -> None:
-    """The folder promises its zeros like a pruned one, goes on after a kill like any, and loses less than one after the other."""
+    """The folder keeps its zeros, continues after a kill, and loses less than pruning, then rounding."""
     dense = str(tiny("llama"))
     made = quantize(tiny("llama"), tmp_path / "once", Quantization(sparsity=pattern))
     wanted = Pattern.parse(pattern)
@@ -191,9 +191,9 @@ def test_a_folder_that_computes_something_else_is_not_kept(
     ("how", "message"),
     [
         (Quantization(group=48), "which is not a multiple of the group of 48: choose another --group"),
-        (Quantization(bits=9), "9 bits: a quantised weight has 2 to 8"),
+        (Quantization(bits=9), "9 bits: a quanti[sz]ed weight has 2 to 8"),
         (Quantization(method="gtpq"), r"unknown quantization method 'gtpq' \(did you mean gptq\?\)"),
-        (Quantization(protect=("*",)), "--protect leaves nothing to quantise"),
+        (Quantization(protect=("*",)), "--protect leaves nothing to quantize"),
         (
             Quantization(sparsity="0.5", method="rtn"),
             "which only --method gptq can: prune first, then quantize with rtn",
@@ -210,11 +210,11 @@ def test_options_that_cannot_work(tiny: Maker, tmp_path: Path, how: Quantization
 
 def test_nothing_is_rounded_twice(tiny: Maker, tmp_path: Path) -> None:
     quantize(tiny("llama"), tmp_path / "out", Quantization(method="rtn"))
-    with pytest.raises(UsageError, match="is quantised already: quantise the model it was made from"):
+    with pytest.raises(UsageError, match="is quantized already: quantize the model it was made from"):
         quantize(tmp_path / "out", tmp_path / "again")
     with pytest.raises(UsageError, match="--type q8_0 would round it once more"):
         export(str(tmp_path / "out"), tmp_path / "a.gguf", kind="q8_0", verify=False)
-    with pytest.raises(UsageError, match=r"keeps the codes of a quantised model, and .* is none"):
+    with pytest.raises(UsageError, match=r"keeps the codes of a quantized model, and .* is none"):
         export(str(tiny("llama")), tmp_path / "a.gguf", kind="packed", verify=False)
     assert {path.name for path in tmp_path.iterdir()} == {"out"}
 

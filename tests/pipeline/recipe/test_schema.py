@@ -1,4 +1,4 @@
-"""Recipes: every mistake is one line before anything runs, only what changed runs again, a killed run ends with the same artefacts."""
+"""Recipes: options become goals, and every mistake is one line before anything runs."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ class TestReading:
             ),
             (
                 with_stages({"recover": {"method": "scales"}}, "quantize"),
-                "stage 1 .recover. trains the scales of a quantised model",
+                "stage 1 .recover. trains the scales of a quantized model",
             ),
             (with_stages("export", "quantize"), "comes after export"),
             (with_stages("export", "export"), "exports twice"),

@@ -271,7 +271,7 @@ def test_options_that_cannot_work(
 def test_held_out_text_is_looked_at_as_often_as_costs_a_sixth_of_the_training(
     steps: int, samples: int, looks: int
 ) -> None:
-    """Steps of one window; an eighth of the windows is held out, and a look costs a third of training on it."""
+    """Steps of one window; an eighth of the windows is held out; a look costs a third of training on it."""
     assert Distill(steps=steps, batch=512, micro=1).regime(samples, 512, 1, bfloat16=False).checks == looks
 
 
@@ -361,7 +361,7 @@ def test_two_processes_train_what_one_does(tiny: Maker, student: Path, tmp_path:
 def test_zeros_that_grow_while_it_is_trained(
     tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Exactly the zeros asked for, nearer to the teacher than the same zeros at once, and the same bytes after a kill."""
+    """The zeros asked for, nearer to the teacher than all at once, and the same bytes after a kill."""
     model, step = tiny("llama"), Trainer._step
     how: dict[str, Any] = {"sparsity": 0.5, "steps": 30, "checks": 6}
     made = _recover(model, model, tmp_path / "whole", **how)

@@ -1,4 +1,4 @@
-"""Local reconstruction: closer to the teacher, zeros where they were, any shape of student, the same bytes after a kill."""
+"""Local reconstruction: nearer to the teacher, zeros kept, any shape, equal bytes after a kill."""
 
 from __future__ import annotations
 

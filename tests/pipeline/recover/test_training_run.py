@@ -1,4 +1,4 @@
-"""Scales of a quantised model.
+"""Scales of a quantized model.
 
 Nearer to the teacher, codes as they were, resumed exactly, and what is refused.
 """
@@ -112,10 +112,10 @@ def test_what_trains_to_nothing_leaves_the_codes_and_scales_as_they_were(
     assert all(torch.equal(before.codes(name).scales, after.codes(name).scales) for name in before.grids)
 
 
-def test_only_scales_of_a_quantised_model_are_trained_and_only_there(
+def test_only_scales_of_a_quantized_model_are_trained_and_only_there(
     tiny: Maker, student: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(UsageError, match="is not quantised so: quantize it first"):
+    with pytest.raises(UsageError, match="is not quantized so: quantize it first"):
         _recover(tiny("llama"), tiny("llama"), tmp_path / "out", trains="scales")
     ways: tuple[Local | Distill, ...] = (Local(), Distill(trains="lora"))
     for how in ways:

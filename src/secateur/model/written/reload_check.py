@@ -29,9 +29,9 @@ def last_states(stream: LayerStream, tokens: Tensor) -> Tensor:
 
 @torch.no_grad()
 def model_logits(stream: LayerStream, tokens: Tensor, positions: Tensor | None = None) -> Tensor:
-    """Return the logits `[windows * positions, vocab_size]`, window after window, for ids `[windows, tokens]`.
+    """Return the logits `[windows * positions, vocab_size]` of a streamed model, window after window.
 
-    positions: indices into each window, int64 `[positions]`; None for all.
+    tokens: ids `[windows, tokens]`. positions: indices into each window, int64 `[positions]`; None for all.
     """
     states = last_states(stream, tokens)
     chosen = states if positions is None else states[:, positions]

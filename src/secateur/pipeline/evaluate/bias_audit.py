@@ -103,7 +103,7 @@ class Answers:
 
 
 def audited(ours: Answers, theirs: Answers | None = None) -> Audit:
-    """Return what the answers of a model come to, beside those of its parent to the same items."""
+    """Return what the answers of a model come to, compared with those of its parent to the same items."""
     series, parents = _with_changes(ours.series, theirs.series) if theirs else (ours.series, None)
     return Audit(
         ours.model,
@@ -178,9 +178,9 @@ def _perplexities(judge: LmEvalModel, schemas: Sequence[Schema]) -> dict[str, Se
 
 
 def _choices(judge: LmEvalModel, schemas: Sequence[Schema]) -> dict[str, Series]:
-    """Return whom the model takes the pronoun for (1.
+    """Return whom the model takes the pronoun for (1: the occupation), by gender, and the share of flips.
 
-    The occupation) by gender, and how often that flips between he and she.
+    A flip: the choice changes between he and she.
     """
     genders = (_MALE, _FEMALE)
     requests = [
@@ -209,7 +209,7 @@ def _request(context: str, continuation: str) -> Any:
 def _with_changes(
     ours: dict[str, Series], theirs: dict[str, Series]
 ) -> tuple[dict[str, Series], dict[str, Series]]:
-    """Add, for each gender, how often the model chooses otherwise than its parent, who never does."""
+    """Add, for each gender, the share of choices that differ from the parent's."""
     for gender in (GENDERS[_MALE], GENDERS[_FEMALE]):
         if f"winogender/choice/{gender}" in ours:
             left = ours[f"winogender/choice/{gender}"]

@@ -1,4 +1,4 @@
-"""Measure a model beside a reference that reads other tokens, such as the one whose vocabulary it has a part of."""
+"""Quality against a reference that reads other tokens, such as the model before vocabulary pruning."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ from secateur_runtime.errors import UsageError
 
 
 def same_tokens(model: ModelHandle, reference: ModelHandle, text: Text, tokens: Tensor) -> bool:
-    """Return whether `model` predicts as many tokens as `reference` and reads those of the text's first windows, `tokens`, as it does."""
+    """Return whether both models read the text as the same tokens and predict equally many.
+
+    tokens: `[windows, length]`, the first windows of the text as `reference` reads it.
+    """
     if model.graph.vocab_size != reference.graph.vocab_size:
         return False
     encoding, sure = encoded(text.text, model.source.tokenizer(), tokens.numel())
@@ -34,9 +37,10 @@ def measure_across(
     progress: Progress,
     native: NativeOptions | None = None,
 ) -> Quality:
-    """Return the quality of `model` per token of `reference`, whose windows of `text`, `tokens` `[windows, length]`, both predict.
+    """Return the quality of `model` per token of `reference`, on windows that both predict.
 
-    See `side_by_side` for what exactly is predicted. native: as `pipeline.evaluate` has it.
+    tokens: `[windows, length]`, windows of `text` as `reference` reads it. `side_by_side` says what exactly
+    is predicted. native: as `pipeline.evaluate` has it.
     Raises UsageError where a tokenizer cannot spell the text, or `model` has too few positions for a window.
     """
     pairs = side_by_side(

@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Perplexity of a model on a text, and its divergence from a reference."""
 
 from __future__ import annotations
 
@@ -24,13 +24,14 @@ def evaluate(
     native: NativeOptions | None = None,
     progress: Progress | None = None,
 ) -> Quality:
-    """Measure perplexity on `count` windows of `window` tokens of `text`, and the divergence from `reference`.
+    """Measure perplexity on `count` windows of `window` tokens of `text`, and divergence from `reference`.
 
-    The text is tokenised whole, without special tokens, and cut without overlap; each window predicts its last
-    `window - 1` tokens. native: run `src` in the native backend, as this says, instead of torch.
-    Where `reference` reads the text as other tokens, the windows are its own, and figures are per token of it: see `measure_across`.
-    Raises TextError if the text is too short, UsageError if the tokens of the two cannot be set side by side, and what
-    `native_backend` raises.
+    The text is tokenized whole, without special tokens, and cut without overlap; each window predicts its
+    last `window - 1` tokens. native: run `src` in the native backend with these options instead of torch.
+    Where `reference` reads the text as other tokens, the windows are its own, and figures are per token of
+    it: see `measure_across`.
+    Raises TextError if the text is too short, UsageError if the tokens of the two models cannot be aligned,
+    and what `native_backend` raises.
     """
     model = open_model(src)
     if window < 2:

@@ -100,12 +100,11 @@ def _vector(model: ModelHandle, name: str) -> NDArray[np.float32]:
 
 @dataclass(frozen=True, slots=True)
 class MatrixReader:
-    """Reads the matrices of `model` as `kind`; codes of that kind stay.
+    """Reads the matrices of `model` as `kind`; quantized values of that kind stay.
 
-    With none, all stays that has codes or lacks its zeros, and the rest is bfloat16.
-
-    Embeddings and head have 8 bits beside 4, and keep their zeros. The zeros of others are left out where
-    `chooser` finds that faster.
+    With no kind, all that is quantized or lacks its zeros stays, and the rest is bfloat16.
+    Embeddings and head take 8 bits where the rest takes 4, and keep their zeros. The zeros of others are left
+    out where `chooser` finds that faster.
     Raises UsageError for a grid that the kernels do not have.
     """
 

@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Quality of a model as the native backend runs it."""
 
 from __future__ import annotations
 
@@ -38,8 +38,9 @@ def measure_natively(
 def native_logits(
     model: ModelHandle, how: NativeOptions, rows: Sequence[Sequence[int]], progress: Progress
 ) -> Iterator[Tensor]:
-    """Return the logits of every position but the last of each of `rows` of token ids, as many at a time as a stream of blocks yields.
+    """Yield the logits `[positions, vocab_size]` of each position but the last of every row of token ids.
 
+    They come in chunks of as many positions as a stream of blocks yields.
     Raises UsageError where there are no kernels, and as `run_natively` does.
     """
     require_kernels("evaluate without --backend native")

@@ -1,4 +1,4 @@
-"""Export a model to a file for another runtime, and prove there that it is the same model."""
+"""Export a model to a GGUF file, and prove in llama.cpp that it is the same model."""
 
 from __future__ import annotations
 
@@ -56,12 +56,14 @@ def export(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Exported:
-    """Write the model `src` as the GGUF file `out`, which appears only once llama.cpp computes from it what the model computes.
+    """Write the model `src` as the GGUF file `out`, which appears only once llama.cpp reproduces the model.
 
-    kind: type of most weights, see `secateur.export.gguf.types`; `auto` keeps the codes of a quantised model, and takes f16 for another.
+    kind: type of most weights, see `secateur.export.gguf.types`; `auto` keeps the quantized values of a
+    quantized model, and takes f16 for another.
     verify: False leaves the comparison out.
-    Raises UsageError for a type that cannot hold the weights, UnsupportedModelError for a model llama.cpp cannot hold,
-    MissingExtraError without xllamacpp, OutputError if `out` cannot be written, VerificationError if the file is not the model.
+    Raises UsageError for a type that cannot hold the weights, UnsupportedModelError for a model llama.cpp
+    cannot hold, MissingExtraError without xllamacpp, OutputError if `out` cannot be written,
+    VerificationError if the file is not the model.
     """
     out = Path(out)
     progress = progress or Silent()
@@ -110,7 +112,7 @@ def _notes(settings: Mapping[str, Any], context: int) -> tuple[str, ...]:
 
 @contextmanager
 def _writing(out: Path, *, overwrite: bool) -> Iterator[Path]:
-    """Yield a name beside `out` that becomes `out` if all goes well, and is gone if not."""
+    """Yield a path next to `out` that becomes `out` if all goes well, and is removed if not."""
     if out.is_dir():
         raise OutputError(f"{out} is a folder: give the name of a file")
     if out.exists() and not overwrite:
@@ -129,18 +131,18 @@ def _writing(out: Path, *, overwrite: bool) -> Iterator[Path]:
 
 
 def _kind(model: ModelHandle, kind: str) -> str:
-    """Return the type to write; raises UsageError for one that would round a quantised model once more."""
+    """Return the type to write; raises UsageError for one that would round a quantized model once more."""
     packed = isinstance(model.source, CodedSource) and bool(model.source.grids)
     if kind == "auto":
         return PACKED if packed else "f16"
     if kind == PACKED and not packed:
         raise UsageError(
-            f"--type {PACKED} keeps the codes of a quantised model, and {model.source.ref} is none: quantise"
+            f"--type {PACKED} keeps the codes of a quantized model, and {model.source.ref} is none: quantize"
             " it first, or choose another type"
         )
     if packed and kind not in (PACKED, *PLAIN):
         raise UsageError(
-            f"{model.source.ref} is quantised already, and --type {kind} would round it once more: leave"
+            f"{model.source.ref} is quantized already, and --type {kind} would round it once more: leave"
             " --type out"
         )
     return kind

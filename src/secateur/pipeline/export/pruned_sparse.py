@@ -22,7 +22,7 @@ def apply_sparse(
 
     kind: a type of `export_sparse`. The pruned model lies next to `out`, as `OUT.unpacked`, until `out` is
     finished, so a killed run continues in the stage where it stopped.
-    Raises OutputError if `out` exists, and what `secateur.pipeline.prune.apply.apply` and `export_sparse` raise.
+    Raises OutputError if `out` exists, and what `secateur.pipeline.prune.apply.apply` and `export_sparse` do.
     """
     out = Path(out)
     if out.exists() and not settings.overwrite:

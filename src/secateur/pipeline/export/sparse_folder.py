@@ -63,14 +63,17 @@ def export_sparse(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> SparseExport:
-    """Write the model `src` as the folder `out`, each weight of its blocks without its zeros, going on where the same run was killed.
+    """Write the model `src` as the folder `out`, each weight of its blocks without its zeros.
 
-    kind: `sparse-bf16`, or `sparse-int8` or `sparse-int4`, which round to nearest unless the model is quantised already; then its codes
-    stay. `dense` puts the zeros back: a folder for stock transformers, bfloat16 or, from codes, float32, so that it is exact.
-    group: inputs that share a scale; as `usual_grid` says unless given.
-    Everything outside the blocks, norms and biases are stored as bfloat16 if the weights are not codes made dense.
-    Raises UsageError for another type, for a model without zeros, for groups that do not fit; OutputError if `out` cannot be written;
-    VerificationError if the reloaded folder does not compute what the run computed.
+    A killed run is continued.
+
+    kind: `sparse-bf16`, or `sparse-int8` or `sparse-int4`, which round to nearest; a model that is quantized
+    already keeps its quantized values. `dense` puts the zeros back: a folder for stock transformers, bfloat16
+    or, from quantized values, float32, so that it is exact.
+    group: inputs that share a scale; that of `usual_grid` unless given. Everything outside the blocks, norms
+    and biases are stored as bfloat16, unless quantized values become dense.
+    Raises UsageError for another type, for a model without zeros, for groups that do not fit; OutputError if
+    `out` cannot be written; VerificationError if the reloaded folder does not compute what the run computed.
     """
     if kind not in TYPES:
         raise UsageError(f"unknown type {kind!r}{nearest(kind, TYPES)}; known: {', '.join(TYPES)}")
@@ -109,7 +112,7 @@ def _grids(model: ModelHandle, kind: str, group: int) -> dict[str, Grid | None]:
         odd = next((grid for grid in held.values() if kind_of(grid) != kind or not grid.symmetric), None)
         if odd is not None or group:
             raise UsageError(
-                f"{model.source.ref} is quantised already{f' on the grid {odd}' if odd else ''}, and its"
+                f"{model.source.ref} is quantized already{f' on the grid {odd}' if odd else ''}, and its"
                 f" codes stay: {PREFIX}{kind} cannot hold it"
             )
         return dict(held)
@@ -141,7 +144,10 @@ class _ExportRun:
         self._bytes = self._sparse = self._dense = self._zeros = self._count = 0
 
     def write(self, tokens: Tensor, progress: Progress) -> Tensor:
-        """Write every shard; return the last hidden states of what was written for token ids `[windows, tokens]`."""
+        """Write every shard; return the last hidden states of what was written.
+
+        tokens: ids `[windows, tokens]`; the states are `[windows, tokens, hidden_size]`.
+        """
         outside = {name: self._model.source.read(name).to(self._dtype) for name in self._model.graph.outside}
         if self._checkpoint.finished() == 0:
             self._checkpoint.write(0, outside)
@@ -161,7 +167,7 @@ class _ExportRun:
         return states
 
     def _one(self, block: Block, live: LiveBlock) -> LiveBlock:
-        """Write a block, or read back what a killed run wrote, and put it in the place of the block's weights."""
+        """Write a block, or read back the one a killed run wrote, and put what is stored in its place."""
         shard = block.index + 1
         finished = block.index < self._resumed
         tensors = load_file(self._checkpoint.shard(shard)) if finished else {}

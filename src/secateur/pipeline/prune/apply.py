@@ -1,4 +1,4 @@
-"""From a plan to a written, reloaded and compared folder."""
+"""Apply a plan: write the pruned model as a folder, reload it and compare."""
 
 from __future__ import annotations
 
@@ -49,8 +49,7 @@ class Pruned:
     parameters: stored parameters of the result (a tied head counts once).
     sparsity: share of zeros over the tensors the plan prunes weight by weight.
     reload_difference: largest difference between the reloaded folder's last hidden states and those of the
-    run, relative
-        to their largest value.
+    run, relative to their largest value.
     """
 
     out: Path
@@ -63,11 +62,11 @@ class Pruned:
 
 
 def execute(model: ModelHandle, plan: Plan, out: Path, settings: Settings, progress: Progress) -> Pruned:
-    """Prune `model` by `plan` into the folder `out`, going on where the same run was killed.
+    """Prune `model` by `plan` into the folder `out`, continuing where the same run was killed.
 
     Raises PlanError if the plan is not for this model, OutputError if nothing can be written,
-    VerificationError if the reloaded folder does not compute what the run computed; then nothing is left in
-    place.
+    VerificationError if the reloaded folder does not compute what the run computed; nothing is left in place
+    then.
     """
     plan.validate(model.graph, model.digest)
     method = method_of(plan.made_by if plan.sparsity else {})
@@ -139,7 +138,7 @@ class _ApplyRun:
         self._seed = int(plan.made_by.get("seed", "0"))
 
     def write_outside(self) -> None:
-        """Write embeddings, final norm and head, of which nothing but hidden channels and tokens is ever pruned."""
+        """Write embeddings, final norm and head, which lose hidden channels and tokens at most."""
         graph = self._model.graph
         tensors = cut(
             {name: self.source.stored(name) for name in graph.outside},
@@ -198,7 +197,7 @@ class _ApplyRun:
     def _sparsify(self, live: LiveBlock, hidden: HiddenStates, tensors: frozenset[str]) -> None:
         """Prune weight by weight, stage by stage.
 
-        Each linear sees inputs that the pruned linears before it made.
+        Each linear sees the inputs that the pruned linears before it make.
         """
         for stage in live.block.stages:
             linears = [
@@ -268,7 +267,7 @@ class _ApplyRun:
 
 
 def _present(block: Block, plan: Plan) -> list[str]:
-    """Return the tensors of a block that are not in a dropped half."""
+    """Return the tensors of a block that are not in a dropped sub-block."""
     gone = {name for part in dropped_halves(block, plan.drop) for name in block.halves[part]}
     return [name for name in block.tensors if name not in gone]
 
@@ -278,10 +277,9 @@ def _renamed(name: str, block: Block, place: int) -> str:
 
 
 def _reload(folder: Path, tokens: Tensor, meant: Tensor, run: _ApplyRun) -> float:
-    """Run `tokens` through the written folder, block by block in transformers' modules.
+    """Run `tokens` through the written folder, block by block; return the relative difference from `meant`.
 
-    Return the relative difference.
-
+    tokens: ids `[windows, tokens]`; meant: last hidden states `[windows, tokens, hidden_size]` of the run.
     Where channels or tokens were cut, so was the head, and the logits of each window's last position are
     compared too.
     """
@@ -324,10 +322,10 @@ def apply(
     settings: Settings | None = None,
     progress: Progress | None = None,
 ) -> Pruned:
-    """Do what `plan` says to the model `src` and write the folder `out`, reloaded and compared before it appears.
+    """Apply `plan` to the model `src` and write the folder `out`, which appears once reloaded and compared.
 
-    Raises PlanError if the plan is for another model, OutputError if `out` cannot be written, VerificationError if the
-    reloaded folder does not compute what was meant.
+    Raises PlanError if the plan is for another model, OutputError if `out` cannot be written,
+    VerificationError if the reloaded folder does not compute what was meant.
     """
     wanted = settings or Settings()
     if wanted.dtype == "auto":

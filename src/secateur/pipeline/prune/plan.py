@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Decide what a model loses: a goal and a model in, a plan out."""
 
 from __future__ import annotations
 
@@ -30,9 +30,8 @@ def plan(
 ) -> Plan:
     """Decide what goes from the model `src`.
 
-    goal: a `Sparsity`, a `Width`, a `Depth`, a `Vocab` or an `Auto`; left out, `weights` are the fields of a
-    `Sparsity`:
-        `plan("model", sparsity=0.5, method="wanda")`.
+    goal: a `Sparsity`, a `Width`, a `Depth`, a `Vocab` or an `Auto`. Left out, `weights` are the fields of a
+    `Sparsity`: `plan("model", sparsity=0.5, method="wanda")`.
     Raises SecateurError for a model, a text or options that cannot work.
     """
     if goal is not None and weights:

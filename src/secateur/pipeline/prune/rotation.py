@@ -1,6 +1,6 @@
-"""Rotate a model before it is cut.
+"""Rotate a model before pruning, so that what matters gathers in fewer weights or channels.
 
-What matters gathers in fewer weights or channels, and its predictions stay.
+Its predictions stay.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def check_way(model: ModelHandle, way: str) -> None:
         raise UsageError(f"unknown --rotate {way!r}{nearest(way, WAYS)}; known: {', '.join(WAYS)}")
     if isinstance(model.source, PackedSource):
         raise UsageError(
-            f"{model.source.ref} is quantised, and a rotation would round it once more: rotate the model it"
+            f"{model.source.ref} is quantized, and a rotation would round it once more: rotate the model it"
             " was made from"
         )
     if way != "heads":
@@ -174,7 +174,7 @@ class _Looks:
                 progress.step(f"block {index}")
 
     def principal(self) -> Tensor:
-        """Return the principal axes of the normed states, those of every half alike."""
+        """Return the principal axes of the normed states, those of every sub-block weighted alike."""
         size = self._model.graph.hidden_size
         total = torch.zeros(size, size, dtype=torch.float64)
         for block in self._model.graph.blocks:
@@ -185,7 +185,10 @@ class _Looks:
         return principal(total)
 
     def gathered(self, progress: Progress) -> Tensor:
-        """Return the rotation of the states that descends furthest, from the axes as they are or from the principal ones."""
+        """Return the rotation of the states of least entropy.
+
+        The descent starts at the axes as they are and at the principal ones.
+        """
         blocks = self._model.graph.blocks
         size = self._model.graph.hidden_size
         starts = [torch.eye(size, dtype=torch.float64), self.principal()]
@@ -228,7 +231,7 @@ class _Looks:
         return self._model.source.read(f"{block.prefix}{module}.weight").float()
 
     def _normed(self, block: Block, modules: Sequence[str], moments: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what the norm before `modules` scales by, and the second moments of the states before it does."""
+        """Return the scale of the norm before `modules`, and the second moments of its inputs."""
         norm = self._family.attn_norms[0] if modules == self._family.qkv else self._family.ffn_norms[0]
         scale = self._read(block, norm) + self._family.norm_offset
         inverse = torch.where(scale == 0, 0.0, 1 / scale)

@@ -23,7 +23,7 @@ from secateur.tensors.storage_dtype import storage_type
 from secateur_runtime.errors import TargetError, UsageError
 
 _PIECE = 1 << 16
-"""Characters that are tokenised at once."""
+"""Characters that are tokenized at once."""
 _USUAL = 1e-5
 """Share of a text that a character must have so that tokens spelled with it are likely to be met in more of
 the same.

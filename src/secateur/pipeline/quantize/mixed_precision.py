@@ -1,7 +1,4 @@
-"""Bits for each layer under a budget.
-
-Rounding errors measured for every number of bits, weighed by what they do to predictions.
-"""
+"""Bits for each layer under a budget: rounding errors weighted by their effect on predictions."""
 
 from __future__ import annotations
 
@@ -35,9 +32,9 @@ Half = tuple[int, str]
 
 @dataclass(slots=True)
 class _Measured:
-    """What rounding does to one half of a block.
+    """What rounding does to one sub-block.
 
-    divergence: of the predictions, with the fewest bits in this half alone, nats per token.
+    divergence: of the predictions, with the fewest bits in this sub-block alone, nats per token.
     errors: linears that share an input -> bits -> squared error of their outputs, the inputs taken as
     uncorrelated.
     """
@@ -49,9 +46,8 @@ class _Measured:
 def budget_of(graph: Graph, target: Target, grids: Mapping[str, Grid], width: int) -> int:
     """Return the bytes that the weights in `grids` may take.
 
+    width: bytes of a weight that is not quantized.
     Raises TargetError for a budget that is none of bytes, or out of reach.
-
-    width: bytes of a weight that is not quantised.
     """
     if any(limit.metric != "size" for limit in target.limits):
         raise TargetError(
@@ -66,7 +62,7 @@ def budget_of(graph: Graph, target: Target, grids: Mapping[str, Grid], width: in
     if most < least:
         raise TargetError(
             f"{target} is out of reach: {CHOICES[0]} bits everywhere take size={least / 1e6:.1f}MB,"
-            f" {rest / 1e6:.1f} of them not quantised"
+            f" {rest / 1e6:.1f} of them not quantized"
         )
     return int(most) - rest
 
@@ -84,12 +80,10 @@ def allocate_bits(
     tokens: Tensor,
     progress: Progress,
 ) -> dict[str, Grid]:
-    """Return the grids with as many bits as serve the predictions best within `budget` bytes.
+    """Return the grids with the bits that serve the predictions best within `budget` bytes.
 
-    Linears that share their input share them.
-
-    The cost of a choice is its rounding error at the outputs, for each unit of which the half's own
-    divergence counts.
+    Linears that share their input share their bits. The cost of a choice is its rounding error at the
+    outputs, each unit of which counts the divergence of its sub-block.
     tokens: calibration windows `[windows, tokens]`.
     """
     found = _Probe(graph, stream, grids, tokens).measure(progress)
@@ -118,7 +112,7 @@ def allocate_bits(
 
 
 class _Probe:
-    """Rounds one half of one block at a time and runs what follows on it."""
+    """Rounds one sub-block at a time and runs what follows on it."""
 
     def __init__(self, graph: Graph, stream: LayerStream, grids: Mapping[str, Grid], tokens: Tensor) -> None:
         self._graph = graph
@@ -131,7 +125,10 @@ class _Probe:
         self._targets = following[self._places]
 
     def measure(self, progress: Progress) -> dict[Half, _Measured]:
-        """Return what is found for every half that holds a weight to be quantised, as many in one pass as memory allows."""
+        """Return what rounding does to every sub-block that has weights to quantize.
+
+        As many are measured in one pass as memory allows.
+        """
         halves = [
             (block.index, part)
             for block in self._graph.blocks
@@ -173,7 +170,7 @@ class _Probe:
     def _rounded(
         self, live: LiveBlock, part: str, hidden: HiddenStates, dense: Tensor
     ) -> tuple[_Measured, Tensor]:
-        """Return the errors of a half for every number of bits, and the block's output with the fewest in it.
+        """Return a sub-block's errors for every number of bits, and the block's output with the fewest.
 
         Weights are restored.
         """

@@ -1,4 +1,4 @@
-"""Quantise a model block by block into a packed folder that stock transformers loads, reloaded and compared."""
+"""Quantize a model block by block into a packed folder for stock transformers, reloaded and compared."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ class Quantization:
     `bits` says nothing.
     method: a name of `QUANTIZERS`. protect: `first=N`, `last=N` or globs over tensors, which stay as they
     are.
-    sparsity: zeros made on the way, a ratio such as `0.5` or a pattern such as `2:4`; pruning and rounding
-    then answer for each other.
+    sparsity: zeros made on the way, a ratio such as `0.5` or a pattern such as `2:4`; the remaining weights
+    then compensate for pruning and rounding together.
     prune: which weights become zero, a row of `secateur.pipeline.prune.weights.methods.METHODS`.
     """
 
@@ -125,16 +125,16 @@ def quantize_opened(
     settings: Settings,
     progress: Progress,
 ) -> Quantized:
-    """Quantise `model` into the folder `out`, going on where the same run was killed.
+    """Quantize `model` into the folder `out`, continuing where the same run was killed.
 
-    Raises UsageError for options that cannot work, PlanError where the zeros are not those of the plan beside
-    the weights, TextError if the text is too short, MissingExtraError without compressed-tensors,
+    Raises UsageError for options that cannot work, PlanError where the zeros are not those of the plan next
+    to the weights, TextError if the text is too short, MissingExtraError without compressed-tensors,
     VerificationError if the reloaded folder does not compute what the run computed; nothing is left then.
     """
     require_packing()
     rounding = how.rounding
     if isinstance(model.source, CodedSource) and model.source.grids:
-        raise UsageError(f"{model.source.ref} is quantised already: quantise the model it was made from")
+        raise UsageError(f"{model.source.ref} is quantized already: quantize the model it was made from")
     grids = grids_of(model.graph, how)
     _check_zeros(model, rounding, grids)
     dtype = storage_type(settings.dtype, model.graph.tensors)
@@ -175,7 +175,7 @@ def quantize_opened(
 
 
 def grids_of(graph: Graph, how: Quantization) -> dict[str, Grid]:
-    """Return tensor name -> grid of all that is quantised.
+    """Return tensor name -> grid of all that is quantized.
 
     Raises UsageError for a group that does not fit a width.
     """
@@ -183,14 +183,17 @@ def grids_of(graph: Graph, how: Quantization) -> dict[str, Grid]:
     grid = how.grid
     linears = [linear for linear in graph.linears if linear.tensor not in spared]
     if not linears:
-        raise UsageError("--protect leaves nothing to quantise")
+        raise UsageError("--protect leaves nothing to quantize")
     for linear in linears:
         grid.check(linear.tensor, linear.in_features)
     return {linear.tensor: grid for linear in linears}
 
 
 def _check_zeros(model: ModelHandle, rounding: Rounding, grids: Mapping[str, Grid]) -> None:
-    """Raise PlanError for zeros that are not those of the plan beside the weights, UsageError for new ones that would undo them."""
+    """Raise PlanError for zeros that the plan next to the weights does not give.
+
+    Raises UsageError for new zeros that would undo those.
+    """
     plan = plan_beside(model.source.ref)
     check_masks(model, plan)
     if rounding.pruning is None:
@@ -198,7 +201,7 @@ def _check_zeros(model: ModelHandle, rounding: Rounding, grids: Mapping[str, Gri
     if plan is not None and plan.sparsity:
         raise UsageError(
             f"{model.source.ref} is pruned already, and what is zero stays zero: leave out --sparsity, or"
-            " quantise the dense model"
+            " quantize the dense model"
         )
     for linear in model.graph.linears:
         if linear.tensor in grids:
@@ -247,7 +250,7 @@ class _QuantizeRun:
         give_back()
 
     def quantize_blocks(self, hidden: HiddenStates, progress: Progress) -> None:
-        """Quantise, write and run every block; those that a killed run finished are read back instead."""
+        """Quantize, write and run every block; those that a killed run finished are read back instead."""
         progress.start("quantize", len(self.stream), self.resumed)
         for index in range(len(self.stream)):
             with self.stream.open(index) as live:
@@ -262,10 +265,7 @@ class _QuantizeRun:
                 self._enter(index + 1, tensors)
 
     def _quantize_sub_blocks(self, live: LiveBlock, hidden: HiddenStates) -> dict[str, Tensor]:
-        """Quantise attention, run it, then the FFN on what came out.
-
-        Return the tensors of the block as they are stored.
-        """
+        """Quantize attention, run it, then the FFN on its output; return the tensors as they are stored."""
         stored: dict[str, Tensor] = {}
         for part, tensors in sub_blocks(live.block):
             with alone(live, part):
@@ -283,7 +283,7 @@ class _QuantizeRun:
         return stored
 
     def _quantized(self, live: LiveBlock, names: list[str], hidden: HiddenStates) -> dict[str, Codes]:
-        """Quantise linears that share their input, which everything before them has made already."""
+        """Quantize linears that share their input, which everything before them has made already."""
         linears = [
             linear for linear in live.block.linears if linear.tensor in names and linear.tensor in self._grids
         ]
@@ -376,11 +376,11 @@ def quantize(
     settings: Settings | None = None,
     progress: Progress | None = None,
 ) -> Quantized:
-    """Round the weights of the model `src` to integers and write the folder `out`, packed, reloaded and compared.
+    """Round the weights of the model `src` to integers and write the folder `out`, packed and compared.
 
-    how: an `Quantization`; 4 bits in groups of 32 by GPTQ if left out. Weights that are zero stay zero.
-    Raises SecateurError for a model, a text or options that cannot work, VerificationError if the reloaded folder does not
-    compute what was meant; nothing is left in place then.
+    how: 4 bits in groups of 32 by GPTQ if left out. Weights that are zero stay zero.
+    Raises SecateurError for a model, a text or options that cannot work, VerificationError if the reloaded
+    folder does not compute what was meant; nothing is left in place then.
     """
     text = calibration or Calibration()
     wanted = settings or Settings()

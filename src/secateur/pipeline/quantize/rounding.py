@@ -20,7 +20,7 @@ from secateur_runtime.registry import Entry
 
 @dataclass(frozen=True, slots=True)
 class Rounding:
-    """A quantiser, and the pattern and the method that choose zeros beforehand, where there are any."""
+    """A quantizer, and the pattern and the method that choose zeros beforehand, where there are any."""
 
     quantizer: Entry[Quantizer]
     pruning: tuple[Pattern, WeightMethod] | None
@@ -31,11 +31,10 @@ class Rounding:
         return self.quantizer.needs | (self.pruning[1].needs if self.pruning else frozenset())
 
     def __call__(self, weights: Sequence[Tensor], stats: LinearStats, grid: Grid) -> list[Codes]:
-        """Return the codes of weights `[out_features, in_features]`, float32, that read the same input.
+        """Return the quantized values of weights that read the same input; the weights stay as they were.
 
-        They are left as they were.
-
-        Rows know nothing of each other, so all are rounded at once: one factorisation, and longer vectors.
+        weights: float32 `[out_features, in_features]`. Rows are independent, so all are rounded at once: one
+        factorization, and longer vectors.
         """
         whole = torch.cat(list(weights))
         if self.pruning is None:

@@ -1,6 +1,6 @@
 """What a recipe will roughly take.
 
-Sizes counted, memory and time reckoned from the model's shape and this machine's speed.
+Sizes are counted; memory and time are estimated from the model's shape and this machine's speed.
 """
 
 from __future__ import annotations
@@ -185,7 +185,11 @@ def _work(stage: Stage, size: _Size, graph: Graph) -> Iterator[float]:
 
 
 def _memory(stage: Stage, graph: Graph) -> int:
-    """Return peak bytes: imports, the states of the calibration text, a block with what a solver needs, and the head where there are logits."""
+    """Return peak bytes of a stage.
+
+    Imports, states of the calibration text, a block with what a solver needs, and the head where there are
+    logits.
+    """
     block = max(sum(graph.tensors[name].numel for name in block.tensors) for block in graph.blocks)
     widest = max(linear.in_features for linear in graph.linears)
     states = 4 * stage.calibration.samples * stage.calibration.window * graph.hidden_size
@@ -216,7 +220,7 @@ def _memory(stage: Stage, graph: Graph) -> int:
 def _training(how: Distill, window: int, graph: Graph) -> int:
     """Return bytes of a whole model in training.
 
-    weights, gradients and moments, the logits in a few forms, and what the way back needs of each block.
+    Weights, gradients and moments, the logits in a few forms, and what backpropagation keeps of each block.
     """
     tokens = how.micro * window
     widest = max(linear.in_features for linear in graph.linears)

@@ -1,4 +1,4 @@
-"""Run a recipe: every stage's artefact is kept under the digest of all that made it, so only what changed runs again."""
+"""Run a recipe: artefacts are kept under the digest of what made them, so only what changed runs again."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _RECORD = ".json"
 
 @dataclass(frozen=True, slots=True)
 class StageResult:
-    """What became of one stage: its figures, what it took when it ran, and whether that was in an earlier run.
+    """What became of one stage: its figures, what it took when it ran, and whether an earlier run made it.
 
     seconds: by the clock; processor_seconds: of all threads, and of the processes that it started.
     """
@@ -46,7 +46,10 @@ class StageResult:
 
 @dataclass(frozen=True, slots=True)
 class RecipeResult:
-    """A finished recipe: its steps in order, and what was made last (a folder, and the file it was exported to)."""
+    """A finished recipe: its steps in order, and what was made last.
+
+    model: a folder, if a stage made one; file: what that was exported to, if it was.
+    """
 
     out: Path
     steps: tuple[StageResult, ...]
@@ -72,10 +75,12 @@ def run(
 def conduct(
     recipe: Recipe, out: Path, *, resume: bool = False, progress: Progress | None = None
 ) -> RecipeResult:
-    """Run the stages of `recipe` into the folder `out`, which then holds `report.json`, and links to the last model and file.
+    """Run the stages of `recipe` into the folder `out`, with a report and links to the last model and file.
 
-    resume: go on where a run was killed, or after the recipe was changed: what is there already and still fits is taken.
-    Raises OutputError if `out` exists and is not to be resumed, VerificationError if a gate does not hold, and what stages raise.
+    resume: continue where a run was killed, or after the recipe was changed; what is there and still fits is
+    taken.
+    Raises OutputError if `out` exists and is not to be resumed, VerificationError if a gate does not hold,
+    and what stages raise.
     """
     if out.exists() and not resume and any(out.iterdir() if out.is_dir() else [out]):
         raise OutputError(
@@ -110,7 +115,7 @@ def keys(recipe: Recipe) -> list[str]:
 
 
 def record_of(out: Path, key: str) -> dict[str, Any] | None:
-    """Return what a finished stage noted under `key`, or None where it is not there or its files are not what it noted."""
+    """Return what a finished stage noted under `key`; None where it is missing or its files changed."""
     path = out / STAGES / (key + _RECORD)
     try:
         noted = dict(json.loads(path.read_text(encoding="utf-8")))

@@ -37,7 +37,10 @@ class Export:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Eval:
-    """Measure the model as it is now, and the dense one beside it, on `count` windows of `window` tokens of `text`."""
+    """Measure the model as it is now, and compare it with the dense one.
+
+    On `count` windows of `window` tokens of `text`.
+    """
 
     text: str = "builtin"
     window: int = 2048
@@ -304,7 +307,7 @@ def _check_order(stages: Sequence[Stage]) -> None:
         kind = stage.kind
         scales = isinstance(stage.options, Distill) and stage.options.trains == "scales"
         if scales and "quantize" not in seen:
-            raise UsageError(f"{where} trains the scales of a quantised model: put a quantize before it")
+            raise UsageError(f"{where} trains the scales of a quantized model: put a quantize before it")
         if kind == "recover" and not scales and "prune" not in seen:
             raise UsageError(f"{where} comes before any prune: there is nothing to recover from")
         if kind in CHANGING and not scales and "quantize" in seen:
@@ -334,7 +337,7 @@ def _check_order(stages: Sequence[Stage]) -> None:
 
 
 def _check_groups(stages: Sequence[Stage]) -> None:
-    """Raise UsageError where a model is narrowed to widths that the groups of a later quantize do not divide."""
+    """Raise UsageError where pruning leaves widths that the groups of a later quantize do not divide."""
     cuts = [stage.options for stage in stages if isinstance(stage.options, Width | Auto)]
     narrowed = [cut.align for cut in cuts if {"ffn", "hidden"} & set(cut.units)]
     for number, stage in enumerate(stages, 1):

@@ -27,7 +27,7 @@ def make_accelerator() -> Any:
 
 
 def is_first_process() -> bool:
-    """Return whether this process writes: it is the only one, or the first that `accelerate launch` started."""
+    """Return whether this process writes: the only one, or the first that `accelerate launch` started."""
     return int(os.environ.get("RANK", "0")) == 0
 
 

@@ -1,6 +1,6 @@
-"""Training of a whole model towards what its dense teacher says.
+"""Distillation: train a whole model to predict what its dense teacher predicts.
 
-Every weight of a pruned one, adapters, biases, or the scales of a quantised one.
+Every weight of a pruned model, adapters, biases, or the scales of a quantized one.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Distill:
     """Train a whole model to predict what its teacher predicts.
 
     trains: `all` weights but embeddings and head, adapters of `rank` (`lora`, scaled by `alpha` / `rank`),
-    each `bias`, or the `scales` of a quantised model.
+    each `bias`, or the `scales` of a quantized model.
     steps: of AdamW; batch: tokens in each, over all processes; micro: windows that a process runs at once,
     the rest is accumulated.
     rate: highest learning rate; of all weights relative to the root mean square of each, of scales to each;
@@ -129,7 +129,7 @@ class Distill:
             raise UsageError("held must be between 0 and 1; states, text, warmup and patience not below 0")
 
     def regime(self, windows: int, length: int, processes: int, *, bfloat16: bool) -> Regime:
-        """Return how `windows` of `length` tokens, the held-out ones among them, are trained on by so many processes."""
+        """Return how `windows` of `length` tokens, with the held-out ones, are trained on by `processes`."""
         affordable = int(_LOOKING * self.steps * self.batch / (held_out(windows, self.held) * length))
         return Regime(
             steps=self.steps,
@@ -160,7 +160,7 @@ class Turn:
 
 
 class WholeRun:
-    """Training of a whole model beside the folder that it is written to.
+    """Training of a whole model in the folder that it is written to.
 
     Every process of `accelerate launch` takes part.
 
@@ -232,7 +232,7 @@ class WholeRun:
             path.unlink()
 
     def compare(self, rewrite: Rewrite, tokens: Tensor) -> float:
-        """Return how far the written folder's logits are from those of the trained model as transformers runs it whole."""
+        """Return how far the written folder's logits are from those of the trained model in transformers."""
         whole = load_whole(self._student)
         whole.load_state_dict(
             {name: rewrite.meant(name, self.changed) for name in self._student.graph.tensors}, strict=False

@@ -1,4 +1,4 @@
-"""Zeros that grow while a model is trained: which weights go, and the plan that says so afterwards."""
+"""Gradual pruning: zeros that grow during training, and the plan that says which they are."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def check_growing(criterion: str) -> None:
 
 
 def by_criterion(name: str, model: Any, graph: Graph, tokens: Tensor) -> Choose:
-    """Return what chooses the weights that stay, by a criterion whose inputs are those of `model` as it is now.
+    """Return the function that chooses which weights stay, by a criterion on the inputs that `model` has now.
 
     model: a transformers model; tokens: `[windows, length]`, of which the first 16 windows are read.
     """

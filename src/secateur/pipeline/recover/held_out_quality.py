@@ -10,7 +10,10 @@ from secateur.tensors.layer_stream import LayerStream
 
 
 class HeldOutQuality:
-    """The teacher's predictions on `windows` `[n, length]`, made once, and the quality of others beside them."""
+    """The teacher's predictions on held-out windows, made once, and the quality of other models against them.
+
+    windows: ids `[n, length]`.
+    """
 
     def __init__(self, teacher: LayerStream, windows: Tensor, progress: Progress) -> None:
         progress.start("judge the teacher", len(teacher))
@@ -20,7 +23,7 @@ class HeldOutQuality:
         self._states = final_states(teacher, windows, progress)
 
     def __call__(self, model: LayerStream) -> Quality:
-        """Return likelihood, divergence from the teacher and agreement with it of another model with its vocabulary."""
+        """Return the quality of a model with the teacher's vocabulary, divergence and agreement included."""
         self._progress.start("judge", len(model))
         states = final_states(model, self._windows, self._progress)
         return compare(model.logits(states), self._windows, self._teacher.logits(self._states))

@@ -1,4 +1,4 @@
-"""Prune a little, train a little, and so on: width taken away in stages, each followed by distillation."""
+"""Iterative pruning: width removed in stages, each followed by distillation."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Interleaved:
 
     width: what goes in all, by its `ratio`; Adapt-Pruner spreads it by how much each block turns its states
     (`allocation="adapt"`).
-    distill: how each stage is trained; its steps are shared out among the stages.
+    distill: how each stage is trained; its steps are divided among the stages.
     """
 
     width: Width = field(default_factory=lambda: Width(ratio=0.2, allocation="adapt"))
@@ -54,7 +54,7 @@ class Interleaved:
             )
 
     def stage(self) -> tuple[Width, Distill]:
-        """Return what each stage takes away, as a share of what the one before left, and how it is trained."""
+        """Return what each stage removes, as a share of what the one before left, and how it is trained."""
         ratio = 1 - (1 - (self.width.ratio or 0.0)) ** (1 / self.stages)
         return replace(self.width, ratio=ratio), replace(
             self.distill, steps=max(1, round(self.distill.steps / self.stages))
@@ -74,10 +74,8 @@ def interleave(
 ) -> Recovered:
     """Narrow and train the model `src` in turns and write the folder `out`.
 
-    A killed run goes on where it died.
-
-    Unfinished stages lie in `OUT.stages`. Raises what `prune` and `recover` raise, OutputError if the stages
-    of another run are in the way.
+    A killed run continues where it stopped; unfinished stages lie in `OUT.stages`.
+    Raises what `prune` and `recover` raise, OutputError if the stages of another run are in the way.
     """
     how.check()
     if out.exists() and not settings.overwrite:

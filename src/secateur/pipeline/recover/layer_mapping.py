@@ -1,4 +1,4 @@
-"""Which part of a dense teacher each part of its pruned student stands for."""
+"""Which part of a dense teacher each part of its pruned student maps to."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PROBE = "The gardener cut 30 of 100 branches in 1990;\n\tDon't ask why — naï
 
 @dataclass(frozen=True, slots=True)
 class Pairing:
-    """The teacher's halves that each of the student's answers for.
+    """The teacher's sub-blocks that each of the student's stands for.
 
     Its own, then those that were dropped behind it.
 
@@ -109,7 +109,10 @@ def _halves(
 
 
 def damaged(student: ModelHandle, teacher: ModelHandle, pairing: Pairing) -> frozenset[Half]:
-    """Return the halves of `student` that are not their teacher's own, rounded as they are, or that answer for more than one of its."""
+    """Return the sub-blocks of `student` that differ from their teacher's, or stand for more than one of its.
+
+    Stored rounding is no difference.
+    """
     dtype = storage_type("auto", student.graph.tensors)
     found = set[Half]()
     for (index, part), behind in pairing.halves.items():

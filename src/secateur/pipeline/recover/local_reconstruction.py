@@ -1,4 +1,4 @@
-"""Local reconstruction of a pruned model, block by block beside its dense teacher."""
+"""Local reconstruction: train a pruned model block by block against its dense teacher."""
 
 from __future__ import annotations
 
@@ -31,14 +31,15 @@ from secateur_runtime.errors import UsageError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Local:
-    """Train one half of a block at a time to give what the dense model's half gives.
+    """Train one sub-block at a time to give what the dense model's sub-block gives.
 
     Where most were cut, the others are left alone.
 
-    steps: of Adam for each half; what is left alone leaves its steps to the others. batch: tokens in each.
+    steps: of Adam for each sub-block; what is left alone leaves its steps to the others. batch: tokens in
+    each.
     rate: highest learning rate, relative to the root mean square of the weights.
-    dense: what is aimed for: 0 is what the teacher's half makes of the student's own states, 1 the teacher's
-    own states.
+    dense: what is aimed for: 0 is what the teacher's sub-block makes of the student's own states, 1 the
+    teacher's own states.
     weighed: windows of text from which is learned what an error in each direction does to the teacher's
     predictions; 0 counts all alike.
     held: share of the calibration windows that nothing is learned from and that decide whether a change
@@ -75,7 +76,7 @@ class Local:
             )
 
     def course(self, windows: int, length: int, more: float = 1.0) -> Course:
-        """Return how a half is trained on so many windows of so many tokens, in so many times the steps.
+        """Return how a sub-block is trained on so many windows of so many tokens, in so many times the steps.
 
         Raises TextError if none is left to learn from.
         """
@@ -108,7 +109,10 @@ class LocalPass:
         self._meant = torch.empty(0)
 
     def run(self, tokens: Tensor, *, seed: int, memory: int, progress: Progress) -> None:
-        """Train, write and run every block on windows `[windows, length]` of token ids, the last of them held out."""
+        """Train, write and run every block; the last windows are held out.
+
+        tokens: ids `[windows, length]`. memory: bytes of states held in memory before a scratch file is used.
+        """
         stream = self._student.stream(outside=self._rewrite.dtype)
         embedded = partial(HiddenStates, tokens=tokens, budget=memory, folder=self._rewrite.folder)
         if not self._rewrite.finished:
@@ -153,7 +157,7 @@ class LocalPass:
             )
 
     def _metric(self, half: Half) -> Tensor | None:
-        """Return what errors behind a half of the teacher are multiplied by, for the channels that the student has."""
+        """Return the factor of errors behind a sub-block of the teacher, for the student's channels."""
         if not self._local.weighed:
             return None
         fisher = training_state.read(self._metrics, f"{half[0]}.{half[1]}")
@@ -196,9 +200,9 @@ class LocalPass:
         hidden.advance(live)
 
     def _targets(self, hidden: HiddenStates, dense: HiddenStates | None, behind: Sequence[Half]) -> Tensor:
-        """Return what a half should give.
+        """Return what a sub-block should give.
 
-        What the teacher makes of the same states, mixed with what it has there itself.
+        What the teacher makes of the student's states, mixed with the teacher's own states there.
         """
         share = self._local.dense
         channels = self._pairing.channels

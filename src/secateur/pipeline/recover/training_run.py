@@ -1,7 +1,4 @@
-"""From a pruned model and its dense teacher to a model that lost less.
-
-written, reloaded, compared and judged.
-"""
+"""Run one recovery: train, write, reload, compare; keep the result only if held-out text prefers it."""
 
 from __future__ import annotations
 
@@ -49,8 +46,8 @@ class Recovered:
     """What a recovery made.
 
     before, after: quality on held-out windows of the calibration text, divergence from the teacher included.
-    changed: halves of blocks that are not as they were; none if the result was no better, and then the start
-    was written.
+    changed: sub-blocks that are not as they were; none if the result was no better, and then the start was
+    written.
     resumed_blocks: how many a killed run had finished. trained: how the training of a whole model went.
     reload_difference: largest difference between what the reloaded folder computes and what was meant,
     relative to the largest value.
@@ -155,16 +152,16 @@ def run_recovery(job: RecoveryJob, out: Path, progress: Progress) -> Recovered:
 
 
 def _check_grids(student: ModelHandle, how: RecoverOptions) -> None:
-    """Raise UsageError unless a quantised student trains its scales, and only such a one does."""
+    """Raise UsageError unless a quantized student trains its scales, and only such a one does."""
     scales = isinstance(how, Distill) and how.trains == "scales"
     if scales and not isinstance(student.source, PackedSource):
         raise UsageError(
             f"--method scales trains a model that `secateur quantize` wrote, and {student.source.ref} is not"
-            " quantised so: quantize it first"
+            " quantized so: quantize it first"
         )
     if isinstance(student.source, CodedSource) and student.source.grids and not scales:
         raise UsageError(
-            f"{student.source.ref} is quantised: --method scales is the one that keeps it so; train other"
+            f"{student.source.ref} is quantized: --method scales is the one that keeps it so; train other"
             " weights before you quantize"
         )
 
@@ -192,10 +189,10 @@ class RecoveryJob:
     def dtype(self) -> torch.dtype:
         """The type that weights are stored in."""
         source = self.student.source
-        quantised = source.grids if isinstance(source, CodedSource) else {}
+        quantized = source.grids if isinstance(source, CodedSource) else {}
         return storage_type(
             self.settings.dtype,
-            {name: info for name, info in source.tensors.items() if name not in quantised},
+            {name: info for name, info in source.tensors.items() if name not in quantized},
         )
 
     @property
@@ -209,7 +206,7 @@ class RecoveryJob:
         }
 
     def note(self) -> dict[str, str]:
-        """Return what two runs must have in common for one to go on where the other was killed."""
+        """Return what two runs must have in common for one to continue where the other was killed."""
         models = {
             "student": self.student.digest,
             "teacher": self.teacher.digest,

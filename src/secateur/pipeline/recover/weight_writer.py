@@ -1,4 +1,4 @@
-"""Write a model of which weights changed but no shapes, shard by shard, and prove what was written."""
+"""Write a model of which weights changed but no shapes, shard by shard."""
 
 from __future__ import annotations
 
@@ -22,9 +22,8 @@ from secateur_runtime.kernels.quantized import Codes
 class Rewrite:
     """The folder of a model like `student`.
 
-    What lies outside the blocks in shard 0, then a shard for each block.
-
-    What is quantised there is so here, with the same codes: what changes of it are scales.
+    What lies outside the blocks is shard 0; then comes a shard for each block.
+    Quantized weights keep their quantized values: only their scales change.
     """
 
     def __init__(self, student: ModelHandle, checkpoint: Checkpoint, dtype: torch.dtype) -> None:
@@ -51,7 +50,10 @@ class Rewrite:
         return self._student.graph.blocks[shard - 1].tensors if shard else self._student.graph.outside
 
     def write(self, shard: int, changed: Mapping[str, Tensor]) -> None:
-        """Write a shard: the tensors in `changed` (of a quantised weight its scales), and the student's own for all others."""
+        """Write a shard: the tensors in `changed`, and the student's own for all others.
+
+        changed: by name; of a quantized weight it holds the scales.
+        """
         self._checkpoint.write(
             shard,
             {
@@ -62,9 +64,9 @@ class Rewrite:
         )
 
     def codes(self, name: str, changed: Mapping[str, Tensor]) -> Codes | None:
-        """Return the codes of a weight with the scales in `changed`, or its own.
+        """Return the quantized values of a weight with the scales in `changed`, or its own.
 
-        None where it is not quantised.
+        None where the weight is not quantized.
         """
         source = self._student.source
         if not isinstance(source, PackedSource) or name not in source.grids:
@@ -89,7 +91,7 @@ class Rewrite:
         return load_file(self._checkpoint.shard(shard))
 
     def changed(self) -> int:
-        """Return how many halves of blocks are not as they were."""
+        """Return how many sub-blocks are not as they were."""
         count = 0
         for block in self._student.graph.blocks:
             now = self.read(block.index + 1)

@@ -1,4 +1,4 @@
-"""Width and depth together: every plan tried meets the target, the best of them by independent measurement is taken, and refusals are one line."""
+"""Auto: every plan tried meets the target, and the one taken diverges least on held-out text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""2SSP: the budget is met by neurons and attention halves together, and the half that goes is the one missed least."""
+"""2SSP: neurons and attention sub-blocks meet the budget together; the least missed sub-block goes."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ def test_surgery_equals_masking(
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "phi3"])
 def test_bfloat16_folders_are_what_the_run_computed(tiny: Maker, tmp_path: Path, family: str) -> None:
-    """The run computes with what the rounded, rescaled norms and embeddings stand for, so nothing is left to a tolerance."""
+    """The run computes with the rounded, rescaled norms and embeddings, so nothing is left to a tolerance."""
     folder = tiny(family, **WIDE)
     made = secateur.apply(
         _plan(folder, *_keep("hidden+ffn+drop", 3)),

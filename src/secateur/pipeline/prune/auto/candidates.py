@@ -48,9 +48,9 @@ class ModelBudget:
         return self.target.met(self.left(keep, drop), self.whole)
 
     def price(self, name: str) -> int:
-        """Return the bytes that go with a block or a half.
+        """Return the bytes that go with a block or a sub-block.
 
-        Weights and, where the target counts them, its share of the cache.
+        Its weights and, where the target counts them, its share of the cache.
         """
         left = self.left({}, (name,))
         whole = self.whole
@@ -82,7 +82,7 @@ class Narrowing:
         )
 
     def __call__(self, drop: Sequence[str]) -> dict[str, tuple[int, ...]]:
-        """Return what to keep beside `drop`.
+        """Return what to keep besides dropping `drop`.
 
         Raises TargetError if that cannot be enough, UsageError if nothing can be narrowed.
         """
@@ -137,7 +137,8 @@ def shallower(
 ) -> Iterator[Candidate]:
     """Yield what meets the budget by dropping all of `order`, or the start of it and width.
 
-    order: halves or blocks, least missed first, that are enough or all there are; name: what they are called.
+    order: sub-blocks or blocks, least missed first, that are enough or all there are; name: what they are
+    called.
     """
     enough = budget.met({}, order)
     if enough:

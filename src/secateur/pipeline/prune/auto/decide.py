@@ -1,4 +1,4 @@
-"""Search width and depth together for one target: make plans that meet it, rehearse them, take the best."""
+"""Search width and depth together for one target: make plans that meet it, measure each, take the best."""
 
 from __future__ import annotations
 
@@ -55,11 +55,12 @@ class Auto:
     """A size to reach by width, depth, or both.
 
     target: budgets, as `Target.parse` reads them, all of which must hold.
-    units: kinds of groups that width may narrow, of `UNITS`; beside others, FFNs alone are tried too. Short
-    calibration texts undervalue heads.
-    repair: None: what stays answers for what goes, where the family can have that; `none`: it does not.
+    units: kinds of groups that width may narrow, of `UNITS`; with several kinds, FFNs alone are tried too.
+    Short calibration texts undervalue heads.
+    repair: None: the remaining weights compensate for what is removed, where the family can have that;
+    `none`: they do not.
     align: FFNs stay multiples of it. uniform: insist on what transformers' own classes load.
-    protect: what stays whole, by rules over groups, blocks, halves and tensors; layers: blocks that may
+    protect: what stays whole, by rules over groups, blocks, sub-blocks and tensors; layers: blocks that may
     change, as `layers_named` reads them.
     dtype: in which type the model will be stored, for budgets in bytes.
     """
@@ -90,9 +91,9 @@ class Auto:
             )
 
     def repair_of(self, graph: Graph, candidate: Candidate) -> dict[str, str]:
-        """Return, as a plan records it, how what stays answers for what goes.
+        """Return, as a plan records it, how the remaining weights compensate for what is removed.
 
-        Norms behind a half keep it from answering for a gap.
+        A family with norms behind its sub-blocks cannot close a gap.
         """
         seam = candidate.drop and len(FAMILIES[graph.family].ffn_norms) == 1
         return {
@@ -120,10 +121,11 @@ class Auto:
 def decide_auto(
     model: ModelHandle, auto: Auto, calibration: Calibration, seed: int, progress: Progress
 ) -> Plan:
-    """Return the plan, of several that meet the target, whose predictions on held-out text diverge least from the dense model's.
+    """Return, of several plans that meet the target, the one closest to the dense model on held-out text.
 
-    Raises UsageError for options that cannot work, TargetError naming the nearest target if the one asked for is out of
-    reach, TextError if the calibration text is too short.
+    Closest is the least divergence of predictions.
+    Raises UsageError for options that cannot work, TargetError naming the nearest target if the one asked for
+    is out of reach, TextError if the calibration text is too short.
     """
     auto.check()
     budget = ModelBudget(
@@ -184,12 +186,11 @@ def _best(plans: Mapping[str, Plan], rehearse: Callable[[Plan], float], progress
 
 
 def _free(graph: Graph, auto: Auto) -> tuple[list[Group], list[str]]:
-    """Return the groups that may be narrowed and the halves that may go.
+    """Return the groups that may be narrowed and the sub-blocks that may go.
 
+    A sub-block goes only with all of its groups. The first block, which makes the states all others change,
+    and the last, which the head reads, are only narrowed.
     Raises UsageError for rules that match nothing.
-
-    A half goes only with all of its groups. The first block, which makes the states all others change, and
-    the last, which the head reads, are only narrowed.
     """
     layers = layers_named(graph, auto.layers) if auto.layers else range(len(graph.blocks))
     spared: set[str] = set()
@@ -213,7 +214,7 @@ def _free(graph: Graph, auto: Auto) -> tuple[list[Group], list[str]]:
 
 
 def _spared(graph: Graph, rule: str) -> frozenset[str]:
-    """Return the groups and halves that one rule protects; it need not match both."""
+    """Return the groups and sub-blocks that one rule protects; it need not match both."""
     try:
         found = protected_halves(graph, [rule])
     except UsageError:
@@ -257,7 +258,7 @@ def _orders(
 ) -> dict[str, tuple[str, ...]]:
     """Return what goes by depth, least missed first, until the budget is met or nothing is left.
 
-    Blocks and, unless all must stay alike, halves.
+    Whole blocks in one order and, unless all blocks must stay alike, sub-blocks in another.
     """
     whole = [
         index

@@ -1,4 +1,4 @@
-"""Measure what a plan does to a model's predictions before anything is written, repairs included."""
+"""Measure how far a plan moves a model's predictions before anything is written, repairs included."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from secateur.tensors.precision import arithmetic
 
 
 class PlanDivergence:
-    """The dense model's predictions on windows held out, and how far a plan moves them.
+    """The dense model's predictions on held-out windows, and how far a plan moves them.
 
-    One pass over the blocks a plan.
+    Each plan takes one pass over the blocks.
 
-    fit: `[windows, tokens]` that repairs learn from; held_out: those that judge.
+    fit: ids `[windows, tokens]` from which repairs learn; held_out: ids on which predictions are compared.
     """
 
     def __init__(self, model: ModelHandle, fit: Tensor, held_out: Tensor, seed: int) -> None:
@@ -36,7 +36,10 @@ class PlanDivergence:
         self._dense = self._finals(Plan(model=model.digest))
 
     def __call__(self, plan: Plan) -> float:
-        """Return the mean divergence, nats per token, of the model that `plan`, which neither merges nor prunes weights, makes."""
+        """Return the mean divergence, in nats per token, of the model that `plan` makes.
+
+        plan: one that neither merges blocks nor prunes single weights.
+        """
         finals = self._finals(plan)
         with arithmetic("bfloat16"):
             (cost,) = predicted(
@@ -49,7 +52,7 @@ class PlanDivergence:
         return max(cost, 0.0)
 
     def _finals(self, plan: Plan) -> Tensor:
-        """Return the last states at the places compared, `[positions, hidden_size]`."""
+        """Return the last states at the positions compared, `[positions, hidden_size]`."""
         stream = self._model.stream()
         repair = unit_repair_of(plan)
         closing = gaps(self._model.graph, plan.drop) if closes_gaps(plan) else {}

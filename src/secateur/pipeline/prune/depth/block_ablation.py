@@ -1,4 +1,4 @@
-"""What becomes of a model without some of its halves: many choices measured in one pass over its blocks."""
+"""Cost of a model without some of its sub-blocks: many removals measured in one pass over its blocks."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class Removal:
 class BlockAblation:
     """The mean cost of each of several removals.
 
-    Those that agree up to some block share the states before it.
+    Removals that agree up to some block share the states before it.
 
-    tokens: `[windows, tokens]`. merged: the source that `stream` reads, for removals that merge. last:
+    tokens: ids `[windows, tokens]`. merged: the source that `stream` reads, for removals that merge. last:
     compare last states instead of predictions.
     """
 
@@ -71,7 +71,7 @@ class BlockAblation:
         return found
 
     def _finals(self, removals: Sequence[Removal]) -> list[Tensor]:
-        """Return the last states at the places compared, `[positions, hidden_size]`, of each removal."""
+        """Return the last states at the positions compared, `[positions, hidden_size]`, of each removal."""
         paths: list[Path] = [()] * len(removals)
         states: dict[Path, Tensor] = {(): self._embedded}
         for block in self._blocks:
@@ -109,10 +109,11 @@ class BlockAblation:
 def predicted(
     stream: LayerStream, criterion: DepthCriterion, dense: Tensor, finals: Sequence[Tensor], targets: Tensor
 ) -> list[float]:
-    """Return, for each of several models, the mean cost of what it predicts beside what the whole one predicts.
+    """Return, for each of several models, the mean cost of its predictions compared with the whole model's.
 
-    dense, finals: last states `[positions, hidden_size]`; targets: the token that follows each. Logits are compared as they come: those
-    of one position, of the whole model and of every other, next to each other.
+    dense, finals: last states `[positions, hidden_size]`; targets: the token that follows each. Logits are
+    compared as they come: for each position, those of the whole model and of every other lie next to each
+    other.
     """
     rows = torch.stack([dense, *finals], 1).flatten(0, 1)
     models = len(finals) + 1
@@ -133,12 +134,10 @@ def predicted(
 def passing(
     stream: LayerStream, tokens: Tensor, *, last: bool
 ) -> tuple[list[Tensor], Callable[[int, str], tuple[int, int]]]:
-    """Return states `[positions, hidden_size]` at every seam of the whole model.
-
-    Before block 0, between its halves, and so on.
+    """Return states `[positions, hidden_size]` of the whole model before block 0 and after every sub-block.
 
     last: of the last position of each window; otherwise of some spread over the windows. The second result
-    says at which seams a block or a half of it starts and ends.
+    says between which of these states a block or a sub-block lies.
     """
     (states,) = stream.embed([tokens])
     step = max(1, BATCH_TOKENS // tokens.shape[1])

@@ -1,4 +1,4 @@
-"""Decide which blocks, or halves of blocks, a model can best do without."""
+"""Decide which blocks, or sub-blocks, a model can best do without."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ class Depth:
 
     drop_layers: so many blocks' worth of parameters; ratio: that share of all block parameters.
     target: budgets, as `Target.parse` reads them, all of which must hold.
-    sub_blocks: attention and FFN halves may go on their own.
+    sub_blocks: attention and FFN sub-blocks may go on their own.
     criterion: a name of `DEPTH_CRITERIA`; None for the default.
-    repair: `seam` makes what stands before a gap answer for it, `none` does not; None for `seam` where that
-    is possible.
-    protect, layers: halves left alone and blocks that may go, as `protected_halves` and `layers_named` read
-    them.
+    repair: `seam` refits the linear before a gap to compensate for it, `none` does not; None for `seam` where
+    that is possible.
+    protect, layers: sub-blocks left alone and blocks that may go, as `protected_halves` and `layers_named`
+    read them.
     dtype: in which type the model will be stored, for budgets in bytes.
     """
 
@@ -94,10 +94,11 @@ class Depth:
 def decide_depth(
     model: ModelHandle, depth: Depth, calibration: Calibration, seed: int, progress: Progress
 ) -> Plan:
-    """Return the plan that drops the blocks, or halves, that the criterion misses least, until the budget is met.
+    """Return the plan that drops blocks, or sub-blocks, until the budget is met, those of least cost first.
 
-    The first and the last block always stay. Raises UsageError for options that cannot work, TargetError naming the nearest
-    target if the one asked for is out of reach, TextError if the calibration text is too short.
+    The first and the last block always stay. Raises UsageError for options that cannot work, TargetError
+    naming the nearest target if the one asked for is out of reach, TextError if the calibration text is too
+    short.
     """
     depth.check()
     goes = _Budget(model.graph, depth).goes()
@@ -148,7 +149,7 @@ def _search(
 
 
 class _Budget:
-    """What may go, and when enough has gone."""
+    """What may go, and when enough is removed."""
 
     def __init__(self, graph: Graph, depth: Depth) -> None:
         self._graph = graph
@@ -163,7 +164,10 @@ class _Budget:
         )
 
     def goes(self) -> RemovalSearch:
-        """Return the candidates; raises UsageError if nothing has to go or may go, TargetError if not enough can."""
+        """Return the candidates.
+
+        Raises UsageError if nothing has to go or may go, TargetError if not enough can.
+        """
         prices = {name: price for name in self._names() if (price := self._price(name)) > 0}
         if not prices:
             raise UsageError(
@@ -176,7 +180,10 @@ class _Budget:
         return RemovalSearch(prices, self._enough)
 
     def _names(self) -> list[str]:
-        """Return what may go: neither the first block, which makes the states all others change, nor the last, which the head reads."""
+        """Return what may go: neither the first block nor the last.
+
+        The first makes the states that all others change; the head reads what the last one makes.
+        """
         depth = self._depth
         graph = self._graph
         named = layers_named(graph, depth.layers) if depth.layers else range(len(graph.blocks))
@@ -197,9 +204,9 @@ class _Budget:
         return footprint(self._graph, {}, drop, self._bytes_each)
 
     def _price(self, name: str) -> int:
-        """Return the bytes that go with it.
+        """Return the bytes that go with a block or a sub-block.
 
-        Weights and, where a budget counts them, its share of the cache.
+        Its weights and, where a budget counts them, its share of the cache.
         """
         left = self._size((name,))
         return (

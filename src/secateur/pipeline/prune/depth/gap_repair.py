@@ -1,4 +1,4 @@
-"""Let what stands before a gap answer for the blocks that are gone."""
+"""Refit the linear layer before dropped blocks to compensate for them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Half = tuple[int, str]
 
 
 def gaps(graph: Graph, drop: Collection[str]) -> dict[Half, tuple[Half, ...]]:
-    """Return the dropped halves behind each surviving one that has some."""
+    """Return the dropped sub-blocks behind each surviving one that has some."""
     found: dict[Half, tuple[Half, ...]] = {}
     last: Half | None = None
     for block in graph.blocks:
@@ -41,10 +41,12 @@ def close_gap(
     gap: Sequence[Half],
     kept: Mapping[str, Tensor],
 ) -> None:
-    """Change the last linear of half `part` so that its output comes nearest to what the halves of `gap` would make of it.
+    """Refit the last linear of sub-block `part` so that its output comes nearest to what `gap` makes of it.
 
-    live: runs that half only; hidden: its inputs; whole: the model with nothing dropped; kept: inputs of linears that stay,
-    where some go. The target is what the gap would make of the pruned model's own states: one more copy of them in memory.
+    live: runs that sub-block only; hidden: its inputs; whole: the model with nothing dropped; kept: inputs
+    that remain, by linear, where some are removed.
+    The target is what the dropped sub-blocks `gap` would make of the pruned model's own states, which takes
+    one more copy of these in memory.
     """
     (name,) = (
         linear.tensor

@@ -1,4 +1,4 @@
-"""Choose what goes: in order of a score, as the best span, or one after another with everything measured anew."""
+"""Choose which blocks go: by a score, as the best span, or one by one with everything measured again."""
 
 from __future__ import annotations
 
@@ -20,13 +20,16 @@ Seams = Callable[[int, str], tuple[int, int]]
 
 @dataclass(frozen=True, slots=True)
 class RemovalSearch:
-    """What may go, named as in `Plan.drop`, with its price in bytes, and whether enough has gone."""
+    """What may go, named as in `Plan.drop`, with its price in bytes, and whether enough is removed."""
 
     prices: Mapping[str, int]
     enough: Callable[[Sequence[str]], bool]
 
     def worth(self, gone: Sequence[str]) -> dict[str, int]:
-        """Return what each of the others is worth; what goes beyond the budget earns nothing."""
+        """Return the bytes that each remaining candidate would free.
+
+        They are capped at the price of the cheapest one that alone would meet the budget: more earns nothing.
+        """
         left = {name: price for name, price in self.prices.items() if name not in gone}
         most = min(
             (price for name, price in left.items() if self.enough([*gone, name])), default=max(left.values())
@@ -51,7 +54,7 @@ def in_order(
 ) -> Removal:
     """Return what costs least per byte in the whole model, as much as is enough.
 
-    states: at every seam; seams: between which of them a block or a half of it lies.
+    states, seams: as `passing` returns them.
     """
 
     def cost(name: str) -> float:

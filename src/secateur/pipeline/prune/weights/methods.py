@@ -1,4 +1,4 @@
-"""Named methods: which criterion scores, which repair solves, which weights compete, how the budget is spread."""
+"""Named methods of weight pruning: criterion, repair, which weights compete, how the budget is spread."""
 
 from __future__ import annotations
 

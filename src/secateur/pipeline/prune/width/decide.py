@@ -50,8 +50,8 @@ class Width:
     taken.
     criterion: how units are ranked, as `scorer_for` takes it; None for the default of each kind.
     allocation: a name of `SPREADS`; `uniform` gives the same width everywhere, a stock checkpoint.
-    repair: a name of `UNIT_REPAIRS`: how the surviving inputs of each half's last linear answer for those
-    that left.
+    repair: a name of `UNIT_REPAIRS`: how the remaining inputs of each sub-block's last linear compensate for
+    those that left.
     align: widths of FFNs and of the residual stream are multiples of it.
     uniform: insist on what transformers' own classes load, so on one width for all blocks.
     protect, layers: groups left whole and blocks narrowed, as `protected_groups` and `layers_named` read
@@ -196,7 +196,7 @@ def decide_width(
 def scorers(width: Width) -> dict[Kind, UnitScorer]:
     """Return the criterion for each kind of units.
 
-    Hidden channels beside others get their own where theirs cannot score them.
+    Hidden channels pruned with other kinds get their own default where the criterion given cannot score them.
     """
     found: dict[Kind, UnitScorer] = {
         kind: scorer_for(width.criterion, kind) for kind in width.kinds if kind != "hidden"

@@ -16,12 +16,10 @@ from secateur_runtime.registry import Entry
 
 
 def unit_repair_of(plan: Plan) -> Entry[UnitRepair]:
-    """Return how what a plan leaves of each half answers for what goes.
+    """Return the repair of a plan's units: how remaining units compensate for removed ones.
 
-    Raises UsageError for an unknown name.
-
-    A plan that also prunes weights names the solver for these: units beside it are refitted, unless it says
-    `none`.
+    A plan that also prunes weights names the solver for these: its units are refitted by least squares,
+    unless it says `none`. Raises UsageError for an unknown name.
     """
     if not plan.keep:
         return UNIT_REPAIRS["none"]
@@ -30,9 +28,9 @@ def unit_repair_of(plan: Plan) -> Entry[UnitRepair]:
 
 
 def closes_gaps(plan: Plan) -> bool:
-    """Whether what stands before a gap answers for what is gone.
+    """Return whether the plan refits the linear layer before each dropped block.
 
-    A plan that narrows too says it after the repair of units.
+    Its repair is then `seam`, or combined with that of units as `lsq+seam`.
     """
     return SEAM in plan.made_by.get("repair", "").split("+")
 
@@ -71,7 +69,7 @@ def prepared(model: ModelHandle, repair: str, halves: Collection[str]) -> ModelH
 
 
 def filled(model: ModelHandle, repair: str, halves: Collection[str]) -> str:
-    """Return, for a plan, the halves whose outputs get a bias: `attn`, `ffn`, `attn,ffn` or `none`.
+    """Return, for a plan, the sub-blocks whose outputs get a bias: `attn`, `ffn`, `attn,ffn` or `none`.
 
     Empty for a repair that fills none.
     """

@@ -1,4 +1,4 @@
-"""2SSP: every FFN loses the same share of its neurons, then whole attention halves go, one after another."""
+"""2SSP: every FFN loses the same share of its neurons, then whole attention sub-blocks go, one by one."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ ATTENTION = "attention"
 
 
 class TwoStage:
-    """Both stages as one spread over the FFN groups `ranked`, whose ratio is a share of all parameters of their blocks.
+    """Both stages as one spread over the FFN groups `ranked`.
 
-    Raises UsageError for blocks of unequal size.
+    Its ratio is a share of all parameters of their blocks. Raises UsageError for blocks of unequal size.
     """
 
     def __init__(self, model: ModelHandle, ranked: Mapping[str, Ranked]) -> None:
@@ -58,11 +58,9 @@ class TwoStage:
         self.curves = self._curves | {ATTENTION: Curve((0.0,) * (len(self.candidates) + 2), self._attention)}
 
     def cuts(self, ratio: float) -> dict[str, int]:
-        """Return how many neurons each FFN loses, and how many attention halves go.
+        """Return how many neurons each FFN loses, and how many attention sub-blocks go.
 
-        These give what FFNs cannot.
-
-        Raises UsageError if both together cannot lose so much.
+        These give what FFNs cannot. Raises UsageError if both together cannot lose so much.
         """
         total = sum(curve.size * curve.price for curve in self._curves.values())
         most = parameters_gone(self._curves, {name: curve.cuts[-1] for name, curve in self._curves.items()})
@@ -76,7 +74,7 @@ class TwoStage:
         return SPREADS[NAME].function(self._curves, share, SpreadContext()) | {ATTENTION: count}
 
     def foreseen(self, cuts: Mapping[str, int]) -> tuple[str, ...]:
-        """Return attention halves of the size of those that will go."""
+        """Return attention sub-blocks of the size of those that will go."""
         return self.candidates[: cuts.get(ATTENTION, 0)]
 
     def chosen(self, cuts: Mapping[str, int], tokens: Tensor, progress: Progress) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Measure what a model would predict without some of its units, which are silenced in place, one streamed block at a time."""
+"""Measure the predictions without some units, which are zeroed in memory, one streamed block at a time."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _SHARE = 0.25
 class UnitAblation:
     """The dense model's predictions on a few windows, and how far they move when units leave.
 
-    One pass over the blocks a call.
+    Each call takes one pass over the blocks.
 
-    tokens: `[windows, tokens]`, of which the first `TOKENS` are read.
+    tokens: ids `[windows, tokens]`, of which the first `TOKENS` are read.
     """
 
     def __init__(self, stream: LayerStream, ranked: Mapping[str, Ranked], tokens: Tensor) -> None:
@@ -38,14 +38,14 @@ class UnitAblation:
         self._dense = [log_softmax(logits, -1).half() for logits in stream.logits(states)]
 
     def __call__(self, cuts: Mapping[str, int]) -> MeasuredUnits:
-        """Return the divergence of the model that has lost so many steps of each group, and the influence of what is left."""
+        """Return the divergence without so many steps of each group, and the influence of what remains."""
         states, influence = self._run(cuts)
         return MeasuredUnits(self._divergence(states), influence)
 
     def sensitivity(self, progress: Progress) -> dict[str, float]:
-        """Return, for each group, the divergence for one unit of output error.
+        """Return, for each group, the divergence per unit of output error.
 
-        A quarter of its units leave, nothing answers for them.
+        A quarter of its units leave, and nothing compensates for them.
         """
         names = sorted(self._ranked, key=lambda name: int(name.partition(".")[0]))
         together = variants_at_once(self._embedded.nbytes)
@@ -93,7 +93,10 @@ class UnitAblation:
         return max(total / len(self._places), 0.0)
 
     def _run(self, cuts: Mapping[str, int]) -> tuple[Tensor, dict[str, float]]:
-        """Return the last hidden states at the places compared, and how far each group's half turns its input."""
+        """Return the last states at the positions compared, and the influence of each group's sub-block.
+
+        The states are `[positions, hidden_size]`; influence is how far it turns its input.
+        """
         states = self._embedded
         influence = dict[str, float]()
         with arithmetic("bfloat16"):
@@ -124,7 +127,7 @@ def _run_sub_blocks(live: LiveBlock, states: Tensor) -> tuple[Tensor, dict[str, 
 
 
 def silence(live: LiveBlock, ranked: Mapping[str, Ranked], cuts: Mapping[str, int]) -> None:
-    """Zero the inputs of each half's last linear that belong to units that have left after so many steps."""
+    """Zero the inputs of each sub-block's last linear that belong to units removed after so many steps."""
     for group in live.block.groups:
         gone = ranked.get(group.name)
         output = group.slices[-1]

@@ -50,7 +50,7 @@ class UnitScorer:
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """A group, the steps in which its units leave (first to leave first), and what it costs to take so many of them."""
+    """A group, the steps in which its units leave (first to leave first), and the cost of so many steps."""
 
     group: Group
     steps: Steps
@@ -65,9 +65,8 @@ class Ranked:
 def scorer_for(name: str | None, kind: Kind) -> UnitScorer:
     """Return the criterion `name` (None: the default) for units of `kind`.
 
+    A criterion for weights scores a unit by the sum over its inputs of the sub-block's last linear.
     Raises UsageError if it cannot score them.
-
-    A criterion for weights scores a unit by the sum over its inputs of the half's last linear.
     """
     if name is None:
         name = HIDDEN_DEFAULT if kind == "hidden" else ELIMINATION
@@ -180,7 +179,7 @@ class Ranking:
         return found
 
     def scale(self, block: Block, hidden: HiddenStates) -> None:
-        """Make the errors of a block's groups relative to the median squared state after it, so that blocks compare."""
+        """Divide the errors of a block's groups by the median squared state after it: blocks then compare."""
         norm = float(torch.stack([batch.square().sum(-1).median() for batch in hidden.batches()]).median())
         for name in (group.name for group in block.groups if group.name in self._found):
             curve = self._found[name].curve
@@ -214,9 +213,9 @@ class Ranking:
         return replace(ranked, curve=replace(ranked.curve, errors=errors))
 
     def _by_elimination(self, group: Group, live: LiveBlock, stats: LinearStats) -> Ranked:
-        """Rank by what is lost when the others answer for a unit.
+        """Rank by what is lost when the other units compensate for one.
 
-        The scores are what each unit adds to that.
+        The scores are what each unit adds to that loss.
         """
         output = group.slices[-1]
         with arithmetic("float32"):
@@ -266,7 +265,7 @@ def _places(ranked: Ranked) -> Tensor:
 
 
 def _errors_of_leaving(weight: Tensor, stats: LinearStats, steps: Steps, block: int) -> tuple[float, ...]:
-    """Return the mean squared output error after 0, 1, ... steps have left and nothing answered for them."""
+    """Return the mean squared output error after 0, 1, ... steps have left, without any repair."""
     inputs = [unit * block + inner for step in steps for unit in step for inner in range(block)]
     gram = stats.gram
     if gram is None:

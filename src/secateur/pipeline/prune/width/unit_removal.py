@@ -1,4 +1,4 @@
-"""Take units out of a block in memory, and let what stays answer for them."""
+"""Remove units from an in-memory block and refit the remaining weights to compensate."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def carve(
     repair: Entry[UnitRepair],
     seed: int,
 ) -> None:
-    """Zero the inputs of those of `tensors` that end a half which belong to units not in `keep`.
+    """Zero the inputs of each sub-block's last linear, among `tensors`, whose units are not in `keep`.
 
-    `repair` sees `hidden` arrive there.
+    hidden: the states that enter the block, from which `repair` learns how the remaining inputs compensate.
     """
     outputs = {group.slices[-1].tensor for group in live.block.groups}.intersection(tensors)
     alive = survivors({name: tuple(live.weight(name).shape) for name in outputs}, live.block.groups, keep)
@@ -41,6 +41,6 @@ def carve(
 
 
 def inputs_kept(live: LiveBlock, keep: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
-    """Return, for each linear of a block that loses inputs, those that stay."""
+    """Return, for each linear of a block that loses inputs, the indices of those that remain."""
     shapes = {linear.tensor: (linear.out_features, linear.in_features) for linear in live.block.linears}
     return {name: kept for name, (_, kept) in survivors(shapes, live.block.groups, keep).items()}
