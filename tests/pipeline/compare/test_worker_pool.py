@@ -12,7 +12,7 @@ import pytest
 
 from secateur.core.system_memory import system_memory, tree_bytes
 from secateur.pipeline.compare.watcher import Unwatched
-from secateur.pipeline.compare.worker_pool import Failure, WorkerLimits, Task, WorkerPool, python
+from secateur.pipeline.compare.worker_pool import Failure, Task, WorkerLimits, WorkerPool, python
 
 if not Path("/proc/self/statm").exists():
     pytest.skip("memory is read from /proc", allow_module_level=True)

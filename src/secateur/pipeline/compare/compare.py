@@ -29,7 +29,7 @@ from secateur.pipeline.compare.row_tasks import check_asked
 from secateur.pipeline.compare.row_work import tidy
 from secateur.pipeline.compare.rows import DEFAULT, RowMethod, Size, parsed, rows_of
 from secateur.pipeline.compare.watcher import Unwatched, Watcher
-from secateur.pipeline.compare.worker_pool import Failure, WorkerLimits, Task, WorkerPool, python
+from secateur.pipeline.compare.worker_pool import Failure, Task, WorkerLimits, WorkerPool, python
 from secateur.present.comparison_folder import (
     JOB,
     Cell,

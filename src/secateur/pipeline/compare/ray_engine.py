@@ -13,7 +13,7 @@ from typing import Any
 
 from secateur.core.progress import Silent
 from secateur.pipeline.compare.watcher import Watcher
-from secateur.pipeline.compare.worker_pool import Failure, WorkerLimits, Task
+from secateur.pipeline.compare.worker_pool import Failure, Task, WorkerLimits
 from secateur_runtime.errors import MissingExtraError, SecateurError
 
 RETRIES = 3
