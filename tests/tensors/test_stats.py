@@ -9,7 +9,7 @@ from secateur.tensors.stats import LinearStats
 
 
 def test_the_gram_matrix_and_the_cross_moments_give_the_output_error() -> None:
-    """The mean of |y - V x|² is mean |y|² - 2 <V, cross> + <V gram, V>, for the outputs y of the dense linear."""
+    """The mean of |y - V x|² is that of |y|², less 2 <V, cross>, plus <V gram, V>; y is the dense output."""
     generator = torch.Generator().manual_seed(0)
     clean = torch.randn(40, 6, dtype=torch.float64, generator=generator)
     noisy = clean + 0.1 * torch.randn(40, 6, dtype=torch.float64, generator=generator)

@@ -1,4 +1,4 @@
-"""The plan next to a model's weights is found however the model was named."""
+"""The plan in a model folder: found, missing or damaged."""
 
 from __future__ import annotations
 
@@ -10,35 +10,48 @@ from tests.conftest import Maker
 
 from secateur.core.plan import Plan
 from secateur.model.handle import open_model
+from secateur.model.written.plan_file import PLAN as PLAN_FILE
 from secateur.model.written.plan_file import plan_beside, plan_digest
 from secateur_runtime.errors import PlanError
 
+PLAN = Plan(model="sha256:0", drop=("1.attn",))
 
-@pytest.fixture
-def home(tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home directory that holds the folder `model`."""
-    shutil.copytree(tiny("llama"), tmp_path / "model")
+
+def test_a_plan_is_read_from_its_folder(tmp_path: Path) -> None:
+    assert plan_beside(str(tmp_path)) is None
+    (tmp_path / PLAN_FILE).write_text(PLAN.to_json())
+    assert plan_beside(str(tmp_path)) == PLAN
+
+
+def test_a_name_that_is_no_folder_has_no_plan() -> None:
+    assert plan_beside("smollm2-135m") is None
+    assert plan_beside("org/name") is None
+
+
+def test_the_home_folder_may_be_written_as_a_tilde(
+    tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    return tmp_path
+    shutil.copytree(tiny("llama"), tmp_path / "model")
+    (tmp_path / "model" / PLAN_FILE).write_text(PLAN.to_json())
+    assert plan_beside("~/model") == PLAN
+    assert plan_digest(open_model("~/model")) == PLAN.digest()
 
 
-def test_no_plan_is_none_and_an_empty_digest(home: Path) -> None:
-    assert plan_beside(str(home / "model")) is None
-    assert plan_digest(open_model(str(home / "model"))) == ""
+def test_the_digest_is_empty_without_a_plan(tiny: Maker) -> None:
+    assert plan_digest(open_model(str(tiny("llama")))) == ""
 
 
-def test_a_path_from_the_home_directory_is_the_same_folder(home: Path) -> None:
-    plan = Plan(model="sha256:0", sparsity={"a": "0.50"})
-    (home / "model" / "plan.json").write_text(plan.to_json())
-    for ref in (str(home / "model"), "~/model"):
-        assert plan_beside(ref) == plan
-        assert plan_digest(open_model(ref)) == plan.digest()
-
-
-@pytest.mark.parametrize("body", [b"{", b"\xff\xfe"])
-def test_a_damaged_plan_is_an_error(home: Path, body: bytes) -> None:
-    (home / "model" / "plan.json").write_bytes(body)
-    with pytest.raises(PlanError):
-        plan_beside(str(home / "model"))
-    with pytest.raises(PlanError):
-        plan_digest(open_model(str(home / "model")))
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"{", "plan is not JSON"),
+        (b"\xff\xfe", "cannot read .*plan.json"),
+        (b'{"version": 9}', "version is 9"),
+    ],
+)
+def test_a_damaged_plan_is_one_line(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / PLAN_FILE).write_bytes(content)
+    with pytest.raises(PlanError, match=message) as caught:
+        plan_beside(str(tmp_path))
+    assert "\n" not in str(caught.value)
