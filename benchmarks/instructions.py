@@ -34,11 +34,13 @@ _DIVERGENCE = """
 import json, sys
 from secateur.calibrate.text import read_text, windows
 from secateur.core.progress import Silent
-from secateur.model.opened import open_model
-from secateur.pipeline.native import Natively, measure_natively
+from secateur.model.handle import open_model
+from secateur.pipeline.evaluate.native_model import NativeOptions
+from secateur.pipeline.evaluate.native_quality import measure_natively
 model, kind, text, count = sys.argv[1:]
 tokens = windows(read_text(text), open_model("smollm2-135m").source.tokenizer(), 512, int(count))
-quality = measure_natively(open_model(model), Natively(kind=kind), tokens, Silent(), open_model(model).stream())
+opened = open_model(model)
+quality = measure_natively(opened, NativeOptions(kind=kind), tokens, Silent(), open_model(model).stream())
 print(json.dumps({"kl": quality.kl, "agreement": quality.agreement}))
 """
 

@@ -26,7 +26,8 @@ def step(run: Run) -> None:
     """Take a step towards random targets."""
     parameters, optimizer = run
     optimizer.zero_grad()
-    sum((parameter - torch.randn(3, 4)).square().sum() for parameter in parameters.values()).backward()  # type: ignore[union-attr]
+    for parameter in parameters.values():
+        (parameter - torch.randn(3, 4)).square().sum().backward()
     optimizer.step()
 
 
