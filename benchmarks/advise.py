@@ -87,7 +87,7 @@ class Metered:
 
 
 def metered(backends: list[Isolated]) -> list[Metered]:
-    """Return the backends, which must be all the children of this process, oldest first, with their processor time."""
+    """Return the backends, all children of this process, oldest first, with their processor time."""
     children = sorted(psutil.Process().children(), key=lambda child: child.create_time())
     return [Metered(backend, child.pid) for backend, child in zip(backends, children, strict=True)]
 

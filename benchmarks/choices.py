@@ -1,8 +1,9 @@
-"""Which criterion, repair, spread and calibration text should be the defaults? Perplexity of every choice on SmolLM2-135M.
+"""Which criterion, repair, spread and calibration text should be the defaults?
 
     python benchmarks/choices.py [--only spread] [--jsonl out/choices.jsonl]
 
-Cells that `--jsonl` already holds are not measured again, so a stopped run goes on.
+Perplexity of every choice on SmolLM2-135M. Cells that `--jsonl` already holds are not measured again, so a
+stopped run continues.
 """
 
 from __future__ import annotations

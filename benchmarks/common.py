@@ -25,7 +25,7 @@ SECATEUR = str(Path(sys.executable).with_name("secateur"))
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A finished command: what it printed as JSON, seconds of wall time, peak resident memory in MB (10^6 bytes)."""
+    """A finished command: its JSON output, seconds of wall time, peak resident memory in MB (10^6 bytes)."""
 
     body: dict[str, Any]
     seconds: float
@@ -52,9 +52,10 @@ def run(command: list[str]) -> Run:
 
 
 def _watched_to_its_end(process: subprocess.Popen[bytes]) -> float:
-    """Wait for a process and return its own peak resident memory in MB, as the kernel counted it until `_EVERY` before the end.
+    """Wait for a process and return its own peak resident memory in MB.
 
-    What `wait4` reports is no use here: Linux hands the peak of the process that starts another on to it.
+    The kernel's count is read every `_EVERY` seconds. What `wait4` reports is of no use here: under Linux a
+    process inherits the peak of the one that starts it.
     """
     peak = 0
     while process.poll() is None:

@@ -35,7 +35,7 @@ def value(row: dict[str, Any], name: str) -> float | None:
 
 
 def quick(out: Path, *, check: bool, model: str) -> None:
-    """Run `--quick`, print its seconds, and hold its perplexities against `secateur eval` of the same folders and files."""
+    """Run `--quick`, print its seconds, and compare its perplexities with those of `secateur eval`."""
     done = run(
         [SECATEUR, "compare", model, "-o", str(out), "--quick", "--keep-models", *TEXT, *CALIB, "--json"]
     )

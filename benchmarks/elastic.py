@@ -1,15 +1,18 @@
-"""The elastic model: what a change of level gives back and takes, whether the memory model is right, how fast it decodes, what a ranking costs.
+"""The elastic model: memory and time of level changes, the memory model, decoding speed, cost of a ranking.
 
-    python benchmarks/elastic.py rank -o ladder.json      # every half of SmolLM2-135M, timed, and the naive search's first step
+    python benchmarks/elastic.py rank -o ladder.json
     python benchmarks/elastic.py levels --ladder ladder.json
-    MKL_DISABLE_FAST_MM=1 python benchmarks/elastic.py memory --ladder ladder.json   # as the command sets for itself
+    MKL_DISABLE_FAST_MM=1 python benchmarks/elastic.py memory --ladder ladder.json
     python benchmarks/elastic.py speed --ladder ladder.json
-    python benchmarks/elastic.py serve --ladder ladder.json --threads 1   # tokens/s of `secateur serve` in torch and in the kernels, in turns
-    python benchmarks/elastic.py start --ladder ladder.json --beside OLD/src   # how long `secateur serve` takes to listen, and what the process holds
-                                                          # (in turns with another checkout; without a ladder
-                                                          # the first start makes one)
+    python benchmarks/elastic.py serve --ladder ladder.json --threads 1
+    python benchmarks/elastic.py start --ladder ladder.json --beside OLD/src
 
+`rank` times every sub-block of SmolLM2-135M, and the first step of a naive search.
 `levels` counts in a memory cgroup of its own where it may make one (v1 or v2).
+`memory` needs the variable that the command sets for itself.
+`serve` measures tokens/s of `secateur serve` in torch and in the kernels, in turns.
+`start` measures how long `secateur serve` takes to listen, and what the process holds, in turns with another
+checkout; without a ladder the first start makes one.
 """
 
 from __future__ import annotations
@@ -129,7 +132,10 @@ def filled(elastic: Elastic, batch: int, tokens: int) -> list[ElasticCache]:
 
 
 def levels(model: ModelHandle, ladder: Ladder, folder: Path) -> None:
-    """Down and up again between the whole model and 80 % and 60 % of its weights, with eight requests of 512 tokens open."""
+    """Shrink the whole model to 80 % and 60 % of its weights and restore it, with eight requests open.
+
+    Each request has 512 tokens.
+    """
     path = folder / "weights.safetensors"
     memory = MemoryModel(model.graph)
     rows = list[list[str]]()
@@ -264,7 +270,7 @@ def memory(model: ModelHandle, ladder: Ladder, folder: Path) -> None:
 
 
 def speed(model: ModelHandle, ladder: Ladder, folder: Path) -> None:
-    """Decoding at one request and eight, weights held in bfloat16 and float32, beside transformers in float32."""
+    """Decode one request and eight, weights in bfloat16 and float32, next to transformers in float32."""
     rows = []
     backend = TorchBackend(load_whole(model))
     rates = []
@@ -305,7 +311,7 @@ def speed(model: ModelHandle, ladder: Ladder, folder: Path) -> None:
 
 
 def ranked(model: ModelHandle, output: Path, folder: Path) -> None:
-    """Rank every half, timed; then measure every half from the start as a naive search would at its first step."""
+    """Rank every sub-block, timed; then measure each as a naive search does at its first step."""
     calibration = Calibration(text=str(common.CALIBRATION), samples=16, window=512)
     how = Rank(calibration=calibration, widths=1, groups=False, floor=0.0, context=4096)
     start = time.perf_counter()
@@ -419,7 +425,10 @@ def started(model: str, ladder: Path | None, threads: int, beside: str) -> None:
 
 
 def start_of(model: str, folder: Path, threads: int, options: tuple[str, ...], source: str) -> list[float]:
-    """Return seconds until a server listens, MB that it holds then and after an answer, and those without its weights."""
+    """Return seconds until a server listens, and MB that it holds then and after an answer.
+
+    The last number is that without its weights.
+    """
     import httpx
 
     start = time.perf_counter()
@@ -461,7 +470,7 @@ def streamed(address: str, seed: int, ends: tuple[int, ...], came: list[list[flo
 
 
 def asked_together(address: str, clients: int, ends: tuple[int, ...], turn: int) -> tuple[float, float]:
-    """Return tokens a second while all clients are answered, and seconds until the last of them had a token."""
+    """Return tokens/s while all clients are answered, and seconds until the last of them had a token."""
     came: list[list[float]] = []
     threads = [
         threading.Thread(target=streamed, args=(address, 100 * turn + place, ends, came))

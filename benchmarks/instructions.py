@@ -39,7 +39,8 @@ from secateur.pipeline.evaluate.native_model import NativeOptions
 from secateur.pipeline.evaluate.native_quality import measure_natively
 model, kind, text, count = sys.argv[1:]
 tokens = windows(read_text(text), open_model("smollm2-135m").source.tokenizer(), 512, int(count))
-quality = measure_natively(open_model(model), NativeOptions(kind=kind), tokens, Silent(), open_model(model).stream())
+opened = open_model(model)
+quality = measure_natively(opened, NativeOptions(kind=kind), tokens, Silent(), open_model(model).stream())
 print(json.dumps({"kl": quality.kl, "agreement": quality.agreement}))
 """
 

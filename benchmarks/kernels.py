@@ -43,11 +43,20 @@ _LOOP = """
 #include <stdint.h>
 #include <stddef.h>
 typedef void (*dot_fn)(int, float *, size_t, const void *, size_t, const void *, size_t, int);
-typedef struct { dot_fn dot; int n; int64_t rows, step; size_t stride; const char *w; const void *x; float *y; } job;
+typedef struct {
+    dot_fn dot;
+    int n;
+    int64_t rows, step;
+    size_t stride;
+    const char *w;
+    const void *x;
+    float *y;
+} job;
 void rows(void *arg, int64_t part) {
     job *j = arg;
     int64_t end = (part + 1) * j->step < j->rows ? (part + 1) * j->step : j->rows;
-    for (int64_t r = part * j->step; r < end; r++) j->dot(j->n, j->y + r, 0, j->w + r * j->stride, 0, j->x, 0, 1);
+    for (int64_t r = part * j->step; r < end; r++)
+        j->dot(j->n, j->y + r, 0, j->w + r * j->stride, 0, j->x, 0, 1);
 }
 """
 
@@ -213,7 +222,7 @@ def turn(contender: Contender, pool: int | None) -> float:
 def measure(
     library: ctypes.CDLL, contenders: list[Contender], count: int, rounds: int, total: float, copy: Copy
 ) -> list[dict[str, object]]:
-    """Return a record for each contender, after `rounds` rounds with `count` threads and one that does not count."""
+    """Return a record for each contender after `rounds` rounds with `count` threads and one warm-up round."""
     torch.set_num_threads(count)
     data = copy(torch.ones(int(total), dtype=torch.uint8))
     seconds: dict[str, list[float]] = {contender.name: [] for contender in contenders}

@@ -1,6 +1,8 @@
-"""Does a killed run end with the same bytes? `kill -9` at random moments, resume, compare with an uninterrupted run.
+"""Does a killed run end with the same bytes as an uninterrupted one?
 
-python benchmarks/kill.py [--kills 20] [--seed 0]
+    python benchmarks/kill.py [--kills 20] [--seed 0]
+
+Kills at random moments with `kill -9`, resumes and compares.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def main() -> None:
-    """Kill one run after another, always resuming the same output, and count those that end with other bytes."""
+    """Kill one run after another, each resumed, and count those that end with other bytes."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)

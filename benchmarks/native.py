@@ -93,7 +93,7 @@ def pruned(weight: torch.Tensor, sparsity: float) -> torch.Tensor:
 
 
 def rows_of(folder: Path) -> list[Row]:
-    """Return what is timed: the whole model in every type first, then pruned ones, then files in llama.cpp."""
+    """Return what is timed: the whole model in every type, then pruned ones, then files in llama.cpp."""
     whole = [("native", str(folder / "0%"), kind) for kind in ("bf16", "int8", "int4")]
     fewer = [
         ("native", str(folder / f"{sparsity:.0%}"), kind)
@@ -104,7 +104,10 @@ def rows_of(folder: Path) -> list[Row]:
 
 
 def divergences(folder: Path, windows: int) -> None:
-    """Print how far models run natively are from the float32 ones that they stand for, by windows of 512 tokens of the test text."""
+    """Print the divergence of natively run models from their float32 originals.
+
+    windows: number of windows of 512 tokens of the test text.
+    """
     eight = folder / "gptq8"
     half = folder / f"{SPARSITIES[0]:.0%}"
     if not eight.exists():

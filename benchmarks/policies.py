@@ -1,11 +1,16 @@
-"""Which policy decides best, how fast, and is what it assumes true? On SmolLM2-135M with a ladder that `secateur adapt rank` wrote.
+"""Which policy decides best, how fast, and do its assumptions hold?
 
-`levels`: policies that stay on the ladder, whose losses it holds already, against the best single level; no model is run.
+Runs on SmolLM2-135M with a ladder that `secateur adapt rank` wrote.
+
+`levels`: policies that stay on the ladder, whose losses it holds already, against the best single level; no
+model is run.
 `decide`: size, operations and time of every controller (a time: run it on an idle machine).
-`quality`: the ten scenarios of RAP and a trace with bursts, at budgets of 80 and 60 %: every different plan that any policy chose is
-measured once on WikiText-2 test (`--windows` windows of `--window` tokens) and kept in `--losses`, so that the script goes on where it stopped.
+`quality`: the ten scenarios of RAP and a trace with bursts, at budgets of 80 and 60 %. Every different plan
+that any policy chose is measured once on WikiText-2 test (`--windows` windows of `--window` tokens) and kept
+in `--losses`, so that a stopped script continues.
 `tasks`: lm-eval on the plans of `--policies` for the ten scenarios, `--limit` items of each task.
-`additivity`: random sets of steps, measured, against the sum of their prices and against the ladder at the same sum.
+`additivity`: random sets of steps, measured, against the sum of their prices and against the ladder at the
+same sum.
 """
 
 from __future__ import annotations

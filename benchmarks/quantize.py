@@ -1,9 +1,11 @@
-"""Quantised SmolLM2-135M: perplexity and size of every way and grid, beside the dense model and llama.cpp's own Q4_0.
+"""Quantized SmolLM2-135M: perplexity and size of every method and grid.
 
     python benchmarks/quantize.py [--only "GPTQ int4-g32"] [--jsonl out/quantize.jsonl] [--windows 20]
 
-Rows that `--jsonl` already holds are not measured again. Perplexity by the protocol. Q4_0 is what gguf, and llama.cpp without an
-importance matrix, make of the model; every other file is the GGUF export of the quantised folder, which is checked in llama.cpp before it appears.
+The dense model and llama.cpp's own Q4_0 are measured too. Rows that `--jsonl` already holds are not measured
+again. Perplexity by the protocol. Q4_0 is what gguf, and llama.cpp without an importance matrix, make of the
+model; every other file is the GGUF export of the quantized folder, which is checked in llama.cpp before it
+appears.
 """
 
 from __future__ import annotations

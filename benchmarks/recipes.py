@@ -1,11 +1,13 @@
-"""Does a recipe killed at random moments end with the artefacts of an uninterrupted one? `kill -9`, `--resume`, compare every file.
+"""Does a recipe killed at random moments end with the artefacts of an uninterrupted one?
 
     python benchmarks/recipes.py [--kills 10] [--seed 0]
     python benchmarks/recipes.py --whole DIR [--calib ../shared/data/wikitext-2/wiki.train.part.raw] [--once]
 
-SmolLM2-135M at a budget that says nothing about quality: Wanda 50 %, a little local recovery, 4 bits, GGUF, two short windows of WikiText.
-What the stages of the uninterrupted run cost and gave is printed first. `--whole` is the same table of a recipe like `recipes/pi5-4bit.yaml` at a budget that
-does, perplexity by the protocol: an hour of one core, resumed where it stopped. `--once` measures perplexity at its end alone.
+Kills with `kill -9`, resumes with `--resume` and compares every file. SmolLM2-135M at a budget that says
+nothing about quality: Wanda 50 %, a little local recovery, 4 bits, GGUF, two short windows of WikiText. Costs
+and results of the stages of the uninterrupted run are printed first. `--whole` prints the same table for a
+recipe like `recipes/pi5-4bit.yaml` at a realistic budget, perplexity by the protocol: an hour of one core,
+resumed where it stopped. `--once` measures perplexity at its end alone.
 """
 
 from __future__ import annotations
@@ -97,7 +99,7 @@ def run_whole(folder: Path, calibration: Path, *, once: bool) -> None:
 
 
 def main() -> None:
-    """Kill one run again and again, each time resuming what is there or starting anew, and compare what the last resume made."""
+    """Kill one run again and again, resume or restart it each time, and compare the artefacts of the last."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)

@@ -1,8 +1,9 @@
-"""A server that writes down every step of its model, and the same steps again, one request at a time, offline.
+"""A server that records every step of its model, and a replay of these steps, one request at a time.
 
-python benchmarks/recorded.py FILE serve smollm2-135m ...      # as `secateur serve`, with a line of JSON for every step
+    python benchmarks/recorded.py FILE serve smollm2-135m ...
 
-What a client got is right if the model, taken through the same levels at the same moments, finds each token likeliest that was sent: `replay` does that.
+Runs as `secateur serve`, with a line of JSON in FILE for every step. A client's answer is right if each token
+sent is the likeliest for the model, taken through the same levels at the same moments: `replay` does that.
 """
 
 from __future__ import annotations
@@ -100,7 +101,11 @@ def lives(path: Path) -> list[Life]:
 
 
 def replay(model: Any, life: Life) -> tuple[list[float], int]:
-    """Do it again, alone: for each token that was chosen and read, by how much its logit is below the highest, and the likeliest token after the last."""
+    """Replay one request alone.
+
+    Return how far the logit of each token that was chosen and read is below the highest, and the likeliest
+    token after the last.
+    """
     model.set_units(life.begun)
     logits = None
     below = list[float]()

@@ -1,9 +1,11 @@
-"""Does a server live while its memory is taken away, and does nobody notice but by the words? One command, one picture.
+"""Does a server survive while its memory limit falls, with no change that clients see but the words?
 
-python benchmarks/squeeze.py [--seconds 300] [--clients 8] [--model smollm2-135m] [-o out/squeeze] [-- options of secateur serve]
+    python benchmarks/squeeze.py [--seconds 300] [--clients 8] [--model smollm2-135m] [-o out/squeeze]
+                                 [-- options of secateur serve]
 
-A server runs in a control group of its own. First it is left alone for a while under load: the most it takes is the dense need. Then it is started again
-under a real limit that falls to 80 % and to 60 % of that need and rises again, while clients stream; then once more with the policy `none`.
+A server runs in a control group of its own. First it runs under load without a limit: the most memory that it
+takes is the dense need. Then it is started again under a real limit that falls to 80 % and to 60 % of that
+need and rises again, while clients stream; then once more with the policy `none`. The result is one picture.
 Needs the right to make a control group (root).
 """
 

@@ -1,9 +1,11 @@
-"""A model with fewer tokens: perplexity for each token of the whole one, parameters, seconds, and how many more tokens the text becomes.
+"""A model with fewer tokens: perplexity per token of the whole model, parameters, seconds, text length.
 
-    python benchmarks/vocabulary.py [--model smollm2-135m] [--calib FILE] [--ratios 0.25 0.5 0.75] [--windows 20] [--window 2048] [--jsonl out/vocabulary.jsonl]
+    python benchmarks/vocabulary.py [--model smollm2-135m] [--calib FILE] [--ratios 0.25 0.5 0.75]
+                                    [--windows 20] [--window 2048] [--jsonl out/vocabulary.jsonl]
 
-WikiText-2 test, the windows of the whole model; each is spelled anew by the tokenizer of the smaller one, and what it predicts of the same
-characters is counted for each token of the whole one. Rows that `--jsonl` already holds are not measured again.
+WikiText-2 test, the windows of the whole model. Each is encoded again by the tokenizer of the smaller one,
+whose predictions of the same characters are counted per token of the whole one. Rows that `--jsonl` already
+holds are not measured again.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ def copy_of(stats: LinearStats) -> list[Tensor]:
 
 
 def assert_meets(weight: Tensor, pattern: Pattern) -> None:
-    """Assert that no group retains more weights than the pattern allows; a ratio must hold exactly."""
+    """Assert that no group has more survivors than the pattern allows, and that the total is exact."""
     if pattern.m:
         assert int((weight.reshape(-1, pattern.m) != 0).sum(1).max()) <= pattern.n
     assert int((weight != 0).sum()) == pattern.kept(weight.numel())

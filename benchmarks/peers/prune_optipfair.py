@@ -1,4 +1,4 @@
-"""Narrow the FFNs of a model with optipfair, or drop blocks, on given token windows and print one JSON line."""
+"""Narrow the FFNs of a model or drop blocks with optipfair, on given token windows; print one JSON line."""
 
 from __future__ import annotations
 

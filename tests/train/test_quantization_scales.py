@@ -1,4 +1,4 @@
-"""New scales compute, in the file's own types, what the gains computed, and gradients are those of autograd."""
+"""New scales compute what the gains computed, in the types of the file; gradients are autograd's."""
 
 from __future__ import annotations
 
