@@ -45,7 +45,7 @@ def byte_level(kind: str, *, ignore_merges: bool = False, **changes: Any) -> Any
 
 
 def sentencepiece(*, prefix: bool) -> Any:
-    """Make a tokenizer that falls back to bytes, as one converted from SentencePiece does, with the first token always put in front."""
+    """Make a tokenizer that falls back to bytes, as SentencePiece's do, and begins texts with `<s>`."""
     from tokenizers import Tokenizer, decoders, models, normalizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 

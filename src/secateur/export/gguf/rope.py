@@ -31,7 +31,7 @@ def rope_of(arch: str, settings: Mapping[str, Any], head_dim: int) -> Rope:
     fields: dict[str, Any] = {"rope.freq_base": float(main["rope_theta"])}
     fields["rope.dimension_count"] = int(head_dim * main.get("partial_rotary_factor", 1.0))
     if "sliding_attention" in parameters:
-        fields["rope.freq_base_swa"] = float(parameters["sliding_attention"]["rope_theta"])
+        fields["rope.freq_base_swa"] = _windowed_base(parameters["sliding_attention"])
     kind = main.get("rope_type", "default")
     if kind == "default":
         return Rope(fields)
@@ -55,7 +55,19 @@ def rope_of(arch: str, settings: Mapping[str, Any], head_dim: int) -> Rope:
     )
 
 
+def _windowed_base(rope: Mapping[str, Any]) -> float:
+    """Return the base of blocks with an attention window, which llama.cpp runs without any scaling."""
+    kind = rope.get("rope_type", "default")
+    if kind != "default":
+        raise UnsupportedModelError(
+            f"not supported because llama.cpp has no rotary scaling for blocks with a window, and"
+            f" theirs is {kind!r}"
+        )
+    return float(rope["rope_theta"])
+
+
 def _yarn(rope: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    _check_yarn(rope)
     original = rope.get("original_max_position_embeddings") or settings["max_position_embeddings"]
     fields = {
         "rope.scaling.type": "yarn",
@@ -66,6 +78,29 @@ def _yarn(rope: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any
     return fields | {
         stored: float(rope[name]) for name, stored in names.items() if rope.get(name) is not None
     }
+
+
+def _check_yarn(rope: Mapping[str, Any]) -> None:
+    """Raise UnsupportedModelError for what llama.cpp sets by itself (arXiv:2309.00071)."""
+    factor = float(rope["factor"])
+    scale = rope.get("attention_factor")
+    if scale is None and rope.get("mscale") and rope.get("mscale_all_dim"):
+        scale = _magnitude(factor, rope["mscale"]) / _magnitude(factor, rope["mscale_all_dim"])
+    fixed = _magnitude(factor)
+    if scale is not None and not math.isclose(scale, fixed, rel_tol=1e-6):
+        raise UnsupportedModelError(
+            f"not supported because llama.cpp scales yarn's attention by {fixed:.4g}, and this model"
+            f" by {scale:.4g}"
+        )
+    if not rope.get("truncate", True):
+        raise UnsupportedModelError(
+            "not supported because llama.cpp rounds the bounds of yarn's ramp, and this model does"
+            " not (truncate)"
+        )
+
+
+def _magnitude(factor: float, weight: float = 1.0) -> float:
+    return 0.1 * weight * math.log(factor) + 1 if factor > 1 else 1.0
 
 
 def _longrope(rope: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:

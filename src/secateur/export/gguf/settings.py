@@ -15,6 +15,11 @@ _SCALED_BY_HIDDEN = {name: row.scalar_from_hidden for name, row in ARCHS.items()
 # Architectures whose attention llama.cpp windows: those with a period of windowed blocks.
 _WINDOWED = tuple(name for name, row in ARCHS.items() if row.period)
 _SOFTCAPS = tuple(name for row in ARCHS.values() for name in row.softcaps or ())
+# Soft caps that llama.cpp's loader always applies, with a default of its own, and those that it never does.
+_ALWAYS_CAPPED = {"gemma2": _SOFTCAPS}
+_NEVER_CAPPED = {"gemma3": ("attn_logit_softcapping",)}
+_SILU = ("silu", "swish")
+_GELU = ("gelu_pytorch_tanh", "gelu_new", "gelu_fast")
 
 
 def model_fields(layout: Layout, settings: Mapping[str, Any], rope: Rope) -> dict[str, Any]:
@@ -39,10 +44,11 @@ def model_fields(layout: Layout, settings: Mapping[str, Any], rope: Rope) -> dic
         "vocab_size": settings["vocab_size"],
         **rope.fields,
     }
+    _check_activation(layout.arch, settings)
     if layout.arch == "smollm3":
         _check_rotary_blocks(layout, settings)
     if layout.arch in _WINDOWED:
-        fields |= _windows(layout, settings)
+        fields |= _windows(layout, settings) | _softcaps(layout.arch, settings)
         _check_attention_scale(layout, settings, head_dim)
     return {f"{layout.arch}.{key}": value for key, value in fields.items()}
 
@@ -77,7 +83,7 @@ def _check_rotary_blocks(layout: Layout, settings: Mapping[str, Any]) -> None:
 
 
 def _windows(layout: Layout, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return window, the period of its pattern, and soft caps."""
+    """Return the window and the period of its pattern."""
     sliding = [settings["layer_types"][index] == "sliding_attention" for index in layout.alive]
     blocks = range(len(sliding))
     # A period beyond the last block is a window everywhere.
@@ -94,11 +100,36 @@ def _windows(layout: Layout, settings: Mapping[str, Any]) -> dict[str, Any]:
             "not supported because llama.cpp needs full attention in every n-th block, and the removed layers"
             " broke that: remove whole periods of layers"
         )
-    fields = {
+    return {
         "attention.sliding_window": settings["sliding_window"],
         "attention.sliding_window_pattern": period,
     }
-    return fields | {name: float(settings[name]) for name in _SOFTCAPS if settings.get(name)}
+
+
+def _softcaps(arch: str, settings: Mapping[str, Any]) -> dict[str, float]:
+    found = {name: float(settings[name]) for name in _SOFTCAPS if settings.get(name)}
+    for name in _ALWAYS_CAPPED.get(arch, ()):
+        if name not in found:
+            raise UnsupportedModelError(
+                f"not supported because llama.cpp always caps the scores of {arch}, and this model has"
+                f" no {name}"
+            )
+    for name in _NEVER_CAPPED.get(arch, ()):
+        if name in found:
+            raise UnsupportedModelError(
+                f"not supported because llama.cpp has no {name} for {arch}, and this model has one"
+            )
+    return found
+
+
+def _check_activation(arch: str, settings: Mapping[str, Any]) -> None:
+    used = settings.get("hidden_activation") or settings["hidden_act"]
+    fixed = _GELU if arch in _WINDOWED else _SILU
+    if used not in fixed:
+        raise UnsupportedModelError(
+            f"not supported because llama.cpp runs the FFNs of {arch} with {fixed[0]}, and this"
+            f" model has {used}"
+        )
 
 
 def _check_attention_scale(layout: Layout, settings: Mapping[str, Any], head_dim: int) -> None:
