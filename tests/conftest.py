@@ -1,4 +1,4 @@
-"""Shared fixtures: tiny random models of every family, the same as GGUF files, and real data where it is present."""
+"""Shared fixtures: tiny random models of every family, also as GGUF files, and real data where it is present."""
 
 from __future__ import annotations
 

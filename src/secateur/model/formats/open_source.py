@@ -19,7 +19,7 @@ _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def local_path(ref: str) -> Path:
-    """Return where a model would lie on this machine that is called `ref`, `~` resolved; nothing need be there."""
+    """Return the path that `ref` names on this machine, `~` expanded; nothing need be there."""
     return Path(ref).expanduser()
 
 
