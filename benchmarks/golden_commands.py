@@ -157,8 +157,7 @@ WEIGHTS = (
     _prune("weights-gguf", "{llama_gguf} --method wanda --sparsity 0.5"),
     _prune("weights-sparse", "{llama} --method sparsegpt --sparsity 0.7 --export sparse-int8"),
     Command(
-        "weights-self",
-        "prune {llama} -o {out} --sparsity 0.5 --calib self --samples 2 --calib-window 16",
+        "weights-self", "prune {llama} -o {out} --sparsity 0.5 --calib self --samples 2 --calib-window 16"
     ),
     _prune("rotate-learned", "{llama} --method wanda --sparsity 0.5 --rotate learned"),
     _prune("rotate-heads", "{gemma2} --method wanda --sparsity 0.5 --rotate heads"),
@@ -253,9 +252,7 @@ PLANS = (
     Command("plan-weights", "plan {llama} -o {out}.json --method sparsegpt --pattern 2:4 {calib}"),
     Command("plan-width", "plan {deep} -o {out}.json --method width --ratio 0.3 --align 8 {calib}"),
     Command(
-        "plan-explain",
-        "plan {deep} -o {out}.json --method depth --ratio 0.3 --explain {calib}",
-        printed=True,
+        "plan-explain", "plan {deep} -o {out}.json --method depth --ratio 0.3 --explain {calib}", printed=True
     ),
     Command("apply-weights", "apply {llama} --plan {of[plan-weights]}.json -o {out}"),
     Command("apply-width", "apply {deep} --plan {of[plan-width]}.json -o {out} --dtype bfloat16"),

@@ -14,7 +14,7 @@ STDOUT = "stdout"
 _VERSIONS = frozenset({"secateur", "software"})
 _MOVING = frozenset({"seconds", "processor_seconds", "peak_memory", "decision_median_us", "decision_p99_us"})
 _TIMES = re.compile(
-    r"\bseconds +[\d.]+ *|\b\d+(?:[.,]\d+)* ?(?:s|seconds|ms|us)\b|\b\d{4}-\d\d-\d\d\b|\b\d+\.\d+\.\d+\S*",
+    r"\bseconds +[\d.]+ *|\b\d+(?:[.,]\d+)* ?(?:s|seconds|ms|us)\b|\b\d{4}-\d\d-\d\d\b|\b\d+\.\d+\.\d+\S*"
 )
 _NUMBERS = re.compile(r"\d[\d.,]*")
 # Pattern of a file -> how it is read; other files are bytes.
