@@ -58,6 +58,7 @@ def verified(done: Exported) -> float:
     return done.kl
 
 
+@pytest.mark.usefixtures("here")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family(tiny: Maker, tmp_path: Path, family: str) -> None:
     """llama.cpp computes the same, and our own reader finds the same tensors."""
@@ -75,6 +76,7 @@ def test_every_family(tiny: Maker, tmp_path: Path, family: str) -> None:
     assert list(tmp_path.iterdir()) == [done.out]
 
 
+@pytest.mark.usefixtures("here")
 @pytest.mark.parametrize(
     ("family", "config"),
     [
@@ -105,6 +107,7 @@ def test_settings_that_matter(tiny: Maker, tmp_path: Path, family: str, config: 
     assert verified(export(str(tiny(family, **config)), tmp_path / "a.gguf", kind="f32")) <= EXACT
 
 
+@pytest.mark.usefixtures("here")
 @pytest.mark.parametrize("kind", TYPES)
 def test_types(tiny: Maker, tmp_path: Path, kind: str) -> None:
     """Every tensor is what gguf makes of it.

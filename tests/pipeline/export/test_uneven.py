@@ -14,6 +14,7 @@ from secateur.pipeline.export.gguf import export
 from secateur_runtime.errors import UnsupportedModelError, UsageError
 
 pytest.importorskip("xllamacpp", reason="pip install 'secateur[llamacpp]'")
+pytestmark = pytest.mark.usefixtures("here")
 
 SHAPES = {
     "ffn": [(4, 2, 96), (4, 2, 64), (4, 2, 128)],

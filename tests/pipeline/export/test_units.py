@@ -22,6 +22,7 @@ from secateur.pipeline.prune.apply import apply
 from secateur_runtime.errors import UnsupportedModelError
 
 pytest.importorskip("xllamacpp", reason="pip install 'secateur[llamacpp]'")
+pytestmark = pytest.mark.usefixtures("here")
 
 WIDE = {"hidden_size": 96, "num_attention_heads": 6, "num_key_value_heads": 2}
 HIDDEN = {"hidden": tuple(channel for channel in range(96) if channel % 3 or not channel)}

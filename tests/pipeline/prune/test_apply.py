@@ -17,9 +17,11 @@ import pytest
 import torch
 from tests.conftest import Maker
 from transformers import AutoModelForCausalLM
+from typer.testing import CliRunner
 
 import secateur
 from secateur.calibrate.calibration import Calibration, calibration_tokens
+from secateur.cli.main import app
 from secateur.core.plan import Plan
 from secateur.model.handle import open_model
 from secateur.model.written.checkpoint import Checkpoint
@@ -149,10 +151,8 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_bytes(
 
 
 def test_kill_minus_nine_then_the_same_command_gives_the_same_bytes(tiny: Maker, tmp_path: Path) -> None:
+    """One process to be killed; the command is the same in this one."""
     command = [
-        sys.executable,
-        "-m",
-        "secateur",
         "prune",
         str(tiny("llama", num_hidden_layers=12)),
         "--method",
@@ -160,17 +160,17 @@ def test_kill_minus_nine_then_the_same_command_gives_the_same_bytes(tiny: Maker,
         "--sparsity",
         "0.5",
     ]
-    command += ["--samples", "16", "--calib-window", "256", "--quiet"]
-    subprocess.run([*command, "-o", str(tmp_path / "whole")], check=True, capture_output=True)
-    killed = subprocess.Popen(
-        [*command, "-o", str(tmp_path / "out")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    command += ["--samples", "8", "--calib-window", "128", "--quiet"]
+    assert CliRunner().invoke(app, [*command, "-o", str(tmp_path / "whole")]).exit_code == 0
+    start = [sys.executable, "-m", "secateur", *command, "-o", str(tmp_path / "out")]
+    killed = subprocess.Popen(start, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     partial = tmp_path / "out.partial"
     while killed.poll() is None and len(list(partial.glob("model-*.safetensors"))) < 4:
         time.sleep(0.005)
     os.kill(killed.pid, signal.SIGKILL)
     killed.wait()
-    subprocess.run([*command, "-o", str(tmp_path / "out")], check=True, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL
+    assert CliRunner().invoke(app, [*command, "-o", str(tmp_path / "out")]).exit_code == 0
     assert _bytes(tmp_path / "out") == _bytes(tmp_path / "whole")
     assert not partial.exists()
 

@@ -211,7 +211,7 @@ class TestReading:
         with pytest.raises(UsageError):
             read_recipe(write(tmp_path / "r.yaml", BODY), changes=[change])
 
-    @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+    @settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow])
     @given(_ANYTHING)
     def test_anything_else_is_an_error_of_ours(
         self, tmp_path_factory: pytest.TempPathFactory, body: object

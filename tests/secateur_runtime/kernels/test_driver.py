@@ -60,12 +60,18 @@ def test_no_path_reads_out_of_bounds_or_computes_something_else(sanitized: Path,
     run([str(sanitized)], isa)
 
 
-@pytest.mark.parametrize("isa", ["portable", "emulated-bf16", "neon"])
-def test_arm_computes_the_same(tmp_path_factory: pytest.TempPathFactory, isa: str) -> None:
-    compiler, emulator = "aarch64-linux-gnu-gcc", shutil.which("qemu-aarch64")
+@pytest.fixture(scope="module")
+def emulated(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The driver as an ARM program, in its emulator."""
+    compiler = "aarch64-linux-gnu-gcc"
+    emulator = shutil.which("qemu-aarch64")
     if platform.machine() == "aarch64" or shutil.which(compiler) is None or emulator is None:
-        pytest.skip(
-            "no cross compiler and emulator: apt-get install gcc-aarch64-linux-gnu libc6-dev-arm64-cross"
-            " qemu-user"
-        )
-    run([emulator, str(build(tmp_path_factory.mktemp("arm"), [compiler], "aarch64", ("-static",)))], isa)
+        packages = "gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user"
+        pytest.skip(f"no cross compiler and emulator: apt-get install {packages}")
+    program = build(tmp_path_factory.mktemp("arm"), [compiler], "aarch64", ("-static",))
+    return [emulator, str(program)]
+
+
+@pytest.mark.parametrize("isa", ["portable", "emulated-bf16", "neon"])
+def test_arm_computes_the_same(emulated: list[str], isa: str) -> None:
+    run(emulated, isa)
