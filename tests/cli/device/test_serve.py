@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import signal
 import subprocess
@@ -14,7 +15,10 @@ from tests.conftest import Maker
 from tests.ladders import ladder_for
 from tests.told import tell
 
+from secateur.cli.device.serve import KeyOptions, MemoryOptions, ServerOptions
 from secateur.model.handle import open_model
+from secateur_runtime.errors import UsageError
+from secateur_runtime.server.engine.memory_controller import ControllerSettings
 
 
 @pytest.mark.parametrize(
@@ -50,6 +54,38 @@ def test_without_its_packages(secateur: Secateur, tiny: Maker, monkeypatch: pyte
     code, _, err = secateur("serve", tiny("llama"))
     assert (code, err.count("\n")) == (2, 1)
     assert "pip install 'secateur[serve]'" in err
+
+
+def test_a_type_is_for_the_kernels() -> None:
+    assert ServerOptions().weights() == ""
+    assert ServerOptions(backend="native").weights() == "bf16"
+    assert ServerOptions(backend="native", kind="int8").weights() == "int8"
+
+
+def test_the_key_is_that_of_the_file_or_of_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SECATEUR_API_KEY", raising=False)
+    assert KeyOptions().key() == ""
+    monkeypatch.setenv("SECATEUR_API_KEY", "from-environment")
+    assert KeyOptions().key() == "from-environment"
+    (tmp_path / "key").write_text(" from-file\n")
+    assert KeyOptions(api_key_file=tmp_path / "key").key() == "from-file"
+    for text in ("", "two words", "schlüssel"):
+        (tmp_path / "key").write_text(text)
+        with pytest.raises(UsageError, match="holds no API key"):
+            KeyOptions(api_key_file=tmp_path / "key").key()
+
+
+def test_memory_options_become_the_controller() -> None:
+    given = MemoryOptions(memory_budget="900M", headroom=0.1, calm=5.0, max_loss=math.inf)
+    assert given.budget() == 900 * 10**6
+    assert given.controller(watch=False) == ControllerSettings(
+        headroom=0.1, calm=5.0, watch=False, most_loss=math.inf
+    )
+    assert MemoryOptions().budget() is None
+    with pytest.raises(UsageError, match="--max-loss nan"):
+        MemoryOptions(max_loss=math.nan).controller(watch=True)
 
 
 def test_it_serves_until_it_is_interrupted(tiny: Maker, tmp_path: Path) -> None:

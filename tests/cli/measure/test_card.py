@@ -1,4 +1,4 @@
-"""A card says what was measured on the very weights it lies beside, in words and as the hub reads it."""
+"""A card says what was measured on the very weights it describes, in words and as the hub reads it."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_what_eval_printed(secateur: Secateur, tiny: Maker, tmp_path: Path, prun
     }
     assert read.data.model_name == "pruned"
     assert read.data.tags == ["pruned", "secateur"]
-    assert f"{json.loads(dense.read_text())['perplexity']:.6g}" in read.text, "the dense figure is beside it"
+    assert f"{json.loads(dense.read_text())['perplexity']:.6g}" in read.text, "the dense figure is next to it"
     assert before.partition("---\n\n")[2].strip() in read.text.replace("\r", ""), "the rest of the card stays"
 
 

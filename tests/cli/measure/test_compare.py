@@ -17,7 +17,18 @@ import pytest
 from tests.conftest import Maker
 
 from secateur.cli.main import run as main
+from secateur.cli.measure.compare import (
+    QUICK,
+    QUICK_METHODS,
+    AuditOptions,
+    ProtocolOptions,
+    RowOptions,
+    WorkOptions,
+)
 from secateur.core.system_memory import tree_bytes
+from secateur.pipeline.compare.compare import Running
+from secateur.pipeline.compare.protocol import Protocol
+from secateur_runtime.errors import UsageError
 
 SMALL = [
     "--samples",
@@ -118,6 +129,35 @@ def test_a_missing_extra(
     assert f"pip install 'secateur[{extra}]'" in capsys.readouterr().err
 
 
+def test_defaults_are_those_of_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("secateur.runtime.llamacpp.has_llamacpp", lambda: True)
+    assert ProtocolOptions().protocol(AuditOptions(), quick=False) == Protocol()
+    assert WorkOptions().running() == Running()
+    assert RowOptions().rows() == {}
+
+
+def test_quick_is_less_text_unless_more_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("secateur.runtime.llamacpp.has_llamacpp", lambda: False)
+    quick = ProtocolOptions(samples=16, backends=None).protocol(AuditOptions(), quick=True)
+    assert (quick.calibration.samples, quick.calibration.window) == (16, QUICK["calib_window"])
+    assert (quick.window, quick.count, quick.repeat, quick.backends) == (1024, 4, 7, ("torch",))
+    assert RowOptions(quick=True, targets=["2:4"]).rows() == {"methods": QUICK_METHODS, "targets": ["2:4"]}
+    assert ProtocolOptions(backends="none").protocol(AuditOptions(), quick=False).backends == ()
+    assert ProtocolOptions(backends="torch, native").protocol(AuditOptions(), quick=True).backends == (
+        "torch",
+        "native",
+    )
+
+
+def test_a_limit_counts_for_what_is_asked() -> None:
+    tasks = ProtocolOptions(backends="none").protocol(AuditOptions(tasks="a, b", limit=4), quick=False)
+    assert (tasks.tasks, tasks.limit, tasks.bias_limit) == (("a", "b"), 4, None)
+    audit = ProtocolOptions(backends="none").protocol(AuditOptions(bias=True, limit=4), quick=False)
+    assert (audit.limit, audit.bias, audit.bias_limit) == (None, True, 4)
+    with pytest.raises(UsageError, match="--limit would do nothing here: add --tasks or --bias"):
+        AuditOptions(limit=4)
+
+
 def _command(model: Path, out: Path, *options: str) -> list[str]:
     return [
         sys.executable,
@@ -135,7 +175,7 @@ def _command(model: Path, out: Path, *options: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on(tiny: Maker, tmp_path: Path) -> None:
+def test_a_killed_run_continues(tiny: Maker, tmp_path: Path) -> None:
     """Killed once a row is finished.
 
     The second run repeats nothing that was, and its workers are the only ones left.

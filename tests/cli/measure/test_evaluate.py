@@ -14,7 +14,7 @@ from tests.vocabularies import save_with_fewer_tokens
 from secateur_runtime.errors import VerificationError
 
 
-def test_tasks_beside_a_reference_and_perplexity(secateur: Secateur, tiny: Maker, mirror: Path) -> None:
+def test_tasks_with_a_reference_and_perplexity(secateur: Secateur, tiny: Maker, mirror: Path) -> None:
     model, parent = tiny("llama", rms_norm_eps=1.0), tiny("llama")
     options = [
         "--tasks",
@@ -131,7 +131,7 @@ def test_what_makes_no_sense_is_one_line(
     assert err.count("\n") == 1
 
 
-def test_beside_a_reference_that_reads_other_tokens(secateur: Secateur, tiny: Maker, tmp_path: Path) -> None:
+def test_a_reference_that_reads_other_tokens(secateur: Secateur, tiny: Maker, tmp_path: Path) -> None:
     parent, model = tiny("llama"), save_with_fewer_tokens(tiny("llama"), tmp_path / "fewer", 20)
     options = ["--reference", parent, "--window", "50", "-n", "3"]
     code, out, err = secateur("eval", model, *options, "--json")

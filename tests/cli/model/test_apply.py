@@ -20,7 +20,7 @@ def test_plan_then_apply_equals_prune(secateur: Secateur, tiny: Maker, tmp_path:
         assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes(), file.name
 
 
-def test_a_type_that_bytes_were_reckoned_with_is_the_type_that_is_stored(
+def test_the_type_that_bytes_were_estimated_with_is_the_type_that_is_stored(
     secateur: Secateur, tiny: Maker, tmp_path: Path
 ) -> None:
     options = ["--method", "width", "--target", "size=240kB", "--dtype", "bfloat16", *SMALL]

@@ -8,6 +8,9 @@ import pytest
 from tests.cli.command import SMALL, Secateur, json_of
 from tests.conftest import Maker
 
+from secateur.cli.model.quantize import QuantizationOptions
+from secateur.pipeline.quantize.quantize import Quantization
+
 
 def test_quantize_verify_export(secateur: Secateur, tiny: Maker, tmp_path: Path) -> None:
     pytest.importorskip("compressed_tensors", reason="pip install 'secateur[quantize]'")
@@ -25,3 +28,13 @@ def test_quantize_verify_export(secateur: Secateur, tiny: Maker, tmp_path: Path)
         2,
         "error: unknown quantization method 'gtpq' (did you mean gptq?); known: gptq, imatrix, rtn\n",
     )
+
+
+def test_options_become_the_quantization() -> None:
+    assert QuantizationOptions().quantization() == Quantization()
+    given = QuantizationOptions(bits=3, group=64, asymmetric=True, method="rtn", protect=["last=1"])
+    assert given.quantization() == Quantization(
+        bits=3, group=64, symmetric=False, method="rtn", protect=("last=1",)
+    )
+    both = QuantizationOptions(target="size=1MB", sparsity="2:4", prune="wanda")
+    assert both.quantization() == Quantization(target="size=1MB", sparsity="2:4", prune="wanda")

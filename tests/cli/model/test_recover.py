@@ -7,6 +7,8 @@ from pathlib import Path
 from tests.cli.command import SMALL, Secateur, json_of
 from tests.conftest import Maker
 
+from secateur.cli.model.recover import RecoveryText, TrainingOptions
+
 
 def test_recover(secateur: Secateur, tiny: Maker, tmp_path: Path) -> None:
     teacher, student, out = tiny("llama"), tmp_path / "student", tmp_path / "out"
@@ -36,3 +38,24 @@ def test_recover_refuses_options_of_another_method(secateur: Secateur, tiny: Mak
         assert (code, printed) == (2, "")
         assert message in error
         assert error.count("\n") == 1
+
+
+def test_options_become_the_recovery() -> None:
+    from secateur.pipeline.prune.width.decide import Width
+    from secateur.pipeline.recover.distill import Distill
+    from secateur.pipeline.recover.iterative_pruning import Interleaved
+    from secateur.pipeline.recover.local_reconstruction import Local
+
+    assert TrainingOptions().recovery() == Local()
+    assert TrainingOptions(steps=3, rate=0.1, batch=64).recovery() == Local(steps=3, rate=0.1, batch=64)
+    lora = TrainingOptions(method="lora", rank=4, states=0.0, checkpointing=True)
+    assert lora.recovery() == Distill(trains="lora", rank=4, states=0.0, checkpointing=True)
+    staged = TrainingOptions(method="distill", ratio=0.3, stages=2, loss="both")
+    assert staged.recovery() == Interleaved(
+        width=Width(ratio=0.3, allocation="adapt"), distill=Distill(schedule="wsd", loss="both"), stages=2
+    )
+
+
+def test_windows_are_those_of_the_method_unless_given() -> None:
+    assert RecoveryText().calibration(512).samples == 512
+    assert RecoveryText(samples=8).calibration(512).samples == 8
