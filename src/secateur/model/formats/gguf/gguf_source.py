@@ -114,7 +114,7 @@ def _read(path: Path, stored: GgufTensor) -> Tensor:
     try:
         with path.open("rb") as file:
             if stored.type_name not in _PLAIN:
-                return _dequantised(file, path, stored)
+                return _dequantized(file, path, stored)
             tensor = torch.empty(stored.shape, dtype=_PLAIN[stored.type_name])
             read_into(file, path, stored.offset, tensor)
             return tensor
@@ -122,7 +122,7 @@ def _read(path: Path, stored: GgufTensor) -> Tensor:
         raise SourceError(f"cannot read {path}: {error.strerror or error}") from None
 
 
-def _dequantised(file: BinaryIO, path: Path, stored: GgufTensor) -> Tensor:
+def _dequantized(file: BinaryIO, path: Path, stored: GgufTensor) -> Tensor:
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, quants
 
     kind = GGMLQuantizationType(stored.type_id)
