@@ -88,7 +88,5 @@ def test_codes_of_a_quantized_student_stay_and_scales_change(tiny: Maker, tmp_pa
         rtol=1e-3,
         atol=1e-4,
     )
-    torch.testing.assert_close(
-        rewrite.meant(NAME, {NAME: scales}), codes.dense() * 1.5, rtol=1e-3, atol=1e-3
-    )
+    torch.testing.assert_close(rewrite.meant(NAME, {NAME: scales}), codes.dense() * 1.5, rtol=1e-3, atol=1e-3)
     assert rewrite.codes("model.norm.weight", {}) is None
