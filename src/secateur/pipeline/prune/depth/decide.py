@@ -83,8 +83,8 @@ class Depth:
         able = len(FAMILIES[graph.family].ffn_norms) == 1
         if self.repair == SEAM and not able:
             raise UsageError(
-                f"--repair seam needs halves that end in a linear, and {graph.family} has norms after them:"
-                " use --repair none"
+                f"--repair seam needs sub-blocks that end in a linear, and {graph.family} has norms after"
+                " them: use --repair none"
             )
         return self.repair or (
             SEAM if able and compared_by(self.criterion or CRITERION) != "last" else "none"

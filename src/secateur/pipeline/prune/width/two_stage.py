@@ -47,7 +47,8 @@ class TwoStage:
         }
         if len(sizes) > 1:
             raise UsageError(
-                "--allocation 2ssp weighs sub-blocks of equal blocks, and these differ: take another --allocation"
+                "--allocation 2ssp needs blocks with sub-blocks of equal size, and these differ: take another"
+                " --allocation"
             )
         ((self._ffn, self._attention),) = sizes
         # The first block makes the states that all others change; the last makes what the head reads.
