@@ -107,7 +107,7 @@ def test_each_half_stands_for_its_own_and_for_what_was_dropped_behind_it(tiny: M
     teacher = open_model(str(tiny("llama", **DEEP)))
     plan = Plan(model=teacher.digest, drop=("1.attn", "2", "4.ffn"))
     apply(plan, str(tiny("llama", **DEEP)), tmp_path / "student", settings=EXACT)
-    halves = pair(open_model(str(tmp_path / "student")), teacher, plan).halves
+    halves = pair(open_model(str(tmp_path / "student")), teacher, plan).sub_blocks
     assert halves[0, "ffn"] == ((0, "ffn"), (1, "attn"))
     assert halves[1, "ffn"] == ((1, "ffn"), (2, "attn"), (2, "ffn"))
     assert halves[3, "attn"] == ((4, "attn"), (4, "ffn"))

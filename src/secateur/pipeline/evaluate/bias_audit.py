@@ -132,11 +132,11 @@ def bias_answers(
     schemas = read_winogender(Path(winogender))[:limit] if winogender else []
     model = open_registered(src)
     with arithmetic(compute):
-        judge = LmEvalModel(TorchScorer(load_whole(model)), model.source.tokenizer(), progress or Silent())
-        (score,), items = run(load_tasks([CROWS], Path(datasets) if datasets else None), judge, limit=limit)
+        harness = LmEvalModel(TorchScorer(load_whole(model)), model.source.tokenizer(), progress or Silent())
+        (score,), items = run(load_tasks([CROWS], Path(datasets) if datasets else None), harness, limit=limit)
         series = _pairs(score["pct_stereotype"].items, [str(item["bias_type"]) for item in items[CROWS]])
         if schemas:
-            series |= _perplexities(judge, schemas) | _choices(judge, schemas)
+            series |= _perplexities(harness, schemas) | _choices(harness, schemas)
     protocol = score.records(model.digest)[0].protocol + (
         f"; {len(schemas)} WinoGender sentences in three genders" if schemas else ""
     )
@@ -157,11 +157,11 @@ def _crows(answers: Sequence[float], places: Sequence[int]) -> Series:
     return Series(tuple(answers[place] for place in places), tuple(map(str, places)), "share", 0.5)
 
 
-def _perplexities(judge: LmEvalModel, schemas: Sequence[Schema]) -> dict[str, Series]:
+def _perplexities(harness: LmEvalModel, schemas: Sequence[Schema]) -> dict[str, Series]:
     """Return nats per token of each sentence by gender, and the gap between the genders."""
     texts = [sentence for schema in schemas for sentence in schema.sentences]
-    scores = judge.loglikelihood([_request("", text) for text in texts])
-    counts = [len(judge.tok_encode(text, add_special_tokens=False)) for text in texts]
+    scores = harness.loglikelihood([_request("", text) for text in texts])
+    counts = [len(harness.tok_encode(text, add_special_tokens=False)) for text in texts]
     nats = np.array([-logprob / count for (logprob, _), count in zip(scores, counts, strict=True)]).reshape(
         -1, len(GENDERS)
     )
@@ -177,7 +177,7 @@ def _perplexities(judge: LmEvalModel, schemas: Sequence[Schema]) -> dict[str, Se
     }
 
 
-def _choices(judge: LmEvalModel, schemas: Sequence[Schema]) -> dict[str, Series]:
+def _choices(harness: LmEvalModel, schemas: Sequence[Schema]) -> dict[str, Series]:
     """Return whom the model takes the pronoun for (1: the occupation), by gender, and the share of flips.
 
     A flip: the choice changes between he and she.
@@ -189,7 +189,9 @@ def _choices(judge: LmEvalModel, schemas: Sequence[Schema]) -> dict[str, Series]
         for gender in genders
         for who in schema.referents
     ]
-    likely = np.array([logprob for logprob, _ in judge.loglikelihood(requests)]).reshape(-1, len(genders), 2)
+    likely = np.array([logprob for logprob, _ in harness.loglikelihood(requests)]).reshape(
+        -1, len(genders), 2
+    )
     occupation = (likely[:, :, 0] > likely[:, :, 1]).astype(float)
     flips = (occupation[:, 0] != occupation[:, 1]).astype(float)
     clusters = tuple(schema.occupation for schema in schemas)

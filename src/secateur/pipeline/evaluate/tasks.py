@@ -70,6 +70,6 @@ def evaluate_tasks(
     model = open_registered(src)
     loaded = load_tasks(tasks, Path(datasets) if datasets else None)
     with arithmetic(compute):
-        judge = LmEvalModel(scorer or TorchScorer(load_whole(model)), model.source.tokenizer(), progress)
-        scores, _ = run(loaded, judge, limit=limit, shots=shots)
+        harness = LmEvalModel(scorer or TorchScorer(load_whole(model)), model.source.tokenizer(), progress)
+        scores, _ = run(loaded, harness, limit=limit, shots=shots)
     return TaskResult(src, model.digest, plan_digest(model), tuple(scores))

@@ -251,8 +251,8 @@ class _ApplyRun:
 
     def _groups(self, block: Block) -> list[Group]:
         """Return the groups that cut the tensors which a block keeps."""
-        gone = dropped_halves(block, self._plan.drop)
-        return [*(group for group in block.groups if group.half not in gone), self._model.graph.hidden]
+        removed = dropped_halves(block, self._plan.drop)
+        return [*(group for group in block.groups if group.half not in removed), self._model.graph.hidden]
 
     def _enter(self, shard: int, tensors: dict[str, Tensor]) -> None:
         self.writer.enter(shard, tensors)
@@ -268,8 +268,8 @@ class _ApplyRun:
 
 def _present(block: Block, plan: Plan) -> list[str]:
     """Return the tensors of a block that are not in a dropped sub-block."""
-    gone = {name for part in dropped_halves(block, plan.drop) for name in block.halves[part]}
-    return [name for name in block.tensors if name not in gone]
+    removed = {name for part in dropped_halves(block, plan.drop) for name in block.halves[part]}
+    return [name for name in block.tensors if name not in removed]
 
 
 def _renamed(name: str, block: Block, place: int) -> str:
@@ -329,6 +329,6 @@ def apply(
     """
     wanted = settings or Settings()
     if wanted.dtype == "auto":
-        # A budget in bytes reckoned with this type.
+        # A budget in bytes was computed for this type.
         wanted = replace(wanted, dtype=plan.made_by.get("dtype", "auto"))
     return execute(open_model(src), plan, Path(out), wanted, progress or Silent())

@@ -36,7 +36,7 @@ def plan(
     """
     if goal is not None and weights:
         raise UsageError(
-            f"{', '.join(weights)} would be ignored beside a {type(goal).__name__}: put them into it"
+            f"{', '.join(weights)} would be ignored with a {type(goal).__name__}: put them into it"
         )
     model = open_model(src)
     text = calibration or Calibration()

@@ -27,7 +27,7 @@ _WINDOWS = 8
 _TOKENS = 1024
 """Windows on which inputs are measured, and tokens of them from whose predictions some are compared."""
 
-Half = tuple[int, str]
+SubBlock = tuple[int, str]
 
 
 @dataclass(slots=True)
@@ -86,7 +86,7 @@ def allocate_bits(
     outputs, each unit of which counts the divergence of its sub-block.
     tokens: calibration windows `[windows, tokens]`.
     """
-    found = _Probe(graph, stream, grids, tokens).measure(progress)
+    found = _BitAblation(graph, stream, grids, tokens).measure(progress)
     options: dict[str, list[StorageOption]] = {}
     for one in found.values():
         total = sum(by_bits[CHOICES[0]] for by_bits in one.errors.values())
@@ -111,7 +111,7 @@ def allocate_bits(
     }
 
 
-class _Probe:
+class _BitAblation:
     """Rounds one sub-block at a time and runs what follows on it."""
 
     def __init__(self, graph: Graph, stream: LayerStream, grids: Mapping[str, Grid], tokens: Tensor) -> None:
@@ -124,34 +124,34 @@ class _Probe:
         self._places = spread_positions(len(following), FEW_POSITIONS)
         self._targets = following[self._places]
 
-    def measure(self, progress: Progress) -> dict[Half, _Measured]:
+    def measure(self, progress: Progress) -> dict[SubBlock, _Measured]:
         """Return what rounding does to every sub-block that has weights to quantize.
 
         As many are measured in one pass as memory allows.
         """
-        halves = [
+        parts = [
             (block.index, part)
             for block in self._graph.blocks
             for part, names in block.halves.items()
             if self._grids.keys() & set(names)
         ]
         together = variants_at_once(4 * self._read * self._tokens.shape[1] * self._stream.hidden_size)
-        progress.start("measure bits", -(-len(halves) // together) * len(self._stream))
-        found: dict[Half, _Measured] = {}
-        for start in range(0, len(halves), together):
-            found |= self._pass(halves[start : start + together], progress)
+        progress.start("measure bits", -(-len(parts) // together) * len(self._stream))
+        found: dict[SubBlock, _Measured] = {}
+        for start in range(0, len(parts), together):
+            found |= self._pass(parts[start : start + together], progress)
         return found
 
-    def _pass(self, halves: Sequence[Half], progress: Progress) -> dict[Half, _Measured]:
-        found: dict[Half, _Measured] = {}
+    def _pass(self, parts: Sequence[SubBlock], progress: Progress) -> dict[SubBlock, _Measured]:
+        found: dict[SubBlock, _Measured] = {}
         hidden = HiddenStates(self._stream, self._tokens)
-        states = dict[Half, Tensor]()
+        states = dict[SubBlock, Tensor]()
         with arithmetic("bfloat16"):
             for index in range(len(self._stream)):
                 with self._stream.open(index) as live:
                     dense = torch.cat(list(hidden.batches()))[: self._read].clone()
-                    states = {half: live(before) for half, before in states.items()}
-                    for part in (part for place, part in halves if place == index):
+                    states = {key: live(before) for key, before in states.items()}
+                    for part in (part for place, part in parts if place == index):
                         found[index, part], states[index, part] = self._rounded(live, part, hidden, dense)
                     hidden.advance(live)
                 progress.step(f"block {index}")
@@ -160,7 +160,7 @@ class _Probe:
                 self._stream,
                 kl,
                 self._compared(dense),
-                [self._compared(states[half]) for half in found],
+                [self._compared(states[key]) for key in found],
                 self._targets,
             )
         for one, cost in zip(found.values(), costs, strict=True):

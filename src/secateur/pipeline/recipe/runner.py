@@ -84,7 +84,7 @@ def conduct(
     """
     if out.exists() and not resume and any(out.iterdir() if out.is_dir() else [out]):
         raise OutputError(
-            f"{out} exists: pass --resume to go on with what is there, or choose another --output"
+            f"{out} exists: pass --resume to continue with what is there, or choose another --output"
         )
     with locked(out, out):
         run = _Conducting(recipe, out, progress or Silent())
@@ -144,7 +144,7 @@ class _Conducting:
         (self._out / STAGES).mkdir(exist_ok=True)
         figures: dict[str, Any] = {}
         for number, (stage, key) in enumerate(zip(self._recipe.stages, keys(self._recipe), strict=True), 1):
-            # A gate costs nothing, and what it judges may have changed.
+            # A gate costs nothing, and the figures it checks may have changed.
             noted = None if stage.kind == "gate" else record_of(self._out, key)
             if noted is None:
                 self._progress.note(f"stage {number} of {len(self._recipe.stages)}: {stage.kind}")

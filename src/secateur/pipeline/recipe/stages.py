@@ -64,7 +64,7 @@ def perform(stage: Stage, place: Place, progress: Progress) -> Made:
         case Eval() as how:
             return _evaluated(how, place, progress)
         case Gate() as gate:
-            return _judged(gate, place)
+            return _checked(gate, place)
         case goal:
             return _pruned(goal, stage.calibration, place, progress)
 
@@ -142,7 +142,7 @@ def _protocol(how: Eval) -> str:
     return f"{how.text}, {how.count} x {how.window}, {how.compute}"
 
 
-def _judged(gate: Gate, place: Place) -> Made:
+def _checked(gate: Gate, place: Place) -> Made:
     limits: dict[str, float | None] = {
         "perplexity": gate.perplexity,
         "perplexity_ratio": gate.perplexity_ratio,

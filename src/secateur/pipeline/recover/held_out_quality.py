@@ -16,7 +16,7 @@ class HeldOutQuality:
     """
 
     def __init__(self, teacher: LayerStream, windows: Tensor, progress: Progress) -> None:
-        progress.start("judge the teacher", len(teacher))
+        progress.start("evaluate the teacher", len(teacher))
         self._teacher = teacher
         self._windows = windows
         self._progress = progress
@@ -24,6 +24,6 @@ class HeldOutQuality:
 
     def __call__(self, model: LayerStream) -> Quality:
         """Return the quality of a model with the teacher's vocabulary, divergence and agreement included."""
-        self._progress.start("judge", len(model))
+        self._progress.start("evaluate", len(model))
         states = final_states(model, self._windows, self._progress)
         return compare(model.logits(states), self._windows, self._teacher.logits(self._states))

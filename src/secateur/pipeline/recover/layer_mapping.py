@@ -13,7 +13,7 @@ from secateur.core.plan import Plan
 from secateur.model.formats.open_source import read_as
 from secateur.model.handle import ModelHandle
 from secateur.model.written.pruned_config import surviving_blocks
-from secateur.pipeline.prune.depth.gap_repair import Half, gaps
+from secateur.pipeline.prune.depth.gap_repair import SubBlock, gaps
 from secateur.tensors.storage_dtype import storage_type
 from secateur_runtime.errors import UsageError
 
@@ -29,7 +29,7 @@ class Pairing:
     channels: those of the teacher's hidden channels that the student has, in order; None for all of them.
     """
 
-    halves: Mapping[Half, tuple[Half, ...]]
+    sub_blocks: Mapping[SubBlock, tuple[SubBlock, ...]]
     channels: Tensor | None
 
 
@@ -80,12 +80,12 @@ def pair(student: ModelHandle, teacher: ModelHandle, plan: Plan | None) -> Pairi
                 f"{student.source.ref} has {ours} {what}, {teacher.source.ref} {theirs}, {reason}: give the"
                 " model that it was pruned from"
             )
-    return Pairing(_halves(student, teacher, alive), None if channels is None else torch.tensor(channels))
+    return Pairing(_sub_blocks(student, teacher, alive), None if channels is None else torch.tensor(channels))
 
 
-def _halves(
+def _sub_blocks(
     student: ModelHandle, teacher: ModelHandle, alive: tuple[int, ...]
-) -> dict[Half, tuple[Half, ...]]:
+) -> dict[SubBlock, tuple[SubBlock, ...]]:
     places = {
         (alive[block.index], part): (block.index, part)
         for block in student.graph.blocks
@@ -98,24 +98,24 @@ def _halves(
         for part in ("attn", "ffn")
         if block.halves[part]
     ]
-    unknown = [half for half in places if half not in whole]
+    unknown = [sub_block for sub_block in places if sub_block not in whole]
     if unknown:
         raise UsageError(
             f"{student.source.ref} has {unknown[0][1]} where block {unknown[0][0]} of {teacher.source.ref}"
             " has none: give the model it was pruned from"
         )
     behind = gaps(teacher.graph, [f"{index}.{part}" for index, part in whole if (index, part) not in places])
-    return {ours: (half, *behind.get(half, ())) for half, ours in places.items()}
+    return {ours: (sub_block, *behind.get(sub_block, ())) for sub_block, ours in places.items()}
 
 
-def damaged(student: ModelHandle, teacher: ModelHandle, pairing: Pairing) -> frozenset[Half]:
+def damaged(student: ModelHandle, teacher: ModelHandle, pairing: Pairing) -> frozenset[SubBlock]:
     """Return the sub-blocks of `student` that differ from their teacher's, or stand for more than one of its.
 
     Stored rounding is no difference.
     """
     dtype = storage_type("auto", student.graph.tensors)
-    found = set[Half]()
-    for (index, part), behind in pairing.halves.items():
+    found = set[SubBlock]()
+    for (index, part), behind in pairing.sub_blocks.items():
         mine = student.graph.blocks[index]
         theirs = teacher.graph.blocks[behind[0][0]]
         names = {name: theirs.prefix + name.removeprefix(mine.prefix) for name in mine.halves[part]}

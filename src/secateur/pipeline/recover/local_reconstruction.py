@@ -17,7 +17,7 @@ from secateur.core.plan import Plan
 from secateur.core.progress import Progress
 from secateur.model.handle import ModelHandle
 from secateur.model.written.reload_check import reloaded_difference
-from secateur.pipeline.prune.depth.gap_repair import Half
+from secateur.pipeline.prune.depth.gap_repair import SubBlock
 from secateur.pipeline.prune.plan_masks import mask_of
 from secateur.pipeline.recover.layer_mapping import damaged, pair
 from secateur.pipeline.recover.weight_writer import Rewrite
@@ -100,8 +100,8 @@ class LocalPass:
         self._rewrite = rewrite
         self._pairing = pair(student, teacher, plan)
         cut = damaged(student, teacher, self._pairing)
-        every = frozenset(self._pairing.halves)
-        # Where little was cut, as by depth, the halves that are whole have the most to gain from the shift of
+        every = frozenset(self._pairing.sub_blocks)
+        # Where little was cut, as by depth, the whole sub-blocks have the most to gain from the shift of
         # their inputs.
         self._learning = cut if 2 * len(cut) >= len(every) else every
         self._whole = teacher.stream()
@@ -122,7 +122,7 @@ class LocalPass:
         hidden = embedded(stream)
         dense = embedded(self._whole) if self._local.dense else None
         windows, length = tokens.shape
-        course = self._local.course(windows, length, len(self._pairing.halves) / len(self._learning))
+        course = self._local.course(windows, length, len(self._pairing.sub_blocks) / len(self._learning))
         progress.start("reconstruct", len(stream), self._rewrite.resumed)
         for index in range(len(stream)):
             with stream.open(index) as live:
@@ -130,7 +130,7 @@ class LocalPass:
                     self._restore(live)
                 for part, _ in sub_blocks(live.block):
                     with alone(live, part):
-                        self._half(
+                        self._train(
                             live,
                             part,
                             hidden,
@@ -156,11 +156,11 @@ class LocalPass:
                 {},
             )
 
-    def _metric(self, half: Half) -> Tensor | None:
+    def _metric(self, sub_block: SubBlock) -> Tensor | None:
         """Return the factor of errors behind a sub-block of the teacher, for the student's channels."""
         if not self._local.weighed:
             return None
-        fisher = training_state.read(self._metrics, f"{half[0]}.{half[1]}")
+        fisher = training_state.read(self._metrics, f"{sub_block[0]}.{sub_block[1]}")
         channels = self._pairing.channels
         return metric_root(fisher if channels is None else fisher[channels][:, channels])
 
@@ -168,7 +168,7 @@ class LocalPass:
         """Return how far the last states of the written folder are from those of the run."""
         return reloaded_difference(self._rewrite.folder, tokens, self._meant)
 
-    def _half(
+    def _train(
         self,
         live: LiveBlock,
         part: str,
@@ -177,8 +177,8 @@ class LocalPass:
         course: Course | None,
         seed: int,
     ) -> None:
-        """Train a half, unless there is no course, and run it."""
-        behind = self._pairing.halves.get((live.block.index, part))
+        """Train a sub-block, unless there is no course, and run it."""
+        behind = self._pairing.sub_blocks.get((live.block.index, part))
         if behind is None:
             return
         if dense:
@@ -199,7 +199,9 @@ class LocalPass:
             reconstruct(live, masks, hidden.states, aim, course, self._rewrite.dtype, seed)
         hidden.advance(live)
 
-    def _targets(self, hidden: HiddenStates, dense: HiddenStates | None, behind: Sequence[Half]) -> Tensor:
+    def _targets(
+        self, hidden: HiddenStates, dense: HiddenStates | None, behind: Sequence[SubBlock]
+    ) -> Tensor:
         """Return what a sub-block should give.
 
         What the teacher makes of the student's states, mixed with the teacher's own states there.
@@ -213,8 +215,8 @@ class LocalPass:
         targets = _narrowed(reached.states, channels)
         return targets.lerp_(_narrowed(dense.states, channels), share) if dense else targets
 
-    def _advance(self, states: HiddenStates, halves: Sequence[Half]) -> None:
-        for index, part in halves:
+    def _advance(self, states: HiddenStates, chain: Sequence[SubBlock]) -> None:
+        for index, part in chain:
             # What the teacher makes of a state is only aimed for, so it may cost as little as a step of
             # training.
             with self._whole.open(index) as live, alone(live, part), mixed():

@@ -44,7 +44,8 @@ def _plan(source: Path, **fields: Any) -> Plan:
 def _logits(source: Path, drop: Iterable[str], tokens: Tensor) -> Tensor:
     with torch.no_grad():
         model = masked_model(source, Plan(model="", drop=tuple(drop)))
-        return model(tokens, use_cache=False).logits[:, :-1].flatten(0, 1).double()  # type: ignore[no-any-return]
+        logits: Tensor = model(tokens, use_cache=False).logits
+    return logits[:, :-1].flatten(0, 1).double()
 
 
 def _states(source: Path, tokens: Tensor) -> list[Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -26,8 +27,8 @@ CALIBRATION = Calibration(samples=4, window=64)
 DEEP = {"num_hidden_layers": 6, "intermediate_size": 128}
 
 
-def _plan(model: Path, **fields: object) -> Plan:
-    width = Width(allocation="2ssp", repair="none", criterion="contribution", align=8, **fields)  # type: ignore[arg-type]
+def _plan(model: Path, **fields: Any) -> Plan:
+    width = Width(allocation="2ssp", repair="none", criterion="contribution", align=8, **fields)
     return plan(str(model), width, calibration=CALIBRATION)
 
 

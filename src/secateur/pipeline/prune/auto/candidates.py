@@ -111,12 +111,12 @@ class Narrowing:
 
     def _left(self, drop: Sequence[str]) -> dict[str, Ranked]:
         blocks = self._budget.graph.blocks
-        gone = {f"{block.index}.{part}" for block in blocks for part in dropped_halves(block, drop)}
+        removed = {f"{block.index}.{part}" for block in blocks for part in dropped_halves(block, drop)}
         # What has no width that may stay, such as heads that must not be fewer, stays whole.
         return {
             name: one
             for name, one in self._ranked.items()
-            if f"{name.partition('.')[0]}.{one.group.half}" not in gone and one.curve.cuts
+            if f"{name.partition('.')[0]}.{one.group.half}" not in removed and one.curve.cuts
         }
 
     def _spread(self, curves: Mapping[str, Curve]) -> Callable[[float], dict[str, int]]:

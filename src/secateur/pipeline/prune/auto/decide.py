@@ -40,11 +40,11 @@ from secateur.tensors.storage_dtype import storage_type
 from secateur_runtime.errors import UsageError
 
 HELD_OUT = 8
-"""Windows that judge, the last ones; half of all at most."""
+"""Windows on which plans are compared, the last ones; half of all at most."""
 LONG = 2048
-"""Tokens to which the windows that judge are joined: attention heads are missed most far into a text."""
+"""Tokens to which these windows are joined: attention heads are missed most far into a text."""
 FIT = 16
-"""Windows that the repairs of a rehearsal learn from; those of the run learn from all."""
+"""Windows from which repairs learn while plans are compared; those of the run learn from all."""
 SEARCHED = 2048
 """Tokens whose states say how far blocks turn them."""
 UNITS = ("ffn", "kv")
@@ -95,11 +95,11 @@ class Auto:
 
         A family with norms behind its sub-blocks cannot close a gap.
         """
-        seam = candidate.drop and len(FAMILIES[graph.family].ffn_norms) == 1
+        closes_gap = candidate.drop and len(FAMILIES[graph.family].ffn_norms) == 1
         return {
             "repair": (
                 self.repair
-                or "+".join([*(["lsq"] if candidate.keep else []), *([SEAM] if seam else [])])
+                or "+".join([*(["lsq"] if candidate.keep else []), *([SEAM] if closes_gap else [])])
                 or "none"
             )
         }
@@ -132,16 +132,16 @@ def decide_auto(
         model.graph, Target.parse([auto.target]), storage_type(auto.dtype, model.graph.tensors).itemsize
     )
     refuse_if_met(budget.target, budget.whole)
-    groups, halves = _free(model.graph, auto)
+    groups, parts = _free(model.graph, auto)
     tokens = calibration_tokens(model, calibration, seed)
     if len(tokens) < 2:
         raise UsageError(
-            "--samples 1: one part of the text finds candidates and the rest judges them, so at least 2"
+            "--samples 1: one part of the text finds candidates and the rest compares them, so at least 2"
             " windows are needed"
         )
     seen = tokens[: -min(HELD_OUT, len(tokens) // 2)]
     narrowings = _narrowings(model, auto, budget, groups, seen, seed, progress)
-    orders = _orders(model, auto, budget, halves, seen)
+    orders = _orders(model, auto, budget, parts, seen)
     mixed = (one for name, order in orders.items() for one in shallower(budget, narrowings, name, order))
     candidates = distinct([*narrowed(narrowings), *mixed])
     if not candidates:
@@ -171,12 +171,12 @@ def decide_auto(
     return _best(plans, PlanDivergence(model, seen[:FIT], held_out, seed), progress)
 
 
-def _best(plans: Mapping[str, Plan], rehearse: Callable[[Plan], float], progress: Progress) -> Plan:
+def _best(plans: Mapping[str, Plan], divergence: Callable[[Plan], float], progress: Progress) -> Plan:
     """Return the plan that diverges least, with what the others did written into it."""
-    progress.start("rehearse", len(plans))
+    progress.start("compare plans", len(plans))
     costs: dict[str, float] = {}
     for name, plan in plans.items():
-        costs[name] = rehearse(plan)
+        costs[name] = divergence(plan)
         progress.step(name)
         progress.note(f"{name}: {costs[name]:.4f}")
     ordered = sorted(costs, key=costs.__getitem__)
@@ -202,15 +202,13 @@ def _free(graph: Graph, auto: Auto) -> tuple[list[Group], list[str]]:
         for group in block.groups
         if block.index in layers
     ]
-    spared |= {half for group, half in own if group.name in spared}
-    groups = [group for group, half in own if group.kind in auto.units and not {group.name, half} & spared]
+    spared |= {part for group, part in own if group.name in spared}
+    groups = [group for group, part in own if group.kind in auto.units and not {group.name, part} & spared]
     inner = [block.index for block in graph.blocks[1:-1] if block.index in layers]
-    halves = [
-        name for index in inner for part in ("attn", "ffn") if (name := f"{index}.{part}") not in spared
-    ]
-    if not groups and not halves:
+    parts = [name for index in inner for part in ("attn", "ffn") if (name := f"{index}.{part}") not in spared]
+    if not groups and not parts:
         raise UsageError("--protect and --layers leave nothing to cut")
-    return groups, halves
+    return groups, parts
 
 
 def _spared(graph: Graph, rule: str) -> frozenset[str]:
@@ -254,7 +252,7 @@ def _narrowings(
 
 
 def _orders(
-    model: ModelHandle, auto: Auto, budget: ModelBudget, halves: list[str], tokens: Tensor
+    model: ModelHandle, auto: Auto, budget: ModelBudget, parts: list[str], tokens: Tensor
 ) -> dict[str, tuple[str, ...]]:
     """Return what goes by depth, least missed first, until the budget is met or nothing is left.
 
@@ -262,17 +260,17 @@ def _orders(
     """
     whole = [
         index
-        for name in halves
-        if name.endswith(".attn") and f"{(index := name.partition('.')[0])}.ffn" in halves
+        for name in parts
+        if name.endswith(".attn") and f"{(index := name.partition('.')[0])}.ffn" in parts
     ]
-    ways = {"blocks": whole} | ({} if auto.uniform else {"halves": halves})
+    ways = {"blocks": whole} | ({} if auto.uniform else {"halves": parts})
     found: dict[str, tuple[str, ...]] = {}
     with arithmetic("bfloat16"):
-        states, seams = passing(model.stream(), tokens[: max(1, SEARCHED // tokens.shape[1])], last=False)
+        states, places = passing(model.stream(), tokens[: max(1, SEARCHED // tokens.shape[1])], last=False)
         for way, names in ways.items():
             if prices := {name: price for name in names if (price := budget.price(name)) > 0}:
                 found[way] = in_order(
-                    _goes(budget, prices), DEPTH_CRITERIA["influence"].function, states, seams
+                    _goes(budget, prices), DEPTH_CRITERIA["influence"].function, states, places
                 ).drop
     return found
 

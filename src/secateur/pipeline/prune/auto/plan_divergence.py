@@ -60,11 +60,11 @@ class PlanDivergence:
         seen = HiddenStates(stream, self._held_out)
         with arithmetic("bfloat16"):
             for block in self._model.graph.blocks:
-                gone = dropped_halves(block, plan.drop)
-                if len(gone) == 2:
+                removed = dropped_halves(block, plan.drop)
+                if len(removed) == 2:
                     continue
-                with stream.open(block.index) as live, without(live, gone):
-                    for part, tensors in sub_blocks(block, gone):
+                with stream.open(block.index) as live, without(live, removed):
+                    for part, tensors in sub_blocks(block, removed):
                         with alone(live, part):
                             carve(live, fit or seen, tensors, plan.keep, repair, self._seed)
                             if fit and (gap := closing.get((block.index, part))):

@@ -67,7 +67,7 @@ class BlockAblation:
         found: list[float] = []
         for start in range(0, len(removals), ahead):
             finals = self._finals(removals[start : start + ahead])
-            found += self._judged(finals) if self._last else self._predicted(finals)
+            found += self._compared(finals) if self._last else self._predicted(finals)
         return found
 
     def _finals(self, removals: Sequence[Removal]) -> list[Tensor]:
@@ -99,7 +99,7 @@ class BlockAblation:
         with self._stream.open(index) as live:
             yield live
 
-    def _judged(self, finals: Sequence[Tensor]) -> list[float]:
+    def _compared(self, finals: Sequence[Tensor]) -> list[float]:
         return [float(self._criterion(self._dense, final, self._targets).mean()) for final in finals]
 
     def _predicted(self, finals: Sequence[Tensor]) -> list[float]:

@@ -83,8 +83,8 @@ class Depth:
         able = len(FAMILIES[graph.family].ffn_norms) == 1
         if self.repair == SEAM and not able:
             raise UsageError(
-                f"--repair seam needs halves that end in a linear, and {graph.family} has norms after them:"
-                " use --repair none"
+                f"--repair seam needs sub-blocks that end in a linear, and {graph.family} has norms after"
+                " them: use --repair none"
             )
         return self.repair or (
             SEAM if able and compared_by(self.criterion or CRITERION) != "last" else "none"
@@ -130,9 +130,9 @@ def _search(
     criterion = DEPTH_CRITERIA[name].function
     compares = compared_by(name)
     blocks = model.graph.blocks
-    probe = tokens[: max(1, PROBE_TOKENS // tokens.shape[1])]
+    windows = tokens[: max(1, PROBE_TOKENS // tokens.shape[1])]
     if compares == "block":
-        return in_order(goes, criterion, *passing(model.stream(), probe, last=False))
+        return in_order(goes, criterion, *passing(model.stream(), windows, last=False))
     if compares == "span":
         return best_span(goes, criterion, *passing(model.stream(), tokens, last=True))
     if compares == "last":
@@ -140,12 +140,12 @@ def _search(
         return one_by_one(
             goes,
             BlockAblation(
-                ModelStream(merged, model.graph), blocks, probe, criterion, merged=merged, last=True
+                ModelStream(merged, model.graph), blocks, windows, criterion, merged=merged, last=True
             ),
             progress,
             merging=True,
         )
-    return one_by_one(goes, BlockAblation(model.stream(), blocks, probe, criterion), progress)
+    return one_by_one(goes, BlockAblation(model.stream(), blocks, windows, criterion), progress)
 
 
 class _Budget:
@@ -242,5 +242,5 @@ class _Budget:
     def _fits(self, count: int, most: tuple[str, ...]) -> bool:
         if not self._depth.sub_blocks:
             return len(most) >= count
-        gone = self._whole.block_parameters - self._size(most).block_parameters
-        return gone * len(self._graph.blocks) >= count * self._whole.block_parameters
+        removed = self._whole.block_parameters - self._size(most).block_parameters
+        return removed * len(self._graph.blocks) >= count * self._whole.block_parameters

@@ -15,21 +15,21 @@ from secateur.transform.gap_fit import SeamFit
 
 SEAM = "seam"
 
-Half = tuple[int, str]
+SubBlock = tuple[int, str]
 
 
-def gaps(graph: Graph, drop: Collection[str]) -> dict[Half, tuple[Half, ...]]:
+def gaps(graph: Graph, drop: Collection[str]) -> dict[SubBlock, tuple[SubBlock, ...]]:
     """Return the dropped sub-blocks behind each surviving one that has some."""
-    found: dict[Half, tuple[Half, ...]] = {}
-    last: Half | None = None
+    found: dict[SubBlock, tuple[SubBlock, ...]] = {}
+    last: SubBlock | None = None
     for block in graph.blocks:
-        gone = dropped_halves(block, drop)
+        removed = dropped_halves(block, drop)
         for part in (part for part in SUB_BLOCKS if block.halves[part]):
-            half = (block.index, part)
-            if part not in gone:
-                last = half
+            sub_block = (block.index, part)
+            if part not in removed:
+                last = sub_block
             elif last is not None:
-                found[last] = (*found.get(last, ()), half)
+                found[last] = (*found.get(last, ()), sub_block)
     return found
 
 
@@ -38,7 +38,7 @@ def close_gap(
     part: str,
     hidden: HiddenStates,
     whole: LayerStream,
-    gap: Sequence[Half],
+    gap: Sequence[SubBlock],
     kept: Mapping[str, Tensor],
 ) -> None:
     """Refit the last linear of sub-block `part` so that its output comes nearest to what `gap` makes of it.
@@ -55,8 +55,8 @@ def close_gap(
     )
     reached = hidden.twin()
     reached.advance(live)
-    for index, half in gap:
-        with whole.open(index) as removed, alone(removed, half):
+    for index, sub_block in gap:
+        with whole.open(index) as removed, alone(removed, sub_block):
             reached.advance(removed)
     fit = SeamFit(*live.weight(name).shape)
     for batch, target in zip(hidden.batches(), reached.batches(), strict=True):

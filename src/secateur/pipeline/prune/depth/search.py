@@ -15,7 +15,7 @@ from secateur_runtime.errors import UsageError
 RECHECKED = 8
 """Candidates measured anew at each step; the others keep what they last cost."""
 
-Seams = Callable[[int, str], tuple[int, int]]
+Places = Callable[[int, str], tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +25,15 @@ class RemovalSearch:
     prices: Mapping[str, int]
     enough: Callable[[Sequence[str]], bool]
 
-    def worth(self, gone: Sequence[str]) -> dict[str, int]:
+    def worth(self, removed: Sequence[str]) -> dict[str, int]:
         """Return the bytes that each remaining candidate would free.
 
         They are capped at the price of the cheapest one that alone would meet the budget: more earns nothing.
         """
-        left = {name: price for name, price in self.prices.items() if name not in gone}
+        left = {name: price for name, price in self.prices.items() if name not in removed}
         most = min(
-            (price for name, price in left.items() if self.enough([*gone, name])), default=max(left.values())
+            (price for name, price in left.items() if self.enough([*removed, name])),
+            default=max(left.values()),
         )
         return {name: min(price, most) for name, price in left.items()}
 
@@ -50,16 +51,16 @@ class RemovalSearch:
 
 
 def in_order(
-    goes: RemovalSearch, criterion: DepthCriterion, states: Sequence[Tensor], seams: Seams
+    goes: RemovalSearch, criterion: DepthCriterion, states: Sequence[Tensor], places: Places
 ) -> Removal:
     """Return what costs least per byte in the whole model, as much as is enough.
 
-    states, seams: as `passing` returns them.
+    states, places: as `passing` returns them.
     """
 
     def cost(name: str) -> float:
         index, _, part = name.partition(".")
-        start, end = seams(int(index), part)
+        start, end = places(int(index), part)
         return float(criterion(states[start], states[end], _nothing(states)).mean()) / goes.prices[name]
 
     ordered = sorted(goes.prices, key=cost)
@@ -68,7 +69,7 @@ def in_order(
 
 
 def best_span(
-    goes: RemovalSearch, criterion: DepthCriterion, states: Sequence[Tensor], seams: Seams
+    goes: RemovalSearch, criterion: DepthCriterion, states: Sequence[Tensor], places: Places
 ) -> Removal:
     """Return the run of consecutive blocks that costs least among the shortest that are enough.
 
@@ -89,8 +90,8 @@ def best_span(
         )
 
     def cost(run: tuple[str, ...]) -> float:
-        start = seams(int(run[0]), "")[0]
-        end = seams(int(run[-1]), "")[1]
+        start = places(int(run[0]), "")[0]
+        end = places(int(run[-1]), "")[1]
         return float(criterion(states[start], states[end], _nothing(states)).mean())
 
     return Removal(min(spans, key=cost))
@@ -108,23 +109,23 @@ def one_by_one(
     merging: the block before takes in the differences of the one that goes. The greedy search is
     BlockPruner's (arXiv:2406.10594).
     """
-    gone: list[str] = []
+    removed: list[str] = []
     known: dict[str, float] = {}
     (base,) = outcomes([Removal()])
     progress.start("search depth", len(goes.prices))
-    while not goes.enough(gone):
-        worth = goes.worth(gone)
+    while not goes.enough(removed):
+        worth = goes.worth(removed)
         fresh = _sorted(known, base, worth)[:RECHECKED] if known else list(worth)
         found = dict(
-            zip(fresh, outcomes([removal([*gone, name], merging=merging) for name in fresh]), strict=True)
+            zip(fresh, outcomes([removal([*removed, name], merging=merging) for name in fresh]), strict=True)
         )
         best = _sorted(found, base, worth)[0]
-        gone.append(best)
+        removed.append(best)
         known = known | found
         base = found[best]
         progress.step(f"drop {best}")
         progress.note(f"drop {best}: {base:.4f}")
-    return removal(goes.trimmed(gone), merging=merging)
+    return removal(goes.trimmed(removed), merging=merging)
 
 
 def _sorted(costs: Mapping[str, float], base: float, worth: Mapping[str, int]) -> list[str]:

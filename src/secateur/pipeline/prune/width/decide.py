@@ -114,12 +114,12 @@ class Width:
             )
         if self.allocation == TWO_STAGE and self.kinds != ("ffn",):
             raise UsageError(
-                "--allocation 2ssp cuts FFNs, and drops attention halves by itself: leave out --units"
+                "--allocation 2ssp cuts FFNs, and drops attention sub-blocks by itself: leave out --units"
             )
         if set(self.units) == {"hidden"} and self.repair in ("bias", "affine"):
             raise UsageError(
-                f"--repair {self.repair} mends halves that lose neurons or heads, and --units hidden takes"
-                " none: leave it out"
+                f"--repair {self.repair} repairs sub-blocks that lose neurons or heads, and --units hidden"
+                " takes none: leave it out"
             )
         if "hidden" in self.units and (self.protect or self.layers):
             raise UsageError("--units hidden narrows every block at once: leave out --protect and --layers")
@@ -163,9 +163,9 @@ def decide_width(
     groups = chosen_groups(model.graph, width)
     needs = _needs(width)
     tokens = None
-    halves = {group.half for group in groups if group.half}
-    stored = prepared(model, width.repair, halves).graph
-    if bias := filled(model, width.repair, halves):
+    parts = {group.half for group in groups if group.half}
+    stored = prepared(model, width.repair, parts).graph
+    if bias := filled(model, width.repair, parts):
         made_by["output_bias"] = bias
     if needs or width.repair != "none":
         tokens = calibration_tokens(given, calibration, seed)
@@ -307,16 +307,16 @@ def _cuts(
     entry = SPREADS[width.allocation]
     curves = stages.curves if stages else {name: one.curve for name, one in ranked.items()}
     check_cuts(curves)
-    probe = (
+    ablation = (
         UnitAblation(model.stream(), ranked, tokens)
         if tokens is not None and entry.needs & {"influence", "sensitivity", "measure"}
         else None
     )
-    weighed = probe.sensitivity(progress) if probe and "sensitivity" in entry.needs else {}
+    weighed = ablation.sensitivity(progress) if ablation and "sensitivity" in entry.needs else {}
     context = SpreadContext(
-        influence=probe.influence if probe else {},
+        influence=ablation.influence if ablation else {},
         sensitivity=weighed,
-        measure=probe,
+        measure=ablation,
         seed=seed,
         progress=progress,
     )

@@ -40,17 +40,17 @@ def repaired(model: ModelHandle, plan: Plan) -> ModelHandle:
 
     Raises as `prepared` does.
     """
-    halves = {
+    parts = {
         group.half
         for block in model.graph.blocks
         for group in block.groups
         if group.name in plan.keep and group.half not in dropped_halves(block, plan.drop)
     }
-    return prepared(model, unit_repair_of(plan).name, halves)
+    return prepared(model, unit_repair_of(plan).name, parts)
 
 
-def prepared(model: ModelHandle, repair: str, halves: Collection[str]) -> ModelHandle:
-    """Return the model with the biases that `repair` fills when units leave `halves` (`attn`, `ffn`).
+def prepared(model: ModelHandle, repair: str, parts: Collection[str]) -> ModelHandle:
+    """Return the model with the biases that `repair` fills when units leave `parts` (`attn`, `ffn`).
 
     Raises UsageError if it cannot do without a bias that the family's stock config cannot hold.
     """
@@ -58,17 +58,17 @@ def prepared(model: ModelHandle, repair: str, halves: Collection[str]) -> ModelH
     wanted = bias_for(repair)
     if wanted == "none":
         return model
-    for half in sorted(halves):
-        if wanted == "must" and not holds_output_bias(family, half):
-            module = output_module(family, half)
+    for part in sorted(parts):
+        if wanted == "must" and not holds_output_bias(family, part):
+            module = output_module(family, part)
             raise UsageError(
                 f"--repair {repair} adds a bias to {module}, which a stock {family.name} config cannot hold:"
                 " use --repair lsq"
             )
-    return with_output_biases(model, halves)
+    return with_output_biases(model, parts)
 
 
-def filled(model: ModelHandle, repair: str, halves: Collection[str]) -> str:
+def filled(model: ModelHandle, repair: str, parts: Collection[str]) -> str:
     """Return, for a plan, the sub-blocks whose outputs get a bias: `attn`, `ffn`, `attn,ffn` or `none`.
 
     Empty for a repair that fills none.
@@ -76,4 +76,4 @@ def filled(model: ModelHandle, repair: str, halves: Collection[str]) -> str:
     if bias_for(repair) == "none":
         return ""
     family = family_of(model.source.config)
-    return ",".join(sorted(half for half in halves if holds_output_bias(family, half))) or "none"
+    return ",".join(sorted(part for part in parts if holds_output_bias(family, part))) or "none"

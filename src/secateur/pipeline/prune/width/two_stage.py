@@ -25,7 +25,7 @@ from secateur_runtime.errors import UsageError
 NAME = "2ssp"
 PROBE_WINDOWS = 8
 ATTENTION = "attention"
-"""Stands for a group whose units are the attention halves of the blocks that are narrowed."""
+"""Stands for a group whose units are the attention sub-blocks of the blocks that are narrowed."""
 
 
 class TwoStage:
@@ -47,7 +47,8 @@ class TwoStage:
         }
         if len(sizes) > 1:
             raise UsageError(
-                "--allocation 2ssp weighs halves of equal blocks, and these differ: take another --allocation"
+                "--allocation 2ssp needs blocks with sub-blocks of equal size, and these differ: take another"
+                " --allocation"
             )
         ((self._ffn, self._attention),) = sizes
         # The first block makes the states that all others change; the last makes what the head reads.
@@ -78,7 +79,7 @@ class TwoStage:
         return self.candidates[: cuts.get(ATTENTION, 0)]
 
     def chosen(self, cuts: Mapping[str, int], tokens: Tensor, progress: Progress) -> tuple[str, ...]:
-        """Return the attention halves that go, each time the one that the narrowed model misses least."""
+        """Return the attention sub-blocks that go, each time the one that the narrowed model misses least."""
         if not cuts[ATTENTION]:
             return ()
         with arithmetic("bfloat16"):

@@ -129,8 +129,8 @@ def _run_sub_blocks(live: LiveBlock, states: Tensor) -> tuple[Tensor, dict[str, 
 def silence(live: LiveBlock, ranked: Mapping[str, Ranked], cuts: Mapping[str, int]) -> None:
     """Zero the inputs of each sub-block's last linear that belong to units removed after so many steps."""
     for group in live.block.groups:
-        gone = ranked.get(group.name)
+        removed = ranked.get(group.name)
         output = group.slices[-1]
-        for step in gone.steps[: cuts.get(group.name, 0)] if gone else ():
+        for step in removed.steps[: cuts.get(group.name, 0)] if removed else ():
             for unit in step:
                 live.weight(output.tensor)[:, unit * output.block : (unit + 1) * output.block] = 0

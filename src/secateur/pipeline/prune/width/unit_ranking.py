@@ -23,7 +23,7 @@ from secateur_runtime.errors import UsageError, nearest
 
 ELIMINATION = "obs"
 """Not a score of each unit but an order, found by taking units out one after another; the default for what
-lies in one half.
+lies in one sub-block.
 """
 HIDDEN_DEFAULT = "minitron"
 
@@ -58,8 +58,8 @@ class Ranked:
 
     def keep(self, cut: int) -> tuple[int, ...]:
         """Return the units that stay after `cut` steps, ascending."""
-        gone = {unit for step in self.steps[:cut] for unit in step}
-        return tuple(unit for unit in range(self.group.size) if unit not in gone)
+        removed = {unit for step in self.steps[:cut] for unit in step}
+        return tuple(unit for unit in range(self.group.size) if unit not in removed)
 
 
 def scorer_for(name: str | None, kind: Kind) -> UnitScorer:
