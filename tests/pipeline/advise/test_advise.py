@@ -10,15 +10,9 @@ from tests.conftest import Maker
 
 import secateur
 from secateur.device.decode_model import PredictedSpeed
-from secateur.device.profile import OUTPUT, load_profile, write_profile
-from secateur.model.handle import open_model
-from secateur.model.written.write_settings import Settings
+from secateur.device.profile import load_profile, write_profile
 from secateur.pipeline.advise.advise import GOALS, Advice, RunOption, choose
-from secateur.pipeline.advise.size_estimate import Reduction, Sizes
-from secateur.pipeline.export.gguf import export
-from secateur.pipeline.prune.depth.decide import Depth
-from secateur.pipeline.prune.prune import prune
-from secateur.pipeline.prune.width.decide import Width
+from secateur.pipeline.advise.size_estimate import Reduction
 from secateur_runtime.errors import SecateurError
 
 
@@ -57,57 +51,6 @@ def test_nearly_as_fast_is_enough() -> None:
     ) == _option(1.1, 18.5, 120)
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma3_text"])
-@pytest.mark.parametrize("stored", ["f16", "q8_0", "q4_0"])
-def test_the_size_of_the_file_comes_true(tiny: Maker, tmp_path: Path, family: str, stored: str) -> None:
-    model = open_model(str(tiny(family)))
-    sizes = Sizes(model, load_profile("pi5"), 64)
-    taken = sizes.taken(sizes.cuts([], [], 32)[0], stored)
-    real = export(str(tiny(family)), tmp_path / "a.gguf", kind=stored, verify=False).bytes
-    assert taken.file == pytest.approx(real, rel=0.05)
-    again = Sizes(open_model(str(tmp_path / "a.gguf")), load_profile("pi5"), 64)
-    assert again.taken(sizes.cuts([], [], 32)[0], stored).file == pytest.approx(real, rel=0.01)
-
-
-def test_the_size_after_pruning_comes_true(tiny: Maker, tmp_path: Path) -> None:
-    model = tiny("llama", num_hidden_layers=5)
-    sizes = Sizes(open_model(str(model)), load_profile("pi5"), 64)
-    _, width, depth = sizes.cuts([0.33], [0.2], 32)
-    prune(
-        str(model),
-        tmp_path / "w",
-        Width(ratio=0.33, criterion="magnitude", repair="none"),
-        settings=Settings(),
-    )
-    prune(
-        str(model),
-        tmp_path / "d",
-        Depth(drop_layers=1, criterion="influence", repair="none"),
-        settings=Settings(),
-    )
-    for cut, folder in ((width, "w"), (depth, "d")):
-        left = open_model(str(tmp_path / folder)).graph
-        taken = sizes.taken(cut, "q8_0")
-        assert taken.footprint.parameters == left.parameters
-        assert taken.work.layers == len(left.blocks)
-        assert taken.file == pytest.approx(
-            export(str(tmp_path / folder), tmp_path / f"{folder}.gguf", kind="q8_0", verify=False).bytes,
-            rel=0.05,
-        )
-
-
-def test_what_a_token_reads(tiny: Maker) -> None:
-    model = open_model(str(tiny("llama")))
-    sizes = Sizes(model, load_profile("pi5"), 64)
-    taken = sizes.taken(sizes.cuts([], [], 32)[0], "q4_0")
-    head = model.graph.vocab_size * model.graph.hidden_size * 34 / 32
-    assert taken.work.weights[OUTPUT] == pytest.approx(head, rel=1e-6)
-    assert taken.file > taken.work.weights["q4_0"] + 2 * head * 0.99 - head, (
-        "embeddings are stored, not read whole"
-    )
-    assert taken.work.cache == 64 * 3 * 2 * 2 * 16 * 2
-
-
 def _advise(
     model: Path, device: str, ram: str | None = None, context: int = 64, goal: str = "balanced"
 ) -> Advice:
@@ -141,27 +84,6 @@ def test_a_microcontroller_holds_tiny_models_only(tiny: Maker) -> None:
     large = _advise(tiny("llama", intermediate_size=8192), "cortex-m7")
     assert large.best is None
     assert any("the flash holds 2,097,152" in line for line in large.would)
-
-
-ANSWERS = {
-    "pi5": ("no", "no", "no"),
-    "laptop": ("no", "no", "if needed"),
-    "phone-flagship": ("no", "no", "if needed"),
-    "rtx4090": ("no", "if needed", "no"),
-    "orin-nano": ("no", "if needed", "if needed"),
-    "cortex-m7": ("no", "no", "no"),
-}
-
-
-@pytest.mark.parametrize("device", ANSWERS)
-def test_reasons_follow_from_the_device(tiny: Maker, device: str) -> None:
-    verdicts = {one.kind: one for one in _advise(tiny("llama"), device).verdicts}
-    assert (
-        tuple(verdicts[kind].answer for kind in ("unstructured", "2:4", "runtime-adaptive"))
-        == ANSWERS[device]
-    )
-    assert all(one.reason for one in verdicts.values())
-    assert "VBMI2" in verdicts["unstructured"].reason or device != "laptop"
 
 
 def test_training_is_advised_after_the_cut_and_rounding_after_both(tiny: Maker) -> None:

@@ -1,4 +1,4 @@
-"""What rows are asked: figures are those of `evaluate_tasks` and `audit_bias`, each beside the whole model's answers to the same items."""
+"""Tasks and bias of rows: figures are those of the verbs, compared with the whole model item by item."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from tests.conftest import Maker
 from tests.measure.test_winogender import ROWS
+from tests.pipeline.compare.conftest import PROTOCOL
 
-from secateur.calibrate.calibration import Calibration
 from secateur.core.plan import Plan
 from secateur.core.progress import Silent
 from secateur.measure.task_scores import shift
@@ -18,31 +18,13 @@ from secateur.pipeline.compare.protocol import Protocol
 from secateur.pipeline.compare.row import DENSE
 from secateur.pipeline.compare.row_tasks import BIAS, TASKS
 from secateur.pipeline.compare.row_work import make
-from secateur.pipeline.compare.worker_pool import Failure, Task, WorkerPool
 from secateur.pipeline.evaluate.bias_audit import audit_bias
 from secateur.pipeline.evaluate.tasks import evaluate_tasks
 from secateur.pipeline.prune.apply import apply
 from secateur.present.comparison_folder import PLAN, ComparisonRow, cell_folder, read_cell
 from secateur_runtime.errors import RecordError, TextError, UsageError
 
-PLAIN = Protocol(calibration=Calibration(samples=2, window=64), window=64, count=2, backends=())
 WANDA = ComparisonRow("wanda", "2:4", "unstructured")
-
-
-@pytest.fixture
-def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Have rows worked on in this process; returns the names of those that were."""
-    names: list[str] = []
-
-    def run(pool: WorkerPool, tasks: list[Task]) -> list[Failure]:
-        for task in tasks:
-            names.extend(task.names)
-            for name in task.names:
-                make(Path(pool.command(task, 0)[3]), name, Silent())
-        return []
-
-    monkeypatch.setattr(WorkerPool, "run", run)
-    return names
 
 
 @pytest.fixture
@@ -50,7 +32,7 @@ def asking(mirror: Path, tmp_path: Path) -> Protocol:
     sentences = tmp_path / "all_sentences.tsv"
     sentences.write_text(ROWS)
     return replace(
-        PLAIN,
+        PROTOCOL,
         tasks=("arc_easy", "wikitext"),
         limit=4,
         datasets=str(mirror),
@@ -60,12 +42,12 @@ def asking(mirror: Path, tmp_path: Path) -> Protocol:
 
 
 def test_figures_are_those_of_the_verbs(
-    tiny: Maker, tmp_path: Path, done: list[str], asking: Protocol, monkeypatch: pytest.MonkeyPatch
+    tiny: Maker, tmp_path: Path, here: list[str], asking: Protocol, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("secateur.pipeline.compare.row_tasks.FEWEST", 1)
     model = str(tiny("llama"))
     found = compare(model, tmp_path / "out", methods=["wanda"], targets=["2:4"], protocol=asking)
-    assert done[0] == "dense", "the others are compared with what it answers"
+    assert here[0] == "dense", "the others are compared with what it answers"
     cell = next(cell for cell in found.cells if cell.row == WANDA)
     plan = Plan.from_json((cell_folder(found.folder, WANDA) / PLAN).read_text())
     pruned = str(apply(plan, model, tmp_path / "pruned").out)
@@ -92,23 +74,23 @@ def test_figures_are_those_of_the_verbs(
 
 
 def test_a_later_run_may_ask_more_and_need_not_repeat_it(
-    tiny: Maker, tmp_path: Path, done: list[str], asking: Protocol
+    tiny: Maker, tmp_path: Path, here: list[str], asking: Protocol
 ) -> None:
     asking = replace(asking, bias_limit=4)
     model, out = str(tiny("llama")), tmp_path / "out"
-    compare(model, out, methods=["wanda"], targets=["2:4"], protocol=PLAIN)
+    compare(model, out, methods=["wanda"], targets=["2:4"], protocol=PROTOCOL)
     quality = (cell_folder(out, WANDA) / "quality.json").read_bytes()
     compare(model, out, methods=["wanda"], targets=["2:4"], protocol=asking)
     assert (cell_folder(out, WANDA) / "quality.json").read_bytes() == quality
-    done.clear()
-    found = compare(model, out, methods=["random"], targets=["2:4"], protocol=PLAIN)
-    assert done == ["random at 2:4"]
+    here.clear()
+    found = compare(model, out, methods=["random"], targets=["2:4"], protocol=PROTOCOL)
+    assert here == ["random at 2:4"]
     assert {"tasks", "bias"} <= next(cell for cell in found.cells if cell.row.method == "random").parts.keys()
     with pytest.raises(UsageError, match="was measured with tasks limit 4, not 3"):
         compare(model, out, methods=["wanda"], targets=["2:4"], protocol=replace(asking, limit=3))
 
 
-def test_damaged_answers_are_named(tiny: Maker, tmp_path: Path, done: list[str], asking: Protocol) -> None:
+def test_damaged_answers_are_named(tiny: Maker, tmp_path: Path, here: list[str], asking: Protocol) -> None:
     model, out = str(tiny("llama")), tmp_path / "out"
     found = compare(model, out, methods=["wanda"], targets=["2:4"], protocol=replace(asking, bias_limit=4))
     for name, part in ((TASKS, "tasks"), (BIAS, "bias")):
@@ -124,7 +106,7 @@ def test_damaged_answers_are_named(tiny: Maker, tmp_path: Path, done: list[str],
 
 
 def test_what_would_stop_every_row_stops_before_the_first(
-    tiny: Maker, tmp_path: Path, done: list[str], mirror: Path, asking: Protocol
+    tiny: Maker, tmp_path: Path, here: list[str], mirror: Path, asking: Protocol
 ) -> None:
     bare = tmp_path / "bare" / "allenai" / "ai2_arc"
     bare.mkdir(parents=True)
@@ -154,5 +136,5 @@ def test_what_would_stop_every_row_stops_before_the_first(
             compare(
                 str(tiny("llama")), tmp_path / "out", methods=["wanda"], targets=["2:4"], protocol=protocol
             )
-    assert done == []
+    assert here == []
     assert not (tmp_path / "out").exists()

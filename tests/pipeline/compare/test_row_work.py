@@ -1,4 +1,4 @@
-"""One row, part by part: what is measured is what `evaluate` measures, and what is finished is not done again."""
+"""One row, part by part: its figures are those of `evaluate`, and finished parts stay."""
 
 from __future__ import annotations
 
@@ -9,42 +9,22 @@ from typing import Any
 
 import pytest
 from tests.conftest import Maker
+from tests.pipeline.compare.conftest import PROTOCOL
 
-from secateur.calibrate.calibration import Calibration
 from secateur.core.plan import Plan
 from secateur.core.progress import Silent
 from secateur.pipeline.compare.compare import compare
-from secateur.pipeline.compare.protocol import Protocol
 from secateur.pipeline.compare.row import MODEL
-from secateur.pipeline.compare.row_work import make, tidy, time_row
-from secateur.pipeline.compare.worker_pool import Failure, Task, WorkerPool
+from secateur.pipeline.compare.row_work import make, tidy
 from secateur.pipeline.evaluate.evaluate import evaluate
 from secateur.pipeline.evaluate.native_model import NativeOptions
 from secateur.pipeline.prune.apply import apply
-from secateur.present.comparison_folder import PLAN, cell_folder, read_cell, read_cells, read_job
+from secateur.present.comparison_folder import PLAN, cell_folder, read_cell, read_job
 from secateur.present.summary_rows import lines_of
-from secateur_runtime.errors import RecordError, UnsupportedModelError, UsageError
 from secateur_runtime.kernels.dense_or_sparse import Chooser
 from secateur_runtime.kernels.kernel_weight import Weight
 
-PROTOCOL = Protocol(calibration=Calibration(samples=2, window=64), window=64, count=2, backends=())
 METHODS = ("magnitude", "wanda", "width:align=8", "depth")
-
-
-@pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Have rows worked on in this process; returns the names of those that were."""
-    done: list[str] = []
-
-    def run(pool: WorkerPool, tasks: list[Task]) -> list[Failure]:
-        for task in tasks:
-            done.extend(task.names)
-            for name in task.names:
-                {"make": make, "time": time_row}[task.action](Path(pool.command(task, 0)[3]), name, Silent())
-        return []
-
-    monkeypatch.setattr(WorkerPool, "run", run)
-    return done
 
 
 def test_figures_are_those_of_evaluate(tiny: Maker, tmp_path: Path, here: list[str]) -> None:
@@ -93,7 +73,7 @@ class _Inside:
 def test_rows_in_the_native_backend(
     tiny: Maker, tmp_path: Path, here: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each beside the whole model there, which also runs in fewer bits, with the quality of what really runs."""
+    """Each is compared with the whole model there, which also runs in fewer bits."""
     monkeypatch.setattr("secateur.pipeline.bench.bench.Isolated", _Inside)
     # Which form is faster is another question than what is told of it.
     monkeypatch.setattr(Chooser, "faster", lambda _, packed, dense: Weight(packed))
@@ -138,28 +118,6 @@ def test_rows_in_the_native_backend(
     assert lines["native int8"].runtime == "native"
 
 
-def test_a_family_that_the_kernels_do_not_have(tiny: Maker, tmp_path: Path, here: list[str]) -> None:
-    protocol = replace(PROTOCOL, backends=("torch", "native"))
-    with pytest.raises(UnsupportedModelError, match="the native backend runs llama"):
-        compare(
-            str(tiny("gemma2")), tmp_path / "out", methods=["magnitude"], targets=["2:4"], protocol=protocol
-        )
-    assert not (tmp_path / "out").exists()
-
-
-def test_what_is_finished_is_not_done_again(tiny: Maker, tmp_path: Path, here: list[str]) -> None:
-    model, out = str(tiny("llama")), tmp_path / "out"
-    compare(model, out, methods=["magnitude"], targets=["2:4"], protocol=PROTOCOL)
-    before = {path: path.read_bytes() for path in out.rglob("*.json") if path.name != "compare.json"}
-    here.clear()
-    compare(model, out, methods=["magnitude"], targets=["2:4"], protocol=PROTOCOL)
-    assert here == []
-    found = compare(model, out, methods=["random"], targets=["2:4"], protocol=PROTOCOL)
-    assert here == ["random at 2:4"]
-    assert len(found.cells) == 5
-    assert all(path.read_bytes() == text for path, text in before.items())
-
-
 def test_a_part_that_is_missing_is_measured_on_the_same_weights(
     tiny: Maker, tmp_path: Path, here: list[str]
 ) -> None:
@@ -176,33 +134,3 @@ def test_a_part_that_is_missing_is_measured_on_the_same_weights(
     assert (cell_folder(out, row) / MODEL / "config.json").is_file()
     tidy(out, row)
     assert not (cell_folder(out, row) / MODEL).exists()
-
-
-def test_another_protocol_or_model_is_refused(tiny: Maker, tmp_path: Path, here: list[str]) -> None:
-    model, out = str(tiny("llama")), tmp_path / "out"
-    compare(model, out, methods=["magnitude"], targets=["2:4"], protocol=PROTOCOL)
-    with pytest.raises(UsageError, match="was measured with quality window 64, not 32"):
-        compare(
-            model, out, protocol=Protocol(calibration=PROTOCOL.calibration, window=32, count=2, backends=())
-        )
-    with pytest.raises(UsageError, match=r"compares .*, another model"):
-        compare(str(tiny("qwen2")), out, protocol=PROTOCOL)
-    (out / "cells" / "more").mkdir()
-    with pytest.raises(RecordError, match="more belongs to no row"):
-        compare(model, out, methods=["magnitude"], targets=["2:4"], protocol=PROTOCOL)
-
-
-def test_kept_models_are_those_measured(tiny: Maker, tmp_path: Path, here: list[str]) -> None:
-    from secateur.pipeline.compare.compare import Running
-
-    found = compare(
-        str(tiny("llama")),
-        tmp_path / "out",
-        methods=["magnitude"],
-        targets=["2:4"],
-        protocol=PROTOCOL,
-        running=Running(keep=True),
-    )
-    (cell,) = [cell for cell in read_cells(found.folder, found.job) if cell.row.target]
-    folder = cell_folder(found.folder, cell.row) / MODEL
-    assert evaluate(str(folder), window=64, count=2).perplexity == cell.value("perplexity")

@@ -50,7 +50,7 @@ def test_kinds() -> None:
 
 
 def test_as_many_weights_are_left_as_units_would_leave(graph: Graph) -> None:
-    """A share of all block parameters is a little more of the linears, and a share of all parameters much more."""
+    """A share of block parameters is a little more of the linears; one of all parameters is much more."""
     weights = sum(graph.tensors[linear.tensor].numel for linear in graph.linears)
     blocks = sum(graph.tensors[name].numel for block in graph.blocks for name in block.tensors)
     assert float(Size.parse("ratio=0.25").sparsity(graph)) == pytest.approx(0.25 * blocks / weights, abs=2e-6)

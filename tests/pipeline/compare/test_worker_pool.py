@@ -1,4 +1,4 @@
-"""Processes at work: so many at once, within their memory, tried again when they die, and gone when the run ends."""
+"""Processes at work: a fixed number, within their memory, repeated when they die, gone at the end."""
 
 from __future__ import annotations
 
@@ -43,7 +43,10 @@ class Seen(Unwatched):
 
 
 def _pool(work: str, *, slots: int = 2, limit: int = 0) -> tuple[WorkerPool, Seen]:
-    """Return a pool whose processes do `work`, which is given the name of its row, the folder being argv[1] and its share argv[2]."""
+    """Return a pool whose processes do `work` to the name of a row.
+
+    The folder is argv[1], the share of memory argv[2].
+    """
     seen = Seen()
     program = _OPEN + work + _CLOSE
 
