@@ -81,7 +81,7 @@ def test_memory_options_become_the_controller() -> None:
     given = MemoryOptions(memory_budget="900M", headroom=0.1, calm=5.0, max_loss=math.inf)
     assert given.budget() == 900 * 10**6
     assert given.controller(watch=False) == ControllerSettings(
-        headroom=0.1, calm=5.0, watch=False, most_loss=math.inf
+        headroom=0.1, restore_delay=5.0, watch=False, most_loss=math.inf
     )
     assert MemoryOptions().budget() is None
     with pytest.raises(UsageError, match="--max-loss nan"):

@@ -41,7 +41,7 @@ def _verdicts(tiny: Maker, layer: float, bandwidth: float) -> dict[str, Verdict]
     rates = dict.fromkeys(("f16", "q8_0", "q4_0", OUTPUT), bandwidth)
     clock = Clock(rates, 1.0, bandwidth, layer, 0.0, 0.0, "")
     sizes = Sizes(model, profile, 64)
-    return {one.kind: one for one in verdicts(profile, clock, sizes, "q8_0", (0.34, 0.2, 32), ())}
+    return {one.kind: one for one in verdicts(profile, clock, sizes, "q8_0", (0.34, 0.2, 32))}
 
 
 def test_where_bytes_cost_nothing_only_blocks_are_worth_their_time(tiny: Maker) -> None:
