@@ -72,7 +72,7 @@ def test_caches_are_what_an_elastic_model_allocates(tiny: Maker, tmp_path: Path)
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_kernels_take_what_is_counted(kind: str, tiny: Maker, tmp_path: Path) -> None:
-    """Weights are those of the file they are read from, caches what is allocated, and a pass has room for what it works in."""
+    """Weights are those of the file, caches what is allocated, and a pass fits in what is counted."""
     model = open_model(str(tiny("qwen3", intermediate_size=128)))
     ladder = ladder_for(model.graph, model.digest, UNITS)
     memory = KernelMemory(model.graph, KINDS[kind], torch.float16)

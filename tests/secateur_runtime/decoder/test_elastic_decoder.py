@@ -1,4 +1,4 @@
-"""The elastic model in the kernels against models that were pruned offline, against transformers step by step, and as the system counts it."""
+"""The elastic model in the kernels: its levels against models pruned offline, and its memory."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_bfloat16(family: str, opened: Opening, tmp_path: Path, isa: str) -> Non
 @pytest.mark.parametrize("width", [96, 128, 150])
 @pytest.mark.parametrize("kind", ["int8", "int4"])
 def test_codes(kind: str, family: str, width: int, opened: Opening, tmp_path: Path) -> None:
-    """Codes are those of the sorted whole weights, so a level is the pruned model with the rounded weights that are left."""
+    """Codes are those of the sorted whole weights: a level is the model with the retained rounded weights."""
     model, ladder, elastic = opened(family, kind=kind, intermediate_size=width)
     stored = load_file(tmp_path / "weights.safetensors")
     for level in (0, 3, 6, 2):
@@ -251,7 +251,7 @@ def test_memory_of_what_goes_has_left_the_process(kind: str, opened: Opening) ->
 
 
 def _as_computed(elastic: Elastic, levels: Sequence[tuple[int, float]], within: float) -> bool:
-    """Go from level to level; return whether the system, and the change itself, counted what is gone at each."""
+    """Go from level to level; return whether the system and each change counted the freed bytes."""
     gc.collect()
     before, right = anonymous(), []
     for level, gone in levels:

@@ -28,3 +28,25 @@ def test_a_cache_takes_pages_as_it_fills_and_gives_them_back() -> None:
     assert cache.close() == whole // 2
     assert (cache.bytes, cache.closed) == (0, True)
     assert anonymous() - before < 0.02 * whole
+
+
+def test_new_tokens_are_read_back_in_float32_and_not_counted_before_all_blocks_have_them() -> None:
+    cache = ElasticCache([2, 0], [(2, 4), (2, 4)], 8, torch.float16, ElasticCache.empty)
+    keys = torch.arange(2 * 3 * 4).view(2, 3, 4).float() / 7
+    cache.append(0, keys, -keys)
+    assert cache.tokens == 0
+    cache.tokens = 3
+    cache.append(0, keys[:, :1] + 1, keys[:, :1])
+    found, values = cache.read(0, 1, 4)
+    assert found.dtype == values.dtype == torch.float32
+    assert torch.equal(found, torch.cat([keys[:, 1:], keys[:, :1] + 1], 1).half().float())
+    assert torch.equal(values, torch.cat([-keys[:, 1:], keys[:, :1]], 1).half().float())
+
+
+def test_a_cache_never_regrows_and_closes_itself() -> None:
+    with ElasticCache([4], [(4, 64)], 100, torch.float32, ElasticCache.empty) as cache:
+        cache.tokens = 100
+        assert cache.shrink(0, 3) == 2 * 100 * 64 * 4 // PAGE * PAGE + 2 * PAGE * bool(100 * 64 * 4 % PAGE)
+        assert cache.shrink(0, 4) == 0
+        assert cache.groups == [3]
+    assert (cache.closed, cache.bytes, cache.groups) == (True, 0, [0])

@@ -125,7 +125,7 @@ def rng() -> np.random.Generator:
 
 @pytest.mark.slow
 def test_a_wheel_holds_the_kernels_and_their_sources(tmp_path: Path) -> None:
-    """So that they run where there is no compiler, and are compiled where there is one for another machine."""
+    """They run where there is no compiler, and are compiled for another machine where there is one."""
     pytest.importorskip("setuptools", "77", reason="pip install setuptools")
     root = Path(__file__).parents[3]
     shutil.copytree(
@@ -152,5 +152,5 @@ def test_a_wheel_holds_the_kernels_and_their_sources(tmp_path: Path) -> None:
         assert {f"secateur_runtime/kernels/csrc/{path.name}" for path in FOLDER.glob("*.[ch]")} <= set(
             held.namelist()
         )
-        found = load(Path(held.extract(f"secateur/sparse/{NAME}", tmp_path / "there")))
+        found = load(Path(held.extract(f"secateur_runtime/kernels/{NAME}", tmp_path / "there")))
     assert found.sec_source() == source_digest().encode()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.adapt.ladders import every_mask, ladders, observations
-from tests.secateur_runtime.policies.test_q_network import network_for
+from tests.secateur_runtime.policies.test_q_network import CHOICES, network_for
 
+from secateur_runtime.ladder_costs import Observation
 from secateur_runtime.policies.dqn import follow
 from secateur_runtime.policies.observation_features import features, still_missing
 from secateur_runtime.policies.q_network import Formulation
@@ -43,3 +46,16 @@ def test_even_an_untrained_network_fits_if_anything_does(
     assert decision.need <= seen.available * (1 + 1e-12) or choices.needs(seen).min() > seen.available
     if formulation == "level":
         assert decision.level is not None
+
+
+def test_the_level_worth_most_is_taken_unless_it_does_not_fit() -> None:
+    choices = CHOICES
+    network = network_for(choices, "level")
+    (weight, bias), (last, _) = network.layers
+    preferring = replace(
+        network, layers=((weight, bias), (last * 0, np.array([1, 4, 2, 3], dtype=np.float32)))
+    )
+    needs = choices.needs(Observation(batch=1, tokens=1, available=0))
+    for available, level in ((needs[0], 1), (needs[1] - 1, 3), (needs[3] - 1, 3)):
+        seen = Observation(batch=1, tokens=1, available=float(available))
+        assert follow(choices, preferring)(seen).level == level

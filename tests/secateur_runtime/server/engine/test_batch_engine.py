@@ -7,9 +7,11 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
+import httpx
 import pytest
-from tests.secateur_runtime.server.conftest import Served
+from tests.secateur_runtime.server.conftest import Served, listening
 from tests.secateur_runtime.server.fakes import PER_TOKEN, WEIGHTS, continued
+from tests.secateur_runtime.server.http_requests import PLAIN, refused, wait_for
 
 from secateur_runtime.server.engine.admission import Limits
 from secateur_runtime.server.engine.job import AnswerPiece, GenerationJob, GenerationRequest
@@ -277,3 +279,15 @@ def test_stopping_refuses_what_is_under_way(make: Callable[..., Served]) -> None
 
     asyncio.run(run())
     assert not served.worker.healthy()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_model_that_fails(make: Callable[..., Served]) -> None:
+    served = make()
+    served.model.broken = True
+    with listening(served.app) as address, httpx.Client(base_url=address) as client:
+        answer = client.post("/v1/completions", json={**PLAIN, "max_tokens": 5})
+        assert "the model failed" in refused(answer, 500)
+        wait_for(lambda: not served.worker._thread.is_alive())
+        refused(client.get("/health"), 503)
+        refused(client.post("/v1/completions", json=PLAIN), 503)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from tests.secateur_runtime.server.conftest import Served, listening
 from tests.secateur_runtime.server.fakes import continued, logits_after
+from tests.secateur_runtime.server.http_requests import PLAIN, refused
 
 openai = pytest.importorskip("openai", reason="pip install openai")
 
@@ -169,3 +171,38 @@ def test_metrics_and_state(served: Served, client: Any) -> None:
     } <= set(rows)
     state = httpx.get(f"{address}/state").json()
     assert (state["model"], state["levels"], state["weights"]) == ("fake", 4, 100_000)
+
+
+RAW: list[tuple[bytes, str]] = [
+    (b"", "the body"),
+    (b"{", "not JSON"),
+    (b"[]", "the body"),
+    (b"null", "the body"),
+    (b'"\\ud800"', "the body"),
+    (b"\xff\xfe{}", "body"),
+    (b'{"model": "fake", "prompt": "\xff", "max_tokens": 1}', "body"),
+    (b"[" * 4000, "body"),
+    (b'{"model": "fake", "prompt": "a", "max_tokens": ' + b"9" * 4000 + b"}", "max_tokens"),
+    (b'{"model": "fake", "prompt": "a", "temperature": NaN}', "temperature"),
+    (b'{"model": "fake", "prompt": "\\ud800"}', "prompt"),
+]
+
+
+@pytest.mark.parametrize(("body", "words"), RAW, ids=lambda value: str(value)[:30])
+def test_what_is_no_request(http: httpx.Client, body: bytes, words: str) -> None:
+    answer = http.post("/v1/completions", content=body, headers={"content-type": "application/json"})
+    assert words in refused(answer, 400)
+    assert http.post("/v1/completions", json=PLAIN).status_code == 200
+
+
+def test_other_places_and_ways(http: httpx.Client) -> None:
+    refused(http.get("/v1/nothing"), 404)
+    refused(http.get("/v1/completions"), 405)
+    refused(
+        http.post(
+            "/v1/completions", content=b"a=b", headers={"content-type": "application/x-www-form-urlencoded"}
+        ),
+        400,
+    )
+    assert "localhost only" in refused(http.get("/health", headers={"host": "evil.example"}), 403)
+    assert http.get("/health").json() == {"status": "ok"}

@@ -9,12 +9,14 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import httpx
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 from tests.secateur_runtime.server.conftest import Served, listening
+from tests.secateur_runtime.server.http_requests import CHAT, PLAIN, refused
 
 EXAMPLES = 20
 # What no description of one field can say: sizes of this model, and fields that depend on one another.
@@ -88,3 +90,66 @@ def test_the_description_names_everything(served: Served) -> None:
         OPERATIONS
     )
     assert "422" not in str(description["paths"])
+
+
+FIELDS: list[tuple[dict[str, Any], str]] = [
+    ({"max_token": 3}, "unknown field 'max_token' (did you mean max_tokens?)"),
+    ({"tools": []}, "unknown field 'tools'"),
+    ({"max_tokens": -1}, "max_tokens"),
+    ({"max_tokens": 0}, "max_tokens"),
+    ({"max_tokens": 10**9}, "max_tokens"),
+    ({"max_tokens": 5000}, "this model has room for 255"),
+    ({"max_tokens": "3"}, "max_tokens"),
+    ({"max_tokens": 2.5}, "max_tokens"),
+    ({"max_tokens": True}, "max_tokens"),
+    ({"prompt": 3}, "prompt"),
+    ({"prompt": []}, "prompt"),
+    ({"prompt": ""}, "the prompt is empty"),
+    ({"prompt": ["a", "b"]}, "prompt"),
+    ({"prompt": [1, 9999]}, "prompt holds token 9999"),
+    ({"prompt": [-1]}, "prompt"),
+    ({"prompt": "word " * 300}, "this model reads 256"),
+    ({"temperature": 9}, "temperature"),
+    ({"temperature": "hot"}, "temperature"),
+    ({"top_p": 0}, "top_p"),
+    ({"n": 2}, "n: "),
+    ({"stop": [""]}, "stop"),
+    ({"stop": ["a"] * 5}, "stop"),
+    ({"logprobs": 99}, "logprobs"),
+    ({"logit_bias": {"9999": 1}}, "logit_bias names token 9999"),
+    ({"logit_bias": {"x": 1}}, "logit_bias"),
+    ({"stream": "yes"}, "stream"),
+    ({"stream_options": {"include_usage": True}}, "stream_options needs stream"),
+    ({"seed": 2**70}, "seed"),
+    ({"echo": True}, "echo"),
+    ({"a\nb": 1}, "unknown field"),
+]
+
+
+@pytest.mark.parametrize(("change", "words"), FIELDS, ids=lambda value: str(value)[:40])
+def test_a_field_that_cannot_be(http: httpx.Client, change: dict[str, Any], words: str) -> None:
+    message = refused(http.post("/v1/completions", json={**PLAIN, **change}), 400)
+    assert words in message
+    assert "function-" not in message
+    assert "constrained" not in message
+
+
+MESSAGES: list[tuple[dict[str, Any], str]] = [
+    ({"messages": []}, "messages"),
+    ({"messages": "a"}, "messages"),
+    ({"messages": [{"role": "wizard", "content": "a"}]}, "messages.0.role"),
+    ({"messages": [{"role": "user"}]}, "messages.0.content"),
+    (
+        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
+        "messages.0.content",
+    ),
+    ({"messages": [{"role": "user", "content": "a", "wisdom": 1}]}, "unknown field 'messages.0.wisdom'"),
+    ({"top_logprobs": 2}, "top_logprobs needs logprobs"),
+    ({"max_completion_tokens": 2}, "not both"),
+    ({"response_format": {"type": "json_object"}}, "response_format"),
+]
+
+
+@pytest.mark.parametrize(("change", "words"), MESSAGES, ids=lambda value: str(value)[:40])
+def test_a_conversation_that_cannot_be(http: httpx.Client, change: dict[str, Any], words: str) -> None:
+    assert words in refused(http.post("/v1/chat/completions", json={**CHAT, **change}), 400)
