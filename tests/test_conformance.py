@@ -15,6 +15,7 @@ from secateur.tensors.stats import LinearStats
 from secateur.tensors.unit_view import UnitView
 from secateur.transform.mask import Scorer, choose_mask
 from secateur.transform.repair import REPAIRS
+from secateur.transform.unit_repair import bias_for
 from secateur_runtime.errors import UsageError
 
 RATIOS = ("0", "0.5", "0.3")
@@ -89,6 +90,17 @@ class TestCriterion:
         _, stats = make_problem(4, 10)
         mask = choose_mask(CRITERIA[name].function(torch.ones(5, 10), stats), pattern, scope)
         assert int(mask.sum()) == pattern.kept(50)
+
+
+def test_the_registry_keeps_what_each_method_says_about_itself() -> None:
+    assert default_scope("magnitude") == "tensor"
+    assert default_scope("wanda") == "row"
+    assert kinds_of("ppm") == {"ffn"}
+    assert kinds_of("magnitude") == set(ALL_KINDS)
+    assert [bias_for(name) for name in ("none", "affine", "bias")] == ["none", "may", "must"]
+    for lookup in (default_scope, kinds_of, bias_for):
+        with pytest.raises(UsageError, match=r"unknown .*'wandda'"):
+            lookup("wandda")
 
 
 @pytest.mark.parametrize(("repair", "name"), SOLVERS)

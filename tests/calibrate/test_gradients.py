@@ -27,15 +27,15 @@ TOKENS = torch.randint(200, (60, 40), generator=torch.Generator().manual_seed(7)
 
 
 def _whole(folder: Path, stream: ModelStream) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
-    """Return the gradients of all parameters, and the second moments of those at the output of every half."""
+    """Return the gradients of all parameters, and the second moments of those at the output of every sub-block."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     seen: dict[tuple[int, str], Tensor] = {}
 
-    def keep(index: int, half: str, module: nn.Module) -> None:
+    def keep(index: int, part: str, module: nn.Module) -> None:
         def hook(_module: nn.Module, _inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
             tensor = output[0] if isinstance(output, tuple) else output
             tensor.requires_grad_() if tensor.is_leaf else tensor.retain_grad()
-            seen[index, half] = tensor
+            seen[index, part] = tensor
 
         module.register_forward_hook(hook)
 
@@ -54,10 +54,10 @@ def _whole(folder: Path, stream: ModelStream) -> tuple[dict[str, Tensor], list[d
         if parameter.grad is not None
     }
     moments: list[dict[str, Tensor]] = [{} for _ in range(len(stream))]
-    for (index, half), tensor in seen.items():
+    for (index, part), tensor in seen.items():
         assert tensor.grad is not None
         flat = tensor.grad.flatten(0, 1).double()
-        moments[index][half] = flat.T @ flat / TOKENS.numel()
+        moments[index][part] = flat.T @ flat / TOKENS.numel()
     return weights, moments
 
 
@@ -72,8 +72,8 @@ def _compare(folder: Path, found: list[BlockGradients], stream: ModelStream) -> 
         assert block.weights.keys() == set(stream.graph.blocks[block.index].tensors)
         for name, gradient in block.weights.items():
             _assert_near(gradient, weights[name])
-        for half, moment in block.fisher.items():
-            _assert_near(moment, moments[block.index][half])
+        for part, moment in block.fisher.items():
+            _assert_near(moment, moments[block.index][part])
         assert block.fisher.keys() == {"attn", "ffn"}
 
 

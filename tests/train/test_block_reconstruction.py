@@ -1,6 +1,6 @@
 """Local reconstruction of one block.
 
-What least squares would find, masks kept, and changes that help nobody undone.
+What least squares would find, masks kept, and changes that do not help undone.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def test_masked_weights_stay_zero_and_the_others_do_what_weighted_least_squares_
 def test_with_a_metric_masked_weights_do_what_least_squares_does_that_weighs_directions_by_it() -> None:
     """Masked rows cannot all be right.
 
-    With correlated directions, one row's error is answered by another's weights.
+    With correlated directions, one row's error is compensated by weights of another.
     """
     inputs, targets, _ = _problem()
     mask = torch.rand(5, 6, generator=torch.Generator().manual_seed(1)) > 0.5
@@ -121,12 +121,12 @@ def test_what_does_not_help_on_held_out_windows_is_undone() -> None:
 
 def test_steps_that_were_too_large_are_tried_again_smaller_from_the_same_start() -> None:
     inputs, targets, _ = _problem()
-    wild, calm = Lines(torch.ones(5, 6)), Lines(torch.ones(5, 6))
+    wild, small = Lines(torch.ones(5, 6)), Lines(torch.ones(5, 6))
     fit = _fit(wild, None, inputs, targets, course=Course(steps=6, batch=4, rate=8.0, held=4, warmup=1))
-    _fit(calm, None, inputs, targets, course=Course(steps=6, batch=4, rate=2.0, held=4, warmup=1))
+    _fit(small, None, inputs, targets, course=Course(steps=6, batch=4, rate=2.0, held=4, warmup=1))
     assert fit.kept
     assert len(wild.seen) == 12
-    assert torch.equal(wild.weight("w"), calm.weight("w"))
+    assert torch.equal(wild.weight("w"), small.weight("w"))
 
 
 def test_a_loss_that_is_not_a_number_ends_the_training_and_changes_nothing() -> None:

@@ -35,12 +35,12 @@ def test_what_is_cut_stays_cut_whatever_the_optimizer_does() -> None:
     nothing: Any = None
     learner = Learner(nothing, {"w": weight}, dict)
     gradual = Gradual(["w"], 0.5, 10, 2, _smallest)
-    gone = torch.zeros(8, 8, dtype=torch.bool)
+    zeros = torch.zeros(8, 8, dtype=torch.bool)
     for step in range(14):
         gradual.cut(learner, step)
         assert int((weight == 0).sum()) == round(64 * cubic(min(step - step % 2, 10), 10, 0.5))
-        assert (weight == 0)[gone].all()
-        gone = weight.detach() == 0
+        assert (weight == 0)[zeros].all()
+        zeros = weight.detach() == 0
         with torch.no_grad():
             weight.add_(torch.randn(8, 8) * 0.1)
         gradual.cut(learner, 100)

@@ -28,9 +28,9 @@ def test_it_is_the_minimiser_of_the_damped_error() -> None:
 
 def test_inputs_that_repeat_others_are_replaced_by_them() -> None:
     generator = torch.Generator().manual_seed(0)
-    half = torch.randn(500, 3, generator=generator)
+    inputs = torch.randn(500, 3, generator=generator)
     weight = torch.randn(4, 6, generator=generator)
-    found = refit(weight, make_stats(torch.cat([half, half], 1)), torch.arange(3))
+    found = refit(weight, make_stats(torch.cat([inputs, inputs], 1)), torch.arange(3))
     # inputs are independent, so the damping shrinks the sum of both weights by 1.1 / 1.2 each
     expected = (weight[:, :3] * (1 + DAMPING) + weight[:, 3:]) / (1 + DAMPING)
     torch.testing.assert_close(found[:, :3], expected, rtol=0.05, atol=0.05)

@@ -1,4 +1,4 @@
-"""Cutting and putting back: what any group takes is gone, and the rest is where it was."""
+"""Cutting and putting back: what any group removes is absent, and the rest is where it was."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ def _missing(shift: float, raised: Any, goal: float) -> float:
     return float(np.clip(raised + shift, 0, 0.99).mean() - goal)
 
 
-def test_equals_the_formula_with_influence_measured_anew_each_step() -> None:
+def test_equals_the_formula_with_influence_measured_again_each_step() -> None:
     names = ("a", "b", "c")
     curves = {name: Curve((0.0,) * (SIZE + 1), 2) for name in names}
     first = np.array([0.10, 0.12, 0.16])

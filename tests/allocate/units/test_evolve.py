@@ -64,13 +64,13 @@ def test_a_child_spends_the_budget_and_no_step_more(seed: int, ratio: float) -> 
     mutation = _Mutation(curves, budget, random.Random(seed))
     for _ in range(10):
         cuts = mutation.child(cuts)
-        gone = parameters_gone(curves, cuts)
-        assert gone >= budget
+        removed = parameters_gone(curves, cuts)
+        assert removed >= budget
         assert all(cut in curves[name].cuts for name, cut in cuts.items())
         spare = [
             name
             for name, cut in cuts.items()
-            if cut > curves[name].cuts[0] and curves[name].align * curves[name].price <= gone - budget
+            if cut > curves[name].cuts[0] and curves[name].align * curves[name].price <= removed - budget
         ]
         assert not spare, "a step could be given back"
 

@@ -19,14 +19,14 @@ def test_equals_one_threshold_over_all_standardised_scores(seed: int, ratio: flo
         rows += [(z, name, curve.price) for z in (scores - scores.mean()) / scores.std()]
     rows.sort()
     budget = round(ratio * (32 * 7 + 5 * 40))
-    expected, gone = dict.fromkeys(curves, 0), 0
+    expected, removed = dict.fromkeys(curves, 0), 0
     for _, name, price in rows:
-        if gone >= budget:
+        if removed >= budget:
             break
         # at least one unit stays
         if expected[name] < curves[name].size - 1:
             expected[name] += 1
-            gone += price
+            removed += price
     assert zscore(curves, ratio, SpreadContext()) == expected
 
 
