@@ -72,7 +72,7 @@ class Counting:
 
 def test_answers_cross_the_process() -> None:
     with Isolated("counting", f"{HERE}:Counting", {"size": 4}) as backend:
-        np.testing.assert_allclose(np.exp(backend.logprobs(np.array([1, 3]))), [0.25] * 4)  # type: ignore[arg-type]
+        np.testing.assert_allclose(np.exp(backend.logprobs([1, 3])), [0.25] * 4)
         answer = backend.generate([1, 2, 3], 2)
         assert (answer.tokens, answer.rest) == ((0, 1), 3.0)
         assert answer.first != os.getpid(), "another process"

@@ -12,7 +12,7 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 from secateur.export.gguf.rope import rope_of
 from secateur_runtime.errors import UnsupportedModelError
 
-LLAMA3 = {
+LLAMA3: dict[str, Any] = {
     "rope_type": "llama3",
     "factor": 8.0,
     "low_freq_factor": 1.0,
@@ -20,7 +20,12 @@ LLAMA3 = {
     "original_max_position_embeddings": 8192,
     "rope_theta": 5e5,
 }
-YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 64}
+YARN: dict[str, Any] = {
+    "rope_type": "yarn",
+    "rope_theta": 1e4,
+    "factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
 
 
 def _settings(**parameters: Any) -> dict[str, Any]:
@@ -30,7 +35,7 @@ def _settings(**parameters: Any) -> dict[str, Any]:
 def test_llama3_divides_frequencies_as_transformers_does() -> None:
     config = LlamaConfig(hidden_size=64, num_attention_heads=1, head_dim=64, rope_parameters=LLAMA3)
     scaled = LlamaRotaryEmbedding(config).inv_freq.double()
-    plain = LLAMA3["rope_theta"] ** -(torch.arange(0, 64, 2, dtype=torch.float64) / 64)  # type: ignore[operator]
+    plain = LLAMA3["rope_theta"] ** -(torch.arange(0, 64, 2, dtype=torch.float64) / 64)
     factors = rope_of("llama", _settings(**LLAMA3), 64).factors["rope_freqs.weight"]
     torch.testing.assert_close(torch.tensor(factors, dtype=torch.float64), plain / scaled, rtol=1e-5, atol=0)
 
