@@ -56,7 +56,9 @@ class Intended:
     argv: Callable[[list[str]], list[str]] | None = None
 
 
-INTENDED: tuple[Intended, ...] = ()
+INTENDED: tuple[Intended, ...] = (
+    Intended("report", "*.html", "the style and the script in the page are laid out in more lines"),
+)
 
 TINY: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {}),

@@ -1,6 +1,8 @@
 const data = JSON.parse(document.getElementById("charts").textContent);
 for (const [name, spec] of Object.entries(data)) {
-  vegaEmbed("#" + name, spec, { renderer: "svg", actions: false }).catch((error) => console.error(name, error));
+  vegaEmbed("#" + name, spec, { renderer: "svg", actions: false }).catch((error) =>
+    console.error(name, error),
+  );
 }
 for (const table of document.querySelectorAll("table.sortable")) {
   const heads = [...table.tHead.rows[0].cells];

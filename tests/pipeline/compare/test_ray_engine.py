@@ -12,7 +12,7 @@ from tests.present.comparisons import DIGEST, job
 from secateur.pipeline.compare import ray_engine
 from secateur.pipeline.compare.ray_engine import Cluster, remote_make, require_ray
 from secateur.pipeline.compare.watcher import Unwatched
-from secateur.pipeline.compare.worker_pool import Failure, Limits, Task
+from secateur.pipeline.compare.worker_pool import Failure, WorkerLimits, Task
 from secateur_runtime.errors import MissingExtraError, UsageError
 
 OTHER = "sha256:" + "1" * 64
@@ -103,14 +103,14 @@ class _Seen(Unwatched):
         self.events.append(f"-{name} {line}".strip())
 
 
-def _cluster(monkeypatch: pytest.MonkeyPatch, folder: Path, limits: Limits) -> tuple[Cluster, _Seen]:
+def _cluster(monkeypatch: pytest.MonkeyPatch, folder: Path, limits: WorkerLimits) -> tuple[Cluster, _Seen]:
     monkeypatch.setattr(ray_engine, "require_ray", lambda: None)
     seen = _Seen()
     return Cluster(folder, DIGEST, limits, seen), seen
 
 
 def test_failures_and_what_is_reserved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cluster, seen = _cluster(monkeypatch, tmp_path, Limits(2, 3, 1000))
+    cluster, seen = _cluster(monkeypatch, tmp_path, WorkerLimits(2, 3, 1000))
     died = _RayError("The worker died.\nIts node ran out of memory.")
     ray = _Ray({"a": {}, "b": {"error": "out of reach", "code": 2}, "c": died})
     found = cluster._gather(ray, [Task(("a", "b"), "make"), Task(("c",), "make")])
@@ -128,9 +128,9 @@ def test_a_cluster_of_its_own_has_what_the_tasks_need(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    cluster, _ = _cluster(monkeypatch, tmp_path, Limits(2, 3, 1000))
+    cluster, _ = _cluster(monkeypatch, tmp_path, WorkerLimits(2, 3, 1000))
     own = cluster._own()
     assert (own["address"], own["num_cpus"], own["_memory"]) == ("local", 6, 1000)
-    assert "_memory" not in _cluster(monkeypatch, tmp_path, Limits(2, 3, 0))[0]._own()
+    assert "_memory" not in _cluster(monkeypatch, tmp_path, WorkerLimits(2, 3, 0))[0]._own()
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     assert cluster._own() == {}, "one that runs already knows what it has"

@@ -5,8 +5,12 @@ const turns = [];
 let key = "";
 let running = null;
 
-const megabytes = (bytes) => (bytes === null ? "-" : bytes < 1e9 ? `${(bytes / 1e6).toFixed(0)} MB` : `${(bytes / 1e9).toFixed(2)} GB`);
-const headers = () => ({ "content-type": "application/json", ...(key ? { authorization: `Bearer ${key}` } : {}) });
+const megabytes = (bytes) =>
+  bytes === null ? "-" : bytes < 1e9 ? `${(bytes / 1e6).toFixed(0)} MB` : `${(bytes / 1e9).toFixed(2)} GB`;
+const headers = () => ({
+  "content-type": "application/json",
+  ...(key ? { authorization: `Bearer ${key}` } : {}),
+});
 
 function path(kind, values, top, height) {
   const end = history.at(-1).when;
@@ -31,11 +35,18 @@ function draw() {
   const most = Math.max(...process, ...model);
   const limit = column("limit").map((value) => (value === null || value > 3 * most ? null : value));
   const top = 1.1 * Math.max(most, ...limit.filter((value) => value !== null));
-  byId("memory-chart").replaceChildren(path("limit", limit, top, 180), path("process", process, top, 180), path("model", model, top, 180));
+  byId("memory-chart").replaceChildren(
+    path("limit", limit, top, 180),
+    path("process", process, top, 180),
+    path("model", model, top, 180),
+  );
   byId("scale").textContent = `· up to ${megabytes(top)}, last ${SECONDS / 60} minutes`;
   const fastest = Math.max(1, ...column("rate"));
   const levels = Math.max(1, history.at(-1).levels - 1);
-  byId("level-chart").replaceChildren(path("level", column("level"), levels, 90), path("rate", column("rate"), fastest, 90));
+  byId("level-chart").replaceChildren(
+    path("level", column("level"), levels, 90),
+    path("rate", column("rate"), fastest, 90),
+  );
   byId("rate-scale").textContent = `· levels up to ${levels}, ${fastest.toFixed(0)} tokens/s`;
 }
 
@@ -45,7 +56,8 @@ function show(state) {
   byId("memory").textContent = megabytes(state.weights + state.cache);
   byId("memory-note").textContent = `weights ${megabytes(state.weights)}, cache ${megabytes(state.cache)}`;
   byId("free").textContent = megabytes(state.free);
-  byId("free-note").textContent = state.limit === null ? "no limit" : `of ${megabytes(state.limit)} (${state.bound})`;
+  byId("free-note").textContent =
+    state.limit === null ? "no limit" : `of ${megabytes(state.limit)} (${state.bound})`;
   byId("rate").textContent = `${state.rate.toFixed(1)} tokens/s`;
   byId("rate-note").textContent = `${state.running} running, ${state.waiting} waiting`;
 }
@@ -88,7 +100,8 @@ async function* events(answer) {
     if (done) return;
     const parts = (rest + value).split("\n\n");
     rest = parts.pop();
-    for (const part of parts) if (part.startsWith("data: ") && part !== "data: [DONE]") yield JSON.parse(part.slice(6));
+    for (const part of parts)
+      if (part.startsWith("data: ") && part !== "data: [DONE]") yield JSON.parse(part.slice(6));
   }
 }
 
@@ -99,8 +112,18 @@ async function ask(text) {
   running = new AbortController();
   byId("send").disabled = !(byId("stop").disabled = false);
   try {
-    const body = JSON.stringify({ model: document.querySelector("h1").textContent, messages: turns, stream: true, temperature: 0.7 });
-    const answer = await fetch("/v1/chat/completions", { method: "POST", headers: headers(), body, signal: running.signal });
+    const body = JSON.stringify({
+      model: document.querySelector("h1").textContent,
+      messages: turns,
+      stream: true,
+      temperature: 0.7,
+    });
+    const answer = await fetch("/v1/chat/completions", {
+      method: "POST",
+      headers: headers(),
+      body,
+      signal: running.signal,
+    });
     if (!answer.ok) throw new Error((await answer.json()).error.message);
     for await (const part of events(answer)) {
       if (part.error) throw new Error(part.error.message);
@@ -127,5 +150,7 @@ byId("text").addEventListener("keydown", (pressed) => {
   }
 });
 byId("stop").addEventListener("click", () => running?.abort());
-byId("key").addEventListener("change", () => { key = byId("key").value; });
+byId("key").addEventListener("change", () => {
+  key = byId("key").value;
+});
 look();
