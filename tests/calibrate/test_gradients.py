@@ -27,7 +27,7 @@ TOKENS = torch.randint(200, (60, 40), generator=torch.Generator().manual_seed(7)
 
 
 def _whole(folder: Path, stream: ModelStream) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
-    """Return the gradients of all parameters, and the second moments of those at the output of every sub-block."""
+    """Return the gradients of all parameters, and their second moments at the output of every sub-block."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     seen: dict[tuple[int, str], Tensor] = {}
 

@@ -71,6 +71,19 @@ def test_what_matters_is_fitted_better() -> None:
     assert float(error[..., 3].median()) < 1e-3 * float(error[..., torch.arange(16) != 3].median())
 
 
+def test_an_asymmetric_grid_heeds_the_importance_too() -> None:
+    importance = IMPORTANCE.square().square()
+    grid = Grid(bits=2, group=16, symmetric=False)
+    lost = []
+    for fitted_to in (importance, torch.ones(4, 16)):
+        scales, zeros = fit(GROUPS, fitted_to, grid)
+        assert zeros is not None
+        lost.append(weighted_error(GROUPS, importance, scales, zeros, grid))
+    # no group loses more, but by the rounding of scales
+    assert bool((lost[0] <= lost[1] * 1.01 + 1e-9).all())
+    assert float(lost[0].sum()) < 0.95 * float(lost[1].sum())
+
+
 def test_groups_of_zeros_have_no_error() -> None:
     for symmetric in (True, False):
         grid = Grid(group=16, symmetric=symmetric)
