@@ -39,23 +39,26 @@ HEAVY = (
 SERVER = """
 import asyncio, json, sys
 from pathlib import Path
-from secateur.model.memory import spare_the_machine
+from secateur.core.process_memory import spare_the_machine
 spare_the_machine()
 import httpx
 from secateur.core.progress import Silent
-from secateur.serve.elastic import Elasticity
-from secateur.serve.guard import Gate
-from secateur.serve.launch import Serving, build
+from secateur.adapt.serving.elastic_backend import Elasticity
+from secateur_runtime.server.http.request_guard import RequestGuard
+from secateur.adapt.serving.launch import Serving, build
 
 how = json.loads(sys.argv[1])
 elasticity = Elasticity(folder=Path(how["folder"]), ladder=Path(how["ladder"]), kind=how["kind"])
-app = build(Serving(model=how["model"], name="it", backend=how["backend"], elasticity=elasticity), Gate(), Silent())
+serving = Serving(model=how["model"], name="it", backend=how["backend"], elasticity=elasticity)
+app = build(serving, RequestGuard(), Silent())
 
 async def asked(path, body):
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://127.0.0.1") as client:
+    over = httpx.ASGITransport(app=app)
+    async with httpx.AsyncClient(transport=over, base_url="http://127.0.0.1") as client:
         return (await client.post(path, json={"model": "it", **body})).json()["choices"][0]
 
-asyncio.run(asked("/v1/chat/completions", {"messages": [{"role": "user", "content": "a tree"}], "max_tokens": 2}))
+chat = {"messages": [{"role": "user", "content": "a tree"}], "max_tokens": 2}
+asyncio.run(asked("/v1/chat/completions", chat))
 found = asyncio.run(asked("/v1/completions", {**how["asked"], "logprobs": 1}))["logprobs"]["token_logprobs"]
 print(json.dumps({"imported": [name for name in how["heavy"] if sys.modules.get(name)], "logprobs": found}))
 """
