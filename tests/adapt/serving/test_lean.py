@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from tests.adapt.serving.test_launch import GREEDY, PROMPT, make_ladder
 from tests.conftest import Maker
-from tests.told import tell
 from tests.uneven import save_uneven, widths
 
 from secateur.model.full_model import load_whole
@@ -50,13 +49,16 @@ from secateur.adapt.serving.launch import Serving, build
 
 how = json.loads(sys.argv[1])
 elasticity = Elasticity(folder=Path(how["folder"]), ladder=Path(how["ladder"]), kind=how["kind"])
-app = build(Serving(model=how["model"], name="it", backend=how["backend"], elasticity=elasticity), RequestGuard(), Silent())
+serving = Serving(model=how["model"], name="it", backend=how["backend"], elasticity=elasticity)
+app = build(serving, RequestGuard(), Silent())
 
 async def asked(path, body):
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://127.0.0.1") as client:
+    over = httpx.ASGITransport(app=app)
+    async with httpx.AsyncClient(transport=over, base_url="http://127.0.0.1") as client:
         return (await client.post(path, json={"model": "it", **body})).json()["choices"][0]
 
-asyncio.run(asked("/v1/chat/completions", {"messages": [{"role": "user", "content": "a tree"}], "max_tokens": 2}))
+chat = {"messages": [{"role": "user", "content": "a tree"}], "max_tokens": 2}
+asyncio.run(asked("/v1/chat/completions", chat))
 found = asyncio.run(asked("/v1/completions", {**how["asked"], "logprobs": 1}))["logprobs"]["token_logprobs"]
 print(json.dumps({"imported": [name for name in how["heavy"] if sys.modules.get(name)], "logprobs": found}))
 """
@@ -73,7 +75,6 @@ def test_a_server_imports_no_modelling_and_answers_as_the_model_does(
         else save_uneven(tiny("llama"), tmp_path / "uneven", widths([(4, 2, 40), (4, 2, 96), (4, 2, 64)]))
     )
     ladder, _ = make_ladder(model, tmp_path)
-    tell(open_model(str(model)), tmp_path)
     how = {
         "model": str(model),
         "backend": backend,

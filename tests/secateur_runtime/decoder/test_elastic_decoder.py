@@ -22,12 +22,16 @@ from secateur.core.ladder_plan import plan_of_level
 from secateur.model.handle import ModelHandle, open_model
 from secateur.pipeline.prune.apply import apply
 from secateur.runtime.elastic.model import Elastic
-from secateur_runtime.errors import LadderError, SourceError, UnsupportedModelError, UsageError
+from secateur_runtime.errors import SourceError
 from secateur_runtime.ladder import Ladder
 
 Maker = Callable[..., Path]
+
+
 Opening = Callable[..., tuple[ModelHandle, Ladder, Elastic]]
+
 UNITS = ("1.ffn:64", "1.kv:1", "0.kv:1", "1.ffn:40", "1.attn", "0.ffn:33", "1.ffn")
+
 TOKENS = torch.randint(200, (90,), generator=torch.Generator().manual_seed(3)).tolist()
 
 
@@ -212,14 +216,6 @@ def test_more_requests_than_one_call_takes(opened: Opening) -> None:
         torch.testing.assert_close(rows[place], last(elastic, [place, place + 1, place]), atol=5e-5, rtol=0)
 
 
-def test_keys_in_float16(opened: Opening, tmp_path: Path) -> None:
-    model, ladder, elastic = opened("llama")
-    narrow = open_kernels(model, ladder, tmp_path / "weights.safetensors", kind="f32", kv=torch.float16)
-    with elastic.open() as wide, narrow.open() as cache:
-        assert abs(elastic.prefill(TOKENS, wide) - narrow.prefill(TOKENS, cache)).max() < 2e-2
-        assert cache.bytes < wide.bytes
-
-
 @pytest.mark.parametrize("kind", ["bf16", pytest.param("int8", marks=pytest.mark.slow), "int4"])
 def test_memory_of_what_goes_has_left_the_process(kind: str, opened: Opening) -> None:
     """Halves, and a half that gets narrower, as the system counts them; and it comes back."""
@@ -301,37 +297,3 @@ def test_a_file_that_is_cut_short_changes_nothing(opened: Opening, tmp_path: Pat
         elastic.set_level(0)
     assert elastic.level == 4
     torch.testing.assert_close(last(elastic, TOKENS), found, atol=0, rtol=0)
-
-
-def test_what_cannot_be_opened(opened: Opening, tiny: Maker, tmp_path: Path) -> None:
-    model, ladder, _ = opened("llama")
-    with pytest.raises(UsageError, match=r"--type int9 .*did you mean int8"):
-        open_kernels(model, ladder, tmp_path / "other", kind="int9")
-    with pytest.raises(LadderError, match="no level 8"):
-        open_kernels(model, ladder, tmp_path / "other", level=8)
-    with pytest.raises(LadderError, match="was made for"):
-        open_kernels(open_model(str(tiny("qwen2"))), ladder, tmp_path / "other")
-    gemma = open_model(str(tiny("gemma2")))
-    with pytest.raises(UnsupportedModelError, match="is gemma2"):
-        open_kernels(gemma, ladder_for(gemma.graph, gemma.digest, ("1.attn",)), tmp_path / "other")
-    assert not (tmp_path / "other").exists()
-
-
-def test_without_kernels(opened: Opening, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from secateur_runtime.kernels.build import BuildError
-    from secateur_runtime.kernels.library import kernels
-
-    model, ladder, _ = opened("llama")
-
-    def none() -> None:
-        raise BuildError("no C compiler (cc, gcc or clang)")
-
-    kernels.cache_clear()
-    monkeypatch.setattr("secateur_runtime.kernels.library._load", none)
-    with pytest.raises(
-        UsageError,
-        match=r"no kernels here \(no C compiler \(cc, gcc or clang\)\): --backend elastic needs none",
-    ):
-        open_kernels(model, ladder, tmp_path / "other")
-    monkeypatch.undo()
-    kernels.cache_clear()
