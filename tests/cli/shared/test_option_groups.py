@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import sys
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -136,7 +137,10 @@ def test_an_unknown_arithmetic_is_one_line() -> None:
         arithmetic_of("bfloat61")
 
 
-def test_display_is_quiet_for_json(capsys: pytest.CaptureFixture[str]) -> None:
+def test_display_is_quiet_for_json_even_on_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     display = DisplayOptions(as_json=True)
     with display.progress() as progress:
         progress.note("not shown")
