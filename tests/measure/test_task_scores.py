@@ -62,7 +62,7 @@ def test_a_shift_is_paired() -> None:
 
 
 def test_items_are_those_whose_mean_is_the_figure() -> None:
-    samples = [{"acc": 1.0}, {"acc": 0}, {"acc": 1}]
+    samples: list[dict[str, object]] = [{"acc": 1.0}, {"acc": 0}, {"acc": 1}]
     assert items_of(samples, "acc", 2 / 3) == (1.0, 0.0, 1.0)
     assert items_of(samples, "acc", 0.5) == (), "a figure that is no mean of them"
     assert items_of([*samples, {}], "acc", 0.5) == (), "an item without the figure"

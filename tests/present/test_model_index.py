@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from huggingface_hub import ModelCard
 from tests.present.comparisons import record
@@ -26,10 +28,10 @@ def test_what_the_hub_reads() -> None:
 
 def test_a_model_without_a_card_gets_one() -> None:
     text = with_results("", "tiny", RECORDS, {})
-    card = ModelCard(text)
-    assert card.data.tags == ["secateur"]
-    assert card.data.model_name == "tiny"
-    assert len(card.data.eval_results or []) == 2
+    data: Any = ModelCard(text).data
+    assert data.tags == ["secateur"]
+    assert data.model_name == "tiny"
+    assert len(data.eval_results or []) == 2
     assert bare_card("tiny").partition("---\n\n")[2].strip() in text
 
 

@@ -32,7 +32,7 @@ def asked() -> Iterator[Connection]:
     ours, theirs = Pipe()
     server = threading.Thread(target=serve, args=(theirs,))
     server.start()
-    yield ours  # type: ignore[misc]
+    yield ours
     ours.close()
     server.join(10)
     assert not server.is_alive(), "it ends with its parent"

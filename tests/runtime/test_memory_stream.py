@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from secateur.runtime import memory_stream
 from secateur.runtime.memory_stream import Stream
@@ -19,7 +20,12 @@ def test_an_answer_is_one_pass_over_memory(monkeypatch: pytest.MonkeyPatch) -> N
     read: list[int] = []
     pool = ThreadPool(library, 1)
     whole = pool.read
-    monkeypatch.setattr(ThreadPool, "read", lambda self, words: read.append(words.nbytes) or whole(words))
+
+    def counted(self: ThreadPool, words: NDArray[np.uint64]) -> int:
+        read.append(words.nbytes)
+        return whole(words)
+
+    monkeypatch.setattr(ThreadPool, "read", counted)
     stream = Stream(pool)
     answer = stream.generate([0], 32)
     assert read == [1 << 16], "once, whatever the number of tokens"

@@ -96,7 +96,7 @@ class Clock:
 def clock_of(profile: Profile, local: Profile | None = None) -> Clock:
     """Return the clock of a device, from the best there is.
 
-    Measured on it, published for it, or reckoned from its bandwidth.
+    Measured on it, published for it, or estimated from its bandwidth.
 
     local: this machine, measured; it says what share of a measured bandwidth llama.cpp reaches where the
     device itself does not.
@@ -112,7 +112,7 @@ def clock_of(profile: Profile, local: Profile | None = None) -> Clock:
         return Clock({}, rate, rate, 0.0, 0.0, 1.0, basis)
     if profile.published:
         return _published(profile)
-    return _reckoned(profile, local)
+    return _estimated(profile, local)
 
 
 def _measured(rates: Rates) -> Clock:
@@ -137,7 +137,7 @@ def _published(profile: Profile) -> Clock:
     return replace(clock, within=max(_PUBLISHED, 1.25 * max(errors)), basis=basis)
 
 
-def _reckoned(profile: Profile, local: Profile | None) -> Clock:
+def _estimated(profile: Profile, local: Profile | None) -> Clock:
     """Return what the bandwidth allows.
 
     A measured one with the share of it that this machine reaches, or a part of the theoretical one.

@@ -44,7 +44,7 @@ class ComparisonRow:
 
     @property
     def name(self) -> str:
-        """How people call it."""
+        """Its name for people."""
         return f"{self.method} at {self.target}" if self.target else self.method
 
     @property
@@ -61,12 +61,12 @@ class ComparisonRow:
 
     @property
     def zeroed(self) -> bool:
-        """Whether single weights are what goes."""
+        """Whether it removes single weights."""
         return self.kind in ("magnitude", "unstructured")
 
     @property
     def is_depth(self) -> bool:
-        """Whether whole blocks, or halves of them, are what goes."""
+        """Whether it removes whole blocks or sub-blocks."""
         return self.method.partition(":")[0] == "depth"
 
     @property

@@ -304,5 +304,5 @@ def _shown(value: Any) -> str:
 
 
 def _base(text: str) -> str:
-    """A file is known by its name; where it lay is nobody's business."""
+    """Return the name of a file without its folder, which is private."""
     return text if text.startswith("hf:") else text.replace("\\", "/").rpartition("/")[2]

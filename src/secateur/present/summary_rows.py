@@ -38,7 +38,7 @@ _GOOD_DEPTH = "latency: fewer blocks for a token to wait for"
 class Line:
     """One row in figures; None where nothing was measured.
 
-    size_reduction: share of the whole model's bytes that is gone. speed_gain: decode speed by the whole
+    size_reduction: removed share of the whole model's bytes. speed_gain: decode speed by the whole
     model's, in `runtime`.
     accuracy_kept: share of the whole model's mean task accuracy, or of its next-token accuracy where no tasks
     were measured.

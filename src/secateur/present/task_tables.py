@@ -1,6 +1,6 @@
 """What rows answered to tasks and to the audit of bias, as tables.
 
-Each figure beside how far it is from the whole model's.
+Each figure comes with its difference from the whole model's.
 """
 
 from __future__ import annotations

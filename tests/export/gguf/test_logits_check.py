@@ -14,7 +14,8 @@ from secateur_runtime.errors import VerificationError
 
 def _logprobs(*logits: float) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     values = np.array(logits)
-    return values - np.log(np.exp(values).sum())
+    found: np.ndarray[tuple[int], np.dtype[np.float64]] = values - np.log(np.exp(values).sum())
+    return found
 
 
 def test_the_largest_divergence_counts() -> None:

@@ -87,7 +87,7 @@ def test_mistakes_are_found_before_a_folder_is_made(
     error: type[Exception],
     message: str,
 ) -> None:
-    asked = {"methods": ["magnitude"], "targets": ["2:4"], "protocol": PROTOCOL} | options
+    asked: dict[str, Any] = {"methods": ["magnitude"], "targets": ["2:4"], "protocol": PROTOCOL} | options
     with pytest.raises(error, match=message) as raised:
         compare(str(tiny("llama")), tmp_path / "out", **asked)
     assert "\n" not in str(raised.value)

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -55,8 +56,7 @@ def test_it_does_nothing_for_a_parent_that_is_gone(
 ) -> None:
     if sys.platform != "linux":
         pytest.skip("only Linux tells of the death of a parent")
-    monkeypatch.setattr(worker.ctypes, "CDLL", lambda name: pytest.MonkeyPatch)
-    monkeypatch.setattr(pytest.MonkeyPatch, "prctl", lambda *_: 0, raising=False)
+    monkeypatch.setattr("ctypes.CDLL", lambda name: SimpleNamespace(prctl=lambda *_: 0))
     worker.main(str(tmp_path), "make", "0", str(os.getppid() + 1), "dense")
     assert capsys.readouterr().out == ""
 

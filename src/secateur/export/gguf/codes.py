@@ -44,7 +44,7 @@ def pack_codes(name: str, codes: Codes) -> NDArray[Any]:
     values = codes.values.view(len(codes.values), -1, BLOCK)
     if kind == Kind.Q8_0:
         return _joined(scales[..., None].view(torch.uint8), values.view(torch.uint8))
-    # A symmetric code stands for itself less half of the type's codes; any offset will do for the others, and
+    # GGUF stores symmetric values with an offset of half the range; the others may have any offset, and
     # the least is exact.
     wide = codes.grid.bits > 4
     lowest = codes.grid.lowest if codes.zeros is not None else -16 if wide else -8

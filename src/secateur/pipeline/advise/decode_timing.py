@@ -154,5 +154,5 @@ def rates(timed: Mapping[str, TimedModel], threads: int) -> Rates:
 
 
 def _beside(one: TimedModel) -> int:
-    """Return what the process held beside the file and the cache."""
+    """Return the bytes that the process held apart from the file and the cache."""
     return one.memory.peak - one.file - one.model.cache * one.context

@@ -181,17 +181,17 @@ class Size:
         assert self.target is not None
         whole = footprint(graph, {}, (), 1)
         weights = sum(graph.tensors[linear.tensor].numel for linear in graph.linears)
-        gone = max(
+        removed = max(
             math.ceil(_must_go(self.target, metric, whole))
             for metric in {limit.metric for limit in self.target.limits}
         )
-        if gone <= 0:
+        if removed <= 0:
             raise TargetError(f"the model meets {self} as it is: there is nothing to prune")
-        if gone >= weights:
+        if removed >= weights:
             raise TargetError(
-                f"{self} is out of reach: {weights:,} weights can be zero, and {gone:,} would have to be"
+                f"{self} is out of reach: {weights:,} weights can be zero, and {removed:,} would have to be"
             )
-        return f"{math.ceil(1e6 * gone / weights) / 1e6:.6f}"
+        return f"{math.ceil(1e6 * removed / weights) / 1e6:.6f}"
 
 
 def rows_of(
