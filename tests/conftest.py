@@ -1,4 +1,4 @@
-"""Shared fixtures: tiny random models of every family, also as GGUF files, and real data where it is present."""
+"""Shared fixtures: tiny random models of every family, also as GGUF files, and real data if it is there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Everything in a folder that is not weights, written by one writer for pruning, quantizing, packing and recovery."""
+"""Everything in a folder that is not weights, written by one writer for four verbs."""
 
 from __future__ import annotations
 

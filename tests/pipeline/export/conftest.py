@@ -10,7 +10,7 @@ import pytest
 
 
 class _Here:
-    """Stands for a backend in a process of its own, which starts ten times as slowly as a tiny model is checked."""
+    """Stands for a backend in a process of its own, which takes ten times as long to start as to check."""
 
     def __init__(self, name: str, factory: str, options: Mapping[str, Any]) -> None:
         module, _, function = factory.partition(":")
