@@ -12,7 +12,7 @@ from tests.present.comparisons import DIGEST, job
 from secateur.pipeline.compare import ray_engine
 from secateur.pipeline.compare.ray_engine import Cluster, remote_make, require_ray
 from secateur.pipeline.compare.watcher import Unwatched
-from secateur.pipeline.compare.worker_pool import Failure, WorkerLimits, Task
+from secateur.pipeline.compare.worker_pool import Failure, Task, WorkerLimits
 from secateur_runtime.errors import MissingExtraError, UsageError
 
 OTHER = "sha256:" + "1" * 64
