@@ -56,7 +56,36 @@ class Intended:
     argv: Callable[[list[str]], list[str]] | None = None
 
 
+_REWORDED = (
+    (
+        "zeros of the shape of the hidden states, with the missing attention weights where attention stood.",
+        "zeros of the shape of the hidden states; for attention, a pair with None as its weights.",
+    ),
+    (
+        "that a config class may insist on when it is made: as wide as all query heads together.",
+        "that a config class may require: the width of all query heads together.",
+    ),
+    ("a zero width mean absent.", "a zero width\n    mean absent."),
+    ("names of the norms that belong to each half,", "names of the norms that belong to each sub-block,"),
+    (
+        'own.num_attention_heads, own.num_key_value_heads, own.head_dim = row["n_heads"],'
+        ' row["n_kv_heads"], row["head_dim"]',
+        'own.num_attention_heads = row["n_heads"]\n        own.num_key_value_heads = row["n_kv_heads"]\n'
+        '        own.head_dim = row["head_dim"]',
+    ),
+)
+"""Comments and long lines in the file that models bring which stock transformers cannot hold."""
+
+
+def reworded(text: str) -> str:
+    """Return the modelling file that the base wrote as it is written today."""
+    for before, after in _REWORDED:
+        text = text.replace(before, after)
+    return text
+
+
 INTENDED: tuple[Intended, ...] = (
+    Intended("*", "modeling_*.py", "its comments are reworded and its long lines broken", reworded),
     Intended("report", "*.html", "the style and the script in the page are laid out in more lines"),
 )
 
