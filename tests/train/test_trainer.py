@@ -106,15 +106,16 @@ def by_hand(regime: Regime) -> Tensor:
     return table
 
 
-@pytest.mark.parametrize("micro", [1, 2])
-def test_it_is_adamw_with_masks_clipping_and_a_schedule(tmp_path: Path, micro: int) -> None:
+@pytest.mark.parametrize(("micro", "clip"), [(1, 0.1), (2, 0.1), (1, 0.13)])
+def test_it_is_adamw_with_masks_clipping_and_a_schedule(tmp_path: Path, micro: int, clip: float) -> None:
+    """Gradients have norms of 0.12 to 0.15: the last case clips some of them."""
     model = Bigrams()
     regime = Regime(
-        steps=6, batch=2, micro=micro, rate=0.05, warmup=2, clip=0.1, checks=1, bfloat16=False, floor=0.2
+        steps=6, batch=2, micro=micro, rate=0.05, warmup=2, clip=clip, checks=1, bfloat16=False, floor=0.2
     )
     done = run(tmp_path, model, regime)
     expected = by_hand(regime)
-    torch.testing.assert_close(model.table.detach().double(), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(model.table.detach().double(), expected, rtol=1e-5, atol=2e-5)
     assert not model.table.detach()[~MASK].any()
     held = torch.arange(len(TOKENS) - HELD, len(TOKENS))
     assert done.start == pytest.approx(loss_and_slope((START * MASK).double(), held)[0], rel=1e-3)
