@@ -43,7 +43,7 @@ def methods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry[Callabl
 def test_the_modules_of_a_package_are_found_in_order(methods: Registry[Callable[..., object]]) -> None:
     assert list(methods) == ["first", "second"]
     entry = methods["second"]
-    assert (entry.summary, entry.needs, entry.paper) == ("Does second.", {"gram"}, "arXiv:0")
+    assert (entry.summary, entry.needs, entry.paper) == ("Does second.", frozenset({"gram"}), "arXiv:0")
     assert "second" in methods
 
 
