@@ -9,7 +9,7 @@ from secateur.export.cards.quantized_card import QuantizationFacts, quantized_ca
 
 FACTS = QuantizationFacts(
     name="tiny",
-    said={"method": "gptq", "calibration": "/home/someone/wiki.raw", "samples": "8"},
+    said={"method": "gptq", "calibration": "/data/wiki.raw", "samples": "8"},
     grids={"int4-g32": 1_234_567},
     bits_per_weight=4.5,
     bytes=9_876_543,
