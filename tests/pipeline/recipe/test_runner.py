@@ -275,7 +275,7 @@ def test_the_command(
 
     code, out, _ = done("--dry-run")
     assert code == 0
-    assert "reckoned, not measured" in out
+    assert "estimated, not measured" in out
     assert not (tmp_path / "out").exists()
     code, out, _ = done()
     assert code == 0
