@@ -36,20 +36,34 @@ from tests.adapt.ranking.test_rank import HOW
 class Killed(resume.Unfinished):
     def keep(self, search, rungs):
         super().keep(search, rungs)
-        if len(rungs) == int(sys.argv[1]):
+        if len(rungs) == last:
             os.kill(os.getpid(), 9)
 
 resume.Unfinished = Killed
-rank.rank(open_model({str(model)!r}), HOW, out=__import__("pathlib").Path({str(out)!r}))
+for last in (2, 5):
+    if not os.fork():
+        rank.rank(open_model({str(model)!r}), HOW, out=__import__("pathlib").Path({str(out)!r}))
+        os._exit(0)
+    print(-os.waitstatus_to_exitcode(os.wait()[1]), flush=True)
+    sys.stdin.readline()
 """
-    for rungs in (2, 5):
-        ended = subprocess.run(
-            [sys.executable, "-c", source, str(rungs)], cwd=Path(__file__).parents[3], check=False
-        )
-        assert ended.returncode == -signal.SIGKILL
+    process = subprocess.Popen(
+        [sys.executable, "-c", source],
+        cwd=Path(__file__).parents[3],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    for _ in (2, 5):
+        assert process.stdout.readline() == f"{signal.SIGKILL}\n"
         assert not out.exists()
         with pytest.raises(OutputError, match="unfinished run with other settings"):
             rank(open_model(str(model)), replace(HOW, floor=0.5), out=out)
+        process.stdin.write("\n")
+        process.stdin.flush()
+    process.communicate()
     notes = _Counted()
     ladder, cost = rank(open_model(str(model)), HOW, out=out, progress=notes)
     assert (ladder, cost) == (whole, whole_cost)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.adapt.serving.test_launch import PROMPT, UNITS, make_ladder
 from tests.conftest import Maker
 
 from secateur.adapt.serving.elastic_backend import Elasticity, make_elastic, warm
+from secateur.cli.main import run as main
 from secateur.core.ladder_plan import plan_of_level
 from secateur.core.progress import Silent
 from secateur.model.full_model import load_whole
@@ -63,7 +67,20 @@ class _Notes(Silent):
         self.lines.append(line)
 
 
-def test_a_model_without_a_ladder_is_ranked_once(tiny: Maker, tmp_path: Path) -> None:
+def _in_this_process(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+    """Run a verb as a process of its own would."""
+    assert command[:3] == [sys.executable, "-m", "secateur"]
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as stopped:
+        patch.setattr(sys, "argv", command[2:])
+        main()
+        sys.exit(0)
+    return subprocess.CompletedProcess(command, int(stopped.value.code or 0))
+
+
+def test_a_model_without_a_ladder_is_ranked_once(
+    tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subprocess, "run", _in_this_process)
     notes = _Notes()
     for _ in range(2):
         _, choices, _ = make_elastic(open_model(str(tiny("llama"))), Elasticity(folder=tmp_path), notes)

@@ -40,6 +40,10 @@ class TextFormat(RequestBody):
     type: Literal["text"]
 
 
+_SEEDS = 9223372036854776000
+"""The bound of OpenAI's own description: a float holds it, so what validators take for a seed is one."""
+
+
 class Common(RequestBody):
     """Fields of both kinds of request.
 
@@ -52,7 +56,7 @@ class Common(RequestBody):
     max_tokens: Length | None = None
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
-    seed: Annotated[int, Field(ge=-(2**63), lt=2**63), BeforeValidator(_whole)] | None = None
+    seed: Annotated[int, Field(ge=-_SEEDS, le=_SEEDS), BeforeValidator(_whole)] | None = None
     stop: Stop | Annotated[list[Stop], Field(max_length=4)] | None = None
     n: One | None = None
     frequency_penalty: float | None = Field(None, ge=-2, le=2)

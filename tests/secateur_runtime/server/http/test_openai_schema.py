@@ -153,3 +153,10 @@ MESSAGES: list[tuple[dict[str, Any], str]] = [
 @pytest.mark.parametrize(("change", "words"), MESSAGES, ids=lambda value: str(value)[:40])
 def test_a_conversation_that_cannot_be(http: httpx.Client, change: dict[str, Any], words: str) -> None:
     assert words in refused(http.post("/v1/chat/completions", json={**CHAT, **change}), 400)
+
+
+@pytest.mark.parametrize("seed", [2**63 + 191, -(2**63), 0])
+def test_a_seed_that_validators_take_for_one_is_one(http: httpx.Client, seed: int) -> None:
+    """Read as a float, 2^63 + 191 is not above the bound."""
+    body = {"model": "fake", "prompt": "a", "max_tokens": 2, "seed": seed}
+    assert http.post("/v1/completions", json=body).status_code == 200
