@@ -24,7 +24,8 @@ from secateur_runtime.kernels.library import ISA_VARIABLE, ISAS, choose, kernels
 Maker = Callable[..., Path]
 
 # `--hypothesis-profile default` looks longer.
-settings.register_profile("quick", max_examples=40)
+# A busy machine is no fault of an example: no deadline.
+settings.register_profile("quick", max_examples=40, deadline=None)
 settings.load_profile("quick")
 
 

@@ -52,6 +52,7 @@ def _run(*codes: str) -> list[str]:
     return done.stdout.splitlines()
 
 
+@pytest.mark.timeout(300)
 def test_no_remote_code_is_needed(unequal: Path, tmp_path: Path) -> None:
     code = f"""
 model = AutoModelForCausalLM.from_pretrained({str(unequal)!r})

@@ -19,16 +19,17 @@ CALIBRATION = Calibration(samples=8, window=256)
 
 
 @pytest.mark.slow
-@pytest.mark.ci
+@pytest.mark.parametrize("method", [pytest.param("wanda", marks=pytest.mark.ci), "sparsegpt"])
 def test_smollm2_pruned_by_half_still_predicts_and_stock_transformers_agrees(
-    smollm2: str, tmp_path: Path
+    smollm2: str, tmp_path: Path, method: str
 ) -> None:
-    made = prune(smollm2, tmp_path / "out", sparsity=0.5, method="sparsegpt", calibration=CALIBRATION)
+    """SparseGPT takes minutes, and on tiny models every submission runs it."""
+    made = prune(smollm2, tmp_path / "out", sparsity=0.5, method=method, calibration=CALIBRATION)
     assert made.sparsity == pytest.approx(0.5, abs=1e-3)
     assert made.reload_difference <= 1e-4
     assert verify(str(tmp_path / "out")).stock_difference < 1e-3
-    dense = evaluate(smollm2, window=512, count=4)
-    pruned = evaluate(str(tmp_path / "out"), window=512, count=4, reference=smollm2)
+    dense = evaluate(smollm2, window=512, count=2)
+    pruned = evaluate(str(tmp_path / "out"), window=512, count=2, reference=smollm2)
     assert dense.perplexity < pruned.perplexity < 4 * dense.perplexity
     assert pruned.kl is not None
     assert 0 < pruned.kl < 2
