@@ -92,6 +92,10 @@ def conduct(
         return run.finish(steps)
 
 
+_KEYED_AS = {"Quantization": "Integers"}
+"""What a class was called when keys were first made: a new name must not run finished stages again."""
+
+
 def keys(recipe: Recipe) -> list[str]:
     """Return the key of each stage's artefact.
 
@@ -101,7 +105,8 @@ def keys(recipe: Recipe) -> list[str]:
     found = []
     texts = dict[str, str]()
     for stage in recipe.stages:
-        here: list[Any] = [stage.kind, type(stage.options).__name__, asdict(stage.options)]
+        name = type(stage.options).__name__
+        here: list[Any] = [stage.kind, _KEYED_AS.get(name, name), asdict(stage.options)]
         for text in _texts(stage):
             texts[text] = texts.get(text) or (text if text == "self" else read_text(text).digest)
             here.append(texts[text])
