@@ -77,11 +77,11 @@ _REWORDED = (
 """Comments and long lines in the file that models bring which stock transformers cannot hold."""
 
 
-def reworded(text: str) -> str:
+def reworded(content: bytes) -> bytes:
     """Return the modelling file that the base wrote as it is written today."""
     for before, after in _REWORDED:
-        text = text.replace(before, after)
-    return text
+        content = content.replace(before.encode(), after.encode())
+    return content
 
 
 INTENDED: tuple[Intended, ...] = (
