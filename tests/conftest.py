@@ -25,7 +25,7 @@ Maker = Callable[..., Path]
 
 # `--hypothesis-profile default` looks longer.
 # A busy machine is no fault of an example: no deadline.
-settings.register_profile("quick", max_examples=40, deadline=None)
+settings.register_profile("quick", max_examples=25, deadline=None)
 settings.load_profile("quick")
 
 
