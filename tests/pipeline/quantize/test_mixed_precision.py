@@ -9,32 +9,14 @@ import pytest
 from safetensors.torch import load_file, save_file
 from tests.conftest import Maker
 from tests.killed import killed_at
+from tests.pipeline.quantize.quantized import contents, packed, quantize
 
 import secateur
-from secateur.calibrate.calibration import Calibration
-from secateur.model.formats.compressed_tensors import PackedSource
-from secateur.model.handle import open_model
 from secateur.pipeline.evaluate.verify import verify
-from secateur.pipeline.quantize.quantize import Quantization, Quantized
+from secateur.pipeline.quantize.quantize import Quantization
 from secateur_runtime.errors import SecateurError
 
 pytest.importorskip("compressed_tensors", reason="pip install 'secateur[quantize]'")
-
-SMALL = Calibration(samples=4, window=64)
-
-
-def quantize(src: Path, out: Path, how: Quantization | None = None) -> Quantized:
-    return secateur.quantize(str(src), out, how, calibration=SMALL)
-
-
-def packed(path: Path) -> PackedSource:
-    source = open_model(str(path)).source
-    assert isinstance(source, PackedSource)
-    return source
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_bits_of_each_layer_meet_a_budget_and_beat_one_width(

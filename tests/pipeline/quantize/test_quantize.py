@@ -11,37 +11,21 @@ import torch
 from safetensors.torch import load_file, save_file
 from tests.conftest import Maker
 from tests.killed import killed_at
+from tests.pipeline.quantize.quantized import SMALL, contents, packed, quantize
 from tests.tiny_models import FAMILIES
 from tests.uneven import save_uneven, widths
 
 import secateur
-from secateur.calibrate.calibration import Calibration
 from secateur.core.pattern import Pattern
 from secateur.model.formats.compressed_tensors import PackedSource
 from secateur.model.handle import open_model
 from secateur.pipeline.evaluate.verify import verify
 from secateur.pipeline.export.gguf import export
-from secateur.pipeline.quantize.quantize import Quantization, Quantized
+from secateur.pipeline.quantize.quantize import Quantization
 from secateur_runtime.errors import PlanError, SecateurError, UsageError, VerificationError
 from secateur_runtime.kernels.quantized import Grid
 
 pytest.importorskip("compressed_tensors", reason="pip install 'secateur[quantize]'")
-
-SMALL = Calibration(samples=4, window=64)
-
-
-def quantize(src: Path, out: Path, how: Quantization | None = None) -> Quantized:
-    return secateur.quantize(str(src), out, how, calibration=SMALL)
-
-
-def packed(path: Path) -> PackedSource:
-    source = open_model(str(path)).source
-    assert isinstance(source, PackedSource)
-    return source
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -3,58 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.conftest import Maker
+from tests.pipeline.recipe.recipes import BODY, with_stages, write
 
-import secateur
 from secateur.pipeline.prune.auto.decide import Auto
 from secateur.pipeline.prune.depth.decide import Depth
 from secateur.pipeline.prune.weights.decide import Sparsity
 from secateur.pipeline.prune.width.decide import Width
 from secateur.pipeline.quantize.quantize import Quantization
-from secateur.pipeline.recipe.runner import RecipeResult
 from secateur.pipeline.recipe.schema import KINDS, read_recipe
 from secateur.pipeline.recover.distill import Distill
 from secateur.pipeline.recover.local_reconstruction import Local
 from secateur_runtime.errors import MissingExtraError, SecateurError, UsageError
-
-BODY: dict[str, Any] = {
-    "model": "smollm2-135m",
-    "calibration": {"samples": 6, "window": 64},
-    "stages": [
-        {"prune": {"method": "width", "ratio": 0.2}},
-        {"quantize": {"bits": 4, "method": "imatrix"}},
-        {"eval": {"window": 64, "count": 2}},
-        {"gate": {"perplexity_ratio": 2.0, "size": "1MB"}},
-    ],
-}
-
-
-def write(path: Path, body: object) -> Path:
-    path.write_text(yaml.safe_dump(body))
-    return path
-
-
-def run(
-    tiny: Maker, tmp_path: Path, *changes: str, resume: bool = False, body: object = BODY
-) -> RecipeResult:
-    return secateur.run(
-        write(tmp_path / "recipe.yaml", body),
-        tmp_path / "out",
-        model=str(tiny("llama")),
-        changes=changes,
-        resume=resume,
-    )
-
-
-def with_stages(*stages: object) -> dict[str, Any]:
-    return {**BODY, "stages": list(stages)}
-
 
 _WORDS = st.sampled_from([*KINDS, "model", "stages", "x"])
 _LEAVES = st.none() | st.integers() | st.text(max_size=5) | _WORDS

@@ -132,11 +132,11 @@ def _notes(replayed: ReplayOptions, seed: int, moments: int, speed: Roofline, *,
             " moments, weights and KV cache only."
         ),
         (
-            "Loss is that of the ranking text: measured for levels of the ladder, reckoned from them for"
+            "Loss is that of the ranking text: measured for levels of the ladder, estimated from them for"
             " other sets of units."
         ),
         (
-            f"Speed is reckoned from {speed.bytes / 1e9:.3g} GB/s and {speed.operations / 1e9:.3g} G"
+            f"Speed is estimated from {speed.bytes / 1e9:.3g} GB/s and {speed.operations / 1e9:.3g} G"
             f" operations/s ({speed.source})."
         ),
     ]

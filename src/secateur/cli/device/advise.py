@@ -37,7 +37,7 @@ def advise(
         Optional[int], typer.Option("--ctx", help="Tokens in the cache; 4096, or what the model has.")
     ] = None,
     goal: Annotated[str, typer.Option("--goal", help="balanced, speed, accuracy or size.")] = "balanced",
-    every: Annotated[bool, typer.Option("--all", help="List every option that was reckoned.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="List every option that was estimated.")] = False,
     display: DisplayOptions,
 ) -> None:
     """Advise pruning and quantization for a device, and print the commands that follow.

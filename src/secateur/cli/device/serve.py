@@ -29,8 +29,8 @@ _BACKEND = (
     " file."
 )
 _MAX_LOSS = (
-    "Nats a token, over the whole model's on the ladder's text, beyond which nobody is answered and requests"
-    " wait; inf for no bound."
+    "Most that pruning may cost, in nats a token above the whole model on the ladder's text. Requests that"
+    " would cost more wait; inf for no bound."
 )
 _KEY = "SECATEUR_API_KEY"
 

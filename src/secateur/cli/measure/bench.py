@@ -25,7 +25,8 @@ _TYPES = (
     " int8, int4, sparse-bf16, sparse-int8, sparse-int4."
 )
 _BESIDE = (
-    "The whole model; shown beside MODEL in native bf16, int8 and int4 and in llama.cpp's q8_0 and q4_0."
+    "The whole model, timed in turns with MODEL: in native bf16, int8 and int4, and in llama.cpp's q8_0 and"
+    " q4_0."
 )
 _LABELS = {"prompt": "prompt, tokens/s", "decode": "decode, tokens/s", "first": "first token, s"}
 

@@ -41,11 +41,9 @@ _TARGETS = (
     "Parted by commas: ratio=0.2 (of all block weights), params=80%, size=200MB, ram=300MB@ctx2048, or 2:4; +"
     " joins what must hold together."
 )
-_TASKS = (
-    "Tasks of lm-eval, parted by commas: arc_easy,hellaswag; a later run in the same folder may add them."
-)
+_TASKS = "Tasks of lm-eval, comma-separated: arc_easy,hellaswag; a later run in the same folder may add them."
 _BACKENDS = (
-    "Where speed is measured: llamacpp, torch, native, several parted by commas, or none; native adds the"
+    "Where speed is measured: llamacpp, torch, native, several comma-separated, or none; native adds the"
     " whole model in its int8 and int4."
 )
 

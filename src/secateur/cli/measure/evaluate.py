@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from secateur.tensors.precision import Arithmetic
 
 _TASKS = (
-    "Tasks of lm-eval, parted by commas: arc_easy,hellaswag. Perplexity is measured beside them, or beside"
-    " --bias, only with --text."
+    "Tasks of lm-eval, comma-separated: arc_easy,hellaswag. With tasks or --bias,"
+    " perplexity is measured only if --text is given."
 )
 _GATE = (
     "Exit with 3 if a figure is further from neutral than the reference's by more than this share (or nats a"

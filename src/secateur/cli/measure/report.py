@@ -17,7 +17,7 @@ def report(
         Optional[Path], typer.Option("--output", "-o", help="Folder for the report; DIR itself if not given.")
     ] = None,
     formats: Annotated[
-        str, typer.Option("--formats", help="Of html, md, csv and png, parted by commas.")
+        str, typer.Option("--formats", help="Of html, md, csv and png, comma-separated.")
     ] = "html,md,csv,png",
     as_json: options.Json = False,
 ) -> None:

@@ -21,7 +21,7 @@ FORMATS = ("gguf",)
 FOLDERS = ("sparse-", "dense")
 _TYPES = (
     "File: f32, f16, bf16, q8_0, q5_1, q5_0, q4_1, q4_0, or a K-quant such as q4_k_m; auto: the codes of a"
-    " quantised model as they are, f16 for another. Folder: sparse-bf16, sparse-int8 or sparse-int4 store no"
+    " quantized model as they are, f16 for another. Folder: sparse-bf16, sparse-int8 or sparse-int4 store no"
     " zeros; dense puts them back for stock transformers."
 )
 

@@ -29,7 +29,7 @@ _BELONGS = {
 """Options that only some methods know."""
 _METHOD = (
     "local: one half of a block at a time, one block in memory; distill: every weight of the whole model;"
-    " lora: adapters, merged; bias: biases alone; scales: those of a quantised model, whose codes stay."
+    " lora: adapters, merged; bias: biases alone; scales: those of a quantized model, whose codes stay."
 )
 _RATE = "Highest learning rate; local, distill and scales: relative to the size of what learns."
 _BATCH = "Tokens in each step; of all processes together."

@@ -7,7 +7,7 @@
 
 #include "internal.h"
 
-static void quantise_chunk(const float *x, int16_t *codes, float *scale) {
+static void quantize_chunk(const float *x, int16_t *codes, float *scale) {
     /* Sizes compare like the integers that their bits are, and compilers make vectors of these only. */
     uint32_t most = 0;
     for (int j = 0; j < SEC_CHUNK; j++) {
@@ -36,7 +36,7 @@ static float sum_half(const int16_t *codes) {
 
 static void prepare_codes(sec_input *in, const float *x, int64_t at) {
     int16_t own[SEC_CHUNK], *codes = in->codes ? in->codes + at * SEC_CHUNK : own;
-    quantise_chunk(x, codes, in->scales + at);
+    quantize_chunk(x, codes, in->scales + at);
     if (in->bytes) split_codes(codes, in->bytes + at * 2 * SEC_CHUNK);
     for (int half = 0; in->above && half < 2; half++)
         in->above[2 * at + half] = sum_half(codes + half * SEC_CHUNK / 2);

@@ -133,7 +133,7 @@ INLINE void scores_of(const float *query, const sec_past *past, int64_t start, i
         int64_t at[4];
         vf sums[4] = {{0}, {0}, {0}, {0}};
         for (int i = 0; i < 4; i++) {
-            /* What lies behind the last block is reckoned as the first, and masked by the caller. */
+            /* What lies behind the last block is computed like the first, and masked by the caller. */
             const int64_t position = start + group + i * LANES, there = position < end ? position : start;
             at[i] = there / 16 * 16 * d + there % 16;
         }
