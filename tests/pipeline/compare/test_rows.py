@@ -8,6 +8,7 @@ from tests.conftest import Maker
 from secateur.core.graph import Graph
 from secateur.model.handle import open_model
 from secateur.pipeline.compare.rows import DEFAULT, RowMethod, Size, parsed, rows_of
+from secateur.pipeline.prune.auto.decide import Auto
 from secateur.pipeline.prune.depth.decide import Depth
 from secateur.pipeline.prune.weights.decide import Sparsity
 from secateur.pipeline.prune.width.decide import Width
@@ -90,9 +91,13 @@ def test_each_once() -> None:
 
 
 def test_every_default_method_can_be_asked(graph: Graph) -> None:
+    kinds = {"width": Width, "depth": Depth, "auto": Auto}
     for text in DEFAULT:
+        name = text.partition(":")[0]
         for size in ("ratio=0.2", "2:4"):
-            RowMethod.parse(text).goal(Size.parse(size), graph)
+            goal = RowMethod.parse(text).goal(Size.parse(size), graph)
+            assert type(goal) is kinds.get(name, Sparsity), (text, size)
+            assert isinstance(goal, Width | Depth | Auto) or goal.method == name
 
 
 @pytest.mark.parametrize(
