@@ -1,4 +1,11 @@
-"""Registries of methods by name, for folders that hold one method per file."""
+"""What can be chosen by name: tables of rows and registries of methods, which plug-ins extend.
+
+A plug-in is an installed distribution with an entry point in the table's group. Its value is a module;
+importing that module adds the row that the entry point is named after:
+
+    [project.entry-points."secateur.criteria"]
+    mine = "my_package.mine"
+"""
 
 from __future__ import annotations
 
@@ -6,11 +13,103 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
 
 from secateur_runtime.errors import UsageError, nearest
 
 F = TypeVar("F", bound=Callable[..., object])
+T = TypeVar("T")
+
+
+class Table(Generic[T]):
+    """Rows of one kind by name.
+
+    The modules of `package` are imported on first use, then those of installed plug-ins.
+
+    kind: what a row is, for messages.
+    package: dotted name of the package that holds one row per module.
+    group: group of the entry points of plug-ins.
+    """
+
+    def __init__(self, kind: str, package: str, group: str) -> None:
+        self.kind = kind
+        self.group = group
+        self._package = package
+        self._rows: dict[str, T] = {}
+        self._owner = ""
+        self._loaded = False
+
+    def add(self, name: str, row: T) -> T:
+        """Enter a row and return it; raises UsageError for a name that is taken."""
+        if name in self._rows:
+            owner = f", the second time by {self._owner}" if self._owner else ""
+            raise UsageError(
+                f"{self.kind} {name!r} is registered twice{owner}: rename it there or uninstall it"
+            )
+        self._rows[name] = row
+        return row
+
+    def __getitem__(self, name: str) -> T:
+        """Return the row called `name`; raises UsageError that lists the names for an unknown one."""
+        self._load()
+        if name not in self._rows:
+            raise UsageError(
+                f"unknown {self.kind} {name!r}{nearest(name, self._rows)}; known:"
+                f" {', '.join(sorted(self._rows))}"
+            )
+        return self._rows[name]
+
+    def __contains__(self, name: object) -> bool:
+        self._load()
+        return name in self._rows
+
+    def __iter__(self) -> Iterator[str]:
+        self._load()
+        return iter(sorted(self._rows))
+
+    def __len__(self) -> int:
+        self._load()
+        return len(self._rows)
+
+    def items(self) -> list[tuple[str, T]]:
+        """Return names and rows, by name."""
+        return [(name, self._rows[name]) for name in self]
+
+    def _load(self) -> None:
+        if self._loaded:
+            return
+        self._loaded = True
+        try:
+            package = importlib.import_module(self._package)
+            for module in pkgutil.iter_modules(package.__path__):
+                importlib.import_module(f"{self._package}.{module.name}")
+            for plugin in sorted(entry_points(group=self.group), key=lambda found: found.name):
+                self._load_plugin(plugin)
+        except UsageError:
+            self._loaded = False
+            raise
+
+    def _load_plugin(self, plugin: EntryPoint) -> None:
+        """Import one plug-in; raises UsageError if it cannot be used."""
+        self._owner = f"the plug-in {plugin.dist.name if plugin.dist else plugin.value}"
+        try:
+            plugin.load()
+        except UsageError:
+            raise
+        except Exception as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise UsageError(
+                f"{self._owner} cannot be imported ({reason}): update or uninstall it"
+            ) from error
+        else:
+            if plugin.name not in self._rows:
+                raise UsageError(
+                    f"{self._owner} has no {self.kind} {plugin.name!r}, which its entry point in {self.group}"
+                    " promises: update or uninstall it"
+                )
+        finally:
+            self._owner = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +132,8 @@ class Entry(Generic[F]):
         return (self.function.__doc__ or "").strip().partition("\n")[0]
 
 
-class Registry(Generic[F]):
-    """Methods of one kind by name; the modules of `package` are imported on first use."""
-
-    def __init__(self, kind: str, package: str) -> None:
-        self.kind = kind
-        self._package = package
-        self._entries: dict[str, Entry[F]] = {}
-        self._loaded = False
+class Registry(Table[Entry[F]], Generic[F]):
+    """Methods of one kind by name: functions, entered by a decorator."""
 
     def register(
         self, name: str, *, needs: frozenset[str] | set[str] = frozenset(), paper: str = "", trait: Any = None
@@ -48,29 +141,7 @@ class Registry(Generic[F]):
         """Return a decorator that records a function under `name`, with the fields of its `Entry`."""
 
         def record(function: F) -> F:
-            if name in self._entries:
-                raise ValueError(f"{self.kind} {name!r} is registered twice")
-            self._entries[name] = Entry(name, function, frozenset(needs), paper, trait)
+            self.add(name, Entry(name, function, frozenset(needs), paper, trait))
             return function
 
         return record
-
-    def __getitem__(self, name: str) -> Entry[F]:
-        self._load()
-        if name not in self._entries:
-            raise UsageError(
-                f"unknown {self.kind} {name!r}{nearest(name, self._entries)}; known:"
-                f" {', '.join(sorted(self._entries))}"
-            )
-        return self._entries[name]
-
-    def __iter__(self) -> Iterator[str]:
-        self._load()
-        return iter(sorted(self._entries))
-
-    def _load(self) -> None:
-        if not self._loaded:
-            self._loaded = True
-            package = importlib.import_module(self._package)
-            for module in pkgutil.iter_modules(package.__path__):
-                importlib.import_module(f"{self._package}.{module.name}")

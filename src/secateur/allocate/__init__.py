@@ -35,7 +35,9 @@ class Allocation(Protocol):
         """Return tensor name -> ratio of zeros; the mean over all weights is the budget."""
 
 
-ALLOCATIONS: Registry[Callable[[float, Scorer], Allocation]] = Registry("allocation", "secateur.allocate")
+ALLOCATIONS: Registry[Callable[[float, Scorer], Allocation]] = Registry(
+    "allocation", "secateur.allocate", "secateur.allocations"
+)
 allocation = ALLOCATIONS.register
 
 

@@ -12,7 +12,7 @@ from secateur_runtime.registry import Registry
 
 Criterion = Callable[[Tensor, LinearStats], Tensor]
 
-CRITERIA: Registry[Criterion] = Registry("criterion", "secateur.criteria")
+CRITERIA: Registry[Criterion] = Registry("criterion", "secateur.criteria", "secateur.criteria")
 
 
 def criterion(

@@ -17,5 +17,7 @@ from secateur_runtime.registry import Registry
 Quantizer = Callable[[Tensor, LinearStats, Grid], Codes]
 """`(weight, stats, grid) -> codes`: the weight `[out_features, in_features]`, float32, is not changed."""
 
-QUANTIZERS: Registry[Quantizer] = Registry("quantization method", "secateur.quantizers")
+QUANTIZERS: Registry[Quantizer] = Registry(
+    "quantization method", "secateur.quantizers", "secateur.quantizers"
+)
 quantizer = QUANTIZERS.register

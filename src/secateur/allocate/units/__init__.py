@@ -81,7 +81,7 @@ Spread = Callable[[Mapping[str, Curve], float, SpreadContext], dict[str, int]]
 Together they hold at least the given ratio of all parameters.
 """
 
-SPREADS: Registry[Spread] = Registry("spread", "secateur.allocate.units")
+SPREADS: Registry[Spread] = Registry("spread", "secateur.allocate.units", "secateur.spreads")
 F = TypeVar("F", bound=Spread)
 
 

@@ -26,7 +26,9 @@ predictions: the logits of the whole model and of one without the removable part
 step.
 """
 
-DEPTH_CRITERIA: Registry[DepthCriterion] = Registry("depth criterion", "secateur.criteria.depth")
+DEPTH_CRITERIA: Registry[DepthCriterion] = Registry(
+    "depth criterion", "secateur.criteria.depth", "secateur.depth_criteria"
+)
 _SCORE_SUB_BLOCKS = ("block", "predictions")
 
 

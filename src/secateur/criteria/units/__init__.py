@@ -19,7 +19,9 @@ ALL_KINDS: tuple[Kind, ...] = get_args(Kind)
 SUB_BLOCK_KINDS: tuple[Kind, ...] = ("ffn", "kv", "head")
 """Kinds whose last slice is the input side of their sub-block's last linear."""
 
-UNIT_CRITERIA: Registry[UnitCriterion] = Registry("unit criterion", "secateur.criteria.units")
+UNIT_CRITERIA: Registry[UnitCriterion] = Registry(
+    "unit criterion", "secateur.criteria.units", "secateur.unit_criteria"
+)
 
 
 def unit_criterion(

@@ -23,5 +23,5 @@ Pruned entries of the result are exactly 0 and meet the pattern exactly. `scorer
 criterion, or None for a solver that chooses for itself.
 """
 
-REPAIRS: Registry[Repair] = Registry("repair", "secateur.transform.repair")
+REPAIRS: Registry[Repair] = Registry("repair", "secateur.transform.repair", "secateur.repairs")
 repair = REPAIRS.register

@@ -54,7 +54,9 @@ UnitRepair = Callable[[CutLinear], Repaired]
 
 Bias = Literal["none", "may", "must"]
 
-UNIT_REPAIRS: Registry[UnitRepair] = Registry("repair of units", "secateur.transform.unit_repair")
+UNIT_REPAIRS: Registry[UnitRepair] = Registry(
+    "repair of units", "secateur.transform.unit_repair", "secateur.unit_repairs"
+)
 
 
 def unit_repair(
