@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from secateur.core.graph import Graph
-from secateur.core.system_memory import system_memory
 from secateur.model.families import family_of
 from secateur.model.handle import ModelHandle, open_model
 from secateur.model.native_support import check_native
@@ -41,8 +40,10 @@ from secateur.present.comparison_folder import (
     write_json,
 )
 from secateur.runtime.llamacpp import require_llamacpp
+from secateur_runtime.cores import check_threads, usable_cores
 from secateur_runtime.errors import OutputError, UsageError, nearest
 from secateur_runtime.kernels.library import require_kernels
+from secateur_runtime.sensors.system_memory import system_memory
 
 ENGINES = ("local", "ray")
 TARGETS = ("ratio=0.2", "2:4")
@@ -135,12 +136,12 @@ class _Site:
     @property
     def workers(self) -> int:
         """Rows at once: no more than memory can hold."""
-        return max(1, min(self.running.workers or _cores(), self.limit // self._each()))
+        return max(1, min(self.running.workers or usable_cores(), self.limit // self._each()))
 
     @property
     def threads(self) -> int:
         """Threads of each row."""
-        return max(1, _cores() // self.workers)
+        return max(1, usable_cores() // self.workers)
 
     @property
     def limit(self) -> int:
@@ -170,10 +171,6 @@ class _Site:
             return python(worker.START, self.out, task.action, share, os.getpid(), *task.names)
 
         return WorkerPool(command, WorkerLimits(self.workers, self.threads, self.limit), self.watcher)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _work(site: _Site, rows: Sequence[ComparisonRow]) -> tuple[list[Failure], int]:
@@ -233,6 +230,7 @@ def _check(protocol: Protocol, running: Running) -> None:
     if running.engine == "ray":
         require_ray()
     check_asked(protocol)
+    check_threads(protocol.threads)
     if LLAMACPP in protocol.backends:
         require_llamacpp("speed in llama.cpp (and the quantized rows)")
     if NATIVE in protocol.backends:
