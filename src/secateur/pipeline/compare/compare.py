@@ -5,10 +5,8 @@ Every row has the same size, the same calibration and the same measurements.
 
 from __future__ import annotations
 
-import fcntl
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -42,6 +40,7 @@ from secateur.present.comparison_folder import (
 from secateur.runtime.llamacpp import require_llamacpp
 from secateur_runtime.cores import check_threads, usable_cores
 from secateur_runtime.errors import OutputError, UsageError, nearest
+from secateur_runtime.files import LOCK, locked
 from secateur_runtime.kernels.library import require_kernels
 from secateur_runtime.sensors.system_memory import system_memory
 
@@ -118,7 +117,8 @@ def compare(
     for row in rows:
         if row.target:
             RowMethod.parse(row.method).goal(Size.parse(row.target), opened.graph)
-    with _claimed(out):
+    _check_folder(out)
+    with locked(out, out):
         job = _job(opened, out, rows, protocol)
         failures, peak = _work(_Site(out, job, opened.graph, protocol_of(job), running, watcher), rows)
         return Compared(out, job, tuple(read_cells(out, job)), tuple(failures), left_out, peak)
@@ -266,24 +266,9 @@ def _job(opened: ModelHandle, out: Path, rows: Sequence[ComparisonRow], protocol
     return job
 
 
-@contextmanager
-def _claimed(out: Path) -> Iterator[None]:
-    """Lock the folder for this run.
-
-    Raises OutputError where another run holds it, or where it holds something else.
-    """
+def _check_folder(out: Path) -> None:
+    """Raise OutputError unless `out` can become, or already is, the folder of a comparison."""
     if out.exists() and not out.is_dir():
         raise OutputError(f"{out} is a file: give the name of a folder")
-    if out.is_dir() and any(path.name != "lock" for path in out.iterdir()) and not (out / JOB).exists():
+    if out.is_dir() and any(path.name != LOCK for path in out.iterdir()) and not (out / JOB).exists():
         raise OutputError(f"{out} holds something else than a comparison: choose another --output")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock = (out / "lock").open("w")
-    except OSError as error:
-        raise OutputError(f"cannot write {out}: {error.strerror or error}") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise OutputError(f"another comparison is writing {out}: wait for it to end") from None
-        yield
