@@ -31,7 +31,7 @@ py-modules = ["{module}"]
 def install_plugin(folder: Path, name: str, group: str, source: str) -> dict[str, str]:
     """Install a distribution of one module and return the environment that has it.
 
-    folder: an empty or missing folder for the source tree and the installation; it stands first on PYTHONPATH.
+    folder: an empty or missing folder for the source tree and the installation; first on PYTHONPATH.
     name: of the row that the plug-in adds, and of its entry point in `group`, such as `secateur.criteria`.
     source: text of the module. Skips the test on a machine without pip or setuptools.
     """
