@@ -11,10 +11,10 @@ from secateur_runtime.errors import OutputError
 
 
 def test_the_own_variable_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", "/home/someone")
+    monkeypatch.setenv("HOME", "/own-home")
     monkeypatch.delenv(VARIABLE, raising=False)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    assert cache_folder() == Path("/home/someone/.cache/secateur")
+    assert cache_folder() == Path("/own-home/.cache/secateur")
     monkeypatch.setenv("XDG_CACHE_HOME", "/shared")
     assert cache_folder() == Path("/shared/secateur")
     monkeypatch.setenv(VARIABLE, "/own")
