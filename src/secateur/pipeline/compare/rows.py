@@ -22,7 +22,7 @@ from secateur.pipeline.prune.weights.decide import Sparsity
 from secateur.pipeline.prune.weights.methods import METHODS, method_named
 from secateur.pipeline.prune.width.decide import Width, scorers
 from secateur.present.comparison_folder import NATIVE, ComparisonRow
-from secateur_runtime.errors import TargetError, UsageError, nearest
+from secateur_runtime.errors import TargetError, UnreachableTargetError, UsageError, nearest
 from secateur_runtime.registry import Registry
 
 Goal = Sparsity | Width | Depth | Auto
@@ -188,7 +188,7 @@ class Size:
         if removed <= 0:
             raise TargetError(f"the model meets {self} as it is: there is nothing to prune")
         if removed >= weights:
-            raise TargetError(
+            raise UnreachableTargetError(
                 f"{self} is out of reach: {weights:,} weights can be zero, and {removed:,} would have to be"
             )
         return f"{math.ceil(1e6 * removed / weights) / 1e6:.6f}"
