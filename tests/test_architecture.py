@@ -315,11 +315,13 @@ def is_everything(kind: ast.expr | None) -> bool:
 def may_catch_all(module: Module, tried: ast.Try, handler: ast.ExceptHandler) -> bool:
     """A handler that cleans up and raises again.
 
-    Or one call of a library that raises bare Exception, marked, with the reason above.
+    Or one call of a library that raises bare Exception, with the reason above, marked or raised as the cause
+    of another error.
     """
     last, (above, line) = handler.body[-1], module.text.split("\n")[handler.lineno - 2 : handler.lineno]
     again = isinstance(last, ast.Raise) and last.exc is None
-    return again or (len(tried.body) == 1 and "noqa: BLE001" in line and above.lstrip().startswith("# "))
+    marked = "noqa: BLE001" in line or (isinstance(last, ast.Raise) and last.cause is not None)
+    return again or (len(tried.body) == 1 and marked and above.lstrip().startswith("# "))
 
 
 def called(node: ast.Call) -> str:
@@ -446,6 +448,7 @@ BROKEN: list[tuple[Rule, str, str]] = [
         "secateur.core.plan",
         "try:\n    f()\n    g()\n# Reason.\nexcept Exception: pass  # noqa: BLE001",
     ),
+    (catch_all, "secateur.core.plan", "try: f()\nexcept Exception as e: raise ValueError from e"),
     (catch_all, "secateur.core.plan", "with contextlib.suppress(Exception): f()"),
     (unfinished, "secateur.core.plan", "raise NotImplementedError"),
     (unfinished, "secateur.core.plan", "x = 1  # TODO: two"),
@@ -487,6 +490,11 @@ SOUND: list[tuple[Rule, str, str]] = [
             "try: f()\n# The library raises nothing narrower.\nexcept Exception as e:  # noqa: BLE001\n   "
             " raise ValueError"
         ),
+    ),
+    (
+        catch_all,
+        "secateur.core.plan",
+        "try: f()\n# Code of others.\nexcept Exception as e:\n    raise ValueError from e",
     ),
     (
         heavy_cli,

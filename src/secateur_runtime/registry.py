@@ -97,6 +97,7 @@ class Table(Generic[T]):
             plugin.load()
         except UsageError:
             raise
+        # Code of others can fail in any way.
         except Exception as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise UsageError(

@@ -87,6 +87,11 @@ def test_every_kind(tiny: Maker, kind: str, isa: str) -> None:
     assert kl < (1e-9 if kind == "f32" else 1e-7), kl
 
 
+def test_more_threads_than_cores_are_refused(tiny: Maker) -> None:
+    with pytest.raises(UsageError, match=r"^--threads 9999: this machine lets us use"):
+        found(str(tiny("llama")), NativeOptions(threads=9999))
+
+
 def chooser() -> Chooser:
     library = kernels()
     assert library is not None

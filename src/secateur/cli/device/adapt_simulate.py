@@ -72,8 +72,6 @@ def simulate(
     display: DisplayOptions,
 ) -> None:
     """Replay a trace under every policy: quality, requests killed, tokens per second and time to decide."""
-    import psutil
-
     from secateur.adapt.replay.replay import policies_of, replay, trace_of
     from secateur.adapt.replay.speed_model import speed_of
     from secateur_runtime.ladder_file import read_ladder
@@ -93,7 +91,7 @@ def simulate(
     )
     names = [name.strip() for name in replayed.policies.split(",")]
     chosen = policies_of(names, choices, moments, replayed.network)
-    speed = speed_of(replayed.device, psutil.virtual_memory().total)
+    speed = speed_of(replayed.device)
     with display.progress() as progress:
         runs = list(replay(choices, chosen, moments, speed, {}, progress))
     notes = _notes(replayed, result.seed, len(moments), speed, priced=priced(steps))

@@ -88,7 +88,8 @@ class ElasticOptions:
         folder: of ladders and sorted weights, None for the usual one. threads: of the model.
         kind: type of the weights in the kernels.
         """
-        from secateur.adapt.serving.elastic_backend import Elasticity, cache_folder
+        from secateur.adapt.serving.elastic_backend import Elasticity
+        from secateur_runtime.cache_folder import cache_folder
 
         return Elasticity(
             folder=folder or cache_folder(),

@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import IO
 
-from secateur.core.system_memory import tree_bytes
 from secateur.pipeline.compare.watcher import Watcher
+from secateur_runtime.sensors.system_memory import tree_bytes
 
 _EVERY = 0.1
 _FAILED = 3
