@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 HEADER = ("policy", "perplexity", "requests killed", "tokens/s", "changes", "decision, us (median)", "(99 %)")
 PAGE = "simulate.html"
-_ALL = "none,threshold,greedy,cost-aware,knapsack,static"
+_POLICIES = (
+    "Comma-separated: {policies}, or static, the best single plan; all: every one, those that need --network"
+    " only where it is given."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,10 +35,7 @@ class ReplayOptions:
     trace: Annotated[
         str, typer.Option("--trace", help="steady, drift, bursts, or a recorded FILE.jsonl.")
     ] = "bursts"
-    policies: Annotated[
-        str,
-        typer.Option("--policies", help="By commas; static is the best single plan, dqn needs --network."),
-    ] = _ALL
+    policies: Annotated[str, typer.Option("--policies", help=_POLICIES)] = "all"
     network: Annotated[
         Optional[Path], typer.Option("--network", help="File that `secateur adapt train` wrote, for dqn.")
     ] = None

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from secateur_runtime.server.engine.memory_controller import ControllerSettings
 
 _POLICY = (
-    "Who decides what goes: auto (cost-aware where the ladder is priced, else greedy), knapsack, threshold,"
-    " dqn; none keeps all and watches no memory."
+    "Who decides what goes: auto (cost-aware where the ladder is priced, else greedy), or one of"
+    " {policies}; none keeps all and watches no memory."
 )
 _BACKEND = (
     "elastic (torch) or native (the C kernels), whose level changes while they serve, or llamacpp for a GGUF"

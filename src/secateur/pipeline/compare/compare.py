@@ -24,7 +24,7 @@ from secateur.pipeline.compare.ray_engine import Cluster, require_ray
 from secateur.pipeline.compare.row import DENSE, LLAMACPP, NATIVE
 from secateur.pipeline.compare.row_tasks import check_asked
 from secateur.pipeline.compare.row_work import tidy
-from secateur.pipeline.compare.rows import DEFAULT, RowMethod, Size, parsed, rows_of
+from secateur.pipeline.compare.rows import DEFAULT, RowMethod, Size, methods_named, parsed, rows_of
 from secateur.pipeline.compare.watcher import Unwatched, Watcher
 from secateur.pipeline.compare.worker_pool import Failure, Task, WorkerLimits, WorkerPool, python
 from secateur.present.comparison_folder import (
@@ -107,9 +107,7 @@ def compare(
     watcher = watcher or Unwatched()
     _check(protocol, running)
     native = NATIVE in protocol.backends
-    rows, left_out = rows_of(
-        parsed(methods, RowMethod.parse, "methods"), parsed(targets, Size.parse, "targets"), native=native
-    )
+    rows, left_out = rows_of(methods_named(methods), parsed(targets, Size.parse, "targets"), native=native)
     opened = open_model(model)
     if native:
         config = opened.source.config

@@ -17,7 +17,6 @@ from secateur.export.gguf.layout import lay_out
 from secateur.export.gguf.settings import context_length
 from secateur.export.gguf.types import K_QUANTS, PACKED, PLAIN, type_named
 from secateur.model.block_stream import ModelStream
-from secateur.model.formats.gguf.config import ARCHS
 from secateur.model.formats.quantized_source import CodedSource
 from secateur.model.handle import ModelHandle, open_model, open_registered
 from secateur.pipeline.export.gguf_check import check_file
@@ -75,13 +74,13 @@ def export(
     model = open_registered(src)
     kind = _kind(model, kind)
     layout = lay_out(model.graph, naming_of(model))
-    if quantizer and layout.arch not in ARCHS:
+    if quantizer and layout.per_block:
         raise UsageError(
             f"--type {kind} cannot be checked in a model with blocks of unequal width: use q8_0 or q4_0"
         )
     settings = whole_settings(model)
     described = describe(model, layout, kind)
-    context = context_length(layout.arch, settings)
+    context = context_length(layout.loader, settings)
     kl = None
     with _writing(out, overwrite=overwrite) as partial:
         described.write(partial, progress)

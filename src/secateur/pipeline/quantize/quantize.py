@@ -59,7 +59,7 @@ class Quantization:
     are.
     sparsity: zeros made on the way, a ratio such as `0.5` or a pattern such as `2:4`; the remaining weights
     then compensate for pruning and rounding together.
-    prune: which weights become zero, a row of `secateur.pipeline.prune.weights.methods.METHODS`.
+    prune: which weights become zero, a name of `secateur.pipeline.prune.weights.methods.weight_methods`.
     """
 
     bits: int = 4

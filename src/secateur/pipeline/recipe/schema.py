@@ -19,7 +19,7 @@ from secateur.pipeline.prune.auto.decide import Auto
 from secateur.pipeline.prune.depth.decide import Depth
 from secateur.pipeline.prune.vocabulary import Vocab
 from secateur.pipeline.prune.weights.decide import Sparsity
-from secateur.pipeline.prune.weights.methods import METHODS as WEIGHT_METHODS
+from secateur.pipeline.prune.weights.methods import weight_methods
 from secateur.pipeline.prune.width.decide import Width
 from secateur.pipeline.quantize.quantize import Quantization
 from secateur.pipeline.recover.distill import Distill
@@ -236,7 +236,7 @@ def _recovery(fields: dict[str, Any], where: str) -> Options:
 def _pruning(fields: dict[str, Any], where: str) -> Options:
     """Return the goal that the options mean: `method` says of which kind, as on the command line."""
     method = fields.get("method", "auto")
-    known = ("width", "depth", "vocab", "auto", *WEIGHT_METHODS)
+    known = ("width", "depth", "vocab", "auto", *weight_methods())
     if method not in known:
         raise UsageError(
             f"{where}: unknown method {method!r}{nearest(str(method), known)}; known: {', '.join(known)}"
