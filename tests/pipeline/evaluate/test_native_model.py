@@ -42,7 +42,7 @@ def expected(model: str) -> NDArray[np.float32]:
 
 
 def test_families() -> None:
-    assert RUN == ("llama", "mistral", "smollm3", "qwen2", "qwen3")
+    assert RUN == ("llama", "mistral", "qwen2", "qwen3", "smollm3")
 
 
 def found(model: str, how: NativeOptions | None = None) -> NDArray[np.float32]:
@@ -177,7 +177,7 @@ def test_what_cannot_run(tiny: Maker) -> None:
     with pytest.raises(
         UnsupportedModelError,
         match=(
-            r"the native backend runs llama, mistral, smollm3, qwen2, qwen3, and .* is gemma2: use --backend"
+            r"the native backend runs llama, mistral, qwen2, qwen3, smollm3, and .* is gemma2: use --backend"
             r" torch"
         ),
     ):

@@ -25,7 +25,7 @@ from secateur.pipeline.quantize.quantize import Quantization
 from secateur.pipeline.recover.distill import Distill
 from secateur.pipeline.recover.method_options import options_kind
 from secateur.pipeline.recover.methods import RECOVERIES, RecoverOptions
-from secateur_runtime.errors import MissingExtraError, UsageError, nearest
+from secateur_runtime.errors import MissingCheckerError, MissingExtraError, UsageError, nearest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -364,7 +364,8 @@ def _check_extras(stages: Sequence[Stage]) -> None:
     for stage in stages:
         for package, extra in _needed(stage):
             if importlib.util.find_spec(package) is None:
-                raise MissingExtraError(
+                missing = MissingCheckerError if stage.kind == "export" else MissingExtraError
+                raise missing(
                     f"stage {stage.kind} needs the package {package}: pip install 'secateur[{extra}]'"
                 )
         if stage.calibration.text.startswith("hf:") and importlib.util.find_spec("datasets") is None:

@@ -18,7 +18,7 @@ from secateur.pipeline.quantize.quantize import Quantization, quantize
 from secateur.pipeline.recipe.schema import Eval, Export, Gate, Stage
 from secateur.pipeline.recover.methods import RecoverOptions
 from secateur.pipeline.recover.recover import recover
-from secateur_runtime.errors import UsageError, VerificationError
+from secateur_runtime.errors import UncheckedError, VerificationError
 
 # A folder in the way is of this very stage, or there would be a record of it.
 _SETTINGS = Settings(overwrite=True)
@@ -154,12 +154,12 @@ def _checked(gate: Gate, place: Place) -> Made:
             continue
         value = place.figures.get(name)
         if value is None and name == "kl" and (dense := place.figures.get("per_token_of")):
-            raise UsageError(
+            raise UncheckedError(
                 f"the gate asks for kl, and {place.model} reads other tokens than {dense}: ask for"
                 " perplexity_ratio, which is per token of it"
             )
         if value is None:
-            raise UsageError(
+            raise UncheckedError(
                 f"the gate asks for {name}, and no stage before it gave any: put a stage that does before it"
             )
         if not value <= most:
