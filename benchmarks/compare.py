@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from common import CALIBRATION, SECATEUR, TEST_TEXT, run, table
-from secateur.core.system_memory import tree_bytes
+from secateur_runtime.sensors.system_memory import tree_bytes
 
 MODEL = "smollm2-135m"
 CALIB = ["--calib", str(CALIBRATION)]

@@ -334,7 +334,8 @@ ACROSS = (
     Command("adapt-price", "adapt price {deep} {of[adapt-rank]}.json -o {out}.json {calib}"),
     Command(
         "adapt-simulate",
-        "adapt simulate {of[adapt-price]}.json -o {out} --device {device} --requests 12",
+        "adapt simulate {of[adapt-price]}.json -o {out} --device {device} --requests 12"
+        " --policies none,threshold,greedy,cost-aware,knapsack,static",
         ways=(("simulate.html", "words"),),
     ),
     Command(

@@ -1,12 +1,21 @@
-"""What every registered criterion and repair must do, tested before its author does."""
+"""What every registered criterion and repair must do, tested before its author does.
+
+Allocations, spreads, quantizers, depth criteria, repairs of units and policies have such tests in their own
+folders.
+"""
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
+from tests.method_tables import PAGE, page
 from tests.problems import GROUPS, make_problem, make_stats, make_view, reorder
 from torch import Tensor
 
+from secateur.cli.shared.method_lists import REGISTRIES, registry
 from secateur.core.graph import Kind
 from secateur.core.pattern import Pattern, Scope
 from secateur.criteria import CRITERIA, default_scope
@@ -18,8 +27,11 @@ from secateur.transform.repair import REPAIRS
 from secateur.transform.unit_repair import bias_for
 from secateur_runtime.errors import UsageError
 
+SRC = Path(__file__).parents[1] / "src"
 RATIOS = ("0", "0.5", "0.3")
 GROUPED = ("2:4", "4:8", "8:16")
+UNLISTED = {"secateur.model.families"}
+"""Tables whose rows nobody chooses by name: a config says the family."""
 SELF_CHOOSING = ("obs", "admm")
 SOLVERS = [
     (repair, name)
@@ -230,3 +242,28 @@ def test_a_unit_criterion_refuses_other_kinds_and_names_those_that_work(name: st
 def test_unit_criterion_is_documented(name: str) -> None:
     assert UNIT_CRITERIA[name].summary
     assert all(unit_criterion_for(name, kind).name == name for kind in kinds_of(name))
+
+
+@pytest.mark.parametrize("word", REGISTRIES)
+class TestRegistry:
+    def test_names_and_summaries_are_read_without_an_import(self, word: str) -> None:
+        """Help texts rely on it; a method that no decorator with its name enters is missed."""
+        table = registry(word)
+        assert table.summaries() == {name: row.summary for name, row in table.items()}
+
+    def test_every_row_is_documented(self, word: str) -> None:
+        assert all(row.summary for _, row in registry(word).items())
+
+
+def test_every_registry_is_in_the_help() -> None:
+    known = {module.partition(":")[0] for module in REGISTRIES.values()}
+    made = re.compile(r"^[A-Z_]+: (?:Registry|Table)\[.*= (?:Registry|Table)\(", re.MULTILINE)
+    paths = [path for path in SRC.rglob("*.py") if made.search(path.read_text(encoding="utf-8"))]
+    found = {
+        ".".join(path.relative_to(SRC).with_suffix("").parts).removesuffix(".__init__") for path in paths
+    }
+    assert found - UNLISTED == known, "give it a word in REGISTRIES of cli/shared/method_lists.py"
+
+
+def test_the_page_of_methods_is_that_of_the_registries() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page(), "run `python -m tests.method_tables`"

@@ -27,6 +27,8 @@ ARCHS = {
     "gemma3_text": gguf.MODEL_ARCH.GEMMA3,
     "phi3": gguf.MODEL_ARCH.PHI3,
 }
+# Written by hand, as the reference of the rows; a family that is not here is stored under its own name.
+_BY_NAME = {name: arch for arch, name in gguf.MODEL_ARCH_NAMES.items()}
 # The converter reorders the rows of q and k for these, and adds one to every norm of those.
 PERMUTED = (gguf.MODEL_ARCH.LLAMA, gguf.MODEL_ARCH.SMOLLM3)
 OFFSET = (gguf.MODEL_ARCH.GEMMA2, gguf.MODEL_ARCH.GEMMA3)
@@ -35,7 +37,7 @@ OFFSET = (gguf.MODEL_ARCH.GEMMA2, gguf.MODEL_ARCH.GEMMA3)
 def write_gguf(folder: Path, path: Path, kind: str = "F32") -> None:
     """Convert the tiny model in `folder`; matrices are stored as `kind`, vectors as F32."""
     config = json.loads((folder / "config.json").read_text())
-    arch = ARCHS[config["model_type"]]
+    arch = arch_of(config["model_type"])
     writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[arch])
     add_settings(writer, config)
     add_tokenizer(writer, folder, config)
@@ -46,6 +48,11 @@ def write_gguf(folder: Path, path: Path, kind: str = "F32") -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def arch_of(family: str) -> gguf.MODEL_ARCH:
+    """Return the architecture that llama.cpp's converter stores a family as."""
+    return ARCHS[family] if family in ARCHS else _BY_NAME[family]
 
 
 def converted(

@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
-FAMILIES = ("llama", "mistral", "smollm3", "qwen2", "qwen3", "gemma2", "gemma3_text", "phi3")
+from secateur.model.families import FAMILIES as ROWS
+
+FAMILIES = tuple(ROWS)
 HEADS, KV_HEADS = 4, 2
 _COMMON = {
     "hidden_size": 64,
@@ -22,7 +24,8 @@ _COMMON = {
     "pad_token_id": 2,
     "tie_word_embeddings": False,
 }
-# What makes each family itself; gemma3 needs six blocks to have one of full attention.
+# What makes a family itself, if the common values do not; gemma3 needs six blocks to have one of full
+# attention.
 _OWN: dict[str, dict[str, Any]] = {
     "llama": {"rms_norm_eps": 1e-5},
     "mistral": {"sliding_window": 16, "rms_norm_eps": 1e-5},
@@ -65,7 +68,7 @@ def save_tiny(family: str, folder: Path, shard_size: str | None, config: dict[st
     from transformers import AutoConfig, AutoModelForCausalLM
 
     tokenizer = _byte_level_tokenizer()
-    values = {**_COMMON, **_OWN[family], "vocab_size": len(tokenizer), **config}
+    values = {**_COMMON, **_OWN.get(family, {}), "vocab_size": len(tokenizer), **config}
     dtype = getattr(torch, values.pop("dtype", "float32"))
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **values))
     _randomise(model)

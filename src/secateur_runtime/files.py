@@ -51,28 +51,36 @@ LOCK = "lock"
 
 
 @contextmanager
-def claimed(folder: Path, out: Path, job: Mapping[str, Any], *, overwrite: bool) -> Iterator[None]:
+def claimed(
+    folder: Path, out: Path, job: Mapping[str, Any], *, overwrite: bool, keep: bool = False
+) -> Iterator[None]:
     """Hold the folder of unfinished work on `out` for this process alone.
 
-    If the same job was killed before, its folder is reused. An error removes the folder; a kill or an
-    interrupt leaves it. Raises OutputError if nothing can be written, if another run holds the folder, or
-    if it belongs to another job (unless `overwrite`).
+    If the same job was killed before, its folder is reused. An error removes the folder unless `keep`; a kill
+    or an interrupt leaves it. Raises OutputError if nothing can be written, if another run holds the folder,
+    or if it belongs to another job (unless `overwrite`).
     """
     with locked(folder, out):
-        _claim(folder, job, overwrite=overwrite)
+        try:
+            _claim(folder, job, overwrite=overwrite)
+        except OSError as error:
+            raise OutputError(f"cannot write {out}: {error.strerror or error}") from error
         try:
             yield
         except OSError as error:
-            shutil.rmtree(folder, ignore_errors=True)
+            if not keep:
+                shutil.rmtree(folder, ignore_errors=True)
             raise OutputError(f"cannot write {out}: {error.strerror or error}") from error
         except Exception:
-            shutil.rmtree(folder, ignore_errors=True)
+            if not keep:
+                shutil.rmtree(folder, ignore_errors=True)
             raise
 
 
 def locked(folder: Path, out: Path) -> TextIO:
     """Return the lock of a folder, which is created if necessary; closing the file releases the lock.
 
+    The system releases the lock of a process that was killed, so that an old lock file is in no one's way.
     Raises OutputError if another run that writes `out` holds it, or nothing can be written there.
     """
     try:
@@ -82,9 +90,15 @@ def locked(folder: Path, out: Path) -> TextIO:
         raise OutputError(f"cannot write {out}: {error.strerror or error}") from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        # A run that ended between the two calls took its lock file, or the whole folder, with it.
+        if not os.path.samestat(os.fstat(lock.fileno()), (folder / LOCK).stat()):
+            raise BlockingIOError
+    except (BlockingIOError, FileNotFoundError):
         lock.close()
         raise OutputError(f"another run is writing {out}: wait for it to end") from None
+    except OSError as error:
+        lock.close()
+        raise OutputError(f"cannot lock {folder}: {error.strerror or error}") from error
     return lock
 
 

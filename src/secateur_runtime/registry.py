@@ -9,11 +9,13 @@ importing that module adds the row that the entry point is named after:
 
 from __future__ import annotations
 
+import ast
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from secateur_runtime.errors import UsageError, nearest
@@ -76,6 +78,22 @@ class Table(Generic[T]):
         """Return names and rows, by name."""
         return [(name, self._rows[name]) for name in self]
 
+    def summaries(self) -> dict[str, str]:
+        """Return the names with the first line of each docstring, read from the source: nothing is imported.
+
+        A row counts where a decorator with its name stands on a function or class. A plug-in's is not read.
+        """
+        package = importlib.import_module(self._package)
+        found: dict[str, str] = {}
+        for folder in map(Path, package.__path__):
+            for path in folder.glob("*.py"):
+                found.update(_decorated(path.read_text(encoding="utf-8")))
+        plugins = {plugin.name: f"a plug-in: {_owner_of(plugin)}" for plugin in self._plugins()}
+        return dict(sorted((plugins | found).items()))
+
+    def _plugins(self) -> list[EntryPoint]:
+        return sorted(entry_points(group=self.group), key=lambda found: found.name)
+
     def _load(self) -> None:
         if self._loaded:
             return
@@ -84,7 +102,7 @@ class Table(Generic[T]):
             package = importlib.import_module(self._package)
             for module in pkgutil.iter_modules(package.__path__):
                 importlib.import_module(f"{self._package}.{module.name}")
-            for plugin in sorted(entry_points(group=self.group), key=lambda found: found.name):
+            for plugin in self._plugins():
                 self._load_plugin(plugin)
         except UsageError:
             self._loaded = False
@@ -92,11 +110,12 @@ class Table(Generic[T]):
 
     def _load_plugin(self, plugin: EntryPoint) -> None:
         """Import one plug-in; raises UsageError if it cannot be used."""
-        self._owner = f"the plug-in {plugin.dist.name if plugin.dist else plugin.value}"
+        self._owner = f"the plug-in {_owner_of(plugin)}"
         try:
             plugin.load()
         except UsageError:
             raise
+        # Code of others can fail in any way.
         except Exception as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise UsageError(
@@ -110,6 +129,20 @@ class Table(Generic[T]):
                 )
         finally:
             self._owner = ""
+
+
+def _owner_of(plugin: EntryPoint) -> str:
+    return plugin.dist.name if plugin.dist else plugin.value
+
+
+def _decorated(source: str) -> Iterator[tuple[str, str]]:
+    """Yield name and first line of the docstring of what a decorator such as `@criterion("wanda")` enters."""
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            for mark in node.decorator_list:
+                match mark:
+                    case ast.Call(args=[ast.Constant(value=str(name)), *_]):
+                        yield name, (ast.get_docstring(node) or "").partition("\n")[0]
 
 
 @dataclass(frozen=True, slots=True)

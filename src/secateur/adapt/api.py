@@ -62,14 +62,10 @@ def simulate(
     device whose speed is assumed, `local` or a profile.
     Raises LadderError, TraceError and UsageError for invalid input.
     """
-    import psutil
-
     choices = choices_of(read_ladder(Path(ladder)))
     moments = trace_of(trace, choices, budget=budget, requests=requests, seed=seed, per="request")
     chosen = policies_of(policies, choices, moments, None if network is None else Path(network))
-    return list(
-        replay(choices, chosen, moments, speed_of(device, psutil.virtual_memory().total), {}, Silent())
-    )
+    return list(replay(choices, chosen, moments, speed_of(device), {}, Silent()))
 
 
 def train_policy(

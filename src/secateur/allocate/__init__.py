@@ -7,16 +7,18 @@ tensor's ratio.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from torch import Tensor
-
-from secateur.core.graph import Linear
-from secateur.tensors.layer_stream import LiveBlock
-from secateur.tensors.stats import LinearStats
 from secateur_runtime.registry import Registry
 
-Scorer = Callable[[Tensor, LinearStats], Tensor]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from secateur.core.graph import Linear
+    from secateur.tensors.layer_stream import LiveBlock
+    from secateur.tensors.stats import LinearStats
+
+Scorer: TypeAlias = "Callable[[Tensor, LinearStats], Tensor]"
 
 
 class Allocation(Protocol):

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from secateur.core.system_memory import system_memory
 from secateur.model.full_model import load_whole
 from secateur.model.handle import ModelHandle
 from secateur_runtime.errors import UsageError
+from secateur_runtime.sensors.system_memory import system_memory
 
 _BATCH = 32
 _BYTES_PER_PARAMETER = 2

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-
-from torch import Tensor
+from typing import TYPE_CHECKING, TypeAlias
 
 from secateur.core.pattern import Scope
-from secateur.tensors.stats import LinearStats
 from secateur_runtime.registry import Registry
 
-Criterion = Callable[[Tensor, LinearStats], Tensor]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from secateur.tensors.stats import LinearStats
+
+Criterion: TypeAlias = "Callable[[Tensor, LinearStats], Tensor]"
 
 CRITERIA: Registry[Criterion] = Registry("criterion", "secateur.criteria", "secateur.criteria")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import platform
 import re
 import shutil
@@ -15,7 +14,8 @@ from pathlib import Path
 
 import psutil
 
-from secateur.core.system_memory import system_memory
+from secateur_runtime.cores import usable_cores
+from secateur_runtime.sensors.system_memory import system_memory
 
 TOLD = (
     *(
@@ -73,7 +73,7 @@ class Machine:
 def probe() -> Machine:
     """Return what this machine is; what cannot be known is empty or 0."""
     told = cpu_facts(_read(Path("/proc/cpuinfo")))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     memory = system_memory()
     return Machine(
         cpu=told["name"] or platform.processor() or platform.machine(),

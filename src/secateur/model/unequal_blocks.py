@@ -148,7 +148,8 @@ def register() -> None:
     """Make the types of all families known to transformers' Auto classes, as the modelling file would."""
     import transformers
 
-    for family in FAMILIES.values():
+    for name in FAMILIES:
+        family = FAMILIES[name]
         config = _config_class(type(transformers.AutoConfig.for_model(family.name)), family)
         transformers.AutoConfig.register(config.model_type, config, exist_ok=True)
         transformers.AutoModelForCausalLM.register(

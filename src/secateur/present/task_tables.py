@@ -33,7 +33,7 @@ _APART = {
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class TaskTable:
     """A table with a title and a line that says how to read it."""
 
     title: str
@@ -42,7 +42,7 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
 
 
-def tables(cells: Sequence[Cell]) -> list[Table]:
+def tables(cells: Sequence[Cell]) -> list[TaskTable]:
     """Return the tables of what was asked, tasks first, those of different kinds apart.
 
     None where nothing was.
@@ -50,7 +50,7 @@ def tables(cells: Sequence[Cell]) -> list[Table]:
     return [*_tasks(cells), *_bias(cells)]
 
 
-def _tasks(cells: Sequence[Cell]) -> Iterator[Table]:
+def _tasks(cells: Sequence[Cell]) -> Iterator[TaskTable]:
     asked = {
         cell.row.name: {record.name: record for record in cell.parts["tasks"].records}
         for cell in cells
@@ -63,7 +63,7 @@ def _tasks(cells: Sequence[Cell]) -> Iterator[Table]:
         own = [name for name in figures if name.startswith(f"{kind}/")]
         header = ("row", *(name.partition("/")[2].replace("/", ", ") for name in own))
         rows = tuple((row, *(_score(records, name) for name in own)) for row, records in asked.items())
-        yield Table(f"Tasks: {kind}", _APART.get(kind, ""), header, rows)
+        yield TaskTable(f"Tasks: {kind}", _APART.get(kind, ""), header, rows)
 
 
 def _score(records: Mapping[str, Record], name: str) -> str:
@@ -78,7 +78,7 @@ def _score(records: Mapping[str, Record], name: str) -> str:
     return f"{said} ({moved.value:+.3g}{', within noise' if noise else ''})"
 
 
-def _bias(cells: Sequence[Cell]) -> Iterator[Table]:
+def _bias(cells: Sequence[Cell]) -> Iterator[TaskTable]:
     asked = {
         cell.row: {record.name: record for record in cell.parts["bias"].records}
         for cell in cells
@@ -90,7 +90,7 @@ def _bias(cells: Sequence[Cell]) -> Iterator[Table]:
             (row.name, *(_shift(records, name, whole=row.kind == "dense") for name in names))
             for row, records in asked.items()
         )
-        yield Table(
+        yield TaskTable(
             "Bias",
             f"In brackets: further from neutral than the whole model, with its 95 % interval. {_MODEST}",
             ("row", *(_BIAS[name] for name in names)),

@@ -7,14 +7,17 @@ knows them, and keeps a weight that is zero at zero.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias
 
-from torch import Tensor
-
-from secateur.tensors.stats import LinearStats
-from secateur_runtime.kernels.quantized import Codes, Grid
 from secateur_runtime.registry import Registry
 
-Quantizer = Callable[[Tensor, LinearStats, Grid], Codes]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from secateur.tensors.stats import LinearStats
+    from secateur_runtime.kernels.quantized import Codes, Grid
+
+Quantizer: TypeAlias = "Callable[[Tensor, LinearStats, Grid], Codes]"
 """`(weight, stats, grid) -> codes`: the weight `[out_features, in_features]`, float32, is not changed."""
 
 QUANTIZERS: Registry[Quantizer] = Registry(

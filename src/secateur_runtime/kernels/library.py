@@ -24,7 +24,8 @@ from ctypes import (
 from functools import cache
 from pathlib import Path
 
-from secateur_runtime.errors import UsageError, nearest
+from secateur_runtime.cache_folder import cache_folder
+from secateur_runtime.errors import OutputError, UsageError, nearest
 from secateur_runtime.kernels.build import (
     NAME,
     BuildError,
@@ -36,7 +37,6 @@ from secateur_runtime.kernels.build import (
 
 ABI = 1
 ISA_VARIABLE = "SECATEUR_ISA"
-CACHE_VARIABLE = "SECATEUR_CACHE"
 ISAS = ("portable", "avx2", "avx512", "avx512bf16", "neon", "emulated-bf16")
 _UNKNOWN = -1
 _LACKING = -2
@@ -86,7 +86,7 @@ def kernels() -> ctypes.CDLL | None:
     """
     try:
         library = _load()
-    except (BuildError, OSError, RuntimeError) as error:  # RuntimeError: there is no home
+    except (BuildError, OSError, OutputError) as error:
         warnings.warn(f"sparse weights run as dense ones in torch: {error}", KernelsWarning, stacklevel=2)
         return None
     choose(library, os.environ.get(ISA_VARIABLE, ""))
@@ -147,16 +147,6 @@ def load(path: Path) -> ctypes.CDLL:
     if library.sec_abi() != ABI:
         raise OSError(f"{path} was built for another version: delete it")
     return library
-
-
-def cache_folder() -> Path:
-    """Return the folder of compiled kernels: `$SECATEUR_CACHE`, or `secateur` in the user's cache folder."""
-    named = os.environ.get(CACHE_VARIABLE)
-    return (
-        Path(named)
-        if named
-        else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "secateur"
-    )
 
 
 def _load() -> ctypes.CDLL:

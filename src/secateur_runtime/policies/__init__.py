@@ -18,6 +18,7 @@ __all__ = [
     "Policy",
     "make_policy",
     "policy",
+    "untrained",
     "usual",
 ]
 
@@ -25,7 +26,7 @@ __all__ = [
 class Policy(Protocol):
     """Decides which parts of a model to remove.
 
-    The decision fits whenever any decision of that kind fits, except for `none` and `threshold`. A policy
+    The decision fits whenever any decision of that kind fits, unless it is registered otherwise. A policy
     takes under a millisecond, keeps no state that later decisions depend on, and never raises for a valid
     observation.
     """
@@ -50,13 +51,23 @@ def usual(*, priced: bool) -> str:
     return "cost-aware" if priced else "greedy"
 
 
-def policy(name: str, *, levels: bool, trained: bool = False, paper: str = "") -> Callable[[Maker], Maker]:
+def policy(
+    name: str, *, levels: bool, trained: bool = False, fits: bool = True, paper: str = ""
+) -> Callable[[Maker], Maker]:
     """Return a decorator that registers the maker of a policy.
 
     levels: whether it only chooses levels of the ladder. trained: whether it needs the file of a network.
+    fits: whether its decision fits whenever any decision of that kind does.
     """
     needs = {word for word, wanted in (("levels", levels), ("file", trained)) if wanted}
-    return POLICIES.register(name, needs=needs, paper=paper)
+    return POLICIES.register(name, needs=needs, paper=paper, trait=fits)
+
+
+def untrained(*, fits: bool = False) -> list[str]:
+    """Return the names of the policies that need no file; fits: only those that fit whenever any does."""
+    return [
+        name for name, entry in POLICIES.items() if "file" not in entry.needs and (entry.trait or not fits)
+    ]
 
 
 def make_policy(name: str, choices: Choices, file: Path | None = None) -> Policy:

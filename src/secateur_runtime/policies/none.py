@@ -7,7 +7,7 @@ from pathlib import Path
 from secateur_runtime.policies import Choices, Decision, Observation, Policy, policy
 
 
-@policy("none", levels=True)
+@policy("none", levels=True, fits=False)
 def none(choices: Choices, file: Path | None) -> Policy:
     """Never remove anything: the baseline for every other policy."""
 

@@ -11,7 +11,7 @@ HIGH = 0.95
 LOW = 0.80
 
 
-@policy("threshold", levels=True)
+@policy("threshold", levels=True, fits=False)
 def threshold(choices: Choices, file: Path | None) -> Policy:
     """Shrink by one stage above 95 % of the memory; restore one stage if that stays below 80 %.
 

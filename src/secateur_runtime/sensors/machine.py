@@ -17,16 +17,17 @@ class MachineMemory:
     def __init__(self, path: str = _MEMINFO) -> None:
         self._path = Path(path)
 
-    def __call__(self) -> MemoryBound | None:
-        """Return the bound, or None if the system does not report one."""
+    def __call__(self) -> MemoryBound:
+        """Return the bound; psutil knows it where the file is missing (macOS) or lacks a row."""
         try:
             rows = sizes(self._path.read_text(encoding="ascii"))
-        except OSError:
+            total = rows["MemTotal"]
+            available = rows["MemAvailable"]
+        except (OSError, KeyError):
             memory = psutil.virtual_memory()
-            return MemoryBound("machine", memory.total, memory.total - memory.available)
-        if "MemTotal" not in rows or "MemAvailable" not in rows:
-            return None
-        return MemoryBound("machine", rows["MemTotal"], rows["MemTotal"] - rows["MemAvailable"])
+            total = memory.total
+            available = memory.available
+        return MemoryBound("machine", total, total - available)
 
 
 class ProcessBudget:

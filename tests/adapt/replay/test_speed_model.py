@@ -31,9 +31,9 @@ def test_a_profile_gives_its_rates_or_is_refused() -> None:
     for name in ("h100", "pi5", "cortex-m7"):
         figures = load_profile(name).figures
         if "matrix" in figures and ("stream" in figures or "bandwidth" in figures):
-            speed = speed_of(name, 1 << 30)
+            speed = speed_of(name)
             assert speed.operations == figures["matrix"].value
             assert speed.source == load_profile(name).name
         else:
             with pytest.raises(UsageError, match="has no measured speed of reading and computing"):
-                speed_of(name, 1 << 30)
+                speed_of(name)

@@ -92,6 +92,7 @@ def test_ends(tiny: Maker) -> None:
     ("change", "error", "words"),
     [
         ({"backend": "elastik"}, UsageError, "did you mean elastic"),
+        ({"threads": 9999}, UsageError, "--threads 9999: this machine lets us use"),
         ({"host": "0.0.0.0"}, UsageError, "lets other machines in"),
         ({"host": "192.0.2.1", "open": True}, SourceError, "cannot listen on 192.0.2.1"),
         ({"model": "nowhere"}, SourceError, "does not exist"),

@@ -30,7 +30,7 @@ def test_simulate_says_how_every_policy_did_and_draws_it(
     assert (code, err) == (0, "")
     body = json.loads(out)
     figures = body["policies"]
-    assert list(figures) == ["none", "threshold", "greedy", "cost-aware", "knapsack", "static"]
+    assert list(figures) == ["cost-aware", "greedy", "knapsack", "none", "threshold", "static"]
     assert figures["none"]["killed"] > 0.5
     for name in ("greedy", "cost-aware", "knapsack", "static"):
         assert figures[name]["decision_p99_us"] > 0

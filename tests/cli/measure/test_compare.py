@@ -25,10 +25,10 @@ from secateur.cli.measure.compare import (
     RowOptions,
     WorkOptions,
 )
-from secateur.core.system_memory import tree_bytes
 from secateur.pipeline.compare.compare import Running
 from secateur.pipeline.compare.protocol import Protocol
 from secateur_runtime.errors import UsageError
+from secateur_runtime.sensors.system_memory import tree_bytes
 
 SMALL = [
     "--samples",

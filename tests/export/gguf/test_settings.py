@@ -11,6 +11,8 @@ from secateur.export.gguf.description import naming_of, whole_settings
 from secateur.export.gguf.layout import lay_out
 from secateur.export.gguf.rope import Rope
 from secateur.export.gguf.settings import context_length, model_fields
+from secateur.model.families import FAMILIES
+from secateur.model.formats.gguf.loaders import GgufLoader
 from secateur.model.handle import open_model
 from secateur_runtime.errors import UnsupportedModelError
 
@@ -19,6 +21,10 @@ def _fields(folder: object, **changed: Any) -> dict[str, Any]:
     model = open_model(str(folder))
     settings = whole_settings(model) | changed
     return model_fields(lay_out(model.graph, naming_of(model)), settings, Rope({"rope.freq_base": 1e4}))
+
+
+def _loader(family: str) -> GgufLoader:
+    return FAMILIES[family].in_gguf().loader
 
 
 def test_widths_and_lengths(tiny: Maker) -> None:
@@ -66,7 +72,7 @@ def test_windows_and_soft_caps(tiny: Maker) -> None:
             {"layer_types": ["full_attention", "full_attention", "sliding_attention"]},
             "whole periods",
         ),
-        ("smollm3", {"no_rope_layers": [1, 1, 0, 1]}, "remove layers in fours"),
+        ("smollm3", {"no_rope_layers": [1, 1, 0, 1]}, "every 4th block of smollm3, .* in groups of 4"),
     ],
 )
 def test_what_llama_cpp_would_replace(
@@ -79,7 +85,7 @@ def test_what_llama_cpp_would_replace(
 
 def test_a_window_that_the_loader_has_not_bounds_the_context() -> None:
     settings = {"max_position_embeddings": 256, "sliding_window": 16}
-    assert context_length("llama", settings) == 16
-    assert context_length("gemma2", settings) == 256
-    assert context_length("llama", settings | {"sliding_window": None}) == 256
-    assert context_length("qwen2", settings | {"layer_types": ["full_attention"]}) == 256
+    assert context_length(_loader("llama"), settings) == 16
+    assert context_length(_loader("gemma2"), settings) == 256
+    assert context_length(_loader("llama"), settings | {"sliding_window": None}) == 256
+    assert context_length(_loader("qwen2"), settings | {"layer_types": ["full_attention"]}) == 256

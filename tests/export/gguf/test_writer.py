@@ -18,6 +18,7 @@ from secateur.core.graph import TensorInfo
 from secateur.core.progress import Silent
 from secateur.export.gguf.layout import LaidTensor, Layout
 from secateur.export.gguf.writer import GgufExport, QuantizedWeights, Typed
+from secateur.model.formats.gguf.loaders import GgufLoader
 from secateur_runtime.decoder.block_shape import BlockShape
 from secateur_runtime.errors import SourceError, UsageError
 from secateur_runtime.kernels.quantized import Codes, Grid
@@ -49,7 +50,8 @@ def _source() -> Any:
 
 
 LAYOUT = Layout(
-    arch="llama",
+    loader=GgufLoader(name="llama"),
+    per_block=False,
     shapes=(BlockShape(2, 1, 4, 0),),
     alive=(0,),
     tensors=(
@@ -150,7 +152,11 @@ def test_weights_that_are_not_finite(tmp_path: Path) -> None:
 
 def test_widths_are_checked_before_anything_is_written() -> None:
     odd = Layout(
-        arch="llama", shapes=(), alive=(), tensors=(LaidTensor(name="a.weight", shape=(4, 20), parts=("a",)),)
+        loader=GgufLoader(name="llama"),
+        per_block=False,
+        shapes=(),
+        alive=(),
+        tensors=(LaidTensor(name="a.weight", shape=(4, 20), parts=("a",)),),
     )
     weights: Any = _Weights({"a": torch.zeros(4, 20)})
     with pytest.raises(UsageError, match="a is 20 wide"):

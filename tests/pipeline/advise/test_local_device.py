@@ -22,7 +22,7 @@ MEASURED = MeasuredRates(3, 1e10, 8e9, 1e11, "bfloat16")
 @pytest.fixture
 def clocked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[int]:
     """Measurements that take no time, and an empty cache; returns the threads of those that were made."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("SECATEUR_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(local_device, "probe", lambda: MACHINE)
     made: list[int] = []
 
@@ -100,7 +100,7 @@ def test_a_cache_that_cannot_be_written_is_no_error(
     clocked: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("mine")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setenv("SECATEUR_CACHE", str(tmp_path / "file"))
     remember(profile_of(MACHINE, MEASURED))
     assert remembered() is None
     assert (tmp_path / "file").read_text() == "mine"

@@ -22,6 +22,7 @@ from secateur_runtime.errors import UsageError
             BenchSettings(kind="q4_0"),
             "--type q4_0 is not one that torch computes in: use f32 or bf16, or --backend llamacpp",
         ),
+        (BenchSettings(threads=9999), "--threads 9999: this machine lets us use"),
         (BenchSettings(tokens=1), "--tokens must be at least 2"),
         (BenchSettings(prompt=250, tokens=7), "has a context of 256 tokens: lower --prompt or --tokens"),
     ],

@@ -74,6 +74,7 @@ def test_kept_models_are_those_measured(tiny: Maker, tmp_path: Path, here: list[
     [
         ({"running": Running(engine="rai")}, UsageError, r"unknown --engine 'rai' \(did you mean ray\?\)"),
         ({"protocol": replace(PROTOCOL, backends=("lamacpp",))}, UsageError, "did you mean llamacpp"),
+        ({"protocol": replace(PROTOCOL, threads=9999)}, UsageError, "--threads 9999: this machine lets us"),
         ({"methods": ["wnda"]}, UsageError, "did you mean wanda"),
         ({"targets": ["0:4"]}, SecateurError, "0:4"),
         ({"methods": ["wanda"], "targets": ["size=1MB"]}, SecateurError, "counts bytes"),
@@ -108,6 +109,6 @@ def test_folders_that_are_not_free(tiny: Maker, tmp_path: Path, here: list[str])
     (tmp_path / "busy").mkdir()
     with (tmp_path / "busy" / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        with pytest.raises(OutputError, match="another comparison is writing"):
+        with pytest.raises(OutputError, match="another run is writing"):
             compare(model, tmp_path / "busy", **options)
     assert here == []

@@ -5,14 +5,29 @@ from __future__ import annotations
 import pytest
 from tests.conftest import Maker
 
+from secateur.allocate import ALLOCATIONS
+from secateur.allocate.units import SPREADS
 from secateur.core.graph import Graph
+from secateur.criteria.depth import DEPTH_CRITERIA
+from secateur.criteria.units import UNIT_CRITERIA, kinds_of
 from secateur.model.handle import open_model
-from secateur.pipeline.compare.rows import DEFAULT, RowMethod, Size, parsed, rows_of
+from secateur.pipeline.compare.rows import (
+    DEFAULT,
+    RowMethod,
+    Size,
+    every_method,
+    methods_named,
+    parsed,
+    rows_of,
+)
 from secateur.pipeline.prune.auto.decide import Auto
 from secateur.pipeline.prune.depth.decide import Depth
 from secateur.pipeline.prune.weights.decide import Sparsity
+from secateur.pipeline.prune.weights.methods import weight_methods
 from secateur.pipeline.prune.width.decide import Width
 from secateur.present.comparison_folder import ComparisonRow
+from secateur.transform.repair import REPAIRS
+from secateur.transform.unit_repair import UNIT_REPAIRS
 from secateur_runtime.errors import SecateurError, TargetError, UsageError
 
 
@@ -32,6 +47,24 @@ def test_options_over_a_method(graph: Graph) -> None:
     assert RowMethod.parse("wanda:repair=dsnot").goal(Size.parse("2:4"), graph) == Sparsity(
         sparsity="2:4", method="wanda", repair="dsnot"
     )
+
+
+def test_all_is_every_registered_method(graph: Graph) -> None:
+    methods = methods_named(["all"])
+    assert [method.text for method in methods] == every_method()
+    words = {word.split("=")[-1] for method in methods for word in method.text.split(":")}
+    able = {name for name in UNIT_CRITERIA if "ffn" in kinds_of(name)}
+    registered = {*weight_methods(), *REPAIRS, *ALLOCATIONS, *SPREADS, *UNIT_REPAIRS, *DEPTH_CRITERIA, *able}
+    # These are what width and depth do by themselves.
+    assert {*registered, "width", "depth", "auto"} - {"uniform", "influence"} <= words
+    assert [method.goal(Size.parse("ratio=0.2"), graph) for method in methods]
+
+
+def test_all_may_stand_among_others() -> None:
+    named = [method.text for method in methods_named(["width:units=kv", "all,wanda"])]
+    assert named == ["width:units=kv", *every_method()]
+    with pytest.raises(UsageError, match=r"unknown method 'al'"):
+        methods_named(["al"])
 
 
 def test_kinds() -> None:
@@ -141,8 +174,9 @@ def test_a_target_that_cannot_work(text: str, message: str) -> None:
 def test_targets_that_these_methods_cannot_meet(graph: Graph) -> None:
     with pytest.raises(TargetError, match="counts bytes, and wanda leave zeros"):
         rows_of([RowMethod.parse("wanda")], [Size.parse("size=1MB")])
-    for text, message in (("params=1", "out of reach"), ("params=999G", "as it is")):
-        with pytest.raises(SecateurError, match=message):
+    for text, message, ends in (("params=1", "out of reach", 3), ("params=999G", "as it is", 2)):
+        with pytest.raises(SecateurError, match=message) as caught:
             RowMethod.parse("wanda").goal(Size.parse(text), graph)
+        assert caught.value.exit_code == ends
     with pytest.raises(UsageError, match="--methods names none"):
         parsed([" , "], RowMethod.parse, "methods")

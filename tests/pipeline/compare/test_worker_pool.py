@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from secateur.core.system_memory import system_memory, tree_bytes
 from secateur.pipeline.compare.watcher import Unwatched
 from secateur.pipeline.compare.worker_pool import Failure, Task, WorkerLimits, WorkerPool, python
+from secateur_runtime.sensors.system_memory import system_memory, tree_bytes
 
 if not Path("/proc/self/statm").exists():
     pytest.skip("memory is read from /proc", allow_module_level=True)

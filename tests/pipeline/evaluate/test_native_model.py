@@ -42,7 +42,7 @@ def expected(model: str) -> NDArray[np.float32]:
 
 
 def test_families() -> None:
-    assert RUN == ("llama", "mistral", "smollm3", "qwen2", "qwen3")
+    assert RUN == ("llama", "mistral", "qwen2", "qwen3", "smollm3")
 
 
 def found(model: str, how: NativeOptions | None = None) -> NDArray[np.float32]:
@@ -85,6 +85,11 @@ def test_every_kind(tiny: Maker, kind: str, isa: str) -> None:
     # Inputs keep 16 bits next to integers and where pairs of bfloat16 are multiplied: a thousandth of what
     # bf16 promises.
     assert kl < (1e-9 if kind == "f32" else 1e-7), kl
+
+
+def test_more_threads_than_cores_are_refused(tiny: Maker) -> None:
+    with pytest.raises(UsageError, match=r"^--threads 9999: this machine lets us use"):
+        found(str(tiny("llama")), NativeOptions(threads=9999))
 
 
 def chooser() -> Chooser:
@@ -172,7 +177,7 @@ def test_what_cannot_run(tiny: Maker) -> None:
     with pytest.raises(
         UnsupportedModelError,
         match=(
-            r"the native backend runs llama, mistral, smollm3, qwen2, qwen3, and .* is gemma2: use --backend"
+            r"the native backend runs llama, mistral, qwen2, qwen3, smollm3, and .* is gemma2: use --backend"
             r" torch"
         ),
     ):

@@ -18,7 +18,7 @@ from secateur.model.formats.gguf.header import read_header
 from secateur.model.formats.open_source import open_source
 from secateur.pipeline.export.gguf import Exported, export
 from secateur_runtime.errors import (
-    MissingExtraError,
+    MissingCheckerError,
     OutputError,
     SecateurError,
     SourceError,
@@ -172,7 +172,7 @@ def test_a_window_that_llama_cpp_has_not_is_the_context(tiny: Maker, tmp_path: P
         ),
         ("qwen2", {}, "q4_9", UsageError, r"unknown --type 'q4_9' \(did you mean q4_1\?\)"),
         ("qwen2", {}, "q4_k_m", UsageError, r"needs llama.cpp's llama-quantize program on the PATH"),
-        ("smollm3", {"no_rope_layers": [1, 1, 0, 1]}, "f16", UnsupportedModelError, "remove layers in fours"),
+        ("smollm3", {"no_rope_layers": [1, 1, 0, 1]}, "f16", UnsupportedModelError, "in groups of 4"),
         (
             "gemma3_text",
             {"layer_types": ["full_attention", "sliding_attention"] * 3},
@@ -284,7 +284,7 @@ def test_without_llama_cpp(tiny: Maker, tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *more: None if name == "xllamacpp" else find(name, *more)
     )
-    with pytest.raises(MissingExtraError, match=r"pip install 'secateur\[llamacpp\]'"):
+    with pytest.raises(MissingCheckerError, match=r"pip install 'secateur\[llamacpp\]'"):
         export(str(tiny("llama")), tmp_path / "a.gguf")
     assert export(str(tiny("llama")), tmp_path / "a.gguf", verify=False).out.exists()
 

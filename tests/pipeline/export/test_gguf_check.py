@@ -10,6 +10,7 @@ from tests.conftest import Maker
 
 from secateur.export.gguf.rope import Rope, rope_of
 from secateur.export.gguf.tokenizer import tokenizer_fields
+from secateur.model.formats.gguf.loaders import GgufLoader
 from secateur.pipeline.export.gguf import export
 from secateur_runtime.errors import VerificationError
 
@@ -21,8 +22,8 @@ FIELDS = "secateur.export.gguf.description.tokenizer_fields"
 def test_a_file_that_computes_otherwise_is_not_left(
     tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def wrong(arch: str, settings: dict[str, Any], head_dim: int) -> Rope:
-        return Rope({**rope_of(arch, settings, head_dim).fields, "rope.freq_base": 5e3})
+    def wrong(loader: GgufLoader, settings: dict[str, Any], head_dim: int) -> Rope:
+        return Rope({**rope_of(loader, settings, head_dim).fields, "rope.freq_base": 5e3})
 
     monkeypatch.setattr("secateur.export.gguf.description.rope_of", wrong)
     for kind in ("f32", "q8_0"):

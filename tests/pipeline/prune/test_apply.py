@@ -27,7 +27,7 @@ from secateur.core.write_settings import Settings
 from secateur.model.handle import open_model
 from secateur.model.written.checkpoint import Checkpoint
 from secateur.pipeline.evaluate.verify import verify
-from secateur.pipeline.prune.weights.methods import METHODS
+from secateur.pipeline.prune.weights.methods import weight_methods
 from secateur_runtime.errors import PlanError, VerificationError
 
 CALIBRATION = Calibration(samples=6, window=64)
@@ -43,7 +43,7 @@ def _bytes(folder: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", weight_methods())
 def test_every_method_gives_the_asked_sparsity_and_leaves_the_rest_alone(
     tiny: Maker, tmp_path: Path, method: str
 ) -> None:

@@ -69,7 +69,7 @@ def test_stages_add_up_and_a_killed_run_goes_on(
     with pytest.raises(_Killed):
         _run(tiny, tmp_path / "out")
     monkeypatch.undo()
-    with pytest.raises(OutputError, match="unfinished stages of another run"):
+    with pytest.raises(OutputError, match="holds an unfinished run with other settings"):
         _run(tiny, tmp_path / "out", Interleaved(width=HOW.width, distill=HOW.distill, stages=3))
     _run(tiny, tmp_path / "out")
     assert _bytes(tmp_path / "out") == _bytes(tmp_path / "whole")

@@ -13,17 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from secateur_runtime.cache_folder import VARIABLE
 from secateur_runtime.errors import UsageError
 from secateur_runtime.kernels.build import FOLDER, NAME, source_digest
-from secateur_runtime.kernels.library import (
-    CACHE_VARIABLE,
-    ISA_VARIABLE,
-    KernelsWarning,
-    Matrix,
-    choose,
-    kernels,
-    load,
-)
+from secateur_runtime.kernels.library import ISA_VARIABLE, KernelsWarning, Matrix, choose, kernels, load
 
 
 def test_a_dense_weight_is_multiplied(rng: np.random.Generator) -> None:
@@ -70,7 +63,7 @@ def test_instructions_of_another_processor_are_one_line() -> None:
 def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[pytest.MonkeyPatch]:
     """No kernels were loaded, none were installed, and the cache is empty."""
     monkeypatch.setattr("secateur_runtime.kernels.library.NAME", "none.so")
-    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "cache"))
     kernels.cache_clear()
     yield monkeypatch
     kernels.cache_clear()
@@ -103,7 +96,7 @@ def test_a_cache_that_cannot_be_written_is_one_warning(alone: pytest.MonkeyPatch
 
 
 def test_importing_needs_no_kernels(tmp_path: Path) -> None:
-    environment = {"PATH": "", "PYTHONPATH": os.pathsep.join(sys.path), CACHE_VARIABLE: str(tmp_path)}
+    environment = {"PATH": "", "PYTHONPATH": os.pathsep.join(sys.path), VARIABLE: str(tmp_path)}
     subprocess.run(
         [sys.executable, "-c", "import secateur, secateur_runtime.kernels.library"],
         env=environment,

@@ -8,12 +8,15 @@ from hypothesis import strategies as st
 from tests.adapt.ladders import choices_of, ladders, observations
 
 from secateur_runtime.errors import UsageError
-from secateur_runtime.policies import POLICIES, make_policy
-
-SURE = ["cost-aware", "greedy", "knapsack"]
+from secateur_runtime.policies import POLICIES, make_policy, untrained
 
 
-@pytest.mark.parametrize("name", [name for name in POLICIES if "file" not in POLICIES[name].needs])
+def test_which_policies_need_no_file_and_which_of_them_always_fit() -> None:
+    assert set(POLICIES) - set(untrained()) == {"dqn"}
+    assert set(untrained()) - set(untrained(fits=True)) == {"none", "threshold"}
+
+
+@pytest.mark.parametrize("name", untrained())
 @given(data=st.data())
 def test_a_decision_can_be_carried_out(name: str, data: st.DataObject) -> None:
     choices = data.draw(ladders())
@@ -26,7 +29,7 @@ def test_a_decision_can_be_carried_out(name: str, data: st.DataObject) -> None:
         assert decision.units == choices.units[: decision.level]
 
 
-@pytest.mark.parametrize("name", SURE)
+@pytest.mark.parametrize("name", untrained(fits=True))
 @given(data=st.data())
 def test_what_is_decided_fits_if_anything_does(name: str, data: st.DataObject) -> None:
     choices = data.draw(ladders())

@@ -15,9 +15,12 @@ from secateur.adapt.replay.traces import KINDS, Kind, Moment, read_trace, synthe
 from secateur.core.progress import Progress
 from secateur_runtime.errors import UsageError, nearest
 from secateur_runtime.ladder_costs import Choices
-from secateur_runtime.policies import POLICIES, Policy, make_policy
+from secateur_runtime.policies import POLICIES, Policy, make_policy, untrained
 
 STATIC = "static"
+"""The word for the best single plan for a trace."""
+ALL = "all"
+"""The word for every policy."""
 
 
 def trace_of(
@@ -51,13 +54,16 @@ def trace_of(
 def policies_of(
     names: Sequence[str], choices: Choices, moments: Sequence[Moment], file: Path | None
 ) -> dict[str, Policy]:
-    """Return the policies by name; `static` is the best single plan for this very trace.
+    """Return the policies by name.
 
-    Raises UsageError for an unknown one.
+    names: `static` is the best single plan for this very trace, `all` every policy that `file` is enough for.
+    file: network of trained policies. Raises UsageError for an unknown one.
     """
     whole = np.zeros(len(choices.units), dtype=bool)
     found: dict[str, Policy] = {}
-    for name in names:
+    every = [*(POLICIES if file else untrained()), STATIC]
+    wanted = [each for given in names for each in (every if given == ALL else [given])]
+    for name in dict.fromkeys(wanted):
         if name == STATIC:
             found[name] = always(
                 choices, static_plan(choices, [observed(moment, choices, whole) for moment in moments])

@@ -8,6 +8,7 @@ from secateur.device.bandwidth import measure_machine
 from secateur.device.profile import LOCAL, load_profile
 from secateur_runtime.errors import UsageError
 from secateur_runtime.ladder_costs import Choices, Mask
+from secateur_runtime.sensors.system_memory import system_memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +49,13 @@ def held(choices: Choices, gone: Mask) -> tuple[float, float, float]:
     return float(weights), float(cache), float(choices.flops[0] - choices.freed_flops @ gone)
 
 
-def speed_of(device: str, memory: int) -> Roofline:
+def speed_of(device: str) -> Roofline:
     """Return the rates of a device; `local` is measured now, in about a second.
 
-    memory: bytes of the machine, which bound the measurement. Raises UsageError for a profile without rates.
+    Raises UsageError for a profile without rates.
     """
     if device == LOCAL:
-        measured = measure_machine(1, memory=memory)
+        measured = measure_machine(1, memory=system_memory().total)
         return Roofline(measured.read, measured.matrix, "this machine, one thread, measured now")
     profile = load_profile(device)
     figures = {name: figure.value for name, figure in profile.figures.items()}

@@ -200,11 +200,6 @@ def _adapt(threads: int, *words: str) -> None:
         )
 
 
-def cache_folder() -> Path:
-    """Return the folder in which ladders and weights are kept between starts."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "secateur"
-
-
 def warm(model: ElasticModel) -> None:
     """Run one token, so that libraries make their one-time allocations before memory is read."""
     with model.open(2) as cache:

@@ -17,6 +17,7 @@ from secateur.core.process_memory import give_back
 from secateur.core.progress import Progress
 from secateur.model.handle import open_model
 from secateur.tensors.source import Source
+from secateur_runtime.cores import check_threads
 from secateur_runtime.errors import MissingExtraError, SourceError, UsageError, nearest
 from secateur_runtime.sensors import Senses, Sensor
 from secateur_runtime.sensors.cgroup import Cgroup
@@ -115,7 +116,8 @@ def build(how: Serving, gate: Any, progress: Progress) -> Any:
 def _elastic(how: Serving, model: Any, decode: Any, progress: Progress) -> Engine:
     import torch
 
-    from secateur.adapt.serving.elastic_backend import NATIVE, Elasticity, cache_folder, make_elastic, warm
+    from secateur.adapt.serving.elastic_backend import NATIVE, Elasticity, make_elastic, warm
+    from secateur_runtime.cache_folder import cache_folder
     from secateur_runtime.server.engine.batch_engine import Worker
     from secateur_runtime.server.engine.memory_controller import MemoryController
 
@@ -180,6 +182,7 @@ def _check(how: Serving) -> None:
         raise UsageError(
             f"unknown backend {how.backend!r}{nearest(how.backend, BACKENDS)}; known: {', '.join(BACKENDS)}"
         )
+    check_threads(how.threads)
     if how.host not in _LOOPBACK and not how.key and not how.open:
         raise UsageError(
             f"--host {how.host} lets other machines in: give an API key (--api-key-file, or"

@@ -11,6 +11,7 @@ import typer
 from secateur.cli.device import adapt_price, adapt_simulate, adapt_train
 from secateur.cli.device.adapt_options import LadderOut, MeasurementText, ResultOptions
 from secateur.cli.shared import options
+from secateur.cli.shared.method_lists import Verb
 from secateur.cli.shared.option_groups import DisplayOptions, with_options
 from secateur_runtime.errors import OutputError
 from secateur_runtime.files import refuse_existing
@@ -28,9 +29,9 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
-app.command("price")(adapt_price.price)
-app.command("train")(adapt_train.train)
-app.command("simulate")(adapt_simulate.simulate)
+app.command("price", cls=Verb)(adapt_price.price)
+app.command("train", cls=Verb)(adapt_train.train)
+app.command("simulate", cls=Verb)(adapt_simulate.simulate)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +89,7 @@ class RankingOptions:
         )
 
 
-@app.command("rank")
+@app.command("rank", cls=Verb)
 @with_options
 def rank(
     *,

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 HEADER = ("policy", "perplexity", "requests killed", "tokens/s", "changes", "decision, us (median)", "(99 %)")
 PAGE = "simulate.html"
-_ALL = "none,threshold,greedy,cost-aware,knapsack,static"
+_POLICIES = (
+    "Comma-separated: {policies}, or static, the best single plan; all: every one, those that need --network"
+    " only where it is given."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,10 +35,7 @@ class ReplayOptions:
     trace: Annotated[
         str, typer.Option("--trace", help="steady, drift, bursts, or a recorded FILE.jsonl.")
     ] = "bursts"
-    policies: Annotated[
-        str,
-        typer.Option("--policies", help="By commas; static is the best single plan, dqn needs --network."),
-    ] = _ALL
+    policies: Annotated[str, typer.Option("--policies", help=_POLICIES)] = "all"
     network: Annotated[
         Optional[Path], typer.Option("--network", help="File that `secateur adapt train` wrote, for dqn.")
     ] = None
@@ -72,8 +72,6 @@ def simulate(
     display: DisplayOptions,
 ) -> None:
     """Replay a trace under every policy: quality, requests killed, tokens per second and time to decide."""
-    import psutil
-
     from secateur.adapt.replay.replay import policies_of, replay, trace_of
     from secateur.adapt.replay.speed_model import speed_of
     from secateur_runtime.ladder_file import read_ladder
@@ -93,7 +91,7 @@ def simulate(
     )
     names = [name.strip() for name in replayed.policies.split(",")]
     chosen = policies_of(names, choices, moments, replayed.network)
-    speed = speed_of(replayed.device, psutil.virtual_memory().total)
+    speed = speed_of(replayed.device)
     with display.progress() as progress:
         runs = list(replay(choices, chosen, moments, speed, {}, progress))
     notes = _notes(replayed, result.seed, len(moments), speed, priced=priced(steps))

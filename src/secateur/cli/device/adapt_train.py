@@ -32,7 +32,7 @@ def train(
     from secateur.adapt.training.train import held_out, mean_quality, require_training
     from secateur.adapt.training.train import train as run
     from secateur_runtime.ladder_file import read_ladder
-    from secateur_runtime.policies import POLICIES, make_policy
+    from secateur_runtime.policies import make_policy, untrained
     from secateur_runtime.read_costs import choices_of
 
     refuse_existing(output, overwrite=result.overwrite)
@@ -50,9 +50,7 @@ def train(
         )
     trained.network.save(output, overwrite=result.overwrite)
     moments = held_out(choices, result.seed)
-    others = [
-        name for name in POLICIES if "file" not in POLICIES[name].needs and name not in ("none", "threshold")
-    ]
+    others = untrained(fits=True)
     body = {
         "ladder": choices.ladder,
         "trained": trained.network.trained,

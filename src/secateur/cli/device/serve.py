@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from secateur_runtime.server.engine.memory_controller import ControllerSettings
 
 _POLICY = (
-    "Who decides what goes: auto (cost-aware where the ladder is priced, else greedy), knapsack, threshold,"
-    " dqn; none keeps all and watches no memory."
+    "Who decides what goes: auto (cost-aware where the ladder is priced, else greedy), or one of"
+    " {policies}; none keeps all and watches no memory."
 )
 _BACKEND = (
     "elastic (torch) or native (the C kernels), whose level changes while they serve, or llamacpp for a GGUF"
@@ -88,7 +88,8 @@ class ElasticOptions:
         folder: of ladders and sorted weights, None for the usual one. threads: of the model.
         kind: type of the weights in the kernels.
         """
-        from secateur.adapt.serving.elastic_backend import Elasticity, cache_folder
+        from secateur.adapt.serving.elastic_backend import Elasticity
+        from secateur_runtime.cache_folder import cache_folder
 
         return Elasticity(
             folder=folder or cache_folder(),

@@ -14,10 +14,7 @@ from secateur.cli.shared.option_groups import CalibrationOptions, DisplayOptions
 if TYPE_CHECKING:
     from secateur.pipeline.quantize.quantize import Quantization, Quantized
 
-_METHODS = (
-    "gptq (rounded column by column, the rest answers for each error), imatrix (nearest, on grids fitted by"
-    " the inputs' size), rtn (nearest; no text)."
-)
+_METHODS = "How weights are rounded. {quantizers:}."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

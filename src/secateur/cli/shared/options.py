@@ -18,8 +18,8 @@ Out = Annotated[
     typer.Option("--output", "-o", help="Folder to write; appears only when it is finished and checked."),
 ]
 _METHODS = (
-    "magnitude, wanda, sparsegpt, ria, alps, random; width, depth; vocab (rare tokens); auto (best by"
-    " measurement; with --target of width and depth)."
+    "Weights: {weight_methods}; units: width, depth; tokens: vocab (rare ones); auto (best by measurement;"
+    " with --target of width and depth)."
 )
 Method = Annotated[str, typer.Option("--method", help=_METHODS)]
 Sparsity = Annotated[Optional[str], typer.Option("--sparsity", help="Share of zeros: 0.5 or 50%.")]
@@ -81,22 +81,18 @@ Layers = Annotated[
 KeepHeads = Annotated[
     int, typer.Option("--keep-heads", min=1, help="width: heads that stay in every block, at least.")
 ]
-_DROPS = "influence (default), kl, loss, angular, laco"
-_SCORES = "contribution, flap, magnitude, minitron, ppm, random, slimllm, taylor, wanda-sp"
-Criterion = Annotated[
-    str | None,
-    typer.Option(
-        "--criterion",
-        help=f"Replace the method's criterion; for width: obs (default), {_SCORES}; for depth: {_DROPS}.",
-    ),
-]
+_CRITERION = (
+    "Replace the method's criterion: {criteria}; for width: obs (default), {unit_criteria}, or one of"
+    " weights; for depth: {depth_criteria} (default influence)."
+)
+Criterion = Annotated[str | None, typer.Option("--criterion", help=_CRITERION)]
 Repair = Annotated[
     str | None,
     typer.Option(
         "--repair",
         help=(
-            "Another repair: none, obs, dsnot, lsq, admm; for width: none, bias, affine, lsq; for depth:"
-            " seam, none."
+            "Another repair: {repairs}; for width: {unit_repairs} (default lsq); for depth: seam (default),"
+            " none."
         ),
     ),
 ]
@@ -114,11 +110,11 @@ Rotate = Annotated[
     ),
 ]
 Scope = Annotated[Optional[str], typer.Option("--scope", help="Which weights compete: row or tensor.")]
-_SPREADS = "uniform (default), sensitivity, knapsack, zscore, slimllm, adapt, evolve, 2ssp"
 Allocation = Annotated[
     Optional[str],
     typer.Option(
-        "--allocation", help=f"Spread over layers: uniform, owl, error, global; for width: {_SPREADS}."
+        "--allocation",
+        help="Spread over layers: {allocations}; for width: {spreads}; the default is uniform.",
     ),
 ]
 Calib = Annotated[

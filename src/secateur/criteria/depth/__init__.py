@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from secateur_runtime.errors import UsageError
 from secateur_runtime.registry import Registry
 
-DepthCriterion = Callable[[Tensor, Tensor, Tensor], Tensor]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+DepthCriterion: TypeAlias = "Callable[[Tensor, Tensor, Tensor], Tensor]"
 """Takes `[positions, width]` before removal, the same after it, and the next token ids `[positions]`.
 
 Returns `[positions]` float32; the lower, the less is lost.

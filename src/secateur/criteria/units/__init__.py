@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import get_args
-
-from torch import Tensor
+from typing import TYPE_CHECKING, TypeAlias, get_args
 
 from secateur.core.graph import Kind
-from secateur.tensors.unit_view import UnitView
 from secateur_runtime.errors import UsageError
 from secateur_runtime.registry import Entry, Registry
 
-UnitCriterion = Callable[[UnitView], Tensor]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from secateur.tensors.unit_view import UnitView
+
+UnitCriterion: TypeAlias = "Callable[[UnitView], Tensor]"
 """Returns `[group.size]` float32; the higher, the more a unit matters."""
 
 ALL_KINDS: tuple[Kind, ...] = get_args(Kind)

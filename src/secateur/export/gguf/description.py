@@ -14,7 +14,6 @@ from secateur.export.gguf.tokenizer import model_name, tokenizer_fields
 from secateur.export.gguf.types import PACKED, type_named
 from secateur.export.gguf.writer import GgufExport, QuantizedWeights, Typed
 from secateur.model.families import EMBED, HEAD, family_of
-from secateur.model.formats.gguf.config import ARCHS
 from secateur.model.formats.gguf.gguf_source import GgufSource
 from secateur.model.formats.gguf.header import GgufHeader, read_header
 from secateur.model.formats.gguf.names import OUTSIDE, block_names
@@ -22,11 +21,8 @@ from secateur.model.formats.gguf.tokenizer import SPLITS
 from secateur.model.formats.quantized_source import CodedSource
 from secateur.model.handle import ModelHandle
 from secateur.model.transformers_model import transformers_config
-from secateur_runtime.errors import UnsupportedModelError
 
 _COPIED = ("tokenizer.", "general.name", "general.license", "general.languages")
-# A GGUF file does not tell Mistral from Llama.
-_STORED_AS = {"mistral": "llama"}
 
 
 def describe(model: ModelHandle, layout: Layout, kind: str) -> GgufExport:
@@ -36,7 +32,7 @@ def describe(model: ModelHandle, layout: Layout, kind: str) -> GgufExport:
     for widths that do not fit the type.
     """
     settings = whole_settings(model)
-    rope = rope_of(layout.arch, settings, max(shape.head_dim for shape in layout.shapes))
+    rope = rope_of(layout.loader, settings, max(shape.head_dim for shape in layout.shapes))
     fields = {"general.type": "model", **model_fields(layout, settings, rope), **_words(model, settings)}
     held = (
         QuantizedWeights(model.source.grids, model.source.codes)
@@ -58,19 +54,13 @@ def naming_of(model: ModelHandle) -> Naming:
     Raises UnsupportedModelError for a family that no known architecture holds.
     """
     family = family_of(model.source.config)
-    stored_as = _STORED_AS.get(family.name, family.name)
-    arch = next((name for name, row in ARCHS.items() if row.family == stored_as), None)
-    if arch is None:
-        raise UnsupportedModelError(
-            f"not supported because GGUF has no known architecture for {family.name}; known:"
-            f" {', '.join(sorted(row.family for row in ARCHS.values()))}"
-        )
+    stored = family.in_gguf()
     return Naming(
-        arch=arch,
+        loader=stored.loader,
+        per_block=stored.per_block,
         outside=OUTSIDE,
         inside=block_names(family),
-        permuted=ARCHS[arch].permuted,
-        norm_offset=ARCHS[arch].norm_offset,
+        norm_offset=family.norm_offset,
     )
 
 

@@ -1,9 +1,4 @@
-"""Tensors of a GGUF file, and what each is made of, as data.
-
-llama.cpp's own loaders of Llama, Qwen and the others take every block's widths from block 0. Blocks of
-unequal width therefore go to a loader that takes them per block: `deci` (DeciLM, for models that compute as
-Llama does) or `openelm` (OpenELM, whose normalised heads are Qwen3's).
-"""
+"""Tensors of a GGUF file, and what each is made of, as data."""
 
 from __future__ import annotations
 
@@ -11,33 +6,28 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from secateur.core.graph import Block, Graph
+from secateur.model.formats.gguf.loaders import GgufLoader, PerBlockLoader
 from secateur_runtime.decoder.block_shape import BlockShape
 from secateur_runtime.errors import UnsupportedModelError
 
-PER_BLOCK = {"llama": "deci", "mistral": "deci", "qwen2": "deci", "qwen3": "openelm"}
-# Their own loaders take the query heads to be as wide together as the hidden states.
-_WHOLE_HEADS = ("qwen2", "phi3")
-_ONLY_TIED = ("openelm",)
 # A removed sub-block that a loader requires is written as a narrow one of zeros, which adds nothing.
 _ZERO_WIDTH = 32
 _QKV = ("attn_q", "attn_k", "attn_v")
-_READS_ALL_BIASES = ("llama", "deci")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Naming:
     """How one family is named and laid out in GGUF.
 
-    arch: its own architecture name.
+    loader: of its own architecture. per_block: loader for blocks of unequal width, or None.
     outside, inside: GGUF name -> Hugging Face name; `inside` without block prefix and `.weight` or `.bias`.
-    permuted: rows of each q and k head are interleaved for the rotary embedding.
     norm_offset: added to every norm weight.
     """
 
-    arch: str
+    loader: GgufLoader
+    per_block: PerBlockLoader | None
     outside: Mapping[str, str]
     inside: Mapping[str, str]
-    permuted: bool
     norm_offset: float
 
 
@@ -61,13 +51,20 @@ class LaidTensor:
 class Layout:
     """A whole file.
 
-    arch: GGUF architecture. shapes: widths of its blocks. alive: index of each of them in the model.
+    loader: of the file's architecture. per_block: the file lists the widths of each block.
+    shapes: widths of its blocks. alive: index of each of them in the model.
     """
 
-    arch: str
+    loader: GgufLoader
+    per_block: bool
     shapes: tuple[BlockShape, ...]
     alive: tuple[int, ...]
     tensors: tuple[LaidTensor, ...]
+
+    @property
+    def arch(self) -> str:
+        """GGUF architecture of the file."""
+        return self.loader.name
 
 
 def lay_out(graph: Graph, naming: Naming) -> Layout:
@@ -76,47 +73,53 @@ def lay_out(graph: Graph, naming: Naming) -> Layout:
     Raises UnsupportedModelError if no loader of llama.cpp can hold its widths.
     """
     alive = tuple(block for block in graph.blocks if block.shape.n_heads or block.shape.intermediate_size)
-    arch = _route(graph, naming, alive)
-    if arch != naming.arch:
-        naming = replace(naming, permuted=arch == "deci")
-    shapes = tuple(_padded(arch, index, block.shape, alive) for index, block in enumerate(alive))
+    per_block = _route(graph, naming, alive)
+    loader = per_block.loader if per_block else naming.loader
+    shapes = tuple(
+        _padded(per_block, index, block.shape, alive) if per_block else block.shape
+        for index, block in enumerate(alive)
+    )
     tensors = [
         _outside(name, source, graph, naming)
         for name, source in naming.outside.items()
         if source in graph.tensors
     ]
     for index, (block, shape) in enumerate(zip(alive, shapes, strict=True)):
-        own = {stored.name: stored for stored in _own(graph, naming, index, block)}
+        own = {stored.name: stored for stored in _own(graph, naming, loader, index, block)}
         own |= {
             stored.name: stored for stored in _zeros(naming, index, block.shape, shape, graph.hidden_size)
         }
-        tensors += _fused(own, index) if arch == "openelm" else own.values()
-    _check_biases(arch, tensors)
+        tensors += _fused(own, index) if per_block and per_block.joined else own.values()
+    _check_biases(loader, tensors)
     return Layout(
-        arch=arch, shapes=shapes, alive=tuple(block.index for block in alive), tensors=tuple(tensors)
+        loader=loader,
+        per_block=per_block is not None,
+        shapes=shapes,
+        alive=tuple(block.index for block in alive),
+        tensors=tuple(tensors),
     )
 
 
-def _route(graph: Graph, naming: Naming, alive: tuple[Block, ...]) -> str:
+def _route(graph: Graph, naming: Naming, alive: tuple[Block, ...]) -> PerBlockLoader | None:
+    """Return the loader that must take the blocks one by one; None where the family's own loader serves."""
     shapes = {block.shape for block in alive}
     if not alive or not any(shape.n_heads for shape in shapes):
         raise UnsupportedModelError("not supported because llama.cpp loads no model without attention")
     first = alive[0].shape
     if len(shapes) == 1 and first.n_heads and first.intermediate_size:
-        if graph.family not in _WHOLE_HEADS or first.n_heads * first.head_dim == graph.hidden_size:
-            return naming.arch
-        if graph.family not in PER_BLOCK:
+        if not naming.loader.whole_heads or first.n_heads * first.head_dim == graph.hidden_size:
+            return None
+        if naming.per_block is None:
             raise UnsupportedModelError(
                 f"not supported because llama.cpp loads {graph.family} only where all its query heads are as"
                 " wide as its hidden states: prune FFN or layers"
             )
-    route = PER_BLOCK.get(graph.family)
-    if route is None:
+    if naming.per_block is None:
         raise UnsupportedModelError(
             f"not supported because llama.cpp loads {graph.family} only with blocks of equal width: prune it"
             " with --uniform, or remove whole layers"
         )
-    if route in _ONLY_TIED and not graph.tied:
+    if naming.per_block.tied_only and not graph.tied:
         raise UnsupportedModelError(
             f"not supported because llama.cpp loads {graph.family} with blocks of unequal width only if its"
             " embeddings are tied: prune it with --uniform"
@@ -125,24 +128,24 @@ def _route(graph: Graph, naming: Naming, alive: tuple[Block, ...]) -> str:
         raise UnsupportedModelError(
             "not supported because llama.cpp needs the same head width in every block"
         )
-    return route
+    return naming.per_block
 
 
-def _check_biases(arch: str, tensors: Iterable[LaidTensor]) -> None:
+def _check_biases(loader: GgufLoader, tensors: Iterable[LaidTensor]) -> None:
     """Raise UnsupportedModelError for a bias that the loader would not read.
 
     The others read those of q, k and v at most.
     """
     for stored in tensors:
-        read = arch in _READS_ALL_BIASES or stored.name.split(".")[-2] in _QKV
+        read = loader.all_biases or stored.name.split(".")[-2] in _QKV
         if stored.name.endswith(".bias") and not read:
             raise UnsupportedModelError(
-                f"not supported because llama.cpp's loader of {arch} reads no {stored.parts[0]}: prune the"
-                " original with --repair lsq"
+                f"not supported because llama.cpp's loader of {loader.name} reads no {stored.parts[0]}: prune"
+                " the original with --repair lsq"
             )
 
 
-def _padded(arch: str, index: int, shape: BlockShape, alive: tuple[Block, ...]) -> BlockShape:
+def _padded(per_block: PerBlockLoader, index: int, shape: BlockShape, alive: tuple[Block, ...]) -> BlockShape:
     """Return the widths a block has in the file.
 
     deci adds the attention to the residual stream only where there is an FFN, aborts where the last block has
@@ -150,7 +153,7 @@ def _padded(arch: str, index: int, shape: BlockShape, alive: tuple[Block, ...]) 
     """
     if not shape.intermediate_size:
         shape = replace(shape, intermediate_size=_ZERO_WIDTH)
-    if not shape.n_heads and (arch == "openelm" or index == 0):
+    if not shape.n_heads and (per_block.both or index == 0):
         shape = replace(shape, n_heads=1, n_kv_heads=1, head_dim=max(block.shape.head_dim for block in alive))
     return shape
 
@@ -162,9 +165,9 @@ def _outside(name: str, source: str, graph: Graph, naming: Naming) -> LaidTensor
     )
 
 
-def _own(graph: Graph, naming: Naming, index: int, block: Block) -> Iterator[LaidTensor]:
+def _own(graph: Graph, naming: Naming, loader: GgufLoader, index: int, block: Block) -> Iterator[LaidTensor]:
     stored = {module: name for name, module in naming.inside.items()}
-    heads = {"attn_q": block.shape.n_heads, "attn_k": block.shape.n_kv_heads} if naming.permuted else {}
+    heads = {"attn_q": block.shape.n_heads, "attn_k": block.shape.n_kv_heads} if loader.permuted else {}
     for source in block.tensors:
         module, _, leaf = source.removeprefix(block.prefix).rpartition(".")
         short = stored[module]

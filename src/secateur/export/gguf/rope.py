@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from secateur.model.formats.gguf.loaders import GgufLoader
 from secateur.model.formats.gguf.rope import llama3_factors
 from secateur_runtime.errors import UnsupportedModelError
-
-_LLAMA3_LOADERS = ("llama", "deci")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +20,10 @@ class Rope:
     factors: Mapping[str, list[float]] = field(default_factory=dict)
 
 
-def rope_of(arch: str, settings: Mapping[str, Any], head_dim: int) -> Rope:
+def rope_of(loader: GgufLoader, settings: Mapping[str, Any], head_dim: int) -> Rope:
     """Return how llama.cpp is told the rotary embedding of `settings` (a whole Hugging Face config).
 
-    Raises UnsupportedModelError for a scaling that llama.cpp, or its loader of `arch`, does not have.
+    Raises UnsupportedModelError for a scaling that llama.cpp, or this loader, does not have.
     """
     parameters = settings["rope_parameters"]
     main = parameters.get("full_attention", parameters)
@@ -35,14 +34,14 @@ def rope_of(arch: str, settings: Mapping[str, Any], head_dim: int) -> Rope:
     kind = main.get("rope_type", "default")
     if kind == "default":
         return Rope(fields)
-    if kind == "llama3" and arch in _LLAMA3_LOADERS:
+    if kind == "llama3" and kind in loader.scalings:
         factors = llama3_factors(main["rope_theta"], head_dim, main["factor"], main)
         return Rope(fields, {"rope_freqs.weight": factors})
     if kind == "linear":
         return Rope(fields | {"rope.scaling.type": "linear", "rope.scaling.factor": float(main["factor"])})
     if kind == "yarn":
         return Rope(fields | _yarn(main, settings))
-    if kind == "longrope" and arch == "phi3":
+    if kind == "longrope" and kind in loader.scalings:
         return Rope(
             fields | _longrope(main, settings),
             {
@@ -51,7 +50,7 @@ def rope_of(arch: str, settings: Mapping[str, Any], head_dim: int) -> Rope:
             },
         )
     raise UnsupportedModelError(
-        f"not supported because llama.cpp's {arch} loader has no rotary scaling of the kind {kind!r}"
+        f"not supported because llama.cpp's {loader.name} loader has no rotary scaling of the kind {kind!r}"
     )
 
 

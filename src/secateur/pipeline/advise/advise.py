@@ -17,7 +17,6 @@ from secateur.device.probe import probe
 from secateur.device.profile import LOCAL, Profile, load_profile, profile_names
 from secateur.device.quality_model import factor
 from secateur.export.gguf.description import naming_of, whole_settings
-from secateur.export.gguf.layout import PER_BLOCK
 from secateur.export.gguf.settings import context_length
 from secateur.model.handle import ModelHandle, open_model
 from secateur.pipeline.advise.local_device import find_device, remembered
@@ -276,7 +275,8 @@ def _notes(profile: Profile, best: RunOption | None, goal: str) -> Iterator[str]
 
 
 def _width(model: ModelHandle, best: RunOption) -> tuple[str, ...]:
-    spread = ("--allocation", "sensitivity") if PER_BLOCK.get(model.graph.family) == "deci" else ()
+    uneven = naming_of(model).per_block
+    spread = ("--allocation", "sensitivity") if uneven and not uneven.tied_only else ()
     return ("--method", "width", "--ratio", f"{best.cut.share:g}", "--align", str(ALIGN), *spread)
 
 
@@ -337,7 +337,7 @@ def _bytes_said(ram: str) -> int:
 
 
 def _context(model: ModelHandle, context: int | None) -> int:
-    longest = context_length(naming_of(model).arch, whole_settings(model))
+    longest = context_length(naming_of(model).loader, whole_settings(model))
     if context is None:
         return min(_CONTEXT, longest)
     if not 1 <= context <= longest:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +20,8 @@ from secateur.device.profile import (
     write_profile,
 )
 from secateur.pipeline.advise.decode_timing import clock_machine
+from secateur_runtime.cache_folder import cache_folder
+from secateur_runtime.cores import check_threads
 from secateur_runtime.errors import OutputError, UsageError
 
 _VERSION = 1
@@ -47,8 +48,7 @@ def probe_device(
     progress = progress or Silent()
     machine = probe()
     count = threads or machine.free
-    if not 1 <= count <= machine.cores:
-        raise UsageError(f"--threads {count}: this machine lets us use {machine.cores} cores")
+    check_threads(count, machine.cores)
     progress.start("memory and matrices", 1)
     measured = measure_machine(count, memory=machine.memory)
     progress.step()
@@ -107,10 +107,10 @@ def remembered() -> Profile | None:
 
     None where nothing was, or where it is another machine by now.
     """
-    path = _place()
     try:
+        path = _place()
         found = parse_profile(path.read_text(), str(path))
-    except (OSError, UnicodeDecodeError, UsageError):
+    except (OSError, UnicodeDecodeError, OutputError, UsageError):
         return None
     machine = probe()
     same = (
@@ -130,5 +130,4 @@ def remember(profile: Profile) -> None:
 
 
 def _place() -> Path:
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "secateur" / f"device-{_VERSION}.toml"
+    return cache_folder() / f"device-{_VERSION}.toml"

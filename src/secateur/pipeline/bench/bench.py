@@ -24,6 +24,7 @@ from secateur.runtime.memory_stream import SIZE, Stream
 from secateur.runtime.native import About
 from secateur.runtime.timed_turns import Speed, Spread, ratios, take_turns
 from secateur.runtime.torch import TorchBackend
+from secateur_runtime.cores import check_threads
 from secateur_runtime.errors import UsageError, nearest
 from secateur_runtime.kernels.library import kernels
 from secateur_runtime.kernels.thread_pool import ThreadPool
@@ -208,6 +209,7 @@ def _check(settings: BenchSettings) -> None:
             f"--type {settings.kind} is not one that torch computes in: use {' or '.join(_TORCH_TYPES)}, or"
             " --backend llamacpp"
         )
+    check_threads(settings.threads)
     if settings.tokens < 2:
         raise UsageError("--tokens must be at least 2: the first one counts as the end of the prompt")
     if settings.backend == "llamacpp":

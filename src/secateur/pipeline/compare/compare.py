@@ -5,17 +5,14 @@ Every row has the same size, the same calibration and the same measurements.
 
 from __future__ import annotations
 
-import fcntl
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from secateur.core.graph import Graph
-from secateur.core.system_memory import system_memory
 from secateur.model.families import family_of
 from secateur.model.handle import ModelHandle, open_model
 from secateur.model.native_support import check_native
@@ -27,7 +24,7 @@ from secateur.pipeline.compare.ray_engine import Cluster, require_ray
 from secateur.pipeline.compare.row import DENSE, LLAMACPP, NATIVE
 from secateur.pipeline.compare.row_tasks import check_asked
 from secateur.pipeline.compare.row_work import tidy
-from secateur.pipeline.compare.rows import DEFAULT, RowMethod, Size, parsed, rows_of
+from secateur.pipeline.compare.rows import DEFAULT, RowMethod, Size, methods_named, parsed, rows_of
 from secateur.pipeline.compare.watcher import Unwatched, Watcher
 from secateur.pipeline.compare.worker_pool import Failure, Task, WorkerLimits, WorkerPool, python
 from secateur.present.comparison_folder import (
@@ -41,8 +38,11 @@ from secateur.present.comparison_folder import (
     write_json,
 )
 from secateur.runtime.llamacpp import require_llamacpp
+from secateur_runtime.cores import check_threads, usable_cores
 from secateur_runtime.errors import OutputError, UsageError, nearest
+from secateur_runtime.files import LOCK, locked
 from secateur_runtime.kernels.library import require_kernels
+from secateur_runtime.sensors.system_memory import system_memory
 
 ENGINES = ("local", "ray")
 TARGETS = ("ratio=0.2", "2:4")
@@ -107,9 +107,7 @@ def compare(
     watcher = watcher or Unwatched()
     _check(protocol, running)
     native = NATIVE in protocol.backends
-    rows, left_out = rows_of(
-        parsed(methods, RowMethod.parse, "methods"), parsed(targets, Size.parse, "targets"), native=native
-    )
+    rows, left_out = rows_of(methods_named(methods), parsed(targets, Size.parse, "targets"), native=native)
     opened = open_model(model)
     if native:
         config = opened.source.config
@@ -117,7 +115,8 @@ def compare(
     for row in rows:
         if row.target:
             RowMethod.parse(row.method).goal(Size.parse(row.target), opened.graph)
-    with _claimed(out):
+    _check_folder(out)
+    with locked(out, out):
         job = _job(opened, out, rows, protocol)
         failures, peak = _work(_Site(out, job, opened.graph, protocol_of(job), running, watcher), rows)
         return Compared(out, job, tuple(read_cells(out, job)), tuple(failures), left_out, peak)
@@ -135,12 +134,12 @@ class _Site:
     @property
     def workers(self) -> int:
         """Rows at once: no more than memory can hold."""
-        return max(1, min(self.running.workers or _cores(), self.limit // self._each()))
+        return max(1, min(self.running.workers or usable_cores(), self.limit // self._each()))
 
     @property
     def threads(self) -> int:
         """Threads of each row."""
-        return max(1, _cores() // self.workers)
+        return max(1, usable_cores() // self.workers)
 
     @property
     def limit(self) -> int:
@@ -170,10 +169,6 @@ class _Site:
             return python(worker.START, self.out, task.action, share, os.getpid(), *task.names)
 
         return WorkerPool(command, WorkerLimits(self.workers, self.threads, self.limit), self.watcher)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _work(site: _Site, rows: Sequence[ComparisonRow]) -> tuple[list[Failure], int]:
@@ -233,6 +228,7 @@ def _check(protocol: Protocol, running: Running) -> None:
     if running.engine == "ray":
         require_ray()
     check_asked(protocol)
+    check_threads(protocol.threads)
     if LLAMACPP in protocol.backends:
         require_llamacpp("speed in llama.cpp (and the quantized rows)")
     if NATIVE in protocol.backends:
@@ -268,24 +264,9 @@ def _job(opened: ModelHandle, out: Path, rows: Sequence[ComparisonRow], protocol
     return job
 
 
-@contextmanager
-def _claimed(out: Path) -> Iterator[None]:
-    """Lock the folder for this run.
-
-    Raises OutputError where another run holds it, or where it holds something else.
-    """
+def _check_folder(out: Path) -> None:
+    """Raise OutputError unless `out` can become, or already is, the folder of a comparison."""
     if out.exists() and not out.is_dir():
         raise OutputError(f"{out} is a file: give the name of a folder")
-    if out.is_dir() and any(path.name != "lock" for path in out.iterdir()) and not (out / JOB).exists():
+    if out.is_dir() and any(path.name != LOCK for path in out.iterdir()) and not (out / JOB).exists():
         raise OutputError(f"{out} holds something else than a comparison: choose another --output")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock = (out / "lock").open("w")
-    except OSError as error:
-        raise OutputError(f"cannot write {out}: {error.strerror or error}") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise OutputError(f"another comparison is writing {out}: wait for it to end") from None
-        yield

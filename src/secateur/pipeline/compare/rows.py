@@ -16,13 +16,17 @@ from secateur.core.footprint import Footprint, footprint
 from secateur.core.graph import Graph
 from secateur.core.pattern import Pattern
 from secateur.core.target import Target
+from secateur.criteria.depth import DEPTH_CRITERIA
+from secateur.criteria.units import UNIT_CRITERIA, kinds_of
 from secateur.pipeline.prune.auto.decide import Auto
 from secateur.pipeline.prune.depth.decide import Depth
 from secateur.pipeline.prune.weights.decide import Sparsity
-from secateur.pipeline.prune.weights.methods import METHODS, method_named
+from secateur.pipeline.prune.weights.methods import method_named, weight_methods
 from secateur.pipeline.prune.width.decide import Width, scorers
 from secateur.present.comparison_folder import NATIVE, ComparisonRow
-from secateur_runtime.errors import TargetError, UsageError, nearest
+from secateur.transform.repair import REPAIRS
+from secateur.transform.unit_repair import UNIT_REPAIRS
+from secateur_runtime.errors import TargetError, UnreachableTargetError, UsageError, nearest
 from secateur_runtime.registry import Registry
 
 Goal = Sparsity | Width | Depth | Auto
@@ -42,6 +46,14 @@ DEFAULT = (
     "depth:sub-blocks",
     "auto",
 )
+
+ALL = "all"
+"""The word for `every_method`."""
+_DEFAULT_PARTS = {
+    *("wanda:repair=none", "wanda:allocation=uniform"),
+    *("width:allocation=uniform", "width:repair=lsq", "depth:criterion=influence"),
+}
+"""What Wanda, width and depth do by themselves."""
 
 _UNIT_METHODS: Mapping[str, type[Width] | type[Depth] | type[Auto]] = {
     "width": Width,
@@ -64,7 +76,7 @@ class RowMethod:
     def parse(cls, text: str) -> RowMethod:
         """Parse a method; raises UsageError with the nearest name for what is not known."""
         name, *given = text.strip().split(":")
-        known = (*METHODS, *_UNIT_METHODS)
+        known = (*weight_methods(), *_UNIT_METHODS)
         if name not in known:
             raise UsageError(f"unknown method {name!r}{nearest(name, known)}; known: {', '.join(known)}")
         goal = _UNIT_METHODS.get(name, Sparsity)
@@ -188,10 +200,36 @@ class Size:
         if removed <= 0:
             raise TargetError(f"the model meets {self} as it is: there is nothing to prune")
         if removed >= weights:
-            raise TargetError(
+            raise UnreachableTargetError(
                 f"{self} is out of reach: {weights:,} weights can be zero, and {removed:,} would have to be"
             )
         return f"{math.ceil(1e6 * removed / weights) / 1e6:.6f}"
+
+
+def every_method() -> list[str]:
+    """Return a text for every registered method: of weights, and each part of Wanda, width and depth."""
+    parts = {
+        "wanda:repair": list(REPAIRS),
+        "wanda:allocation": list(ALLOCATIONS),
+        "width:criterion": [name for name in UNIT_CRITERIA if "ffn" in kinds_of(name)],
+        "width:allocation": list(SPREADS),
+        "width:repair": list(UNIT_REPAIRS),
+        "depth:criterion": list(DEPTH_CRITERIA),
+    }
+    variants = [f"{part}={name}" for part, names in parts.items() for name in names]
+    others = [variant for variant in variants if variant not in _DEFAULT_PARTS]
+    return [*weight_methods(), "width", *others, "depth", "depth:sub-blocks", "auto"]
+
+
+def methods_named(texts: Sequence[str]) -> list[RowMethod]:
+    """Return the methods of comma-separated texts, `all` for every one.
+
+    Raises UsageError for an unknown one, and where there is none.
+    """
+    words = [word.strip() for text in texts for word in text.split(",")]
+    return parsed(
+        [",".join(every_method()) if word == ALL else word for word in words], RowMethod.parse, "methods"
+    )
 
 
 def rows_of(

@@ -23,6 +23,7 @@ from secateur.model.transformers_model import transformers_config
 from secateur.quantizers.rtn import plainly
 from secateur.runtime.native import Native
 from secateur.runtime.torch import TorchBackend
+from secateur_runtime.cores import check_threads
 from secateur_runtime.decoder.native_decoder import (
     ATTENTION,
     FEED_FORWARD,
@@ -163,9 +164,11 @@ def native_backend(model: str, kind: str = "", threads: int = 1) -> Native | Tor
 def run_natively(model: ModelHandle, how: NativeOptions) -> Native | TorchBackend:
     """Return `model` ready to run in the kernels, or in torch where they cannot be had, after a warning.
 
-    Raises UsageError for an unknown kind, UnsupportedModelError for a model that the kernels cannot run.
+    Raises UsageError for an unknown kind or more threads than cores, UnsupportedModelError for a model that
+    the kernels cannot run.
     """
     check_kind(how.kind)
+    check_threads(how.threads)
     library = kernels()
     if library is None:
         return TorchBackend(load_whole(model, torch.float32 if how.kind == "f32" else torch.bfloat16))

@@ -17,12 +17,11 @@ from secateur.export.gguf.layout import lay_out
 from secateur.export.gguf.settings import context_length
 from secateur.export.gguf.types import K_QUANTS, PACKED, PLAIN, type_named
 from secateur.model.block_stream import ModelStream
-from secateur.model.formats.gguf.config import ARCHS
 from secateur.model.formats.quantized_source import CodedSource
 from secateur.model.handle import ModelHandle, open_model, open_registered
 from secateur.pipeline.export.gguf_check import check_file
 from secateur.runtime.llamacpp import require_llamacpp
-from secateur_runtime.errors import OutputError, UsageError
+from secateur_runtime.errors import MissingCheckerError, OutputError, UsageError
 
 QUANTIZER = "llama-quantize"
 
@@ -62,7 +61,7 @@ def export(
     quantized model, and takes f16 for another.
     verify: False leaves the comparison out.
     Raises UsageError for a type that cannot hold the weights, UnsupportedModelError for a model llama.cpp
-    cannot hold, MissingExtraError without xllamacpp, OutputError if `out` cannot be written,
+    cannot hold, MissingCheckerError without xllamacpp, OutputError if `out` cannot be written,
     VerificationError if the file is not the model.
     """
     out = Path(out)
@@ -71,17 +70,17 @@ def export(
     if out.suffix != ".gguf":
         raise UsageError(f"{out} does not end in .gguf: llama.cpp and secateur would not know what it is")
     if verify:
-        require_llamacpp("checking the file")
+        require_llamacpp("checking the file", MissingCheckerError)
     model = open_registered(src)
     kind = _kind(model, kind)
     layout = lay_out(model.graph, naming_of(model))
-    if quantizer and layout.arch not in ARCHS:
+    if quantizer and layout.per_block:
         raise UsageError(
             f"--type {kind} cannot be checked in a model with blocks of unequal width: use q8_0 or q4_0"
         )
     settings = whole_settings(model)
     described = describe(model, layout, kind)
-    context = context_length(layout.arch, settings)
+    context = context_length(layout.loader, settings)
     kl = None
     with _writing(out, overwrite=overwrite) as partial:
         described.write(partial, progress)

@@ -49,7 +49,7 @@ class Quantization:
     are.
     sparsity: zeros made on the way, a ratio such as `0.5` or a pattern such as `2:4`; the remaining weights
     then compensate for pruning and rounding together.
-    prune: which weights become zero, a row of `secateur.pipeline.prune.weights.methods.METHODS`.
+    prune: which weights become zero, a name of `secateur.pipeline.prune.weights.methods.weight_methods`.
     """
 
     bits: int = 4
@@ -159,17 +159,7 @@ def quantize_opened(
             writer.carry_plan()
         found = reloaded_difference(checkpoint.partial, tokens, meant)
         accept(found)
-        made = Quantized(
-            out=out,
-            method=how.method,
-            grids=run.weights_on_grids(),
-            bits_per_weight=8 * run.bytes / run.weights,
-            sparsity=run.zeros / run.weights,
-            parameters=model.graph.parameters,
-            bytes=writer.weight_bytes(),
-            resumed_blocks=run.resumed,
-            reload_difference=found,
-        )
+        made = _made(run, out, how.method, found)
         _write_card(writer, made, said)
         checkpoint.publish()
     return made
@@ -216,6 +206,20 @@ def _kept(path: Path, make: Callable[[], dict[str, Grid]]) -> dict[str, Grid]:
         scratch.write_text(json.dumps({name: str(grid) for name, grid in make().items()}), encoding="utf-8")
         scratch.rename(path)
     return {name: Grid.parse(grid) for name, grid in json.loads(path.read_text(encoding="utf-8")).items()}
+
+
+def _made(run: QuantizingPass, out: Path, method: str, found: float) -> Quantized:
+    return Quantized(
+        out=out,
+        method=method,
+        grids=run.weights_on_grids(),
+        bits_per_weight=8 * run.bytes / run.weights,
+        sparsity=run.zeros / run.weights,
+        parameters=run.writer.model.graph.parameters,
+        bytes=run.writer.weight_bytes(),
+        resumed_blocks=run.resumed,
+        reload_difference=found,
+    )
 
 
 def _write_card(writer: FolderWriter, made: Quantized, said: Mapping[str, str]) -> None:

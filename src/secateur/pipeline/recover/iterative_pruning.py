@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from secateur.calibrate.calibration import Calibration
 from secateur.core.context import RunContext
@@ -20,7 +17,8 @@ from secateur.pipeline.prune.width.decide import Width, decide_width
 from secateur.pipeline.recover.accelerate_processes import processes
 from secateur.pipeline.recover.distill import Distill, Turn
 from secateur.pipeline.recover.training_run import Recovered, prepare_recovery, run_recovery
-from secateur_runtime.errors import OutputError, UsageError
+from secateur_runtime.errors import UsageError
+from secateur_runtime.files import claimed, refuse_existing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,31 +77,28 @@ def interleave(
     Raises what `prune` and `recover` raise, OutputError if the stages of another run are in the way.
     """
     how.check()
-    if out.exists() and not settings.overwrite:
-        raise OutputError(f"{out} exists: choose another --output, or pass --overwrite")
+    refuse_existing(out, overwrite=settings.overwrite)
     width, distill = how.stage()
     folder = out.with_name(out.name + ".stages")
     model = open_model(src)
     whole = open_model(teacher)
-    _claim(
-        folder,
-        {"model": model.digest, "teacher": whole.digest, "how": repr(how), "text": repr(text), "seed": seed},
-        settings,
-    )
+    job = {"model": model.digest, "teacher": whole.digest, "how": repr(how), "text": repr(text), "seed": seed}
+    job |= {"dtype": settings.dtype, "secateur": version("secateur")}
 
     def train(stage: int, into: Path) -> Recovered:
         narrow = _narrowed(model, width, text, folder / f"{stage:02d}-narrowed", seed, settings, progress)
         turn = Turn(folder / "teacher.safetensors", (stage - 1) * distill.steps)
-        job = prepare_recovery(narrow, whole, distill, text, seed=seed, settings=settings, turn=turn)
-        return run_recovery(job, into, progress)
+        training = prepare_recovery(narrow, whole, distill, text, seed=seed, settings=settings, turn=turn)
+        return run_recovery(training, into, progress)
 
-    for stage in range(1, how.stages):
-        trained = folder / f"{stage:02d}-trained"
-        if not trained.exists():
-            train(stage, trained)
-        model = open_model(str(trained))
-    made = train(how.stages, out)
-    shutil.rmtree(folder)
+    with claimed(folder, out, job, overwrite=settings.overwrite, keep=True):
+        for stage in range(1, how.stages):
+            trained = folder / f"{stage:02d}-trained"
+            if not trained.exists():
+                train(stage, trained)
+            model = open_model(str(trained))
+        made = train(how.stages, out)
+        shutil.rmtree(folder)
     return made
 
 
@@ -121,18 +116,3 @@ def _narrowed(
         context = RunContext(seed=seed, progress=progress, settings=settings)
         execute(model, decide_width(model, width, text, context), out, context)
     return open_model(str(out))
-
-
-def _claim(folder: Path, job: Mapping[str, Any], settings: Settings) -> None:
-    """Take the folder of the stages for this job; raises OutputError if those of another are in it."""
-    note = folder / "job.json"
-    said = json.dumps({**job, "dtype": settings.dtype, "secateur": version("secateur")}, sort_keys=True)
-    if note.is_file() and note.read_text(encoding="utf-8") != said:
-        if not settings.overwrite:
-            raise OutputError(
-                f"{folder} holds unfinished stages of another run: repeat its command to finish it, or pass"
-                " --overwrite"
-            )
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    note.write_text(said, encoding="utf-8")

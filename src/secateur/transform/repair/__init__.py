@@ -7,15 +7,18 @@ tokens: `tr((W - W0) H (W - W0)ᵀ)` with `H = stats.gram`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias
 
-from torch import Tensor
-
-from secateur.core.pattern import Pattern, Scope
-from secateur.tensors.stats import LinearStats
-from secateur.transform.mask import Scorer
 from secateur_runtime.registry import Registry
 
-Repair = Callable[[Tensor, LinearStats, Pattern, Scorer | None, Scope], Tensor]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from secateur.core.pattern import Pattern, Scope
+    from secateur.tensors.stats import LinearStats
+    from secateur.transform.mask import Scorer
+
+Repair: TypeAlias = "Callable[[Tensor, LinearStats, Pattern, Scorer | None, Scope], Tensor]"
 """`(weight, stats, pattern, scorer, scope) -> weight`, both `[out_features, in_features]`, float32.
 
 The input is not changed.

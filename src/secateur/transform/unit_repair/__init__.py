@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from torch import Tensor
-
-from secateur.tensors.stats import LinearStats
 from secateur_runtime.registry import Registry
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from secateur.tensors.stats import LinearStats
 
 
 @dataclass(frozen=True, slots=True)

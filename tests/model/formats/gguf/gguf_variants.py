@@ -48,7 +48,7 @@ def rewrite(
 ) -> Path:
     """Convert `folder` again with what `add(writer)` writes more, and with more `tensors`."""
     config = json.loads((folder / "config.json").read_text())
-    arch = converter.ARCHS[config["model_type"]]
+    arch = converter.arch_of(config["model_type"])
     writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[arch])
     converter.add_settings(writer, config)
     add(writer)

@@ -11,18 +11,19 @@ from tests.conftest import Maker
 from tests.model.formats.gguf.gguf_variants import rewrite
 
 from secateur.model.families import EMBED, FAMILIES, FINAL_NORM, HEAD
-from secateur.model.formats.gguf.config import ARCHS
 from secateur.model.formats.gguf.names import OUTSIDE, block_names, undo_permutation
 from secateur.model.formats.open_source import open_source
 from secateur.model.graph_builder import read_graph
 from secateur_runtime.errors import UnsupportedModelError
 
 
-@pytest.mark.parametrize("name", ARCHS)
-def test_names_are_those_of_llama_cpp(name: str) -> None:
-    arch = next(key for key, value in gguf.MODEL_ARCH_NAMES.items() if value == name)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_names_are_those_of_llama_cpp(family: str) -> None:
+    row = FAMILIES[family]
+    arch = next(key for key, value in gguf.MODEL_ARCH_NAMES.items() if value == row.in_gguf().loader.name)
     table = gguf.get_tensor_name_map(arch, 1)
-    for stored, module in block_names(FAMILIES[ARCHS[name].family]).items():
+    assert set(block_names(row).values()) == set(row.modules)
+    for stored, module in block_names(row).items():
         assert table.get_name(f"model.layers.0.{module}") == f"blk.0.{stored}"
 
 

@@ -6,12 +6,19 @@ import pytest
 
 from secateur.core.execution import Execution
 from secateur.criteria import CRITERIA
-from secateur.pipeline.prune.weights.methods import AUTO, METHODS, WeightMethod, method_named, method_of
+from secateur.pipeline.prune.weights.methods import (
+    AUTO,
+    METHODS,
+    WeightMethod,
+    method_named,
+    method_of,
+    weight_methods,
+)
 from secateur.transform.repair import REPAIRS
 from secateur_runtime.errors import UsageError
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", weight_methods())
 def test_every_row_names_parts_that_exist(name: str) -> None:
     method = method_named(name)
     assert method.solver is REPAIRS[method.repair].function
@@ -23,7 +30,7 @@ def test_every_row_names_parts_that_exist(name: str) -> None:
         assert method.needs == REPAIRS[method.repair].needs | CRITERIA[method.criterion].needs
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", weight_methods())
 def test_a_plan_records_a_method_and_gives_it_back(name: str) -> None:
     method = method_named(name)
     found = method_of(method.execution(rotation="", calibration=None, seed=0))
@@ -32,6 +39,12 @@ def test_a_plan_records_a_method_and_gives_it_back(name: str) -> None:
 
 def test_a_plan_that_names_nothing_prunes_without_criterion_or_repair() -> None:
     assert method_of(Execution()) == WeightMethod(None, "none", "row")
+
+
+def test_every_criterion_is_a_method_in_its_own_scope_without_a_repair() -> None:
+    assert set(weight_methods()) == {*CRITERIA, *METHODS}
+    assert method_named("wanda") == WeightMethod("wanda", "none", "row")
+    assert method_named("ria") == WeightMethod("ria", "none", "tensor")
 
 
 def test_auto_is_the_best_row() -> None:

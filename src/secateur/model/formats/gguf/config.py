@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from secateur.model.families import FAMILIES
+from secateur.model.families import FAMILIES, Family, GgufFamily
 from secateur.model.formats.gguf.header import GgufHeader
 from secateur.model.formats.gguf.rope import ReadFactors, rope_config
-from secateur_runtime.errors import SourceError, UnsupportedModelError
+from secateur_runtime.errors import SourceError, UnsupportedModelError, UsageError
 
 _COMMON = {
     "context_length": "max_position_embeddings",
@@ -27,66 +26,17 @@ TOKEN_IDS = {
 _PLAIN_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Arch:
-    """What one GGUF architecture leaves unsaid.
-
-    family: `model_type` of the config.
-    permuted: the converter interleaved the rows of each q and k head.
-    norm_offset: the converter added this to every norm weight.
-    window: the attention window is stored and matters.
-    typed: the config lists a type per block though all are of full attention.
-    period: every `period`-th block is the odd one out (full attention after sliding ones, or no rope).
-    softcaps: defaults of the soft caps the family has.
-    scalar_from_hidden: number of blocks of the one size whose attention scale comes from hidden_size, not
-    from head_dim.
-    extra: constants of the config.
-    """
-
-    family: str
-    permuted: bool = False
-    norm_offset: float = 0.0
-    window: bool = False
-    typed: bool = False
-    period: int = 0
-    softcaps: Mapping[str, float] | None = None
-    scalar_from_hidden: int = 0
-    extra: Mapping[str, Any] | None = None
-
-
-ARCHS: Mapping[str, Arch] = {
-    "llama": Arch(family="llama", permuted=True),
-    "smollm3": Arch(
-        family="smollm3",
-        permuted=True,
-        typed=True,
-        extra={"no_rope_layer_interval": 4, "use_sliding_window": False},
-    ),
-    "qwen2": Arch(family="qwen2", typed=True, extra={"use_sliding_window": False}),
-    "qwen3": Arch(family="qwen3", typed=True, extra={"use_sliding_window": False}),
-    "gemma2": Arch(
-        family="gemma2",
-        norm_offset=1.0,
-        window=True,
-        period=2,
-        softcaps={"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0},
-        scalar_from_hidden=46,
-    ),
-    "gemma3": Arch(family="gemma3_text", norm_offset=1.0, window=True, period=6, scalar_from_hidden=62),
-    "phi3": Arch(family="phi3", window=True),
-}
-
-
-def arch_of(header: GgufHeader) -> Arch:
-    """Return the architecture of a file.
+def stored_family(header: GgufHeader) -> Family:
+    """Return the family that a file is read as.
 
     Raises UnsupportedModelError for an unknown architecture.
     """
     name = header.word("general.architecture")
-    if name not in ARCHS:
+    families = _by_architecture()
+    if name not in families:
         raise UnsupportedModelError(
             f"not supported because GGUF architecture {name!r} is not a known one; known:"
-            f" {', '.join(sorted(ARCHS))}"
+            f" {', '.join(sorted(families))}"
         )
     if header.get(f"{name}.expert_count"):
         raise UnsupportedModelError(f"not supported because this {name} model is a mixture of experts")
@@ -95,21 +45,34 @@ def arch_of(header: GgufHeader) -> Arch:
             f"{header.path} is one part of a split model: join the parts with llama.cpp's `llama-gguf-split"
             " --merge`"
         )
-    return ARCHS[name]
+    return families[name]
 
 
-def gguf_config(header: GgufHeader, read_factors: ReadFactors) -> dict[str, Any]:
-    """Return the Hugging Face config of a GGUF file.
+def _by_architecture() -> dict[str, Family]:
+    """Return GGUF architecture -> family; raises UsageError where two families claim one."""
+    found: dict[str, Family] = {}
+    for name in FAMILIES:
+        family = FAMILIES[name]
+        if family.gguf is None or family.gguf.read_as:
+            continue
+        other = found.setdefault(family.gguf.loader.name, family)
+        if other is not family:
+            raise UsageError(
+                f"GGUF architecture {family.gguf.loader.name!r} is claimed by {other.name} and {family.name}:"
+                f" uninstall the plug-in of one"
+            )
+    return found
+
+
+def gguf_config(header: GgufHeader, family: Family, read_factors: ReadFactors) -> dict[str, Any]:
+    """Return the Hugging Face config of a GGUF file that holds a model of `family`.
 
     read_factors: reads a small tensor by its name in the file, as a list of numbers.
     Raises SourceError or UnsupportedModelError.
     """
-    arch = arch_of(header)
-    name = header.word("general.architecture")
-    config: dict[str, Any] = {
-        "model_type": arch.family,
-        "architectures": [FAMILIES[arch.family].architecture],
-    }
+    stored = family.in_gguf()
+    name = stored.loader.name
+    config: dict[str, Any] = {"model_type": family.name, "architectures": [family.architecture]}
     config |= {target: header.integer(f"{name}.{key}") for key, target in _COMMON.items()}
     if config["num_hidden_layers"] > len(header.tensors):
         raise SourceError(
@@ -119,7 +82,8 @@ def gguf_config(header: GgufHeader, read_factors: ReadFactors) -> dict[str, Any]
     heads = config["num_attention_heads"]
     config["num_key_value_heads"] = header.integer(f"{name}.attention.head_count_kv", heads)
     rotary = f"{name}.rope.dimension_count"
-    default = header.integer(rotary) if arch.permuted and rotary in header else config["hidden_size"] // heads
+    rotated = stored.loader.permuted and rotary in header
+    default = header.integer(rotary) if rotated else config["hidden_size"] // heads
     config["head_dim"] = header.integer(f"{name}.attention.key_length", default)
     config["rms_norm_eps"] = header.number(f"{name}.attention.layer_norm_rms_epsilon")
     config["vocab_size"] = (
@@ -129,11 +93,10 @@ def gguf_config(header: GgufHeader, read_factors: ReadFactors) -> dict[str, Any]
     config["dtype"] = _dtype(header)
     # Set even where the file has none: the default of the class would be an id of another vocabulary.
     config |= {
-        key: header.integer(stored, least=0) if stored in header else None
-        for key, stored in TOKEN_IDS.items()
+        key: header.integer(place, least=0) if place in header else None for key, place in TOKEN_IDS.items()
     }
-    config |= _biases(header, arch) | dict(arch.extra or {}) | _attention(header, name, arch, config)
-    return config | rope_config(header, name, config, read_factors)
+    config |= _biases(header, family) | dict(stored.config) | _attention(header, stored, config)
+    return config | rope_config(header, stored, config, read_factors)
 
 
 def _dtype(header: GgufHeader) -> str:
@@ -141,29 +104,36 @@ def _dtype(header: GgufHeader) -> str:
     return _PLAIN_DTYPES.get(kinds.pop(), "float32") if len(kinds) == 1 else "float32"
 
 
-def _biases(header: GgufHeader, arch: Arch) -> dict[str, bool]:
-    flags = FAMILIES[arch.family].bias_flags or {}
-    marks = {"attention_bias": "blk.0.attn_q.bias", "mlp_bias": "blk.0.ffn_up.bias"}
-    return {flag: marks[flag] in header.tensors for flag in flags}
+def _biases(header: GgufHeader, family: Family) -> dict[str, bool]:
+    names = family.gguf_names()
+    return {
+        flag: any(f"blk.0.{names[module]}.bias" in header.tensors for module in modules)
+        for flag, modules in (family.bias_flags or {}).items()
+    }
 
 
-def _attention(header: GgufHeader, name: str, arch: Arch, config: Mapping[str, Any]) -> dict[str, Any]:
+def _attention(header: GgufHeader, stored: GgufFamily, config: Mapping[str, Any]) -> dict[str, Any]:
     """Return window, block types, soft caps and attention scale."""
     found: dict[str, Any] = {}
+    loader = stored.loader
     blocks = config["num_hidden_layers"]
-    window = header.integer(f"{name}.attention.sliding_window", 0, least=0) if arch.window else 0
+    window = header.integer(f"{loader.name}.attention.sliding_window", 0, least=0) if stored.window else 0
     if window:
         found["sliding_window"] = window
-    if arch.period:
-        found["layer_types"] = _block_types(header, name, arch.period, blocks)
-        wide = blocks == arch.scalar_from_hidden
+    if loader.window_period:
+        found["layer_types"] = _block_types(header, loader.name, loader.window_period, blocks)
+    elif stored.layer_types:
+        found["layer_types"] = ["full_attention"] * blocks
+    if stored.attention_scale:
+        wide = blocks == loader.scalar_from_hidden
         found["query_pre_attn_scalar"] = (
             config["hidden_size"] // config["num_attention_heads"] if wide else config["head_dim"]
         )
-    elif arch.typed:
-        found["layer_types"] = ["full_attention"] * blocks
-    for key, default in (arch.softcaps or {}).items():
-        found[key] = header.number(f"{name}.{key}", default)
+    for key, default in loader.softcaps.items():
+        found[key] = header.number(f"{loader.name}.{key}", default)
+    for key in loader.optional_softcaps:
+        if f"{loader.name}.{key}" in header:
+            found[key] = header.number(f"{loader.name}.{key}")
     return found
 
 

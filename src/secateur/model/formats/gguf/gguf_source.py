@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from secateur.core.graph import TensorInfo
-from secateur.model.formats.gguf.config import arch_of, gguf_config
+from secateur.model.formats.gguf.config import gguf_config, stored_family
 from secateur.model.formats.gguf.header import GgufTensor, read_header
 from secateur.model.formats.gguf.names import huggingface_names, undo_permutation
 from secateur.model.formats.raw_reads import digest_files, read_into, row_spans
@@ -31,10 +31,10 @@ class GgufSource:
         self.ref = ref
         self.path = path
         self._header = read_header(path)
-        self._arch = arch_of(self._header)
-        self._stored = huggingface_names(self._header.tensors, self._arch.family)
+        self._family = stored_family(self._header)
+        self._stored = huggingface_names(self._header.tensors, self._family)
         self._digest = ""
-        self.config: dict[str, Any] = gguf_config(self._header, self._numbers)
+        self.config: dict[str, Any] = gguf_config(self._header, self._family, self._numbers)
         self.tensors: Mapping[str, TensorInfo] = {
             name: TensorInfo(stored.shape, stored.type_name) for name, stored in self._stored.items()
         }
@@ -75,15 +75,12 @@ class GgufSource:
         write_generation_config(self._header, folder)
 
     def _as_norm(self, name: str, tensor: Tensor) -> Tensor:
-        return (
-            tensor - self._arch.norm_offset
-            if self._arch.norm_offset and name.endswith("norm.weight")
-            else tensor
-        )
+        offset = self._family.norm_offset
+        return tensor - offset if offset and name.endswith("norm.weight") else tensor
 
     def _permuted_heads(self, name: str) -> int:
         """Return the number of heads whose rows the converter interleaved in `name`, or 0."""
-        if not self._arch.permuted:
+        if not self._family.in_gguf().loader.permuted:
             return 0
         for part, key in ((".q_proj.", "num_attention_heads"), (".k_proj.", "num_key_value_heads")):
             if part in name:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from secateur.model.families import EMBED, FAMILIES, FINAL_NORM, HEAD, PREFIX, Family
+from secateur.model.families import EMBED, FINAL_NORM, HEAD, PREFIX, Family
 from secateur.model.formats.gguf.header import GgufTensor
 from secateur_runtime.errors import UnsupportedModelError
 
@@ -19,37 +19,20 @@ OUTSIDE: Mapping[str, str] = {
 """GGUF name -> Hugging Face name of each tensor outside the blocks."""
 # Read by the config, not by the model.
 _ROPE_FACTORS = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
-_PRE_NORM_NAMES = ("attn_norm",), ("ffn_norm",)
-_SANDWICH_NORM_NAMES = ("attn_norm", "post_attention_norm"), ("ffn_norm", "post_ffw_norm")
 _IN_BLOCK = re.compile(r"blk\.(\d{1,5})\.(.+)\.(weight|bias)")
 
 
 def block_names(family: Family) -> dict[str, str]:
     """Return GGUF name -> Hugging Face module of one block, both relative to the block."""
-    attn, ffn = _SANDWICH_NORM_NAMES if len(family.attn_norms) == 2 else _PRE_NORM_NAMES
-    qkv = ("attn_q", "attn_k", "attn_v") if len(family.qkv) == 3 else ("attn_qkv",)
-    # llama.cpp stores a fused gate and up under the name of up.
-    gate_up = ("ffn_gate", "ffn_up") if len(family.gate_up) == 2 else ("ffn_up",)
-    head_norms = ("attn_q_norm", "attn_k_norm") if family.head_norms else ()
-    stored = (*attn, *ffn, *qkv, "attn_output", *gate_up, "ffn_down", *head_norms)
-    modules = (
-        *family.attn_norms,
-        *family.ffn_norms,
-        *family.qkv,
-        family.o,
-        *family.gate_up,
-        family.down,
-        *family.head_norms,
-    )
-    return dict(zip(stored, modules, strict=True))
+    return {stored: module for module, stored in family.gguf_names().items()}
 
 
-def huggingface_names(tensors: Mapping[str, GgufTensor], family_name: str) -> dict[str, GgufTensor]:
+def huggingface_names(tensors: Mapping[str, GgufTensor], family: Family) -> dict[str, GgufTensor]:
     """Return the tensors under their Hugging Face names.
 
     Raises UnsupportedModelError naming those that have none.
     """
-    modules = block_names(FAMILIES[family_name])
+    modules = block_names(family)
     named: dict[str, GgufTensor] = {}
     unknown = []
     for name, tensor in tensors.items():
@@ -62,7 +45,7 @@ def huggingface_names(tensors: Mapping[str, GgufTensor], family_name: str) -> di
             unknown.append(name)
     if unknown:
         raise UnsupportedModelError(
-            f"not supported because these GGUF tensors are not those of a {family_name} model:"
+            f"not supported because these GGUF tensors are not those of a {family.name} model:"
             f" {', '.join(unknown[:4])}"
         )
     return named

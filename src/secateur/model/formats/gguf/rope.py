@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from secateur.model.families import GgufFamily
 from secateur.model.formats.gguf.header import GgufHeader
 from secateur_runtime.errors import UnsupportedModelError
 
@@ -17,18 +18,18 @@ _LLAMA3: Mapping[str, float] = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 8192,
 }
-_LOCAL_THETA = 10000.0
 _LONG = "rope_factors_long.weight"
 _SHORT = "rope_factors_short.weight"
 
 
 def rope_config(
-    header: GgufHeader, name: str, config: Mapping[str, Any], read_factors: ReadFactors
+    header: GgufHeader, stored: GgufFamily, config: Mapping[str, Any], read_factors: ReadFactors
 ) -> dict[str, Any]:
     """Return the config entries of the rotary embedding, `rope_parameters` among them.
 
     Raises UnsupportedModelError for an unknown scaling.
     """
+    name = stored.loader.name
     rope: dict[str, Any] = {
         "rope_type": "default",
         "rope_theta": header.number(f"{name}.rope.freq_base", 10000.0),
@@ -37,12 +38,13 @@ def rope_config(
     found: dict[str, Any] = {}
     if "rope_freqs.weight" in header.tensors:
         rope |= _llama3(rope["rope_theta"], config["head_dim"], read_factors("rope_freqs.weight"))
-    if name == "phi3":
-        found["original_max_position_embeddings"] = header.integer(
-            f"{name}.rope.scaling.original_context_length", config["max_position_embeddings"]
-        )
+    if stored.partial_rotary:
         rope["partial_rotary_factor"] = (
             header.integer(f"{name}.rope.dimension_count", config["head_dim"]) / config["head_dim"]
+        )
+    if "longrope" in stored.loader.scalings:
+        found["original_max_position_embeddings"] = header.integer(
+            f"{name}.rope.scaling.original_context_length", config["max_position_embeddings"]
         )
         if _LONG in header.tensors and _SHORT in header.tensors:
             rope |= {
@@ -50,8 +52,8 @@ def rope_config(
                 "long_factor": read_factors(_LONG),
                 "short_factor": read_factors(_SHORT),
             }
-    if "sliding_attention" in config.get("layer_types", ()) and name == "gemma3":
-        local = header.number(f"{name}.rope.freq_base_swa", _LOCAL_THETA)
+    if stored.local_base and "sliding_attention" in config.get("layer_types", ()):
+        local = header.number(f"{name}.rope.freq_base_swa", stored.local_base)
         rope = {"full_attention": rope, "sliding_attention": {"rope_type": "default", "rope_theta": local}}
     return found | {"rope_parameters": rope}
 

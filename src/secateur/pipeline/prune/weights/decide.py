@@ -30,8 +30,8 @@ class Sparsity:
     """How many weights become zero, and which.
 
     sparsity: a ratio of zeros (`0.5`) or a pattern (`"2:4"`: two of every four survive).
-    method: a row of `secateur.pipeline.prune.weights.methods.METHODS` or `auto`; `criterion`, `repair`,
-    `scope` and `allocation` replace parts of it.
+    method: a name of `secateur.pipeline.prune.weights.methods.weight_methods` or `auto`; `criterion`,
+    `repair`, `scope` and `allocation` replace parts of it.
     protect: rules of `secateur.allocate.protect.protected`.
     rotate: how the model is rotated beforehand, one of `secateur.pipeline.prune.rotation.WAYS`; empty leaves
     it as it is.

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from secateur.core.execution import CalibrationText, Execution
 from secateur.core.pattern import Scope
 from secateur.criteria import CRITERIA, default_scope
-from secateur.transform.mask import Scorer
 from secateur.transform.repair import REPAIRS, Repair
 from secateur_runtime.errors import UsageError, nearest
+
+if TYPE_CHECKING:
+    from secateur.transform.mask import Scorer
 
 SCOPES: Mapping[str, Scope] = {"row": "row", "tensor": "tensor"}
 
@@ -83,26 +85,30 @@ class WeightMethod:
 
 
 METHODS: Mapping[str, WeightMethod] = {
-    "random": WeightMethod("random", "none", "row"),
-    "magnitude": WeightMethod("magnitude", "none", "tensor"),
-    "wanda": WeightMethod("wanda", "none", "row"),
-    "ria": WeightMethod("ria", "none", "tensor"),
     "sparsegpt": WeightMethod(None, "obs", "tensor"),
     "alps": WeightMethod(None, "admm", "tensor"),
 }
-"""`auto` is the best of these by measurement; LOG.md holds the table."""
+"""Methods whose repair chooses; every criterion is a method too, in its own scope and without a repair."""
 
 AUTO = "alps"
+"""The best method by measurement; LOG.md holds the table."""
+
+
+def weight_methods() -> dict[str, str]:
+    """Return the names of all methods but `auto`, and what each does in one line; no method is imported."""
+    repairs = REPAIRS.summaries()
+    return CRITERIA.summaries() | {name: repairs[method.repair] for name, method in METHODS.items()}
 
 
 def method_named(name: str) -> WeightMethod:
     """Return the method called `name` or `auto`; raises UsageError for an unknown one."""
     wanted = AUTO if name == "auto" else name
-    if wanted not in METHODS:
-        raise UsageError(
-            f"unknown method {name!r}{nearest(name, METHODS)}; known: auto, {', '.join(METHODS)}"
-        )
-    return METHODS[wanted]
+    if wanted in METHODS:
+        return METHODS[wanted]
+    if wanted in CRITERIA:
+        return WeightMethod(wanted, "none", default_scope(wanted))
+    known = ("auto", *weight_methods())
+    raise UsageError(f"unknown method {name!r}{nearest(name, known)}; known: {', '.join(known)}")
 
 
 def method_of(execution: Execution) -> WeightMethod:

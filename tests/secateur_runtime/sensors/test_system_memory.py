@@ -8,15 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.conftest import Maker
 
-from secateur.calibrate.self_sampled import sample_windows
-from secateur.core.system_memory import SystemMemory, system_memory, tree_bytes
-from secateur.device.probe import probe
-from secateur.model.handle import open_model
-from secateur_runtime.errors import UsageError
 from secateur_runtime.sensors.cgroup import Cgroup
 from secateur_runtime.sensors.machine import MachineMemory
+from secateur_runtime.sensors.system_memory import SystemMemory, system_memory, tree_bytes
 
 
 def container(folder: Path, *, limit: int, usage: int, cache: int = 0) -> Cgroup:
@@ -53,15 +48,23 @@ def test_a_group_over_its_limit_leaves_nothing(tmp_path: Path) -> None:
     assert system_memory([whole, container(tmp_path, limit=1 << 30, usage=2 << 30)]).free == 0
 
 
-def test_everything_that_asks_for_free_memory_knows_the_container(
-    tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sensors = (MachineMemory(), container(tmp_path, limit=1 << 20, usage=1 << 20))
-    monkeypatch.setattr(system_memory, "__defaults__", (sensors,))
-    found = probe()
-    assert (found.memory, found.available) == (1 << 20, 0)
-    with pytest.raises(UsageError, match="--calib self needs the whole model in memory"):
-        sample_windows(open_model(str(tiny("llama"))), 1, 8, 0)
+@pytest.mark.parametrize("limited", ["job", "job/step", "job/step/task"])
+def test_the_limit_of_any_parent_counts(tmp_path: Path, limited: str) -> None:
+    root = tmp_path / "cgroup"
+    for group in ("job", "job/step", "job/step/task"):
+        (root / group).mkdir(parents=True)
+        (root / group / "memory.max").write_text("1000\n" if group == limited else "max\n")
+        (root / group / "memory.current").write_text("400\n")
+        (root / group / "memory.stat").write_text("file 0\n")
+    (tmp_path / "own").write_text("0::/job/step/task\n")
+    whole = machine(tmp_path, total=8 << 30, available=4 << 30)
+    assert system_memory([whole, Cgroup(str(root), str(tmp_path / "own"))]) == SystemMemory(1000, 600)
+
+
+def test_without_groups_the_machine_is_all(tmp_path: Path) -> None:
+    whole = machine(tmp_path, total=8 << 30, available=4 << 30)
+    none = Cgroup(str(tmp_path / "none"), str(tmp_path / "none"))
+    assert system_memory([whole, none]) == SystemMemory(8 << 30, 4 << 30)
 
 
 def test_a_process_counts_with_its_children() -> None:

@@ -1,0 +1,51 @@
+"""Write the page of methods from the registries: `python -m tests.method_tables`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from secateur.cli.shared.method_lists import REGISTRIES, registry
+from secateur.pipeline.prune.weights.methods import METHODS
+
+PAGE = Path(__file__).parents[1] / "docs" / "methods.md"
+HEAD = """\
+# Methods
+
+Everything that can be chosen by name. This page is written by `python -m tests.method_tables`.
+[CONTRIBUTING.md](../CONTRIBUTING.md) says how to add a method, here or in a package of your own.
+"""
+TITLES = {
+    "criteria": "Criteria of weights (`--criterion`), each a `--method` too",
+    "repairs": "Repairs of weights (`--repair`)",
+    "allocations": "Spreads of sparsity over layers (`--allocation`)",
+    "unit_criteria": "Criteria of units (`--method width --criterion`)",
+    "unit_repairs": "Repairs of units (`--method width --repair`)",
+    "spreads": "Spreads of units over groups (`--method width --allocation`)",
+    "depth_criteria": "Criteria of depth (`--method depth --criterion`)",
+    "quantizers": "Quantizers (`secateur quantize --method`)",
+    "recoveries": "Recovery methods (`secateur recover --method`): what each trains",
+    "policies": "Policies (`secateur serve --policy`)",
+}
+
+
+def page() -> str:
+    """Return the text of `docs/methods.md`."""
+    return HEAD + "".join(f"\n## {TITLES[word]}\n\n" + "\n".join(_table(word)) + "\n" for word in REGISTRIES)
+
+
+def _table(word: str) -> Iterator[str]:
+    yield "| name | what it does | source |"
+    yield "|-|-|-|"
+    for name, row in registry(word).items():
+        yield f"| `{name}` | {_cell(row.summary)} | {row.paper} |"
+    for name, method in METHODS.items() if word == "repairs" else ():
+        yield f"| `--method {name}` | The repair `{method.repair}`, which chooses the weights itself. | |"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
