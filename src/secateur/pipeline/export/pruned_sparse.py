@@ -6,9 +6,9 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+from secateur.core.folder_files import PLAN
 from secateur.core.plan import Plan
 from secateur.core.progress import Progress
-from secateur.model.written.plan_file import PLAN
 from secateur.model.written.write_settings import Settings
 from secateur.pipeline.export.sparse_folder import SparseExport, export_sparse
 from secateur.pipeline.prune.apply import apply
