@@ -75,7 +75,6 @@ SHARED_NAMES = {
     "knapsack.py lsq.py magnitude.py none.py obs.py random.py slimllm.py two_stage.py uniform.py": (
         "one method, at the places where it decides something"
     ),
-    "methods.py": "a table of methods by name",
     "__init__.py": "a package",
 }
 """Names that several files may have, because they mean the same thing in each."""
