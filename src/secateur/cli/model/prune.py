@@ -40,22 +40,27 @@ def prune(
     display: DisplayOptions,
 ) -> None:
     """Prune a model and write a Hugging Face folder that was reloaded and compared."""
-    from secateur.pipeline.export.pruned_sparse import apply_sparse
+    from secateur.core.context import RunContext
+    from secateur.model.handle import open_model
+    from secateur.pipeline.export.pruned_sparse import execute_sparse
     from secateur.pipeline.export.sparse_folder import sparse_type
-    from secateur.pipeline.prune.apply import apply
+    from secateur.pipeline.prune.apply import execute
+    from secateur.pipeline.prune.plan import decide
 
     export = sparse_type(export) if export else None
     settings = settings_of(choice.dtype, run.compute, run.memory, overwrite=overwrite)
     started = time.perf_counter()
     with display.progress() as progress:
-        plan = choice.plan(model, progress)
+        context = RunContext(seed=choice.seed, progress=progress, settings=settings)
+        opened = open_model(model)
+        plan = decide(opened, choice.goal(), choice.calibration(), context)
+        said = summary(plan, opened)
         if dry_run:
-            display.result(summary(plan, model), title=f"would write {output}")
+            display.result(said, title=f"would write {output}")
             return
         if export:
-            done = apply_sparse(plan, model, output, kind=export, settings=settings, progress=progress)
+            found = stored(execute_sparse(opened, plan, output, context, kind=export))
         else:
-            pruned = apply(plan, model, output, settings=settings, progress=progress)
-    found = stored(done) if export else changes(pruned)
-    body = summary(plan, model) | found | {"seconds": round(time.perf_counter() - started, 1)}
-    display.result(body, title=f"wrote {output}")
+            found = changes(execute(opened, plan, output, context))
+    seconds = round(time.perf_counter() - started, 1)
+    display.result(said | found | {"seconds": seconds}, title=f"wrote {output}")
