@@ -6,8 +6,7 @@ import json
 
 import pytest
 
-from secateur.core.progress import Silent
-from secateur.core.progress_lines import Told, repeat, tell
+from secateur.core.progress import Silent, Told, repeat, tell
 
 
 class _Heard(Silent):

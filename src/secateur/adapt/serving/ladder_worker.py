@@ -11,8 +11,7 @@ import sys
 from pathlib import Path
 
 from secateur.core.process_memory import spare_the_machine
-from secateur.core.progress import Progress
-from secateur.core.progress_lines import Told, repeat, tell
+from secateur.core.progress import Progress, Told, repeat, tell
 from secateur_runtime.errors import ExitCode, SecateurError, UsageError
 
 

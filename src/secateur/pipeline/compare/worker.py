@@ -9,7 +9,7 @@ import signal
 import sys
 from pathlib import Path
 
-from secateur.core.progress_lines import Told, tell
+from secateur.core.progress import Told, tell
 from secateur.pipeline.compare.row_work import make, time_row
 from secateur.runtime.process import process_memory
 from secateur_runtime.errors import SecateurError
