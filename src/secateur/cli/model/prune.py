@@ -9,7 +9,7 @@ from typing import Annotated, Optional
 import typer
 
 from secateur.cli.model.apply import changes
-from secateur.cli.model.export import changes as stored
+from secateur.cli.model.export import written
 from secateur.cli.model.plan import summary
 from secateur.cli.shared import options
 from secateur.cli.shared.option_groups import DisplayOptions, settings_of, with_options
@@ -33,18 +33,18 @@ def prune(
     run: ComputeOptions,
     export: Annotated[
         Optional[str],
-        typer.Option("--export", help="Store no zeros: sparse (or sparse-bf16), sparse-int8, sparse-int4."),
+        typer.Option("--export", help="Write a format or a type of `secateur export`: {export_types:}."),
     ] = None,
     dry_run: options.DryRun = False,
     overwrite: options.Overwrite = False,
     display: DisplayOptions,
 ) -> None:
     """Prune a model and write a Hugging Face folder that was reloaded and compared."""
-    from secateur.pipeline.export.pruned_sparse import apply_sparse
-    from secateur.pipeline.export.sparse_folder import sparse_type
+    from secateur.pipeline.export.formats import exporter_named
+    from secateur.pipeline.export.pruned_export import apply_exported
     from secateur.pipeline.prune.apply import apply
 
-    export = sparse_type(export) if export else None
+    exporter, kind = exporter_named(export) if export else (None, "")
     settings = settings_of(choice.dtype, run.compute, run.memory, overwrite=overwrite)
     started = time.perf_counter()
     with display.progress() as progress:
@@ -52,10 +52,13 @@ def prune(
         if dry_run:
             display.result(summary(plan, model), title=f"would write {output}")
             return
-        if export:
-            done = apply_sparse(plan, model, output, kind=export, settings=settings, progress=progress)
+        if exporter:
+            found = written(
+                apply_exported(
+                    plan, model, output, exporter=exporter, kind=kind, settings=settings, progress=progress
+                )
+            )
         else:
-            pruned = apply(plan, model, output, settings=settings, progress=progress)
-    found = stored(done) if export else changes(pruned)
+            found = changes(apply(plan, model, output, settings=settings, progress=progress))
     body = summary(plan, model) | found | {"seconds": round(time.perf_counter() - started, 1)}
     display.result(body, title=f"wrote {output}")

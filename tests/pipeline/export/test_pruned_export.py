@@ -9,10 +9,16 @@ import pytest
 from tests.conftest import Maker
 
 import secateur
+from secateur.core.plan import Plan
 from secateur.model.written.write_settings import Settings
-from secateur.pipeline.export.pruned_sparse import apply_sparse
-from secateur.pipeline.export.sparse_folder import SparseExport
+from secateur.pipeline.export.formats import ExportResult, exporter_named
+from secateur.pipeline.export.pruned_export import apply_exported
 from secateur.pipeline.prune.weights.decide import Sparsity
+
+
+def _packed(plan: Plan, model: str, out: Path) -> ExportResult:
+    exporter, kind = exporter_named("sparse-int8")
+    return apply_exported(plan, model, out, exporter=exporter, kind=kind, settings=Settings())
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -24,20 +30,20 @@ def test_a_killed_prune_with_export_does_not_prune_again(
 ) -> None:
     model = str(tiny("llama"))
     plan = secateur.plan(model, Sparsity(sparsity="0.5", method="magnitude"))
-    apply_sparse(plan, model, tmp_path / "whole", kind="sparse-int8", settings=Settings())
+    _packed(plan, model, tmp_path / "whole")
 
-    def dies(*_: Any, **__: Any) -> SparseExport:
+    def dies(*_: Any, **__: Any) -> ExportResult:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("secateur.pipeline.export.pruned_sparse.export_sparse", dies)
+    monkeypatch.setattr("secateur.pipeline.export.sparse_folder.export_sparse", dies)
     with pytest.raises(KeyboardInterrupt):
-        apply_sparse(plan, model, tmp_path / "out", kind="sparse-int8", settings=Settings())
+        _packed(plan, model, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     monkeypatch.undo()
-    monkeypatch.setattr("secateur.pipeline.export.pruned_sparse.apply", dies)
+    monkeypatch.setattr("secateur.pipeline.export.pruned_export.apply", dies)
     other = secateur.plan(model, Sparsity(sparsity="0.6", method="magnitude"))
     with pytest.raises(KeyboardInterrupt):
-        apply_sparse(other, model, tmp_path / "out", kind="sparse-int8", settings=Settings())
-    apply_sparse(plan, model, tmp_path / "out", kind="sparse-int8", settings=Settings())
+        _packed(other, model, tmp_path / "out")
+    _packed(plan, model, tmp_path / "out")
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
     assert not (tmp_path / "out.unpacked").exists()

@@ -1,0 +1,49 @@
+"""Prune a model and write the result in an export format, in one call that resumes after a kill."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from secateur.core.plan import Plan
+from secateur.core.progress import Progress, Silent
+from secateur.model.written.plan_file import PLAN
+from secateur.model.written.write_settings import Settings
+from secateur.pipeline.export.formats import Exporter, ExportRequest, ExportResult
+from secateur.pipeline.prune.apply import apply
+from secateur_runtime.errors import OutputError, UsageError
+
+
+def apply_exported(
+    plan: Plan,
+    src: str,
+    out: str | Path,
+    *,
+    exporter: Exporter,
+    kind: str,
+    settings: Settings,
+    progress: Progress | None = None,
+) -> ExportResult:
+    """Apply `plan` to the model `src` and write the result as `out` in the format of `exporter`.
+
+    kind: a type of that format, or `auto`. The pruned model lies next to `out`, as `OUT.unpacked`, until
+    `out` is finished, so a killed run continues in the stage where it stopped.
+    Raises OutputError if `out` exists, UsageError if it has not the suffix of the format, and what
+    `secateur.pipeline.prune.apply.apply` and the format do.
+    """
+    out = Path(out)
+    if exporter.suffix and out.suffix != exporter.suffix:
+        raise UsageError(f"{out} does not end in {exporter.suffix}: give --output the name of such a file")
+    if out.exists() and not settings.overwrite:
+        raise OutputError(f"{out} exists: choose another --output, or pass --overwrite")
+    pruned = out.with_name(out.name + ".unpacked")
+    if not (pruned / PLAN).is_file() or (pruned / PLAN).read_text(encoding="utf-8") != plan.to_json():
+        apply(plan, src, pruned, settings=replace(settings, overwrite=True), progress=progress)
+    made = exporter.write(
+        ExportRequest(
+            src=str(pruned), out=out, type=kind, overwrite=settings.overwrite, progress=progress or Silent()
+        )
+    )
+    shutil.rmtree(pruned)
+    return made
