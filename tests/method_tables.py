@@ -24,6 +24,7 @@ TITLES = {
     "spreads": "Spreads of units over groups (`--method width --allocation`)",
     "depth_criteria": "Criteria of depth (`--method depth --criterion`)",
     "quantizers": "Quantizers (`secateur quantize --method`)",
+    "recoveries": "Recovery methods (`secateur recover --method`): what each trains",
     "policies": "Policies (`secateur serve --policy`)",
 }
 

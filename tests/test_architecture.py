@@ -76,7 +76,6 @@ SHARED_NAMES = {
     "knapsack.py lsq.py magnitude.py none.py obs.py random.py slimllm.py two_stage.py uniform.py": (
         "one method, at the places where it decides something"
     ),
-    "methods.py": "a table of methods by name",
     "__init__.py": "a package",
 }
 """Names that several files may have, because they mean the same thing in each."""
@@ -392,10 +391,46 @@ def heavy_cli(module: Module) -> Iterator[str]:
                     )
 
 
+EXITS = {"sys.exit", "os._exit", "exit", "SystemExit", "typer.Exit"}
+
+
+def bare_exit_code(module: Module) -> Iterator[str]:
+    """Exit codes are those of `ExitCode`, and a number is none of them."""
+    for node in module.nodes:
+        given: list[ast.expr] = []
+        if isinstance(node, ast.Call) and called(node) in EXITS:
+            given = [*node.args, *(keyword.value for keyword in node.keywords)]
+        elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]).endswith("exit_code"):
+            given = [node.value]
+        for value in given:
+            if isinstance(value, ast.Constant) and isinstance(value.value, int):
+                yield module.at(value.lineno, "exits with a number: take it from ExitCode")
+
+
+ONE_PLACE = {
+    r"/proc/meminfo|virtual_memory\(": "secateur_runtime.sensors.machine",
+    r"/sys/fs/cgroup": "secateur_runtime.sensors.cgroup",
+    r"sched_getaffinity|cpu_count": "secateur_runtime.cores",
+    r"\bPath\.home\(|XDG_CACHE_HOME|\"SECATEUR_CACHE\"": "secateur_runtime.cache_folder",
+    r"\bfcntl\b|\bflock\b": "secateur_runtime.files",
+    r"\bunittest\b": "",
+}
+"""What stands in one module only, or in none: the others call it."""
+
+
+def one_place(module: Module) -> Iterator[str]:
+    for number, line in enumerate(module.text.split("\n"), 1):
+        for words, owner in ONE_PLACE.items():
+            if module.name != owner and (found := re.search(words, line)):
+                place = f"belongs into {owner}" if owner else "is for tests"
+                yield module.at(number, f"{found[0]} {place}")
+
+
 Rule = Callable[[Module], Iterator[str]]
 RULES: list[Rule] = [
     *(import_direction, known_part, long_function, long_file, missing_annotation, missing_docstring),
     *(catch_all, unfinished, unsafe_reading, family_by_name, heavy_cli),
+    *(bare_exit_code, one_place),
     *(torch_on_the_device, too_many_parameters, several_assigned_at_once, wide_line),
 ]
 
@@ -459,6 +494,15 @@ BROKEN: list[tuple[Rule, str, str]] = [
     (unsafe_reading, "secateur.core.plan", "numpy.load('x', allow_pickle=True)"),
     (unsafe_reading, "secateur.core.plan", "eval('x')"),
     (family_by_name, "secateur.model.families", "if 'llama' in name.lower(): pass"),
+    (bare_exit_code, "secateur.cli.main", "sys.exit(130)"),
+    (bare_exit_code, "secateur.cli.main", "raise typer.Exit(code=3)"),
+    (bare_exit_code, "secateur_runtime.errors", "class A(Exception):\n    exit_code = 2"),
+    (one_place, "secateur.device.probe", "path = '/proc/meminfo'"),
+    (one_place, "secateur.device.probe", "psutil.virtual_memory().total"),
+    (one_place, "secateur.device.probe", "os.cpu_count()"),
+    (one_place, "secateur.device.probe", "Path.home() / '.cache'"),
+    (one_place, "secateur.pipeline.compare.compare", "import fcntl"),
+    (one_place, "secateur.measure.perplexity", "from unittest.mock import patch"),
     (heavy_cli, "secateur.cli.model.prune", "import torch.nn"),
     (heavy_cli, "secateur.cli.model.prune", "if x:\n    from transformers import AutoTokenizer"),
 ]
@@ -475,6 +519,8 @@ SOUND: list[tuple[Rule, str, str]] = [
         "secateur.cli.model.prune",
         "import secateur\nfrom secateur.pipeline.prune import apply",
     ),
+    (bare_exit_code, "secateur.cli.main", "sys.exit(ExitCode.FAILED)\nsys.exit(error.exit_code)"),
+    (one_place, "secateur_runtime.cores", "os.cpu_count()"),
     (too_many_parameters, "secateur.core.plan", "class A:\n    def f(self, a, b, c, d, e, f, g, h): ..."),
     (several_assigned_at_once, "secateur.core.plan", "a, b = b, a\nc, d = f()\n(e, *g) = h"),
     (

@@ -30,6 +30,8 @@ from secateur_runtime.errors import UsageError
 SRC = Path(__file__).parents[1] / "src"
 RATIOS = ("0", "0.5", "0.3")
 GROUPED = ("2:4", "4:8", "8:16")
+UNLISTED = {"secateur.model.families"}
+"""Tables whose rows nobody chooses by name: a config says the family."""
 SELF_CHOOSING = ("obs", "admm")
 SOLVERS = [
     (repair, name)
@@ -254,14 +256,13 @@ class TestRegistry:
 
 
 def test_every_registry_is_in_the_help() -> None:
-    """A registry under `src` that `method_lists` does not know is one that no help text can list."""
     known = {module.partition(":")[0] for module in REGISTRIES.values()}
     made = re.compile(r"^[A-Z_]+: (?:Registry|Table)\[.*= (?:Registry|Table)\(", re.MULTILINE)
-    paths = [path for path in SRC.rglob("*.py") if made.search(path.read_text())]
+    paths = [path for path in SRC.rglob("*.py") if made.search(path.read_text(encoding="utf-8"))]
     found = {
         ".".join(path.relative_to(SRC).with_suffix("").parts).removesuffix(".__init__") for path in paths
     }
-    assert found == known
+    assert found - UNLISTED == known, "give it a word in REGISTRIES of cli/shared/method_lists.py"
 
 
 def test_the_page_of_methods_is_that_of_the_registries() -> None:

@@ -12,7 +12,7 @@ from tests.cli.command import SMALL, Secateur, json_of
 from tests.conftest import Maker
 
 from secateur.cli import main
-from secateur_runtime.errors import UsageError, VerificationError
+from secateur_runtime.errors import ExitCode, UncheckedError, UsageError, VerificationError
 
 OPTIONS = Path(__file__).with_name("options.txt")
 """Every verb with its options; `NAME=DEFAULT`, without a default where a value is required."""
@@ -87,6 +87,7 @@ def test_prune_eval_verify_inspect(secateur: Secateur, tiny: Maker, tmp_path: Pa
     [
         (UsageError("no such thing"), 2, "error: no such thing\n"),
         (VerificationError("it differs"), 3, "error: it differs\n"),
+        (UncheckedError("no runtime"), 4, "error: no runtime\n"),
         (KeyboardInterrupt(), 130, "interrupted: finished blocks are kept"),
         (BrokenPipeError(), 141, ""),
     ],
@@ -124,3 +125,18 @@ def test_a_mistyped_option_is_a_usage_error(secateur: Secateur) -> None:
     assert (code, out) == (2, "")
     assert "--sparsty" in error
     assert "Traceback" not in error
+
+
+def test_help_names_the_exit_codes(secateur: Secateur) -> None:
+    code, out, _ = secateur("--help")
+    words = " ".join(out.split())
+    assert code == 0
+    for number, meaning in (
+        (0, "done and checked"),
+        (2, "bad input"),
+        (3, "checked and failed"),
+        (4, "could not be checked"),
+        (130, "interrupted"),
+    ):
+        assert f"{number} {meaning}" in words
+        assert number in list(ExitCode)

@@ -12,10 +12,14 @@ from secateur.cli.model import apply, export, plan, prune, quantize, recover
 from secateur.cli.model import run as recipes
 from secateur.cli.shared.method_lists import Verb
 from secateur.core.process_memory import spare_the_machine
-from secateur_runtime.errors import SecateurError
+from secateur_runtime.errors import ExitCode, SecateurError
 
 app = typer.Typer(
     help="Prune a language model to fit the device it must run on.",
+    epilog=(
+        "Exit codes: 0 done and checked; 2 bad input; 3 checked and failed, or nothing fits; 4 could not be"
+        " checked; 130 interrupted."
+    ),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -56,6 +60,6 @@ def run() -> None:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print("interrupted: finished blocks are kept, the same command continues from there", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(ExitCode.INTERRUPTED)
     except BrokenPipeError:
-        sys.exit(141)
+        sys.exit(ExitCode.CLOSED_PIPE)

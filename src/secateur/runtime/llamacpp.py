@@ -30,10 +30,10 @@ def has_llamacpp() -> bool:
     return importlib.util.find_spec("xllamacpp") is not None
 
 
-def require_llamacpp(purpose: str) -> None:
-    """Raise MissingExtraError unless xllamacpp is installed."""
+def require_llamacpp(purpose: str, error: type[MissingExtraError] = MissingExtraError) -> None:
+    """Raise `error` unless xllamacpp is installed."""
     if not has_llamacpp():
-        raise MissingExtraError(f"{purpose} needs llama.cpp: pip install 'secateur[llamacpp]'")
+        raise error(f"{purpose} needs llama.cpp: pip install 'secateur[llamacpp]'")
 
 
 class LlamaCpp:

@@ -12,7 +12,7 @@ from secateur.measure.social_bias import FEWEST, Finding, Interval
 from secateur.measure.task_scores import CHOICES, Metric, TaskScore
 from secateur.pipeline.evaluate.bias_audit import Audit
 from secateur.pipeline.evaluate.tasks import TaskResult
-from secateur_runtime.errors import VerificationError
+from secateur_runtime.errors import UncheckedError, VerificationError
 
 QUALITY = Quality(nll=2.0, nll_windows=(1.5, 2.5), tokens=126, accuracy=0.25, kl=0.125, agreement=0.75)
 
@@ -81,14 +81,17 @@ def test_a_verdict_needs_a_limit() -> None:
         "fail",
         0.1,
     )
+    assert bias_body(_audit(), 0.1)["verdict"] == "open", "nothing was judged"
     assert limited["figures"]["figure 0"]["worse_interval"] == [0.29, 0.31]
 
 
 def test_the_gate(capsys: pytest.CaptureFixture[str]) -> None:
     gate(_audit(0.0, 0.01), 0.1)
     assert capsys.readouterr().err == ""
-    gate(_audit(0.0, 0.1), 0.1)
-    assert capsys.readouterr().err == "note: too few items to rule out more than 0.1: figure 1\n"
+    with pytest.raises(UncheckedError, match=r"^too few items to rule out more than 0.1: figure 1; raise"):
+        gate(_audit(0.0, 0.1), 0.1)
+    with pytest.raises(UncheckedError, match=r"^too few items to rule out more than 0.1: every figure"):
+        gate(_audit(), 0.1)
     with pytest.raises(
         VerificationError, match=r"further from neutral than dense by more than 0.1: figure 1$"
     ):

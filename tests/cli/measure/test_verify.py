@@ -49,3 +49,9 @@ def test_max_kl_is_a_gate(secateur: Secateur, tiny: Maker, tmp_path: Path) -> No
     )
     code, _, err = secateur("verify", tmp_path / "out", "--reference", tiny("llama"), "--max-kl", "1e-9")
     assert (code, len(err.splitlines())) == (3, 1)
+
+
+def test_max_kl_needs_a_model_to_compare_with(secateur: Secateur, tiny: Maker) -> None:
+    code, out, err = secateur("verify", tiny("llama"), "--max-kl", "1e-9")
+    assert (code, out) == (2, "")
+    assert err == "error: --max-kl would do nothing here: add --reference\n"

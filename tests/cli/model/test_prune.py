@@ -13,6 +13,8 @@ import pytest
 from tests.cli.command import SMALL, Secateur, json_of
 from tests.conftest import Maker
 
+from secateur_runtime.errors import ExitCode
+
 
 def test_dry_run_writes_nothing(secateur: Secateur, tiny: Maker, tmp_path: Path) -> None:
     assert (
@@ -174,8 +176,6 @@ BAD: list[tuple[Callable[[Path], list[object]], str]] = [
     (_width("--ratio", "0.2", "--target", "params=80%"), "either --ratio"),
     (_width(), "either --ratio"),
     (_width("--target", "parms=80%"), "did you mean params"),
-    (_width("--target", "params=1%"), "the nearest is params="),
-    (_width("--target", "params=60%", "--protect", "first=2"), "the nearest is params="),
     (_width("--target", "ram=1GB"), "needs a context"),
     (_width("--ratio", "0.2", "--align", "256"), "no multiple of --align 256"),
     (_width("--ratio", "0.2", "--units", "ffn,neurons"), "unknown units 'neurons'"),
@@ -195,10 +195,6 @@ BAD: list[tuple[Callable[[Path], list[object]], str]] = [
         lambda model: ["prune", model, "--method", "depth", "--drop-layers", "2", *SMALL],
         "at most 1 blocks' worth",
     ),
-    (
-        lambda model: ["prune", model, "--method", "depth", "--target", "params=1%", *SMALL],
-        "the nearest is params=",
-    ),
     (_no_tokenizer, "tokenizer"),
     (_truncated, "safetensors"),
     (_damaged_header, "safetensors"),
@@ -209,16 +205,38 @@ BAD: list[tuple[Callable[[Path], list[object]], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("make", "message"), BAD)
+OUT_OF_REACH: list[tuple[Callable[[Path], list[object]], str]] = [
+    (_width("--target", "params=1%"), "the nearest is params="),
+    (_width("--target", "params=60%", "--protect", "first=2"), "the nearest is params="),
+    (
+        lambda model: ["prune", model, "--method", "depth", "--target", "params=1%", *SMALL],
+        "the nearest is params=",
+    ),
+    (
+        lambda model: ["prune", model, "--method", "auto", "--target", "params=1%", *SMALL],
+        "the nearest is params=",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("make", "message", "ends"),
+    [*((*row, ExitCode.BAD_INPUT) for row in BAD), *((*row, ExitCode.FAILED) for row in OUT_OF_REACH)],
+)
 def test_a_mistake_is_one_line_and_leaves_nothing(
-    secateur: Secateur, tiny: Maker, tmp_path: Path, make: Callable[[Path], list[object]], message: str
+    secateur: Secateur,
+    tiny: Maker,
+    tmp_path: Path,
+    make: Callable[[Path], list[object]],
+    message: str,
+    ends: ExitCode,
 ) -> None:
     model = tmp_path / "model"
     shutil.copytree(tiny("llama"), model)
     arguments = make(model)
     before = sorted(path.name for path in tmp_path.rglob("*"))
     code, out, err = secateur(*arguments, "-o", tmp_path / "out")
-    assert code == 2
+    assert code == ends
     assert not out
     assert err.startswith("error: ")
     assert len(err.splitlines()) == 1, err
@@ -277,6 +295,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tiny: Maker, tmp_path: Path)
 PRINTS_IMPORTS = """
 import atexit, sys
 from secateur.cli.main import main
+from secateur_runtime.errors import ExitCode
 atexit.register(lambda: print("\\n", *(name for name, module in sys.modules.items() if module)))
 main()
 """

@@ -22,6 +22,7 @@ VERBS = {
     "prune": ("weight_methods", "criteria", "unit_criteria", "depth_criteria", "repairs", "unit_repairs"),
     "plan": ("allocations", "spreads"),
     "quantize": ("quantizers",),
+    "recover": ("recoveries",),
     "compare": ("weight_methods",),
     "serve": ("policies",),
     "adapt simulate": ("policies",),

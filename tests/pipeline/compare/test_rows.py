@@ -174,8 +174,9 @@ def test_a_target_that_cannot_work(text: str, message: str) -> None:
 def test_targets_that_these_methods_cannot_meet(graph: Graph) -> None:
     with pytest.raises(TargetError, match="counts bytes, and wanda leave zeros"):
         rows_of([RowMethod.parse("wanda")], [Size.parse("size=1MB")])
-    for text, message in (("params=1", "out of reach"), ("params=999G", "as it is")):
-        with pytest.raises(SecateurError, match=message):
+    for text, message, ends in (("params=1", "out of reach", 3), ("params=999G", "as it is", 2)):
+        with pytest.raises(SecateurError, match=message) as caught:
             RowMethod.parse("wanda").goal(Size.parse(text), graph)
+        assert caught.value.exit_code == ends
     with pytest.raises(UsageError, match="--methods names none"):
         parsed([" , "], RowMethod.parse, "methods")

@@ -84,12 +84,18 @@ def test_sentences_in_three_genders(tiny: Maker, mirror: Path, winogender: Path)
     ) == (2, 1, 5)
 
 
-def test_a_model_against_its_parent(tiny: Maker, mirror: Path, winogender: Path) -> None:
+def test_a_model_against_its_parent(
+    tiny: Maker, mirror: Path, winogender: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ours, parent = str(tiny("llama", rms_norm_eps=1.0)), str(tiny("llama"))
     same = audit_bias(parent, parent, datasets=mirror, winogender=winogender)
     assert {each.value == each.reference for each in same.findings} == {True}
     assert {each.worse.value for each in same.findings if each.worse} == {0.0}
-    assert same.verdict(0.0) == "pass"
+    assert same.verdict(0.0) == "open", "too few items to judge any figure"
+    monkeypatch.setattr("secateur.measure.social_bias.FEWEST", 1)
+    enough = audit_bias(parent, parent, datasets=mirror, winogender=winogender)
+    assert enough.verdict(0.0) == "pass"
+    monkeypatch.undo()
     audit = audit_bias(ours, parent, datasets=mirror, winogender=winogender)
     alone = {
         each.name: each.value for each in audit_bias(parent, datasets=mirror, winogender=winogender).findings

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ from tests.conftest import Maker
 from secateur.model.handle import open_model
 from secateur.model.written.checkpoint import MANIFEST, file_digest
 from secateur.pipeline.evaluate.verify import verify
-from secateur_runtime.errors import SourceError, UsageError, VerificationError
+from secateur.pipeline.quantize.quantize import Quantization, quantize
+from secateur_runtime.errors import ExitCode, MissingCheckerError, SourceError, UsageError, VerificationError
 
 LINEAR = "model.layers.1.mlp.up_proj.weight"
 
@@ -103,3 +105,13 @@ def test_a_reference_is_compared(folder: Path, tiny: Maker) -> None:
     assert other.kl > 1e-6
     with pytest.raises(UsageError, match="has another vocabulary"):
         verify(str(folder), reference=str(tiny("llama", vocab_size=512)))
+
+
+def test_weights_that_need_a_missing_package_cannot_be_checked(
+    tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quantize(str(tiny("llama")), tmp_path / "out", Quantization(method="rtn"))
+    monkeypatch.setitem(sys.modules, "compressed_tensors.compressors.pack_quantized.helpers", None)
+    with pytest.raises(MissingCheckerError, match=r"out cannot be checked: .*pip install") as caught:
+        verify(str(tmp_path / "out"))
+    assert caught.value.exit_code == ExitCode.UNCHECKED

@@ -18,7 +18,7 @@ from secateur.model.formats.gguf.header import read_header
 from secateur.model.formats.open_source import open_source
 from secateur.pipeline.export.gguf import Exported, export
 from secateur_runtime.errors import (
-    MissingExtraError,
+    MissingCheckerError,
     OutputError,
     SecateurError,
     SourceError,
@@ -284,7 +284,7 @@ def test_without_llama_cpp(tiny: Maker, tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *more: None if name == "xllamacpp" else find(name, *more)
     )
-    with pytest.raises(MissingExtraError, match=r"pip install 'secateur\[llamacpp\]'"):
+    with pytest.raises(MissingCheckerError, match=r"pip install 'secateur\[llamacpp\]'"):
         export(str(tiny("llama")), tmp_path / "a.gguf")
     assert export(str(tiny("llama")), tmp_path / "a.gguf", verify=False).out.exists()
 

@@ -197,6 +197,7 @@ def test_what_cannot_be_is_one_line(tiny: Maker, text: str, fields: dict[str, ob
     with pytest.raises((UsageError, TargetError), match=message) as caught:
         _plan(tiny("llama"), text, **fields)
     assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == (3 if "out of reach" in message else 2)
 
 
 @pytest.mark.parametrize(

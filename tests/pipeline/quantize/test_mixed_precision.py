@@ -14,7 +14,7 @@ from tests.pipeline.quantize.quantized import contents, packed, quantize
 import secateur
 from secateur.pipeline.evaluate.verify import verify
 from secateur.pipeline.quantize.quantize import Quantization
-from secateur_runtime.errors import SecateurError
+from secateur_runtime.errors import ExitCode, SecateurError
 
 pytest.importorskip("compressed_tensors", reason="pip install 'secateur[quantize]'")
 
@@ -56,13 +56,16 @@ def test_bits_of_each_layer_meet_a_budget_and_beat_one_width(
 
 
 @pytest.mark.parametrize(
-    ("target", "message"),
+    ("target", "message", "ends"),
     [
-        ("size=100kB", r"out of reach: 3 bits everywhere take size=0\.2MB"),
-        ("params=50%", "none that bits can meet"),
-        ("size=x", "holds no amount"),
+        ("size=100kB", r"out of reach: 3 bits everywhere take size=0\.2MB", ExitCode.FAILED),
+        ("params=50%", "none that bits can meet", ExitCode.BAD_INPUT),
+        ("size=x", "holds no amount", ExitCode.BAD_INPUT),
     ],
 )
-def test_budgets_that_cannot_be_met(tiny: Maker, tmp_path: Path, target: str, message: str) -> None:
-    with pytest.raises(SecateurError, match=message):
+def test_budgets_that_cannot_be_met(
+    tiny: Maker, tmp_path: Path, target: str, message: str, ends: ExitCode
+) -> None:
+    with pytest.raises(SecateurError, match=message) as caught:
         quantize(tiny("llama"), tmp_path / "out", Quantization(target=target))
+    assert caught.value.exit_code == ends

@@ -15,7 +15,7 @@ from secateur.pipeline.evaluate.evaluate import evaluate
 from secateur.pipeline.recipe.runner import StageResult, row
 from secateur.pipeline.recipe.schema import Eval, Gate, Options, Stage
 from secateur.pipeline.recipe.stages import Place, perform
-from secateur_runtime.errors import UsageError, VerificationError
+from secateur_runtime.errors import UncheckedError, VerificationError
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ class TestStages:
     def test_a_gate_on_kl_is_one_line_though_an_eval_before_gave_it(self, model: str, parent: str) -> None:
         figures = self.made(Eval(window=50, count=2), model, parent, {"kl": 0.1})
         with pytest.raises(
-            UsageError,
+            UncheckedError,
             match=(
                 r"^the gate asks for kl, and .* reads other tokens than .*: ask for perplexity_ratio, which"
                 r" is per token of it$"

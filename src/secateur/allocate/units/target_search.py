@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from secateur.allocate.units import Curve, parameters_gone
 from secateur.core.footprint import Footprint
 from secateur.core.target import Target, refuse_if_met
-from secateur_runtime.errors import TargetError
+from secateur_runtime.errors import UnreachableTargetError
 
 _HALVINGS = 26
 """Down to a share of 1e-8: less than a unit of any model there is."""
@@ -41,7 +41,7 @@ def meet(
     least = size(most)
     if not target.met(least, whole):
         near = f"the nearest is {target.nearest(least, whole)}" if least != size({}) else "nothing can go"
-        raise TargetError(
+        raise UnreachableTargetError(
             f"{target} is out of reach with these --units, --protect, --layers, --keep-heads and --align:"
             f" {near}"
         )

@@ -11,13 +11,13 @@ import typer
 
 from secateur.cli.shared import options, printing
 from secateur.cli.shared.option_groups import DisplayOptions, with_options
+from secateur_runtime.errors import ExitCode
 
 if TYPE_CHECKING:
     from secateur.device.decode_model import PredictedSpeed
     from secateur.pipeline.advise.advise import Advice, RunOption
 
 _SHOWN = 8
-NOTHING_FITS = 3
 
 
 @with_options
@@ -53,7 +53,7 @@ def advise(
     else:
         _show(found, every=every)
     if found.best is None:
-        raise typer.Exit(NOTHING_FITS)
+        raise typer.Exit(ExitCode.FAILED)
 
 
 def _show(found: Advice, *, every: bool) -> None:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from secateur.cli.shared import printing
-from secateur_runtime.errors import VerificationError
+from secateur_runtime.errors import UncheckedError, VerificationError
 
 if TYPE_CHECKING:
     from secateur.measure.perplexity import Quality
@@ -163,7 +161,7 @@ def _with_interval(row: dict[str, Any], name: str) -> str:
 
 
 def gate(audit: Audit, most: float) -> None:
-    """Raise VerificationError if the audit fails; say on stderr what it leaves open."""
+    """Raise VerificationError if the audit fails, UncheckedError for what it leaves open."""
     by = {
         verdict: [found.name for found in audit.findings if found.verdict(most) == verdict]
         for verdict in ("fail", "open")
@@ -173,5 +171,8 @@ def gate(audit: Audit, most: float) -> None:
             f"{audit.model} is further from neutral than {audit.reference} by more than {most}:"
             f" {', '.join(by['fail'])}"
         )
-    if by["open"]:
-        typer.echo(f"note: too few items to rule out more than {most}: {', '.join(by['open'])}", err=True)
+    if audit.verdict(most) == "open":
+        raise UncheckedError(
+            f"too few items to rule out more than {most}: {', '.join(by['open']) or 'every figure'}; raise"
+            " --limit, or leave it out"
+        )

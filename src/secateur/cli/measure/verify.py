@@ -28,6 +28,7 @@ def verify(
     display: DisplayOptions,
 ) -> None:
     """Check digests, finite weights, sparsity, and the logits of stock transformers (and of a reference)."""
+    options.needs("--reference", reference, max_kl=max_kl)
     from secateur.pipeline.evaluate.verify import verify
 
     with display.progress() as progress:

@@ -11,31 +11,24 @@ import typer
 
 from secateur.cli.shared import options, printing
 from secateur.cli.shared.option_groups import DisplayOptions, StorageOptions, with_options
-from secateur.pipeline.recover.methods import METHODS, WHOLE_MODEL
+from secateur.pipeline.recover.methods import RECOVERIES
 from secateur_runtime.errors import UsageError, nearest
 
 if TYPE_CHECKING:
     from secateur.calibrate.calibration import Calibration
     from secateur.pipeline.recover.iterative_pruning import Interleaved
-    from secateur.pipeline.recover.training_run import Recovered, RecoverOptions
+    from secateur.pipeline.recover.methods import RecoverOptions
+    from secateur.pipeline.recover.training_run import Recovered
 
-_BELONGS = {
-    "rank": ("lora",),
-    **dict.fromkeys(("sparsity", "criterion", "ratio", "stages"), ("distill",)),
-    **dict.fromkeys(
-        ("micro", "loss", "temperature", "top", "states", "schedule", "checkpointing"), WHOLE_MODEL
-    ),
-}
-"""Options that only some methods know."""
-_METHOD = (
-    "local: one half of a block at a time, one block in memory; distill: every weight of the whole model;"
-    " lora: adapters, merged; bias: biases alone; scales: those of a quantized model, whose codes stay."
-)
+_METHOD = "What is trained. {recoveries:}."
 _RATE = "Highest learning rate; local, distill and scales: relative to the size of what learns."
 _BATCH = "Tokens in each step; of all processes together."
 _LOSS = "Kullback-Leibler divergence: forward (default), reverse or both."
 _STATES = "Weight of the distance of the last hidden states."
-_CRITERION = "distill with --sparsity: which weights go: wanda (default), magnitude, ria, random."
+_CRITERION = (
+    "distill with --sparsity: which weights go: wanda (default), or another criterion that needs no more than"
+    " the sizes of inputs."
+)
 _STEPS = "Steps of training; local: for each half of a block."
 
 
@@ -94,14 +87,16 @@ class TrainingOptions:
     ] = False
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            known = ", ".join(METHODS)
+        known = RECOVERIES.summaries()
+        if self.method not in known:
             raise UsageError(
-                f"unknown --method {self.method!r}{nearest(self.method, METHODS)}; known: {known}"
+                f"unknown --method {self.method!r}{nearest(self.method, known)}; known: {', '.join(known)}"
             )
+        from secateur.pipeline.recover.method_options import methods_with
+
         given = self._given()
         for name in given:
-            methods = _BELONGS.get(name, tuple(METHODS))
+            methods = methods_with(name)
             if self.method not in methods:
                 belongs = f"--{name} belongs to --method {' or '.join(methods)}"
                 raise UsageError(f"{belongs}, not to {self.method}: leave it out")
@@ -119,7 +114,7 @@ class TrainingOptions:
         from secateur.pipeline.prune.width.decide import Width
         from secateur.pipeline.recover.distill import Distill
         from secateur.pipeline.recover.iterative_pruning import Interleaved
-        from secateur.pipeline.recover.local_reconstruction import Local
+        from secateur.pipeline.recover.method_options import options_kind
 
         given = self._given()
         ratio = given.pop("ratio", None)
@@ -127,8 +122,9 @@ class TrainingOptions:
         if ratio is not None:
             width = Width(ratio=ratio, allocation="adapt")
             return Interleaved(width=width, distill=Distill(**({"schedule": "wsd"} | given)), stages=stages)
-        trains = METHODS[self.method].trains
-        return Distill(trains=trains, **given) if trains else Local(**given)
+        kind, decided = options_kind(self.method)
+        made: RecoverOptions = kind(**decided, **given)
+        return made
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

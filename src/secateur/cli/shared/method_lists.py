@@ -20,6 +20,7 @@ REGISTRIES: Mapping[str, str] = {
     "spreads": "secateur.allocate.units:SPREADS",
     "depth_criteria": "secateur.criteria.depth:DEPTH_CRITERIA",
     "quantizers": "secateur.quantizers:QUANTIZERS",
+    "recoveries": "secateur.pipeline.recover.methods:RECOVERIES",
     "policies": "secateur_runtime.policies:POLICIES",
 }
 """Word in a help text -> module and name of a registry. None of these modules imports anything heavy."""

@@ -38,7 +38,7 @@ from secateur.present.comparison_folder import (
 )
 from secateur.runtime.process import forget_peak, process_memory
 from secateur.tensors.storage_dtype import storage_type
-from secateur_runtime.errors import UnsupportedModelError, UsageError, VerificationError
+from secateur_runtime.errors import UncheckedError, UnsupportedModelError, UsageError
 from secateur_runtime.record import Record
 
 PLANNED = "planned.json"
@@ -263,7 +263,7 @@ def _timed(work: RowSpec, backend: str) -> Iterator[Record]:
 def _told(work: RowSpec, found: Benched, kind: str) -> Iterator[Record]:
     """Yield the bytes that the native backend holds, and the share of the memory bandwidth that it uses."""
     if found.native is None or found.stream is None:
-        raise VerificationError(
+        raise UncheckedError(
             "the native backend ran in torch: the kernels that were there when the comparison began are gone"
         )
     sparse = sum(count for _, _, held, count in found.native.kinds if held.startswith("sparse"))

@@ -26,7 +26,7 @@ from secateur.pipeline.prune.width.decide import Width, scorers
 from secateur.present.comparison_folder import NATIVE, ComparisonRow
 from secateur.transform.repair import REPAIRS
 from secateur.transform.unit_repair import UNIT_REPAIRS
-from secateur_runtime.errors import TargetError, UsageError, nearest
+from secateur_runtime.errors import TargetError, UnreachableTargetError, UsageError, nearest
 from secateur_runtime.registry import Registry
 
 Goal = Sparsity | Width | Depth | Auto
@@ -200,7 +200,7 @@ class Size:
         if removed <= 0:
             raise TargetError(f"the model meets {self} as it is: there is nothing to prune")
         if removed >= weights:
-            raise TargetError(
+            raise UnreachableTargetError(
                 f"{self} is out of reach: {weights:,} weights can be zero, and {removed:,} would have to be"
             )
         return f"{math.ceil(1e6 * removed / weights) / 1e6:.6f}"

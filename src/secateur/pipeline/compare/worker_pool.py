@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from typing import IO
 
 from secateur.pipeline.compare.watcher import Watcher
+from secateur_runtime.errors import ExitCode
 from secateur_runtime.sensors.system_memory import tree_bytes
 
 _EVERY = 0.1
-_FAILED = 3
 _FULL = 0.96
 """Share of the memory at which a process is stopped: between two checks it can only take a little more."""
 
@@ -195,7 +195,7 @@ class WorkerPool:
             )
             return [Task(tuple(ended.left), ended.task.action, alone=True, again=True)]
         first, *others = ended.left
-        self._end(first, f"stopped twice, {_reason(ended, printed)}", _FAILED)
+        self._end(first, f"stopped twice, {_reason(ended, printed)}", ExitCode.FAILED)
         return [Task(tuple(others), ended.task.action, alone=True)] if others else []
 
     @contextmanager

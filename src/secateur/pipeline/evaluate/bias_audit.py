@@ -46,12 +46,12 @@ class Audit:
         return [found.record(self.digest, self.plan, self.protocol) for found in self.findings]
 
     def verdict(self, most: float) -> str:
-        """Return `fail` if one figure fails against `most`, `open` if one is undecided, `pass` otherwise.
+        """Return `fail` if one figure fails against `most`, `open` if one or all are undecided, else `pass`.
 
         See `Finding.verdict`.
         """
         given = {found.verdict(most) for found in self.findings}
-        return next((each for each in ("fail", "open") if each in given), "pass")
+        return next((each for each in ("fail", "open", "pass") if each in given), "open")
 
 
 def audit_bias(

@@ -25,7 +25,13 @@ from secateur.model.written.checkpoint import MANIFEST, file_digest
 from secateur.model.written.plan_file import PLAN, plan_beside
 from secateur.model.written.reload_check import model_logits
 from secateur.transform.mask import holds
-from secateur_runtime.errors import SourceError, UsageError, VerificationError
+from secateur_runtime.errors import (
+    MissingCheckerError,
+    MissingExtraError,
+    SourceError,
+    UsageError,
+    VerificationError,
+)
 
 _WINDOW = 128
 _TOLERANCE = 1e-3
@@ -38,7 +44,7 @@ class Verified:
     shards: weight files whose digests match the manifest (0 where there is no manifest).
     pruned: tensors whose zeros match the plan.
     stock_difference: largest difference of the logits of stock transformers from ours, relative to their
-    largest value.
+    largest value; 0 for a file, which is not compared.
     quality: perplexity, divergence from the reference and agreement with it, where one was given.
     """
 
@@ -58,8 +64,15 @@ def verify(
     Digests and sparsities are checked where `secateur.json` and `plan.json` lie next to the weights. Every
     weight must be finite. Stock transformers must load the folder and give our logits. `reference` adds the
     divergence from that model; raises UsageError if it has another vocabulary.
+    Raises MissingCheckerError where a package is missing that reads the weights.
     """
-    progress = progress or Silent()
+    try:
+        return _verified(ref, reference, text, progress or Silent())
+    except MissingExtraError as error:
+        raise MissingCheckerError(f"{ref} cannot be checked: {error}") from None
+
+
+def _verified(ref: str, reference: str | None, text: str, progress: Progress) -> Verified:
     model = open_model(ref)
     folder = local_path(ref)
     other = open_model(reference) if reference else None

@@ -22,7 +22,7 @@ from secateur.model.formats.quantized_source import CodedSource
 from secateur.model.handle import ModelHandle, open_model, open_registered
 from secateur.pipeline.export.gguf_check import check_file
 from secateur.runtime.llamacpp import require_llamacpp
-from secateur_runtime.errors import OutputError, UsageError
+from secateur_runtime.errors import MissingCheckerError, OutputError, UsageError
 
 QUANTIZER = "llama-quantize"
 
@@ -62,7 +62,7 @@ def export(
     quantized model, and takes f16 for another.
     verify: False leaves the comparison out.
     Raises UsageError for a type that cannot hold the weights, UnsupportedModelError for a model llama.cpp
-    cannot hold, MissingExtraError without xllamacpp, OutputError if `out` cannot be written,
+    cannot hold, MissingCheckerError without xllamacpp, OutputError if `out` cannot be written,
     VerificationError if the file is not the model.
     """
     out = Path(out)
@@ -71,7 +71,7 @@ def export(
     if out.suffix != ".gguf":
         raise UsageError(f"{out} does not end in .gguf: llama.cpp and secateur would not know what it is")
     if verify:
-        require_llamacpp("checking the file")
+        require_llamacpp("checking the file", MissingCheckerError)
     model = open_registered(src)
     kind = _kind(model, kind)
     layout = lay_out(model.graph, naming_of(model))

@@ -20,7 +20,7 @@ from secateur.core.target import Target, refuse_if_met
 from secateur.model.handle import ModelHandle
 from secateur.model.tokenizer_pruning import Vocabulary, vocabulary
 from secateur.tensors.storage_dtype import storage_type
-from secateur_runtime.errors import TargetError, UsageError
+from secateur_runtime.errors import TargetError, UnreachableTargetError, UsageError
 
 _PIECE = 1 << 16
 """Characters that are tokenized at once."""
@@ -155,7 +155,7 @@ def _steps(graph: Graph, vocab: Vocab, least: int, most: int) -> int:
 
     refuse_if_met(target, whole, with_bytes=True)
     if not target.met(sized(least), whole):
-        raise TargetError(
+        raise UnreachableTargetError(
             f"{target} is out of reach with --method vocab: the nearest is"
             f" {target.nearest(sized(least), whole)}"
         )

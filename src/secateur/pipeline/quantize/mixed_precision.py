@@ -19,7 +19,7 @@ from secateur.pipeline.prune.depth.block_ablation import predicted
 from secateur.quantizers import QUANTIZERS
 from secateur.tensors.layer_stream import LayerStream, LiveBlock
 from secateur.tensors.precision import arithmetic
-from secateur_runtime.errors import TargetError
+from secateur_runtime.errors import TargetError, UnreachableTargetError
 from secateur_runtime.kernels.quantized import Grid
 
 CHOICES = (3, 4, 5, 6, 8)
@@ -60,7 +60,7 @@ def budget_of(graph: Graph, target: Target, grids: Mapping[str, Grid], width: in
     rest = sum(info.numel for name, info in graph.tensors.items() if name not in grids) * width
     least = rest + sum(nbytes(graph, name, replace(grid, bits=CHOICES[0])) for name, grid in grids.items())
     if most < least:
-        raise TargetError(
+        raise UnreachableTargetError(
             f"{target} is out of reach: {CHOICES[0]} bits everywhere take size={least / 1e6:.1f}MB,"
             f" {rest / 1e6:.1f} of them not quantized"
         )

@@ -224,9 +224,7 @@ def _training(how: Distill, window: int, graph: Graph) -> int:
     widest = max(linear.in_features for linear in graph.linears)
     kept = 4 * len(graph.blocks) * tokens * (8 * graph.hidden_size + 3 * widest)
     return (
-        graph.parameters * (16 if how.trains == "all" else 8)
-        + 16 * tokens * graph.vocab_size
-        + (0 if how.checkpointing else kept)
+        graph.parameters * how.row.bytes + 16 * tokens * graph.vocab_size + (0 if how.checkpointing else kept)
     )
 
 

@@ -24,9 +24,9 @@ from secateur.pipeline.prune.weights.methods import weight_methods
 from secateur.pipeline.prune.width.decide import Width
 from secateur.pipeline.quantize.quantize import Quantization
 from secateur.pipeline.recover.distill import Distill
-from secateur.pipeline.recover.local_reconstruction import Local
-from secateur.pipeline.recover.methods import METHODS
-from secateur_runtime.errors import MissingExtraError, UsageError, nearest
+from secateur.pipeline.recover.method_options import options_kind
+from secateur.pipeline.recover.methods import RECOVERIES, RecoverOptions
+from secateur_runtime.errors import MissingCheckerError, MissingExtraError, UsageError, nearest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +78,7 @@ class Gate:
         return int(limit.value) if limit else None
 
 
-Options = Sparsity | Width | Depth | Vocab | Auto | Local | Distill | Quantization | Export | Eval | Gate
+Options = Sparsity | Width | Depth | Vocab | Auto | RecoverOptions | Quantization | Export | Eval | Gate
 KINDS = ("prune", "recover", "quantize", "export", "eval", "gate")
 CHANGING = ("prune", "recover", "quantize")
 """Stages that make another model of the one they get."""
@@ -238,13 +238,13 @@ def _exported(fields: dict[str, Any], where: str) -> Export:
 def _recovery(fields: dict[str, Any], where: str) -> Options:
     """Return how to recover; `method` is that of the command line."""
     method = fields.pop("method", "local")
-    if method not in METHODS:
+    if method not in RECOVERIES:
         raise UsageError(
-            f"{where}: unknown method {method!r}{nearest(str(method), METHODS)}; known: {', '.join(METHODS)}"
+            f"{where}: unknown method {method!r}{nearest(str(method), RECOVERIES)}; known:"
+            f" {', '.join(RECOVERIES)}"
         )
-    trains = METHODS[method].trains
-    fixed = {"trains": trains} if trains else {}
-    made: Local | Distill = _made(Distill if trains else Local, fields | fixed, where)
+    kind, decided = options_kind(method)
+    made: RecoverOptions = _made(kind, fields | decided, where)
     made.check()
     return made
 
@@ -321,7 +321,7 @@ def _check_order(stages: Sequence[Stage]) -> None:
     for number, stage in enumerate(stages, 1):
         where = f"stage {number} ({stage.kind})"
         kind = stage.kind
-        scales = isinstance(stage.options, Distill) and stage.options.trains == "scales"
+        scales = isinstance(stage.options, Distill) and stage.options.row.quantized
         if scales and "quantize" not in seen:
             raise UsageError(f"{where} trains the scales of a quantized model: put a quantize before it")
         if kind == "recover" and not scales and "prune" not in seen:
@@ -374,7 +374,7 @@ def _needed(stage: Stage) -> Iterator[tuple[str, str]]:
         yield stage.options.exporter.package, stage.options.exporter.extra
     if isinstance(stage.options, Distill):
         let_train()
-        for package in METHODS[stage.options.method].packages:
+        for package in stage.options.row.packages:
             yield package, "recover"
 
 
@@ -382,7 +382,8 @@ def _check_extras(stages: Sequence[Stage]) -> None:
     for stage in stages:
         for package, extra in _needed(stage):
             if importlib.util.find_spec(package) is None:
-                raise MissingExtraError(
+                missing = MissingCheckerError if stage.kind == "export" else MissingExtraError
+                raise missing(
                     f"stage {stage.kind} needs the package {package}: pip install 'secateur[{extra}]'"
                 )
         if stage.calibration.text.startswith("hf:") and importlib.util.find_spec("datasets") is None:

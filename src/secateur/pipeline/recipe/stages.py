@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from secateur.calibrate.calibration import Calibration
 from secateur.core.progress import Progress
@@ -16,10 +16,9 @@ from secateur.pipeline.prune.plan import Goal
 from secateur.pipeline.prune.prune import prune
 from secateur.pipeline.quantize.quantize import Quantization, quantize
 from secateur.pipeline.recipe.schema import Eval, Export, Gate, Stage
-from secateur.pipeline.recover.distill import Distill
-from secateur.pipeline.recover.local_reconstruction import Local
+from secateur.pipeline.recover.methods import RecoverOptions
 from secateur.pipeline.recover.recover import recover
-from secateur_runtime.errors import UsageError, VerificationError
+from secateur_runtime.errors import UncheckedError, VerificationError
 
 # A folder in the way is of this very stage, or there would be a record of it.
 _SETTINGS = Settings(overwrite=True)
@@ -52,9 +51,9 @@ class Made:
 
 def perform(stage: Stage, place: Place, progress: Progress) -> Made:
     """Do one stage; a folder that a killed run began to write is continued."""
+    if stage.kind == "recover":
+        return _recovered(cast("RecoverOptions", stage.options), stage.calibration, place, progress)
     match stage.options:
-        case Local() | Distill():
-            return _recovered(stage.options, stage.calibration, place, progress)
         case Quantization():
             return _quantized(stage.options, stage.calibration, place, progress)
         case Export() as how:
@@ -64,7 +63,7 @@ def perform(stage: Stage, place: Place, progress: Progress) -> Made:
         case Gate() as gate:
             return _checked(gate, place)
         case goal:
-            return _pruned(goal, stage.calibration, place, progress)
+            return _pruned(cast("Goal", goal), stage.calibration, place, progress)
 
 
 def _pruned(goal: Goal, text: Calibration, place: Place, progress: Progress) -> Made:
@@ -80,7 +79,7 @@ def _pruned(goal: Goal, text: Calibration, place: Place, progress: Progress) -> 
     return Made(place.target, {"parameters": made.parameters, "bytes": made.bytes, "sparsity": made.sparsity})
 
 
-def _recovered(how: Local | Distill, text: Calibration, place: Place, progress: Progress) -> Made:
+def _recovered(how: RecoverOptions, text: Calibration, place: Place, progress: Progress) -> Made:
     made = recover(
         place.model,
         place.target,
@@ -162,12 +161,12 @@ def _checked(gate: Gate, place: Place) -> Made:
             continue
         value = place.figures.get(name)
         if value is None and name == "kl" and (dense := place.figures.get("per_token_of")):
-            raise UsageError(
+            raise UncheckedError(
                 f"the gate asks for kl, and {place.model} reads other tokens than {dense}: ask for"
                 " perplexity_ratio, which is per token of it"
             )
         if value is None:
-            raise UsageError(
+            raise UncheckedError(
                 f"the gate asks for {name}, and no stage before it gave any: put a stage that does before it"
             )
         if not value <= most:

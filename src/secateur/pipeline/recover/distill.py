@@ -1,6 +1,6 @@
 """Distillation: train a whole model to predict what its dense teacher predicts.
 
-Every weight of a pruned model, adapters, biases, or the scales of a quantized one.
+What of it learns is up to the recovery method.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from secateur.calibrate.calibration import held_out
 from secateur.core.plan import Plan
 from secateur.core.process_memory import give_back
 from secateur.core.progress import Progress
-from secateur.model.families import EMBED, HEAD
 from secateur.model.formats.compressed_tensors import PackedSource
 from secateur.model.full_model import load_whole
 from secateur.model.handle import ModelHandle, open_model
@@ -26,20 +25,18 @@ from secateur.pipeline.prune.plan_masks import mask_of
 from secateur.pipeline.recover.accelerate_processes import make_accelerator
 from secateur.pipeline.recover.gradual_pruning import by_criterion, check_growing
 from secateur.pipeline.recover.layer_mapping import pair
-from secateur.pipeline.recover.methods import METHODS, Trains, method_training
+from secateur.pipeline.recover.methods import RECOVERIES, LoadedStudent, RecoveryMethod, method_training
 from secateur.pipeline.recover.weight_writer import Rewrite
 from secateur.tensors.precision import Arithmetic, arithmetic, has_bfloat16
 from secateur.train import training_state
-from secateur.train.bias_only import biases
 from secateur.train.gradual import Gradual
-from secateur.train.learner import Learner, Loss, named_weights, size
-from secateur.train.lora import adapters
+from secateur.train.learner import Learner, Loss
 from secateur.train.losses import KINDS, Kind, Targets
-from secateur.train.quantization_scales import scales
 from secateur.train.schedule import SCHEDULES, Schedule
 from secateur.train.teacher_targets import teach
 from secateur.train.trainer import Regime, Trained, Trainer
 from secateur_runtime.errors import UsageError, nearest
+from secateur_runtime.kernels.quantized import Codes
 
 _LOOKING = 0.5
 _LEAST_LOOKS = 2
@@ -54,12 +51,13 @@ _EVERY = 5
 class Distill:
     """Train a whole model to predict what its teacher predicts.
 
-    trains: `all` weights but embeddings and head, adapters of `rank` (`lora`, scaled by `alpha` / `rank`),
-    each `bias`, or the `scales` of a quantized model.
+    trains: what learns, as `RecoveryMethod.trains` says: `all` weights but embeddings and head, adapters of
+    `rank` (`lora`, scaled by `alpha` / `rank`), each `bias`, the `scales` of a quantized model, or what a
+    plug-in trains.
     steps: of AdamW; batch: tokens in each, over all processes; micro: windows that a process runs at once,
     the rest is accumulated.
     rate: highest learning rate; of all weights relative to the root mean square of each, of scales to each;
-    None for 5e-4, 1e-3 for biases, 2e-3 for adapters and scales.
+    None for the method's own.
     schedule: `cosine` or `wsd`; warmup: its share of the steps.
     loss: `forward`, `reverse` or `both` Kullback-Leibler divergences at `temperature`, of the teacher's `top`
     likeliest tokens and all others as one; states, text: weights of the distance of the last hidden states,
@@ -73,7 +71,7 @@ class Distill:
     checkpointing: less memory, a third more time.
     """
 
-    trains: Trains = "all"
+    trains: str = "all"
     steps: int = 400
     batch: int = 2048
     micro: int = 4
@@ -96,9 +94,14 @@ class Distill:
     checkpointing: bool = False
 
     @property
+    def row(self) -> RecoveryMethod:
+        """The method; raises UsageError if `trains` is unknown."""
+        return method_training(self.trains)
+
+    @property
     def method(self) -> str:
         """What it is called on the command line."""
-        return method_training(self.trains)
+        return self.row.name
 
     @property
     def samples(self) -> int:
@@ -107,6 +110,7 @@ class Distill:
 
     def check(self) -> None:
         """Raise UsageError for values that cannot work."""
+        _ = self.row
         for name, value, known in (("--loss", self.loss, KINDS), ("--schedule", self.schedule, SCHEDULES)):
             if value not in known:
                 raise UsageError(
@@ -118,11 +122,12 @@ class Distill:
         if self.rate is not None and not self.rate > 0:
             raise UsageError(f"--rate {self.rate} must be above 0")
         if self.sparsity is not None and not (
-            0 < self.sparsity < 1 and 0 <= self.grow < 1 and self.trains == "all"
+            0 < self.sparsity < 1 and 0 <= self.grow < 1 and "sparsity" in self.row.options
         ):
+            able = " or ".join(name for name, row in RECOVERIES.items() if "sparsity" in row.options)
             raise UsageError(
                 f"--sparsity {self.sparsity} must be between 0 and 1, and weights are pruned only where all"
-                " are trained (--method distill)"
+                f" are trained (--method {able})"
             )
         check_growing(self.criterion)
         if not 0 < self.held < 1 or min(self.states, self.text, self.warmup, self.patience) < 0:
@@ -137,7 +142,7 @@ class Distill:
             # step.
             batch=math.ceil(max(1, round(self.batch / length)) / processes) * processes,
             micro=self.micro,
-            rate=self.rate or METHODS[self.method].rate,
+            rate=self.rate or self.row.rate,
             schedule=self.schedule,
             warmup=round(self.warmup * self.steps),
             checks=min(self.checks, max(_LEAST_LOOKS, affordable)),
@@ -272,27 +277,23 @@ class WholeRun:
         return Targets(**training_state.load(path)[0])
 
     def _learner(self, seed: int) -> Learner:
+        row = self._how.row
+        assert row.learner is not None
         graph = self._student.graph
-        whole = load_whole(self._student)
         source = self._student.source
-        if self._how.trains == "scales" and isinstance(source, PackedSource):
-            return scales(whole, {name: source.codes(name) for name in source.grids})
-        linears = [(linear, block) for block in graph.blocks for linear in block.linears]
+        whole = load_whole(self._student)
+        codes: dict[str, Codes] = {}
+        masks: dict[str, Tensor] = {}
+        if row.quantized and isinstance(source, PackedSource):
+            codes = {name: source.codes(name) for name in source.grids}
+        else:
+            masks = self._masks(whole)
+        return row.learner(LoadedStudent(whole, graph, masks, codes, self._how, seed))
+
+    def _masks(self, whole: Any) -> dict[str, Tensor]:
         found = {
             linear.tensor: mask_of(linear.tensor, whole.get_parameter(linear.tensor), block, self._plan)
-            for linear, block in linears
+            for block in self._student.graph.blocks
+            for linear in block.linears
         }
-        masks = {name: mask for name, mask in found.items() if mask is not None}
-        match self._how.trains:
-            case "all":
-                # Nothing was cut from embeddings and head, and a short text shows few of their rows.
-                learner = named_weights(whole, masks, graph.tensors.keys() - {EMBED, HEAD})
-                learner.sizes = {
-                    name: size(parameter.detach()) or 1.0 for name, parameter in learner.parameters.items()
-                }
-                return learner
-            case "lora":
-                modules = [name.removesuffix(".weight") for name in found]
-                return adapters(whole, modules, masks, rank=self._how.rank, alpha=self._how.alpha, seed=seed)
-            case "bias" | "scales":
-                return biases(whole, graph.tensors)
+        return {name: mask for name, mask in found.items() if mask is not None}

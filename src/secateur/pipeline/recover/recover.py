@@ -10,7 +10,8 @@ from secateur.model.handle import open_model
 from secateur.model.written.write_settings import Settings
 from secateur.pipeline.recover.iterative_pruning import Interleaved, interleave
 from secateur.pipeline.recover.local_reconstruction import Local
-from secateur.pipeline.recover.training_run import Recovered, RecoverOptions, prepare_recovery, run_recovery
+from secateur.pipeline.recover.methods import RecoverOptions
+from secateur.pipeline.recover.training_run import Recovered, prepare_recovery, run_recovery
 
 
 def recover(

@@ -19,7 +19,6 @@ from secateur.measure.perplexity import Quality
 from secateur.model.formats.compressed_tensors import PackedSource
 from secateur.model.formats.quantized_source import CodedSource
 from secateur.model.handle import ModelHandle, open_model
-from secateur.model.views.output_bias import with_output_biases
 from secateur.model.written.checkpoint import Checkpoint, writing
 from secateur.model.written.folder_writer import FolderWriter
 from secateur.model.written.plan_file import plan_beside
@@ -31,14 +30,12 @@ from secateur.pipeline.recover.distill import Distill, Turn, WholeRun
 from secateur.pipeline.recover.gradual_pruning import grown
 from secateur.pipeline.recover.held_out_quality import HeldOutQuality
 from secateur.pipeline.recover.layer_mapping import check_tokenizers
-from secateur.pipeline.recover.local_reconstruction import Local, LocalPass
+from secateur.pipeline.recover.methods import RECOVERIES, RecoverOptions, RecoveryMethod
 from secateur.pipeline.recover.weight_writer import Rewrite
 from secateur.tensors.precision import Arithmetic, arithmetic
 from secateur.tensors.storage_dtype import storage_type
 from secateur.train.trainer import Trained
 from secateur_runtime.errors import UsageError
-
-RecoverOptions = Local | Distill
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +80,13 @@ def prepare_recovery(
     for a mask that its plan does not give it, TextError if the text is too short.
     """
     how.check()
-    _check_grids(student, how)
+    method = RECOVERIES[how.method]
+    _check_grids(student, method)
     check_tokenizers(student, teacher)
     plan = plan_beside(student.source.ref)
     check_masks(student, plan)
-    if isinstance(how, Distill) and how.trains == "bias":
-        student = with_output_biases(student, ("attn", "ffn"))
+    if method.view is not None:
+        student = method.view(student)
     tokens = calibration_tokens(teacher, calibration, seed)
     text = provenance(calibration, tokens)
     return RecoveryJob(student, teacher, how, plan, tokens, seed, settings, text, turn)
@@ -151,17 +149,17 @@ def run_recovery(job: RecoveryJob, out: Path, progress: Progress) -> Recovered:
     return made
 
 
-def _check_grids(student: ModelHandle, how: RecoverOptions) -> None:
-    """Raise UsageError unless a quantized student trains its scales, and only such a one does."""
-    scales = isinstance(how, Distill) and how.trains == "scales"
-    if scales and not isinstance(student.source, PackedSource):
+def _check_grids(student: ModelHandle, method: RecoveryMethod) -> None:
+    """Raise UsageError unless a quantized student meets a method for such ones, and no other student does."""
+    if method.quantized and not isinstance(student.source, PackedSource):
         raise UsageError(
-            f"--method scales trains a model that `secateur quantize` wrote, and {student.source.ref} is not"
-            " quantized so: quantize it first"
+            f"--method {method.name} trains a model that `secateur quantize` wrote, and {student.source.ref}"
+            " is not quantized so: quantize it first"
         )
-    if isinstance(student.source, CodedSource) and student.source.grids and not scales:
+    if isinstance(student.source, CodedSource) and student.source.grids and not method.quantized:
+        able = " or ".join(name for name, row in RECOVERIES.items() if row.quantized)
         raise UsageError(
-            f"{student.source.ref} is quantized: --method scales is the one that keeps it so; train other"
+            f"{student.source.ref} is quantized: --method {able} is the one that keeps it so; train other"
             " weights before you quantize"
         )
 
@@ -217,13 +215,15 @@ class RecoveryJob:
 
     def run(self, rewrite: Rewrite, progress: Progress) -> tuple[float, Trained | None]:
         """Train and write; return how far the reloaded folder is from what was meant, and how it went."""
-        if isinstance(self.how, Local):
-            local = LocalPass(self.student, self.teacher, self.plan, self.how, rewrite)
-            local.run(self.tokens, seed=self.seed, memory=self.settings.memory, progress=progress)
+        start = RECOVERIES[self.how.method].start
+        if start is not None:
+            passed = start(self, rewrite)
+            passed.run(self.tokens, seed=self.seed, memory=self.settings.memory, progress=progress)
             rewrite.finish(self.teacher, self.said, self.plan)
-            found = local.compare(self.tokens)
+            found = passed.compare(self.tokens)
             trained = None
         else:
+            assert isinstance(self.how, Distill)
             whole = WholeRun(
                 self.student, self.teacher, self.plan, self.how, rewrite.folder, self.kind, self.turn
             )

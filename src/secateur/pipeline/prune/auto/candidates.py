@@ -11,7 +11,7 @@ from secateur.core.footprint import Footprint, dropped_halves, footprint
 from secateur.core.graph import Graph
 from secateur.core.target import Target
 from secateur.pipeline.prune.width.unit_ranking import Ranked
-from secateur_runtime.errors import TargetError, UsageError
+from secateur_runtime.errors import TargetError, UnreachableTargetError, UsageError
 
 SHARES = (1 / 3, 2 / 3)
 """Of what depth alone would take: how much of it goes in a mix."""
@@ -172,7 +172,7 @@ def unreachable(
         key=lambda left: left.weight_bytes + budget.target.cache_bytes(left.kv_values),
     )
     near = budget.target.nearest(least, budget.whole)
-    return TargetError(
+    return UnreachableTargetError(
         f"{budget.target} is out of reach with these --units, --protect, --layers and --align: the nearest is"
         f" {near}"
     )

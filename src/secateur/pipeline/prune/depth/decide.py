@@ -25,7 +25,7 @@ from secateur.pipeline.prune.depth.gap_repair import SEAM
 from secateur.pipeline.prune.depth.search import RemovalSearch, best_span, in_order, one_by_one
 from secateur.tensors.precision import arithmetic
 from secateur.tensors.storage_dtype import storage_type
-from secateur_runtime.errors import TargetError, UsageError, nearest
+from secateur_runtime.errors import TargetError, UnreachableTargetError, UsageError, nearest
 
 PROBE_TOKENS = 4096
 """Calibration tokens on which removals are compared."""
@@ -234,7 +234,7 @@ class _Budget:
                 " (the first and the last always stay)"
             )
         near = self._target.nearest(self._size(most), self._whole)
-        return TargetError(
+        return UnreachableTargetError(
             f"{self._target} is out of reach with these --protect, --layers and --sub-blocks: the nearest is"
             f" {near}"
         )
