@@ -22,7 +22,8 @@ from secateur.model.handle import open_model
 from secateur.model.written.checkpoint import Checkpoint
 from secateur.model.written.write_settings import Settings
 from secateur.pipeline.evaluate.verify import verify
-from secateur.pipeline.export.pruned_sparse import apply_sparse
+from secateur.pipeline.export.formats import exporter_named
+from secateur.pipeline.export.pruned_export import apply_exported
 from secateur.pipeline.export.sparse_folder import SparseExport, export_sparse
 from secateur.pipeline.prune.weights.decide import Sparsity
 from secateur.pipeline.quantize.quantize import Quantization
@@ -83,9 +84,11 @@ def test_dense_puts_the_zeros_back_for_stock_transformers(pruned: Path, tmp_path
 @pytest.mark.parametrize("family", ["qwen3", "gemma2", "phi3"])
 def test_other_families_are_packed_and_verified(tiny: Maker, tmp_path: Path, family: str) -> None:
     plan = secateur.plan(str(tiny(family)), Sparsity(sparsity="2:4", method="magnitude"), calibration=SMALL)
-    made = apply_sparse(plan, str(tiny(family)), tmp_path / "out", kind="sparse-int8", settings=Settings())
-    assert made.zeros >= 0.5
-    assert verify(str(tmp_path / "out")).pruned == made.weights
+    exporter, kind = exporter_named("sparse-int8")
+    model = str(tiny(family))
+    made = apply_exported(plan, model, tmp_path / "out", exporter=exporter, kind=kind, settings=Settings())
+    assert made.facts["sparsity"] >= 0.5
+    assert verify(str(tmp_path / "out")).pruned == made.facts["sparse_weights"]
     assert not (tmp_path / "out.unpacked").exists()
 
 

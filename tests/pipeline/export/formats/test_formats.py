@@ -31,7 +31,8 @@ from secateur_runtime.errors import UsageError
 def pruned(tiny: Maker, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model with half of its weights zero, which every format can write."""
     folder = tmp_path_factory.mktemp("pruned") / "model"
-    secateur.prune(str(tiny("llama", dtype="bfloat16")), folder, Sparsity(sparsity=0.5, method="magnitude"))
+    model = tiny("llama", dtype="bfloat16", intermediate_size=512, num_hidden_layers=6)
+    secateur.prune(str(model), folder, Sparsity(sparsity=0.5, method="magnitude"))
     return folder
 
 
@@ -68,7 +69,7 @@ def test_the_bits_are_those_of_what_is_written(name: str, pruned: Path, tmp_path
     expected = (inside * bits.inside + (graph.parameters - inside) * bits.outside) / 8
     files = [out] if out.is_file() else sorted(out.glob("*.safetensors"))
     # Vectors of float32, counts of rows, names and the tokenizer are not weighed.
-    assert sum(file.stat().st_size for file in files) == pytest.approx(expected, rel=0.25)
+    assert sum(file.stat().st_size for file in files) == pytest.approx(expected, rel=0.1)
 
 
 @pytest.mark.parametrize("name", EXPORTERS)
@@ -94,13 +95,9 @@ def test_the_types_of_folders_are_those_that_are_written() -> None:
 def test_a_format_that_is_named_does_not_give_way_to_another() -> None:
     with pytest.raises(UsageError, match=r"unknown --type 'q8_0'; known: auto, sparse-bf16, sparse-int8, sp"):
         exporter_for("sparse", "q8_0")
-    with pytest.raises(
-        UsageError, match=r"type 'q8_1' \(did you mean q8_0\?\); known: auto, .*dense"
-    ):
+    with pytest.raises(UsageError, match=r"type 'q8_1' \(did you mean q8_0\?\); known: auto, .*dense"):
         exporter_for("gguf", "q8_1")
-    with pytest.raises(
-        UsageError, match=r"format 'ggfu' \(did you mean gguf\?\); known: dense, gguf"
-    ):
+    with pytest.raises(UsageError, match=r"format 'ggfu' \(did you mean gguf\?\); known: dense, gguf"):
         exporter_for("ggfu", USUAL)
     with pytest.raises(UsageError, match=r"unknown --export 'sparse-int9' \(did you mean sparse-int8\?\)"):
         exporter_named("sparse-int9")

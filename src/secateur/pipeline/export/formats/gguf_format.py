@@ -91,8 +91,7 @@ def _overhead(model: ModelHandle) -> int:
 add_exporter(
     Exporter(
         name="gguf",
-        about="a file for llama.cpp; auto keeps the codes of a quantized model as they are, and takes f16 for"
-        " another",
+        about="a file for llama.cpp (auto: the codes of a quantized model as they are, f16 for another)",
         runtime="llama.cpp",
         types=(*BITS, *K_QUANTS, PACKED),
         bits=_bits,

@@ -42,7 +42,7 @@ def _bits(kind: str, before: float, zeros: float) -> StoredBits:
 add_exporter(
     Exporter(
         name="sparse",
-        about="a folder that stores no zeros, for secateur itself; auto takes sparse-bf16",
+        about="a folder that stores no zeros, for secateur itself (auto: sparse-bf16)",
         runtime="secateur",
         types=tuple(_VALUE_BITS),
         bits=_bits,
