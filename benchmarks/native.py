@@ -29,9 +29,9 @@ from secateur.calibrate.calibration import Calibration
 from secateur.calibrate.text import read_text
 from secateur.calibrate.text import windows as cut
 from secateur.core.progress import Silent
+from secateur.core.write_settings import Settings
 from secateur.device.synthetic_gguf import Synthetic
 from secateur.model.handle import open_model
-from secateur.model.written.write_settings import Settings
 from secateur.pipeline.evaluate.native_model import NativeOptions
 from secateur.pipeline.evaluate.native_quality import measure_natively
 from secateur.pipeline.export.gguf import export

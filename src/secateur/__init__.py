@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from secateur.adapt.ranking.rank import Rank
     from secateur.calibrate.calibration import Calibration
     from secateur.core.plan import Plan
+    from secateur.core.write_settings import Settings
     from secateur.measure.perplexity import Quality
-    from secateur.model.written.write_settings import Settings
     from secateur.pipeline.advise.advise import advise
     from secateur.pipeline.compare.compare import Running, compare
     from secateur.pipeline.compare.model_card import card
@@ -94,7 +94,7 @@ _HOME = {
     "Rank": "secateur.adapt.ranking.rank",
     "Recovered": "secateur.pipeline.recover.training_run",
     "Running": "secateur.pipeline.compare.compare",
-    "Settings": "secateur.model.written.write_settings",
+    "Settings": "secateur.core.write_settings",
     "Sparsity": "secateur.pipeline.prune.weights.decide",
     "TaskResult": "secateur.pipeline.evaluate.tasks",
     "Verified": "secateur.pipeline.evaluate.verify",

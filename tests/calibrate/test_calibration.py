@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,10 +13,10 @@ from secateur.calibrate.calibration import (
     Calibration,
     calibration_tokens,
     held_out,
-    provenance,
     replay_calibration,
+    text_of,
 )
-from secateur.core.plan import Plan
+from secateur.core.execution import CalibrationText
 from secateur.model.handle import ModelHandle, open_model
 from secateur_runtime.errors import PlanError, TextError
 
@@ -51,23 +50,20 @@ def test_text_of_the_model_itself_depends_on_the_seed(model: ModelHandle) -> Non
 def test_a_plan_reads_its_text_again(model: ModelHandle, text: Path) -> None:
     calibration = Calibration(text=str(text), samples=3, window=16)
     tokens = calibration_tokens(model, calibration, 0)
-    made_by = provenance(calibration, tokens)
+    recorded = text_of(calibration, tokens)
     body = b"".join(int(token).to_bytes(8, "little") for token in tokens.flatten())
-    assert made_by == {
+    digest = "sha256:" + hashlib.sha256(body).hexdigest()
+    assert recorded == CalibrationText(text=str(text), samples=3, window=16, digest=digest)
+    assert recorded.facts == {
         "calibration": str(text),
         "samples": "3",
         "window": "16",
-        "calibration_digest": "sha256:" + hashlib.sha256(body).hexdigest(),
+        "calibration_digest": digest,
     }
-    plan = Plan(model=model.digest, made_by=made_by)
-    assert torch.equal(replay_calibration(model, plan), tokens)
+    assert torch.equal(replay_calibration(model, recorded, 0), tokens)
     text.write_text(text.read_text().replace("spring", "autumn"))
     with pytest.raises(PlanError, match="is not what the plan was made with"):
-        replay_calibration(model, plan)
-    incomplete = {name: value for name, value in made_by.items() if name != "window"}
-    for wrong in (incomplete, {**made_by, "samples": "many"}):
-        with pytest.raises(PlanError, match="made_by does not say which"):
-            replay_calibration(model, replace(plan, made_by=wrong))
+        replay_calibration(model, recorded, 0)
 
 
 def test_some_windows_are_held_out_and_some_are_left() -> None:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.conftest import Maker
 
+from secateur.core.execution import CalibrationText, Execution
 from secateur.core.plan import Plan
 from secateur.model.handle import open_model
 from secateur_runtime.errors import PlanError
@@ -22,6 +23,25 @@ plans = st.builds(
     drop=st.lists(names, max_size=4).map(tuple),
     merge=st.dictionaries(names, st.lists(names, min_size=1, max_size=3).map(tuple), max_size=3),
     sparsity=st.dictionaries(names, names, max_size=4),
+    execution=st.builds(
+        Execution,
+        criterion=names,
+        weight_repair=names,
+        scope=st.sampled_from(["row", "tensor"]),
+        unit_repair=names,
+        gap_repair=st.sampled_from(["none", "seam"]),
+        rotation=names,
+        calibration=st.none()
+        | st.builds(
+            CalibrationText,
+            text=names,
+            samples=st.integers(1, 10**6),
+            window=st.integers(1, 10**6),
+            digest=names,
+        ),
+        seed=st.integers(0, 2**63),
+        dtype=names,
+    ),
     made_by=st.dictionaries(st.sampled_from(["criterion", "seed", "calibration"]), names),
 )
 json_values = st.recursive(
@@ -29,7 +49,10 @@ json_values = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=4)
         | st.dictionaries(
-            st.sampled_from(["version", "model", "keep", "drop", "merge", "sparsity", "made_by", "x"]), inner
+            st.sampled_from(
+                ["version", "model", "keep", "drop", "merge", "sparsity", "execution", "made_by", "x"]
+            ),
+            inner,
         )
     ),
 )
@@ -38,6 +61,7 @@ json_values = st.recursive(
 @given(plans)
 def test_a_plan_survives_its_json(plan: Plan) -> None:
     again = Plan.from_json(plan.to_json())
+    assert again == plan
     assert again.to_json() == plan.to_json()
     assert again.digest() == plan.digest()
 
@@ -62,8 +86,35 @@ def test_any_other_text_is_refused(text: str) -> None:
     ("change", "message"),
     [
         ({"sparsty": {}}, "did you mean sparsity"),
-        ({"version": 2}, "reads version 1"),
-        ({"version": True}, "reads version 1"),
+        ({"version": 3}, "reads versions 1 and 2"),
+        ({"version": True}, "reads versions 1 and 2"),
+        ({"version": 2}, "'execution' is not a JSON object"),
+        ({"version": 2, "execution": {"repair": "lsq"}}, "execution has an unknown key 'repair'"),
+        ({"version": 2, "execution": {"sede": 1}}, "did you mean seed"),
+        ({"version": 2, "execution": {"seed": "1"}}, "execution.seed must be a whole number"),
+        ({"version": 2, "execution": {"seed": True}}, "execution.seed must be a whole number"),
+        ({"version": 2, "execution": {"seed": -1}}, "execution.seed is below 0"),
+        ({"version": 2, "execution": {"unit_repair": 1}}, "execution.unit_repair must be text"),
+        ({"version": 2, "execution": {"scope": "all"}}, "execution.scope is 'all'; known: row, tensor"),
+        (
+            {"version": 2, "execution": {"gap_repair": "lsq"}},
+            "execution.gap_repair is 'lsq'; known: none, seam",
+        ),
+        (
+            {"version": 2, "execution": {"calibration": {"text": "x"}}},
+            "execution.calibration lacks 'samples'",
+        ),
+        (
+            {
+                "version": 2,
+                "execution": {"calibration": {"text": "", "samples": 0, "window": 1, "digest": ""}},
+            },
+            "at least one window",
+        ),
+        ({"execution": {}}, "version 1 has an 'execution' section"),
+        ({"made_by": {"calibration": "x"}}, "made_by does not say which"),
+        ({"made_by": {"seed": "one"}}, "made_by.seed is 'one'"),
+        ({"made_by": {"scope": "all"}}, "made_by.scope is 'all'"),
         ({"made_by": {"sede": "1"}}, "did you mean seed"),
         ({"keep": {"0.ffn": [3, 2]}}, "ascending"),
         ({"keep": {"0.ffn": [-1]}}, "ascending"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,11 @@ from transformers import AutoModelForCausalLM
 
 import secateur
 from secateur.calibrate.calibration import Calibration
+from secateur.core.execution import Execution
 from secateur.core.plan import Plan
+from secateur.core.write_settings import Settings
 from secateur.model.handle import open_model
 from secateur.model.unequal_blocks import register
-from secateur.model.written.write_settings import Settings
 from secateur.pipeline.evaluate.verify import verify
 
 TOKENS = torch.randint(200, (2, 40), generator=torch.Generator().manual_seed(11))
@@ -144,14 +146,11 @@ model.generate(tokens[:, :5], max_new_tokens=3, pad_token_id=2)
 def test_an_interrupted_cut_goes_on_with_the_same_bytes(tiny: Maker, tmp_path: Path) -> None:
 
     folder = tiny("qwen2")
-    made_by = {"repair": "lsq", "calibration": "builtin", "samples": "4", "window": "64"}
     base = _plan(folder, {"0.ffn": tuple(range(50)), "1.kv": (0,), "2.ffn": tuple(range(20, 60))}, ("1.ffn",))
-    digest = secateur.plan(
+    read = secateur.plan(
         str(folder), sparsity=0.5, method="wanda", calibration=Calibration(samples=4, window=64)
-    ).made_by["calibration_digest"]
-    plan = Plan(
-        model=base.model, keep=base.keep, drop=base.drop, made_by=made_by | {"calibration_digest": digest}
     )
+    plan = replace(base, execution=Execution(unit_repair="lsq", calibration=read.execution.calibration))
     secateur.apply(plan, str(folder), tmp_path / "whole")
     with killed_at(3):
         secateur.apply(plan, str(folder), tmp_path / "out")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 from secateur.core.graph import Graph
 from secateur_runtime.errors import UsageError
 
 _ENDS = re.compile(r"(first|last)=([0-9]{1,9})")
+Owned = dict[str, tuple[int, tuple[str, ...]]]
+"""Name of a part -> its block and the names that a glob may match."""
 _SPAN = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
 
 
@@ -19,7 +21,7 @@ def protected(graph: Graph, rules: Sequence[str]) -> frozenset[str]:
     A rule is `first=N`, `last=N` (blocks), or a glob over tensor names such as `*.down_proj.weight`; one
     string may hold several, separated by commas. Raises UsageError for a rule that protects nothing.
     """
-    owned = {
+    owned: Owned = {
         linear.tensor: (block.index, (linear.tensor,)) for block in graph.blocks for linear in block.linears
     }
     return _matching(graph, owned, rules, "prunable tensor", "*.down_proj.weight")
@@ -30,12 +32,7 @@ def protected_groups(graph: Graph, rules: Sequence[str]) -> frozenset[str]:
 
     Rules are those of `protected`. Raises UsageError for a rule that protects nothing.
     """
-    owned = {
-        group.name: (block.index, (group.name, *(part.tensor for part in group.slices)))
-        for block in graph.blocks
-        for group in block.groups
-    }
-    return _matching(graph, owned, rules, "group of units", "*.kv")
+    return _matching(graph, _groups(graph), rules, "group of units", "*.kv")
 
 
 def protected_halves(graph: Graph, rules: Sequence[str]) -> frozenset[str]:
@@ -44,12 +41,19 @@ def protected_halves(graph: Graph, rules: Sequence[str]) -> frozenset[str]:
     Rules are those of `protected`; a glob is over blocks (`3`), sub-blocks (`*.attn`) and tensors. Raises
     UsageError for a rule that protects nothing.
     """
-    owned = {
-        f"{block.index}.{part}": (block.index, (str(block.index), f"{block.index}.{part}", *names))
-        for block in graph.blocks
-        for part, names in block.halves.items()
-    }
-    return _matching(graph, owned, rules, "block or sub-block", "*.attn")
+    return _matching(graph, _halves(graph), rules, "block or sub-block", "*.attn")
+
+
+def protected_parts(graph: Graph, rules: Sequence[str]) -> frozenset[str]:
+    """Return the groups and the sub-blocks that `rules` protect; a rule need not match both.
+
+    Rules are those of `protected_groups` and `protected_halves`. Raises UsageError for a rule that protects
+    nothing.
+    """
+    owned = _groups(graph)
+    for name, (block, known) in _halves(graph).items():
+        owned[name] = (block, (*owned.get(name, (block, ()))[1], *known))
+    return _matching(graph, owned, rules, "group of units", "*.kv")
 
 
 def layers_named(graph: Graph, text: str) -> frozenset[int]:
@@ -67,10 +71,24 @@ def layers_named(graph: Graph, text: str) -> frozenset[int]:
     return frozenset(found)
 
 
-def _matching(
-    graph: Graph, owned: Mapping[str, tuple[int, tuple[str, ...]]], rules: Sequence[str], what: str, glob: str
-) -> frozenset[str]:
-    """Return the keys of `owned` (name -> block and the names a glob may match) that some rule matches."""
+def _groups(graph: Graph) -> Owned:
+    return {
+        group.name: (block.index, (group.name, *(part.tensor for part in group.slices)))
+        for block in graph.blocks
+        for group in block.groups
+    }
+
+
+def _halves(graph: Graph) -> Owned:
+    return {
+        f"{block.index}.{part}": (block.index, (str(block.index), f"{block.index}.{part}", *names))
+        for block in graph.blocks
+        for part, names in block.halves.items()
+    }
+
+
+def _matching(graph: Graph, owned: Owned, rules: Sequence[str], what: str, glob: str) -> frozenset[str]:
+    """Return the keys of `owned` that some rule matches."""
     names: set[str] = set()
     for rule in (part.strip() for text in rules for part in text.split(",")):
         if end := _ENDS.fullmatch(rule):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from secateur.calibrate.self_sampled import sample_windows
 from secateur.calibrate.text import calibration_digest, read_text, windows
-from secateur.core.plan import Plan
+from secateur.core.execution import CalibrationText
 from secateur.core.process_memory import give_back
 from secateur.model.handle import ModelHandle
 from secateur_runtime.errors import PlanError, TextError
@@ -52,33 +51,25 @@ def held_out(windows: int, share: float) -> int:
     return held
 
 
-def provenance(calibration: Calibration, tokens: Tensor) -> Mapping[str, str]:
-    """Return what a plan says about its calibration text, enough to read it again."""
-    return {
-        "calibration": calibration.text,
-        "samples": str(calibration.samples),
-        "window": str(calibration.window),
-        "calibration_digest": calibration_digest(tokens),
-    }
+def text_of(calibration: Calibration, tokens: Tensor) -> CalibrationText:
+    """Return what a plan says about its text `tokens`, ids `[samples, window]`, enough to read it again."""
+    return CalibrationText(
+        text=calibration.text,
+        samples=calibration.samples,
+        window=calibration.window,
+        digest=calibration_digest(tokens),
+    )
 
 
-def replay_calibration(model: ModelHandle, plan: Plan) -> Tensor:
-    """Return the token ids a plan was made with; raises PlanError if they cannot be restored."""
-    made_by = plan.made_by
-    try:
-        calibration = Calibration(
-            text=made_by["calibration"], samples=int(made_by["samples"]), window=int(made_by["window"])
-        )
-        seed = int(made_by.get("seed", "0"))
-    except (KeyError, ValueError):
-        raise PlanError(
-            "plan needs calibration text but made_by does not say which: it needs calibration, samples and"
-            " window"
-        ) from None
+def replay_calibration(model: ModelHandle, text: CalibrationText, seed: int) -> Tensor:
+    """Return the token ids `[samples, window]` of the text of a plan, for its `seed`.
+
+    Raises PlanError if the text is not what it was.
+    """
+    calibration = Calibration(text=text.text, samples=text.samples, window=text.window)
     tokens = calibration_tokens(model, calibration, seed)
-    if calibration_digest(tokens) != made_by.get("calibration_digest"):
+    if calibration_digest(tokens) != text.digest:
         raise PlanError(
-            f"calibration text {calibration.text} is not what the plan was made with: restore it, or make a"
-            " new plan"
+            f"calibration text {text.text} is not what the plan was made with: restore it, or make a new plan"
         )
     return tokens

@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
+from secateur.core.execution import Execution
 from secateur.core.footprint import dropped_halves, footprint
 from secateur.core.graph import Block, Graph
 from secateur.core.pattern import Pattern
 from secateur_runtime.errors import PlanError, SecateurError, nearest
 
-VERSION = 1
-_FIELDS = {"version", "model", "keep", "drop", "merge", "sparsity", "made_by"}
+VERSION = 2
+_FIELDS = {"version", "model", "keep", "drop", "merge", "sparsity", "execution", "made_by"}
 _MADE_BY = {
     "units",
     "criterion",
@@ -56,7 +57,9 @@ class Plan:
     merge: whole block -> dropped blocks whose differences from it are added to its weights. The JSON leaves
     it out if empty.
     sparsity: tensor name -> `0.5` or `2:4`; tensors not named stay dense.
-    made_by: criterion, repair, allocation, calibration and seed that decided, enough to replay the plan.
+    execution: how it is carried out: criterion, repairs, rotation, text, seed and storage type.
+    made_by: who decided it, how and from what; nothing acts on it.
+    version: of the file that it was read from. One of version 1 is written as it was read.
     """
 
     model: str
@@ -64,6 +67,7 @@ class Plan:
     drop: tuple[str, ...] = ()
     merge: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     sparsity: Mapping[str, str] = field(default_factory=dict)
+    execution: Execution = field(default_factory=Execution)
     made_by: Mapping[str, str] = field(default_factory=dict)
     version: int = VERSION
 
@@ -76,6 +80,7 @@ class Plan:
             "drop": list(self.drop),
             **({"merge": {name: list(others) for name, others in self.merge.items()}} if self.merge else {}),
             "sparsity": dict(self.sparsity),
+            **({"execution": self.execution.to_json()} if self.version > 1 else {}),
             "made_by": dict(self.made_by),
         }
         return json.dumps(body, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
@@ -87,22 +92,23 @@ class Plan:
         for key in body:
             if key not in _FIELDS:
                 raise PlanError(f"plan has an unknown key {key!r}{nearest(key, _FIELDS)}")
-        if body.get("version") != VERSION or isinstance(body.get("version"), bool):
-            raise PlanError(f"plan version is {body.get('version')!r}; this secateur reads version {VERSION}")
+        number = body.get("version")
+        if type(number) is not int or number not in (1, VERSION):
+            raise PlanError(f"plan version is {number!r}; this secateur reads versions 1 and {VERSION}")
         if not isinstance(body.get("model"), str):
             raise PlanError("plan has no 'model' digest")
         made_by = _strings(body, "made_by")
-        for key in made_by:
-            if key not in _MADE_BY:
-                raise PlanError(f"plan made_by has an unknown key {key!r}{nearest(key, _MADE_BY)}")
         sparsity = _strings(body, "sparsity")
+        keep = _keep(body)
         return cls(
             model=body["model"],
-            keep=_keep(body),
+            keep=keep,
             drop=_drop(body),
             merge=_merge(body),
             sparsity=sparsity,
+            execution=_execution(number, body, made_by, keep, sparsity),
             made_by=made_by,
+            version=number,
         )
 
     def explain(self, graph: Graph, stored: Graph | None = None) -> str:
@@ -193,7 +199,7 @@ class Plan:
                     f"plan keeps units of {name!r} out of range: it has {groups[name].size}, and at least one"
                     " must survive"
                 )
-        if self.merge and self.made_by.get("rotate"):
+        if self.merge and self.execution.rotation:
             raise PlanError("plan merges blocks and rotates: leave one out")
         if graph.hidden.name in self.keep and self.sparsity:
             raise PlanError(
@@ -206,8 +212,8 @@ class Plan:
             self.drop,
             self.sparsity,
             self.merge,
-            self.made_by.get("rotate"),
-            self.made_by.get("calibration"),
+            self.execution.rotation,
+            self.execution.calibration,
         )
         if graph.vocab.name in self.keep and any(others):
             raise PlanError(
@@ -284,6 +290,23 @@ def _strings(body: dict[str, Any], key: str) -> dict[str, str]:
     if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
         raise PlanError(f"plan {key!r} must map names to strings")
     return value
+
+
+def _execution(
+    number: int,
+    body: dict[str, Any],
+    made_by: Mapping[str, str],
+    keep: Mapping[str, tuple[int, ...]],
+    sparsity: Mapping[str, str],
+) -> Execution:
+    if number > 1:
+        return Execution.from_json(body.get("execution"))
+    if "execution" in body:
+        raise PlanError("plan of version 1 has an 'execution' section: say version 2")
+    for key in made_by:
+        if key not in _MADE_BY:
+            raise PlanError(f"plan made_by has an unknown key {key!r}{nearest(key, _MADE_BY)}")
+    return Execution.from_version_1(made_by, keep, sparsity)
 
 
 def _keep(body: dict[str, Any]) -> dict[str, tuple[int, ...]]:

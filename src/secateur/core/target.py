@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from fractions import Fraction
+from functools import lru_cache
 from typing import Literal
 
 from secateur.core.footprint import Footprint
@@ -101,6 +102,12 @@ class Target:
                 "kv= says once how the cache of a ram= target is stored: ram=300MB@ctx2048,kv=f32"
             )
         return cls(tuple(limits), *kinds)
+
+    @classmethod
+    @lru_cache(maxsize=128)
+    def of(cls, text: str) -> Target:
+        """Return the budgets of one text, which is parsed once; raises as `parse` does."""
+        return cls.parse([text])
 
     def __str__(self) -> str:
         return ",".join([*map(str, self.limits), *(["kv=" + self.kv_type] if self.kv_type != "f16" else [])])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import torch
 from secateur.core.graph import Graph
 from secateur.model.block_stream import ModelStream
 from secateur.model.config_defaults import completed
-from secateur.model.families import SHAPES_KEY
+from secateur.model.families import SHAPES_KEY, Family, family_of
 from secateur.model.formats.open_source import open_source
 from secateur.model.graph_builder import read_graph
 from secateur.model.transformers_model import transformers_config
@@ -47,6 +47,18 @@ class ModelHandle:
             if self.kept_in
             else transformers_config(self.source.config)
         )
+
+    @cached_property
+    def family(self) -> Family:
+        """The row of the model's family."""
+        return family_of(self.source.config)
+
+    def view(self, source: Source, graph: Graph | None = None) -> ModelHandle:
+        """Return the model as `source` shows it, such as rotated.
+
+        graph: of the view, where that is known already. The digest of a view is that of the model.
+        """
+        return replace(self, source=source, graph=graph or read_graph(source))
 
     def stream(self, outside: torch.dtype = torch.float32) -> ModelStream:
         """Return the model as a stream of blocks, weights outside the blocks rounded to `outside`."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
-Arithmetic = Literal["float32", "bfloat16"]
+from secateur.core.write_settings import Arithmetic
 
 
 @contextmanager

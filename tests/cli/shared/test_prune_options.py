@@ -62,4 +62,4 @@ def test_goals_carry_what_was_given() -> None:
         (PruneOptions(method="vocab", ratio=0.3, align=64), Vocab(ratio=0.3, align=64)),
     ]
     for given, goal in goals:
-        assert given._goal() == goal
+        assert given.goal() == goal

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from tests.conftest import Maker
 
+from secateur.core.write_settings import Settings
 from secateur.device.profile import OUTPUT, load_profile
 from secateur.model.handle import open_model
-from secateur.model.written.write_settings import Settings
 from secateur.pipeline.advise.size_estimate import Sizes
 from secateur.pipeline.export.formats import EXPORTERS, AdvisedFormat
 from secateur.pipeline.export.gguf import export

@@ -13,10 +13,11 @@ from tests.conftest import Maker
 from tests.tiny_models import FAMILIES
 from transformers import AutoModelForCausalLM
 
+from secateur.core.execution import Execution
 from secateur.core.plan import Plan
+from secateur.core.write_settings import Settings
 from secateur.model.formats.gguf.header import read_header
 from secateur.model.handle import ModelHandle, open_model
-from secateur.model.written.write_settings import Settings
 from secateur.pipeline.export.gguf import export
 from secateur.pipeline.prune.apply import apply
 from secateur_runtime.errors import UnsupportedModelError
@@ -36,7 +37,9 @@ def _cut(
     drop: tuple[str, ...] = (),
     repair: str = "none",
 ) -> ModelHandle:
-    plan = Plan(model=open_model(str(source)).digest, keep=keep, drop=drop, made_by={"repair": repair})
+    plan = Plan(
+        model=open_model(str(source)).digest, keep=keep, drop=drop, execution=Execution(unit_repair=repair)
+    )
     apply(plan, str(source), out, settings=Settings(dtype="float32"))
     return open_model(str(out))
 

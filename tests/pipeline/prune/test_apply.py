@@ -23,9 +23,9 @@ import secateur
 from secateur.calibrate.calibration import Calibration, calibration_tokens
 from secateur.cli.main import app
 from secateur.core.plan import Plan
+from secateur.core.write_settings import Settings
 from secateur.model.handle import open_model
 from secateur.model.written.checkpoint import Checkpoint
-from secateur.model.written.write_settings import Settings
 from secateur.pipeline.evaluate.verify import verify
 from secateur.pipeline.prune.weights.methods import weight_methods
 from secateur_runtime.errors import PlanError, VerificationError

@@ -10,9 +10,10 @@ from tests.conftest import Maker
 from torch import Tensor
 
 from secateur.calibrate.calibration import Calibration
+from secateur.core.execution import Execution
 from secateur.core.plan import Plan
+from secateur.core.write_settings import Settings
 from secateur.model.handle import open_model
-from secateur.model.written.write_settings import Settings
 from secateur.pipeline.prune.apply import apply
 from secateur.pipeline.prune.plan_masks import check_masks, mask_of, planned_name
 from secateur.pipeline.recover.local_reconstruction import Local
@@ -54,7 +55,7 @@ def test_a_mask_is_known_by_the_numbers_of_the_model_that_was_pruned(tiny: Maker
         model=teacher.digest,
         drop=("1", "2.attn", "2.ffn"),
         sparsity={masked: "0.5"},
-        made_by={"criterion": "magnitude"},
+        execution=Execution(criterion="magnitude"),
     )
     apply(plan, str(tiny("llama", **DEEP)), tmp_path / "student", settings=EXACT)
     _recover(tmp_path / "student", tiny("llama", **DEEP), tmp_path / "out")

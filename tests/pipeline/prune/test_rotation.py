@@ -12,6 +12,7 @@ from tests.conftest import Maker
 
 import secateur
 from secateur.calibrate.calibration import Calibration, calibration_tokens
+from secateur.core.context import RunContext
 from secateur.core.plan import Plan
 from secateur.core.progress import Silent
 from secateur.model.handle import open_model
@@ -31,7 +32,6 @@ SMALL = Calibration(samples=4, window=64)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rotation, "_STEPS", 8)
     monkeypatch.setattr(rotation, "_HEAD_STEPS", 3)
-    rotation._found.clear()
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def _short(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_predictions_stay_and_the_matrices_are_orthogonal(tiny: Maker, family: str, way: str) -> None:
     model = open_model(str(tiny(family)))
     tokens = calibration_tokens(model, SMALL, 0)
-    turned = rotated(model, way, tokens, 0, Silent())
+    turned = rotated(model, way, tokens, 0, RunContext())
     assert isinstance(turned.source, Rotated)
     found = turned.source.rotation
     assert (found.states is None, not found.heads) == (way == "heads", way == "pca")
@@ -66,8 +66,7 @@ def test_a_plan_replays_byte_for_byte(tiny: Maker, tmp_path: Path, goal: Sparsit
     src = str(tiny("qwen3"))
     secateur.prune(src, tmp_path / "once", goal, calibration=SMALL, seed=3)
     plan = Plan.from_json((tmp_path / "once" / "plan.json").read_text())
-    assert plan.made_by["rotate"] == goal.rotate
-    rotation._found.clear()
+    assert plan.made_by["rotate"] == plan.execution.rotation == goal.rotate
     secateur.apply(plan, src, tmp_path / "again")
     assert {path.name: path.read_bytes() for path in (tmp_path / "once").iterdir()} == {
         path.name: path.read_bytes() for path in (tmp_path / "again").iterdir()
@@ -111,7 +110,7 @@ def test_a_cut_after_learning_costs_less_entropy(tiny: Maker) -> None:
             notes.append(line)
 
     model = open_model(str(tiny("qwen3")))
-    rotation.decided(model, "learned", SMALL, 0, Told())
+    rotated(model, "learned", calibration_tokens(model, SMALL, 0), 0, RunContext(progress=Told()))
     assert f"{model.graph.vocab_size * model.graph.hidden_size:,} parameters more" in notes[0]
     as_it_is, axes, learned = (float(word) for word in notes[1].replace(",", "").split() if word[0].isdigit())
     assert learned < min(as_it_is, axes)
@@ -126,7 +125,6 @@ def test_what_cannot_work_is_one_line(tiny: Maker, tmp_path: Path, monkeypatch: 
     with pytest.raises(PlanError, match="merges blocks and rotates"):
         secateur.apply(replace(plan, drop=("1",), merge={"0": ("1",)}), src, tmp_path / "out")
     monkeypatch.setattr(Rotated, "_plain", lambda self, name: self._source.read(name))
-    rotation._found.clear()
     with pytest.raises(VerificationError, match="does not predict what the model does"):
         secateur.prune(src, tmp_path / "out", replace(goal, rotate="pca"), calibration=SMALL)
     assert not list(tmp_path.iterdir())

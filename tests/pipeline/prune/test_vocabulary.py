@@ -20,9 +20,9 @@ from secateur.cli.main import app
 from secateur.core.footprint import footprint
 from secateur.core.plan import Plan
 from secateur.core.target import Target
+from secateur.core.write_settings import Settings
 from secateur.model.handle import open_model
 from secateur.model.tokenizer_pruning import vocabulary
-from secateur.model.written.write_settings import Settings
 from secateur.pipeline.evaluate.verify import verify
 from secateur.pipeline.prune.vocabulary import Vocab, chosen
 from secateur_runtime.errors import PlanError, TargetError, UsageError, VerificationError
@@ -226,8 +226,8 @@ def test_options_of_other_methods_are_refused(
     [
         {"keep": {"0.ffn": [0]}},
         {"drop": ["1"]},
-        {"made_by": {"calibration": "builtin"}},
-        {"made_by": {"rotate": "learned"}},
+        {"execution": {"calibration": {"text": "builtin", "samples": 1, "window": 8, "digest": ""}}},
+        {"execution": {"rotation": "learned"}},
     ],
 )
 def test_tokens_go_alone(tiny: Maker, text: str, change: dict[str, dict[str, object] | list[str]]) -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from tests.problems import make_problem
 
+from secateur.core.execution import CalibrationText, Execution
 from secateur.pipeline.quantize.rounding import rounding_named
 from secateur.quantizers import QUANTIZERS
 from secateur.transform.repair import REPAIRS
@@ -49,20 +50,22 @@ def test_what_is_read_is_what_both_need() -> None:
 
 
 def test_a_plan_of_the_zeros_says_how_they_were_chosen() -> None:
-    said = {"seed": "3", "calibration": "builtin", "bits": "4"}
-    plain = rounding_named("gptq", "", "wanda")
-    assert plain.sparsity(["a"]) == {}
-    assert plain.made_by(said) == {"seed": "3", "calibration": "builtin"}
-    pruning = rounding_named("gptq", "2:4", "wanda")
-    assert pruning.sparsity(["a", "b"]) == {"a": "2:4", "b": "2:4"}
-    made = pruning.made_by(said)
-    assert made == {
+    text = CalibrationText(text="builtin", samples=2, window=8, digest="sha256:0")
+    assert rounding_named("gptq", "", "wanda").plan("sha256:1", ["a"], text, 3) is None
+    plan = rounding_named("gptq", "2:4", "wanda").plan("sha256:1", ["a", "b"], text, 3)
+    assert plan is not None
+    assert plan.sparsity == {"a": "2:4", "b": "2:4"}
+    assert plan.execution == Execution(criterion="wanda", scope="row", calibration=text, seed=3)
+    assert plan.made_by == {
         "target": "2:4",
         "criterion": "wanda",
         "repair": "none",
         "scope": "row",
         "seed": "3",
         "calibration": "builtin",
+        "samples": "2",
+        "window": "8",
+        "calibration_digest": "sha256:0",
     }
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from tests.conftest import Maker
 
+from secateur.core.execution import CalibrationText
 from secateur.model.full_model import load_whole
 from secateur.model.handle import open_model
 from secateur.pipeline.prune.weights.methods import method_of
@@ -39,11 +40,15 @@ def test_inputs_of_the_dense_model_decide(tiny: Maker) -> None:
 
 def test_the_plan_says_which(tiny: Maker) -> None:
     model = open_model(str(tiny("llama")))
-    text = {"calibration": "builtin"}
+    text = CalibrationText(text="builtin", samples=2, window=8, digest="sha256:0")
     plans = {name: grown(model, name, 0.5, text, 0) for name in ("wanda", "magnitude")}
-    assert all(method_of(plan.made_by).criterion == name for name, plan in plans.items())
+    assert all(method_of(plan.execution).criterion == name for name, plan in plans.items())
     assert plans["wanda"].made_by["scope"] == "row"
     assert "calibration" not in plans["magnitude"].made_by
+    assert {name: plan.execution.calibration for name, plan in plans.items()} == {
+        "wanda": text,
+        "magnitude": None,
+    }
     assert plans["wanda"].sparsity.keys() == {linear.tensor for linear in model.graph.linears}
 
 

@@ -13,8 +13,8 @@ from tests.conftest import Maker
 
 from secateur.calibrate.calibration import Calibration
 from secateur.core.plan import Plan
+from secateur.core.write_settings import Settings
 from secateur.model.handle import open_model
-from secateur.model.written.write_settings import Settings
 from secateur.pipeline.prune.apply import apply
 from secateur.pipeline.prune.prune import prune
 from secateur.pipeline.recover.layer_mapping import pair

@@ -19,9 +19,9 @@ from transformers import AutoModelForCausalLM
 import secateur
 from secateur.calibrate.calibration import Calibration, calibration_tokens
 from secateur.core.plan import Plan
+from secateur.core.write_settings import Settings
 from secateur.model.handle import open_model
 from secateur.model.written.checkpoint import Checkpoint
-from secateur.model.written.write_settings import Settings
 from secateur.pipeline.evaluate.verify import verify
 from secateur.pipeline.prune.depth.decide import Depth
 from secateur.pipeline.prune.prune import prune

@@ -20,7 +20,8 @@ from secateur.adapt.ranking.greedy_search import Cost, Search, Steps
 from secateur.adapt.ranking.resume import unfinished
 from secateur.adapt.ranking.windowed_forward import Passing
 from secateur.allocate.protect import protected_groups
-from secateur.calibrate.calibration import Calibration, calibration_tokens, provenance
+from secateur.calibrate.calibration import Calibration, calibration_tokens, text_of
+from secateur.core.context import RunContext
 from secateur.core.progress import Progress, Silent
 from secateur.model.handle import ModelHandle
 from secateur.pipeline.prune.width.decide import Width, rank_units
@@ -87,7 +88,7 @@ def rank(
     written.
     """
     how = how or Rank()
-    told = progress or Silent()
+    context = RunContext(seed=seed, progress=progress or Silent())
     how.check()
     if out is not None:
         refuse_existing(out, overwrite=overwrite)
@@ -95,13 +96,13 @@ def rank(
     made_by = _made_by(how, tokens, seed)
     rungs = list[Rung]()
     with unfinished(out, {"model": model.digest, **made_by}, overwrite=overwrite) as kept:
-        order = kept.order(lambda: _order(model, how, tokens, seed, told))
+        order = kept.order(lambda: _order(model, how, tokens, context))
         nothing = Rung(unit="", loss=0.0, weight_bytes=0, kv_values=0, flops=0)
         ladder = Ladder(model=model.digest, order=order, whole=nothing, rungs=(), made_by=made_by)
         search = _search(model, ladder, how, tokens, kept.weights)
         whole = search.rung("")
         rungs += kept.resume(search)
-        for rung in search.rungs(how.floor, told):
+        for rung in search.rungs(how.floor, context.progress):
             rungs.append(rung)
             kept.keep(search, rungs)
         ladder = replace(ladder, whole=whole, rungs=tuple(rungs), costs=tuple(search.measured))
@@ -110,12 +111,10 @@ def rank(
     return ladder, search.cost
 
 
-def _order(
-    model: ModelHandle, how: Rank, tokens: Tensor, seed: int, progress: Progress
-) -> dict[str, tuple[int, ...]]:
+def _order(model: ModelHandle, how: Rank, tokens: Tensor, context: RunContext) -> dict[str, tuple[int, ...]]:
     """Return the units of every group, those retained longest first."""
     width = Width(units=("kv", "ffn"), ratio=0.5, criterion=how.criterion)
-    ranked = rank_units(model, elastic_groups(model.graph), width, tokens, seed, progress)
+    ranked = rank_units(model, elastic_groups(model.graph), width, tokens, context)
     return {
         name: tuple(unit for steps in reversed(one.steps) for unit in reversed(steps))
         for name, one in ranked.items()
@@ -153,4 +152,4 @@ def _made_by(how: Rank, tokens: Tensor, seed: int) -> dict[str, str]:
         "seed": str(seed),
         "secateur": version("secateur"),
     }
-    return {key: value for key, value in said.items() if value} | dict(provenance(how.calibration, tokens))
+    return {key: value for key, value in said.items() if value} | text_of(how.calibration, tokens).facts

@@ -16,10 +16,10 @@ from secateur_runtime.errors import UsageError, nearest
 
 if TYPE_CHECKING:
     from secateur.core.progress import Progress
+    from secateur.core.write_settings import Arithmetic
     from secateur.measure.perplexity import Quality
     from secateur.pipeline.evaluate.bias_audit import Audit
     from secateur.pipeline.evaluate.native_model import NativeOptions
-    from secateur.tensors.precision import Arithmetic
 
 _TASKS = (
     "Tasks of lm-eval, comma-separated: arc_easy,hellaswag. With tasks or --bias,"

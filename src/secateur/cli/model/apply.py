@@ -29,15 +29,18 @@ def apply(
     display: DisplayOptions,
 ) -> None:
     """Apply a plan to the model it was made for and write a checked Hugging Face folder."""
+    from secateur.core.context import RunContext
     from secateur.core.plan import Plan
-    from secateur.pipeline.prune.apply import apply
+    from secateur.model.handle import open_model
+    from secateur.pipeline.prune.apply import execute
 
     settings = storage.settings()
     made = Plan.from_json(_read(plan))
     started = time.perf_counter()
     with display.progress() as progress:
-        pruned = apply(made, model, output, settings=settings, progress=progress)
-    body = summary(made, model) | changes(pruned) | {"seconds": round(time.perf_counter() - started, 1)}
+        opened = open_model(model)
+        pruned = execute(opened, made, output, RunContext(progress=progress, settings=settings))
+    body = summary(made, opened) | changes(pruned) | {"seconds": round(time.perf_counter() - started, 1)}
     display.result(body, title=f"wrote {output}")
 
 

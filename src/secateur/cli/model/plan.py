@@ -15,6 +15,7 @@ from secateur_runtime.files import refuse_existing, write_text
 if TYPE_CHECKING:
     from secateur.core.graph import Graph
     from secateur.core.plan import Plan
+    from secateur.model.handle import ModelHandle
 
 
 @with_options
@@ -30,17 +31,25 @@ def plan(
     display: DisplayOptions,
 ) -> None:
     """Decide what to prune and write plan.json; `secateur apply` does it."""
+    from secateur.core.context import RunContext
+    from secateur.model.handle import open_model
+    from secateur.pipeline.prune.plan import decide
+
     refuse_existing(output, overwrite=overwrite)
     with display.progress() as progress:
-        made = choice.plan(model, progress)
+        context = RunContext(seed=choice.seed, progress=progress)
+        opened = open_model(model)
+        made = decide(opened, choice.goal(), choice.calibration(), context)
     write_text(output, made.to_json())
     if explain and not display.as_json:
-        print(made.explain(_graph(model), _stored(made, model)))
-    display.result(summary(made, model), title=f"wrote {output}")
+        print(made.explain(opened.graph, _stored(made, opened)))
+    display.result(summary(made, opened), title=f"wrote {output}")
 
 
-def summary(plan: Plan, model: str) -> dict[str, Any]:
+def summary(plan: Plan, model: ModelHandle) -> dict[str, Any]:
     """Return what a plan for `model` decided, as printed."""
+    from secateur.model.written.pruned_config import is_stock
+
     said: dict[str, Any] = {
         "model": plan.model,
         "plan": plan.digest(),
@@ -51,29 +60,15 @@ def summary(plan: Plan, model: str) -> dict[str, Any]:
     if plan.keep or plan.drop:
         said["loads"] = (
             "in stock transformers"
-            if _is_stock(model, plan)
+            if is_stock(model, plan)
             else "through the code beside it: no stock class has these widths"
         )
     tried = plan.made_by.get("tried", "")
     return said | dict(plan.made_by) | ({"tried": tried.split("; ")} if tried else {})
 
 
-def _is_stock(model: str, plan: Plan) -> bool:
-    from secateur.model.handle import open_model
-    from secateur.model.written.pruned_config import is_stock
-
-    return is_stock(open_model(model), plan)
-
-
-def _graph(model: str) -> Graph:
-    from secateur.model.handle import open_model
-
-    return open_model(model).graph
-
-
-def _stored(plan: Plan, model: str) -> Graph:
-    from secateur.model.handle import open_model
+def _stored(plan: Plan, model: ModelHandle) -> Graph:
     from secateur.pipeline.prune.rotation import shaped
-    from secateur.pipeline.prune.width.repair_units import repaired
+    from secateur.pipeline.prune.width.repair_units import with_repair_biases
 
-    return repaired(shaped(open_model(model), plan.made_by.get("rotate", "")), plan).graph
+    return with_repair_biases(shaped(model, plan.execution.rotation), plan).graph

@@ -40,25 +40,27 @@ def prune(
     display: DisplayOptions,
 ) -> None:
     """Prune a model and write a Hugging Face folder that was reloaded and compared."""
+    from secateur.core.context import RunContext
+    from secateur.model.handle import open_model
     from secateur.pipeline.export.formats import exporter_named
-    from secateur.pipeline.export.pruned_export import apply_exported
-    from secateur.pipeline.prune.apply import apply
+    from secateur.pipeline.export.pruned_export import execute_exported
+    from secateur.pipeline.prune.apply import execute
+    from secateur.pipeline.prune.plan import decide
 
     exporter, kind = exporter_named(export) if export else (None, "")
     settings = settings_of(choice.dtype, run.compute, run.memory, overwrite=overwrite)
     started = time.perf_counter()
     with display.progress() as progress:
-        plan = choice.plan(model, progress)
+        context = RunContext(seed=choice.seed, progress=progress, settings=settings)
+        opened = open_model(model)
+        plan = decide(opened, choice.goal(), choice.calibration(), context)
+        said = summary(plan, opened)
         if dry_run:
-            display.result(summary(plan, model), title=f"would write {output}")
+            display.result(said, title=f"would write {output}")
             return
         if exporter:
-            found = written(
-                apply_exported(
-                    plan, model, output, exporter=exporter, kind=kind, settings=settings, progress=progress
-                )
-            )
+            found = written(execute_exported(opened, plan, output, context, exporter=exporter, kind=kind))
         else:
-            found = changes(apply(plan, model, output, settings=settings, progress=progress))
-    body = summary(plan, model) | found | {"seconds": round(time.perf_counter() - started, 1)}
-    display.result(body, title=f"wrote {output}")
+            found = changes(execute(opened, plan, output, context))
+    seconds = round(time.perf_counter() - started, 1)
+    display.result(said | found | {"seconds": seconds}, title=f"wrote {output}")

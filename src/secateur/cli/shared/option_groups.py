@@ -15,8 +15,7 @@ from secateur_runtime.errors import UsageError, nearest
 if TYPE_CHECKING:
     from secateur.calibrate.calibration import Calibration
     from secateur.core.progress import Progress
-    from secateur.model.written.write_settings import Settings
-    from secateur.tensors.precision import Arithmetic
+    from secateur.core.write_settings import Arithmetic, Settings
 
 Verb = Callable[..., None]
 
@@ -114,7 +113,7 @@ def settings_of(dtype: str, compute: str | None, memory: int, *, overwrite: bool
     memory: MiB of hidden states held before a scratch file is used.
     Raises UsageError for an unknown `compute`.
     """
-    from secateur.model.written.write_settings import Settings
+    from secateur.core.write_settings import Settings
 
     return Settings(
         dtype=dtype,

@@ -10,8 +10,7 @@ from secateur.core.target import Target
 from secateur_runtime.errors import UsageError
 
 if TYPE_CHECKING:
-    from secateur.core.plan import Plan
-    from secateur.core.progress import Progress
+    from secateur.calibrate.calibration import Calibration
     from secateur.pipeline.prune.plan import Goal
 
 _BELONGS = {
@@ -110,15 +109,14 @@ class PruneOptions:
                 "--method vocab counts the tokens of the whole text: leave out --samples and --calib-window"
             )
 
-    def plan(self, model: str, progress: Progress) -> Plan:
-        """Return the plan for `model`."""
+    def calibration(self) -> Calibration:
+        """Return the calibration that these options ask for."""
         from secateur.calibrate.calibration import Calibration
-        from secateur.pipeline.prune.plan import plan
 
-        calibration = Calibration(text=self.calib, samples=self.samples, window=self.calib_window)
-        return plan(model, self._goal(), calibration=calibration, seed=self.seed, progress=progress)
+        return Calibration(text=self.calib, samples=self.samples, window=self.calib_window)
 
-    def _goal(self) -> Goal:
+    def goal(self) -> Goal:
+        """Return what is to go."""
         from secateur.pipeline.prune.auto.decide import Auto
         from secateur.pipeline.prune.depth.decide import Depth
         from secateur.pipeline.prune.vocabulary import Vocab

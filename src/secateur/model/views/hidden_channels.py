@@ -61,12 +61,15 @@ class Narrowed(Derived):
 
     Its tensors have their whole shape, with zeros in the removed channels. Weights outside the blocks, and
     those that are rescaled, are what their stored values stand for in the type `dtype`.
+
+    kept: the channels that stay, ascending. dtype: the type that it is stored in.
     """
 
     def __init__(self, source: Source, graph: Graph, kept: tuple[int, ...], dtype: torch.dtype) -> None:
         super().__init__(source)
+        self.kept = kept
+        self.dtype = dtype
         self.folds = hidden_folds(graph, len(kept))
-        self._dtype = dtype
         self._outside = frozenset(graph.outside)
         self._slices = {part.tensor: part for part in graph.hidden.slices}
         alive = torch.zeros(graph.hidden_size, dtype=torch.bool)
@@ -78,7 +81,7 @@ class Narrowed(Derived):
 
         It is never in memory whole in another type.
         """
-        tensor = torch.empty(self.tensors[name].shape, dtype=self._dtype)
+        tensor = torch.empty(self.tensors[name].shape, dtype=self.dtype)
         start = 0
         for piece in self._source.pieces(name):
             tensor[start : start + len(piece)] = self._as_stored(name, piece)
@@ -98,7 +101,7 @@ class Narrowed(Derived):
             yield self._silenced(name, piece)
 
     def _as_stored(self, name: str, weight: Tensor) -> Tensor:
-        return (self.folds[name].stored(weight) if name in self.folds else weight).to(self._dtype)
+        return (self.folds[name].stored(weight) if name in self.folds else weight).to(self.dtype)
 
     def _silenced(self, name: str, weight: Tensor) -> Tensor:
         if name in self._outside or name in self.folds:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from secateur.core.graph import Graph, TensorInfo
 from secateur.model.families import Family, family_of
-from secateur.model.graph_builder import read_graph, tensor_shapes
+from secateur.model.graph_builder import tensor_shapes
 from secateur.model.handle import ModelHandle
 from secateur.tensors.source import Derived, Source
 
@@ -31,12 +31,12 @@ def with_output_biases(model: ModelHandle, parts: Collection[str]) -> ModelHandl
     A new bias is zero. A sub-block that cannot hold a bias stays as it is. A config has one flag for several
     linears, so others get zeros too. The digest stays that of the model.
     """
-    family = family_of(model.source.config)
+    family = model.family
     flags = {flag for part in parts if (flag := family.bias_flag(output_module(family, part)))}
     if all(model.source.config.get(flag) for flag in flags):
         return model
     source = Biased(model.source, model.graph, flags)
-    return ModelHandle(source, read_graph(source))
+    return model.view(source)
 
 
 class Biased(Derived):

@@ -25,14 +25,17 @@ _OS_ERROR = re.compile(r"os error (\d+)")
 
 
 class Checkpoint:
-    """The folder `OUT.partial` next to its final place; every shard in it is finished."""
+    """The folder `OUT.partial` next to its final place; every shard in it is finished.
+
+    tensor_bytes: bytes of the tensors entered in its index so far.
+    """
 
     def __init__(self, out: Path, shards: int) -> None:
         self.out = out
         self.partial = out.with_name(out.name + ".partial")
         self._shards = shards
         self._weight_map: dict[str, str] = {}
-        self._bytes = 0
+        self.tensor_bytes = 0
 
     def shard(self, index: int) -> Path:
         """Path of shard `index`, counted from 0."""
@@ -58,7 +61,7 @@ class Checkpoint:
         """Enter a finished shard's tensors in the index of the folder."""
         for name, size in names_and_bytes.items():
             self._weight_map[name] = self.shard(index).name
-            self._bytes += size
+            self.tensor_bytes += size
 
     def write_json(self, name: str, body: Mapping[str, Any]) -> None:
         """Write a JSON file next to the shards."""
@@ -70,7 +73,7 @@ class Checkpoint:
         """Write `model.safetensors.index.json`."""
         self.write_json(
             "model.safetensors.index.json",
-            {"metadata": {"total_size": self._bytes}, "weight_map": self._weight_map},
+            {"metadata": {"total_size": self.tensor_bytes}, "weight_map": self._weight_map},
         )
 
     def digests(self) -> dict[str, str]:

@@ -10,9 +10,9 @@ from typing import Any
 
 from secateur.calibrate.calibration import Calibration
 from secateur.calibrate.text import read_text
+from secateur.core.write_settings import Arithmetic
 from secateur.pipeline.bench.bench import BenchSettings as Speed
 from secateur.present.comparison_folder import ComparisonJob
-from secateur.tensors.precision import Arithmetic
 from secateur_runtime.errors import UsageError
 
 OPTIONAL = ("tasks", "bias")

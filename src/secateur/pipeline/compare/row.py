@@ -8,7 +8,7 @@ from typing import Any
 
 from secateur.core.plan import Plan
 from secateur.core.progress import Progress
-from secateur.model.written.write_settings import Settings
+from secateur.core.write_settings import Settings
 from secateur.pipeline.compare.protocol import Protocol, protocol_of
 from secateur.pipeline.export.gguf import export
 from secateur.pipeline.prune.apply import apply

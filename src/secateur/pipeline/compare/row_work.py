@@ -14,10 +14,10 @@ from pathlib import Path
 from secateur.core.footprint import footprint
 from secateur.core.plan import Plan
 from secateur.core.progress import Progress
+from secateur.core.write_settings import Settings
 from secateur.measure.perplexity import described
 from secateur.model.handle import open_model
 from secateur.model.written.pruned_config import is_stock
-from secateur.model.written.write_settings import Settings
 from secateur.pipeline.bench.bench import Benched, bench, bench_each, bench_files, with_ratio
 from secateur.pipeline.compare.protocol import protocol_of
 from secateur.pipeline.compare.removed_share import removed

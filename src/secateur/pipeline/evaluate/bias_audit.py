@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from secateur.core.progress import Progress, Silent
+from secateur.core.write_settings import Arithmetic
 from secateur.measure.social_bias import Finding, Series, findings
 from secateur.measure.task_scores import require_lm_eval
 from secateur.measure.winogender import GENDERS, Schema, read_winogender
@@ -18,7 +19,7 @@ from secateur.model.full_model import load_whole
 from secateur.model.handle import open_registered
 from secateur.model.written.plan_file import plan_digest
 from secateur.runtime.token_scorer import TorchScorer
-from secateur.tensors.precision import Arithmetic, arithmetic
+from secateur.tensors.precision import arithmetic
 from secateur_runtime.errors import UsageError
 from secateur_runtime.record import Record
 

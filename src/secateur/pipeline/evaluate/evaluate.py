@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from secateur.calibrate.text import read_text, windows
 from secateur.core.progress import Progress, Silent
+from secateur.core.write_settings import Arithmetic
 from secateur.measure.perplexity import Quality, measure
 from secateur.model.handle import open_model
 from secateur.pipeline.evaluate.cross_tokenizer import measure_across, same_tokens
 from secateur.pipeline.evaluate.native_model import NativeOptions
 from secateur.pipeline.evaluate.native_quality import measure_natively
-from secateur.tensors.precision import Arithmetic, arithmetic
+from secateur.tensors.precision import arithmetic
 from secateur_runtime.errors import UsageError
 
 

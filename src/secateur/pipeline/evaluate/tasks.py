@@ -8,12 +8,13 @@ from pathlib import Path
 
 from secateur.core.progress import Progress, Silent
 from secateur.core.scorer import Scorer
+from secateur.core.write_settings import Arithmetic
 from secateur.measure.task_scores import TaskScore, require_lm_eval
 from secateur.model.full_model import load_whole
 from secateur.model.handle import open_registered
 from secateur.model.written.plan_file import plan_digest
 from secateur.runtime.token_scorer import TorchScorer
-from secateur.tensors.precision import Arithmetic, arithmetic
+from secateur.tensors.precision import arithmetic
 from secateur_runtime.errors import UsageError
 from secateur_runtime.record import Record
 

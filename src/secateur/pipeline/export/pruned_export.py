@@ -6,43 +6,36 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+from secateur.core.context import RunContext
 from secateur.core.plan import Plan
-from secateur.core.progress import Progress, Silent
+from secateur.model.handle import ModelHandle
 from secateur.model.written.plan_file import PLAN
-from secateur.model.written.write_settings import Settings
 from secateur.pipeline.export.formats import Exporter, ExportRequest, ExportResult
-from secateur.pipeline.prune.apply import apply
+from secateur.pipeline.prune.apply import execute
 from secateur_runtime.errors import OutputError, UsageError
 
 
-def apply_exported(
-    plan: Plan,
-    src: str,
-    out: str | Path,
-    *,
-    exporter: Exporter,
-    kind: str,
-    settings: Settings,
-    progress: Progress | None = None,
+def execute_exported(
+    model: ModelHandle, plan: Plan, out: Path, context: RunContext, *, exporter: Exporter, kind: str
 ) -> ExportResult:
-    """Apply `plan` to the model `src` and write the result as `out` in the format of `exporter`.
+    """Prune `model` by `plan` and write the result as `out` in the format of `exporter`.
 
     kind: a type of that format, or `auto`. The pruned model lies next to `out`, as `OUT.unpacked`, until
     `out` is finished, so a killed run continues in the stage where it stopped.
     Raises OutputError if `out` exists, UsageError if it has not the suffix of the format, and what
-    `secateur.pipeline.prune.apply.apply` and the format do.
+    `secateur.pipeline.prune.apply.execute` and the format do.
     """
-    out = Path(out)
+    settings = context.settings
     if exporter.suffix and out.suffix != exporter.suffix:
         raise UsageError(f"{out} does not end in {exporter.suffix}: give --output the name of such a file")
     if out.exists() and not settings.overwrite:
         raise OutputError(f"{out} exists: choose another --output, or pass --overwrite")
     pruned = out.with_name(out.name + ".unpacked")
     if not (pruned / PLAN).is_file() or (pruned / PLAN).read_text(encoding="utf-8") != plan.to_json():
-        apply(plan, src, pruned, settings=replace(settings, overwrite=True), progress=progress)
+        execute(model, plan, pruned, replace(context, settings=replace(settings, overwrite=True)))
     made = exporter.write(
         ExportRequest(
-            src=str(pruned), out=out, type=kind, overwrite=settings.overwrite, progress=progress or Silent()
+            src=str(pruned), out=out, type=kind, overwrite=settings.overwrite, progress=context.progress
         )
     )
     shutil.rmtree(pruned)

@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from secateur.calibrate.self_sampled import probe
-from secateur.core.graph import Block
 from secateur.core.progress import Progress, Silent
 from secateur.model.formats.quantized_source import CONFIG_KEY, CodedSource
 from secateur.model.formats.sparse_folder import put_together, sparse_config, sparse_tensors
 from secateur.model.handle import ModelHandle, open_model
-from secateur.model.written.checkpoint import Checkpoint, writing
+from secateur.model.written.block_writer import BlockWriter
+from secateur.model.written.checkpoint import writing
 from secateur.model.written.folder_writer import FolderWriter
 from secateur.model.written.reload_check import accept, reloaded_difference
 from secateur.pipeline.export.formats import ExportResult
@@ -84,14 +83,31 @@ def export_sparse(
     grids = _grids(model, kind.removeprefix(PREFIX), group)
     job = {"model": model.digest, "type": kind, "group": group, "secateur": version("secateur")}
     with writing(Path(out), job, len(model.graph.blocks) + 1, overwrite=overwrite) as checkpoint:
-        run = _ExportRun(model, grids, checkpoint)
+        writer = FolderWriter(checkpoint, model, _stored_type(model, grids))
         tokens = probe(model)
-        meant = run.write(tokens, progress)
-        run.describe(kind)
-        found = reloaded_difference(checkpoint.partial, tokens, meant)
+        run = PackingPass(writer, grids, tokens)
+        run.write_blocks("pack", range(len(run.stream)), progress)
+        if grids and not run.zeros:
+            raise UsageError(
+                f"{model.source.ref} has no zeros, so it would only grow: prune it first, with --sparsity or"
+                " --pattern"
+            )
+        writer.describe(_config(model, grids), {"type": kind})
+        writer.carry_plan()
+        found = reloaded_difference(checkpoint.partial, tokens, run.states)
         accept(found)
-        made = run.made(Path(out), kind, found)
-        _write_card(run.writer, made)
+        made = SparseExport(
+            out=Path(out),
+            type=kind,
+            weights=len(grids),
+            zeros=run.zeros / max(run.weights, 1),
+            bytes=checkpoint.tensor_bytes,
+            sparse_bytes=run.sparse,
+            dense_bytes=run.dense,
+            resumed_blocks=run.resumed,
+            reload_difference=found,
+        )
+        _write_card(writer, made)
         checkpoint.publish()
     return made
 
@@ -110,6 +126,12 @@ def folder_result(done: SparseExport) -> ExportResult:
     facts |= {"resumed_blocks": done.resumed_blocks, "reload_difference": done.reload_difference}
     figures = {"sparsity": done.zeros} if done.weights else {}
     return ExportResult(out=done.out, type=done.type, bytes=done.bytes, facts=facts, figures=figures)
+
+
+def _stored_type(model: ModelHandle, grids: Mapping[str, Grid | None]) -> torch.dtype:
+    """Return the type of all that is not packed: bfloat16, unless quantized values become dense."""
+    exact = not grids and isinstance(model.source, CodedSource) and model.source.grids
+    return torch.float32 if exact else torch.bfloat16
 
 
 def _grids(model: ModelHandle, kind: str, group: int) -> dict[str, Grid | None]:
@@ -137,69 +159,46 @@ def _grids(model: ModelHandle, kind: str, group: int) -> dict[str, Grid | None]:
     return grids
 
 
-class _ExportRun:
-    """One pass over the blocks."""
+class PackingPass(BlockWriter):
+    """One pass over the blocks, each weight of `grids` packed.
 
-    def __init__(self, model: ModelHandle, grids: Mapping[str, Grid | None], checkpoint: Checkpoint) -> None:
-        self._model = model
+    states: last hidden states `[windows, tokens, hidden_size]` of what was written so far.
+    bytes, sparse, dense, zeros, weights: of the tensors, of the packed weights, of these with their zeros,
+    and their counts.
+    """
+
+    def __init__(self, writer: FolderWriter, grids: Mapping[str, Grid | None], tokens: Tensor) -> None:
+        super().__init__(writer, writer.model.stream(outside=writer.dtype))
+        self.sparse = self.dense = self.zeros = self.weights = 0
+        self._model = writer.model
         self._grids = grids
-        self._checkpoint = checkpoint
-        self._resumed = max(checkpoint.finished() - 1, 0)
-        self._dtype = (
-            torch.float32
-            if not grids and isinstance(model.source, CodedSource) and model.source.grids
-            else torch.bfloat16
-        )
-        self.writer = FolderWriter(checkpoint, model, self._dtype)
-        self._bytes = self._sparse = self._dense = self._zeros = self._count = 0
+        source = self._model.source
+        self.write_outside({name: source.read(name).to(writer.dtype) for name in self._model.graph.outside})
+        (self.states,) = self.stream.embed([tokens])
 
-    def write(self, tokens: Tensor, progress: Progress) -> Tensor:
-        """Write every shard; return the last hidden states of what was written.
-
-        tokens: ids `[windows, tokens]`; the states are `[windows, tokens, hidden_size]`.
-        """
-        outside = {name: self._model.source.read(name).to(self._dtype) for name in self._model.graph.outside}
-        if self._checkpoint.finished() == 0:
-            self._checkpoint.write(0, outside)
-        self._enter(0, outside)
-        stream = self._model.stream(outside=self._dtype)
-        (states,) = stream.embed([tokens])
-        progress.start("pack", len(stream), self._resumed)
-        for block in self._model.graph.blocks:
-            with stream.open(block.index) as live:
-                states = self._one(block, live)(states)
-            progress.step(f"block {block.index}")
-        if self._grids and not self._zeros:
-            raise UsageError(
-                f"{self._model.source.ref} has no zeros, so it would only grow: prune it first, with"
-                " --sparsity or --pattern"
-            )
-        return states
-
-    def _one(self, block: Block, live: LiveBlock) -> LiveBlock:
-        """Write a block, or read back the one a killed run wrote, and put what is stored in its place."""
-        shard = block.index + 1
-        finished = block.index < self._resumed
-        tensors = load_file(self._checkpoint.shard(shard)) if finished else {}
-        for name in block.tensors:
-            if name not in self._grids:
-                tensors[name] = tensors[name] if finished else live.weight(name).to(self._dtype)
-                live.weight(name).copy_(tensors[name])
-                continue
-            shape = self._model.graph.tensors[name].shape
-            packed = (
-                put_together(name, (shape[0], shape[1]), self._grids[name], tensors)
-                if finished
-                else pack(self._stored(name, live))
-            )
-            if not finished:
+    def made(self, live: LiveBlock, place: int) -> dict[str, Tensor]:
+        """Pack the weights of a block, put what is stored in their place, and run it."""
+        tensors: dict[str, Tensor] = {}
+        for name in live.block.tensors:
+            if name in self._grids:
+                packed = pack(self._stored(name, live))
                 tensors |= sparse_tensors(name, packed)
-            live.weight(name).copy_(packed.dense())
-            self._note(packed)
-        if not finished:
-            self._checkpoint.write(shard, tensors)
-        self._enter(shard, tensors)
-        return live
+                self._take(name, packed, live)
+            else:
+                tensors[name] = live.weight(name).to(self.writer.dtype)
+                live.weight(name).copy_(tensors[name])
+        self.states = live(self.states)
+        return tensors
+
+    def restored(self, live: LiveBlock, place: int, tensors: Mapping[str, Tensor]) -> None:
+        """Put what is stored into a block, and run it."""
+        for name in live.block.tensors:
+            if name in self._grids:
+                rows, columns = self._model.graph.tensors[name].shape
+                self._take(name, put_together(name, (rows, columns), self._grids[name], tensors), live)
+            else:
+                live.weight(name).copy_(tensors[name])
+        self.states = live(self.states)
 
     def _stored(self, name: str, live: LiveBlock) -> Tensor | Codes:
         grid = self._grids[name]
@@ -211,36 +210,24 @@ class _ExportRun:
             weight.to(torch.bfloat16) if grid is None else rounded(weight, torch.ones(weight.shape[1]), grid)
         )
 
-    def _note(self, packed: Packed) -> None:
+    def _take(self, name: str, packed: Packed, live: LiveBlock) -> None:
+        live.weight(name).copy_(packed.dense())
         rows, columns = packed.shape
         each = 16 if packed.grid is None else (8 if packed.kind == "int8" else 4) + 16 / packed.grid.group
-        self._sparse += packed.nbytes
-        self._dense += int(rows * columns * each / 8)
-        self._count += rows * columns
-        self._zeros += rows * columns - int(packed.counts.sum())
+        self.sparse += packed.nbytes
+        self.dense += int(rows * columns * each / 8)
+        self.weights += rows * columns
+        self.zeros += rows * columns - int(packed.counts.sum())
 
-    def _enter(self, shard: int, tensors: Mapping[str, Tensor]) -> None:
-        self.writer.enter(shard, tensors)
-        self._bytes += sum(tensor.nbytes for tensor in tensors.values())
 
-    def describe(self, kind: str) -> None:
-        """Write everything in the folder that is not weights."""
-        graph = self._model.graph
-        shapes = {name: (graph.tensors[name].shape[0], graph.tensors[name].shape[1]) for name in self._grids}
-        config = dict(self._model.source.config)
-        if self._grids:
-            config[CONFIG_KEY] = sparse_config(
-                {name: (shapes[name], grid) for name, grid in self._grids.items()}
-            )
-        self.writer.describe(config, {"type": kind})
-        self.writer.carry_plan()
-
-    def made(self, out: Path, kind: str, found: float) -> SparseExport:
-        """Return what the run made; `found` is how far the reloaded folder is from it."""
-        share = self._zeros / max(self._count, 1)
-        return SparseExport(
-            out, kind, len(self._grids), share, self._bytes, self._sparse, self._dense, self._resumed, found
+def _config(model: ModelHandle, grids: Mapping[str, Grid | None]) -> dict[str, Any]:
+    config = dict(model.source.config)
+    if grids:
+        shapes = {name: model.graph.tensors[name].shape for name in grids}
+        config[CONFIG_KEY] = sparse_config(
+            {name: ((shapes[name][0], shapes[name][1]), grid) for name, grid in grids.items()}
         )
+    return config
 
 
 def _write_card(writer: FolderWriter, made: SparseExport) -> None:

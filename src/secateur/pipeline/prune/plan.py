@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from secateur.calibrate.calibration import Calibration
+from secateur.core.context import RunContext
 from secateur.core.plan import Plan
 from secateur.core.progress import Progress, Silent
-from secateur.model.handle import open_model
+from secateur.model.handle import ModelHandle, open_model
 from secateur.pipeline.prune.auto.decide import Auto, decide_auto
 from secateur.pipeline.prune.depth.decide import Depth, decide_depth
 from secateur.pipeline.prune.vocabulary import Vocab, decide_vocab
@@ -34,21 +36,29 @@ def plan(
     `Sparsity`: `plan("model", sparsity=0.5, method="wanda")`.
     Raises SecateurError for a model, a text or options that cannot work.
     """
+    context = RunContext(seed=seed, progress=progress or Silent())
+    return decide(open_model(src), goal_of(goal, weights), calibration or Calibration(), context)
+
+
+def decide(model: ModelHandle, goal: Goal, calibration: Calibration, context: RunContext) -> Plan:
+    """Decide what goes from an opened model; see `plan`."""
+    match goal:
+        case Sparsity():
+            return decide_sparsity(model, goal, calibration, context)
+        case Width():
+            return decide_width(model, goal, calibration, context)
+        case Depth():
+            return decide_depth(model, goal, calibration, context)
+        case Vocab():
+            return decide_vocab(model, goal, calibration, context)
+        case Auto():
+            return decide_auto(model, goal, calibration, context)
+
+
+def goal_of(goal: Goal | None, weights: Mapping[str, Any]) -> Goal:
+    """Return the goal, or the `Sparsity` of the fields `weights`; raises UsageError where both are given."""
     if goal is not None and weights:
         raise UsageError(
             f"{', '.join(weights)} would be ignored with a {type(goal).__name__}: put them into it"
         )
-    model = open_model(src)
-    text = calibration or Calibration()
-    shown = progress or Silent()
-    match goal or Sparsity(**weights):
-        case Sparsity() as sparsity:
-            return decide_sparsity(model, sparsity, text, seed, shown)
-        case Width() as width:
-            return decide_width(model, width, text, seed, shown)
-        case Depth() as depth:
-            return decide_depth(model, depth, text, seed, shown)
-        case Vocab() as vocab:
-            return decide_vocab(model, vocab, text, seed, shown)
-        case Auto() as auto:
-            return decide_auto(model, auto, text, seed, shown)
+    return goal or Sparsity(**weights)

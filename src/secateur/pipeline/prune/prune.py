@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from secateur.calibrate.calibration import Calibration
-from secateur.core.progress import Progress
-from secateur.model.written.write_settings import Settings
-from secateur.pipeline.prune.apply import Pruned, apply
-from secateur.pipeline.prune.plan import Goal, plan
+from secateur.core.context import RunContext
+from secateur.core.progress import Progress, Silent
+from secateur.core.write_settings import Settings
+from secateur.model.handle import open_model
+from secateur.pipeline.prune.apply import Pruned, execute
+from secateur.pipeline.prune.plan import Goal, decide, goal_of
 
 
 def prune(
@@ -24,5 +26,7 @@ def prune(
     **weights: Any,
 ) -> Pruned:
     """Plan and apply in one call; see `plan` and `apply`."""
-    made = plan(src, goal, calibration=calibration, seed=seed, progress=progress, **weights)
-    return apply(made, src, out, settings=settings, progress=progress)
+    model = open_model(src)
+    context = RunContext(seed=seed, progress=progress or Silent(), settings=settings or Settings())
+    made = decide(model, goal_of(goal, weights), calibration or Calibration(), context)
+    return execute(model, made, Path(out), context)

@@ -14,15 +14,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from secateur.calibrate.calibration import Calibration, calibration_tokens, provenance
 from secateur.calibrate.input_statistics import HiddenStates, collect_passing
 from secateur.calibrate.text import calibration_digest
+from secateur.core.context import RunContext
 from secateur.core.graph import Block
-from secateur.core.plan import Plan
 from secateur.core.progress import Progress
-from secateur.model.families import Family, family_of
 from secateur.model.formats.compressed_tensors import PackedSource
-from secateur.model.graph_builder import read_graph
 from secateur.model.handle import ModelHandle
 from secateur.model.views.rotated import Rotated, Rotation, check_rotation, values_start
 from secateur.model.written.reload_check import difference, last_states
@@ -40,57 +37,36 @@ _HEAD_STEPS = 60
 _RATE = 0.002
 _TOLERANCE = 1e-4
 _CHECKED = 64
-_found: dict[tuple[str, ...], Rotation] = {}
-"""What deciding found, for the doing that follows in the same process."""
 
 
-def decided(
-    model: ModelHandle, way: str, calibration: Calibration, seed: int, progress: Progress
-) -> tuple[ModelHandle, dict[str, str]]:
-    """Return `model` rotated by `way`, or as it is where that is empty, and what a plan says about it.
+def rotated(model: ModelHandle, way: str, tokens: Tensor, seed: int, context: RunContext) -> ModelHandle:
+    """Return `model` rotated by `way` for what it computes on `tokens` `[windows, tokens]`.
 
-    Raises as `rotated` does.
+    way: of `WAYS`; empty leaves the model as it is.
+    The same arguments give the same rotation, found once in a run. The digest stays that of the model.
+    Raises UsageError for a way there is none of or that the family cannot take, VerificationError if the
+    rotated model does not predict what the model does.
     """
     if not way:
-        return model, {}
+        return model
     check_way(model, way)
-    tokens = calibration_tokens(model, calibration, seed)
-    if more := shaped(model, way).graph.parameters - model.graph.parameters:
-        progress.note(
-            f"a rotated model cannot share its embedding with its head: {more:,} parameters more are stored"
-        )
-    return rotated(model, way, tokens, seed, progress), {"rotate": way, **provenance(calibration, tokens)}
-
-
-def replayed(model: ModelHandle, plan: Plan, tokens: Tensor, progress: Progress) -> ModelHandle:
-    """Return `model` rotated as it was when `plan` was made, or as it is; `tokens` are the plan's.
-
-    Raises as `rotated` does.
-    """
-    way = plan.made_by.get("rotate", "")
-    return rotated(model, way, tokens, int(plan.made_by.get("seed", "0")), progress) if way else model
-
-
-def rotated(model: ModelHandle, way: str, tokens: Tensor, seed: int, progress: Progress) -> ModelHandle:
-    """Return `model` rotated by `way`, of `WAYS`, for what it computes on `tokens` `[windows, tokens]`.
-
-    The digest stays that of the model.
-
-    The same arguments give the same rotation. Raises UsageError for a way there is none of or that the family
-    cannot take, VerificationError if the rotated model does not predict what the model does.
-    """
-    check_way(model, way)
-    key = (model.digest, way, calibration_digest(tokens), str(seed))
-    if key not in _found:
-        rotation = _rotation(model, way, tokens, seed, progress)
-        _check(model, _turned(model, rotation), tokens[:1, :_CHECKED], progress)
-        _found.clear()
-        _found[key] = rotation
-    return _turned(model, _found[key])
+    key = ("rotation", model.digest, way, calibration_digest(tokens), seed)
+    if key not in context.results:
+        if more := shaped(model, way).graph.parameters - model.graph.parameters:
+            context.progress.note(
+                f"a rotated model cannot share its embedding with its head: {more:,} parameters more are"
+                " stored"
+            )
+        rotation = _rotation(model, way, tokens, seed, context.progress)
+        _check(model, _turned(model, rotation), tokens[:1, :_CHECKED], context.progress)
+        context.results[key] = rotation
+    return _turned(model, context.results[key])
 
 
 def check_way(model: ModelHandle, way: str) -> None:
-    """Raise UsageError for a way of rotating that there is not, or not for this model."""
+    """Raise UsageError for a way of rotating that there is not, or not for this model; empty is none."""
+    if not way:
+        return
     if way not in WAYS:
         raise UsageError(f"unknown --rotate {way!r}{nearest(way, WAYS)}; known: {', '.join(WAYS)}")
     if isinstance(model.source, PackedSource):
@@ -113,8 +89,7 @@ def shaped(model: ModelHandle, way: str) -> ModelHandle:
 
 
 def _turned(model: ModelHandle, rotation: Rotation) -> ModelHandle:
-    source = Rotated(model.source, model.graph, rotation)
-    return ModelHandle(source, read_graph(source))
+    return model.view(Rotated(model.source, model.graph, rotation))
 
 
 def _rotation(model: ModelHandle, way: str, tokens: Tensor, seed: int, progress: Progress) -> Rotation:
@@ -149,7 +124,7 @@ class _Looks:
         self._model = model
         self._folder = folder
         self._seed = seed
-        self._family: Family = family_of(model.source.config)
+        self._family = model.family
 
     def gather(self, tokens: Tensor, way: str, progress: Progress) -> None:
         """Measure the inputs of every linear of the dense model."""

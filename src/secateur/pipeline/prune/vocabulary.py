@@ -12,10 +12,11 @@ from typing import Any
 
 from secateur.calibrate.calibration import Calibration, calibration_tokens
 from secateur.calibrate.text import calibration_digest, read_text
+from secateur.core.context import RunContext
+from secateur.core.execution import Execution
 from secateur.core.footprint import Footprint, footprint
 from secateur.core.graph import Graph
 from secateur.core.plan import Plan
-from secateur.core.progress import Progress
 from secateur.core.target import Target, refuse_if_met
 from secateur.model.handle import ModelHandle
 from secateur.model.tokenizer_pruning import Vocabulary, vocabulary
@@ -63,12 +64,10 @@ class Vocab:
     @property
     def budgets(self) -> Target | None:
         """The target; raises TargetError for text that is none."""
-        return None if self.target is None else Target.parse([self.target])
+        return None if self.target is None else Target.of(self.target)
 
 
-def decide_vocab(
-    model: ModelHandle, vocab: Vocab, calibration: Calibration, seed: int, progress: Progress
-) -> Plan:
+def decide_vocab(model: ModelHandle, vocab: Vocab, calibration: Calibration, context: RunContext) -> Plan:
     """Return the plan that keeps the tokens which the calibration text uses most.
 
     The whole of it is counted, or what is sampled for `self`.
@@ -79,7 +78,7 @@ def decide_vocab(
     vocab.check()
     known = vocabulary(model.source.tokenizer(), model.source.config)
     size = _size(model.graph, vocab, len(known.fixed))
-    counts, characters, said = _counted(model, calibration, seed, progress)
+    counts, characters, said = _counted(model, calibration, context)
     kept = chosen(known, counts, _usual_tokens(known, model.source.tokenizer(), characters), size)
     if len(kept) < size:
         # Rows that belong to no token and only round the matrix up.
@@ -90,12 +89,14 @@ def decide_vocab(
         "align": str(vocab.align),
         "dtype": vocab.dtype if vocab.dtype != "auto" else "",
         **said,
-        "seed": str(seed),
+        "seed": str(context.seed),
         "secateur": version("secateur"),
     }
-    keep = {model.graph.vocab.name: tuple(kept)}
     return Plan(
-        model=model.digest, keep=keep, made_by={key: value for key, value in made_by.items() if value}
+        model=model.digest,
+        keep={model.graph.vocab.name: tuple(kept)},
+        execution=Execution(seed=context.seed, dtype=vocab.dtype),
+        made_by={key: value for key, value in made_by.items() if value},
     )
 
 
@@ -167,12 +168,12 @@ def _steps(graph: Graph, vocab: Vocab, least: int, most: int) -> int:
 
 
 def _counted(
-    model: ModelHandle, calibration: Calibration, seed: int, progress: Progress
+    model: ModelHandle, calibration: Calibration, context: RunContext
 ) -> tuple[Counter[int], Counter[str], dict[str, str]]:
     """Return how often the text has each token and each character, and what a plan says of it."""
     tokenizer = model.source.tokenizer()
     if calibration.text == "self":
-        tokens = calibration_tokens(model, calibration, seed)
+        tokens = calibration_tokens(model, calibration, context.seed)
         said = {
             "samples": str(calibration.samples),
             "window": str(calibration.window),
@@ -183,12 +184,12 @@ def _counted(
     text = read_text(calibration.text)
     counts = Counter[int]()
     pieces = range(0, len(text.text), _PIECE)
-    progress.start("count tokens", len(pieces))
+    context.progress.start("count tokens", len(pieces))
     for start in pieces:
         counts.update(
             tokenizer(text.text[start : start + _PIECE], add_special_tokens=False, verbose=False)["input_ids"]
         )
-        progress.step()
+        context.progress.step()
     return counts, Counter(text.text), {"counted": calibration.text, "counted_digest": text.digest}
 
 

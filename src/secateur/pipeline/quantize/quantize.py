@@ -8,42 +8,32 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-import torch
-from safetensors.torch import load_file
-from torch import Tensor
-
 from secateur.allocate.protect import protected
-from secateur.calibrate.calibration import Calibration, calibration_tokens, provenance
-from secateur.calibrate.input_statistics import HiddenStates, collect
+from secateur.calibrate.calibration import Calibration, calibration_tokens, text_of
 from secateur.calibrate.self_sampled import probe
+from secateur.core.context import RunContext
 from secateur.core.graph import Graph
 from secateur.core.plan import Plan
-from secateur.core.process_memory import give_back
 from secateur.core.progress import Progress, Silent
 from secateur.core.target import Target
+from secateur.core.write_settings import Settings
 from secateur.export.cards.quantized_card import QuantizationFacts, quantized_card
-from secateur.model.formats.compressed_tensors import (
-    packed_tensors,
-    quantization_config,
-    require_packing,
-    unpacked,
-)
+from secateur.model.formats.compressed_tensors import require_packing
 from secateur.model.formats.quantized_source import CONFIG_KEY, CodedSource
 from secateur.model.handle import ModelHandle, open_model
-from secateur.model.written.checkpoint import Checkpoint, writing
+from secateur.model.written.checkpoint import writing
 from secateur.model.written.folder_writer import FolderWriter
 from secateur.model.written.plan_file import plan_beside
 from secateur.model.written.pruned_config import planned_config
 from secateur.model.written.reload_check import accept, reloaded_difference
-from secateur.model.written.write_settings import Settings
 from secateur.pipeline.prune.plan_masks import check_masks
 from secateur.pipeline.quantize.mixed_precision import allocate_bits, budget_of
+from secateur.pipeline.quantize.quantizing_pass import QuantizingPass
 from secateur.pipeline.quantize.rounding import Rounding, rounding_named
-from secateur.tensors.layer_stream import LiveBlock, alone, sub_blocks
 from secateur.tensors.precision import arithmetic
 from secateur.tensors.storage_dtype import storage_type
 from secateur_runtime.errors import UsageError
-from secateur_runtime.kernels.quantized import Codes, Grid
+from secateur_runtime.kernels.quantized import Grid
 
 GRIDS = "model-grids.tmp"
 """Beside finished shards of a run with a budget; a checkpoint clears away what ends like it."""
@@ -81,6 +71,11 @@ class Quantization:
         """How a weight is rounded; raises UsageError for a method or a sparsity that cannot work."""
         return rounding_named(self.method, self.sparsity, self.prune)
 
+    @property
+    def budget(self) -> Target | None:
+        """The target; raises TargetError for text that is none."""
+        return Target.of(self.target) if self.target else None
+
     def as_strings(self) -> dict[str, str]:
         """Return every option as the folder records it."""
         return {name: str(value) for name, value in asdict(self).items()}
@@ -89,8 +84,7 @@ class Quantization:
         """Raise UsageError for options that cannot work, or not together, with any model."""
         _ = self.grid
         _ = self.rounding
-        if self.target:
-            Target.parse([self.target])
+        _ = self.budget
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,14 +110,7 @@ class Quantized:
 
 
 def quantize_opened(
-    model: ModelHandle,
-    how: Quantization,
-    calibration: Calibration,
-    out: Path,
-    *,
-    seed: int,
-    settings: Settings,
-    progress: Progress,
+    model: ModelHandle, how: Quantization, calibration: Calibration, out: Path, context: RunContext
 ) -> Quantized:
     """Quantize `model` into the folder `out`, continuing where the same run was killed.
 
@@ -137,12 +124,13 @@ def quantize_opened(
         raise UsageError(f"{model.source.ref} is quantized already: quantize the model it was made from")
     grids = grids_of(model.graph, how)
     _check_zeros(model, rounding, grids)
-    dtype = storage_type(settings.dtype, model.graph.tensors)
-    kind = settings.arithmetic or "bfloat16"
-    budget = budget_of(model.graph, Target.parse([how.target]), grids, dtype.itemsize) if how.target else 0
+    dtype = storage_type(context.settings.dtype, model.graph.tensors)
+    kind = context.settings.arithmetic or "bfloat16"
+    budget = budget_of(model.graph, how.budget, grids, dtype.itemsize) if how.budget else 0
     reads = bool(rounding.needs or budget)
-    tokens = calibration_tokens(model, calibration, seed) if reads else probe(model)
-    said = how.as_strings() | {"seed": str(seed)} | (dict(provenance(calibration, tokens)) if reads else {})
+    tokens = calibration_tokens(model, calibration, context.seed) if reads else probe(model)
+    text = text_of(calibration, tokens) if reads else None
+    said = how.as_strings() | {"seed": str(context.seed)} | (text.facts if text else {})
     job = {
         "model": model.digest,
         "dtype": str(dtype),
@@ -152,24 +140,27 @@ def quantize_opened(
     }
     with (
         arithmetic(kind),
-        writing(out, job, len(model.graph.blocks) + 1, overwrite=settings.overwrite) as checkpoint,
+        writing(out, job, len(model.graph.blocks) + 1, overwrite=context.settings.overwrite) as checkpoint,
     ):
         if budget:
             grids = _kept(
                 checkpoint.partial / GRIDS,
-                lambda: allocate_bits(model.graph, model.stream(), grids, budget, tokens, progress),
+                lambda: allocate_bits(model.graph, model.stream(), grids, budget, tokens, context.progress),
             )
-        run = _QuantizeRun(model, rounding, grids, dtype, checkpoint, seed)
-        run.write_outside()
-        hidden = HiddenStates(run.stream, tokens, budget=settings.memory, folder=checkpoint.partial)
-        run.quantize_blocks(hidden, progress)
-        meant = next(hidden.batches()).clone()
-        del hidden
-        run.write_description(said)
+        writer = FolderWriter(checkpoint, model, dtype)
+        run = QuantizingPass(writer, rounding, grids, tokens, context)
+        run.write_blocks("quantize", range(len(run.stream)), context.progress)
+        meant = next(run.hidden.batches()).clone()
+        del run.hidden
+        config = planned_config(model, Plan(model="")) | {CONFIG_KEY: run.config()}
+        plan = rounding.plan(model.digest, grids, text, context.seed)
+        writer.describe(config, {"integers": said}, plan=plan)
+        if plan is None:
+            writer.carry_plan()
         found = reloaded_difference(checkpoint.partial, tokens, meant)
         accept(found)
-        made = run.made(out, how.method, found)
-        _write_card(run.writer, made, said)
+        made = _made(run, out, how.method, found)
+        _write_card(writer, made, said)
         checkpoint.publish()
     return made
 
@@ -217,140 +208,18 @@ def _kept(path: Path, make: Callable[[], dict[str, Grid]]) -> dict[str, Grid]:
     return {name: Grid.parse(grid) for name, grid in json.loads(path.read_text(encoding="utf-8")).items()}
 
 
-class _QuantizeRun:
-    """One pass over the blocks."""
-
-    def __init__(
-        self,
-        model: ModelHandle,
-        rounding: Rounding,
-        grids: Mapping[str, Grid],
-        dtype: torch.dtype,
-        checkpoint: Checkpoint,
-        seed: int,
-    ) -> None:
-        self.stream = model.stream(outside=dtype)
-        self.resumed = max(checkpoint.finished() - 1, 0)
-        self._model = model
-        self._rounding = rounding
-        self._grids = grids
-        self._dtype = dtype
-        self._checkpoint = checkpoint
-        self.writer = FolderWriter(checkpoint, model, dtype)
-        self._seed = seed
-        self._zeros = self._weights = self._bytes = 0
-
-    def write_outside(self) -> None:
-        """Write embeddings, final norm and head, which stay as they are."""
-        tensors = {name: self._model.source.read(name).to(self._dtype) for name in self._model.graph.outside}
-        if self._checkpoint.finished() == 0:
-            self._checkpoint.write(0, tensors)
-        self._enter(0, tensors)
-        del tensors
-        give_back()
-
-    def quantize_blocks(self, hidden: HiddenStates, progress: Progress) -> None:
-        """Quantize, write and run every block; those that a killed run finished are read back instead."""
-        progress.start("quantize", len(self.stream), self.resumed)
-        for index in range(len(self.stream)):
-            with self.stream.open(index) as live:
-                if index < self.resumed:
-                    tensors = load_file(self._checkpoint.shard(index + 1))
-                    self._restore(live, tensors)
-                    hidden.advance(live)
-                else:
-                    tensors = self._quantize_sub_blocks(live, hidden)
-                    self._checkpoint.write(index + 1, tensors)
-                    progress.step(f"block {index}")
-                self._enter(index + 1, tensors)
-
-    def _quantize_sub_blocks(self, live: LiveBlock, hidden: HiddenStates) -> dict[str, Tensor]:
-        """Quantize attention, run it, then the FFN on its output; return the tensors as they are stored."""
-        stored: dict[str, Tensor] = {}
-        for part, tensors in sub_blocks(live.block):
-            with alone(live, part):
-                for name in tensors - self._grids.keys():
-                    stored[name] = live.weight(name).to(self._dtype)
-                    live.weight(name).copy_(stored[name])
-                for stage in live.block.stages:
-                    codes = self._quantized(
-                        live, [linear.tensor for linear in stage if linear.tensor in tensors], hidden
-                    )
-                    for name, code in codes.items():
-                        stored |= packed_tensors(name, code)
-                        self._count(code)
-                hidden.advance(live)
-        return stored
-
-    def _quantized(self, live: LiveBlock, names: list[str], hidden: HiddenStates) -> dict[str, Codes]:
-        """Quantize linears that share their input, which everything before them has made already."""
-        linears = [
-            linear for linear in live.block.linears if linear.tensor in names and linear.tensor in self._grids
-        ]
-        if not linears:
-            return {}
-        stats = collect(live, linears, hidden, self._rounding.needs, self._seed)
-        found = dict[str, Codes]()
-        give_back()
-        # Bfloat16 products are good enough for activations; a solver would keep their error in the weights.
-        with arithmetic("float32"):
-            for grid in dict.fromkeys(self._grids[linear.tensor] for linear in linears):
-                same = [linear.tensor for linear in linears if self._grids[linear.tensor] == grid]
-                found |= zip(
-                    same,
-                    self._rounding([live.weight(name) for name in same], stats[same[0]], grid),
-                    strict=True,
-                )
-        for name, codes in found.items():
-            live.weight(name).copy_(codes.dense())
-        return found
-
-    def _restore(self, live: LiveBlock, tensors: Mapping[str, Tensor]) -> None:
-        for name in live.block.tensors:
-            if name in self._grids:
-                codes = unpacked(name, self._grids[name], tensors)
-                live.weight(name).copy_(codes.dense())
-                self._count(codes)
-            else:
-                live.weight(name).copy_(tensors[name])
-
-    def _count(self, codes: Codes) -> None:
-        self._weights += codes.values.numel()
-        self._bytes += codes.nbytes
-        middle = (
-            torch.zeros(1, dtype=torch.int8)
-            if codes.zeros is None
-            else codes.zeros.repeat_interleave(codes.grid.group, 1)
-        )
-        self._zeros += int((codes.values == middle).sum())
-
-    def _enter(self, shard: int, tensors: Mapping[str, Tensor]) -> None:
-        self.writer.enter(shard, tensors)
-
-    def write_description(self, said: Mapping[str, str]) -> None:
-        """Write everything in the folder that is not weights."""
-        graph = self._model.graph
-        config = planned_config(self._model, Plan(model=""))
-        config[CONFIG_KEY] = quantization_config(
-            self._grids, [linear.tensor for linear in graph.linears if linear.tensor not in self._grids]
-        )
-        zeros = self._rounding.sparsity(self._grids)
-        plan = Plan(model=self._model.digest, sparsity=zeros, made_by=self._rounding.made_by(said))
-        self.writer.describe(config, {"integers": dict(said)}, plan=plan if zeros else None)
-        if not zeros:
-            self.writer.carry_plan()
-
-    def made(self, out: Path, method: str, found: float) -> Quantized:
-        """Return what the run made; `found` is how far the reloaded folder is from it."""
-        grids: dict[str, int] = {}
-        for name, grid in self._grids.items():
-            grids[str(grid)] = grids.get(str(grid), 0) + self._model.graph.tensors[name].numel
-        size = self.writer.weight_bytes()
-        bits = 8 * self._bytes / self._weights
-        zeros = self._zeros / self._weights
-        return Quantized(
-            out, method, grids, bits, zeros, self._model.graph.parameters, size, self.resumed, found
-        )
+def _made(run: QuantizingPass, out: Path, method: str, found: float) -> Quantized:
+    return Quantized(
+        out=out,
+        method=method,
+        grids=run.weights_on_grids(),
+        bits_per_weight=8 * run.bytes / run.weights,
+        sparsity=run.zeros / run.weights,
+        parameters=run.writer.model.graph.parameters,
+        bytes=run.writer.weight_bytes(),
+        resumed_blocks=run.resumed,
+        reload_difference=found,
+    )
 
 
 def _write_card(writer: FolderWriter, made: Quantized, said: Mapping[str, str]) -> None:
@@ -382,14 +251,10 @@ def quantize(
     Raises SecateurError for a model, a text or options that cannot work, VerificationError if the reloaded
     folder does not compute what was meant; nothing is left in place then.
     """
-    text = calibration or Calibration()
-    wanted = settings or Settings()
     return quantize_opened(
         open_model(src),
         how or Quantization(),
-        text,
+        calibration or Calibration(),
         Path(out),
-        seed=seed,
-        settings=wanted,
-        progress=progress or Silent(),
+        RunContext(seed=seed, progress=progress or Silent(), settings=settings or Settings()),
     )

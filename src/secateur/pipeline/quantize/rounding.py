@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from secateur.core.execution import CalibrationText
 from secateur.core.pattern import Pattern
+from secateur.core.plan import Plan
 from secateur.pipeline.prune.weights.methods import WeightMethod, method_named
 from secateur.quantizers import QUANTIZERS, Quantizer
 from secateur.quantizers.gptq import joint
@@ -51,15 +53,27 @@ class Rounding:
             )
         return codes.split([len(weight) for weight in weights])
 
-    def sparsity(self, tensors: Iterable[str]) -> dict[str, str]:
-        """Return the sparsity that a plan gives each of `tensors`."""
-        return dict.fromkeys(tensors, str(self.pruning[0])) if self.pruning else {}
+    def plan(
+        self, digest: str, tensors: Iterable[str], text: CalibrationText | None, seed: int
+    ) -> Plan | None:
+        """Return the plan of the zeros that are made on the way; None where none are.
 
-    def made_by(self, said: Mapping[str, str]) -> dict[str, str]:
-        """Return what a plan of these zeros records; `said` holds seed and calibration."""
-        known = ("seed", "calibration", "calibration_digest", "samples", "window")
-        own = {"target": str(self.pruning[0]), **self.pruning[1].as_strings()} if self.pruning else {}
-        return own | {key: said[key] for key in known if key in said}
+        digest: of the model. tensors: those that are quantized. text, seed: what the run read.
+        """
+        if self.pruning is None:
+            return None
+        pattern, method = self.pruning
+        return Plan(
+            model=digest,
+            sparsity=dict.fromkeys(tensors, str(pattern)),
+            execution=method.execution(rotation="", calibration=text, seed=seed),
+            made_by={
+                "target": str(pattern),
+                **method.as_strings(),
+                "seed": str(seed),
+                **(text.facts if text else {}),
+            },
+        )
 
 
 def rounding_named(method: str, sparsity: str, prune: str) -> Rounding:

@@ -16,6 +16,7 @@ import torch
 from secateur.calibrate.self_sampled import PROBE
 from secateur.core.graph import Graph
 from secateur.core.target import Limit, Target
+from secateur.core.write_settings import Arithmetic
 from secateur.model.handle import open_model
 from secateur.pipeline.prune.auto.decide import Auto
 from secateur.pipeline.prune.depth.decide import Depth
@@ -27,7 +28,7 @@ from secateur.pipeline.recipe.runner import keys, record_of
 from secateur.pipeline.recipe.schema import Eval, Export, Recipe, Stage
 from secateur.pipeline.recover.distill import Distill
 from secateur.pipeline.recover.local_reconstruction import Local
-from secateur.tensors.precision import Arithmetic, arithmetic
+from secateur.tensors.precision import arithmetic
 from secateur_runtime.kernels.quantized import Grid
 
 _IMPORTS = 390 << 20

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from secateur.calibrate.calibration import Calibration
 from secateur.core.progress import Progress
-from secateur.model.written.write_settings import Settings
+from secateur.core.write_settings import Settings
 from secateur.pipeline.evaluate.evaluate import evaluate
 from secateur.pipeline.export.formats import ExportRequest
 from secateur.pipeline.prune.plan import Goal

@@ -17,6 +17,7 @@ from secateur.calibrate.calibration import held_out
 from secateur.core.plan import Plan
 from secateur.core.process_memory import give_back
 from secateur.core.progress import Progress
+from secateur.core.write_settings import Arithmetic
 from secateur.model.formats.compressed_tensors import PackedSource
 from secateur.model.full_model import load_whole
 from secateur.model.handle import ModelHandle, open_model
@@ -27,7 +28,7 @@ from secateur.pipeline.recover.gradual_pruning import by_criterion, check_growin
 from secateur.pipeline.recover.layer_mapping import pair
 from secateur.pipeline.recover.methods import RECOVERIES, LoadedStudent, RecoveryMethod, method_training
 from secateur.pipeline.recover.weight_writer import Rewrite
-from secateur.tensors.precision import Arithmetic, arithmetic, has_bfloat16
+from secateur.tensors.precision import arithmetic, has_bfloat16
 from secateur.train import training_state
 from secateur.train.gradual import Gradual
 from secateur.train.learner import Learner, Loss

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from secateur.core.execution import CalibrationText, Execution
 from secateur.core.graph import Graph
 from secateur.core.pattern import Pattern
 from secateur.core.plan import Plan
@@ -55,8 +55,8 @@ def by_criterion(name: str, model: Any, graph: Graph, tokens: Tensor) -> Choose:
     return choose
 
 
-def grown(student: ModelHandle, criterion: str, sparsity: float, text: Mapping[str, str], seed: int) -> Plan:
-    """Return the plan of the zeros that a training made; text: what is said about its calibration text."""
+def grown(student: ModelHandle, criterion: str, sparsity: float, text: CalibrationText, seed: int) -> Plan:
+    """Return the plan of the zeros that a training made; text: what it was trained on."""
     pattern = str(Pattern(sparsity))
     method = {
         "criterion": criterion,
@@ -65,16 +65,17 @@ def grown(student: ModelHandle, criterion: str, sparsity: float, text: Mapping[s
         "allocation": "uniform",
         "target": pattern,
     }
-    made_by = {
-        **method,
-        "seed": str(seed),
-        "secateur": version("secateur"),
-        **(text if CRITERIA[criterion].needs else {}),
-    }
+    read = text if CRITERIA[criterion].needs else None
     return Plan(
         model=student.digest,
         sparsity={linear.tensor: pattern for linear in student.graph.linears},
-        made_by=made_by,
+        execution=Execution(criterion=criterion, scope=default_scope(criterion), calibration=read, seed=seed),
+        made_by={
+            **method,
+            "seed": str(seed),
+            "secateur": version("secateur"),
+            **(read.facts if read else {}),
+        },
     )
 
 

@@ -8,9 +8,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 from secateur.calibrate.calibration import Calibration
+from secateur.core.context import RunContext
 from secateur.core.progress import Progress
+from secateur.core.write_settings import Settings
 from secateur.model.handle import ModelHandle, open_model
-from secateur.model.written.write_settings import Settings
 from secateur.pipeline.prune.apply import execute
 from secateur.pipeline.prune.width.decide import Width, decide_width
 from secateur.pipeline.recover.accelerate_processes import processes
@@ -112,5 +113,6 @@ def _narrowed(
 ) -> ModelHandle:
     """Return the model of a stage before it is trained, made now or by a run that was killed."""
     if not out.exists():
-        execute(model, decide_width(model, width, text, seed, progress), out, settings, progress)
+        context = RunContext(seed=seed, progress=progress, settings=settings)
+        execute(model, decide_width(model, width, text, context), out, context)
     return open_model(str(out))

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from secateur.calibrate.calibration import Calibration
 from secateur.core.progress import Progress, Silent
+from secateur.core.write_settings import Settings
 from secateur.model.handle import open_model
-from secateur.model.written.write_settings import Settings
 from secateur.pipeline.recover.iterative_pruning import Interleaved, interleave
 from secateur.pipeline.recover.local_reconstruction import Local
 from secateur.pipeline.recover.methods import RecoverOptions

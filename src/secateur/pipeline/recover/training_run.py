@@ -10,9 +10,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from secateur.calibrate.calibration import Calibration, calibration_tokens, held_out, provenance
+from secateur.calibrate.calibration import Calibration, calibration_tokens, held_out, text_of
+from secateur.core.execution import CalibrationText
 from secateur.core.plan import Plan
 from secateur.core.progress import Progress, Silent
+from secateur.core.write_settings import Arithmetic, Settings
 from secateur.export.cards.pruned_card import origin
 from secateur.export.cards.recovered_card import Recovery, recovered_card
 from secateur.measure.perplexity import Quality
@@ -23,7 +25,6 @@ from secateur.model.written.checkpoint import Checkpoint, writing
 from secateur.model.written.folder_writer import FolderWriter
 from secateur.model.written.plan_file import plan_beside
 from secateur.model.written.reload_check import accept
-from secateur.model.written.write_settings import Settings
 from secateur.pipeline.prune.plan_masks import check_masks
 from secateur.pipeline.recover.accelerate_processes import is_first_process, share
 from secateur.pipeline.recover.distill import Distill, Turn, WholeRun
@@ -32,7 +33,7 @@ from secateur.pipeline.recover.held_out_quality import HeldOutQuality
 from secateur.pipeline.recover.layer_mapping import check_tokenizers
 from secateur.pipeline.recover.methods import RECOVERIES, RecoverOptions, RecoveryMethod
 from secateur.pipeline.recover.weight_writer import Rewrite
-from secateur.tensors.precision import Arithmetic, arithmetic
+from secateur.tensors.precision import arithmetic
 from secateur.tensors.storage_dtype import storage_type
 from secateur.train.trainer import Trained
 from secateur_runtime.errors import UsageError
@@ -88,7 +89,7 @@ def prepare_recovery(
     if method.view is not None:
         student = method.view(student)
     tokens = calibration_tokens(teacher, calibration, seed)
-    text = provenance(calibration, tokens)
+    text = text_of(calibration, tokens)
     return RecoveryJob(student, teacher, how, plan, tokens, seed, settings, text, turn)
 
 
@@ -175,7 +176,7 @@ class RecoveryJob:
     tokens: Tensor
     seed: int
     settings: Settings
-    text: Mapping[str, str]
+    text: CalibrationText
     turn: Turn | None
 
     @property
@@ -200,7 +201,7 @@ class RecoveryJob:
             "method": self.how.method,
             **{name: str(value) for name, value in asdict(self.how).items()},
             "seed": str(self.seed),
-            **self.text,
+            **self.text.facts,
         }
 
     def note(self) -> dict[str, str]:

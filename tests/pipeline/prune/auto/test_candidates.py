@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from tests.conftest import Maker
 
+from secateur.core.context import RunContext
 from secateur.core.footprint import footprint
 from secateur.core.graph import Graph
-from secateur.core.progress import Silent
 from secateur.core.target import Target
 from secateur.model.handle import ModelHandle, open_model
 from secateur.pipeline.prune.auto.candidates import (
@@ -20,7 +20,7 @@ from secateur.pipeline.prune.auto.candidates import (
     unreachable,
 )
 from secateur.pipeline.prune.width.decide import Width, rank_units
-from secateur_runtime.errors import TargetError, UsageError
+from secateur_runtime.errors import TargetError
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def narrowing(model: ModelHandle, target: str) -> Narrowing:
     """Narrow FFNs, ranked by their weights alone."""
     groups = [group for block in model.graph.blocks for group in block.groups if group.kind == "ffn"]
     width = Width(target=target, criterion="magnitude", repair="none", align=8)
-    return Narrowing(budget(model.graph, target), rank_units(model, groups, width, None, 0, Silent()), {})
+    return Narrowing(budget(model.graph, target), rank_units(model, groups, width, None, RunContext()), {})
 
 
 def test_a_price_is_what_a_target_counts(model: ModelHandle) -> None:
@@ -66,8 +66,11 @@ def test_what_is_dropped_is_not_narrowed(model: ModelHandle) -> None:
     keep = narrowing(model, "params=75%")(("2",))
     assert keep
     assert "2.ffn" not in keep
-    with pytest.raises(UsageError, match="nothing is left to narrow"):
-        narrowing(model, "params=75%")(tuple(str(index) for index in range(6)))
+
+
+def test_a_target_out_of_reach_of_narrowing_keeps_nothing(model: ModelHandle) -> None:
+    assert narrowing(model, "params=75%")(tuple(str(index) for index in range(6))) == {}
+    assert narrowing(model, "params=5%")(()) == {}
 
 
 def test_each_plan_is_listed_once() -> None:

@@ -10,10 +10,11 @@ from tests.conftest import Maker
 from torch.nn.functional import kl_div, log_softmax
 
 import secateur
-from secateur.calibrate.calibration import Calibration, calibration_tokens, provenance
+from secateur.calibrate.calibration import Calibration, calibration_tokens, text_of
+from secateur.core.execution import Execution
 from secateur.core.plan import Plan
+from secateur.core.write_settings import Settings
 from secateur.model.handle import open_model
-from secateur.model.written.write_settings import Settings
 from secateur.pipeline.evaluate.verify import verify
 from secateur.pipeline.prune.auto.plan_divergence import PlanDivergence
 
@@ -29,15 +30,20 @@ def test_a_rehearsal_is_what_the_run_makes(tiny: Maker, tmp_path: Path) -> None:
     model = open_model(str(source))
     tokens = calibration_tokens(model, MUCH, 0)
     keep = {"1.ffn": tuple(range(40)), "3.kv": (1,), "4.ffn": tuple(range(0, 96, 2))}
-    made = {**provenance(MUCH, tokens), "seed": "0"}
+    text = text_of(MUCH, tokens)
     plans = [
-        Plan(model=model.digest, keep=keep, drop=("2",), made_by={**made, "repair": repair})
-        for repair in ("none", "lsq", "lsq+seam")
+        Plan(
+            model=model.digest,
+            keep=keep,
+            drop=("2",),
+            execution=Execution(unit_repair=repair, gap_repair=gap, calibration=text),
+        )
+        for repair, gap in (("none", "none"), ("lsq", "none"), ("lsq", "seam"))
     ]
     rehearse = PlanDivergence(model, tokens, tokens, 0)
     found = [rehearse(plan) for plan in plans]
     for plan, rehearsed in zip(plans, found, strict=True):
-        out = tmp_path / plan.made_by["repair"]
+        out = tmp_path / f"{plan.execution.unit_repair}-{plan.execution.gap_repair}"
         secateur.apply(plan, str(source), out, settings=Settings(dtype="float32", arithmetic="float32"))
         assert verify(str(out)) is not None
         stream, whole = open_model(str(out)).stream(), model.stream()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +45,12 @@ def test_the_seam_brings_the_states_nearer_on_other_text(
     tiny: Maker, tmp_path: Path, family: str, drop: tuple[str, ...]
 ) -> None:
     source = tiny(family, **DEEP)
-    made_by = dict(_plan(source, drop_layers=1).made_by)
+    how = _plan(source, drop_layers=1).execution
     dense, found = _final(source), {}
     for repair in ("none", "seam"):
-        plan = Plan(model=open_model(str(source)).digest, drop=drop, made_by=made_by | {"repair": repair})
+        plan = Plan(
+            model=open_model(str(source)).digest, drop=drop, execution=replace(how, gap_repair=repair)
+        )
         apply(plan, str(source), tmp_path / repair)
         found[repair] = float((_final(tmp_path / repair) - dense).square().sum())
     assert found["seam"] < 0.98 * found["none"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from secateur.core.execution import Execution
 from secateur.criteria import CRITERIA
 from secateur.pipeline.prune.weights.methods import (
     AUTO,
@@ -32,12 +33,12 @@ def test_every_row_names_parts_that_exist(name: str) -> None:
 @pytest.mark.parametrize("name", weight_methods())
 def test_a_plan_records_a_method_and_gives_it_back(name: str) -> None:
     method = method_named(name)
-    found = method_of(method.as_strings())
+    found = method_of(method.execution(rotation="", calibration=None, seed=0))
     assert (found.criterion, found.repair, found.scope) == (method.criterion, method.repair, method.scope)
 
 
 def test_a_plan_that_names_nothing_prunes_without_criterion_or_repair() -> None:
-    assert method_of({}) == WeightMethod(None, "none", "row")
+    assert method_of(Execution()) == WeightMethod(None, "none", "row")
 
 
 def test_every_criterion_is_a_method_in_its_own_scope_without_a_repair() -> None:

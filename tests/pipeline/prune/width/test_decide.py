@@ -12,14 +12,14 @@ from transformers import AutoModelForCausalLM
 import secateur
 from secateur.allocate.units import SPREADS
 from secateur.calibrate.calibration import Calibration, calibration_tokens
+from secateur.core.context import RunContext
 from secateur.core.footprint import footprint
 from secateur.core.plan import Plan
-from secateur.core.progress import Silent
 from secateur.core.target import Target
+from secateur.core.write_settings import Settings
 from secateur.criteria.units import UNIT_CRITERIA, kinds_of
 from secateur.model.handle import open_model
 from secateur.model.written.pruned_config import is_stock
-from secateur.model.written.write_settings import Settings
 from secateur.pipeline.prune.width.decide import Width, rank_units
 from secateur_runtime.errors import TargetError, UsageError
 
@@ -274,8 +274,7 @@ def test_what_leaves_costs_what_the_output_loses(tiny: Maker) -> None:
         [group for group in model.graph.blocks[1].groups if group.kind == "kv"],
         width,
         tokens,
-        0,
-        Silent(),
+        RunContext(),
     )["1.kv"]
     whole = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32).eval()
     inputs = _seen(whole, "model.layers.1.self_attn.o_proj", tokens).flatten(0, 1)

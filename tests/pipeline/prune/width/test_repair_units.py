@@ -6,6 +6,7 @@ In every family that can hold them, refused in the others.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,12 @@ from transformers import AutoModelForCausalLM
 
 import secateur
 from secateur.calibrate.calibration import Calibration, calibration_tokens
+from secateur.core.execution import Execution
 from secateur.core.plan import Plan
+from secateur.core.write_settings import Settings
 from secateur.model.handle import ModelHandle, open_model
-from secateur.model.written.write_settings import Settings
 from secateur.pipeline.prune.width.decide import Width
-from secateur.pipeline.prune.width.repair_units import repaired
+from secateur.pipeline.prune.width.repair_units import with_repair_biases
 from secateur_runtime.errors import UsageError
 
 CALIBRATION = Calibration(samples=6, window=64)
@@ -32,24 +34,16 @@ BOTH, ATTENTION = {"llama", "smollm3"}, {"llama", "smollm3", "qwen3", "gemma2", 
 INNER, HEADS = tuple(range(0, 96, 3)), (1,)
 
 
-def _made_by(folder: Path, repair: str) -> dict[str, str]:
-    digest = secateur.plan(str(folder), sparsity=0.5, method="wanda", calibration=CALIBRATION).made_by[
-        "calibration_digest"
-    ]
-    return {
-        "repair": repair,
-        "calibration": "builtin",
-        "samples": "6",
-        "window": "64",
-        "calibration_digest": digest,
-    }
+def _execution(folder: Path, repair: str) -> Execution:
+    read = secateur.plan(str(folder), sparsity=0.5, method="wanda", calibration=CALIBRATION)
+    return Execution(unit_repair=repair, calibration=read.execution.calibration)
 
 
 def _plan(folder: Path, repair: str, kinds: tuple[str, ...] = ("ffn", "kv"), **more: tuple[int, ...]) -> Plan:
     model = open_model(str(folder))
     units = {"ffn": INNER, "kv": HEADS}
     keep = {f"{block.index}.{kind}": units[kind] for block in model.graph.blocks for kind in kinds} | more
-    return Plan(model=model.digest, keep=keep, made_by=_made_by(folder, repair))
+    return Plan(model=model.digest, keep=keep, execution=_execution(folder, repair))
 
 
 def _last(model: nn.Module, index: int, half: str) -> nn.Linear:
@@ -112,7 +106,7 @@ def _mend(
     ],
     ids=lambda value: value if isinstance(value, str) else "+".join(value),
 )
-def test_every_half_is_repaired_on_what_the_repaired_blocks_before_it_give(
+def test_every_half_is_with_repair_biases_on_what_the_with_repair_biases_blocks_before_it_give(
     tiny: Maker, tmp_path: Path, family: str, config: dict[str, Any], repair: str
 ) -> None:
     """An independent reference: hooks on the whole transformers model, float64, one half after another."""
@@ -172,7 +166,7 @@ def test_a_half_that_is_dropped_needs_no_bias(tiny: Maker, tmp_path: Path) -> No
         model=open_model(str(folder)).digest,
         keep={"1.ffn": INNER, "0.kv": HEADS},
         drop=("1.ffn",),
-        made_by=_made_by(folder, "bias"),
+        execution=_execution(folder, "bias"),
     )
     secateur.apply(plan, str(folder), tmp_path / "out")
     assert json.loads((tmp_path / "out" / "config.json").read_text())["attention_bias"] is True
@@ -210,7 +204,7 @@ def test_the_biases_count_in_a_budget(tiny: Maker, tmp_path: Path, repair: str) 
     # One more neuron in every block, with its two biases, would be too many.
     assert made.parameters + 3 * (3 * 64 + 2) > 0.8 * model.graph.parameters
     assert f"parameters: {made.parameters:,} of {model.graph.parameters:,}" in plan.explain(
-        model.graph, repaired(model, plan).graph
+        model.graph, with_repair_biases(model, plan).graph
     )
     assert (
         f"| parameters | {model.graph.parameters:,} | {made.parameters:,} |"
@@ -233,7 +227,7 @@ def test_blocks_of_unequal_width_and_fewer_channels_hold_them_too(
         model=open_model(str(folder)).digest,
         keep=keep,
         drop=("0.attn", "1.ffn"),
-        made_by=_made_by(folder, repair),
+        execution=_execution(folder, repair),
     )
     made = secateur.apply(plan, str(folder), tmp_path / "out", settings=EXACT)
     assert made.reload_difference < 1e-5
@@ -292,14 +286,14 @@ def test_a_gguf_file_gets_its_biases(tiny_gguf: Maker, tmp_path: Path) -> None:
 
 
 def test_a_plan_that_also_prunes_weights_refits(tiny: Maker, tmp_path: Path) -> None:
-    """Its repair is one of weights; units beside them get `lsq`, as they would alone."""
+    """The repair of its weights leaves that of its units as it would be alone."""
     folder = tiny("llama")
     alone = _plan(folder, "lsq", ("kv",))
     beside = Plan(
         model=alone.model,
         keep=alone.keep,
         sparsity={"model.layers.2.mlp.down_proj.weight": "0.5"},
-        made_by={**alone.made_by, "repair": "obs"},
+        execution=replace(alone.execution, weight_repair="obs"),
     )
     for name, plan in (("alone", alone), ("beside", beside)):
         secateur.apply(plan, str(folder), tmp_path / name, settings=EXACT)
@@ -308,5 +302,7 @@ def test_a_plan_that_also_prunes_weights_refits(tiny: Maker, tmp_path: Path) -> 
     assert torch.equal(first, second)
     with pytest.raises(UsageError, match="unknown repair of units 'obs'"):
         secateur.apply(
-            Plan(model=alone.model, keep=alone.keep, made_by={"repair": "obs"}), str(folder), tmp_path / "obs"
+            Plan(model=alone.model, keep=alone.keep, execution=Execution(unit_repair="obs")),
+            str(folder),
+            tmp_path / "obs",
         )

@@ -19,7 +19,7 @@ from secateur.pipeline.evaluate.evaluate import evaluate
 from secateur.pipeline.prune.apply import apply
 from secateur.pipeline.prune.plan import plan
 from secateur.pipeline.prune.width.decide import Width
-from secateur.pipeline.prune.width.two_stage import Silenced
+from secateur.pipeline.prune.width.two_stage import SilencedStream
 from secateur.pipeline.prune.width.unit_ranking import Ranked
 from secateur_runtime.errors import TargetError, UsageError
 
@@ -63,10 +63,7 @@ def test_halves_are_measured_in_the_narrowed_model(tiny: Maker, tmp_path: Path) 
     ranked = {"1.ffn": Ranked(model.graph.groups["1.ffn"], units, Curve((0.0,) * 97, 1))}
     apply(Plan(model=model.digest, keep={"1.ffn": tuple(range(60, 96))}), str(source), tmp_path / "out")
     states = []
-    for stream in (
-        open_model(str(tmp_path / "out")).stream(),
-        Silenced(model.source, model.graph, ranked, {"1.ffn": 60}).stream(),
-    ):
+    for stream in (open_model(str(tmp_path / "out")).stream(), SilencedStream(model, ranked, {"1.ffn": 60})):
         (hidden,) = stream.embed([tokens])
         for index in range(3):
             with stream.open(index) as live:

@@ -12,10 +12,11 @@ from transformers import AutoModelForCausalLM
 
 import secateur
 from secateur.calibrate.calibration import Calibration, calibration_tokens
+from secateur.core.context import RunContext
 from secateur.core.plan import Plan
 from secateur.core.progress import Silent
+from secateur.core.write_settings import Settings
 from secateur.model.handle import open_model
-from secateur.model.written.write_settings import Settings
 from secateur.pipeline.prune.compared_positions import FEW_POSITIONS
 from secateur.pipeline.prune.width.decide import Width, rank_units
 from secateur.pipeline.prune.width.unit_ablation import UnitAblation
@@ -43,7 +44,7 @@ def test_the_probe_measures_what_the_cut_model_predicts(tiny: Maker, tmp_path: P
     width = Width(units=("ffn", "kv"), ratio=0.4, repair="none", align=1)
     tokens = calibration_tokens(model, CALIBRATION, 0)
     groups = [group for block in model.graph.blocks for group in block.groups if group.kind in width.kinds]
-    ranked = rank_units(model, groups, width, tokens, 0, Silent())
+    ranked = rank_units(model, groups, width, tokens, RunContext())
     cuts = {"0.ffn": 40, "1.kv": 1, "2.ffn": 60}
     probe = UnitAblation(model.stream(), ranked, tokens)
     assert probe({}).kl == pytest.approx(0, abs=1e-4)
@@ -78,7 +79,7 @@ def test_sensitivity_is_divergence_for_an_error_nothing_answers_for(tiny: Maker)
     width = Width(ratio=0.4, allocation="sensitivity", align=1)
     tokens = calibration_tokens(model, CALIBRATION, 0)
     groups = [group for block in model.graph.blocks[1:3] for group in block.groups if group.kind == "ffn"]
-    ranked = rank_units(model, groups, width, tokens, 0, Silent())
+    ranked = rank_units(model, groups, width, tokens, RunContext())
     probe = UnitAblation(model.stream(), ranked, tokens)
     found = probe.sensitivity(Silent())
     for name, one in ranked.items():

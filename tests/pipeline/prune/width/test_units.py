@@ -19,11 +19,12 @@ from transformers import AutoModelForCausalLM
 
 import secateur
 from secateur.calibrate.calibration import Calibration
+from secateur.core.execution import Execution
 from secateur.core.plan import Plan
+from secateur.core.write_settings import Settings
 from secateur.model.handle import open_model
 from secateur.model.views.hidden_channels import Fold
 from secateur.model.written.checkpoint import Checkpoint
-from secateur.model.written.write_settings import Settings
 from secateur_runtime.errors import VerificationError
 
 WIDE = {"hidden_size": 96, "num_attention_heads": 6, "num_key_value_heads": 2}
@@ -42,10 +43,18 @@ LONG = {
 }
 
 
-def _plan(folder: Path, keep: dict[str, tuple[int, ...]], drop: tuple[str, ...] = (), **made_by: str) -> Plan:
-    return Plan(
-        model=open_model(str(folder)).digest, keep=keep, drop=drop, made_by={"repair": "none"} | made_by
-    )
+def _plan(
+    folder: Path,
+    keep: dict[str, tuple[int, ...]],
+    drop: tuple[str, ...] = (),
+    execution: Execution = Execution(),  # noqa: B008
+) -> Plan:
+    return Plan(model=open_model(str(folder)).digest, keep=keep, drop=drop, execution=execution)
+
+
+def _calibrated(folder: Path, calibration: Calibration, repair: str) -> Execution:
+    read = secateur.plan(str(folder), sparsity=0.5, method="wanda", calibration=calibration)
+    return Execution(unit_repair=repair, calibration=read.execution.calibration)
 
 
 def _keep(case: str, blocks: int) -> tuple[dict[str, tuple[int, ...]], tuple[str, ...]]:
@@ -137,16 +146,6 @@ def test_an_interrupted_cut_of_channels_goes_on_with_the_same_bytes(
 ) -> None:
     folder, settings = tiny(family, **WIDE), Settings(dtype=dtype)
     calibration = Calibration(samples=4, window=64)
-    digest = secateur.plan(str(folder), sparsity=0.5, method="wanda", calibration=calibration).made_by[
-        "calibration_digest"
-    ]
-    made_by = {
-        "repair": "lsq",
-        "calibration": "builtin",
-        "samples": "4",
-        "window": "64",
-        "calibration_digest": digest,
-    }
     keep = {
         "hidden": CHANNELS,
         "0.ffn": tuple(range(50)),
@@ -155,7 +154,7 @@ def test_an_interrupted_cut_of_channels_goes_on_with_the_same_bytes(
         "2.head": (0, 1, 4, 5),
         "2.ffn": tuple(range(20, 60)),
     }
-    plan = _plan(folder, keep, ("1.ffn",), **made_by)
+    plan = _plan(folder, keep, ("1.ffn",), _calibrated(folder, calibration, "lsq"))
     secateur.apply(plan, str(folder), tmp_path / "whole", settings=settings)
     with killed_at(3):
         secateur.apply(plan, str(folder), tmp_path / "out", settings=settings)
@@ -167,13 +166,12 @@ def test_repair_answers_for_heads_and_groups_together(tiny: Maker, tmp_path: Pat
     """Refitting after one kind of unit must not bring back what the other took."""
     folder = tiny("llama", **WIDE)
     calibration = Calibration(samples=8, window=64)
-    made_by = dict(secateur.plan(str(folder), sparsity=0.5, method="wanda", calibration=calibration).made_by)
     keep: dict[str, tuple[int, ...]] = {f"{index}.kv": (1,) for index in range(3)}
     keep |= {f"{index}.head": (0, 3, 5) for index in range(3)}
     whole = logits(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval())
     errors = {}
     for repair in ("none", "lsq"):
-        plan = _plan(folder, keep, (), **{**made_by, "criterion": "", "repair": repair})
+        plan = _plan(folder, keep, (), _calibrated(folder, calibration, repair))
         made = secateur.apply(plan, str(folder), tmp_path / repair, settings=EXACT)
         assert made.reload_difference < 1e-5
         pruned = AutoModelForCausalLM.from_pretrained(tmp_path / repair, dtype=torch.float32).eval()

@@ -11,7 +11,7 @@ from secateur.core.footprint import Footprint, dropped_halves, footprint
 from secateur.core.graph import Graph
 from secateur.core.target import Target
 from secateur.pipeline.prune.width.unit_ranking import Ranked
-from secateur_runtime.errors import TargetError, UnreachableTargetError, UsageError
+from secateur_runtime.errors import TargetError, UnreachableTargetError
 
 SHARES = (1 / 3, 2 / 3)
 """Of what depth alone would take: how much of it goes in a mix."""
@@ -82,13 +82,10 @@ class Narrowing:
         )
 
     def __call__(self, drop: Sequence[str]) -> dict[str, tuple[int, ...]]:
-        """Return what to keep besides dropping `drop`.
-
-        Raises TargetError if that cannot be enough, UsageError if nothing can be narrowed.
-        """
+        """Return what to keep besides dropping `drop`; nothing where narrowing cannot meet the target."""
         ranked = self._left(drop)
-        if not ranked:
-            raise UsageError("nothing is left to narrow")
+        if not ranked or not self._budget.met(self.most(drop), drop):
+            return {}
         curves = {name: one.curve for name, one in ranked.items()}
         most = parameters_gone(curves, {name: curve.cuts[-1] for name, curve in curves.items()})
         highest = (
@@ -128,7 +125,7 @@ class Narrowing:
 def narrowed(narrowings: Mapping[str, Narrowing]) -> Iterator[Candidate]:
     """Yield what meets the target by width alone."""
     for name, narrowing in narrowings.items():
-        if keep := _tried(narrowing, ()):
+        if keep := narrowing(()):
             yield Candidate(f"width {name}", keep)
 
 
@@ -147,7 +144,7 @@ def shallower(
     for count in [*counts, *([] if enough else [len(order)])]:
         drop = tuple(order[:count])
         for kind, narrowing in narrowings.items():
-            if count > 0 and (count < len(order) or not enough) and (keep := _tried(narrowing, drop)):
+            if count > 0 and (count < len(order) or not enough) and (keep := narrowing(drop)):
                 yield Candidate(f"mix {count} {name} + width {kind}", keep, drop)
 
 
@@ -182,14 +179,6 @@ def _count(budget: ModelBudget, order: Sequence[str], share: float) -> int:
     """Return how many of the first hold about that share of the bytes of all."""
     prices = [budget.price(name) for name in order]
     return min(range(len(order) + 1), key=lambda count: abs(sum(prices[:count]) - share * sum(prices)))
-
-
-def _tried(narrowing: Narrowing, drop: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    """Return what to keep; nothing where narrowing cannot meet the target."""
-    try:
-        return narrowing(drop)
-    except (TargetError, UsageError):
-        return {}
 
 
 def _keep(ranked: Mapping[str, Ranked], cuts: Mapping[str, int]) -> dict[str, tuple[int, ...]]:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 
 from torch import Tensor
 
-from secateur.allocate.protect import layers_named, protected_groups, protected_halves
+from secateur.allocate.protect import layers_named, protected_parts
 from secateur.allocate.units import check_cuts
-from secateur.calibrate.calibration import Calibration, calibration_tokens, provenance
+from secateur.calibrate.calibration import Calibration, calibration_tokens, text_of
 from secateur.calibrate.text import joined
+from secateur.core.context import RunContext
+from secateur.core.execution import SEAM, CalibrationText, Execution
 from secateur.core.graph import Graph, Group
 from secateur.core.plan import Plan
 from secateur.core.progress import Progress
 from secateur.core.target import Target, refuse_if_met
 from secateur.criteria.depth import DEPTH_CRITERIA
-from secateur.model.families import FAMILIES
 from secateur.model.handle import ModelHandle
 from secateur.model.written.pruned_config import is_stock
 from secateur.pipeline.prune.auto.candidates import (
@@ -31,7 +32,6 @@ from secateur.pipeline.prune.auto.candidates import (
 )
 from secateur.pipeline.prune.auto.plan_divergence import PlanDivergence
 from secateur.pipeline.prune.depth.block_ablation import passing
-from secateur.pipeline.prune.depth.gap_repair import SEAM
 from secateur.pipeline.prune.depth.search import RemovalSearch, in_order
 from secateur.pipeline.prune.width.decide import Width, rank_units
 from secateur.pipeline.prune.width.unit_ablation import UnitAblation
@@ -74,6 +74,11 @@ class Auto:
     layers: str | None = None
     dtype: str = "auto"
 
+    @property
+    def budgets(self) -> Target:
+        """The target; raises TargetError for text that is none."""
+        return Target.of(self.target)
+
     def check(self) -> None:
         """Raise UsageError for options that cannot work, or not together, with any model."""
         if not self.units or set(self.units) - set(UNITS):
@@ -90,24 +95,26 @@ class Auto:
                 "--uniform narrows every block alike: leave out --protect and --layers, or --uniform"
             )
 
-    def repair_of(self, graph: Graph, candidate: Candidate) -> dict[str, str]:
-        """Return, as a plan records it, how the remaining weights compensate for what is removed.
+    def execution(
+        self, model: ModelHandle, candidate: Candidate, text: CalibrationText, seed: int
+    ) -> Execution:
+        """Return how a plan of `candidate` is carried out.
 
         A family with norms behind its sub-blocks cannot close a gap.
         """
-        closes_gap = candidate.drop and len(FAMILIES[graph.family].ffn_norms) == 1
-        return {
-            "repair": (
-                self.repair
-                or "+".join([*(["lsq"] if candidate.keep else []), *([SEAM] if closes_gap else [])])
-                or "none"
-            )
-        }
+        closes_gap = candidate.drop and len(model.family.ffn_norms) == 1
+        return Execution(
+            unit_repair="lsq" if candidate.keep and not self.repair else "none",
+            gap_repair=SEAM if closes_gap and not self.repair else "none",
+            calibration=text,
+            seed=seed,
+            dtype=self.dtype,
+        )
 
     def made_by(self) -> dict[str, str]:
         """Return what a plan records of it."""
         said = {
-            "target": str(Target.parse([self.target])),
+            "target": str(self.budgets),
             "units": ",".join(self.units),
             "allocation": "uniform" if self.uniform else "sensitivity",
             "align": str(self.align),
@@ -118,9 +125,7 @@ class Auto:
         return {key: value for key, value in said.items() if value}
 
 
-def decide_auto(
-    model: ModelHandle, auto: Auto, calibration: Calibration, seed: int, progress: Progress
-) -> Plan:
+def decide_auto(model: ModelHandle, auto: Auto, calibration: Calibration, context: RunContext) -> Plan:
     """Return, of several plans that meet the target, the one closest to the dense model on held-out text.
 
     Closest is the least divergence of predictions.
@@ -128,36 +133,26 @@ def decide_auto(
     is out of reach, TextError if the calibration text is too short.
     """
     auto.check()
-    budget = ModelBudget(
-        model.graph, Target.parse([auto.target]), storage_type(auto.dtype, model.graph.tensors).itemsize
-    )
+    budget = ModelBudget(model.graph, auto.budgets, storage_type(auto.dtype, model.graph.tensors).itemsize)
     refuse_if_met(budget.target, budget.whole)
     groups, parts = _free(model.graph, auto)
-    tokens = calibration_tokens(model, calibration, seed)
+    tokens = calibration_tokens(model, calibration, context.seed)
     if len(tokens) < 2:
         raise UsageError(
             "--samples 1: one part of the text finds candidates and the rest compares them, so at least 2"
             " windows are needed"
         )
     seen = tokens[: -min(HELD_OUT, len(tokens) // 2)]
-    narrowings = _narrowings(model, auto, budget, groups, seen, seed, progress)
+    narrowings = _narrowings(model, auto, budget, groups, seen, context)
     orders = _orders(model, auto, budget, parts, seen)
     mixed = (one for name, order in orders.items() for one in shallower(budget, narrowings, name, order))
     candidates = distinct([*narrowed(narrowings), *mixed])
     if not candidates:
         raise unreachable(budget, narrowings, orders)
-    made_by = (
-        auto.made_by()
-        | {"seed": str(seed), "secateur": version("secateur")}
-        | dict(provenance(calibration, tokens))
-    )
+    text = text_of(calibration, tokens)
+    made_by = auto.made_by() | {"seed": str(context.seed), "secateur": version("secateur")} | text.facts
     plans = {
-        one.name: Plan(
-            model=model.digest,
-            keep=one.keep,
-            drop=one.drop,
-            made_by=made_by | auto.repair_of(model.graph, one),
-        )
+        one.name: _planned(model, one, auto.execution(model, one, text, context.seed), made_by)
         for one in candidates
     }
     if auto.uniform:
@@ -168,7 +163,18 @@ def decide_auto(
             " or leave out --uniform"
         )
     held_out = joined(tokens[len(seen) :], min(LONG, model.source.config["max_position_embeddings"]))
-    return _best(plans, PlanDivergence(model, seen[:FIT], held_out, seed), progress)
+    return _best(plans, PlanDivergence(model, seen[:FIT], held_out, context.seed), context.progress)
+
+
+def _planned(model: ModelHandle, candidate: Candidate, how: Execution, made_by: Mapping[str, str]) -> Plan:
+    repairs = [repair for repair in (how.unit_repair, how.gap_repair) if repair != "none"]
+    return Plan(
+        model=model.digest,
+        keep=candidate.keep,
+        drop=candidate.drop,
+        execution=how,
+        made_by={**made_by, "repair": "+".join(repairs) or "none"},
+    )
 
 
 def _best(plans: Mapping[str, Plan], divergence: Callable[[Plan], float], progress: Progress) -> Plan:
@@ -182,7 +188,7 @@ def _best(plans: Mapping[str, Plan], divergence: Callable[[Plan], float], progre
     ordered = sorted(costs, key=costs.__getitem__)
     best = plans[ordered[0]]
     tried = "; ".join(f"{name} {costs[name]:.4f}" for name in ordered)
-    return Plan(model=best.model, keep=best.keep, drop=best.drop, made_by={**best.made_by, "tried": tried})
+    return replace(best, made_by={**best.made_by, "tried": tried})
 
 
 def _free(graph: Graph, auto: Auto) -> tuple[list[Group], list[str]]:
@@ -193,9 +199,7 @@ def _free(graph: Graph, auto: Auto) -> tuple[list[Group], list[str]]:
     Raises UsageError for rules that match nothing.
     """
     layers = layers_named(graph, auto.layers) if auto.layers else range(len(graph.blocks))
-    spared: set[str] = set()
-    for rule in (part.strip() for text in auto.protect for part in text.split(",")):
-        spared |= _spared(graph, rule)
+    spared = set(protected_parts(graph, auto.protect))
     own = [
         (group, f"{block.index}.{group.half}")
         for block in graph.blocks
@@ -211,34 +215,23 @@ def _free(graph: Graph, auto: Auto) -> tuple[list[Group], list[str]]:
     return groups, parts
 
 
-def _spared(graph: Graph, rule: str) -> frozenset[str]:
-    """Return the groups and sub-blocks that one rule protects; it need not match both."""
-    try:
-        found = protected_halves(graph, [rule])
-    except UsageError:
-        return protected_groups(graph, [rule])
-    try:
-        return found | protected_groups(graph, [rule])
-    except UsageError:
-        return found
-
-
 def _narrowings(
     model: ModelHandle,
     auto: Auto,
     budget: ModelBudget,
     groups: list[Group],
     tokens: Tensor,
-    seed: int,
-    progress: Progress,
+    context: RunContext,
 ) -> dict[str, Narrowing]:
     """Rank the units once, and return the ways to narrow, by name: FFNs alone, and all kinds together."""
     if not groups:
         return {}
     spread = "uniform" if auto.uniform else "sensitivity"
     width = Width(units=auto.units, target=auto.target, allocation=spread, align=auto.align, dtype=auto.dtype)
-    ranked = rank_units(model, groups, width, tokens, seed, progress)
-    weighed = {} if auto.uniform else UnitAblation(model.stream(), ranked, tokens).sensitivity(progress)
+    ranked = rank_units(model, groups, width, tokens, context)
+    weighed = (
+        {} if auto.uniform else UnitAblation(model.stream(), ranked, tokens).sensitivity(context.progress)
+    )
     whole = Narrowing(budget, ranked, weighed)
     check_cuts({name: one.curve for name, one in ranked.items()})
     ways = dict.fromkeys(

@@ -13,10 +13,10 @@ from secateur.model.handle import ModelHandle
 from secateur.pipeline.prune.compared_positions import spread_positions
 from secateur.pipeline.prune.depth.block_ablation import predicted
 from secateur.pipeline.prune.depth.gap_repair import close_gap, gaps
-from secateur.pipeline.prune.width.repair_units import closes_gaps, unit_repair_of
 from secateur.pipeline.prune.width.unit_removal import carve, inputs_kept
 from secateur.tensors.layer_stream import alone, sub_blocks, without
 from secateur.tensors.precision import arithmetic
+from secateur.transform.unit_repair import UNIT_REPAIRS
 
 
 class PlanDivergence:
@@ -54,8 +54,8 @@ class PlanDivergence:
     def _finals(self, plan: Plan) -> Tensor:
         """Return the last states at the positions compared, `[positions, hidden_size]`."""
         stream = self._model.stream()
-        repair = unit_repair_of(plan)
-        closing = gaps(self._model.graph, plan.drop) if closes_gaps(plan) else {}
+        repair = UNIT_REPAIRS[plan.execution.unit_repair]
+        closing = gaps(self._model.graph, plan.drop) if plan.execution.closes_gaps else {}
         fit = HiddenStates(stream, self._fit) if repair.needs or closing else None
         seen = HiddenStates(stream, self._held_out)
         with arithmetic("bfloat16"):

@@ -9,7 +9,9 @@ from importlib.metadata import version
 from torch import Tensor
 
 from secateur.allocate.protect import layers_named, protected_halves
-from secateur.calibrate.calibration import Calibration, calibration_tokens, provenance
+from secateur.calibrate.calibration import Calibration, calibration_tokens, text_of
+from secateur.core.context import RunContext
+from secateur.core.execution import SEAM, Execution
 from secateur.core.footprint import Footprint, footprint
 from secateur.core.graph import Graph
 from secateur.core.plan import Plan
@@ -21,7 +23,6 @@ from secateur.model.families import FAMILIES
 from secateur.model.handle import ModelHandle
 from secateur.model.views.merged import Merged
 from secateur.pipeline.prune.depth.block_ablation import BlockAblation, Removal, passing
-from secateur.pipeline.prune.depth.gap_repair import SEAM
 from secateur.pipeline.prune.depth.search import RemovalSearch, best_span, in_order, one_by_one
 from secateur.tensors.precision import arithmetic
 from secateur.tensors.storage_dtype import storage_type
@@ -91,9 +92,7 @@ class Depth:
         )
 
 
-def decide_depth(
-    model: ModelHandle, depth: Depth, calibration: Calibration, seed: int, progress: Progress
-) -> Plan:
+def decide_depth(model: ModelHandle, depth: Depth, calibration: Calibration, context: RunContext) -> Plan:
     """Return the plan that drops blocks, or sub-blocks, until the budget is met, those of least cost first.
 
     The first and the last block always stay. Raises UsageError for options that cannot work, TargetError
@@ -104,9 +103,10 @@ def decide_depth(
     goes = _Budget(model.graph, depth).goes()
     repair = depth.repair_for(model.graph)
     name = depth.criterion or CRITERION
-    tokens = calibration_tokens(model, calibration, seed)
+    tokens = calibration_tokens(model, calibration, context.seed)
+    text = text_of(calibration, tokens)
     with arithmetic("bfloat16"):
-        removal = _search(model, name, goes, tokens, progress)
+        removal = _search(model, name, goes, tokens, context.progress)
     said = {
         "target": (
             depth.target or (f"ratio={depth.ratio:g}" if depth.ratio else f"layers={depth.drop_layers}")
@@ -117,11 +117,16 @@ def decide_depth(
         "dtype": depth.dtype if depth.dtype != "auto" else "",
         "protect": ",".join(depth.protect),
         "layers": depth.layers or "",
-        "seed": str(seed),
+        "seed": str(context.seed),
         "secateur": version("secateur"),
     }
-    made_by = {key: value for key, value in said.items() if value} | dict(provenance(calibration, tokens))
-    return Plan(model=model.digest, drop=removal.drop, merge=removal.merge, made_by=made_by)
+    return Plan(
+        model=model.digest,
+        drop=removal.drop,
+        merge=removal.merge,
+        execution=Execution(gap_repair=repair, calibration=text, seed=context.seed, dtype=depth.dtype),
+        made_by={key: value for key, value in said.items() if value} | text.facts,
+    )
 
 
 def _search(
@@ -156,7 +161,7 @@ class _Budget:
         self._depth = depth
         self._bytes_each = storage_type(depth.dtype, graph.tensors).itemsize
         self._target = (
-            Target.parse([depth.target or f"ratio={depth.ratio:.9f}"]) if depth.drop_layers is None else None
+            Target.of(depth.target or f"ratio={depth.ratio:.9f}") if depth.drop_layers is None else None
         )
         self._whole = self._size(())
         self._context = (

@@ -13,8 +13,6 @@ from secateur.tensors.layer_stream import SUB_BLOCKS, LayerStream, LiveBlock, al
 from secateur.tensors.precision import arithmetic
 from secateur.transform.gap_fit import SeamFit
 
-SEAM = "seam"
-
 SubBlock = tuple[int, str]
 
 

@@ -10,14 +10,16 @@ from torch import Tensor
 
 from secateur.allocate import ALLOCATIONS
 from secateur.allocate.protect import protected
-from secateur.calibrate.calibration import Calibration, calibration_tokens, provenance
+from secateur.calibrate.calibration import Calibration, calibration_tokens, text_of
 from secateur.calibrate.input_statistics import HiddenStates, collect
+from secateur.core.context import RunContext
+from secateur.core.execution import CalibrationText
 from secateur.core.pattern import Pattern
 from secateur.core.plan import Plan
 from secateur.core.progress import Progress
 from secateur.criteria import CRITERIA
 from secateur.model.handle import ModelHandle
-from secateur.pipeline.prune.rotation import decided
+from secateur.pipeline.prune.rotation import check_way, rotated
 from secateur.pipeline.prune.weights.methods import WeightMethod, method_named
 from secateur.tensors.precision import arithmetic
 from secateur_runtime.errors import UsageError
@@ -71,7 +73,7 @@ class Sparsity:
 
 
 def decide_sparsity(
-    model: ModelHandle, sparsity: Sparsity, calibration: Calibration, seed: int, progress: Progress
+    model: ModelHandle, sparsity: Sparsity, calibration: Calibration, context: RunContext
 ) -> Plan:
     """Return the plan that gives every unprotected linear its sparsity.
 
@@ -79,29 +81,35 @@ def decide_sparsity(
     """
     sparsity.check()
     pattern = sparsity.pattern
-    given = model
-    model, turned = decided(model, sparsity.rotate, calibration, seed, progress)
     method = sparsity.weight_method
     spread = sparsity.spread
+    check_way(model, sparsity.rotate)
+    text: CalibrationText | None = None
+    tokens: Tensor | None = None
+    if sparsity.rotate or method.needs or ALLOCATIONS[spread].needs:
+        tokens = calibration_tokens(model, calibration, context.seed)
+        text = text_of(calibration, tokens)
+        model = rotated(model, sparsity.rotate, tokens, context.seed, context)
     names = _prunable(model, pattern, sparsity.protect)
+    ratios = dict.fromkeys(names, pattern.ratio)
+    if spread != "uniform" and tokens is not None:
+        ratios = _spread(model, pattern.ratio, method, spread, names, tokens, context.progress)
     made_by = {
         "target": str(pattern),
         "allocation": spread,
-        "seed": str(seed),
+        "seed": str(context.seed),
         "secateur": version("secateur"),
         **method.as_strings(),
-        **turned,
+        "rotate": sparsity.rotate,
+        "protect": ",".join(sparsity.protect),
+        **(text.facts if text else {}),
     }
-    if sparsity.protect:
-        made_by["protect"] = ",".join(sparsity.protect)
-    ratios = dict.fromkeys(names, pattern.ratio)
-    if method.needs or ALLOCATIONS[spread].needs:
-        tokens = calibration_tokens(given, calibration, seed)
-        made_by |= provenance(calibration, tokens)
-        if spread != "uniform":
-            ratios = _spread(model, pattern.ratio, method, spread, names, tokens, progress)
-    plan = {name: str(pattern if pattern.m else Pattern(ratio)) for name, ratio in ratios.items()}
-    return Plan(model=model.digest, sparsity=plan, made_by=made_by)
+    return Plan(
+        model=model.digest,
+        sparsity={name: str(pattern if pattern.m else Pattern(ratio)) for name, ratio in ratios.items()},
+        execution=method.execution(rotation=sparsity.rotate, calibration=text, seed=context.seed),
+        made_by={key: value for key, value in made_by.items() if value or key == "criterion"},
+    )
 
 
 def _prunable(model: ModelHandle, pattern: Pattern, protect: Sequence[str]) -> list[str]:

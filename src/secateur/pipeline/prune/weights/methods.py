@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from secateur.core.execution import CalibrationText, Execution
 from secateur.core.pattern import Scope
 from secateur.criteria import CRITERIA, default_scope
 from secateur.transform.repair import REPAIRS, Repair
@@ -67,6 +68,17 @@ class WeightMethod:
             changed["scope"] = SCOPES[scope]
         return replace(self, **changed)
 
+    def execution(self, *, rotation: str, calibration: CalibrationText | None, seed: int) -> Execution:
+        """Return how a plan of this method is carried out; the fields are those of `Execution`."""
+        return Execution(
+            criterion=self.criterion or "",
+            weight_repair=self.repair,
+            scope=self.scope,
+            rotation=rotation,
+            calibration=calibration,
+            seed=seed,
+        )
+
     def as_strings(self) -> dict[str, str]:
         """Return criterion, repair and scope as a plan records them."""
         return {"criterion": self.criterion or "", "repair": self.repair, "scope": self.scope}
@@ -99,9 +111,8 @@ def method_named(name: str) -> WeightMethod:
     raise UsageError(f"unknown method {name!r}{nearest(name, known)}; known: {', '.join(known)}")
 
 
-def method_of(made_by: Mapping[str, str]) -> WeightMethod:
-    """Return the method a plan was made with; raises UsageError if the plan names none that exists."""
-    criterion = made_by.get("criterion", "")
-    repair = made_by.get("repair", "none")
-    scope = made_by.get("scope", "row")
-    return WeightMethod(None, "none", "row").replaced(criterion or None, repair, scope)
+def method_of(execution: Execution) -> WeightMethod:
+    """Return the method that a plan is carried out with; raises UsageError if it names none that exists."""
+    return WeightMethod(None, "none", "row").replaced(
+        execution.criterion or None, execution.weight_repair, execution.scope
+    )

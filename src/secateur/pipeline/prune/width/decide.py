@@ -13,19 +13,20 @@ from torch import Tensor
 from secateur.allocate.protect import layers_named, protected_groups
 from secateur.allocate.units import SPREADS, Curve, SpreadContext, check_cuts, parameters_gone
 from secateur.allocate.units.target_search import meet
-from secateur.calibrate.calibration import Calibration, calibration_tokens, provenance
+from secateur.calibrate.calibration import Calibration, calibration_tokens, text_of
 from secateur.calibrate.gradients import gradients
 from secateur.calibrate.input_statistics import HiddenStates, collect, collect_passing
+from secateur.core.context import RunContext
+from secateur.core.execution import CalibrationText, Execution
 from secateur.core.footprint import Footprint, footprint
 from secateur.core.graph import Graph, Group, Kind
 from secateur.core.plan import Plan
-from secateur.core.progress import Progress
 from secateur.core.target import Target
 from secateur.criteria.units import UNIT_CRITERIA, kinds_of
 from secateur.model.handle import ModelHandle
 from secateur.model.written.pruned_config import is_stock
-from secateur.pipeline.prune.rotation import decided
-from secateur.pipeline.prune.width.repair_units import filled, prepared
+from secateur.pipeline.prune.rotation import check_way, rotated
+from secateur.pipeline.prune.width.repair_units import biased_for, filled
 from secateur.pipeline.prune.width.two_stage import ATTENTION, TwoStage
 from secateur.pipeline.prune.width.two_stage import NAME as TWO_STAGE
 from secateur.pipeline.prune.width.unit_ablation import UnitAblation
@@ -87,7 +88,7 @@ class Width:
     @property
     def budgets(self) -> Target | None:
         """The target; raises TargetError for text that is none."""
-        return None if self.target is None else Target.parse([self.target])
+        return None if self.target is None else Target.of(self.target)
 
     def check(self) -> None:
         """Raise UsageError for options that cannot work, or not together, with any model."""
@@ -148,31 +149,27 @@ class Width:
         return {key: value for key, value in said.items() if value}
 
 
-def decide_width(
-    model: ModelHandle, width: Width, calibration: Calibration, seed: int, progress: Progress
-) -> Plan:
+def decide_width(model: ModelHandle, width: Width, calibration: Calibration, context: RunContext) -> Plan:
     """Return the plan that keeps, in every block, the units that matter most, as many as the budget allows.
 
     Raises UsageError for options that cannot work, TargetError naming the nearest target if the one asked for
     is out of reach, TextError if the calibration text is too short.
     """
     width.check()
-    given = model
-    model, turned = decided(model, width.rotate, calibration, seed, progress)
-    made_by = width.made_by() | {"seed": str(seed), "secateur": version("secateur"), **turned}
-    groups = chosen_groups(model.graph, width)
     needs = _needs(width)
-    tokens = None
+    check_way(model, width.rotate)
+    text: CalibrationText | None = None
+    tokens: Tensor | None = None
+    if width.rotate or needs or width.repair != "none":
+        tokens = calibration_tokens(model, calibration, context.seed)
+        text = text_of(calibration, tokens)
+        model = rotated(model, width.rotate, tokens, context.seed, context)
+    groups = chosen_groups(model.graph, width)
     parts = {group.half for group in groups if group.half}
-    stored = prepared(model, width.repair, parts).graph
-    if bias := filled(model, width.repair, parts):
-        made_by["output_bias"] = bias
-    if needs or width.repair != "none":
-        tokens = calibration_tokens(given, calibration, seed)
-        made_by |= provenance(calibration, tokens)
-    ranked = rank_units(model, groups, width, tokens if needs else None, seed, progress)
+    stored = biased_for(model, width.repair, parts).graph
+    ranked = rank_units(model, groups, width, tokens if needs else None, context)
     stages = TwoStage(model, ranked) if width.allocation == TWO_STAGE else None
-    cuts = _cuts(model, stored, width, ranked, stages, tokens, seed, progress)
+    cuts = _cuts(model, stored, width, ranked, stages, tokens, context)
     keep = {name: one.keep(cuts[name]) for name, one in ranked.items() if cuts[name]}
     if not keep and not cuts.get(ATTENTION):
         first = min(
@@ -183,8 +180,26 @@ def decide_width(
             if first is None
             else f"less than one step would go, which is --ratio {first:.3g}"
         )
-    drop = stages.chosen(cuts, tokens, progress) if stages and tokens is not None else ()
-    plan = Plan(model=model.digest, keep=keep, drop=drop, made_by=made_by)
+    plan = Plan(
+        model=model.digest,
+        keep=keep,
+        drop=stages.chosen(cuts, tokens, context.progress) if stages and tokens is not None else (),
+        execution=Execution(
+            unit_repair=width.repair if keep else "none",
+            rotation=width.rotate,
+            calibration=text,
+            seed=context.seed,
+            dtype=width.dtype,
+        ),
+        made_by={
+            **width.made_by(),
+            "seed": str(context.seed),
+            "secateur": version("secateur"),
+            **({"rotate": width.rotate} if width.rotate else {}),
+            **({"output_bias": bias} if (bias := filled(model, width.repair, parts)) else {}),
+            **(text.facts if text else {}),
+        },
+    )
     if width.uniform and not is_stock(model, plan):
         raise UsageError(
             "these widths are the same in every block, but transformers' own class takes none such: change"
@@ -238,33 +253,32 @@ def _needs(width: Width) -> frozenset[str]:
 
 
 def rank_units(
-    model: ModelHandle,
-    groups: Sequence[Group],
-    width: Width,
-    tokens: Tensor | None,
-    seed: int,
-    progress: Progress,
+    model: ModelHandle, groups: Sequence[Group], width: Width, tokens: Tensor | None, context: RunContext
 ) -> dict[str, Ranked]:
     """Show every block of the dense model to a ranking; without `tokens` no state passes through them."""
     ranking = Ranking(
-        model.graph, groups, scorers(width), errors="errors" in SPREADS[width.allocation].needs, seed=seed
+        model.graph,
+        groups,
+        scorers(width),
+        errors="errors" in SPREADS[width.allocation].needs,
+        seed=context.seed,
     )
     stream = model.stream()
     hidden = HiddenStates(stream, torch.zeros(1, 1, dtype=torch.long) if tokens is None else tokens)
     if tokens is not None and ranking.graded:
-        for found in gradients(stream, tokens, weights=ranking.graded, progress=progress):
+        for found in gradients(stream, tokens, weights=ranking.graded, progress=context.progress):
             with stream.open(found.index) as live:
                 ranking.grade(live, found.weights)
-    progress.start("rank units", len(stream))
+    context.progress.start("rank units", len(stream))
     with arithmetic("bfloat16"):
         for block in model.graph.blocks:
             with stream.open(block.index) as live:
                 if tokens is None:
-                    ranking.look(live, collect(live, block.linears, hidden, (), seed))
+                    ranking.look(live, collect(live, block.linears, hidden, (), context.seed))
                 else:
-                    ranking.look(live, collect_passing(live, ranking.needs(block), hidden, seed))
+                    ranking.look(live, collect_passing(live, ranking.needs(block), hidden, context.seed))
                     ranking.scale(block, hidden)
-            progress.step(f"block {block.index}")
+            context.progress.step(f"block {block.index}")
     return {
         name: replace(ranked, curve=_bounded(ranked, model.graph, width))
         for name, ranked in ranking.results().items()
@@ -300,8 +314,7 @@ def _cuts(
     ranked: Mapping[str, Ranked],
     stages: TwoStage | None,
     tokens: Tensor | None,
-    seed: int,
-    progress: Progress,
+    context: RunContext,
 ) -> dict[str, int]:
     """Spread the budget: how many steps of every group go. `stored` has the biases that the repair adds."""
     entry = SPREADS[width.allocation]
@@ -312,18 +325,18 @@ def _cuts(
         if tokens is not None and entry.needs & {"influence", "sensitivity", "measure"}
         else None
     )
-    weighed = ablation.sensitivity(progress) if ablation and "sensitivity" in entry.needs else {}
-    context = SpreadContext(
+    weighed = ablation.sensitivity(context.progress) if ablation and "sensitivity" in entry.needs else {}
+    shown = SpreadContext(
         influence=ablation.influence if ablation else {},
         sensitivity=weighed,
         measure=ablation,
-        seed=seed,
-        progress=progress,
+        seed=context.seed,
+        progress=context.progress,
     )
     bytes_each = storage_type(width.dtype, model.graph.tensors).itemsize
 
     def spread(ratio: float) -> dict[str, int]:
-        return stages.cuts(ratio) if stages else entry.function(curves, ratio, context)
+        return stages.cuts(ratio) if stages else entry.function(curves, ratio, shown)
 
     def size(cuts: Mapping[str, int]) -> Footprint:
         keep = {name: one.keep(cuts[name]) for name, one in ranked.items() if cuts.get(name)}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -83,10 +82,9 @@ class TwoStage:
         if not cuts[ATTENTION]:
             return ()
         with arithmetic("bfloat16"):
-            silenced = Silenced(self._model.source, self._model.graph, self._ranked, cuts)
             outcomes = BlockAblation(
-                silenced.stream(),
-                silenced.graph.blocks,
+                SilencedStream(self._model, self._ranked, cuts),
+                self._model.graph.blocks,
                 tokens[:PROBE_WINDOWS],
                 DEPTH_CRITERIA["loss"].function,
             )
@@ -96,26 +94,20 @@ class TwoStage:
             return one_by_one(goes, outcomes, progress).drop
 
 
-@dataclass(frozen=True)
-class Silenced(ModelHandle):
-    """A model some of whose units are silent."""
+class SilencedStream(ModelStream):
+    """The blocks of a model, some of whose units are silent.
 
-    ranked: Mapping[str, Ranked]
-    cuts: Mapping[str, int]
+    ranked: group name -> its units in the order in which they leave. cuts: group name -> how many have left.
+    """
 
-    def stream(self, *_arguments: object) -> ModelStream:
-        """Return a stream of blocks without those units."""
-        return _SilencedStream(self)
-
-
-class _SilencedStream(ModelStream):
-    def __init__(self, model: Silenced) -> None:
+    def __init__(self, model: ModelHandle, ranked: Mapping[str, Ranked], cuts: Mapping[str, int]) -> None:
         super().__init__(model.source, model.graph)
-        self._silenced = model
+        self._ranked = ranked
+        self._cuts = cuts
 
     @contextmanager
     def open(self, index: int) -> Iterator[StreamedBlock]:
         """Load a block and silence its units."""
         with super().open(index) as live:
-            silence(live, self._silenced.ranked, self._silenced.cuts)
+            silence(live, self._ranked, self._cuts)
             yield live

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
-from secateur.tensors.precision import Arithmetic
+Arithmetic = Literal["float32", "bfloat16"]
+"""Type of the factors of matrix products; they are summed in float32."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

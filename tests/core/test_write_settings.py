@@ -8,8 +8,8 @@ import pytest
 import torch
 from tests.conftest import Maker
 
+from secateur.core.write_settings import Settings
 from secateur.model.handle import open_model
-from secateur.model.written.write_settings import Settings
 from secateur.tensors.storage_dtype import storage_type
 
 
