@@ -115,7 +115,7 @@ class Sizes:
         work = TokenWork(
             {stored: float(blocks), OUTPUT: float(sizes[head])}, len(alive), graph.vocab_size, float(cache)
         )
-        memory = self._memory(left, cache, blocks, file, stored)
+        memory = self._memory(cache, blocks, file, stored)
         return Taken(file, memory, work, left)
 
     @cached_property
@@ -123,7 +123,7 @@ class Sizes:
         """Bytes of the tokenizer and the settings in the file."""
         return self._format.overhead(self._model)
 
-    def _memory(self, left: Footprint, cache: int, blocks: int, file: int, stored: str) -> int:
+    def _memory(self, cache: int, blocks: int, file: int, stored: str) -> int:
         graph = self._model.graph
         profile = self._profile
         inner = max((block.shape.intermediate_size for block in graph.blocks), default=0)
