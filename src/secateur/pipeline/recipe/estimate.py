@@ -17,11 +17,11 @@ from secateur.calibrate.self_sampled import PROBE
 from secateur.core.graph import Graph
 from secateur.core.target import Limit, Target
 from secateur.core.write_settings import Arithmetic
-from secateur.export.gguf.types import BITS
 from secateur.model.handle import open_model
 from secateur.pipeline.prune.auto.decide import Auto
 from secateur.pipeline.prune.depth.decide import Depth
 from secateur.pipeline.prune.vocabulary import Vocab
+from secateur.pipeline.prune.weights.decide import Sparsity
 from secateur.pipeline.prune.width.decide import Width
 from secateur.pipeline.quantize.quantize import Quantization
 from secateur.pipeline.recipe.runner import keys, record_of
@@ -59,12 +59,13 @@ class Forecast:
 
 @dataclass(frozen=True, slots=True)
 class _Size:
-    """Parameters inside and outside the blocks, and bits that each takes."""
+    """Parameters inside and outside the blocks, bits that each takes, and the share of zeros inside."""
 
     inside: float
     outside: float
     bits: float = 16.0
     embedding_bits: float = 16.0
+    zeros: float = 0.0
 
     @property
     def bytes(self) -> int:
@@ -126,14 +127,11 @@ def _resized(stage: Stage, size: _Size, graph: Graph, grid: Grid) -> _Size:
             return replace(size, bits=max(8 * most - size.outside * size.embedding_bits, 0.0) / size.inside)
         case Quantization():
             return replace(size, bits=grid.bits_per_weight)
-        case Export(type=kind):
-            packed = size.bits < 16 and kind == "auto"
-            wide = (
-                min(bits for bits in BITS.values() if bits >= size.bits)
-                if packed
-                else BITS.get("f16" if kind == "auto" else kind, 4.85)
-            )
-            return replace(size, bits=wide, embedding_bits=16.0 if wide >= 16 else 8.5)
+        case Sparsity() as chosen:
+            return replace(size, zeros=chosen.pattern.ratio)
+        case Export(type=kind) as how:
+            stored = how.exporter.bits(kind, size.bits, size.zeros)
+            return replace(size, bits=stored.inside, embedding_bits=stored.outside)
     return size
 
 
