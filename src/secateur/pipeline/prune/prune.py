@@ -11,7 +11,8 @@ from secateur.core.progress import Progress, Silent
 from secateur.core.write_settings import Settings
 from secateur.model.handle import open_model
 from secateur.pipeline.prune.apply import Pruned, execute
-from secateur.pipeline.prune.plan import Goal, decide, goal_of
+from secateur.pipeline.prune.kinds import Goal
+from secateur.pipeline.prune.plan import decide, goal_of
 
 
 def prune(
