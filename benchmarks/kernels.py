@@ -19,6 +19,7 @@ import ctypes
 import json
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -29,11 +30,17 @@ import torch
 from torch import Tensor
 
 from common import table
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from tests.secateur_runtime.kernels.products import multiply
+
 from secateur_runtime.kernels.bitmask import Packed, pack
 from secateur_runtime.kernels.build import find_compiler
-from secateur_runtime.kernels.kernel_weight import Weight, multiply, threads, together
+from secateur_runtime.kernels.kernel_weight import Weight, together
 from secateur_runtime.kernels.library import kernels
 from secateur_runtime.kernels.quantized import Codes, Grid
+from secateur_runtime.kernels.thread_pool import ThreadPool
 
 Stored = Tensor | Codes | Packed
 Copy = Callable[[Tensor], Tensor]
@@ -85,7 +92,7 @@ class Contender:
     name: str
     baseline: str
     nbytes: int
-    products: list[Callable[[int | None], object]]
+    products: list[Callable[[ThreadPool], object]]
 
 
 def random_weight(kind: str, side: int, share: float) -> Stored:
@@ -183,7 +190,7 @@ def of_llamacpp(
     parts = 8
     library.sec_pool_run.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
 
-    def product(pool: int | None, own: Tensor) -> None:
+    def product(pool: ThreadPool, own: Tensor) -> None:
         job = Job(
             function,
             side,
@@ -194,9 +201,8 @@ def of_llamacpp(
             x.data_ptr(),
             out.data_ptr(),
         )
-        library.sec_pool_run(pool or alone, loop, ctypes.byref(job), parts)
+        library.sec_pool_run(pool.pointer, loop, ctypes.byref(job), parts)
 
-    alone = library.sec_pool_new(1)
     copies = [copy(weight) for _ in range(int(total / nbytes) + 1)]
     return Contender(
         f"llama.cpp {name}",
@@ -211,7 +217,7 @@ def _scaled(blocks: Tensor, size: int) -> Tensor:
     return blocks
 
 
-def turn(contender: Contender, pool: int | None) -> float:
+def turn(contender: Contender, pool: ThreadPool) -> float:
     """Return seconds of one product, over all copies."""
     started = time.perf_counter()
     for product in contender.products:
@@ -227,13 +233,13 @@ def measure(
     data = copy(torch.ones(int(total), dtype=torch.uint8))
     seconds: dict[str, list[float]] = {contender.name: [] for contender in contenders}
     stream: list[float] = []
-    with threads(library, count) as pool:
-        for _ in range(rounds + 1):
-            for contender in contenders:
-                seconds[contender.name].append(turn(contender, pool))
-            started = time.perf_counter()
-            library.sec_stream(pool, data.data_ptr(), data.nbytes)
-            stream.append(data.nbytes / (time.perf_counter() - started))
+    pool = ThreadPool(library, count)
+    for _ in range(rounds + 1):
+        for contender in contenders:
+            seconds[contender.name].append(turn(contender, pool))
+        started = time.perf_counter()
+        library.sec_stream(pool.pointer, data.data_ptr(), data.nbytes)
+        stream.append(data.nbytes / (time.perf_counter() - started))
     rates = stream[1:]
     return [
         told(contender, {name: row[1:] for name, row in seconds.items()}, rates, count)

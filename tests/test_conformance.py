@@ -28,6 +28,7 @@ from secateur.transform.unit_repair import bias_for
 from secateur_runtime.errors import UsageError
 
 SRC = Path(__file__).parents[1] / "src"
+CONTRIBUTING = SRC.parent / "CONTRIBUTING.md"
 RATIOS = ("0", "0.5", "0.3")
 GROUPED = ("2:4", "4:8", "8:16")
 UNLISTED = {"secateur.model.families"}
@@ -253,6 +254,9 @@ class TestRegistry:
 
     def test_every_row_is_documented(self, word: str) -> None:
         assert all(row.summary for _, row in registry(word).items())
+
+    def test_contributing_says_where_plug_ins_go(self, word: str) -> None:
+        assert f"`{registry(word).group}` |" in CONTRIBUTING.read_text(encoding="utf-8")
 
 
 def test_every_registry_is_in_the_help() -> None:

@@ -113,12 +113,6 @@ class Ladder:
         rung = self.at(level)
         return rung.weight_bytes + rung.kv_values * kv_bytes * batch * tokens
 
-    def level_fitting(self, budget: int, batch: int = 1, tokens: int = 0, kv_bytes: int = 4) -> int | None:
-        """Return the first level that needs at most `budget` bytes (see `need`), or None if none does."""
-        return next(
-            (level for level in range(len(self)) if self.need(level, batch, tokens, kv_bytes) <= budget), None
-        )
-
     def to_json(self) -> str:
         """Return the ladder as JSON with sorted keys, a line for each entry, and a final newline."""
         lines = [

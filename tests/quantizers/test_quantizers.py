@@ -8,7 +8,7 @@ from tests.problems import make_problem, make_stats
 from tests.quantizers.problems import GRIDS, WIDTH, output_error
 from torch import Tensor
 
-from secateur.quantizers import QUANTIZERS
+from secateur.quantizers import QUANTIZERS, joint_quantizers
 from secateur.tensors.stats import LinearStats
 from secateur_runtime.kernels.quantized import Codes, Grid
 
@@ -80,3 +80,17 @@ def test_a_grid_that_holds_the_weight_loses_nothing() -> None:
         torch.testing.assert_close(
             quantized(name, weight, make_problem(ROWS, WIDTH)[1], Grid()).dense(), weight, rtol=1e-3, atol=0
         )
+
+
+@pytest.mark.parametrize("name", joint_quantizers())
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+def test_pruning_and_rounding_at_once_keeps_the_zeros(name: str, grid: Grid) -> None:
+    weight, stats = make_problem(ROWS, WIDTH)
+    pruned = weight.where(weight > 0, 0.0)
+    before = pruned.clone()
+    dense = joint_quantizers()[name](weight, stats, grid, pruned).dense()
+    assert torch.equal(pruned, before)
+    assert bool((dense[pruned == 0] == 0).all())
+    assert bool((dense[pruned != 0] != 0).any())
+    plain = quantized(name, weight, stats, grid).dense()
+    assert torch.equal(joint_quantizers()[name](weight, stats, grid, weight).dense(), plain)

@@ -27,12 +27,11 @@ def test_levels_are_nested_plans() -> None:
     assert plan_of_level(EXAMPLE, 4).model == EXAMPLE.model
 
 
-def test_need_and_the_first_level_that_fits() -> None:
+def test_need() -> None:
     assert EXAMPLE.need(0, batch=2, tokens=10, kv_bytes=2) == 1000 + 48 * 2 * 2 * 10
-    assert EXAMPLE.level_fitting(1000) == 0
-    assert EXAMPLE.level_fitting(999) == 1
-    assert EXAMPLE.level_fitting(900 + 32 * 4 * 10, tokens=10) == 2
-    assert EXAMPLE.level_fitting(829) is None
+    assert [EXAMPLE.need(level) for level in range(len(EXAMPLE))] == [
+        rung.weight_bytes for rung in map(EXAMPLE.at, range(len(EXAMPLE)))
+    ]
     assert [EXAMPLE.at(level).loss for level in range(len(EXAMPLE))] == [2.0, 2.05, 2.11, 2.3, 2.9]
 
 

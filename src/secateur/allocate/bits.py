@@ -1,4 +1,8 @@
-"""How many bits each weight gets: the choice of least cost that fits into a number of bytes."""
+"""How many bits each weight gets: the choice of least cost that fits into a number of bytes.
+
+Greedy over a few given options a weight, each taken whole and skipped where it no longer fits; the knapsack
+of `allocate.units` ends within a segment of its hull, at the cut that just frees enough.
+"""
 
 from __future__ import annotations
 

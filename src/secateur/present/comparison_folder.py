@@ -20,7 +20,6 @@ from secateur_runtime.record import Record
 VERSION = 1
 JOB = "compare.json"
 CELLS = "cells"
-PLAN = "plan.json"
 KINDS = ("dense", "quantized", "magnitude", "unstructured", "structured")
 NATIVE = "native "
 PARTS = ("pruned", "file", "quality", "tasks", "bias", "speed")

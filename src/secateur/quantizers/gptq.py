@@ -17,18 +17,6 @@ _PASSES = 4
 """A pass of refinement gains 25 to 50 % of what the one before it gained; four cost as much as the sweep."""
 
 
-@quantizer("gptq", needs={"gram"}, paper="arXiv:2210.17323")
-def gptq(weight: Tensor, stats: LinearStats, grid: Grid) -> Codes:
-    """Round the columns in order of their inputs' size, then refine.
-
-    Columns that follow compensate for each error. The grids are fitted to the whole weight beforehand, with
-    errors weighed as in the sweep, so that the order needs no place in the file. Weights that are zero stay
-    zero while the others move. Raises SecateurError if the Gram matrix cannot be factorised. Frantar and
-    others, 2022.
-    """
-    return joint(weight, stats, grid, weight)
-
-
 def joint(weight: Tensor, stats: LinearStats, grid: Grid, pruned: Tensor) -> Codes:
     """Return the codes of least output error against `weight`, with the zeros of `pruned`.
 
@@ -39,6 +27,18 @@ def joint(weight: Tensor, stats: LinearStats, grid: Grid, pruned: Tensor) -> Cod
     return refine(
         weight, with_damping(finite_gram(stats), damping).float().contiguous(), codes, pruned != 0, _PASSES
     )
+
+
+@quantizer("gptq", needs={"gram"}, joint=joint, paper="arXiv:2210.17323")
+def gptq(weight: Tensor, stats: LinearStats, grid: Grid) -> Codes:
+    """Round the columns in order of their inputs' size, then refine.
+
+    Columns that follow compensate for each error. The grids are fitted to the whole weight beforehand, with
+    errors weighed as in the sweep, so that the order needs no place in the file. Weights that are zero stay
+    zero while the others move. Raises SecateurError if the Gram matrix cannot be factorised. Frantar and
+    others, 2022.
+    """
+    return joint(weight, stats, grid, weight)
 
 
 def swept(weight: Tensor, stats: LinearStats, grid: Grid, start: Tensor) -> tuple[Codes, float]:

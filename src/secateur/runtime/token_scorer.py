@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from secateur.core.progress import Progress
 from secateur.core.scorer import Scored, ScoreRequest
-from secateur.runtime import Backend
 
 _BATCH_TOKENS = 1024
 _HEAD_POSITIONS = 256
@@ -120,35 +118,6 @@ class TorchScorer:
             logprobs[here] = logits.log_softmax(-1).gather(1, targets[here, None]).squeeze(1)
             best[here] = logits.argmax(-1) == targets[here]
         return logprobs, best
-
-
-class BackendScorer:
-    """A Scorer over any Backend, one prediction after another: slow, but it needs log-probabilities only.
-
-    context: most tokens that the backend can read at once.
-    """
-
-    def __init__(self, backend: Backend, context: int) -> None:
-        self._backend = backend
-        self.context = context
-
-    def score(self, rows: Sequence[ScoreRequest], progress: Progress) -> list[Scored]:
-        """Return an answer for each row, in order."""
-        answers = []
-        for row in rows:
-            found = [
-                self._backend.logprobs([*row.context, *row.tokens[:place]])
-                for place in range(len(row.tokens))
-            ]
-            pairs = list(zip(found, row.tokens, strict=True))
-            answers.append(
-                Scored(
-                    float(sum(each[token] for each, token in pairs)),
-                    all(int(np.argmax(each)) == token for each, token in pairs),
-                )
-            )
-            progress.step()
-        return answers
 
 
 def _copied(cache: Any, part: Sequence[tuple[int, int]]) -> Any:

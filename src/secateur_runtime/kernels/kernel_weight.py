@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -72,27 +71,6 @@ class Weight:
             setattr(self.matrix, name, part.data_ptr())
 
 
-def multiply(library: ctypes.CDLL, weight: Weight, inputs: Tensor, pool: int | None = None) -> Tensor:
-    """Return `inputs @ weight.T`, `[n, rows]` float32, for up to 8 inputs `[n, columns]` float32.
-
-    pool: a pool from `threads`; without one, only the calling thread computes.
-    Raises UsageError for other shapes.
-    """
-    if inputs.dim() != 2 or inputs.shape[1] != weight.columns or not 1 <= len(inputs) <= BATCH:
-        raise UsageError(
-            f"inputs of shape {list(inputs.shape)}: a weight of {weight.columns} columns takes 1 to {BATCH}"
-            " rows of as many"
-        )
-    out = torch.empty(len(inputs), weight.rows)
-    inputs = inputs.float().contiguous()
-    scratch = ctypes.create_string_buffer(library.sec_scratch(len(inputs), weight.columns, 1 << weight.kind))
-    source, target = (ctypes.cast(tensor.data_ptr(), _FLOATS) for tensor in (inputs, out))
-    library.sec_product(
-        pool, weight.matrix, scratch, source, weight.columns, len(inputs), target, weight.rows
-    )
-    return out
-
-
 def settle(weights: Sequence[Weight]) -> None:
     """Move weights that are read one after another into one piece of memory; see `together`."""
     moved = iter(together([part for weight in weights for part in weight.parts]))
@@ -143,19 +121,6 @@ class ArrayMemory:
         last = end // mmap.PAGESIZE * mmap.PAGESIZE
         if last > first:
             self._memory.madvise(mmap.MADV_DONTNEED, first, last - first)
-
-
-@contextmanager
-def threads(library: ctypes.CDLL, count: int) -> Iterator[int | None]:
-    """Yield a pool of `count` threads, the caller included, at most one for each core.
-
-    Yields None if one thread is enough or no thread can be started.
-    """
-    pool: int | None = library.sec_pool_new(count) if count > 1 else None
-    try:
-        yield pool
-    finally:
-        library.sec_pool_free(pool)
 
 
 def _laid(codes: Codes) -> Laid:

@@ -1,4 +1,8 @@
-"""The cheapest set of steps that makes the model fit, on the assumption that prices add up."""
+"""The cheapest set of steps that makes the model fit, on the assumption that prices add up.
+
+Exact, unlike the greedy ones of `secateur.allocate`: a decision weighs few steps, by two sizes (weights and
+cache) whose exchange rate changes with every request, and looks them up in tables that are made once.
+"""
 
 from __future__ import annotations
 

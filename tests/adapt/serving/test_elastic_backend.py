@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tests.adapt.serving.test_launch import PROMPT, UNITS, make_ladder
 from tests.conftest import Maker
 
+from secateur.adapt.serving import elastic_backend
 from secateur.adapt.serving.elastic_backend import Elasticity, make_elastic, warm
-from secateur.cli.main import run as main
+from secateur.adapt.serving.ladder_worker import rank_and_price
 from secateur.core.ladder_plan import plan_of_level
 from secateur.core.progress import Silent
 from secateur.model.full_model import load_whole
@@ -67,27 +65,20 @@ class _Notes(Silent):
         self.lines.append(line)
 
 
-def _in_this_process(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
-    """Run a verb as a process of its own would."""
-    assert command[:3] == [sys.executable, "-m", "secateur"]
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as stopped:
-        patch.setattr(sys, "argv", command[2:])
-        main()
-        sys.exit(0)
-    return subprocess.CompletedProcess(command, int(stopped.value.code or 0))
-
-
 def test_a_model_without_a_ladder_is_ranked_once(
     tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(subprocess, "run", _in_this_process)
+    monkeypatch.setattr(
+        elastic_backend, "make_ladder", lambda ref, path, _, told: rank_and_price(ref, path, told)
+    )
     notes = _Notes()
     for _ in range(2):
         _, choices, _ = make_elastic(open_model(str(tiny("llama"))), Elasticity(folder=tmp_path), notes)
         assert {unit.partition(".")[0] for unit in choices.units} <= {"0", "1", "2"}
         assert priced(read_ladder(next(tmp_path.glob("*/ladder.json"))))
     (path,) = tmp_path.glob("*/ladder.json")
-    assert [line.startswith("no ladder of") and str(path) in line for line in notes.lines] == [True, False]
+    assert [str(path) in line for line in notes.lines if line.startswith("no ladder of")] == [True]
+    assert [line.startswith("ranked and priced in") for line in notes.lines].count(True) == 1
 
 
 @pytest.mark.parametrize(("prices", "name"), [(True, "cost-aware"), (False, "greedy")])
@@ -113,8 +104,8 @@ def test_a_policy_that_is_not_known_is_refused_before_anything_is_ranked(tiny: M
 def test_a_ranking_that_fails_is_one_line(
     tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("secateur.adapt.serving.elastic_backend.sys.executable", "/bin/false")
-    with pytest.raises(UsageError, match="says why"):
+    monkeypatch.setattr("secateur.adapt.serving.ladder_worker.sys.executable", "/bin/false")
+    with pytest.raises(UsageError, match=r"^no ladder of .* could be made \(.*\): --ladder takes one$"):
         make_elastic(open_model(str(tiny("llama"))), Elasticity(folder=tmp_path), Silent())
     assert not list(tmp_path.glob("*/ladder.json*"))
 

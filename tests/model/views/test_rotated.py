@@ -95,7 +95,7 @@ def test_pieces_are_the_tensor_and_norms_scale_nothing(tiny: Maker) -> None:
 def test_a_family_that_scales_what_it_adds_is_refused(tiny: Maker, tmp_path: Path, family: str) -> None:
     model = open_model(str(tiny(family)))
     with pytest.raises(UsageError, match=r"post_attention_layernorm.*no rotation passes: use --rotate heads"):
-        check_rotation(model.graph, model.source.config)
+        check_rotation(model.source.config)
     states = Rotation(orthogonal(model.graph.hidden_size, model.graph.hidden_size))
     whole = logits(model.source)
     assert (

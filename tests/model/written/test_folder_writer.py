@@ -11,10 +11,11 @@ import torch
 from tests.conftest import Maker
 from transformers import AutoTokenizer
 
+from secateur.core.folder_files import MANIFEST
 from secateur.core.plan import Plan
 from secateur.model.handle import open_model
 from secateur.model.tokenizer_pruning import vocabulary
-from secateur.model.written.checkpoint import MANIFEST, Checkpoint, file_digest
+from secateur.model.written.checkpoint import Checkpoint, file_digest
 from secateur.model.written.folder_writer import FolderWriter
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from tests.conftest import Maker
 
+from secateur.core.folder_files import PLAN as PLAN_FILE
 from secateur.core.plan import Plan
 from secateur.model.handle import open_model
-from secateur.model.written.plan_file import PLAN as PLAN_FILE
 from secateur.model.written.plan_file import plan_beside, plan_digest
 from secateur_runtime.errors import PlanError
 

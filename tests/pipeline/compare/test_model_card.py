@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from tests.conftest import Maker
 
+from secateur.core.folder_files import CARD
 from secateur.core.plan import Plan
 from secateur.model.handle import open_model
-from secateur.pipeline.compare.model_card import CARD, card
+from secateur.pipeline.compare.model_card import card
 from secateur.pipeline.prune.apply import apply
 from secateur.present.comparison_folder import ComparisonJob, ComparisonRow, RowPart, write_part
 from secateur_runtime.errors import OutputError, RecordError, UsageError

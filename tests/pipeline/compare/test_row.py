@@ -9,11 +9,12 @@ import pytest
 from tests.conftest import Maker
 from tests.pipeline.compare.conftest import PROTOCOL
 
+from secateur.core.folder_files import PLAN
 from secateur.core.plan import Plan
 from secateur.core.progress import Silent
 from secateur.model.handle import open_model
 from secateur.pipeline.compare.row import DENSE, FILE, MODEL, RowSpec
-from secateur.present.comparison_folder import PLAN, ComparisonJob, ComparisonRow, read_cell
+from secateur.present.comparison_folder import ComparisonJob, ComparisonRow, read_cell
 from secateur_runtime.errors import PlanError
 
 WIDTH = ComparisonRow("width", "ratio=0.3", "structured")

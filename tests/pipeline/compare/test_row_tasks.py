@@ -10,6 +10,7 @@ from tests.conftest import Maker
 from tests.measure.test_winogender import ROWS
 from tests.pipeline.compare.conftest import PROTOCOL
 
+from secateur.core.folder_files import PLAN
 from secateur.core.plan import Plan
 from secateur.core.progress import Silent
 from secateur.measure.task_scores import shift
@@ -21,7 +22,7 @@ from secateur.pipeline.compare.row_work import make
 from secateur.pipeline.evaluate.bias_audit import audit_bias
 from secateur.pipeline.evaluate.tasks import evaluate_tasks
 from secateur.pipeline.prune.apply import apply
-from secateur.present.comparison_folder import PLAN, ComparisonRow, cell_folder, read_cell
+from secateur.present.comparison_folder import ComparisonRow, cell_folder, read_cell
 from secateur_runtime.errors import RecordError, TextError, UsageError
 
 WANDA = ComparisonRow("wanda", "2:4", "unstructured")

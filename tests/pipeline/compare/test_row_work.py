@@ -11,6 +11,7 @@ import pytest
 from tests.conftest import Maker
 from tests.pipeline.compare.conftest import PROTOCOL
 
+from secateur.core.folder_files import PLAN
 from secateur.core.plan import Plan
 from secateur.core.progress import Silent
 from secateur.pipeline.compare.compare import compare
@@ -19,7 +20,7 @@ from secateur.pipeline.compare.row_work import make, tidy
 from secateur.pipeline.evaluate.evaluate import evaluate
 from secateur.pipeline.evaluate.native_model import NativeOptions
 from secateur.pipeline.prune.apply import apply
-from secateur.present.comparison_folder import PLAN, cell_folder, read_cell, read_job
+from secateur.present.comparison_folder import cell_folder, read_cell, read_job
 from secateur.present.summary_rows import lines_of
 from secateur_runtime.kernels.dense_or_sparse import Chooser
 from secateur_runtime.kernels.kernel_weight import Weight

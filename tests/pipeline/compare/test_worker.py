@@ -61,18 +61,6 @@ def test_it_does_nothing_for_a_parent_that_is_gone(
     assert capsys.readouterr().out == ""
 
 
-def test_events_are_lines_of_json(capsys: pytest.CaptureFixture[str]) -> None:
-    told = worker.Told()
-    told.start("prune", 3, 1)
-    told.step("block 1")
-    told.note("words")
-    assert _lines(capsys.readouterr().out) == [
-        {"task": "prune", "total": 3, "done": 1},
-        {"step": "block 1"},
-        {"note": "words"},
-    ]
-
-
 def test_a_bound_is_kept_by_the_kernel() -> None:
     """300 MB are refused under a bound of 200, and 50 are not."""
     program = (

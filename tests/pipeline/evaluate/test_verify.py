@@ -12,8 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from tests.conftest import Maker
 
+from secateur.core.folder_files import MANIFEST
 from secateur.model.handle import open_model
-from secateur.model.written.checkpoint import MANIFEST, file_digest
+from secateur.model.written.checkpoint import file_digest
 from secateur.pipeline.evaluate.verify import verify
 from secateur.pipeline.quantize.quantize import Quantization, quantize
 from secateur_runtime.errors import ExitCode, MissingCheckerError, SourceError, UsageError, VerificationError

@@ -5,13 +5,14 @@ from itertools import combinations
 import pytest
 import torch
 from tests.problems import make_problem
+from torch import Tensor
 
 from secateur.core.pattern import Pattern, Scope
 from secateur.criteria.wanda import wanda
 from secateur.transform.mask import Scorer
 from secateur.transform.repair import REPAIRS
 from secateur.transform.repair.admm import admm
-from secateur.transform.repair.objective import problem, reconstruction_error
+from secateur.transform.repair.objective import problem
 
 
 def test_is_near_the_best_of_all_supports() -> None:
@@ -35,6 +36,14 @@ def removal_cost(target: torch.Tensor, gram: torch.Tensor, pruned: list[int]) ->
     fit = torch.linalg.solve(gram[kept][:, kept], gram[kept][:, pruned])
     schur = gram[pruned][:, pruned] - gram[pruned][:, kept] @ fit
     return float(target[pruned] @ schur @ target[pruned])
+
+
+def reconstruction_error(weight: Tensor, original: Tensor, gram: Tensor) -> float:
+    """The squared change of the outputs, relative to the outputs: `tr(D H Dᵀ) / tr(W H Wᵀ)`."""
+    wide = gram.double()
+    base = original.double()
+    change = weight.double() - base
+    return float((change @ wide * change).sum() / (base @ wide * base).sum())
 
 
 @pytest.mark.parametrize("text", ["0.5", "0.7", "2:4"])

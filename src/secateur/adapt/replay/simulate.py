@@ -175,11 +175,3 @@ def _lived(
         seconds=seconds,
         decision=took,
     )
-
-
-def plans_of(runs: Sequence[Simulated]) -> list[tuple[str, ...]]:
-    """Return every distinct set of steps that any run removed, in order of size."""
-    return sorted(
-        {one.gone for run in runs for one in run.happened if not one.killed},
-        key=lambda units: (len(units), units),
-    )

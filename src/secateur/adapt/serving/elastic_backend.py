@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +14,7 @@ from secateur.adapt.elastic.kernel_model import KINDS, check_kernels, open_kerne
 from secateur.adapt.elastic.kernel_model import KV as KERNEL_KV
 from secateur.adapt.elastic.torch_model import open_elastic
 from secateur.adapt.memory_model import KernelMemory, MemoryModel
+from secateur.adapt.serving.ladder_worker import make_ladder
 from secateur.core.process_memory import give_back
 from secateur.core.progress import Progress
 from secateur.model.handle import ModelHandle
@@ -177,27 +175,9 @@ def _own_ladder(model: ModelHandle, path: Path, threads: int, progress: Progress
             f" minutes and is kept in {path}"
         )
         started = time.monotonic()
-        ranked = path.with_name("ranked.json")
-        if not ranked.exists():
-            _adapt(threads, "rank", model.source.ref, "-o", str(ranked))
-        _adapt(threads, "price", model.source.ref, str(ranked), "-o", str(path))
+        make_ladder(model.source.ref, path, threads, progress)
         progress.note(f"ranked and priced in {time.monotonic() - started:.0f} s")
     return read_ladder(path)
-
-
-def _adapt(threads: int, *words: str) -> None:
-    """Run a verb of `secateur adapt` in a separate process.
-
-    In this process it would leave 100 MB and more in the heap of the server.
-    """
-    # The child process prints its own progress and errors.
-    command = [sys.executable, "-m", "secateur", "adapt", *words]
-    if subprocess.run(
-        command, env={**os.environ, "OMP_NUM_THREADS": str(threads)}, stdout=subprocess.DEVNULL, check=False
-    ).returncode:
-        raise UsageError(
-            f"no ladder could be made: `secateur adapt {' '.join(words)}` says why; --ladder takes one"
-        )
 
 
 def warm(model: ElasticModel) -> None:

@@ -1,4 +1,8 @@
-"""Knapsack: remove the units whose measured errors add up to the least."""
+"""Knapsack: remove the units whose measured errors add up to the least.
+
+Greedy along curves of many cuts, and must free at least the budget; `allocate.bits` fills at most a budget
+from a few options a weight.
+"""
 
 from __future__ import annotations
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from secateur.core.card_front_matter import bare_card
 
-CARD = "README.md"
 _HEADING = "## What was recovered"
 
 

@@ -35,7 +35,7 @@ class Rotation:
     heads: Mapping[int, Tensor] = field(default_factory=dict)
 
 
-def check_rotation(model: Graph, config: Mapping[str, Any]) -> None:
+def check_rotation(config: Mapping[str, Any]) -> None:
     """Raise UsageError if the states of such a model cannot be rotated without changing what it predicts."""
     family = family_of(config)
     if len(family.attn_norms) > 1:

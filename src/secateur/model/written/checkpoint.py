@@ -19,7 +19,6 @@ from torch import Tensor
 from secateur_runtime.errors import OutputError
 from secateur_runtime.files import JOB, LOCK, claimed
 
-MANIFEST = "secateur.json"
 # safetensors reports what the system said in words only.
 _OS_ERROR = re.compile(r"os error (\d+)")
 

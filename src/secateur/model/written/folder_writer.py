@@ -12,16 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from secateur.core.folder_files import CARD, MANIFEST, PLAN
 from secateur.core.plan import Plan
 from secateur.model.families import family_of
 from secateur.model.formats.open_source import local_path
 from secateur.model.handle import ModelHandle
 from secateur.model.tokenizer_pruning import narrow_tokenizer
 from secateur.model.unequal_blocks import MODULE, modeling_source
-from secateur.model.written.checkpoint import MANIFEST, Checkpoint
-from secateur.model.written.plan_file import PLAN
-
-CARD = "README.md"
+from secateur.model.written.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True, slots=True)

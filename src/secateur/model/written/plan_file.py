@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+from secateur.core.folder_files import PLAN
 from secateur.core.plan import Plan
 from secateur.model.formats.open_source import local_path
 from secateur.model.handle import ModelHandle
 from secateur_runtime.errors import PlanError
-
-PLAN = "plan.json"
-"""Name of the plan in a model folder."""
 
 
 def plan_beside(ref: str) -> Plan | None:

@@ -124,7 +124,7 @@ class Sizes:
         work = TokenWork(
             {stored: float(blocks), OUTPUT: float(sizes[head])}, len(alive), graph.vocab_size, float(cache)
         )
-        memory = self._memory(left, cache, blocks, file, stored)
+        memory = self._memory(cache, blocks, file, stored)
         return Taken(file, memory, work, left)
 
     @cached_property
@@ -135,7 +135,7 @@ class Sizes:
             return min(tensor.offset for tensor in read_header(source.path).tensors.values())
         return _packed(tokenizer_fields(source.tokenizer(), whole_settings(self._model), SPLITS))
 
-    def _memory(self, left: Footprint, cache: int, blocks: int, file: int, stored: str) -> int:
+    def _memory(self, cache: int, blocks: int, file: int, stored: str) -> int:
         graph = self._model.graph
         profile = self._profile
         inner = max((block.shape.intermediate_size for block in graph.blocks), default=0)

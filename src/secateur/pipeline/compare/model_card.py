@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from secateur.core.folder_files import CARD
 from secateur.core.plan import Plan
 from secateur.model.handle import open_model
 from secateur.model.written.plan_file import plan_beside
@@ -15,8 +16,6 @@ from secateur.present.model_index import results, with_results
 from secateur_runtime.errors import OutputError, RecordError, UsageError
 from secateur_runtime.files import write_text
 from secateur_runtime.record import Record
-
-CARD = "README.md"
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,20 +6,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from secateur.core.folder_files import PLAN
 from secateur.core.plan import Plan
 from secateur.core.progress import Progress
 from secateur.core.write_settings import Settings
 from secateur.pipeline.compare.protocol import Protocol, protocol_of
 from secateur.pipeline.export.gguf import export
 from secateur.pipeline.prune.apply import apply
-from secateur.present.comparison_folder import (
-    PLAN,
-    ComparisonJob,
-    ComparisonRow,
-    RowPart,
-    cell_folder,
-    write_part,
-)
+from secateur.present.comparison_folder import ComparisonJob, ComparisonRow, RowPart, cell_folder, write_part
 from secateur_runtime.errors import PlanError
 from secateur_runtime.record import Record
 

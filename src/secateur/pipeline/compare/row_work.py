@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from secateur.core.folder_files import PLAN
 from secateur.core.footprint import footprint
 from secateur.core.plan import Plan
 from secateur.core.progress import Progress
@@ -28,14 +29,7 @@ from secateur.pipeline.evaluate.evaluate import evaluate
 from secateur.pipeline.evaluate.native_model import NativeOptions
 from secateur.pipeline.prune.apply import apply
 from secateur.pipeline.prune.plan import plan
-from secateur.present.comparison_folder import (
-    PLAN,
-    ComparisonRow,
-    cell_folder,
-    read_cell,
-    read_job,
-    write_json,
-)
+from secateur.present.comparison_folder import ComparisonRow, cell_folder, read_cell, read_job, write_json
 from secateur.runtime.process import forget_peak, process_memory
 from secateur.tensors.storage_dtype import storage_type
 from secateur_runtime.errors import UncheckedError, UnsupportedModelError, UsageError

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-import json
 import os
 import resource
 import signal
 import sys
 from pathlib import Path
-from typing import Any
 
+from secateur.core.progress import Told, tell
 from secateur.pipeline.compare.row_work import make, time_row
 from secateur.runtime.process import process_memory
 from secateur_runtime.errors import SecateurError
@@ -24,27 +23,6 @@ from secateur.pipeline.compare.worker import main
 main(*sys.argv[1:])
 """
 """The program of a worker; `spare_the_machine` must run before the imports of this module."""
-
-
-class Told:
-    """A Progress that writes its events to stdout."""
-
-    def start(self, task: str, total: int, done: int = 0) -> None:
-        """Say that a task begins."""
-        tell(task=task, total=total, done=done)
-
-    def step(self, detail: str = "") -> None:
-        """Say that one more step is finished."""
-        tell(step=detail)
-
-    def note(self, line: str) -> None:
-        """Say a line."""
-        tell(note=line)
-
-
-def tell(**body: Any) -> None:
-    """Write one line for the process that watches."""
-    print(json.dumps(body), flush=True)
 
 
 def bound(limit: int) -> None:

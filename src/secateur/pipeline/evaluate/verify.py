@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from secateur.calibrate.text import read_text, windows
+from secateur.core.folder_files import MANIFEST, PLAN
 from secateur.core.pattern import Pattern
 from secateur.core.plan import Plan
 from secateur.core.progress import Progress, Silent
@@ -21,8 +22,8 @@ from secateur.model.formats.open_source import local_path
 from secateur.model.formats.sparse_folder import SparseSource
 from secateur.model.full_model import load_whole
 from secateur.model.handle import ModelHandle, open_model
-from secateur.model.written.checkpoint import MANIFEST, file_digest
-from secateur.model.written.plan_file import PLAN, plan_beside
+from secateur.model.written.checkpoint import file_digest
+from secateur.model.written.plan_file import plan_beside
 from secateur.model.written.reload_check import model_logits
 from secateur.transform.mask import holds
 from secateur_runtime.errors import (

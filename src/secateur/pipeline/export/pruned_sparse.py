@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from secateur.core.context import RunContext
+from secateur.core.folder_files import PLAN
 from secateur.core.plan import Plan
 from secateur.model.handle import ModelHandle
-from secateur.model.written.plan_file import PLAN
 from secateur.pipeline.export.sparse_folder import SparseExport, export_sparse
 from secateur.pipeline.prune.apply import execute
 from secateur_runtime.errors import OutputError

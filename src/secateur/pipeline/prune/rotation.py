@@ -75,7 +75,7 @@ def check_way(model: ModelHandle, way: str) -> None:
             " was made from"
         )
     if way != "heads":
-        check_rotation(model.graph, model.source.config)
+        check_rotation(model.source.config)
 
 
 def shaped(model: ModelHandle, way: str) -> ModelHandle:

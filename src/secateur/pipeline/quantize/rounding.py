@@ -12,8 +12,7 @@ from secateur.core.execution import CalibrationText
 from secateur.core.pattern import Pattern
 from secateur.core.plan import Plan
 from secateur.pipeline.prune.weights.methods import WeightMethod, method_named
-from secateur.quantizers import QUANTIZERS, Quantizer
-from secateur.quantizers.gptq import joint
+from secateur.quantizers import QUANTIZERS, JointQuantizer, Quantizer, joint_quantizers
 from secateur.tensors.stats import LinearStats
 from secateur_runtime.errors import UsageError
 from secateur_runtime.kernels.quantized import Codes, Grid
@@ -43,6 +42,7 @@ class Rounding:
             codes = self.quantizer.function(whole, stats, grid)
         else:
             pattern, method = self.pruning
+            joint: JointQuantizer = self.quantizer.trait
             codes = joint(
                 whole,
                 stats,
@@ -81,9 +81,10 @@ def rounding_named(method: str, sparsity: str, prune: str) -> Rounding:
     entry = QUANTIZERS[method]
     if not sparsity:
         return Rounding(entry, None)
-    if entry.name != "gptq":
+    able = joint_quantizers()
+    if method not in able:
         raise UsageError(
-            "--sparsity prunes and rounds at once, which only --method gptq can: prune first, then quantize"
-            f" with {entry.name}"
+            f"--sparsity prunes and rounds at once, which only --method {' or '.join(able)} can: prune first,"
+            f" then quantize with {entry.name}"
         )
     return Rounding(entry, (Pattern.parse(sparsity), method_named(prune)))

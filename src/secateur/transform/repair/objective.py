@@ -69,15 +69,3 @@ def chosen_mask(
     if scorer is None:
         raise UsageError("this repair does not choose what to prune: name a criterion, such as wanda")
     return choose_mask(scorer(weight, stats), pattern, scope)
-
-
-def reconstruction_error(weight: Tensor, original: Tensor, gram: Tensor) -> float:
-    """Return the squared change of the outputs relative to the outputs.
-
-    This is `tr(D H Dᵀ) / tr(W0 H W0ᵀ)` with `D = W - W0`.
-    weight, original: `[out_features, in_features]`. gram: `[in_features, in_features]`.
-    """
-    wide = gram.double()
-    base = original.double()
-    change = weight.double() - base
-    return float((change @ wide * change).sum() / (base @ wide * base).sum())

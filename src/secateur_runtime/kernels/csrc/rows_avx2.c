@@ -2,12 +2,8 @@
  * being zero. */
 #include <immintrin.h>
 
-#include "batch.h"
-#include "chunk.h"
-#include "prepare.h"
+#include "shuffled.h"
 
-enum { DENSE, SPARSE };
-enum { BYTES, BYTES_SPARSE, NIBBLES, NIBBLES_SPARSE };
 enum { AHEAD = 2048 };
 
 static int usable(void) {
@@ -27,10 +23,8 @@ INLINE void row_f32(const sec_matrix *w, const sec_input *x, int64_t r, int n, f
     __m256 sums[SEC_BATCH];
     for (int i = 0; i < n; i++) sums[i] = _mm256_setzero_ps();
     for (int64_t c = 0; c < x->chunks; c++, values += SEC_CHUNK) {
-        float last[SEC_CHUNK] = {0};
-        const float *from = values;
-        if (w->cols - c * SEC_CHUNK < SEC_CHUNK)
-            from = memcpy(last, values, (size_t)(w->cols - c * SEC_CHUNK) * sizeof(float));
+        float last[SEC_CHUNK];
+        const float *from = f32_at(values, w->cols - c * SEC_CHUNK, last);
         for (int k = 0; k < 8; k++) {
             __m256 weights = _mm256_loadu_ps(from + 8 * k);
             for (int i = 0; i < n; i++)
@@ -61,15 +55,9 @@ INLINE void row_bf16(const sec_matrix *w, const sec_input *x, int64_t r, int n, 
     for (int i = 0; i < 2 * n; i++) sums[i] = _mm256_setzero_ps();
     for (int64_t c = 0; c < x->chunks; c++) {
         uint64_t mask = sparse ? sec_mask(w, r, c) : 0;
-        /* Loads reach beyond what the mask keeps, so the last values and the last columns are read from a
-         * copy. */
         uint16_t last[SEC_CHUNK + 8];
         int64_t left = sparse ? end - values : w->cols - c * SEC_CHUNK;
-        const uint16_t *from = values;
-        if (left < SEC_CHUNK + (sparse ? 8 : 0)) {
-            memset(last, 0, sizeof last);
-            from = memcpy(last, values, (size_t)left * sizeof *last);
-        }
+        const uint16_t *from = bf16_at(values, left, sparse, last);
         values += sparse ? _mm_popcnt_u64(mask) : SEC_CHUNK;
         _mm_prefetch((const char *)values + AHEAD, _MM_HINT_T0);
         for (int k = 0; k < 4; k++, mask >>= 16) {
@@ -126,13 +114,8 @@ INLINE void next_codes(const sec_matrix *w, int64_t r, int64_t c, int form, int6
         codes[1] = _mm256_loadu_si256((const __m256i *)(last + 32));
         return;
     }
-    const uint8_t *from = values + (form == BYTES ? r * w->cols : w->offsets[r]) + *place;
-    int64_t left = form == BYTES ? w->cols - c * SEC_CHUNK : w->offsets[w->rows] - w->offsets[r] - *place;
+    const uint8_t *from = bytes_at(w, r, c, form, *place, last);
     _mm_prefetch((const char *)from + AHEAD, _MM_HINT_T0);
-    if (left < SEC_CHUNK + (form == BYTES ? 0 : 8)) {
-        memset(last, 0x80, sizeof last);
-        from = memcpy(last, from, (size_t)left);
-    }
     if (form == BYTES) {
         codes[0] = _mm256_xor_si256(_mm256_loadu_si256((const __m256i *)from), sign);
         codes[1] = _mm256_xor_si256(_mm256_loadu_si256((const __m256i *)(from + 32)), sign);
@@ -177,19 +160,4 @@ INLINE void row_codes(const sec_matrix *w, const sec_input *x, int64_t r, int n,
     for (int i = 0; i < n; i++) y[i] = factor * sum_floats(sums[i]);
 }
 
-ROWS(rows_f32, row_f32, 0)
-ROWS(rows_bf16, row_bf16, DENSE)
-ROWS(rows_bf16_sparse, row_bf16, SPARSE)
-ROWS(rows_int8, row_codes, BYTES)
-ROWS(rows_int8_sparse, row_codes, BYTES_SPARSE)
-ROWS(rows_int4, row_codes, NIBBLES)
-ROWS(rows_int4_sparse, row_codes, NIBBLES_SPARSE)
-
-const sec_ops sec_avx2 = {
-    "avx2",
-    usable,
-    0,
-    0,
-    0,
-    prepare,
-    {rows_f32, rows_bf16, rows_int8, rows_int4, rows_bf16_sparse, rows_int8_sparse, rows_int4_sparse}};
+SHUFFLED_OPS(sec_avx2, "avx2", usable, 0)

@@ -3,16 +3,12 @@
 #include <arm_neon.h>
 #include <sys/auxv.h>
 
-#include "batch.h"
-#include "chunk.h"
-#include "prepare.h"
+#include "shuffled.h"
 
 #ifndef HWCAP_ASIMDDP
 #define HWCAP_ASIMDDP (1 << 20)
 #endif
 
-enum { DENSE, SPARSE };
-enum { BYTES, BYTES_SPARSE, NIBBLES, NIBBLES_SPARSE };
 enum { AHEAD = 1024 };
 
 static int usable(void) { return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0; }
@@ -31,10 +27,8 @@ INLINE void row_f32(const sec_matrix *w, const sec_input *x, int64_t r, int n, f
     float32x4_t sums[SEC_BATCH];
     for (int i = 0; i < n; i++) sums[i] = vdupq_n_f32(0);
     for (int64_t c = 0; c < x->chunks; c++, values += SEC_CHUNK) {
-        float last[SEC_CHUNK] = {0};
-        const float *from = values;
-        if (w->cols - c * SEC_CHUNK < SEC_CHUNK)
-            from = memcpy(last, values, (size_t)(w->cols - c * SEC_CHUNK) * sizeof(float));
+        float last[SEC_CHUNK];
+        const float *from = f32_at(values, w->cols - c * SEC_CHUNK, last);
         for (int k = 0; k < 16; k++) {
             float32x4_t weights = vld1q_f32(from + 4 * k);
             for (int i = 0; i < n; i++)
@@ -58,15 +52,9 @@ INLINE void row_bf16(const sec_matrix *w, const sec_input *x, int64_t r, int n, 
     for (int i = 0; i < 2 * n; i++) sums[i] = vdupq_n_f32(0);
     for (int64_t c = 0; c < x->chunks; c++) {
         uint64_t mask = sparse ? sec_mask(w, r, c) : 0;
-        /* Loads reach beyond what the mask keeps, so the last values and the last columns are read from a
-         * copy. */
         uint16_t last[SEC_CHUNK + 8];
         int64_t left = sparse ? end - values : w->cols - c * SEC_CHUNK;
-        const uint16_t *from = values;
-        if (left < SEC_CHUNK + (sparse ? 8 : 0)) {
-            memset(last, 0, sizeof last);
-            from = memcpy(last, values, (size_t)left * sizeof *last);
-        }
+        const uint16_t *from = bf16_at(values, left, sparse, last);
         int all = SEC_CHUNK;
         uint64_t before = sparse ? counts_before(mask, &all) : 0;
         values += all;
@@ -114,13 +102,8 @@ INLINE void next_codes(const sec_matrix *w, int64_t r, int64_t c, int form, int6
         for (int k = 0; k < 4; k++) codes[k] = vld1q_s8((int8_t *)last + 16 * k);
         return;
     }
-    const uint8_t *from = values + (form == BYTES ? r * w->cols : w->offsets[r]) + *place;
-    int64_t left = form == BYTES ? w->cols - c * SEC_CHUNK : w->offsets[w->rows] - w->offsets[r] - *place;
+    const uint8_t *from = bytes_at(w, r, c, form, *place, last);
     __builtin_prefetch(from + AHEAD);
-    if (left < SEC_CHUNK + (form == BYTES ? 0 : 8)) {
-        memset(last, 0x80, sizeof last);
-        from = memcpy(last, from, (size_t)left);
-    }
     if (form == BYTES) {
         for (int k = 0; k < 4; k++)
             codes[k] = vreinterpretq_s8_u8(veorq_u8(vld1q_u8(from + 16 * k), vdupq_n_u8(0x80)));
@@ -164,19 +147,4 @@ INLINE void row_codes(const sec_matrix *w, const sec_input *x, int64_t r, int n,
     for (int i = 0; i < n; i++) y[i] = factor * vaddvq_f32(sums[i]);
 }
 
-ROWS(rows_f32, row_f32, 0)
-ROWS(rows_bf16, row_bf16, DENSE)
-ROWS(rows_bf16_sparse, row_bf16, SPARSE)
-ROWS(rows_int8, row_codes, BYTES)
-ROWS(rows_int8_sparse, row_codes, BYTES_SPARSE)
-ROWS(rows_int4, row_codes, NIBBLES)
-ROWS(rows_int4_sparse, row_codes, NIBBLES_SPARSE)
-
-const sec_ops sec_neon = {
-    "neon",
-    usable,
-    0,
-    1,
-    0,
-    prepare,
-    {rows_f32, rows_bf16, rows_int8, rows_int4, rows_bf16_sparse, rows_int8_sparse, rows_int4_sparse}};
+SHUFFLED_OPS(sec_neon, "neon", usable, 1)

@@ -5,12 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from tests.conftest import Maker
+from tests.pipeline.recover.methods.students import loaded
 
 from secateur.pipeline.recipe.schema import read_recipe
 from secateur.pipeline.recover.distill import Distill
 from secateur.pipeline.recover.local_reconstruction import Local
 from secateur.pipeline.recover.methods import RECOVERIES, method_training
+from secateur.train.learner import Learner
 from secateur_runtime.errors import UsageError
 
 WHOLE_MODEL = [name for name, row in RECOVERIES.items() if row.learner]
@@ -60,3 +64,51 @@ def test_the_rate_is_that_of_the_table_unless_given(name: str) -> None:
 def test_the_rates_are_those_that_were_measured() -> None:
     rates = {name: row.rate for name, row in RECOVERIES.items()}
     assert rates == {"bias": 1e-3, "distill": 5e-4, "local": 0.0175, "lora": 2e-3, "scales": 2e-3}
+
+
+@pytest.mark.parametrize("name", WHOLE_MODEL)
+class TestLearner:
+    """What a learner of any method must do."""
+
+    def test_it_stores_tensors_of_the_model_and_keeps_zeros(self, name: str, tiny: Maker) -> None:
+        row = RECOVERIES[name]
+        for package in row.packages:
+            pytest.importorskip(package)
+        student = loaded(tiny("llama"), Distill(trains=row.trains), masked=not row.quantized)
+        before = {key: tensor.clone() for key, tensor in student.model.state_dict().items()}
+        assert row.learner is not None
+        learner = row.learner(student)
+        assert learner.parameters
+        assert all(parameter.requires_grad for parameter in learner.parameters.values())
+        assert learner.masks.keys() <= student.masks.keys()
+        _step(learner)
+        stored = learner.tensors()
+        assert stored.keys() <= student.graph.tensors.keys()
+        for key, tensor in stored.items():
+            shape = student.codes[key].scales.shape if row.quantized else before[key].shape
+            assert tensor.shape == shape
+            assert bool(tensor.isfinite().all())
+            assert key not in student.masks or not bool(tensor[~student.masks[key]].any())
+
+    def test_what_it_does_not_store_has_not_changed(self, name: str, tiny: Maker) -> None:
+        row = RECOVERIES[name]
+        for package in row.packages:
+            pytest.importorskip(package)
+        student = loaded(tiny("llama"), Distill(trains=row.trains))
+        frozen = {key: parameter.detach().clone() for key, parameter in student.model.named_parameters()}
+        assert row.learner is not None
+        learner = row.learner(student)
+        _step(learner)
+        stored = learner.tensors()
+        assert any(not torch.equal(tensor.float(), frozen[key].float()) for key, tensor in stored.items())
+        now = dict(student.model.named_parameters())
+        for key in frozen.keys() - stored.keys():
+            assert torch.equal(now[key], frozen[key])
+
+
+@torch.no_grad()
+def _step(learner: Learner) -> None:
+    """Change every parameter, but where a mask says that it stays zero."""
+    for key, parameter in learner.parameters.items():
+        change = torch.full_like(parameter, 0.01)
+        parameter.add_(change * learner.masks[key] if key in learner.masks else change)
