@@ -15,10 +15,10 @@ from typing import cast
 import torch
 
 from secateur.calibrate.self_sampled import PROBE
+from secateur.core.context import Arithmetic
 from secateur.core.estimated_size import EstimatedSize
 from secateur.core.graph import Graph
 from secateur.core.target import Target
-from secateur.core.write_settings import Arithmetic
 from secateur.export.gguf.types import BITS
 from secateur.model.handle import open_model
 from secateur.pipeline.prune.kinds import Goal, kind_of

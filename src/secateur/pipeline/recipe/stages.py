@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from secateur.calibrate.calibration import Calibration
+from secateur.core.context import Settings
 from secateur.core.progress import Progress
-from secateur.core.write_settings import Settings
 from secateur.pipeline.evaluate.evaluate import evaluate
 from secateur.pipeline.export.gguf import export
 from secateur.pipeline.prune.kinds import Goal
