@@ -32,6 +32,7 @@ def written_whole(path: Path, *, parents: bool = False) -> Iterator[Path]:
             path.parent.mkdir(parents=True, exist_ok=True)
         yield scratch
         scratch.replace(path)
+    # An interrupt too leaves no scratch file.
     except BaseException as error:
         if path.parent.is_dir():
             scratch.unlink(missing_ok=True)
@@ -71,6 +72,7 @@ def claimed(
             if not keep:
                 shutil.rmtree(folder, ignore_errors=True)
             raise OutputError(f"cannot write {out}: {error.strerror or error}") from error
+        # Whatever failed would fail again; a kill or an interrupt, which would not, is no Exception.
         except Exception:
             if not keep:
                 shutil.rmtree(folder, ignore_errors=True)

@@ -11,7 +11,7 @@ from tests.conftest import Maker
 from tests.tiny_models import FAMILIES
 from transformers import AutoModelForCausalLM
 
-from secateur.model.block_stream import ModelStream
+from secateur.model.block_stream import POSITIONS, ModelStream
 from secateur.model.handle import open_model
 from secateur_runtime.errors import SourceError
 
@@ -51,11 +51,12 @@ def test_embedding_holds_the_rows_that_occur_and_no_others(
     with torch.no_grad():
         whole(tokens)
     stream = open_model(str(folder)).stream()
-    embedded = stream.embed(tokens.split(1))
-    states = [next(embedded)]
-    assert stream._model.get_input_embeddings().weight.shape[0] == 6
-    torch.testing.assert_close(torch.cat([*states, *embedded]), seen[0], rtol=1e-6, atol=1e-6)
-    assert stream._model.get_input_embeddings().weight.is_meta
+    embedding = stream._model.get_input_embeddings()
+    held: list[int] = []
+    embedding.register_forward_pre_hook(lambda module, _inputs: held.append(len(module.weight)))
+    torch.testing.assert_close(torch.cat(list(stream.embed(tokens.split(1)))), seen[0], rtol=1e-6, atol=1e-6)
+    assert held == [6, 6]
+    assert embedding.weight.is_meta
 
 
 def test_tap_sees_the_inputs_that_hooks_on_the_whole_model_see(tiny: Maker) -> None:
@@ -134,3 +135,29 @@ def test_slopes_are_those_of_the_whole_model(tiny: Maker, family: str) -> None:
     assert value == pytest.approx(float(outputs[0].detach().square().sum()), rel=1e-5)
     for name, found in slopes.items():
         torch.testing.assert_close(found, whole.get_parameter(name).grad, rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_one_stream_answers_several_questions_at_once(tiny: Maker, tied: bool) -> None:
+    """Generators of one stream that are asked in turns give what each gives alone."""
+    model = open_model(str(tiny("llama", tie_word_embeddings=tied)))
+    tokens = [torch.randint(200, (2, 8), generator=torch.Generator().manual_seed(seed)) for seed in (1, 2)]
+    hidden = torch.randn(3 * POSITIONS, model.graph.hidden_size, generator=torch.Generator().manual_seed(3))
+    alone = [list(model.stream().logits(states)) for states in (hidden, hidden[: 2 * POSITIONS])]
+    embedded = list(model.stream().embed(tokens))
+    stream = model.stream()
+    first = stream.logits(hidden)
+    second = stream.logits(hidden[: 2 * POSITIONS])
+    third = stream.embed(tokens)
+    found: list[list[torch.Tensor]] = [[], [], []]
+    for place in (0, 1, 2, 1, 0, 2, 0):
+        found[place].append(next((first, second, third)[place]))
+    for generator in (second, first, third):
+        with pytest.raises(StopIteration):
+            next(generator)
+    for expected, given in zip((*alone, embedded), found, strict=True):
+        for one, other in zip(expected, given, strict=True):
+            assert torch.equal(one, other)
+    with stream.open(0) as block:
+        assert torch.isfinite(block(embedded[0])).all()
+    assert {parameter.device.type for parameter in stream._model.parameters()} == {"meta"}

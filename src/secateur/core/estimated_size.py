@@ -9,12 +9,13 @@ from secateur.core.target import Limit
 
 @dataclass(frozen=True, slots=True)
 class EstimatedSize:
-    """Parameters inside and outside the blocks, and the bits that each takes."""
+    """Parameters inside and outside the blocks, the bits that each takes, and the share of zeros inside."""
 
     inside: float
     outside: float
     bits: float = 16.0
     embedding_bits: float = 16.0
+    zeros: float = 0.0
 
     @property
     def bytes(self) -> int:

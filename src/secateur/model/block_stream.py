@@ -8,7 +8,7 @@ called with them, and dropped. This holds for every family whose forward pass is
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from typing import Any
 
 import torch
@@ -171,6 +171,8 @@ class ModelStream:
         }
         self._second_half = family_of(source.config).ffn_norms[0]
         self._calls: dict[int, list[dict[str, Any]]] = {}
+        self._predicting = 0
+        self._head = ExitStack()
 
     def __len__(self) -> int:
         """Number of decoder blocks."""
@@ -191,19 +193,28 @@ class ModelStream:
         used = torch.cat([tokens.flatten() for tokens in every]).unique()
         module = self._model.get_input_embeddings()
         (name,) = self._names_in(module)
-        with self._holding({name: self._rows(self._outside[name], used)}):
-            for tokens in every:
-                yield self._record(inputs_embeds=module(torch.searchsorted(used, tokens)))[0]["hidden"]
+        rows = {name: self._rows(self._outside[name], used)}
+        for tokens in every:
+            # Not beyond the yield: until the next batch is asked for, the model may compute something else.
+            with self._holding(rows):
+                states = self._record(inputs_embeds=module(torch.searchsorted(used, tokens)))[0]["hidden"]
+            yield states
+        rows.clear()
+        give_back()
 
-    @contextmanager
-    def open(self, index: int) -> Iterator[StreamedBlock]:
+    def open(self, index: int) -> AbstractContextManager[StreamedBlock]:
         """Load block `index`; its memory is released on exit.
 
         Raises SourceError if a weight is not finite.
         """
+        return self.open_from(self._source, index)
+
+    @contextmanager
+    def open_from(self, source: Source, index: int) -> Iterator[StreamedBlock]:
+        """Load block `index` with the weights of another source of the same shapes, as `open` does."""
         block = self.graph.blocks[index]
         layer = self._layers[index]
-        state = {name.removeprefix(block.prefix): self._read(name) for name in block.tensors}
+        state = {name.removeprefix(block.prefix): _read(source, name) for name in block.tensors}
         layer.load_state_dict(state, assign=True)
         layer.requires_grad_(False)
         forward = type(layer).forward
@@ -229,7 +240,8 @@ class ModelStream:
         with self._materialised():
             for chunk in hidden.split(POSITIONS):
                 with self._taps(_replay(chunk[None])):
-                    yield self._model(inputs_embeds=chunk[None], use_cache=False).logits[0]
+                    logits = self._model(inputs_embeds=chunk[None], use_cache=False).logits[0]
+                yield logits
 
     def pull_nll(self, batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[Tensor]:
         """Yield the gradient of the summed negative log likelihood with respect to the last block's output.
@@ -293,11 +305,22 @@ class ModelStream:
             if name in self._outside and id(parameter) in ours
         ]
 
-    def _materialised(self) -> AbstractContextManager[None]:
-        """Hold every weight outside the blocks until exit."""
-        return self._holding(
-            {name: self._read(stored, self._rounding) for name, stored in self._outside.items()}
-        )
+    @contextmanager
+    def _materialised(self) -> Iterator[None]:
+        """Hold every weight outside the blocks until exit; several users at a time share them."""
+        if not self._predicting:
+            weights = {
+                name: _read(self._source, stored, self._rounding) for name, stored in self._outside.items()
+            }
+            self._head.enter_context(self._holding(weights))
+        self._predicting += 1
+        try:
+            yield
+        finally:
+            self._predicting -= 1
+            if not self._predicting:
+                self._head.close()
+                give_back()
 
     @contextmanager
     def _holding(self, weights: Mapping[str, Tensor]) -> Iterator[None]:
@@ -316,34 +339,16 @@ class ModelStream:
             for (owner, leaf, _), parameter in zip(owners, empty, strict=True):
                 setattr(owner, leaf, parameter)
             self._model.tie_weights()
-            give_back()
-
-    def _read(self, name: str, rounding: torch.dtype = torch.float32) -> Tensor:
-        """Return a finite float32 weight, rounded."""
-        tensor = torch.empty(self._source.tensors[name].shape)
-        start = 0
-        for piece in self._pieces(name, rounding):
-            tensor[start : start + len(piece)] = piece
-            start += len(piece)
-        return tensor
 
     def _rows(self, name: str, wanted: Tensor) -> Tensor:
         """Return the rows `wanted` (ascending) of a weight outside the blocks."""
         rows = torch.empty(len(wanted), *self._source.tensors[name].shape[1:])
         start = 0
-        for piece in self._pieces(name, self._rounding):
+        for piece in _pieces(self._source, name, self._rounding):
             first, last = torch.searchsorted(wanted, torch.tensor([start, start + len(piece)])).tolist()
             rows[first:last] = piece[wanted[first:last] - start]
             start += len(piece)
         return rows
-
-    def _pieces(self, name: str, rounding: torch.dtype) -> Iterator[Tensor]:
-        for piece in self._source.pieces(name):
-            if not torch.isfinite(piece).all():
-                raise SourceError(
-                    f"{self._source.ref}: {name} holds NaN or infinite weights; get the model again"
-                )
-            yield piece.to(rounding).float()
 
     def _in_a_block(self, name: str) -> bool:
         return any(name.startswith(block.prefix) for block in self.graph.blocks)
@@ -352,6 +357,23 @@ class ModelStream:
         if name not in self._source.tensors:
             raise SourceError(f"{self._source.ref}: {name} is missing; get the model again")
         return name
+
+
+def _read(source: Source, name: str, rounding: torch.dtype = torch.float32) -> Tensor:
+    """Return a finite float32 weight, rounded."""
+    tensor = torch.empty(source.tensors[name].shape)
+    start = 0
+    for piece in _pieces(source, name, rounding):
+        tensor[start : start + len(piece)] = piece
+        start += len(piece)
+    return tensor
+
+
+def _pieces(source: Source, name: str, rounding: torch.dtype) -> Iterator[Tensor]:
+    for piece in source.pieces(name):
+        if not torch.isfinite(piece).all():
+            raise SourceError(f"{source.ref}: {name} holds NaN or infinite weights; get the model again")
+        yield piece.to(rounding).float()
 
 
 def _replay(states: Tensor) -> Callable[[int, Tensor, dict[str, Any]], Tensor]:

@@ -2,7 +2,8 @@
 
 Importing transformers takes seconds, and registering the types needs it. So nothing is imported here: once
 the module of `AutoConfig`, through which every model is loaded, is there, its first `from_pretrained`
-registers them.
+registers them. The import is watched because transformers asks no installed package for its types: without
+it, `from_pretrained` would refuse such a folder unless its user also called something of ours.
 """
 
 from __future__ import annotations

@@ -47,6 +47,7 @@ class Isolated:
         self._connection = Connection(ours.detach())
         try:
             self._call(factory, dict(options))
+        # An interrupt too ends the child.
         except BaseException as error:
             printed = self._printed()
             self.__exit__()

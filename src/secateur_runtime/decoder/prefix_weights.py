@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,7 +14,6 @@ SCRATCH = 300_000
 """Numbers converted at once, chosen to stay in the second-level cache of a core. Of 128 to 1,536 rows of
 SmolLM2, 512 were the fastest.
 """
-_OWN = threading.local()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +111,7 @@ def combination(x: Tensor, rows: Tensor) -> Tensor:
 def _converted(rows: Tensor) -> Iterator[tuple[int, Tensor]]:
     """Yield the rows in float32, a few at a time, in memory that is reused."""
     some = max(1, SCRATCH // rows.shape[1])
-    if getattr(_OWN, "scratch", None) is None or _OWN.scratch.numel() < some * rows.shape[1]:
-        _OWN.scratch = torch.empty(some * rows.shape[1])
-    scratch = _OWN.scratch[: some * rows.shape[1]].view(some, rows.shape[1])
+    scratch = torch.empty(min(some, len(rows)), rows.shape[1])
     for start in range(0, len(rows), some):
         part = scratch[: min(some, len(rows) - start)]
         yield start, part.copy_(rows[start : start + some])

@@ -9,9 +9,9 @@ from typing import Literal
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
-from secateur_runtime.errors import OutputError, PolicyError
+from secateur_runtime.errors import PolicyError
 from secateur_runtime.files import refuse_existing, written_whole
 from secateur_runtime.ladder_costs import Choices
 from secateur_runtime.policies.observation_features import NAMES, Vector
@@ -64,13 +64,20 @@ class Network:
             "features": json.dumps(NAMES),
             "trained": self.trained,
         }
-        try:
-            with written_whole(path) as scratch:
-                save_file(
-                    {name: np.ascontiguousarray(array) for name, array in tensors.items()}, scratch, metadata
-                )
-        except SafetensorError as error:
-            raise OutputError(f"cannot write {path}: {error}") from error
+        content = save({name: np.ascontiguousarray(array) for name, array in tensors.items()}, metadata)
+        with written_whole(path) as scratch:
+            scratch.write_bytes(_in_order(content))
+
+
+def _in_order(content: bytes) -> bytes:
+    """Return a safetensors file with its metadata sorted; safetensors writes it in random order."""
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    # As safetensors does: numbers lie at multiples of 8 bytes.
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[8 + size :]
 
 
 def load_network(path: Path, choices: Choices) -> Network:

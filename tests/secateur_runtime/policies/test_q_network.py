@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors import safe_open
 from safetensors.numpy import save_file
 from tests.adapt.ladders import choices_of
 
@@ -55,6 +56,16 @@ def test_a_network_reads_back_as_it_was_written(formulation: Formulation, tmp_pa
     )
     with pytest.raises(OutputError, match="exists"):
         network.save(tmp_path / "policy.safetensors")
+
+
+def test_a_file_is_the_same_byte_for_byte(tmp_path: Path) -> None:
+    written = []
+    for number in range(8):
+        network_for(CHOICES, "units").save(tmp_path / f"{number}.safetensors")
+        written.append((tmp_path / f"{number}.safetensors").read_bytes())
+    assert len(set(written)) == 1
+    with safe_open(tmp_path / "0.safetensors", framework="numpy") as file:
+        assert sorted(file.metadata()) == ["features", "format", "formulation", "ladder", "trained"]
 
 
 def test_the_outputs_are_those_of_the_formula() -> None:

@@ -45,6 +45,11 @@ def summaries(word: str) -> dict[str, str]:
         from secateur.pipeline.prune.kinds import WEIGHTS
 
         return {name: line for name, line in summaries("prunings").items() if name != WEIGHTS}
+    if word in ("exporters", "export_types"):
+        from secateur.pipeline.export.formats import EXPORTERS
+
+        rows = [EXPORTERS[name] for name in EXPORTERS]
+        return {row.name: row.about if word == "exporters" else ", ".join(row.types) for row in rows}
     return registry(word).summaries()
 
 

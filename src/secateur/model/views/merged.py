@@ -13,13 +13,13 @@ from secateur.tensors.source import Derived, Source
 class Merged(Derived):
     """A Source in which each block of `merge` has the weights `w + Σ (w_k - w)`, k over the blocks it names.
 
-    LaCo (arXiv:2402.11187): the sum of the differences, each from the block's own weights. `merge` may be
-    replaced between reads. One tensor of another block is in memory at a time.
+    LaCo (arXiv:2402.11187): the sum of the differences, each from the block's own weights. One tensor of
+    another block is in memory at a time.
     """
 
     def __init__(self, source: Source, graph: Graph, merge: Mapping[str, tuple[str, ...]]) -> None:
         super().__init__(source)
-        self.merge = merge
+        self._merge = merge
         self._prefixes = {str(block.index): block.prefix for block in graph.blocks}
         self._owner = {
             name: (str(block.index), name.removeprefix(block.prefix))
@@ -31,7 +31,7 @@ class Merged(Derived):
         """Return a tensor, float32 where others were merged into it, owned by the caller."""
         weight = self._source.read(name)
         index, rest = self._owner.get(name, ("", ""))
-        others = self.merge.get(index, ())
+        others = self._merge.get(index, ())
         if not others:
             return weight
         weight = weight.float()
@@ -42,7 +42,7 @@ class Merged(Derived):
 
     def pieces(self, name: str) -> Iterator[Tensor]:
         """Yield a tensor as consecutive runs of rows; one that others were merged into comes whole."""
-        if self.merge.get(self._owner.get(name, ("", ""))[0]):
+        if self._merge.get(self._owner.get(name, ("", ""))[0]):
             yield self.read(name)
         else:
             yield from self._source.pieces(name)

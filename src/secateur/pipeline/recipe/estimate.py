@@ -19,7 +19,6 @@ from secateur.core.context import Arithmetic
 from secateur.core.estimated_size import EstimatedSize
 from secateur.core.graph import Graph
 from secateur.core.target import Target
-from secateur.export.gguf.types import BITS
 from secateur.model.handle import open_model
 from secateur.pipeline.prune.kinds import Goal, kind_of
 from secateur.pipeline.quantize.quantize import Quantization
@@ -92,14 +91,9 @@ def _resized(stage: Stage, size: EstimatedSize, graph: Graph, grid: Grid) -> Est
             return replace(size, bits=max(8 * most - size.outside * size.embedding_bits, 0.0) / size.inside)
         case Quantization():
             return replace(size, bits=grid.bits_per_weight)
-        case Export(type=kind):
-            packed = size.bits < 16 and kind == "auto"
-            wide = (
-                min(bits for bits in BITS.values() if bits >= size.bits)
-                if packed
-                else BITS.get("f16" if kind == "auto" else kind, 4.85)
-            )
-            return replace(size, bits=wide, embedding_bits=16.0 if wide >= 16 else 8.5)
+        case Export(type=kind) as how:
+            stored = how.exporter.bits(kind, size.bits, size.zeros)
+            return replace(size, bits=stored.inside, embedding_bits=stored.outside)
     if stage.kind != "prune":
         return size
     goal = cast("Goal", stage.options)

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from secateur.calibrate.calibration import Calibration
 from secateur.core.process_memory import let_train
 from secateur.core.target import Limit, Target
+from secateur.pipeline.export.formats import DEFAULT, USUAL, Exporter, exporter_for
 from secateur.pipeline.prune.kinds import AUTO, PRUNINGS, WEIGHTS, Goal, kind_called, kind_of
 from secateur.pipeline.prune.weights.methods import weight_methods
 from secateur.pipeline.quantize.quantize import Quantization
@@ -26,9 +27,15 @@ from secateur_runtime.errors import MissingCheckerError, MissingExtraError, Usag
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Export:
-    """Write the model as GGUF; type as in `secateur export`."""
+    """Write the model; format and type as in `secateur export`."""
 
-    type: str = "auto"
+    type: str = USUAL
+    format: str = DEFAULT
+
+    @property
+    def exporter(self) -> Exporter:
+        """The format; raises UsageError for one that is not known, or does not have the type."""
+        return exporter_for(self.format, self.type)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +82,7 @@ _CALIBRATED = CHANGING
 _TOKENS = "tokens"
 """Stands for a prune that changes the tokens which the model reads."""
 _TOP = ("model", "seed", "calibration", "stages")
-_EXTRAS = {"quantize": ("compressed_tensors", "quantize"), "export": ("xllamacpp", "llamacpp")}
+_EXTRAS = {"quantize": ("compressed_tensors", "quantize")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +214,7 @@ def _options(kind: str, fields: dict[str, Any], where: str) -> Options:
             integers.check()
             return integers
         case "export":
-            return _made(Export, fields, where)  # type: ignore[no-any-return]
+            return _exported(fields, where)
         case "eval":
             return _made(Eval, fields, where)  # type: ignore[no-any-return]
     gate: Gate = _made(Gate, fields, where)
@@ -215,6 +222,15 @@ def _options(kind: str, fields: dict[str, Any], where: str) -> Options:
         raise UsageError(f"{where} asks for nothing: give it some of {', '.join(_names(Gate))}")
     _ = gate.bytes
     return gate
+
+
+def _exported(fields: dict[str, Any], where: str) -> Export:
+    made: Export = _made(Export, fields, where)
+    try:
+        _ = made.exporter
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from None
+    return made
 
 
 def _recovery(fields: dict[str, Any], where: str) -> Options:
@@ -350,6 +366,8 @@ def _needed(stage: Stage) -> Iterator[tuple[str, str]]:
     """Yield the packages that a stage needs, each with its extra."""
     if stage.kind in _EXTRAS:
         yield _EXTRAS[stage.kind]
+    if isinstance(stage.options, Export) and stage.options.exporter.package:
+        yield stage.options.exporter.package, stage.options.exporter.extra
     if isinstance(stage.options, Distill):
         let_train()
         for package in stage.options.row.packages:

@@ -35,6 +35,7 @@ async def collected(
                 piece.cancel()
                 raise RefusedError(400, "the client went away")
             found.append(piece.result())
+    # A cancelled request frees its place too.
     except BaseException:
         engine.cancel(job)
         raise

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import torch
@@ -13,12 +13,13 @@ from secateur.calibrate.input_statistics import BATCH_TOKENS
 from secateur.core.footprint import dropped_halves
 from secateur.core.graph import Block
 from secateur.criteria.depth import DepthCriterion
-from secateur.model.views.merged import Merged
 from secateur.pipeline.prune.compared_positions import spread_positions, variants_at_once
 from secateur.tensors.layer_stream import SUB_BLOCKS, LayerStream, LiveBlock, alone, without
 
 Variant = tuple[frozenset[str], tuple[str, ...]]
 Path = tuple[Variant, ...]
+OpenMerged = Callable[[int, tuple[str, ...]], AbstractContextManager[LiveBlock]]
+"""Loads a block into which the blocks of these names are merged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +35,8 @@ class BlockAblation:
 
     Removals that agree up to some block share the states before it.
 
-    tokens: ids `[windows, tokens]`. merged: the source that `stream` reads, for removals that merge. last:
-    compare last states instead of predictions.
+    tokens: ids `[windows, tokens]`. merged: opens a block with others merged into it, for removals that
+    merge. last: compare last states instead of predictions.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class BlockAblation:
         tokens: Tensor,
         criterion: DepthCriterion,
         *,
-        merged: Merged | None = None,
+        merged: OpenMerged | None = None,
         last: bool = False,
     ) -> None:
         self._stream = stream
@@ -92,12 +93,11 @@ class BlockAblation:
                             found[path] = torch.cat([live(batch) for batch in found[path].split(self._step)])
         return found
 
-    @contextmanager
-    def _open(self, index: int, taken: tuple[str, ...]) -> Iterator[LiveBlock]:
-        if self._merged is not None:
-            self._merged.merge = {str(index): taken} if taken else {}
-        with self._stream.open(index) as live:
-            yield live
+    def _open(self, index: int, taken: tuple[str, ...]) -> AbstractContextManager[LiveBlock]:
+        if not taken:
+            return self._stream.open(index)
+        assert self._merged is not None, "only a criterion that merges removes blocks into others"
+        return self._merged(index, taken)
 
     def _compared(self, finals: Sequence[Tensor]) -> list[float]:
         return [float(self._criterion(self._dense, final, self._targets).mean()) for final in finals]

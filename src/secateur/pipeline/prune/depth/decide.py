@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 
@@ -19,13 +20,13 @@ from secateur.core.plan import Plan
 from secateur.core.progress import Progress
 from secateur.core.target import Target, refuse_if_met
 from secateur.criteria.depth import DEPTH_CRITERIA, compared_by
-from secateur.model.block_stream import ModelStream
 from secateur.model.families import FAMILIES
 from secateur.model.handle import ModelHandle
 from secateur.model.views.merged import Merged
 from secateur.pipeline.prune.depth.block_ablation import BlockAblation, Removal, passing
 from secateur.pipeline.prune.depth.search import RemovalSearch, best_span, in_order, one_by_one
 from secateur.pipeline.prune.kinds import pruning
+from secateur.tensors.layer_stream import LiveBlock
 from secateur.tensors.precision import arithmetic
 from secateur.tensors.storage_dtype import storage_type
 from secateur_runtime.errors import TargetError, UnreachableTargetError, UsageError, nearest
@@ -158,15 +159,13 @@ def _search(
     if compares == "span":
         return best_span(goes, criterion, *passing(model.stream(), tokens, last=True))
     if compares == "last":
-        merged = Merged(model.source, model.graph, {})
-        return one_by_one(
-            goes,
-            BlockAblation(
-                ModelStream(merged, model.graph), blocks, windows, criterion, merged=merged, last=True
-            ),
-            progress,
-            merging=True,
-        )
+        stream = model.stream()
+
+        def merged(index: int, taken: tuple[str, ...]) -> AbstractContextManager[LiveBlock]:
+            return stream.open_from(Merged(model.source, model.graph, {str(index): taken}), index)
+
+        ablation = BlockAblation(stream, blocks, windows, criterion, merged=merged, last=True)
+        return one_by_one(goes, ablation, progress, merging=True)
     return one_by_one(goes, BlockAblation(model.stream(), blocks, windows, criterion), progress)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 
 from torch import Tensor
@@ -75,12 +75,12 @@ class Sparsity:
             )
 
 
-def _as_large(_goal: Sparsity, size: EstimatedSize, _graph: Graph) -> EstimatedSize:
+def _with_zeros(goal: Sparsity, size: EstimatedSize, _graph: Graph) -> EstimatedSize:
     """Return the size of a model whose zeros stay in their place."""
-    return size
+    return replace(size, zeros=goal.pattern.ratio)
 
 
-@pruning("weights", goal=Sparsity, estimate=_as_large, passes=2.2)
+@pruning("weights", goal=Sparsity, estimate=_with_zeros, passes=2.2)
 def decide_sparsity(
     model: ModelHandle, sparsity: Sparsity, calibration: Calibration, context: RunContext
 ) -> Plan:
