@@ -30,6 +30,7 @@ from secateur.device.profile import load_profile
 from secateur.model.handle import open_model
 from secateur.pipeline.advise.decode_timing import KINDS, TOKENS, Clocking, TimedModel, rates, synthetics
 from secateur.pipeline.advise.size_estimate import Reduction, Sizes
+from secateur.pipeline.export.formats import EXPORTERS
 from secateur.runtime import Generated, Memory
 from secateur.runtime.isolated import Isolated
 from secateur.runtime.timed_turns import Speed, Spread, take_turns
@@ -127,10 +128,13 @@ def predicted(
     """Return seconds for each token that the rates of synthetic models give."""
     profile = load_profile("pi5").model_copy(update={"rates": rates(timed, 1)})
     clock = clock_of(profile)
+    form = EXPORTERS["gguf"].advised
+    assert form
     found = {}
     for (cut, kind), path in made.items():
         model = open_model(str(path))
-        work = Sizes(model, profile, PROMPT + TOKENS // 2).taken(Reduction("dense", 0.0, {}, ()), kind).work
+        sizes = Sizes(model, profile, PROMPT + TOKENS // 2, form)
+        work = sizes.taken(Reduction("dense", 0.0, {}, ()), kind).work
         found[cut, kind] = clock.seconds(work)
     return found
 

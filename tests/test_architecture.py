@@ -43,6 +43,7 @@ VERBS = {
     "recover": {"prune"},
     "quantize": {"prune"},
     "export": {"prune"},
+    "advise": {"export"},
 }
 """What a verb of `pipeline` may import of the others; one that is not named imports none."""
 FLOORS = 4

@@ -31,8 +31,11 @@ SRC = Path(__file__).parents[1] / "src"
 CONTRIBUTING = SRC.parent / "CONTRIBUTING.md"
 RATIOS = ("0", "0.5", "0.3")
 GROUPED = ("2:4", "4:8", "8:16")
-UNLISTED = {"secateur.model.families"}
-"""Tables whose rows nobody chooses by name: a config says the family."""
+UNLISTED = {"secateur.model.families", "secateur.pipeline.export.formats"}
+"""Tables whose rows are not functions with docstrings.
+
+A config says the family; formats and their types have words of their own, see `summaries`.
+"""
 SELF_CHOOSING = ("obs", "admm")
 SOLVERS = [
     (repair, name)

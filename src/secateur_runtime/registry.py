@@ -30,11 +30,11 @@ class Table(Generic[T]):
     The modules of `package` are imported on first use, then those of installed plug-ins.
 
     kind: what a row is, for messages.
-    package: dotted name of the package that holds one row per module.
+    package: dotted name of the package that holds one row per module, or the names of such modules.
     group: group of the entry points of plug-ins.
     """
 
-    def __init__(self, kind: str, package: str, group: str) -> None:
+    def __init__(self, kind: str, package: str | tuple[str, ...], group: str) -> None:
         self.kind = kind
         self.group = group
         self._package = package
@@ -83,13 +83,17 @@ class Table(Generic[T]):
 
         A row counts where a decorator with its name stands on a function or class. A plug-in's is not read.
         """
-        package = importlib.import_module(self._package)
         found: dict[str, str] = {}
-        for folder in map(Path, package.__path__):
-            for path in folder.glob("*.py"):
-                found.update(_decorated(path.read_text(encoding="utf-8")))
+        for name in self._modules():
+            found.update(_decorated(_source_of(name).read_text(encoding="utf-8")))
         plugins = {plugin.name: f"a plug-in: {_owner_of(plugin)}" for plugin in self._plugins()}
         return dict(sorted((plugins | found).items()))
+
+    def _modules(self) -> tuple[str, ...]:
+        if isinstance(self._package, tuple):
+            return self._package
+        package = importlib.import_module(self._package)
+        return tuple(f"{self._package}.{found.name}" for found in pkgutil.iter_modules(package.__path__))
 
     def _plugins(self) -> list[EntryPoint]:
         return sorted(entry_points(group=self.group), key=lambda found: found.name)
@@ -99,9 +103,8 @@ class Table(Generic[T]):
             return
         self._loaded = True
         try:
-            package = importlib.import_module(self._package)
-            for module in pkgutil.iter_modules(package.__path__):
-                importlib.import_module(f"{self._package}.{module.name}")
+            for name in self._modules():
+                importlib.import_module(name)
             for plugin in self._plugins():
                 self._load_plugin(plugin)
         except UsageError:
@@ -133,6 +136,13 @@ class Table(Generic[T]):
 
 def _owner_of(plugin: EntryPoint) -> str:
     return plugin.dist.name if plugin.dist else plugin.value
+
+
+def _source_of(module: str) -> Path:
+    parent, _, stem = module.rpartition(".")
+    (folder, *_) = importlib.import_module(parent).__path__
+    path = Path(folder) / f"{stem}.py"
+    return path if path.exists() else Path(folder) / stem / "__init__.py"
 
 
 def _decorated(source: str) -> Iterator[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""Expected loss of quality by pruning and rounding: perplexity relative to the whole model's.
+"""Expected loss of quality by pruning: perplexity relative to the whole model's.
 
 All measured on SmolLM2-135M-Instruct without training (WikiText-2, LOG.md). Larger models lose less; training
 afterwards wins some of it back.
@@ -20,15 +20,13 @@ _CUTS: Mapping[str, tuple[tuple[float, float], ...]] = {
 The logarithm of the factor is interpolated linearly.
 """
 _STEEPER = 1.5
-_TYPES: Mapping[str, float] = {"f32": 1.0, "bf16": 1.0, "f16": 1.0, "q8_0": 1.003, "q5_0": 1.10, "q4_0": 1.27}
-"""Rounded to the nearest, as `secateur export` does it."""
 
 
-def factor(kind: str, share: float, stored: str) -> tuple[float, bool]:
+def factor(kind: str, share: float) -> tuple[float, bool]:
     """Return the expected factor on perplexity, and whether it lies within the measured range.
 
-    kind: `dense`, `width` or `depth`. share: of neurons or of blocks that are removed. stored: type of the
-    weights. Beyond the measured range the factor is extrapolated.
+    kind: `dense`, `width` or `depth`. share: of neurons or of blocks that are removed. Beyond the
+    measured range the factor is extrapolated.
     """
     points = [(place, math.log(value)) for place, value in _CUTS[kind]]
     loss = points[-1][1]
@@ -39,4 +37,4 @@ def factor(kind: str, share: float, stored: str) -> tuple[float, bool]:
     if not inside:
         (left, low), (right, high) = points[-2:]
         loss = high + _STEEPER * (high - low) / (right - left) * (share - right)
-    return math.exp(loss) * _TYPES[stored], inside
+    return math.exp(loss), inside

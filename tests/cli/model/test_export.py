@@ -51,7 +51,7 @@ def test_a_folder_without_zeros_and_back(secateur: Secateur, tiny: Maker, tmp_pa
     ("options", "message"),
     [
         (["--group", "32"], "--group belongs to --type sparse-int8 and sparse-int4: leave it out"),
-        (["--format", "ggfu"], "unknown --format 'ggfu' (did you mean gguf?); known: gguf"),
+        (["--format", "ggfu"], "unknown --format 'ggfu' (did you mean gguf?); known: dense, gguf, sparse"),
         (["--type", "q8_1"], "q8_1"),
         (["--type", "sparse-int9"], "sparse-int9"),
     ],

@@ -20,6 +20,7 @@ from secateur.train.schedule import SCHEDULES
 
 VERBS = {
     "prune": ("weight_methods", "criteria", "unit_criteria", "depth_criteria", "repairs", "unit_repairs"),
+    "export": ("exporters", "export_types"),
     "plan": ("allocations", "spreads"),
     "quantize": ("quantizers",),
     "recover": ("recoveries",),

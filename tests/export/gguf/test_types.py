@@ -8,8 +8,8 @@ import pytest
 import torch
 from gguf import GGMLQuantizationType as Kind
 
+from secateur.export.gguf.type_names import BITS
 from secateur.export.gguf.types import (
-    BITS,
     TYPES,
     check_width,
     exact_kind,

@@ -13,6 +13,7 @@ from secateur.device.decode_model import PredictedSpeed
 from secateur.device.profile import load_profile, write_profile
 from secateur.pipeline.advise.advise import GOALS, Advice, RunOption, choose
 from secateur.pipeline.advise.size_estimate import Reduction
+from secateur.pipeline.export.formats import EXPORTERS
 from secateur_runtime.errors import SecateurError
 
 
@@ -20,7 +21,21 @@ def _option(
     perplexity: float, speed: float, file: int, *, fits: bool = True, stored: str = "f16"
 ) -> RunOption:
     full = PredictedSpeed(speed, speed, speed)
-    return RunOption(Reduction("dense", 0.0, {}, ()), stored, file, file, full, full, perplexity, True, fits)
+    gguf = EXPORTERS["gguf"]
+    assert gguf.advised
+    return RunOption(
+        cut=Reduction("dense", 0.0, {}, ()),
+        type=stored,
+        file=file,
+        memory=file,
+        start=full,
+        full=full,
+        perplexity=perplexity,
+        measured=True,
+        fits=fits,
+        exporter=gguf,
+        form=gguf.advised,
+    )
 
 
 EXACT, FOUR_BIT, CUT, BROKEN = (

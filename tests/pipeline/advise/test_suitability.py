@@ -11,6 +11,11 @@ from secateur.device.profile import OUTPUT, load_profile
 from secateur.model.handle import open_model
 from secateur.pipeline.advise.size_estimate import Sizes
 from secateur.pipeline.advise.suitability import Verdict, verdicts
+from secateur.pipeline.export.formats import EXPORTERS, AdvisedFormat
+
+_ADVISED = EXPORTERS["gguf"].advised
+assert _ADVISED
+GGUF: AdvisedFormat = _ADVISED
 
 ANSWERS = {
     "pi5": ("no", "no", "no"),
@@ -40,7 +45,7 @@ def _verdicts(tiny: Maker, layer: float, bandwidth: float) -> dict[str, Verdict]
     profile = load_profile("pi5")
     rates = dict.fromkeys(("f16", "q8_0", "q4_0", OUTPUT), bandwidth)
     clock = Clock(rates, 1.0, bandwidth, layer, 0.0, 0.0, "")
-    sizes = Sizes(model, profile, 64)
+    sizes = Sizes(model, profile, 64, GGUF)
     return {one.kind: one for one in verdicts(profile, clock, sizes, "q8_0", (0.34, 0.2, 32))}
 
 

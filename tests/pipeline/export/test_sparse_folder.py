@@ -17,13 +17,13 @@ from transformers import AutoModelForCausalLM
 
 import secateur
 from secateur.calibrate.calibration import Calibration
-from secateur.core.context import RunContext
-from secateur.core.write_settings import Settings
+from secateur.core.context import RunContext, Settings
 from secateur.model.formats.sparse_folder import SparseSource
 from secateur.model.handle import open_model
 from secateur.model.written.checkpoint import Checkpoint
 from secateur.pipeline.evaluate.verify import verify
-from secateur.pipeline.export.pruned_sparse import execute_sparse
+from secateur.pipeline.export.formats import exporter_named
+from secateur.pipeline.export.pruned_export import execute_exported
 from secateur.pipeline.export.sparse_folder import SparseExport, export_sparse
 from secateur.pipeline.prune.weights.decide import Sparsity
 from secateur.pipeline.quantize.quantize import Quantization
@@ -84,10 +84,12 @@ def test_dense_puts_the_zeros_back_for_stock_transformers(pruned: Path, tmp_path
 @pytest.mark.parametrize("family", ["qwen3", "gemma2", "phi3"])
 def test_other_families_are_packed_and_verified(tiny: Maker, tmp_path: Path, family: str) -> None:
     plan = secateur.plan(str(tiny(family)), Sparsity(sparsity="2:4", method="magnitude"), calibration=SMALL)
+    exporter, kind = exporter_named("sparse-int8")
     model = open_model(str(tiny(family)))
-    made = execute_sparse(model, plan, tmp_path / "out", RunContext(), kind="sparse-int8")
-    assert made.zeros >= 0.5
-    assert verify(str(tmp_path / "out")).pruned == made.weights
+    out = tmp_path / "out"
+    made = execute_exported(model, plan, out, RunContext(), exporter=exporter, kind=kind)
+    assert made.facts["sparsity"] >= 0.5
+    assert verify(str(out)).pruned == made.facts["sparse_weights"]
     assert not (tmp_path / "out.unpacked").exists()
 
 

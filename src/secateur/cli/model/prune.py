@@ -9,7 +9,7 @@ from typing import Annotated, Optional
 import typer
 
 from secateur.cli.model.apply import changes
-from secateur.cli.model.export import changes as stored
+from secateur.cli.model.export import written
 from secateur.cli.model.plan import summary
 from secateur.cli.shared import options
 from secateur.cli.shared.option_groups import DisplayOptions, settings_of, with_options
@@ -33,7 +33,7 @@ def prune(
     run: ComputeOptions,
     export: Annotated[
         Optional[str],
-        typer.Option("--export", help="Store no zeros: sparse (or sparse-bf16), sparse-int8, sparse-int4."),
+        typer.Option("--export", help="Write a format or a type of `secateur export`: {export_types:}."),
     ] = None,
     dry_run: options.DryRun = False,
     overwrite: options.Overwrite = False,
@@ -42,12 +42,12 @@ def prune(
     """Prune a model and write a Hugging Face folder that was reloaded and compared."""
     from secateur.core.context import RunContext
     from secateur.model.handle import open_model
-    from secateur.pipeline.export.pruned_sparse import execute_sparse
-    from secateur.pipeline.export.sparse_folder import sparse_type
+    from secateur.pipeline.export.formats import exporter_named
+    from secateur.pipeline.export.pruned_export import execute_exported
     from secateur.pipeline.prune.apply import execute
     from secateur.pipeline.prune.plan import decide
 
-    export = sparse_type(export) if export else None
+    exporter, kind = exporter_named(export) if export else (None, "")
     settings = settings_of(choice.dtype, run.compute, run.memory, overwrite=overwrite)
     started = time.perf_counter()
     with display.progress() as progress:
@@ -58,8 +58,8 @@ def prune(
         if dry_run:
             display.result(said, title=f"would write {output}")
             return
-        if export:
-            found = stored(execute_sparse(opened, plan, output, context, kind=export))
+        if exporter:
+            found = written(execute_exported(opened, plan, output, context, exporter=exporter, kind=kind))
         else:
             found = changes(execute(opened, plan, output, context))
     seconds = round(time.perf_counter() - started, 1)

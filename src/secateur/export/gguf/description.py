@@ -11,7 +11,8 @@ from secateur.export.gguf.layout import Layout, Naming
 from secateur.export.gguf.rope import rope_of
 from secateur.export.gguf.settings import model_fields
 from secateur.export.gguf.tokenizer import model_name, tokenizer_fields
-from secateur.export.gguf.types import PACKED, type_named
+from secateur.export.gguf.type_names import PACKED
+from secateur.export.gguf.types import type_named
 from secateur.export.gguf.writer import GgufExport, QuantizedWeights, Typed
 from secateur.model.families import EMBED, HEAD, family_of
 from secateur.model.formats.gguf.gguf_source import GgufSource
@@ -62,6 +63,25 @@ def naming_of(model: ModelHandle) -> Naming:
         inside=block_names(family),
         norm_offset=family.norm_offset,
     )
+
+
+def overhead(model: ModelHandle) -> int:
+    """Return about how many bytes of tokenizer and settings a file of `model` holds."""
+    if isinstance(model.source, GgufSource):
+        return min(tensor.offset for tensor in read_header(model.source.path).tensors.values())
+    return _packed(tokenizer_fields(model.source.tokenizer(), whole_settings(model), SPLITS))
+
+
+def _packed(value: Any) -> int:
+    """Return about how many bytes a value of GGUF metadata takes."""
+    match value:
+        case dict():
+            return sum(len(key) + 12 + _packed(one) for key, one in value.items())
+        case list():
+            return 12 + sum(map(_packed, value))
+        case str():
+            return 8 + len(value.encode())
+    return 4
 
 
 def _words(model: ModelHandle, settings: dict[str, Any]) -> dict[str, Any]:

@@ -12,34 +12,11 @@ from gguf import GGMLQuantizationType as Kind
 from numpy.typing import NDArray
 from torch import Tensor
 
+from secateur.export.gguf.type_names import BITS, K_QUANTS, PACKED
 from secateur_runtime.errors import UsageError, nearest
 
 BLOCK = 32
-TYPES = {
-    "f32": Kind.F32,
-    "f16": Kind.F16,
-    "bf16": Kind.BF16,
-    "q8_0": Kind.Q8_0,
-    "q4_0": Kind.Q4_0,
-    "q4_1": Kind.Q4_1,
-    "q5_0": Kind.Q5_0,
-    "q5_1": Kind.Q5_1,
-}
-BITS = {
-    "f32": 32.0,
-    "f16": 16.0,
-    "bf16": 16.0,
-    "q8_0": 8.5,
-    "q4_0": 4.5,
-    "q4_1": 5.0,
-    "q5_0": 5.5,
-    "q5_1": 6.0,
-}
-"""Bits of a weight in each type, scales included."""
-PACKED = "packed"
-"""Option for a quantized model: every weight in the type that holds its grid."""
-PLAIN = ("f32", "f16", "bf16")
-K_QUANTS = ("q2_k", "q3_k_s", "q3_k_m", "q3_k_l", "q4_k_s", "q4_k_m", "q5_k_s", "q5_k_m", "q6_k")
+TYPES = {name: Kind[name.upper()] for name in BITS}
 _PLAIN = {Kind.F32: torch.float32, Kind.F16: torch.float16, Kind.BF16: torch.bfloat16}
 _EXACT = {"": Kind.F16, "F16": Kind.F16, "BF16": Kind.BF16}
 # gguf's arithmetic makes several copies of its input; malloc reuses copies of 64 KiB, and maps larger ones

@@ -22,17 +22,18 @@ from secateur.model.handle import ModelHandle, open_model
 from secateur.pipeline.advise.local_device import find_device, remembered
 from secateur.pipeline.advise.size_estimate import Reduction, Sizes
 from secateur.pipeline.advise.suitability import Verdict, verdicts
+from secateur.pipeline.export.formats import DEFAULT, EXPORTERS, AdvisedFormat, Exporter
 from secateur_runtime.errors import TargetError, UsageError, nearest
 
 GOALS = {"balanced": 1.3, "speed": 2.0, "accuracy": math.inf, "size": 2.0}
 """Goals, and how much perplexity may grow (as a factor, before training) for the sake of speed or size."""
-TYPES = ("f16", "q8_0", "q5_0", "q4_0")
 WIDTHS = (0.1, 0.2, 0.3, 0.4)
 DEPTHS = (0.1, 0.2, 0.3)
 ALIGN = 32
 _CONTEXT = 4096
 _NEARLY = 0.9
-_BITS = {"q4_0": 4, "q5_0": 5}
+_ON_MCU = ("q8_0",)
+"""Types whose arithmetic microcontrollers have."""
 _SHARE = {
     "microcontroller": 1.0,
     "phone": 0.4,
@@ -52,7 +53,7 @@ class RunOption:
     file, memory: bytes, the latter with `context` tokens in the cache. start, full: tokens per second with an
     empty and with a full cache.
     perplexity: expected factor, before training; measured: on a small model, or continued beyond what was
-    measured. fits: on the device, in the memory given.
+    measured. fits: on the device, in the memory given. exporter, form: the format that has the type.
     """
 
     cut: Reduction
@@ -64,6 +65,8 @@ class RunOption:
     perplexity: float
     measured: bool
     fits: bool
+    exporter: Exporter
+    form: AdvisedFormat
 
     @property
     def label(self) -> str:
@@ -134,6 +137,7 @@ def advise(
     clock = clock_of(profile, remembered() if device != LOCAL else None)
     options = _options(model, profile, clock, tokens, room)
     best = choose(options, goal)
+    _, usual = _formats()[0]
     return Advice(
         model=src,
         device=device,
@@ -147,8 +151,8 @@ def advise(
         verdicts=verdicts(
             profile,
             clock,
-            Sizes(model, profile, tokens),
-            best.type if best else TYPES[-1],
+            Sizes(model, profile, tokens, usual),
+            best.type if best and best.form is usual else tuple(usual.types)[-1],
             (WIDTHS[1], DEPTHS[0], ALIGN),
         ),
         steps=_steps(model, src, best, profile) if best else (),
@@ -177,20 +181,43 @@ def choose(options: Sequence[RunOption], goal: str) -> RunOption | None:
 
 
 def _options(model: ModelHandle, profile: Profile, clock: Clock, context: int, room: int) -> list[RunOption]:
-    sizes = Sizes(model, profile, context)
+    return [
+        option
+        for exporter, form in _formats()
+        for option in _stored(exporter, form, Sizes(model, profile, context, form), profile, clock, room)
+    ]
+
+
+def _formats() -> list[tuple[Exporter, AdvisedFormat]]:
+    """Return the formats that can be weighed, the default one first."""
+    names = (DEFAULT, *(name for name in EXPORTERS if name != DEFAULT))
+    return [(EXPORTERS[name], form) for name in names if (form := EXPORTERS[name].advised)]
+
+
+def _stored(
+    exporter: Exporter, form: AdvisedFormat, sizes: Sizes, profile: Profile, clock: Clock, room: int
+) -> Iterator[RunOption]:
+    """Yield every reduction of the model in every type of one format."""
     flash = profile.figures.get("flash")
-    found = []
+    types = [name for name in form.types if profile.processor != "mcu" or name in _ON_MCU]
     for cut in sizes.cuts(WIDTHS, DEPTHS, ALIGN):
-        for stored in filter(sizes.holds, TYPES if profile.processor != "mcu" else ("q8_0",)):
+        for stored in filter(sizes.holds, types):
             taken = sizes.taken(cut, stored)
-            perplexity, measured = factor(cut.kind, cut.share, stored)
+            perplexity, measured = factor(cut.kind, cut.share)
             fits = taken.memory <= room and (flash is None or taken.file <= flash.value)
-            start = clock.speed(taken.work.at(0.0))
-            full = clock.speed(taken.work)
-            found.append(
-                RunOption(cut, stored, taken.file, taken.memory, start, full, perplexity, measured, fits)
+            yield RunOption(
+                cut=cut,
+                type=stored,
+                file=taken.file,
+                memory=taken.memory,
+                start=clock.speed(taken.work.at(0.0)),
+                full=clock.speed(taken.work),
+                perplexity=perplexity * form.types[stored].perplexity,
+                measured=measured,
+                fits=fits,
+                exporter=exporter,
+                form=form,
             )
-    return found
 
 
 def _steps(model: ModelHandle, src: str, best: RunOption, profile: Profile) -> tuple[AdvisedStep, ...]:
@@ -224,8 +251,8 @@ def _pruning(model: ModelHandle, src: str, best: RunOption, name: str) -> Iterat
 
 def _storing(src: str, last: str, best: RunOption, name: str) -> Iterator[AdvisedStep]:
     """Yield the commands that make the file; last: the model that the steps before have made."""
-    if best.type in _BITS:
-        bits = _BITS[best.type]
+    bits = best.form.types[best.type].bits
+    if bits:
         quantized = f"{name}-{bits}bit"
         yield AdvisedStep(
             ("quantize", last, "-o", quantized, "--bits", str(bits), "--group", "32"),
@@ -233,9 +260,10 @@ def _storing(src: str, last: str, best: RunOption, name: str) -> Iterator[Advise
         )
         last = quantized
     file = _file(name, best)
+    named = () if best.exporter.name == DEFAULT else ("--format", best.exporter.name)
     yield AdvisedStep(
-        ("export", last, "-o", file, "--type", best.type),
-        "rounded last: the file appears only when llama.cpp computes what the model does",
+        ("export", last, "-o", file, *named, "--type", best.type),
+        f"rounded last: the file appears only when {best.exporter.runtime} computes what the model does",
     )
     yield AdvisedStep(
         ("eval", file, "--reference", src),
@@ -244,15 +272,15 @@ def _storing(src: str, last: str, best: RunOption, name: str) -> Iterator[Advise
 
 
 def _timing(best: RunOption, name: str, profile: Profile) -> Iterator[AdvisedStep]:
-    if profile.processor == "cpu":
+    if profile.processor == "cpu" and best.form.backend:
         yield AdvisedStep(
-            ("bench", _file(name, best), "--backend", "llamacpp", "--threads", str(profile.threads)),
+            ("bench", _file(name, best), "--backend", best.form.backend, "--threads", str(profile.threads)),
             "on the device: what the prediction is worth",
         )
 
 
 def _file(name: str, best: RunOption) -> str:
-    return f"{name}-{best.type}.gguf"
+    return f"{name}-{best.type}{best.exporter.suffix}"
 
 
 def _notes(profile: Profile, best: RunOption | None, goal: str) -> Iterator[str]:
@@ -285,7 +313,7 @@ def _would(
 ) -> list[str]:
     """Return what would fit instead: a shorter context, more memory, a smaller model, another device."""
     least = min(options, key=lambda one: (one.memory, one.file))
-    left = Sizes(model, profile, context).taken(least.cut, least.type).footprint
+    left = Sizes(model, profile, context, least.form).taken(least.cut, least.type).footprint
     each = left.kv_bytes_per_token()
     fixed = least.memory - each * context
     flash = profile.figures.get("flash")

@@ -5,21 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from secateur.core.footprint import Footprint, footprint, kept_counts
-from secateur.core.graph import Graph
 from secateur.device.decode_model import TokenWork
 from secateur.device.profile import OUTPUT, Profile
-from secateur.export.gguf.description import whole_settings
-from secateur.export.gguf.tokenizer import tokenizer_fields
-from secateur.export.gguf.types import check_width, kind_of, nbytes, type_named
 from secateur.model.families import EMBED, HEAD
-from secateur.model.formats.gguf.gguf_source import GgufSource
-from secateur.model.formats.gguf.header import read_header
-from secateur.model.formats.gguf.tokenizer import SPLITS
 from secateur.model.handle import ModelHandle
-from secateur_runtime.errors import UsageError
+from secateur.pipeline.export.formats import AdvisedFormat
 
 _BATCH = 512
 _RUNTIME = {"cpu": 60_000_000, "gpu": 500_000_000, "mcu": 0}
@@ -67,12 +59,16 @@ class Taken:
 
 
 class Sizes:
-    """Estimates what reductions of `model` take on a device at a context of `context` tokens."""
+    """Estimates what reductions of `model` take on a device at a context of `context` tokens.
 
-    def __init__(self, model: ModelHandle, profile: Profile, context: int) -> None:
+    form: the format that the model is stored in.
+    """
+
+    def __init__(self, model: ModelHandle, profile: Profile, context: int, form: AdvisedFormat) -> None:
         self._model = model
         self._profile = profile
         self._context = context
+        self._format = form
 
     def cuts(self, widths: Sequence[float], depths: Sequence[float], align: int) -> list[Reduction]:
         """Return the whole model and its reductions.
@@ -100,13 +96,7 @@ class Sizes:
 
     def holds(self, stored: str) -> bool:
         """Whether rows of the model's matrices fill the blocks of a type."""
-        kind = type_named(stored)
-        try:
-            for name, info in self._model.graph.tensors.items():
-                check_width(name, info.shape, kind_of(kind, info.shape, output=False))
-        except UsageError:
-            return False
-        return True
+        return all(self._format.holds(info.shape, stored) for info in self._model.graph.tensors.values())
 
     def taken(self, cut: Reduction, stored: str) -> Taken:
         """Return what a reduction takes with weights of the type `stored`."""
@@ -115,11 +105,12 @@ class Sizes:
         counts = kept_counts(graph, cut.keep, cut.drop)
         head = EMBED if graph.tied else HEAD
         sizes = {
-            name: _bytes(graph, name, count, stored, output=name == head) for name, count in counts.items()
+            name: self._format.nbytes(graph.tensors[name].shape, count, stored, name == head)
+            for name, count in counts.items()
         }
         alive = [block for block in graph.blocks if any(name in counts for name in block.tensors)]
         blocks = sum(sizes[name] for block in alive for name in block.tensors if name in sizes)
-        file = sum(sizes.values()) + self._words
+        file = sum(sizes.values()) + self._overhead
         cache = left.kv_bytes_per_token() * self._context
         work = TokenWork(
             {stored: float(blocks), OUTPUT: float(sizes[head])}, len(alive), graph.vocab_size, float(cache)
@@ -128,12 +119,9 @@ class Sizes:
         return Taken(file, memory, work, left)
 
     @cached_property
-    def _words(self) -> int:
+    def _overhead(self) -> int:
         """Bytes of the tokenizer and the settings in the file."""
-        source = self._model.source
-        if isinstance(source, GgufSource):
-            return min(tensor.offset for tensor in read_header(source.path).tensors.values())
-        return _packed(tokenizer_fields(source.tokenizer(), whole_settings(self._model), SPLITS))
+        return self._format.overhead(self._model)
 
     def _memory(self, cache: int, blocks: int, file: int, stored: str) -> int:
         graph = self._model.graph
@@ -151,19 +139,3 @@ class Sizes:
             + min(_BATCH, self._context) * states
             + (blocks if stored in copied else 0)
         )
-
-
-def _bytes(graph: Graph, name: str, count: int, stored: str, *, output: bool) -> int:
-    return nbytes((count,), kind_of(type_named(stored), graph.tensors[name].shape, output=output))
-
-
-def _packed(value: Any) -> int:
-    """Return about how many bytes a value of GGUF metadata takes."""
-    match value:
-        case dict():
-            return sum(len(key) + 12 + _packed(one) for key, one in value.items())
-        case list():
-            return 12 + sum(map(_packed, value))
-        case str():
-            return 8 + len(value.encode())
-    return 4

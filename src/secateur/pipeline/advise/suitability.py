@@ -61,7 +61,7 @@ def _structured(
 ) -> Verdict:
     """Width is weighed by bytes that are not read, depth also by what a block costs by itself."""
     faster = gain(cut)
-    cost, _ = factor(cut.kind, cut.share, "f16")
+    cost, _ = factor(cut.kind, cut.share)
     price = (
         f"{cut.label}: {faster:.2f} times the speed here for about {cost:.2f} times the perplexity before"
         " training"

@@ -15,7 +15,8 @@ from secateur.core.progress import Progress, Silent
 from secateur.export.gguf.description import describe, naming_of, whole_settings
 from secateur.export.gguf.layout import lay_out
 from secateur.export.gguf.settings import context_length
-from secateur.export.gguf.types import K_QUANTS, PACKED, PLAIN, type_named
+from secateur.export.gguf.type_names import K_QUANTS, PACKED, PLAIN
+from secateur.export.gguf.types import type_named
 from secateur.model.block_stream import ModelStream
 from secateur.model.formats.quantized_source import CodedSource
 from secateur.model.handle import ModelHandle, open_model, open_registered

@@ -20,6 +20,7 @@ from secateur.model.written.block_writer import BlockWriter
 from secateur.model.written.checkpoint import writing
 from secateur.model.written.folder_writer import FolderWriter
 from secateur.model.written.reload_check import accept, reloaded_difference
+from secateur.pipeline.export.formats import ExportResult
 from secateur.quantizers.rtn import nearest as rounded
 from secateur.tensors.layer_stream import LiveBlock
 from secateur_runtime.errors import UsageError, nearest
@@ -111,12 +112,20 @@ def export_sparse(
     return made
 
 
-def sparse_type(name: str) -> str:
-    """Return the type that `sparse`, or a type itself, means; raises UsageError for another name."""
-    known = ("sparse", *(kind for kind in TYPES if kind != DENSE))
-    if name not in known:
-        raise UsageError(f"unknown --export {name!r}{nearest(name, known)}; known: {', '.join(known)}")
-    return PREFIX + KINDS[0] if name == "sparse" else name
+def folder_result(done: SparseExport) -> ExportResult:
+    """Return what a folder holds, as the result of a format."""
+    facts: dict[str, Any] = {"type": done.type, "bytes": done.bytes}
+    if done.weights:
+        facts |= {
+            "sparse_weights": done.weights,
+            "sparsity": round(done.zeros, 5),
+            "share_of_dense": round(done.sparse_bytes / done.dense_bytes, 4),
+            "sparse_bytes": done.sparse_bytes,
+            "dense_bytes": done.dense_bytes,
+        }
+    facts |= {"resumed_blocks": done.resumed_blocks, "reload_difference": done.reload_difference}
+    figures = {"sparsity": done.zeros} if done.weights else {}
+    return ExportResult(out=done.out, type=done.type, bytes=done.bytes, facts=facts, figures=figures)
 
 
 def _stored_type(model: ModelHandle, grids: Mapping[str, Grid | None]) -> torch.dtype:

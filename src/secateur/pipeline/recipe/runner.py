@@ -18,8 +18,16 @@ from secateur.calibrate.text import read_text
 from secateur.core.progress import Progress, Silent
 from secateur.model.handle import open_model
 from secateur.model.written.checkpoint import file_digest
-from secateur.pipeline.prune.vocabulary import Vocab
-from secateur.pipeline.recipe.schema import CHANGING, Eval, Recipe, Stage, read_recipe
+from secateur.pipeline.export.formats import DEFAULT, EXPORTERS
+from secateur.pipeline.recipe.schema import (
+    CHANGING,
+    Eval,
+    Export,
+    Recipe,
+    Stage,
+    changes_the_tokens,
+    read_recipe,
+)
 from secateur.pipeline.recipe.stages import Made, Place, perform
 from secateur_runtime.errors import OutputError
 from secateur_runtime.files import locked, write_text
@@ -106,7 +114,7 @@ def keys(recipe: Recipe) -> list[str]:
     texts = dict[str, str]()
     for stage in recipe.stages:
         name = type(stage.options).__name__
-        here: list[Any] = [stage.kind, _KEYED_AS.get(name, name), asdict(stage.options)]
+        here: list[Any] = [stage.kind, _KEYED_AS.get(name, name), _keyed(stage)]
         for text in _texts(stage):
             texts[text] = texts.get(text) or (text if text == "self" else read_text(text).digest)
             here.append(texts[text])
@@ -117,6 +125,14 @@ def keys(recipe: Recipe) -> list[str]:
         # What only measures changes nothing for those that follow.
         said += [here] if stage.kind in CHANGING else []
     return found
+
+
+def _keyed(stage: Stage) -> dict[str, Any]:
+    """Return the options of a stage; the default format had no name when keys were first made."""
+    said = asdict(stage.options)
+    if isinstance(stage.options, Export) and stage.options.format == DEFAULT:
+        del said["format"]
+    return said
 
 
 def record_of(out: Path, key: str) -> dict[str, Any] | None:
@@ -174,7 +190,7 @@ class _Conducting:
             if artefact and stage.kind in CHANGING:
                 self._model = str(artefact)
                 self._file = Path()
-                self._teacher = self._model if isinstance(stage.options, Vocab) else self._teacher
+                self._teacher = self._model if changes_the_tokens(stage) else self._teacher
             elif artefact:
                 self._file = artefact
             figures = figures | noted["figures"]
@@ -184,8 +200,8 @@ class _Conducting:
 
     def _place(self, key: str, figures: Mapping[str, Any]) -> Place:
         target = self._out / STAGES / key
-        for stray in (target, target.with_suffix(".gguf")):
-            _clear(stray)
+        for suffix in _suffixes():
+            _clear(target.with_suffix(suffix))
         return Place(
             self._model,
             self._recipe.model,
@@ -221,7 +237,10 @@ class _Conducting:
         model = self._link(
             "model", next((step.artefact for step in reversed(steps) if step.kind in CHANGING), None)
         )
-        file = self._link("model.gguf", self._file if self._file.name else None)
+        links = {suffix: f"model{suffix}" if suffix else "exported" for suffix in _suffixes()}
+        made = {self._file.suffix: self._file} if self._file.name else {}
+        linked = [self._link(name, made.get(suffix)) for suffix, name in links.items()]
+        file = next(filter(None, linked), None)
         _write(
             self._out / REPORT,
             {
@@ -255,6 +274,11 @@ def row(step: StageResult) -> dict[str, Any]:
         "cached": step.cached,
         **figures,
     }
+
+
+def _suffixes() -> list[str]:
+    """Return the suffixes of what exports write; the empty one is that of a folder."""
+    return sorted({"", *(EXPORTERS[name].suffix for name in EXPORTERS)})
 
 
 def _processor_seconds() -> float:

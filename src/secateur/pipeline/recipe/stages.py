@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from secateur.calibrate.calibration import Calibration
+from secateur.core.context import Settings
 from secateur.core.progress import Progress
-from secateur.core.write_settings import Settings
 from secateur.pipeline.evaluate.evaluate import evaluate
-from secateur.pipeline.export.gguf import export
-from secateur.pipeline.prune.plan import Goal
+from secateur.pipeline.export.formats import ExportRequest
+from secateur.pipeline.prune.kinds import Goal
 from secateur.pipeline.prune.prune import prune
 from secateur.pipeline.quantize.quantize import Quantization, quantize
 from secateur.pipeline.recipe.schema import Eval, Export, Gate, Stage
@@ -56,16 +56,14 @@ def perform(stage: Stage, place: Place, progress: Progress) -> Made:
     match stage.options:
         case Quantization():
             return _quantized(stage.options, stage.calibration, place, progress)
-        case Export(type=kind):
-            target = place.target.with_suffix(".gguf")
-            file = export(place.model, target, kind=kind, overwrite=True, progress=progress)
-            return Made(file.out, {"bytes": file.bytes, "type": file.type, "kl_in_llama_cpp": file.kl})
+        case Export() as how:
+            return _exported(how, place, progress)
         case Eval() as how:
             return _evaluated(how, place, progress)
         case Gate() as gate:
             return _checked(gate, place)
         case goal:
-            return _pruned(cast("Goal", goal), stage.calibration, place, progress)
+            return _pruned(goal, stage.calibration, place, progress)
 
 
 def _pruned(goal: Goal, text: Calibration, place: Place, progress: Progress) -> Made:
@@ -108,6 +106,15 @@ def _quantized(how: Quantization, text: Calibration, place: Place, progress: Pro
     )
     figures = {"bits_per_weight": made.bits_per_weight, "grids": dict(made.grids)}
     return Made(place.target, {"parameters": made.parameters, "bytes": made.bytes, **figures})
+
+
+def _exported(how: Export, place: Place, progress: Progress) -> Made:
+    exporter = how.exporter
+    target = place.target.with_suffix(exporter.suffix)
+    done = exporter.write(
+        ExportRequest(src=place.model, out=target, type=how.type, overwrite=True, progress=progress)
+    )
+    return Made(done.out, {"bytes": done.bytes, "type": done.type, **done.figures})
 
 
 def _evaluated(how: Eval, place: Place, progress: Progress) -> Made:
