@@ -10,7 +10,8 @@ script traces real runs on a tiny model and counts:
 A function receives the model if an argument is the opened model (`ModelHandle`), a `Source` that it is read
 from, or the stream of its blocks. The walk visits each function once, when it is first called.
 A file is entered when a function of it is visited; a visit to a file that was entered before, and left, is a
-return.
+return. The last two columns count functions that receive a part or a description of the model too: its
+graph, its family, a block.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -33,21 +35,28 @@ KINDS = {
     "vocab": ("--method", "vocab", "--ratio", "0.2", "--align", "1"),
     "auto": ("--target", "params=85%", "--align", "1", *_TEXT),
 }
-_CARRIERS = (
+_MODEL = (
     ("secateur.model.handle", "ModelHandle"),
     ("secateur.model.formats.safetensors_source", "FolderSource"),
     ("secateur.tensors.source", "Derived"),
     ("secateur.model.block_stream", "ModelStream"),
 )
-_PACKAGES = ("secateur", "secateur_runtime")
+_PARTS = (
+    ("secateur.core.graph", "Graph"),
+    ("secateur.core.graph", "Block"),
+    ("secateur.model.families", "Family"),
+    ("secateur.model.block_stream", "StreamedBlock"),
+)
+HEAD = """| pruned | files entered | returns | with parts: files | returns |
+|---|---|---|---|---|"""
 
 
 class Walk:
     """The functions that receive the model, in the order in which they are first called."""
 
-    def __init__(self, source: Path) -> None:
+    def __init__(self, source: Path, carriers: Sequence[tuple[str, str]]) -> None:
         self._source = str(source) + os.sep
-        self._carriers = tuple(getattr(importlib.import_module(module), name) for module, name in _CARRIERS)
+        self._carriers = tuple(getattr(importlib.import_module(module), name) for module, name in carriers)
         self._seen: set[CodeType] = set()
         self.steps: list[tuple[str, str]] = []
 
@@ -62,10 +71,11 @@ class Walk:
             self.steps.append((code.co_filename.removeprefix(self._source), code.co_qualname))
 
     @property
-    def visits(self) -> list[str]:
-        """The files of the walk, without immediate repetition."""
+    def counts(self) -> tuple[int, int]:
+        """Files entered, and returns."""
         files = [file for file, _ in self.steps]
-        return [file for place, file in enumerate(files) if place == 0 or files[place - 1] != file]
+        visits = [file for place, file in enumerate(files) if place == 0 or files[place - 1] != file]
+        return len(set(files)), len(visits) - len(set(files))
 
 
 def trace(kind: str, *, show: bool) -> None:
@@ -74,22 +84,26 @@ def trace(kind: str, *, show: bool) -> None:
 
     from secateur.cli.main import app
 
-    walk = Walk(Path(importlib.import_module("secateur").__file__ or "").parents[1])
+    source = Path(importlib.import_module("secateur").__file__ or "").parents[1]
+    walk = Walk(source, _MODEL)
+    wide = Walk(source, (*_MODEL, *_PARTS))
+
+    def look(frame: FrameType, event: str, value: Any) -> None:
+        walk(frame, event, value)
+        wide(frame, event, value)
+
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "model"
         save_tiny("llama", model, None, {})
-        sys.setprofile(walk)
+        command = ["prune", str(model), "-o", str(Path(folder) / "out"), *KINDS[kind], "--json"]
+        sys.setprofile(look)
         try:
-            app(
-                ["prune", str(model), "-o", str(Path(folder) / "out"), *KINDS[kind], "--json"],
-                standalone_mode=False,
-            )
+            app(command, standalone_mode=False)
         finally:
             sys.setprofile(None)
-    visits = walk.visits
     for file, function in walk.steps if show else ():
         print(f"{file}: {function}")
-    print(f"| {kind} | {len(set(visits))} | {len(visits) - len(set(visits))} |")
+    print(f"| {kind} | {' | '.join(map(str, (*walk.counts, *wide.counts)))} |")
 
 
 def main() -> None:
@@ -104,7 +118,7 @@ def main() -> None:
         return
     root = given.root.resolve()
     environment = os.environ | {"PYTHONPATH": f"{root / 'src'}{os.pathsep}{root}", "PYTHONSAFEPATH": "1"}
-    print("| pruned | files entered | returns |\n|---|---|---|")
+    print(HEAD)
     for kind in [given.show] if given.show else KINDS:
         command = [sys.executable, __file__, "--trace", kind, *(["--show", kind] if given.show else [])]
         done = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, check=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from tests.conftest import Maker
 from tests.uneven import save_uneven, widths
 
 from secateur.model.graph_builder import read_graph
-from secateur.model.handle import ModelHandle, open_model, open_registered
+from secateur.model.handle import open_model, open_registered
 from secateur_runtime.errors import SourceError, UnsupportedModelError
 
 
@@ -44,7 +45,7 @@ def test_weights_outside_the_blocks_are_rounded_as_asked(tiny: Maker) -> None:
 
 def test_a_kept_config_says_what_the_class_says(tiny: Maker, tmp_path: Path) -> None:
     model = open_model(str(tiny("llama")))
-    kept = ModelHandle(model.source, model.graph, kept_in=tmp_path)
+    kept = replace(model, kept_in=tmp_path)
     assert kept.config.rms_norm_eps == model.config.rms_norm_eps
     assert kept.config.rope_parameters == model.config.rope_parameters
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from secateur.calibrate.self_sampled import sample_windows
 from secateur.calibrate.text import calibration_digest, read_text, windows
+from secateur.core.context import RunContext
 from secateur.core.execution import CalibrationText
 from secateur.core.process_memory import give_back
 from secateur.model.handle import ModelHandle
@@ -59,6 +60,19 @@ def text_of(calibration: Calibration, tokens: Tensor) -> CalibrationText:
         window=calibration.window,
         digest=calibration_digest(tokens),
     )
+
+
+def planned_tokens(
+    model: ModelHandle, calibration: Calibration, context: RunContext
+) -> tuple[Tensor, CalibrationText]:
+    """Return the token ids `[samples, window]` to decide from, and what a plan says about them.
+
+    The run that carries out the plan does not read them again. Raises TextError if the text is too short.
+    """
+    tokens = calibration_tokens(model, calibration, context.seed)
+    text = text_of(calibration, tokens)
+    context.results[text] = tokens
+    return tokens, text
 
 
 def replay_calibration(model: ModelHandle, text: CalibrationText, seed: int) -> Tensor:

@@ -17,7 +17,6 @@ from torch.nn.functional import cross_entropy
 
 from secateur.core.graph import Block, Graph
 from secateur.core.process_memory import give_back
-from secateur.model.families import family_of
 from secateur.model.reshape import Nothing
 from secateur.model.transformers_model import build_without_weights
 from secateur.tensors.layer_stream import Pulled
@@ -169,7 +168,9 @@ class ModelStream:
             for name, _ in self._model.named_parameters()
             if not self._in_a_block(name)
         }
-        self._second_half = family_of(source.config).ffn_norms[0]
+        self._second_half = next(
+            (_module(block, block.halves["ffn"][0]) for block in graph.blocks if block.halves["ffn"]), ""
+        )
         self._calls: dict[int, list[dict[str, Any]]] = {}
         self._predicting = 0
         self._head = ExitStack()
@@ -374,6 +375,11 @@ def _pieces(source: Source, name: str, rounding: torch.dtype) -> Iterator[Tensor
         if not torch.isfinite(piece).all():
             raise SourceError(f"{source.ref}: {name} holds NaN or infinite weights; get the model again")
         yield piece.to(rounding).float()
+
+
+def _module(block: Block, tensor: str) -> str:
+    """Return the module of a block that holds one of its tensors."""
+    return tensor.removeprefix(block.prefix).rpartition(".")[0]
 
 
 def _replay(states: Tensor) -> Callable[[int, Tensor, dict[str, Any]], Tensor]:

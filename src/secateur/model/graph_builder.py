@@ -17,13 +17,14 @@ _SHOWN = 4
 Shapes = dict[str, tuple[int, ...]]
 
 
-def read_graph(source: Source) -> Graph:
+def read_graph(source: Source, family: Family | None = None) -> Graph:
     """Return the graph of `source`.
 
+    family: its own, where that is known already.
     Raises UnsupportedModelError naming the tensors that do not fit its family.
     """
     config = source.config
-    family = family_of(config)
+    family = family or family_of(config)
     if any(config.get(key) for key in _EXPERT_KEYS):
         raise UnsupportedModelError(f"not supported because this {family.name} model is a mixture of experts")
     tensors = {name: info for name, info in source.tensors.items() if not name.endswith(RECOMPUTED)}

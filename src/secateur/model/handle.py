@@ -22,13 +22,14 @@ from secateur.tensors.source import Source
 
 @dataclass(frozen=True)
 class ModelHandle:
-    """A source and its graph.
+    """A source, its graph and its family.
 
     kept_in: folder for results computed once, for a process that must hold little memory.
     """
 
     source: Source
     graph: Graph
+    family: Family
     kept_in: Path | None = field(default=None, kw_only=True)
 
     @cached_property
@@ -48,17 +49,12 @@ class ModelHandle:
             else transformers_config(self.source.config)
         )
 
-    @cached_property
-    def family(self) -> Family:
-        """The row of the model's family."""
-        return family_of(self.source.config)
-
     def view(self, source: Source, graph: Graph | None = None) -> ModelHandle:
         """Return the model as `source` shows it, such as rotated.
 
         graph: of the view, where that is known already. The digest of a view is that of the model.
         """
-        return replace(self, source=source, graph=graph or read_graph(source))
+        return replace(self, source=source, graph=graph or read_graph(source, self.family))
 
     def stream(self, outside: torch.dtype = torch.float32) -> ModelStream:
         """Return the model as a stream of blocks, weights outside the blocks rounded to `outside`."""
@@ -71,7 +67,8 @@ def open_model(ref: str) -> ModelHandle:
     Raises SourceError or UnsupportedModelError.
     """
     source = open_source(ref)
-    return ModelHandle(source, read_graph(source))
+    family = family_of(source.config)
+    return ModelHandle(source, read_graph(source, family), family)
 
 
 def open_registered(src: str) -> ModelHandle:

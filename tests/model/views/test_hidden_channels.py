@@ -31,7 +31,7 @@ def test_a_narrow_norm_is_the_whole_one_with_zeros(tiny: Maker, family: str) -> 
     name = "model.layers.1.input_layernorm.weight"
     offset = FAMILIES[family].norm_offset
     weight = model.source.read(name).double()
-    stored = hidden_folds(model.graph, len(KEPT))[name].stored(weight)[list(KEPT)].double()
+    stored = hidden_folds(model.graph, model.family, len(KEPT))[name].stored(weight)[list(KEPT)].double()
     states = torch.randn(7, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     states[:, REMOVED] = 0
     narrow, eps = states[:, list(KEPT)], 1e-5
@@ -42,27 +42,27 @@ def test_a_narrow_norm_is_the_whole_one_with_zeros(tiny: Maker, family: str) -> 
 
 def test_every_norm_of_states_is_rescaled_and_no_other_tensor(tiny: Maker) -> None:
     graph = open_model(str(tiny("qwen3"))).graph
-    folds = hidden_folds(graph, 16)
+    folds = hidden_folds(graph, FAMILIES[graph.family], 16)
     assert set(folds) == {
         name for name in graph.tensors if name.endswith("norm.weight") and ".self_attn." not in name
     }
     assert {fold.factor for fold in folds.values()} == {sqrt(64 / 16)}
-    assert hidden_folds(graph, 64) == {}
+    assert hidden_folds(graph, FAMILIES[graph.family], 64) == {}
 
 
 def test_scaled_embeddings_that_are_the_head_spare_the_final_norm(tiny: Maker) -> None:
     """Gemma multiplies its embeddings by the square root of the width, which changes too."""
     graph = open_model(str(tiny("gemma2"))).graph
-    folds = hidden_folds(graph, 16)
+    folds = hidden_folds(graph, FAMILIES[graph.family], 16)
     assert folds[EMBED] == Fold(2.0)
     assert FINAL_NORM not in folds
     untied = open_model(str(tiny("gemma2", tie_word_embeddings=False))).graph
-    assert hidden_folds(untied, 16)[FINAL_NORM] == Fold(2.0, 1.0)
+    assert hidden_folds(untied, FAMILIES[untied.family], 16)[FINAL_NORM] == Fold(2.0, 1.0)
 
 
 def test_removed_channels_are_zero_and_the_others_as_stored(tiny: Maker) -> None:
     model = open_model(str(tiny("llama")))
-    source = Narrowed(model.source, model.graph, KEPT, torch.float32)
+    source = Narrowed(model, KEPT, torch.float32)
     for part in model.graph.hidden.slices:
         found, whole = source.read(part.tensor), model.source.read(part.tensor)
         removed = found.index_select(part.dim, torch.tensor(REMOVED))
@@ -74,7 +74,7 @@ def test_removed_channels_are_zero_and_the_others_as_stored(tiny: Maker) -> None
 
 def test_stored_tensors_keep_every_channel_in_the_type_asked_for(tiny: Maker) -> None:
     model = open_model(str(tiny("llama")))
-    source = Narrowed(model.source, model.graph, KEPT, torch.bfloat16)
+    source = Narrowed(model, KEPT, torch.bfloat16)
     norm = model.source.read(FINAL_NORM)
     assert torch.equal(source.stored(FINAL_NORM), (norm * sqrt(2)).bfloat16())
     assert torch.equal(source.stored(EMBED), model.source.read(EMBED).bfloat16())

@@ -15,7 +15,7 @@ def weight(model: ModelHandle, block: int, rest: str) -> torch.Tensor:
 
 def test_each_tensor_is_the_sum_of_the_differences(tiny: Maker) -> None:
     model = open_model(str(tiny("llama", num_hidden_layers=5)))
-    merged = Merged(model.source, model.graph, {"1": ("2", "4")})
+    merged = Merged(model, {"1": ("2", "4")})
     for rest in ("self_attn.q_proj.weight", "mlp.down_proj.weight", "input_layernorm.weight"):
         own = weight(model, 1, rest)
         expected = own + (weight(model, 2, rest) - own) + (weight(model, 4, rest) - own)
@@ -26,7 +26,7 @@ def test_each_tensor_is_the_sum_of_the_differences(tiny: Maker) -> None:
 
 def test_all_else_is_as_stored(tiny: Maker) -> None:
     model = open_model(str(tiny("llama", dtype="bfloat16")))
-    merged = Merged(model.source, model.graph, {"0": ("1",)})
+    merged = Merged(model, {"0": ("1",)})
     for name in model.source.tensors:
         found, stored = merged.read(name), model.source.read(name)
         changed = name.startswith("model.layers.0.")
@@ -38,6 +38,6 @@ def test_all_else_is_as_stored(tiny: Maker) -> None:
 
 def test_one_other_block_takes_the_place_of_its_own(tiny: Maker) -> None:
     model = open_model(str(tiny("llama")))
-    merged = Merged(model.source, model.graph, {"0": ("2",)})
+    merged = Merged(model, {"0": ("2",)})
     found = merged.read("model.layers.0.mlp.up_proj.weight")
     torch.testing.assert_close(found, model.source.read("model.layers.2.mlp.up_proj.weight"))

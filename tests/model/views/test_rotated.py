@@ -60,7 +60,7 @@ def logits(source: Source) -> Tensor:
 @pytest.mark.parametrize(("family", "biased"), [*((family, False) for family in FAMILIES), ("llama", True)])
 def test_predictions_stay(tiny: Maker, family: str, biased: bool) -> None:
     model = open_model(str(tiny(family, **({"attention_bias": True, "mlp_bias": True} if biased else {}))))
-    source = Rotated(model.source, model.graph, rotation_of(model, states=family not in SANDWICHED))
+    source = Rotated(model, rotation_of(model, states=family not in SANDWICHED))
     whole = logits(model.source)
     changed = [
         name
@@ -74,16 +74,16 @@ def test_predictions_stay(tiny: Maker, family: str, biased: bool) -> None:
 @pytest.mark.parametrize("family", ["llama", "qwen3"])
 def test_a_head_that_was_the_embedding_becomes_its_own(tiny: Maker, family: str) -> None:
     model = open_model(str(tiny(family, tie_word_embeddings=True)))
-    graph = read_graph(Rotated(model.source, model.graph, rotation_of(model, states=True)))
+    graph = read_graph(Rotated(model, rotation_of(model, states=True)))
     assert (model.graph.tied, graph.tied) == (True, False)
     assert graph.parameters == model.graph.parameters + model.graph.vocab_size * model.graph.hidden_size
-    only_heads = read_graph(Rotated(model.source, model.graph, rotation_of(model, states=False)))
+    only_heads = read_graph(Rotated(model, rotation_of(model, states=False)))
     assert (only_heads.tied, only_heads.parameters) == (True, model.graph.parameters)
 
 
 def test_pieces_are_the_tensor_and_norms_scale_nothing(tiny: Maker) -> None:
     model = open_model(str(tiny("llama")))
-    source = Rotated(model.source, model.graph, rotation_of(model, states=True))
+    source = Rotated(model, rotation_of(model, states=True))
     for name in source.tensors:
         assert torch.equal(torch.cat(list(source.pieces(name))), source.read(name))
         assert source.read(name).shape == source.tensors[name].shape
@@ -95,10 +95,7 @@ def test_pieces_are_the_tensor_and_norms_scale_nothing(tiny: Maker) -> None:
 def test_a_family_that_scales_what_it_adds_is_refused(tiny: Maker, tmp_path: Path, family: str) -> None:
     model = open_model(str(tiny(family)))
     with pytest.raises(UsageError, match=r"post_attention_layernorm.*no rotation passes: use --rotate heads"):
-        check_rotation(model.source.config)
+        check_rotation(model.family)
     states = Rotation(orthogonal(model.graph.hidden_size, model.graph.hidden_size))
     whole = logits(model.source)
-    assert (
-        float((logits(Rotated(model.source, model.graph, states)) - whole).abs().max() / whole.abs().max())
-        > 1e-3
-    )
+    assert float((logits(Rotated(model, states)) - whole).abs().max() / whole.abs().max()) > 1e-3

@@ -50,7 +50,7 @@ def test_a_block_survives_with_one_sub_block(
     tiny: Maker, drop: tuple[str, ...], alive: tuple[int, ...]
 ) -> None:
     model = open_model(str(tiny("llama")))
-    assert surviving_blocks(model, Plan(model="", drop=drop)) == alive
+    assert surviving_blocks(model.graph, Plan(model="", drop=drop)) == alive
     assert planned_config(model, Plan(model="", drop=drop))["num_hidden_layers"] == len(alive)
 
 

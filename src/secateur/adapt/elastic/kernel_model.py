@@ -15,7 +15,7 @@ from secateur.adapt.elastic.quantized_layout import INT4, Coded
 from secateur.adapt.elastic.weights import SCALES, part_name, prepare
 from secateur.core.graph import Block, Group, Slice
 from secateur.core.ladder_plan import check_ladder
-from secateur.model.families import EMBED, FAMILIES, FINAL_NORM, HEAD
+from secateur.model.families import EMBED, FINAL_NORM, HEAD
 from secateur.model.handle import ModelHandle
 from secateur.model.native_support import check_native, native_names
 from secateur.model.rotary import frequencies, sight, turns
@@ -71,7 +71,7 @@ def check_kernels(model: ModelHandle, kind: str) -> ctypes.CDLL:
             f"--type {kind} is not one of an elastic model in the kernels{nearest(kind, KINDS)}: use"
             f" {', '.join(KINDS)}"
         )
-    check_native(model.source.ref, FAMILIES[model.graph.family], model.config)
+    check_native(model.source.ref, model.family, model.config)
     return require_kernels("--backend elastic needs none")
 
 
@@ -86,7 +86,7 @@ class _KernelBuilder:
         self._config = model.config
         self._stored = stored
         self._file = file
-        self._family = FAMILIES[model.graph.family]
+        self._family = model.family
 
     def body(self, library: ctypes.CDLL, threads: int) -> Kernels:
         """Build the model; only the tensors that no level changes are read."""

@@ -13,7 +13,7 @@ from torch.nn.functional import gelu, relu, silu
 from secateur.adapt.elastic.weights import part_name, prepare
 from secateur.core.graph import Block, Group
 from secateur.core.ladder_plan import check_ladder
-from secateur.model.families import EMBED, FAMILIES, FINAL_NORM, HEAD
+from secateur.model.families import EMBED, FINAL_NORM, HEAD
 from secateur.model.handle import ModelHandle
 from secateur.model.rotary import frequencies, rotary_kind, sight, turns
 from secateur.runtime.elastic.attention import Sight
@@ -71,7 +71,7 @@ class _TorchBuilder:
         self._graph = model.graph
         self._stored = stored
         self._config = model.config
-        self._family = FAMILIES[model.graph.family]
+        self._family = model.family
         self._file = WeightFile(path)
         self._starts = dict[str, int]()
         at = 0

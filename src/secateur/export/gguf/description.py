@@ -14,7 +14,7 @@ from secateur.export.gguf.tokenizer import model_name, tokenizer_fields
 from secateur.export.gguf.type_names import PACKED
 from secateur.export.gguf.types import type_named
 from secateur.export.gguf.writer import GgufExport, QuantizedWeights, Typed
-from secateur.model.families import EMBED, HEAD, family_of
+from secateur.model.families import EMBED, HEAD
 from secateur.model.formats.gguf.gguf_source import GgufSource
 from secateur.model.formats.gguf.header import GgufHeader, read_header
 from secateur.model.formats.gguf.names import OUTSIDE, block_names
@@ -54,7 +54,7 @@ def naming_of(model: ModelHandle) -> Naming:
 
     Raises UnsupportedModelError for a family that no known architecture holds.
     """
-    family = family_of(model.source.config)
+    family = model.family
     stored = family.in_gguf()
     return Naming(
         loader=stored.loader,

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from secateur.core.graph import Graph
-from secateur.model.families import EMBED, FAMILIES, FINAL_NORM
-from secateur.tensors.source import Derived, Source
+from secateur.model.families import EMBED, FINAL_NORM, Family
+from secateur.model.handle import ModelHandle
+from secateur.tensors.source import Derived
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +37,8 @@ class Fold:
         return (stored.float() + self.offset) / self.factor - self.offset
 
 
-def hidden_folds(graph: Graph, kept: int) -> dict[str, Fold]:
+def hidden_folds(graph: Graph, family: Family, kept: int) -> dict[str, Fold]:
     """Return, by tensor, how a model of `kept` hidden channels stores what depends on their number."""
-    family = FAMILIES[graph.family]
     factor = sqrt(graph.hidden_size / kept)
     if factor == 1:
         return {}
@@ -65,11 +65,12 @@ class Narrowed(Derived):
     kept: the channels that stay, ascending. dtype: the type that it is stored in.
     """
 
-    def __init__(self, source: Source, graph: Graph, kept: tuple[int, ...], dtype: torch.dtype) -> None:
-        super().__init__(source)
+    def __init__(self, model: ModelHandle, kept: tuple[int, ...], dtype: torch.dtype) -> None:
+        graph = model.graph
+        super().__init__(model.source)
         self.kept = kept
         self.dtype = dtype
-        self.folds = hidden_folds(graph, len(kept))
+        self.folds = hidden_folds(graph, model.family, len(kept))
         self._outside = frozenset(graph.outside)
         self._slices = {part.tensor: part for part in graph.hidden.slices}
         alive = torch.zeros(graph.hidden_size, dtype=torch.bool)

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 
 from torch import Tensor
 
-from secateur.core.graph import Graph
-from secateur.tensors.source import Derived, Source
+from secateur.model.handle import ModelHandle
+from secateur.tensors.source import Derived
 
 
 class Merged(Derived):
@@ -17,13 +17,13 @@ class Merged(Derived):
     another block is in memory at a time.
     """
 
-    def __init__(self, source: Source, graph: Graph, merge: Mapping[str, tuple[str, ...]]) -> None:
-        super().__init__(source)
+    def __init__(self, model: ModelHandle, merge: Mapping[str, tuple[str, ...]]) -> None:
+        super().__init__(model.source)
         self._merge = merge
-        self._prefixes = {str(block.index): block.prefix for block in graph.blocks}
+        self._prefixes = {str(block.index): block.prefix for block in model.graph.blocks}
         self._owner = {
             name: (str(block.index), name.removeprefix(block.prefix))
-            for block in graph.blocks
+            for block in model.graph.blocks
             for name in block.tensors
         }
 

@@ -7,11 +7,11 @@ from collections.abc import Collection, Iterator
 import torch
 from torch import Tensor
 
-from secateur.core.graph import Graph, TensorInfo
-from secateur.model.families import Family, family_of
+from secateur.core.graph import TensorInfo
+from secateur.model.families import Family
 from secateur.model.graph_builder import tensor_shapes
 from secateur.model.handle import ModelHandle
-from secateur.tensors.source import Derived, Source
+from secateur.tensors.source import Derived
 
 
 def output_module(family: Family, part: str) -> str:
@@ -35,20 +35,20 @@ def with_output_biases(model: ModelHandle, parts: Collection[str]) -> ModelHandl
     flags = {flag for part in parts if (flag := family.bias_flag(output_module(family, part)))}
     if all(model.source.config.get(flag) for flag in flags):
         return model
-    source = Biased(model.source, model.graph, flags)
+    source = Biased(model, flags)
     return model.view(source)
 
 
 class Biased(Derived):
     """A Source whose config sets `flags`, with zeros for the biases that these add."""
 
-    def __init__(self, source: Source, graph: Graph, flags: Collection[str]) -> None:
+    def __init__(self, model: ModelHandle, flags: Collection[str]) -> None:
+        source = model.source
         super().__init__(source)
         self.config = {**source.config, **dict.fromkeys(sorted(flags), True)}
-        family = family_of(self.config)
         own = [
-            tensor_shapes(family, self.config, block.index, block.shape, graph.hidden_size)
-            for block in graph.blocks
+            tensor_shapes(model.family, self.config, block.index, block.shape, model.graph.hidden_size)
+            for block in model.graph.blocks
         ]
         self._added = {
             name: shape for shapes in own for name, shape in shapes.items() if name not in source.tensors

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from secateur.core.graph import Block, Graph
-from secateur.model.families import EMBED, FINAL_NORM, HEAD, family_of
-from secateur.tensors.source import Derived, Source
+from secateur.core.graph import Block
+from secateur.model.families import EMBED, FINAL_NORM, HEAD, Family
+from secateur.model.handle import ModelHandle
+from secateur.tensors.source import Derived
 from secateur_runtime.errors import UsageError
 
 
@@ -35,9 +35,8 @@ class Rotation:
     heads: Mapping[int, Tensor] = field(default_factory=dict)
 
 
-def check_rotation(config: Mapping[str, Any]) -> None:
+def check_rotation(family: Family) -> None:
     """Raise UsageError if the states of such a model cannot be rotated without changing what it predicts."""
-    family = family_of(config)
     if len(family.attn_norms) > 1:
         raise UsageError(
             f"a {family.name} block scales what it adds to the states ({family.attn_norms[1]}), which no"
@@ -51,11 +50,13 @@ class Rotated(Derived):
     One tensor and the norm before it are in memory at a time.
     """
 
-    def __init__(self, source: Source, graph: Graph, rotation: Rotation) -> None:
+    def __init__(self, model: ModelHandle, rotation: Rotation) -> None:
+        source = model.source
+        graph = model.graph
         super().__init__(source)
         self.rotation = rotation
         self._blocks = {name: block for block in graph.blocks for name in block.tensors}
-        self._family = family_of(source.config)
+        self._family = model.family
         if rotation.states is not None and graph.tied:
             self.config = {**source.config, "tie_word_embeddings": False}
             self.tensors = {**source.tensors, HEAD: source.tensors[EMBED]}

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from secateur.core.folder_files import CARD, MANIFEST, PLAN
 from secateur.core.plan import Plan
-from secateur.model.families import family_of
 from secateur.model.formats.open_source import local_path
 from secateur.model.handle import ModelHandle
 from secateur.model.tokenizer_pruning import narrow_tokenizer
@@ -60,9 +59,7 @@ class FolderWriter:
         self.checkpoint.write_index()
         self.checkpoint.write_json("config.json", {**config, "dtype": str(self.dtype).removeprefix("torch.")})
         if "auto_map" in config:
-            (self.folder / f"{MODULE}.py").write_text(
-                modeling_source(family_of(dict(config))), encoding="utf-8"
-            )
+            (self.folder / f"{MODULE}.py").write_text(modeling_source(self.model.family), encoding="utf-8")
         self.model.source.copy_companions(self.folder)
         if tokens:
             narrow_tokenizer(self.folder, self.model.source.tokenizer(), tuple(tokens))

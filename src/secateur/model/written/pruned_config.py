@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from secateur.core.footprint import dropped_halves, kept_shape
+from secateur.core.graph import Graph
 from secateur.core.plan import Plan
 from secateur.model.handle import ModelHandle
 from secateur.model.tokenizer_pruning import fewer_ids
@@ -17,7 +18,7 @@ def planned_config(model: ModelHandle, plan: Plan) -> dict[str, Any]:
     It names a modelling file if the classes of transformers cannot load that model.
     """
     graph = model.graph
-    alive = surviving_blocks(model, plan)
+    alive = surviving_blocks(model.graph, plan)
     config = model.source.config
     if tokens := plan.keep.get(graph.vocab.name):
         config = fewer_ids(config, tokens) | {"vocab_size": len(tokens)}
@@ -31,6 +32,6 @@ def is_stock(model: ModelHandle, plan: Plan) -> bool:
     return "auto_map" not in planned_config(model, plan)
 
 
-def surviving_blocks(model: ModelHandle, plan: Plan) -> tuple[int, ...]:
+def surviving_blocks(graph: Graph, plan: Plan) -> tuple[int, ...]:
     """Return the indices of the blocks of which a sub-block is retained."""
-    return tuple(block.index for block in model.graph.blocks if len(dropped_halves(block, plan.drop)) < 2)
+    return tuple(block.index for block in graph.blocks if len(dropped_halves(block, plan.drop)) < 2)

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from secateur.core.graph import Graph
-from secateur.model.families import family_of
 from secateur.model.handle import ModelHandle, open_model
 from secateur.model.native_support import check_native
 from secateur.model.transformers_model import transformers_config
@@ -111,7 +110,7 @@ def compare(
     opened = open_model(model)
     if native:
         config = opened.source.config
-        check_native(opened.source.ref, family_of(config), transformers_config(config))
+        check_native(opened.source.ref, opened.family, transformers_config(config))
     for row in rows:
         if row.target:
             RowMethod.parse(row.method).goal(Size.parse(row.target), opened.graph)

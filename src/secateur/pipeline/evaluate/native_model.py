@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from secateur.core.graph import Block
-from secateur.model.families import EMBED, FINAL_NORM, HEAD, Family, family_of
+from secateur.model.families import EMBED, FINAL_NORM, HEAD, Family
 from secateur.model.formats.quantized_source import CodedSource
 from secateur.model.formats.sparse_folder import SparseSource
 from secateur.model.full_model import load_whole
@@ -52,7 +52,7 @@ def native_weights(model: ModelHandle, matrix: Callable[[str], Weight]) -> Weigh
     Raises UnsupportedModelError for a family, an activation or a rotary embedding that the kernels do not
     have.
     """
-    family = family_of(model.source.config)
+    family = model.family
     config = transformers_config(model.source.config)
     check_native(model.source.ref, family, config)
     radians, scale = frequencies(config)(1)

@@ -60,37 +60,45 @@ def execute(model: ModelHandle, plan: Plan, out: Path, context: RunContext) -> P
         # A budget in bytes was computed for this type.
         context = replace(context, settings=replace(context.settings, dtype=plan.execution.dtype))
     vocab = plan.keep.get(model.graph.vocab.name)
-    text = plan.execution.calibration
-    tokens = replay_calibration(model, text, plan.execution.seed) if text else probe(model, vocab)
+    tokens = _tokens(model, plan, context)
     ready = prepared(model, plan, tokens, context)
     kind: Arithmetic = context.settings.arithmetic or ("float32" if plan.keep or plan.drop else "bfloat16")
-    alive = surviving_blocks(model, plan)
+    alive = surviving_blocks(model.graph, plan)
     job = {
         "plan": plan.digest(),
-        "dtype": str(ready.source.dtype),
+        "dtype": str(ready.dtype),
         "arithmetic": kind,
         "secateur": version("secateur"),
     }
     overwrite = context.settings.overwrite
     with arithmetic(kind), writing(out, job, len(alive) + 1, overwrite=overwrite) as checkpoint:
-        writer = FolderWriter(checkpoint, ready, ready.source.dtype)
+        writer = FolderWriter(checkpoint, model, ready.dtype)
         run = PruningPass(ready, plan, method, writer, tokens, context.settings.memory)
         run.write_blocks("prune", alive, context.progress)
         meant = next(run.hidden.batches()).clone()
         del run.hidden
-        writer.describe(planned_config(ready, plan), {"plan": plan.digest()}, plan=plan, tokens=vocab)
+        writer.describe(planned_config(ready.model, plan), {"plan": plan.digest()}, plan=plan, tokens=vocab)
         made = Pruned(
             out=out,
             plan=plan,
-            parameters=checkpoint.tensor_bytes // ready.source.dtype.itemsize,
+            parameters=checkpoint.tensor_bytes // ready.dtype.itemsize,
             sparsity=run.zeros / max(run.weights, 1),
             bytes=writer.weight_bytes(),
             resumed_blocks=run.resumed,
             reload_difference=_reload(checkpoint.partial, tokens[: len(meant)], meant, plan, ready),
         )
-        _write_card(writer, model, made)
+        _write_card(writer, made)
         checkpoint.publish()
     return made
+
+
+def _tokens(model: ModelHandle, plan: Plan, context: RunContext) -> Tensor:
+    """Return the token ids `[windows, tokens]` of a plan's text, or random ones where it needs none."""
+    text = plan.execution.calibration
+    if text is None:
+        return probe(model, plan.keep.get(model.graph.vocab.name))
+    known: Tensor | None = context.results.get(text)
+    return replay_calibration(model, text, plan.execution.seed) if known is None else known
 
 
 def _reload(folder: Path, tokens: Tensor, meant: Tensor, plan: Plan, model: PreparedModel) -> float:
@@ -105,21 +113,22 @@ def _reload(folder: Path, tokens: Tensor, meant: Tensor, plan: Plan, model: Prep
     vocab = plan.keep.get(model.graph.vocab.name)
     alive = torch.tensor(vocab or range(written.graph.vocab_size))
     if vocab:
-        check_tokenizer(written.source.tokenizer(), model.source.tokenizer(), vocab)
+        check_tokenizer(written.source.tokenizer(), model.model.source.tokenizer(), vocab)
         tokens = torch.searchsorted(alive, tokens)
     states = last_states(stream, tokens)
-    found = difference(states, meant[..., model.source.kept])
+    found = difference(states, meant[..., model.kept])
     if model.cuts_channels or vocab:
         given, wanted = (
             torch.cat(list(one.logits(ends[:, -1])))
-            for one, ends in ((stream, states), (model.whole_stream(), meant))
+            for one, ends in ((stream, states), (model.stream(), meant))
         )
         found = max(found, difference(given, wanted[:, alive]))
     accept(found)
     return found
 
 
-def _write_card(writer: FolderWriter, model: ModelHandle, made: Pruned) -> None:
+def _write_card(writer: FolderWriter, made: Pruned) -> None:
+    model = writer.model
     facts = Facts(
         name=Path(model.source.ref).name,
         base=hub_name(model.source.ref),

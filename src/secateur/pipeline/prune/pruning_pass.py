@@ -43,7 +43,7 @@ class PruningPass(BlockWriter):
         tokens: Tensor,
         memory: int,
     ) -> None:
-        super().__init__(writer, model.whole_stream())
+        super().__init__(writer, model.stream())
         self.zeros = self.weights = 0
         self._model = model
         self._plan = plan
@@ -52,7 +52,7 @@ class PruningPass(BlockWriter):
         self._repair = UNIT_REPAIRS[plan.execution.unit_repair]
         self._gaps = gaps(model.graph, plan.drop) if plan.execution.closes_gaps else {}
         graph = model.graph
-        outside = {name: model.source.stored(name) for name in graph.outside}
+        outside = {name: model.stored(name) for name in graph.outside}
         self.write_outside(cut(outside, [graph.hidden, graph.vocab], plan.keep))
         del outside
         self.hidden = HiddenStates(self.stream, tokens, budget=memory, folder=writer.folder)
@@ -72,11 +72,11 @@ class PruningPass(BlockWriter):
             with alone(live, part):
                 carve(live, self.hidden, tensors, self._plan.keep, self._repair, self._plan.execution.seed)
                 if gap := self._gaps.get((live.block.index, part)):
-                    whole = self._model.whole_stream()
+                    whole = self._model.stream()
                     close_gap(live, part, self.hidden, whole, gap, inputs_kept(live, self._plan.keep))
                 self._sparsify(live, tensors)
-                for name in tensors - self._model.source.folds.keys():
-                    live.weight(name).copy_(live.weight(name).to(self._model.source.dtype))
+                for name in tensors - self._model.folds:
+                    live.weight(name).copy_(live.weight(name).to(self._model.dtype))
                 self.hidden.advance(live)
         self._count(live)
         return self._stored(live, place)
@@ -88,7 +88,7 @@ class PruningPass(BlockWriter):
         names = {
             _renamed(name, block, place): name
             for name in _present(block, self._plan)
-            if name not in self._model.source.folds
+            if name not in self._model.folds
         }
         stored = {names[name]: tensor for name, tensor in tensors.items() if name in names}
         shapes = {name: self._model.graph.tensors[name].shape for name in stored}
@@ -124,9 +124,9 @@ class PruningPass(BlockWriter):
 
     def _stored(self, live: LiveBlock, place: int) -> dict[str, Tensor]:
         block = live.block
-        source = self._model.source
+        model = self._model
         whole = {
-            name: source.stored(name) if name in source.folds else live.weight(name).to(source.dtype)
+            name: model.stored(name) if name in model.folds else live.weight(name).to(model.dtype)
             for name in _present(block, self._plan)
         }
         return {

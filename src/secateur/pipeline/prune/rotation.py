@@ -42,13 +42,11 @@ _CHECKED = 64
 def rotated(model: ModelHandle, way: str, tokens: Tensor, seed: int, context: RunContext) -> ModelHandle:
     """Return `model` rotated by `way` for what it computes on `tokens` `[windows, tokens]`.
 
-    way: of `WAYS`; empty leaves the model as it is.
+    way: of `WAYS`.
     The same arguments give the same rotation, found once in a run. The digest stays that of the model.
     Raises UsageError for a way there is none of or that the family cannot take, VerificationError if the
     rotated model does not predict what the model does.
     """
-    if not way:
-        return model
     check_way(model, way)
     key = ("rotation", model.digest, way, calibration_digest(tokens), seed)
     if key not in context.results:
@@ -64,9 +62,7 @@ def rotated(model: ModelHandle, way: str, tokens: Tensor, seed: int, context: Ru
 
 
 def check_way(model: ModelHandle, way: str) -> None:
-    """Raise UsageError for a way of rotating that there is not, or not for this model; empty is none."""
-    if not way:
-        return
+    """Raise UsageError for a way of rotating that there is not, or not for this model."""
     if way not in WAYS:
         raise UsageError(f"unknown --rotate {way!r}{nearest(way, WAYS)}; known: {', '.join(WAYS)}")
     if isinstance(model.source, PackedSource):
@@ -75,7 +71,7 @@ def check_way(model: ModelHandle, way: str) -> None:
             " was made from"
         )
     if way != "heads":
-        check_rotation(model.source.config)
+        check_rotation(model.family)
 
 
 def shaped(model: ModelHandle, way: str) -> ModelHandle:
@@ -89,7 +85,7 @@ def shaped(model: ModelHandle, way: str) -> ModelHandle:
 
 
 def _turned(model: ModelHandle, rotation: Rotation) -> ModelHandle:
-    return model.view(Rotated(model.source, model.graph, rotation))
+    return model.view(Rotated(model, rotation))
 
 
 def _rotation(model: ModelHandle, way: str, tokens: Tensor, seed: int, progress: Progress) -> Rotation:

@@ -64,7 +64,7 @@ def pair(student: ModelHandle, teacher: ModelHandle, plan: Plan | None) -> Pairi
             " give the model that it was pruned from"
         )
     known = plan if plan is not None and plan.model == teacher.digest else None
-    alive = surviving_blocks(teacher, known) if known else tuple(range(len(whole.blocks)))
+    alive = surviving_blocks(whole, known) if known else tuple(range(len(whole.blocks)))
     channels = known.keep.get(whole.hidden.name) if known else None
     for what, ours, theirs in (
         ("blocks", len(mine.blocks), len(alive)),

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from secateur.allocate.protect import layers_named, protected_parts
 from secateur.allocate.units import check_cuts
-from secateur.calibrate.calibration import Calibration, calibration_tokens, text_of
+from secateur.calibrate.calibration import Calibration, planned_tokens
 from secateur.calibrate.text import joined
 from secateur.core.context import RunContext
 from secateur.core.estimated_size import EstimatedSize
@@ -145,7 +145,7 @@ def decide_auto(model: ModelHandle, auto: Auto, calibration: Calibration, contex
     budget = ModelBudget(model.graph, auto.budgets, storage_type(auto.dtype, model.graph.tensors).itemsize)
     refuse_if_met(budget.target, budget.whole)
     groups, parts = _free(model.graph, auto)
-    tokens = calibration_tokens(model, calibration, context.seed)
+    tokens, text = planned_tokens(model, calibration, context)
     if len(tokens) < 2:
         raise UsageError(
             "--samples 1: one part of the text finds candidates and the rest compares them, so at least 2"
@@ -158,7 +158,6 @@ def decide_auto(model: ModelHandle, auto: Auto, calibration: Calibration, contex
     candidates = distinct([*narrowed(narrowings), *mixed])
     if not candidates:
         raise unreachable(budget, narrowings, orders)
-    text = text_of(calibration, tokens)
     made_by = auto.made_by() | {"seed": str(context.seed), "secateur": version("secateur")} | text.facts
     plans = {
         one.name: _planned(model, one, auto.execution(model, one, text, context.seed), made_by)

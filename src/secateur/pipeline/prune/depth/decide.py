@@ -10,7 +10,7 @@ from importlib.metadata import version
 from torch import Tensor
 
 from secateur.allocate.protect import layers_named, protected_halves
-from secateur.calibrate.calibration import Calibration, calibration_tokens, text_of
+from secateur.calibrate.calibration import Calibration, planned_tokens
 from secateur.core.context import RunContext
 from secateur.core.estimated_size import EstimatedSize
 from secateur.core.execution import SEAM, Execution
@@ -20,7 +20,7 @@ from secateur.core.plan import Plan
 from secateur.core.progress import Progress
 from secateur.core.target import Target, refuse_if_met
 from secateur.criteria.depth import DEPTH_CRITERIA, compared_by
-from secateur.model.families import FAMILIES
+from secateur.model.families import Family
 from secateur.model.handle import ModelHandle
 from secateur.model.views.merged import Merged
 from secateur.pipeline.prune.depth.block_ablation import BlockAblation, Removal, passing
@@ -88,12 +88,12 @@ class Depth:
                 "--criterion laco puts the blocks that go into those that stay: leave out --repair seam"
             )
 
-    def repair_for(self, graph: Graph) -> str:
+    def repair_for(self, family: Family) -> str:
         """Return the repair; raises UsageError for one that the family cannot have."""
-        able = len(FAMILIES[graph.family].ffn_norms) == 1
+        able = len(family.ffn_norms) == 1
         if self.repair == SEAM and not able:
             raise UsageError(
-                f"--repair seam needs sub-blocks that end in a linear, and {graph.family} has norms after"
+                f"--repair seam needs sub-blocks that end in a linear, and {family.name} has norms after"
                 " them: use --repair none"
             )
         return self.repair or (
@@ -119,10 +119,9 @@ def decide_depth(model: ModelHandle, depth: Depth, calibration: Calibration, con
     """
     depth.check()
     goes = _Budget(model.graph, depth).goes()
-    repair = depth.repair_for(model.graph)
+    repair = depth.repair_for(model.family)
     name = depth.criterion or CRITERION
-    tokens = calibration_tokens(model, calibration, context.seed)
-    text = text_of(calibration, tokens)
+    tokens, text = planned_tokens(model, calibration, context)
     with arithmetic("bfloat16"):
         removal = _search(model, name, goes, tokens, context.progress)
     said = {
@@ -162,7 +161,7 @@ def _search(
         stream = model.stream()
 
         def merged(index: int, taken: tuple[str, ...]) -> AbstractContextManager[LiveBlock]:
-            return stream.open_from(Merged(model.source, model.graph, {str(index): taken}), index)
+            return stream.open_from(Merged(model, {str(index): taken}), index)
 
         ablation = BlockAblation(stream, blocks, windows, criterion, merged=merged, last=True)
         return one_by_one(goes, ablation, progress, merging=True)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from secateur.allocate import ALLOCATIONS
 from secateur.allocate.protect import protected
-from secateur.calibrate.calibration import Calibration, calibration_tokens, text_of
+from secateur.calibrate.calibration import Calibration, planned_tokens
 from secateur.calibrate.input_statistics import HiddenStates, collect
 from secateur.core.context import RunContext
 from secateur.core.estimated_size import EstimatedSize
@@ -92,14 +92,15 @@ def decide_sparsity(
     pattern = sparsity.pattern
     method = sparsity.weight_method
     spread = sparsity.spread
-    check_way(model, sparsity.rotate)
+    if sparsity.rotate:
+        check_way(model, sparsity.rotate)
     text: CalibrationText | None = None
     tokens: Tensor | None = None
     if sparsity.rotate or method.needs or ALLOCATIONS[spread].needs:
-        tokens = calibration_tokens(model, calibration, context.seed)
-        text = text_of(calibration, tokens)
-        model = rotated(model, sparsity.rotate, tokens, context.seed, context)
-    names = _prunable(model, pattern, sparsity.protect)
+        tokens, text = planned_tokens(model, calibration, context)
+        if sparsity.rotate:
+            model = rotated(model, sparsity.rotate, tokens, context.seed, context)
+    names = _prunable(model.graph, pattern, sparsity.protect)
     ratios = dict.fromkeys(names, pattern.ratio)
     if spread != "uniform" and tokens is not None:
         ratios = _spread(model, pattern.ratio, method, spread, names, tokens, context.progress)
@@ -121,9 +122,9 @@ def decide_sparsity(
     )
 
 
-def _prunable(model: ModelHandle, pattern: Pattern, protect: Sequence[str]) -> list[str]:
-    spared = protected(model.graph, protect)
-    linears = [linear for linear in model.graph.linears if linear.tensor not in spared]
+def _prunable(graph: Graph, pattern: Pattern, protect: Sequence[str]) -> list[str]:
+    spared = protected(graph, protect)
+    linears = [linear for linear in graph.linears if linear.tensor not in spared]
     if not linears:
         raise UsageError("--protect leaves nothing to prune")
     for linear in linears:

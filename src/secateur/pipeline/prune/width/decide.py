@@ -13,7 +13,7 @@ from torch import Tensor
 from secateur.allocate.protect import layers_named, protected_groups
 from secateur.allocate.units import SPREADS, Curve, SpreadContext, check_cuts, parameters_gone
 from secateur.allocate.units.target_search import meet
-from secateur.calibrate.calibration import Calibration, calibration_tokens, text_of
+from secateur.calibrate.calibration import Calibration, planned_tokens
 from secateur.calibrate.gradients import gradients
 from secateur.calibrate.input_statistics import HiddenStates, collect, collect_passing
 from secateur.core.context import RunContext
@@ -171,13 +171,14 @@ def decide_width(model: ModelHandle, width: Width, calibration: Calibration, con
     """
     width.check()
     needs = _needs(width)
-    check_way(model, width.rotate)
+    if width.rotate:
+        check_way(model, width.rotate)
     text: CalibrationText | None = None
     tokens: Tensor | None = None
     if width.rotate or needs or width.repair != "none":
-        tokens = calibration_tokens(model, calibration, context.seed)
-        text = text_of(calibration, tokens)
-        model = rotated(model, width.rotate, tokens, context.seed, context)
+        tokens, text = planned_tokens(model, calibration, context)
+        if width.rotate:
+            model = rotated(model, width.rotate, tokens, context.seed, context)
     groups = chosen_groups(model.graph, width)
     parts = {group.half for group in groups if group.half}
     stored = biased_for(model, width.repair, parts).graph
