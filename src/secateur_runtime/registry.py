@@ -12,7 +12,7 @@ from __future__ import annotations
 import ast
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -176,12 +176,28 @@ class Entry(Generic[F]):
 
 
 class Registry(Table[Entry[F]], Generic[F]):
-    """Methods of one kind by name: functions, entered by a decorator."""
+    """Methods of one kind by name: functions, entered by a decorator.
+
+    kind, package, group: as for `Table`. needs: what a method may need.
+    """
+
+    def __init__(self, kind: str, package: str, group: str, *, needs: Collection[str] = ()) -> None:
+        super().__init__(kind, package, group)
+        self._needs = frozenset(needs)
 
     def register(
         self, name: str, *, needs: frozenset[str] | set[str] = frozenset(), paper: str = "", trait: Any = None
     ) -> Callable[[F], F]:
-        """Return a decorator that records a function under `name`, with the fields of its `Entry`."""
+        """Return a decorator that records a function under `name`, with the fields of its `Entry`.
+
+        Raises UsageError for something that no method of this kind can need.
+        """
+        for need in sorted(frozenset(needs) - self._needs):
+            owner = f" of {self._owner}" if self._owner else ""
+            raise UsageError(
+                f"{self.kind} {name!r}{owner} needs {need!r}{nearest(need, self._needs)}; known:"
+                f" {', '.join(sorted(self._needs))}"
+            )
 
         def record(function: F) -> F:
             self.add(name, Entry(name, function, frozenset(needs), paper, trait))

@@ -34,7 +34,7 @@ QUICK = {
     "repeat": 7,
 }
 _METHODS = (
-    "Comma-separated: {weight_methods}, width, depth, auto; options after colons:"
+    "Comma-separated: {weight_methods}, {other_kinds} (not vocab); options after colons:"
     " width:criterion=flap:units=ffn+kv; all: every method, and every criterion and spread of units."
 )
 _TARGETS = (
