@@ -28,8 +28,8 @@ from common import CALIBRATION, TEST_TEXT, table
 from secateur.calibrate.calibration import Calibration
 from secateur.calibrate.text import read_text
 from secateur.calibrate.text import windows as cut
+from secateur.core.context import Settings
 from secateur.core.progress import Silent
-from secateur.core.write_settings import Settings
 from secateur.device.synthetic_gguf import Synthetic
 from secateur.model.handle import open_model
 from secateur.pipeline.evaluate.native_model import NativeOptions

@@ -18,6 +18,7 @@ Everything that can be chosen by name. This page is written by `python -m tests.
 [CONTRIBUTING.md](../CONTRIBUTING.md) says how to add a method, here or in a package of your own.
 """
 TITLES = {
+    "prunings": "Kinds of pruning (`--method`; `weights` is that of every criterion of weights)",
     "criteria": "Criteria of weights (`--criterion`), each a `--method` too",
     "repairs": "Repairs of weights (`--repair`)",
     "allocations": "Spreads of sparsity over layers (`--allocation`)",

@@ -413,6 +413,7 @@ ONE_PLACE = {
     r"sched_getaffinity|cpu_count": "secateur_runtime.cores",
     r"\bPath\.home\(|XDG_CACHE_HOME|\"SECATEUR_CACHE\"": "secateur_runtime.cache_folder",
     r"\bfcntl\b|\bflock\b": "secateur_runtime.files",
+    r"= \"(plan\.json|README\.md|secateur\.json)\"": "secateur.core.folder_files",
     r"\bunittest\b": "",
 }
 """What stands in one module only, or in none: the others call it."""
@@ -502,6 +503,7 @@ BROKEN: list[tuple[Rule, str, str]] = [
     (one_place, "secateur.device.probe", "os.cpu_count()"),
     (one_place, "secateur.device.probe", "Path.home() / '.cache'"),
     (one_place, "secateur.pipeline.compare.compare", "import fcntl"),
+    (one_place, "secateur.pipeline.compare.compare", 'CARD = "README.md"'),
     (one_place, "secateur.measure.perplexity", "from unittest.mock import patch"),
     (heavy_cli, "secateur.cli.model.prune", "import torch.nn"),
     (heavy_cli, "secateur.cli.model.prune", "if x:\n    from transformers import AutoTokenizer"),

@@ -59,6 +59,43 @@ def norms(student):
     '''Norms alone.'''
     return named_weights(student.model, {}, [name for name in student.graph.tensors if "norm" in name])
 """
+PRUNING = """
+from dataclasses import dataclass, replace
+
+from secateur.core.plan import Plan
+from secateur.pipeline.prune.kinds import pruning
+from secateur_runtime.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tail:
+    '''How many of the last blocks go.'''
+
+    drop_layers: int = 0
+    target: str | None = None
+
+    def check(self):
+        '''Raise UsageError where nothing would go.'''
+        if self.drop_layers < 1:
+            raise UsageError("say how many blocks go: --drop-layers 1")
+
+
+def shorter(goal, size, graph):
+    return replace(size, inside=size.inside * (1 - goal.drop_layers / len(graph.blocks)))
+
+
+@pruning("tail", goal=Tail, estimate=shorter, passes=1.0)
+def tail(model, goal, calibration, context):
+    '''Drop the last blocks.'''
+    blocks = model.graph.blocks[len(model.graph.blocks) - goal.drop_layers :]
+    drop = tuple(str(block.index) for block in blocks)
+    return Plan(model=model.digest, drop=drop, made_by={"depth_of": "the tail", "seed": str(context.seed)})
+"""
+RECIPE = """
+model: {model}
+stages:
+  - prune: {{method: tail, drop_layers: 1}}
+"""
 DEVICE = """
 name = "a machine made up"
 kind = "laptop"
@@ -192,3 +229,55 @@ def test_one_that_cannot_be_used_is_one_line(tiny: Maker, tmp_path: Path, name: 
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "out").exists()
     assert run_secateur(environment, "prune", "--help").returncode == 0
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of an installed kind of pruning."""
+    return install_plugin(tmp_path_factory.mktemp("plugin"), "tail", "secateur.prunings", PRUNING)
+
+
+class TestPruning:
+    def test_prunes_what_it_decides(self, installed: dict[str, str], tiny: Maker, tmp_path: Path) -> None:
+        """Exit code 0 says that the folder was reloaded and computes what was meant."""
+        options = ("--method", "tail", "--drop-layers", "1", "--json")
+        done = run_secateur(installed, "prune", tiny("llama"), "-o", tmp_path / "out", *options)
+        assert json_of(done)["dropped"] == "2"
+        dense, pruned = weights_of(tiny("llama")), weights_of(tmp_path / "out")
+        assert pruned.keys() == {name for name in dense if not name.startswith("model.layers.2.")}
+        assert all(torch.equal(pruned[name], dense[name]) for name in pruned)
+        assert "depth_of: the tail" in (tmp_path / "out" / "README.md").read_text()
+
+    def test_is_in_recipes_and_in_comparisons(
+        self, installed: dict[str, str], tiny: Maker, tmp_path: Path
+    ) -> None:
+        (tmp_path / "recipe.yaml").write_text(RECIPE.format(model=tiny("llama")))
+        done = run_secateur(
+            installed, "run", tmp_path / "recipe.yaml", "-o", tmp_path / "out", "--dry-run", "--json"
+        )
+        whole = sum(tensor.numel() for tensor in weights_of(tiny("llama")).values())
+        (stage,) = json.loads(done.stdout)
+        assert stage["stage"] == "prune"
+        assert stage["bytes"] < 2 * whole
+        code = "from secateur.pipeline.compare.rows import every_method; print(*every_method())"
+        shown = subprocess.run(
+            [sys.executable, "-c", code], env=installed, capture_output=True, text=True, check=True
+        )
+        assert "tail" in shown.stdout.split()
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            (("--method", "tail"), "say how many blocks go: --drop-layers 1"),
+            (("--method", "tail", "--ratio", "0.5"), "--ratio belongs to pruning --method depth and"),
+            (("--method", "tial", "--sparsity", "0.5"), "unknown method 'tial'"),
+        ],
+    )
+    def test_wrong_options_are_one_line(
+        self, installed: dict[str, str], tiny: Maker, tmp_path: Path, options: tuple[str, ...], message: str
+    ) -> None:
+        done = run_secateur(installed, "prune", tiny("llama"), "-o", tmp_path / "out", *options)
+        assert done.returncode == 2
+        assert message in done.stderr
+        assert done.stderr.count("\n") == 1
+        assert not list(tmp_path.iterdir())

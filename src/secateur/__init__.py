@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from secateur.adapt.api import rank, simulate, train_policy
     from secateur.adapt.ranking.rank import Rank
     from secateur.calibrate.calibration import Calibration
+    from secateur.core.context import Settings
     from secateur.core.plan import Plan
-    from secateur.core.write_settings import Settings
     from secateur.measure.perplexity import Quality
     from secateur.pipeline.advise.advise import advise
     from secateur.pipeline.compare.compare import Running, compare
@@ -94,7 +94,7 @@ _HOME = {
     "Rank": "secateur.adapt.ranking.rank",
     "Recovered": "secateur.pipeline.recover.training_run",
     "Running": "secateur.pipeline.compare.compare",
-    "Settings": "secateur.core.write_settings",
+    "Settings": "secateur.core.context",
     "Sparsity": "secateur.pipeline.prune.weights.decide",
     "TaskResult": "secateur.pipeline.evaluate.tasks",
     "Verified": "secateur.pipeline.evaluate.verify",

@@ -12,7 +12,7 @@ from __future__ import annotations
 import ast
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -30,11 +30,11 @@ class Table(Generic[T]):
     The modules of `package` are imported on first use, then those of installed plug-ins.
 
     kind: what a row is, for messages.
-    package: dotted name of the package that holds one row per module.
+    package: dotted name of the package that holds one row per module, or the names of such modules.
     group: group of the entry points of plug-ins.
     """
 
-    def __init__(self, kind: str, package: str, group: str) -> None:
+    def __init__(self, kind: str, package: str | tuple[str, ...], group: str) -> None:
         self.kind = kind
         self.group = group
         self._package = package
@@ -83,13 +83,17 @@ class Table(Generic[T]):
 
         A row counts where a decorator with its name stands on a function or class. A plug-in's is not read.
         """
-        package = importlib.import_module(self._package)
         found: dict[str, str] = {}
-        for folder in map(Path, package.__path__):
-            for path in folder.glob("*.py"):
-                found.update(_decorated(path.read_text(encoding="utf-8")))
+        for name in self._modules():
+            found.update(_decorated(_source_of(name).read_text(encoding="utf-8")))
         plugins = {plugin.name: f"a plug-in: {_owner_of(plugin)}" for plugin in self._plugins()}
         return dict(sorted((plugins | found).items()))
+
+    def _modules(self) -> tuple[str, ...]:
+        if isinstance(self._package, tuple):
+            return self._package
+        package = importlib.import_module(self._package)
+        return tuple(f"{self._package}.{found.name}" for found in pkgutil.iter_modules(package.__path__))
 
     def _plugins(self) -> list[EntryPoint]:
         return sorted(entry_points(group=self.group), key=lambda found: found.name)
@@ -99,9 +103,8 @@ class Table(Generic[T]):
             return
         self._loaded = True
         try:
-            package = importlib.import_module(self._package)
-            for module in pkgutil.iter_modules(package.__path__):
-                importlib.import_module(f"{self._package}.{module.name}")
+            for name in self._modules():
+                importlib.import_module(name)
             for plugin in self._plugins():
                 self._load_plugin(plugin)
         except UsageError:
@@ -135,6 +138,13 @@ def _owner_of(plugin: EntryPoint) -> str:
     return plugin.dist.name if plugin.dist else plugin.value
 
 
+def _source_of(module: str) -> Path:
+    parent, _, stem = module.rpartition(".")
+    (folder, *_) = importlib.import_module(parent).__path__
+    path = Path(folder) / f"{stem}.py"
+    return path if path.exists() else Path(folder) / stem / "__init__.py"
+
+
 def _decorated(source: str) -> Iterator[tuple[str, str]]:
     """Yield name and first line of the docstring of what a decorator such as `@criterion("wanda")` enters."""
     for node in ast.parse(source).body:
@@ -166,12 +176,28 @@ class Entry(Generic[F]):
 
 
 class Registry(Table[Entry[F]], Generic[F]):
-    """Methods of one kind by name: functions, entered by a decorator."""
+    """Methods of one kind by name: functions, entered by a decorator.
+
+    kind, package, group: as for `Table`. needs: what a method may need.
+    """
+
+    def __init__(self, kind: str, package: str, group: str, *, needs: Collection[str] = ()) -> None:
+        super().__init__(kind, package, group)
+        self._needs = frozenset(needs)
 
     def register(
         self, name: str, *, needs: frozenset[str] | set[str] = frozenset(), paper: str = "", trait: Any = None
     ) -> Callable[[F], F]:
-        """Return a decorator that records a function under `name`, with the fields of its `Entry`."""
+        """Return a decorator that records a function under `name`, with the fields of its `Entry`.
+
+        Raises UsageError for something that no method of this kind can need.
+        """
+        for need in sorted(frozenset(needs) - self._needs):
+            owner = f" of {self._owner}" if self._owner else ""
+            raise UsageError(
+                f"{self.kind} {name!r}{owner} needs {need!r}{nearest(need, self._needs)}; known:"
+                f" {', '.join(sorted(self._needs))}"
+            )
 
         def record(function: F) -> F:
             self.add(name, Entry(name, function, frozenset(needs), paper, trait))

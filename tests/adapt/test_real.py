@@ -12,8 +12,8 @@ from transformers import AutoModelForCausalLM
 
 from secateur.adapt.elastic.torch_model import open_elastic
 from secateur.adapt.memory_model import MemoryModel
+from secateur.core.context import Settings
 from secateur.core.ladder_plan import plan_of_level
-from secateur.core.write_settings import Settings
 from secateur.model.handle import open_model
 from secateur.pipeline.prune.apply import apply
 

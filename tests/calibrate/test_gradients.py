@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM
 
 from secateur.calibrate.gradients import BlockGradients, gradients
 from secateur.calibrate.input_statistics import BATCH_TOKENS
+from secateur.core.context import Settings
 from secateur.core.plan import Plan
-from secateur.core.write_settings import Settings
 from secateur.model.block_stream import ModelStream, StreamedBlock
 from secateur.model.handle import open_model
 from secateur.model.unequal_blocks import register

@@ -8,10 +8,10 @@ import pytest
 from safetensors import safe_open
 from tests.conftest import Maker
 
+from secateur.core.context import Settings
 from secateur.core.footprint import footprint
 from secateur.core.graph import Block, Graph, Group, Slice, TensorInfo
 from secateur.core.plan import Plan
-from secateur.core.write_settings import Settings
 from secateur.model.handle import open_model
 from secateur.pipeline.prune.apply import apply
 from secateur_runtime.decoder.block_shape import BlockShape

@@ -16,9 +16,9 @@ from transformers import AutoModelForCausalLM
 
 import secateur
 from secateur.calibrate.calibration import Calibration
+from secateur.core.context import Settings
 from secateur.core.execution import Execution
 from secateur.core.plan import Plan
-from secateur.core.write_settings import Settings
 from secateur.model.handle import open_model
 from secateur.model.unequal_blocks import register
 from secateur.pipeline.evaluate.verify import verify

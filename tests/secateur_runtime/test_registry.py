@@ -31,7 +31,7 @@ def methods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry[Callabl
     folder.mkdir()
     (folder / "__init__.py").write_text(
         "from secateur_runtime.registry import Registry\n"
-        f"METHODS = Registry('method', '{package}', 'tests.{package}')\n"
+        f"METHODS = Registry('method', '{package}', 'tests.{package}', needs={{'gram'}})\n"
     )
     for name in ("second", "first"):
         (folder / f"{name}.py").write_text(METHOD.format(package=package, name=name))
@@ -90,6 +90,10 @@ class TestPlugin:
             (
                 METHOD.format(package="{package}", name="first"),
                 r"method 'first' is registered twice.*plug-bad",
+            ),
+            (
+                METHOD.format(package="{package}", name="bad").replace('{"gram"}', '{"grm"}'),
+                r"method 'bad' of the plug-in plug-bad needs 'grm' \(did you mean gram\?\); known: gram",
             ),
         ],
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
+from secateur.tensors.moments import MOMENTS
 from secateur_runtime.registry import Registry
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class Allocation(Protocol):
 
 
 ALLOCATIONS: Registry[Callable[[float, Scorer], Allocation]] = Registry(
-    "allocation", "secateur.allocate", "secateur.allocations"
+    "allocation", "secateur.allocate", "secateur.allocations", needs=MOMENTS
 )
 allocation = ALLOCATIONS.register
 

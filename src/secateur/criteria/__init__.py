@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
 from secateur.core.pattern import Scope
+from secateur.tensors.moments import MOMENTS
 from secateur_runtime.registry import Registry
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 Criterion: TypeAlias = "Callable[[Tensor, LinearStats], Tensor]"
 
-CRITERIA: Registry[Criterion] = Registry("criterion", "secateur.criteria", "secateur.criteria")
+CRITERIA: Registry[Criterion] = Registry("criterion", "secateur.criteria", "secateur.criteria", needs=MOMENTS)
 
 
 def criterion(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
+from secateur.tensors.moments import MOMENTS
 from secateur_runtime.registry import Registry
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ JointQuantizer: TypeAlias = "Callable[[Tensor, LinearStats, Grid, Tensor], Codes
 """`(weight, stats, grid, pruned) -> codes`: the zeros of `pruned`, the weight after a solver, stay."""
 
 QUANTIZERS: Registry[Quantizer] = Registry(
-    "quantization method", "secateur.quantizers", "secateur.quantizers"
+    "quantization method", "secateur.quantizers", "secateur.quantizers", needs=MOMENTS
 )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from secateur.core.write_settings import Arithmetic
+from secateur.core.context import Arithmetic
 
 
 @contextmanager

@@ -38,7 +38,9 @@ class Policy(Protocol):
 Maker = Callable[[Choices, Path | None], Policy]
 """Makes a policy for one ladder; the file holds a trained network, for policies that need one."""
 
-POLICIES: Registry[Maker] = Registry("policy", "secateur_runtime.policies", "secateur.policies")
+POLICIES: Registry[Maker] = Registry(
+    "policy", "secateur_runtime.policies", "secateur.policies", needs={"levels", "file"}
+)
 AUTO = "auto"
 """The name that selects a policy by the kind of ladder; see `usual`."""
 

@@ -84,14 +84,17 @@ def _upwards(root: Path, path: str) -> Iterator[Path]:
 
 def _bound(group: Path, version: _Version) -> MemoryBound | None:
     try:
-        limit = (group / version.limit).read_text(encoding="ascii").strip()
-        if not limit.isdecimal() or int(limit) >= _UNLIMITED:
-            return None
+        told = (group / version.limit).read_text(encoding="ascii").strip()
         usage = int((group / version.usage).read_text(encoding="ascii"))
         stat = sizes((group / "memory.stat").read_text(encoding="ascii"))
     except (OSError, ValueError):
         return None
+    # Version 1 also tells the limit of ancestors that a container does not see.
+    limits = [int(told)] if told.isdecimal() else []
+    limit = min([*limits, stat.get("hierarchical_memory_limit", _UNLIMITED)])
+    if limit >= _UNLIMITED:
+        return None
     # The kernel drops unmapped pages of files when it must. Its own memory appears in `usage` only.
     reclaimable = sum(stat.get(name, 0) for name in version.reclaimable)
     needed = sum(stat.get(name, 0) for name in version.needed)
-    return MemoryBound("cgroup", int(limit), usage - max(reclaimable - needed, 0))
+    return MemoryBound("cgroup", limit, usage - max(reclaimable - needed, 0))

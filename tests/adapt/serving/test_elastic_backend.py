@@ -18,7 +18,7 @@ from secateur.model.full_model import load_whole
 from secateur.model.handle import open_model
 from secateur.pipeline.prune.apply import apply
 from secateur.runtime.torch import TorchBackend
-from secateur_runtime.errors import LadderError, UsageError
+from secateur_runtime.errors import LadderError, OutputError, UsageError
 from secateur_runtime.ladder_file import read_ladder
 from secateur_runtime.policies import Observation, make_policy
 from secateur_runtime.read_costs import priced
@@ -108,6 +108,12 @@ def test_a_ranking_that_fails_is_one_line(
     with pytest.raises(UsageError, match=r"^no ladder of .* could be made \(.*\): --ladder takes one$"):
         make_elastic(open_model(str(tiny("llama"))), Elasticity(folder=tmp_path), Silent())
     assert not list(tmp_path.glob("*/ladder.json*"))
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tiny: Maker, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(OutputError, match=r"^cannot write .*file.*: Not a directory$"):
+        make_elastic(open_model(str(tiny("llama"))), Elasticity(folder=tmp_path / "file"), Silent())
 
 
 def test_a_ladder_of_another_model(tiny: Maker, tmp_path: Path) -> None:

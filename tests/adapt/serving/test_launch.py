@@ -83,6 +83,22 @@ def test_an_elastic_model_answers_as_the_model_does(
     assert not _engine(app).healthy()
 
 
+def test_a_server_from_python_keeps_its_ladders_in_the_cache(
+    tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Path] = []
+
+    def stop(model: object, how: Elasticity, progress: object) -> None:
+        given.append(how.folder)
+        raise UsageError("enough")
+
+    monkeypatch.setenv("SECATEUR_CACHE", str(tmp_path))
+    monkeypatch.setattr("secateur.adapt.serving.elastic_backend.make_elastic", stop)
+    with pytest.raises(UsageError, match="enough"):
+        build(Serving(model=str(tiny("llama"))), RequestGuard(), Silent())
+    assert given == [tmp_path]
+
+
 def test_ends(tiny: Maker) -> None:
     source = open_model(str(tiny("llama"))).source
     assert ends_of(source, source.tokenizer()) == {2}

@@ -15,7 +15,7 @@ from tests.conftest import Maker
 from tests.ladders import ladder_for
 from tests.told import tell
 
-from secateur.cli.device.serve import KeyOptions, MemoryOptions, ServerOptions
+from secateur.cli.device.serve import ElasticOptions, KeyOptions, MemoryOptions, ServerOptions
 from secateur.model.handle import open_model
 from secateur_runtime.errors import UsageError
 from secateur_runtime.server.engine.memory_controller import ControllerSettings
@@ -54,6 +54,12 @@ def test_without_its_packages(secateur: Secateur, tiny: Maker, monkeypatch: pyte
     code, _, err = secateur("serve", tiny("llama"))
     assert (code, err.count("\n")) == (2, 1)
     assert "pip install 'secateur[serve]'" in err
+
+
+def test_ladders_lie_in_the_cache_of_everything_else(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SECATEUR_CACHE", str(tmp_path))
+    assert ElasticOptions().elasticity(folder=None, threads=1, kind="").folder == tmp_path
+    assert ElasticOptions().elasticity(folder=Path("other"), threads=1, kind="").folder == Path("other")
 
 
 def test_a_type_is_for_the_kernels() -> None:

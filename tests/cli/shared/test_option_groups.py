@@ -120,7 +120,7 @@ def test_two_options_of_one_name_are_refused() -> None:
 
 def test_groups_have_the_defaults_of_what_they_make() -> None:
     from secateur.calibrate.calibration import Calibration
-    from secateur.core.write_settings import Settings
+    from secateur.core.context import Settings
 
     assert CalibrationOptions().calibration() == Calibration(text="builtin", samples=64, window=512)
     assert CalibrationOptions(calib="self", samples=2, calib_window=8).calibration() == Calibration(

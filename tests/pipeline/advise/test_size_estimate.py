@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tests.conftest import Maker
 
-from secateur.core.write_settings import Settings
+from secateur.core.context import Settings
 from secateur.device.profile import OUTPUT, load_profile
 from secateur.model.handle import open_model
 from secateur.pipeline.advise.size_estimate import Sizes

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from tests.conftest import Maker
-from tests.secateur_runtime.kernels.products import multiply
+from tests.secateur_runtime.kernels.products import BATCH, multiply
 from tests.uneven import save_uneven, widths
 
 from secateur.model.families import FAMILIES
@@ -25,7 +25,7 @@ from secateur.runtime.native import Native
 from secateur.runtime.torch import TorchBackend
 from secateur_runtime.errors import UnsupportedModelError, UsageError
 from secateur_runtime.kernels.dense_or_sparse import Chooser
-from secateur_runtime.kernels.kernel_weight import BATCH, Weight
+from secateur_runtime.kernels.kernel_weight import Weight
 from secateur_runtime.kernels.library import kernels
 from secateur_runtime.kernels.thread_pool import ThreadPool
 

@@ -17,8 +17,7 @@ from transformers import AutoModelForCausalLM
 
 import secateur
 from secateur.calibrate.calibration import Calibration
-from secateur.core.context import RunContext
-from secateur.core.write_settings import Settings
+from secateur.core.context import RunContext, Settings
 from secateur.model.formats.sparse_folder import SparseSource
 from secateur.model.handle import open_model
 from secateur.model.written.checkpoint import Checkpoint

@@ -13,9 +13,9 @@ from tests.conftest import Maker
 from tests.tiny_models import FAMILIES
 from transformers import AutoModelForCausalLM
 
+from secateur.core.context import Settings
 from secateur.core.execution import Execution
 from secateur.core.plan import Plan
-from secateur.core.write_settings import Settings
 from secateur.model.formats.gguf.header import read_header
 from secateur.model.handle import ModelHandle, open_model
 from secateur.pipeline.export.gguf import export

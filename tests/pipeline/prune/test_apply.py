@@ -22,8 +22,8 @@ from typer.testing import CliRunner
 import secateur
 from secateur.calibrate.calibration import Calibration, calibration_tokens
 from secateur.cli.main import app
+from secateur.core.context import Settings
 from secateur.core.plan import Plan
-from secateur.core.write_settings import Settings
 from secateur.model.handle import open_model
 from secateur.model.written.checkpoint import Checkpoint
 from secateur.pipeline.evaluate.verify import verify

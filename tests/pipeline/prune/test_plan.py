@@ -10,7 +10,8 @@ from tests.conftest import Maker
 from secateur.calibrate.calibration import Calibration
 from secateur.model.handle import open_model
 from secateur.pipeline.prune.depth.decide import Depth
-from secateur.pipeline.prune.plan import Goal, plan
+from secateur.pipeline.prune.kinds import Goal
+from secateur.pipeline.prune.plan import plan
 from secateur.pipeline.prune.vocabulary import Vocab
 from secateur.pipeline.prune.weights.decide import Sparsity
 from secateur.pipeline.prune.width.decide import Width

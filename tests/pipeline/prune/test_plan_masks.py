@@ -10,9 +10,9 @@ from tests.conftest import Maker
 from torch import Tensor
 
 from secateur.calibrate.calibration import Calibration
+from secateur.core.context import Settings
 from secateur.core.execution import Execution
 from secateur.core.plan import Plan
-from secateur.core.write_settings import Settings
 from secateur.model.handle import open_model
 from secateur.pipeline.prune.apply import apply
 from secateur.pipeline.prune.plan_masks import check_masks, mask_of, planned_name

@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.conftest import Maker
 
 from secateur.calibrate.calibration import Calibration
-from secateur.core.write_settings import Settings
+from secateur.core.context import Settings
 from secateur.pipeline.prune.apply import apply
 from secateur.pipeline.prune.plan import plan
 from secateur.pipeline.prune.prune import prune

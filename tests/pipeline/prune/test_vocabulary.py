@@ -17,10 +17,10 @@ from typer.testing import CliRunner
 import secateur
 from secateur.calibrate.calibration import Calibration
 from secateur.cli.main import app
+from secateur.core.context import Settings
 from secateur.core.footprint import footprint
 from secateur.core.plan import Plan
 from secateur.core.target import Target
-from secateur.core.write_settings import Settings
 from secateur.model.handle import open_model
 from secateur.model.tokenizer_pruning import vocabulary
 from secateur.pipeline.evaluate.verify import verify

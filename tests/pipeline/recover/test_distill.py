@@ -31,8 +31,8 @@ from torch import Tensor
 
 import secateur
 from secateur.calibrate.calibration import calibration_tokens
+from secateur.core.context import Settings
 from secateur.core.plan import Plan
-from secateur.core.write_settings import Settings
 from secateur.model.handle import open_model
 from secateur.pipeline.evaluate.verify import verify
 from secateur.pipeline.prune.apply import apply

@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from tests.conftest import Maker
 
 from secateur.calibrate.calibration import Calibration
+from secateur.core.context import Settings
 from secateur.core.plan import Plan
-from secateur.core.write_settings import Settings
 from secateur.model.handle import open_model
 from secateur.pipeline.prune.apply import apply
 from secateur.pipeline.prune.prune import prune

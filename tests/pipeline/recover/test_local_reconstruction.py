@@ -18,8 +18,8 @@ from transformers import AutoModelForCausalLM
 
 import secateur
 from secateur.calibrate.calibration import Calibration, calibration_tokens
+from secateur.core.context import Settings
 from secateur.core.plan import Plan
-from secateur.core.write_settings import Settings
 from secateur.model.handle import open_model
 from secateur.model.written.checkpoint import Checkpoint
 from secateur.pipeline.evaluate.verify import verify

@@ -74,3 +74,14 @@ def test_what_cannot_be_read_is_no_limit(tmp_path: Path, own: str) -> None:
 def test_this_process() -> None:
     room = Cgroup()()
     assert room is None or 0 < room.used <= room.limit
+
+
+def test_version_1_tells_the_limit_of_a_parent_that_a_container_does_not_see(tmp_path: Path) -> None:
+    sensor = _own(tmp_path, "4:memory:/kubepods/pod/box\n")
+    memory = tmp_path / "fs" / "memory"
+    _v1(memory, NONE_V1, 300, hierarchical_memory_limit=int(NONE_V1))
+    assert sensor() is None
+    _v1(memory, NONE_V1, 300, hierarchical_memory_limit=1000)
+    assert sensor() == MemoryBound("cgroup", 1000, 300)
+    _v1(memory, 700, 300, hierarchical_memory_limit=1000)
+    assert sensor() == MemoryBound("cgroup", 700, 300)

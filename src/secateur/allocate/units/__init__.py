@@ -81,7 +81,12 @@ Spread = Callable[[Mapping[str, Curve], float, SpreadContext], dict[str, int]]
 Together they hold at least the given ratio of all parameters.
 """
 
-SPREADS: Registry[Spread] = Registry("spread", "secateur.allocate.units", "secateur.spreads")
+SPREADS: Registry[Spread] = Registry(
+    "spread",
+    "secateur.allocate.units",
+    "secateur.spreads",
+    needs={"errors", "influence", "sensitivity", "measure"},
+)
 F = TypeVar("F", bound=Spread)
 
 

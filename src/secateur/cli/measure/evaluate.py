@@ -15,8 +15,8 @@ from secateur.cli.shared.option_groups import DisplayOptions, arithmetic_of, wit
 from secateur_runtime.errors import UsageError, nearest
 
 if TYPE_CHECKING:
+    from secateur.core.context import Arithmetic
     from secateur.core.progress import Progress
-    from secateur.core.write_settings import Arithmetic
     from secateur.measure.perplexity import Quality
     from secateur.pipeline.evaluate.bias_audit import Audit
     from secateur.pipeline.evaluate.native_model import NativeOptions

@@ -12,6 +12,7 @@ from typer.core import TyperCommand, TyperOption
 from secateur_runtime.registry import Table
 
 REGISTRIES: Mapping[str, str] = {
+    "prunings": "secateur.pipeline.prune.kinds:PRUNINGS",
     "criteria": "secateur.criteria:CRITERIA",
     "repairs": "secateur.transform.repair:REPAIRS",
     "allocations": "secateur.allocate:ALLOCATIONS",
@@ -40,6 +41,10 @@ def summaries(word: str) -> dict[str, str]:
         from secateur.pipeline.prune.weights.methods import weight_methods
 
         return weight_methods()
+    if word == "other_kinds":
+        from secateur.pipeline.prune.kinds import WEIGHTS
+
+        return {name: line for name, line in summaries("prunings").items() if name != WEIGHTS}
     if word in ("exporters", "export_types"):
         from secateur.pipeline.export.formats import EXPORTERS
 

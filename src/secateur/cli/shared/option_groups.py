@@ -14,8 +14,8 @@ from secateur_runtime.errors import UsageError, nearest
 
 if TYPE_CHECKING:
     from secateur.calibrate.calibration import Calibration
+    from secateur.core.context import Arithmetic, Settings
     from secateur.core.progress import Progress
-    from secateur.core.write_settings import Arithmetic, Settings
 
 Verb = Callable[..., None]
 
@@ -113,7 +113,7 @@ def settings_of(dtype: str, compute: str | None, memory: int, *, overwrite: bool
     memory: MiB of hidden states held before a scratch file is used.
     Raises UsageError for an unknown `compute`.
     """
-    from secateur.core.write_settings import Settings
+    from secateur.core.context import Settings
 
     return Settings(
         dtype=dtype,

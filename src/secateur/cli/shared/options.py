@@ -18,8 +18,8 @@ Out = Annotated[
     typer.Option("--output", "-o", help="Folder to write; appears only when it is finished and checked."),
 ]
 _METHODS = (
-    "Weights: {weight_methods}; units: width, depth; tokens: vocab (rare ones); auto (best by measurement;"
-    " with --target of width and depth)."
+    "A method for single weights: {weight_methods}; or another kind of pruning: {other_kinds} (without"
+    " --target: the best method for weights, by measurement)."
 )
 Method = Annotated[str, typer.Option("--method", help=_METHODS)]
 Sparsity = Annotated[Optional[str], typer.Option("--sparsity", help="Share of zeros: 0.5 or 50%.")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -11,29 +12,17 @@ from secateur_runtime.errors import UsageError
 
 if TYPE_CHECKING:
     from secateur.calibrate.calibration import Calibration
-    from secateur.pipeline.prune.plan import Goal
+    from secateur.pipeline.prune.kinds import Goal, PruningKind
 
-_BELONGS = {
-    **dict.fromkeys(("sparsity", "pattern", "scope"), ("weights",)),
-    **dict.fromkeys(("units", "uniform"), ("width", "auto")),
-    "align": ("width", "auto", "vocab"),
-    "keep_heads": ("width",),
-    **dict.fromkeys(("drop_layers", "sub_blocks"), ("depth",)),
-    "ratio": ("width", "depth", "vocab"),
-    "target": ("width", "depth", "auto", "vocab"),
-    "layers": ("width", "depth", "auto"),
-    **dict.fromkeys(("repair", "protect"), ("weights", "width", "depth", "auto")),
-    "criterion": ("weights", "width", "depth"),
-    **dict.fromkeys(("allocation", "rotate"), ("weights", "width")),
-}
-"""Options that only some kinds of pruning know."""
+_EVERY_KIND = ("method", "calib", "samples", "calib_window", "seed", "dtype")
+"""Options that every kind of pruning takes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PruneOptions:
     """The options that decide what is removed.
 
-    Raises UsageError for options that contradict each other, before anything heavy is imported.
+    Raises UsageError for options that cannot work, or not together, with any model.
     """
 
     method: options.Method = "auto"
@@ -61,52 +50,50 @@ class PruneOptions:
     dtype: options.Dtype = "auto"
 
     @property
-    def kind(self) -> str:
-        """What is removed: `weights`, units (`width`), blocks (`depth`), both (`auto`) or tokens (`vocab`).
+    def kind(self) -> PruningKind:
+        """What is removed."""
+        from secateur.pipeline.prune.kinds import PRUNINGS, kind_called
 
-        The method `auto` without a target means weights.
-        """
-        if self.method == "auto" and self.target is not None:
-            return "auto"
-        return self.method if self.method in ("width", "depth", "vocab") else "weights"
+        return PRUNINGS[kind_called(self.method, targeted=self.target is not None)]
 
     def __post_init__(self) -> None:
-        self._check_kind()
-        self._check_amount()
-        if self.target is not None:
-            Target.parse(self.target)
-
-    def _check_kind(self) -> None:
-        """Raise UsageError for options of another kind of pruning."""
-        for field in fields(self):
-            kinds = _BELONGS.get(field.name, (self.kind,))
-            if self.kind not in kinds and getattr(self, field.name) != field.default:
-                name = field.name.replace("_", "-")
-                methods = " and ".join(
-                    "of weights" if kind == "weights" else f"--method {kind}" for kind in kinds
-                )
-                raise UsageError(
-                    f"--{name} belongs to pruning {methods}, not to --method {self.method}: leave it out"
-                )
-
-    def _check_amount(self) -> None:
-        """Raise UsageError unless the options say how much to remove, and say it once."""
-        if self.kind == "weights" and (self.sparsity is None) == (self.pattern is None):
-            raise UsageError("say how much to prune: either --sparsity 0.5 or --pattern 2:4")
         if self.pattern is not None and ":" not in self.pattern:
             raise UsageError(f"pattern {self.pattern!r} is not N:M such as 2:4; a ratio goes to --sparsity")
         if self.sparsity is not None and ":" in self.sparsity:
             raise UsageError(f"sparsity {self.sparsity!r} is a pattern: give it to --pattern")
-        if self.kind in ("width", "vocab") and (self.ratio is None) == (self.target is None):
-            raise UsageError("say how much to narrow: either --ratio 0.2 or --target params=80%")
-        sampled = any(
-            getattr(self, field.name) != field.default
-            for field in fields(self)
-            if field.name in ("samples", "calib_window")
-        )
-        if self.kind == "vocab" and self.calib != "self" and sampled:
+        if self.target is not None:
+            Target.parse(self.target)
+        kind = self.kind
+        self._check_kind(kind)
+        if "sparsity" in kind.options and (self.sparsity is None) == (self.pattern is None):
+            raise UsageError("say how much to prune: either --sparsity 0.5 or --pattern 2:4")
+        if not kind.passes and self.calib != "self" and {"samples", "calib_window"} & self._given():
             raise UsageError(
-                "--method vocab counts the tokens of the whole text: leave out --samples and --calib-window"
+                f"--method {self.method} counts the tokens of the whole text: leave out --samples and"
+                " --calib-window"
+            )
+        self.goal()
+
+    def _given(self) -> set[str]:
+        """Return the names of the options that differ from their default."""
+        return {field.name for field in fields(self) if getattr(self, field.name) != field.default}
+
+    def _check_kind(self, kind: PruningKind) -> None:
+        """Raise UsageError for options of another kind of pruning."""
+        from secateur.pipeline.prune.kinds import PRUNINGS, WEIGHTS
+
+        for name in sorted(self._given() - kind.options - set(_EVERY_KIND)):
+            field = "sparsity" if name == "pattern" else name
+            if field in kind.options:
+                continue
+            methods = " and ".join(
+                "of weights" if other == WEIGHTS else f"--method {other}"
+                for other in PRUNINGS
+                if field in PRUNINGS[other].options
+            )
+            raise UsageError(
+                f"--{name.replace('_', '-')} belongs to pruning {methods}, not to --method {self.method}:"
+                " leave it out"
             )
 
     def calibration(self) -> Calibration:
@@ -116,38 +103,16 @@ class PruneOptions:
         return Calibration(text=self.calib, samples=self.samples, window=self.calib_window)
 
     def goal(self) -> Goal:
-        """Return what is to go."""
-        from secateur.pipeline.prune.auto.decide import Auto
-        from secateur.pipeline.prune.depth.decide import Depth
-        from secateur.pipeline.prune.vocabulary import Vocab
-        from secateur.pipeline.prune.weights.decide import Sparsity
-        from secateur.pipeline.prune.width.decide import Width
-
-        parts: dict[str, Any] = {
-            name: getattr(self, name)
-            for name in ("criterion", "repair", "allocation", "protect")
-            if getattr(self, name) is not None
-        }
-        target = ",".join(self.target) if self.target else None
-        if self.kind == "depth":
-            parts |= {
-                name: getattr(self, name)
-                for name in ("drop_layers", "ratio", "sub_blocks", "layers", "dtype")
-            }
-            return Depth(target=target, **parts)
-        if self.kind == "weights":
-            return Sparsity(
-                sparsity=self.sparsity or self.pattern or "",
-                method=self.method,
-                scope=self.scope,
-                rotate=self.rotate,
-                **parts,
-            )
-        if self.kind == "vocab":
-            return Vocab(ratio=self.ratio, target=target, align=self.align, dtype=self.dtype)
-        parts |= {name: getattr(self, name) for name in ("align", "uniform", "layers", "dtype")}
+        """Return what is to go; raises UsageError for options that cannot work with any model."""
+        kind = self.kind
+        given: dict[str, Any] = {name: getattr(self, name) for name in self._given() & kind.options}
+        if self.pattern is not None:
+            given["sparsity"] = self.pattern
+        if self.target is not None:
+            given["target"] = ",".join(self.target)
         if self.units is not None:
-            parts["units"] = tuple(unit.strip() for unit in self.units.split(","))
-        if self.kind == "auto":
-            return Auto(target=target or "", **parts)
-        return Width(target=target, ratio=self.ratio, keep_heads=self.keep_heads, rotate=self.rotate, **parts)
+            given["units"] = tuple(unit.strip() for unit in self.units.split(","))
+        make: Callable[..., Goal] = kind.goal
+        goal = make(**given)
+        goal.check()
+        return goal

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeAlias, get_args
 
 from secateur.core.graph import Kind
+from secateur.tensors.moments import MOMENTS
 from secateur_runtime.errors import UsageError
 from secateur_runtime.registry import Entry, Registry
 
@@ -22,7 +23,7 @@ SUB_BLOCK_KINDS: tuple[Kind, ...] = ("ffn", "kv", "head")
 """Kinds whose last slice is the input side of their sub-block's last linear."""
 
 UNIT_CRITERIA: Registry[UnitCriterion] = Registry(
-    "unit criterion", "secateur.criteria.units", "secateur.unit_criteria"
+    "unit criterion", "secateur.criteria.units", "secateur.unit_criteria", needs=MOMENTS | {"gradient"}
 )
 
 

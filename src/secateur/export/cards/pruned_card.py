@@ -27,6 +27,10 @@ _SAID = {
     "seed": "Seed",
     "secateur": "Secateur",
 }
+_SAID_OTHERWISE = {
+    *("scope", "rotate", "align", "keep_heads", "dtype", "calibration", "calibration_digest"),
+    *("counted", "counted_digest", "samples", "window"),
+}
 _STOCK = """Transformers loads it as it is:
 
 ```python
@@ -138,6 +142,8 @@ def _decided(plan: Plan) -> Iterator[str]:
     for key, name in _SAID.items():
         if made_by.get(key):
             yield f"{name}: {made_by[key]}"
+    for key in sorted(made_by.keys() - _SAID.keys() - _SAID_OTHERWISE):
+        yield f"{key}: {made_by[key]}"
     if "calibration" in made_by:
         size = f"{made_by.get('samples')} windows of {made_by.get('window')} tokens"
         yield (

@@ -10,7 +10,7 @@ from typing import Any
 
 from secateur.calibrate.calibration import Calibration
 from secateur.calibrate.text import read_text
-from secateur.core.write_settings import Arithmetic
+from secateur.core.context import Arithmetic
 from secateur.pipeline.bench.bench import BenchSettings as Speed
 from secateur.present.comparison_folder import ComparisonJob
 from secateur_runtime.errors import UsageError

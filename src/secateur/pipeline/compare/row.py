@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from secateur.core.context import Settings
 from secateur.core.folder_files import PLAN
 from secateur.core.plan import Plan
 from secateur.core.progress import Progress
-from secateur.core.write_settings import Settings
 from secateur.pipeline.compare.protocol import Protocol, protocol_of
 from secateur.pipeline.export.gguf import export
 from secateur.pipeline.prune.apply import apply

@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from secateur.core.context import Settings
 from secateur.core.folder_files import PLAN
 from secateur.core.footprint import footprint
 from secateur.core.plan import Plan
 from secateur.core.progress import Progress
-from secateur.core.write_settings import Settings
 from secateur.measure.perplexity import described
 from secateur.model.handle import open_model
 from secateur.model.written.pruned_config import is_stock

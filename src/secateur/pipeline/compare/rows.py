@@ -6,7 +6,7 @@ Methods as the user writes them, at targets that every method can be asked to me
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -18,18 +18,15 @@ from secateur.core.pattern import Pattern
 from secateur.core.target import Target
 from secateur.criteria.depth import DEPTH_CRITERIA
 from secateur.criteria.units import UNIT_CRITERIA, kinds_of
-from secateur.pipeline.prune.auto.decide import Auto
-from secateur.pipeline.prune.depth.decide import Depth
+from secateur.pipeline.prune.kinds import PRUNINGS, WEIGHTS, Goal
 from secateur.pipeline.prune.weights.decide import Sparsity
 from secateur.pipeline.prune.weights.methods import method_named, weight_methods
-from secateur.pipeline.prune.width.decide import Width, scorers
 from secateur.present.comparison_folder import NATIVE, ComparisonRow
 from secateur.transform.repair import REPAIRS
 from secateur.transform.unit_repair import UNIT_REPAIRS
 from secateur_runtime.errors import TargetError, UnreachableTargetError, UsageError, nearest
 from secateur_runtime.registry import Registry
 
-Goal = Sparsity | Width | Depth | Auto
 QUANTIZED = ("q8_0", "q4_0")
 """Types of GGUF in which the whole model is always compared."""
 NATIVE_TYPES = ("int8", "int4")
@@ -55,11 +52,6 @@ _DEFAULT_PARTS = {
 }
 """What Wanda, width and depth do by themselves."""
 
-_UNIT_METHODS: Mapping[str, type[Width] | type[Depth] | type[Auto]] = {
-    "width": Width,
-    "depth": Depth,
-    "auto": Auto,
-}
 _HOW_MUCH = {"sparsity", "method", "ratio", "target", "drop_layers", "dtype"}
 _YES = ("", "yes", "true", "1")
 
@@ -76,10 +68,10 @@ class RowMethod:
     def parse(cls, text: str) -> RowMethod:
         """Parse a method; raises UsageError with the nearest name for what is not known."""
         name, *given = text.strip().split(":")
-        known = (*weight_methods(), *_UNIT_METHODS)
+        known = (*weight_methods(), *_kinds_of_units())
         if name not in known:
             raise UsageError(f"unknown method {name!r}{nearest(name, known)}; known: {', '.join(known)}")
-        goal = _UNIT_METHODS.get(name, Sparsity)
+        goal = PRUNINGS[name if name in _kinds_of_units() else WEIGHTS].goal
         method = cls(text.strip(), name, tuple(_option(goal, name, one) for one in given))
         method._check()
         return method
@@ -87,7 +79,7 @@ class RowMethod:
     @property
     def of_units(self) -> bool:
         """Whether it removes whole units, and bytes with them."""
-        return self.name in _UNIT_METHODS
+        return self.name in _kinds_of_units()
 
     @property
     def kind(self) -> str:
@@ -109,19 +101,15 @@ class RowMethod:
         options = dict(self.options)
         if not self.of_units:
             return Sparsity(sparsity=size.sparsity(graph), method=self.name, **options)
-        if self.name == "depth":
-            return Depth(target=size.budget, **options)
-        return (Width if self.name == "width" else Auto)(target=size.budget, **options)
+        goal: Callable[..., Goal] = PRUNINGS[self.name].goal
+        return goal(target=size.budget, **options)
 
     def _check(self) -> None:
         """Refuse options that cannot work with any model and any target."""
         options = dict(self.options)
         if self.of_units:
-            goal: Any = _UNIT_METHODS[self.name](target="ratio=0.2", **options)
-            goal.check()
-            if isinstance(goal, Width):
-                scorers(goal)
-                _known(SPREADS, goal.allocation)
+            goal: Callable[..., Goal] = PRUNINGS[self.name].goal
+            goal(target="ratio=0.2", **options).check()
         else:
             _known(ALLOCATIONS, options.get("allocation", "uniform"))
             method_named(self.name).replaced(
@@ -206,6 +194,13 @@ class Size:
         return f"{math.ceil(1e6 * removed / weights) / 1e6:.6f}"
 
 
+def _kinds_of_units() -> list[str]:
+    """Return the kinds of pruning that can be asked to meet a target and leave the tokens as they are."""
+    return [
+        name for name in PRUNINGS if "target" in PRUNINGS[name].options and not PRUNINGS[name].changes_tokens
+    ]
+
+
 def every_method() -> list[str]:
     """Return a text for every registered method: of weights, and each part of Wanda, width and depth."""
     parts = {
@@ -218,7 +213,8 @@ def every_method() -> list[str]:
     }
     variants = [f"{part}={name}" for part, names in parts.items() for name in names]
     others = [variant for variant in variants if variant not in _DEFAULT_PARTS]
-    return [*weight_methods(), "width", *others, "depth", "depth:sub-blocks", "auto"]
+    own = [name for name in _kinds_of_units() if name not in ("width", "depth", "auto")]
+    return [*weight_methods(), "width", *others, "depth", "depth:sub-blocks", "auto", *own]
 
 
 def methods_named(texts: Sequence[str]) -> list[RowMethod]:

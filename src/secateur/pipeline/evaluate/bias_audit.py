@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from secateur.core.context import Arithmetic
 from secateur.core.progress import Progress, Silent
-from secateur.core.write_settings import Arithmetic
 from secateur.measure.social_bias import Finding, Series, findings
 from secateur.measure.task_scores import require_lm_eval
 from secateur.measure.winogender import GENDERS, Schema, read_winogender

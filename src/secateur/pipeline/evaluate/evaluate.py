@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from secateur.calibrate.text import read_text, windows
+from secateur.core.context import Arithmetic
 from secateur.core.progress import Progress, Silent
-from secateur.core.write_settings import Arithmetic
 from secateur.measure.perplexity import Quality, measure
 from secateur.model.handle import open_model
 from secateur.pipeline.evaluate.cross_tokenizer import measure_across, same_tokens

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from secateur.core.context import Arithmetic
 from secateur.core.progress import Progress, Silent
 from secateur.core.scorer import Scorer
-from secateur.core.write_settings import Arithmetic
 from secateur.measure.task_scores import TaskScore, require_lm_eval
 from secateur.model.full_model import load_whole
 from secateur.model.handle import open_registered

@@ -11,10 +11,9 @@ from torch import Tensor
 
 from secateur.calibrate.calibration import replay_calibration
 from secateur.calibrate.self_sampled import probe
-from secateur.core.context import RunContext
+from secateur.core.context import Arithmetic, RunContext, Settings
 from secateur.core.plan import Plan
 from secateur.core.progress import Progress, Silent
-from secateur.core.write_settings import Arithmetic, Settings
 from secateur.export.cards.pruned_card import Facts, model_card
 from secateur.model.formats.open_source import hub_name
 from secateur.model.handle import ModelHandle, open_model

@@ -10,15 +10,9 @@ from secateur.core.context import RunContext
 from secateur.core.plan import Plan
 from secateur.core.progress import Progress, Silent
 from secateur.model.handle import ModelHandle, open_model
-from secateur.pipeline.prune.auto.decide import Auto, decide_auto
-from secateur.pipeline.prune.depth.decide import Depth, decide_depth
-from secateur.pipeline.prune.vocabulary import Vocab, decide_vocab
-from secateur.pipeline.prune.weights.decide import Sparsity, decide_sparsity
-from secateur.pipeline.prune.width.decide import Width, decide_width
+from secateur.pipeline.prune.kinds import Goal, kind_of
+from secateur.pipeline.prune.weights.decide import Sparsity
 from secateur_runtime.errors import UsageError
-
-Goal = Sparsity | Width | Depth | Vocab | Auto
-"""What should go: weights, units, blocks, tokens, or whatever units and blocks serve a size best."""
 
 
 def plan(
@@ -32,8 +26,8 @@ def plan(
 ) -> Plan:
     """Decide what goes from the model `src`.
 
-    goal: a `Sparsity`, a `Width`, a `Depth`, a `Vocab` or an `Auto`. Left out, `weights` are the fields of a
-    `Sparsity`: `plan("model", sparsity=0.5, method="wanda")`.
+    goal: of a kind of `PRUNINGS`: a `Sparsity`, a `Width`, a `Depth`, a `Vocab`, an `Auto`. Left out,
+    `weights` are the fields of a `Sparsity`: `plan("model", sparsity=0.5, method="wanda")`.
     Raises SecateurError for a model, a text or options that cannot work.
     """
     context = RunContext(seed=seed, progress=progress or Silent())
@@ -42,17 +36,7 @@ def plan(
 
 def decide(model: ModelHandle, goal: Goal, calibration: Calibration, context: RunContext) -> Plan:
     """Decide what goes from an opened model; see `plan`."""
-    match goal:
-        case Sparsity():
-            return decide_sparsity(model, goal, calibration, context)
-        case Width():
-            return decide_width(model, goal, calibration, context)
-        case Depth():
-            return decide_depth(model, goal, calibration, context)
-        case Vocab():
-            return decide_vocab(model, goal, calibration, context)
-        case Auto():
-            return decide_auto(model, goal, calibration, context)
+    return kind_of(goal).decide(model, goal, calibration, context)
 
 
 def goal_of(goal: Goal | None, weights: Mapping[str, Any]) -> Goal:

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from secateur.calibrate.calibration import Calibration
-from secateur.core.context import RunContext
+from secateur.core.context import RunContext, Settings
 from secateur.core.progress import Progress, Silent
-from secateur.core.write_settings import Settings
 from secateur.model.handle import open_model
 from secateur.pipeline.prune.apply import Pruned, execute
-from secateur.pipeline.prune.plan import Goal, decide, goal_of
+from secateur.pipeline.prune.kinds import Goal
+from secateur.pipeline.prune.plan import decide, goal_of
 
 
 def prune(

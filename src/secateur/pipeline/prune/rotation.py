@@ -95,7 +95,7 @@ def _turned(model: ModelHandle, rotation: Rotation) -> ModelHandle:
 def _rotation(model: ModelHandle, way: str, tokens: Tensor, seed: int, progress: Progress) -> Rotation:
     with tempfile.TemporaryDirectory() as folder:
         looks = _Looks(model, Path(folder), seed)
-        looks.gather(tokens, way, progress)
+        looks.gather(tokens, progress)
         if way == "pca":
             return Rotation(looks.principal())
         states = looks.gathered(progress) if way == "learned" else None
@@ -126,7 +126,7 @@ class _Looks:
         self._seed = seed
         self._family = model.family
 
-    def gather(self, tokens: Tensor, way: str, progress: Progress) -> None:
+    def gather(self, tokens: Tensor, progress: Progress) -> None:
         """Measure the inputs of every linear of the dense model."""
         stream = self._model.stream()
         family = self._family

@@ -6,13 +6,14 @@ import math
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
 from secateur.calibrate.calibration import Calibration, calibration_tokens
 from secateur.calibrate.text import calibration_digest, read_text
 from secateur.core.context import RunContext
+from secateur.core.estimated_size import EstimatedSize
 from secateur.core.execution import Execution
 from secateur.core.footprint import Footprint, footprint
 from secateur.core.graph import Graph
@@ -20,6 +21,7 @@ from secateur.core.plan import Plan
 from secateur.core.target import Target, refuse_if_met
 from secateur.model.handle import ModelHandle
 from secateur.model.tokenizer_pruning import Vocabulary, vocabulary
+from secateur.pipeline.prune.kinds import pruning
 from secateur.tensors.storage_dtype import storage_type
 from secateur_runtime.errors import TargetError, UnreachableTargetError, UsageError
 
@@ -67,8 +69,17 @@ class Vocab:
         return None if self.target is None else Target.of(self.target)
 
 
+def _fewer_tokens(goal: Vocab, size: EstimatedSize, _graph: Graph) -> EstimatedSize:
+    """Return the size of a model that loses tokens by `goal`."""
+    if goal.budgets:
+        left = min(size.left(limit) for limit in goal.budgets.limits)
+        return replace(size, outside=left - size.inside)
+    return replace(size, outside=size.outside * (1 - (goal.ratio or 0.0)))
+
+
+@pruning("vocab", goal=Vocab, estimate=_fewer_tokens, passes=0.0, changes_tokens=True)
 def decide_vocab(model: ModelHandle, vocab: Vocab, calibration: Calibration, context: RunContext) -> Plan:
-    """Return the plan that keeps the tokens which the calibration text uses most.
+    """Decide which tokens go: those that the calibration text uses most stay.
 
     The whole of it is counted, or what is sampled for `self`.
 

@@ -11,12 +11,11 @@ from pathlib import Path
 from secateur.allocate.protect import protected
 from secateur.calibrate.calibration import Calibration, calibration_tokens, text_of
 from secateur.calibrate.self_sampled import probe
-from secateur.core.context import RunContext
+from secateur.core.context import RunContext, Settings
 from secateur.core.graph import Graph
 from secateur.core.plan import Plan
 from secateur.core.progress import Progress, Silent
 from secateur.core.target import Target
-from secateur.core.write_settings import Settings
 from secateur.export.cards.quantized_card import QuantizationFacts, quantized_card
 from secateur.model.formats.compressed_tensors import require_packing
 from secateur.model.formats.quantized_source import CONFIG_KEY, CodedSource

@@ -10,19 +10,17 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import torch
 
 from secateur.calibrate.self_sampled import PROBE
+from secateur.core.context import Arithmetic
+from secateur.core.estimated_size import EstimatedSize
 from secateur.core.graph import Graph
-from secateur.core.target import Limit, Target
-from secateur.core.write_settings import Arithmetic
+from secateur.core.target import Target
 from secateur.model.handle import open_model
-from secateur.pipeline.prune.auto.decide import Auto
-from secateur.pipeline.prune.depth.decide import Depth
-from secateur.pipeline.prune.vocabulary import Vocab
-from secateur.pipeline.prune.weights.decide import Sparsity
-from secateur.pipeline.prune.width.decide import Width
+from secateur.pipeline.prune.kinds import Goal, kind_of
 from secateur.pipeline.quantize.quantize import Quantization
 from secateur.pipeline.recipe.runner import keys, record_of
 from secateur.pipeline.recipe.schema import Eval, Export, Recipe, Stage
@@ -33,9 +31,9 @@ from secateur_runtime.kernels.quantized import Grid
 
 _IMPORTS = 390 << 20
 """Resident bytes before a weight is read."""
-_PASSES = {"quantize": 2.2, "weights": 2.2, "width": 6.0, "depth": 8.0, "auto": 40.0}
-"""Forward passes over the calibration text that a stage takes, measured on SmolLM2-135M: half of them inputs,
-half what follows.
+_QUANTIZE_PASSES = 2.2
+"""Forward passes over the calibration text that quantization takes, measured on SmolLM2-135M: half of them
+inputs, half what follows.
 """
 _CHECK_TOKENS = 3 * 256
 _TRIES = 10
@@ -57,21 +55,6 @@ class Forecast:
     cached: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Size:
-    """Parameters inside and outside the blocks, bits that each takes, and the share of zeros inside."""
-
-    inside: float
-    outside: float
-    bits: float = 16.0
-    embedding_bits: float = 16.0
-    zeros: float = 0.0
-
-    @property
-    def bytes(self) -> int:
-        return round((self.inside * self.bits + self.outside * self.embedding_bits) / 8)
-
-
 def forecast(recipe: Recipe, out: Path) -> list[Forecast]:
     """Return what each stage of `recipe` will roughly take.
 
@@ -79,7 +62,7 @@ def forecast(recipe: Recipe, out: Path) -> list[Forecast]:
     """
     graph = open_model(recipe.model).graph
     inside = sum(linear.out_features * linear.in_features for linear in graph.linears)
-    size = _Size(inside, graph.parameters - inside)
+    size = EstimatedSize(inside, graph.parameters - inside)
     speeds = {"bfloat16": _speed("bfloat16"), "float32": _speed("float32")}
     found = list[Forecast]()
     grid = Grid()
@@ -101,62 +84,23 @@ def forecast(recipe: Recipe, out: Path) -> list[Forecast]:
     return found
 
 
-def _resized(stage: Stage, size: _Size, graph: Graph, grid: Grid) -> _Size:
+def _resized(stage: Stage, size: EstimatedSize, graph: Graph, grid: Grid) -> EstimatedSize:
     match stage.options:
-        case Vocab(ratio=float(ratio)):
-            return replace(size, outside=size.outside * (1 - ratio))
-        case Vocab(target=str(target)):
-            return replace(
-                size, outside=min(_most(limit, size) - size.inside for limit in Target.parse([target]).limits)
-            )
-        case Width(ratio=float(ratio), units=units):
-            kinds = [group for block in graph.blocks for group in block.groups if group.kind in units]
-            share = sum(graph.tensors[part.tensor].numel for group in kinds for part in group.slices) / max(
-                sum(one.numel for one in graph.tensors.values()), 1
-            )
-            return replace(size, inside=size.inside - ratio * share * (size.inside + size.outside))
-        case Depth(ratio=float(ratio)):
-            return replace(size, inside=size.inside * (1 - ratio))
-        case Depth(drop_layers=int(layers)):
-            return replace(size, inside=size.inside * (1 - layers / len(graph.blocks)))
-        case Width(target=str(target)) | Depth(target=str(target)) | Auto(target=str(target)):
-            return replace(size, inside=min(_left(limit, size) for limit in Target.parse([target]).limits))
-        case Quantization(target=target) if target:
-            limit, *_ = Target.parse([target]).limits
+        case Quantization(budget=Target(limits=(limit, *_))):
             most = float(limit.value) * (size.bytes if limit.unit == "%" else 1)
             return replace(size, bits=max(8 * most - size.outside * size.embedding_bits, 0.0) / size.inside)
         case Quantization():
             return replace(size, bits=grid.bits_per_weight)
-        case Sparsity() as chosen:
-            return replace(size, zeros=chosen.pattern.ratio)
         case Export(type=kind) as how:
             stored = how.exporter.bits(kind, size.bits, size.zeros)
             return replace(size, bits=stored.inside, embedding_bits=stored.outside)
-    return size
+    if stage.kind != "prune":
+        return size
+    goal = cast("Goal", stage.options)
+    return kind_of(goal).estimate(goal, size, graph)
 
 
-def _left(limit: Limit, size: _Size) -> float:
-    """Return the parameters inside the blocks that a budget leaves."""
-    return (
-        size.inside * (1 - float(limit.value))
-        if limit.metric == "ratio"
-        else max(_most(limit, size) - size.outside, 0.0)
-    )
-
-
-def _most(limit: Limit, size: _Size) -> float:
-    """Return the parameters of the whole model that a budget leaves."""
-    value = float(limit.value)
-    return (
-        value * (size.inside + size.outside)
-        if limit.unit == "%"
-        else value
-        if limit.metric == "params"
-        else 8 * value / size.bits
-    )
-
-
-def _work(stage: Stage, size: _Size, graph: Graph) -> Iterator[float]:
+def _work(stage: Stage, size: EstimatedSize, graph: Graph) -> Iterator[float]:
     """Yield operations of floating point, as sums and products."""
     tokens = stage.calibration.samples * stage.calibration.window
     match stage.options:
@@ -166,21 +110,23 @@ def _work(stage: Stage, size: _Size, graph: Graph) -> Iterator[float]:
             yield (size.inside + size.outside) * (6 * how.steps * how.batch + 2 * tokens)
         case Eval() as how:
             yield 3 * 2 * (size.inside + size.outside) * how.count * how.window
-        case Vocab():
-            yield 4 * size.inside * math.prod(PROBE)
         case Export():
             yield 2 * (size.inside + size.outside) * _CHECK_TOKENS
-        case Quantization() | Width() | Depth() | Auto():
-            kind = "quantize" if stage.kind == "quantize" else type(stage.options).__name__.lower()
-            yield _PASSES[kind] * 2 * size.inside * tokens
-            yield from (
-                linear.in_features**2 * (linear.in_features + linear.out_features) for linear in graph.linears
-            )
-        case _ if stage.kind == "prune":
-            yield _PASSES["weights"] * 2 * size.inside * tokens
-            yield from (
-                linear.in_features**2 * (linear.in_features + linear.out_features) for linear in graph.linears
-            )
+        case Quantization():
+            yield from _solved(_QUANTIZE_PASSES * tokens, size, graph)
+        case goal if stage.kind == "prune":
+            if passes := kind_of(cast("Goal", goal)).passes:
+                yield from _solved(passes * tokens, size, graph)
+            else:
+                yield 4 * size.inside * math.prod(PROBE)
+
+
+def _solved(tokens: float, size: EstimatedSize, graph: Graph) -> Iterator[float]:
+    """Yield operations of passes over `tokens` tokens, and of a solver for every linear."""
+    yield 2 * size.inside * tokens
+    yield from (
+        linear.in_features**2 * (linear.in_features + linear.out_features) for linear in graph.linears
+    )
 
 
 def _memory(stage: Stage, graph: Graph) -> int:

@@ -19,8 +19,15 @@ from secateur.core.progress import Progress, Silent
 from secateur.model.handle import open_model
 from secateur.model.written.checkpoint import file_digest
 from secateur.pipeline.export.formats import DEFAULT, EXPORTERS
-from secateur.pipeline.prune.vocabulary import Vocab
-from secateur.pipeline.recipe.schema import CHANGING, Eval, Export, Recipe, Stage, read_recipe
+from secateur.pipeline.recipe.schema import (
+    CHANGING,
+    Eval,
+    Export,
+    Recipe,
+    Stage,
+    changes_the_tokens,
+    read_recipe,
+)
 from secateur.pipeline.recipe.stages import Made, Place, perform
 from secateur_runtime.errors import OutputError
 from secateur_runtime.files import locked, write_text
@@ -183,7 +190,7 @@ class _Conducting:
             if artefact and stage.kind in CHANGING:
                 self._model = str(artefact)
                 self._file = Path()
-                self._teacher = self._model if isinstance(stage.options, Vocab) else self._teacher
+                self._teacher = self._model if changes_the_tokens(stage) else self._teacher
             elif artefact:
                 self._file = artefact
             figures = figures | noted["figures"]

@@ -7,7 +7,7 @@ import importlib.util
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, cast, get_type_hints
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
@@ -16,12 +16,8 @@ from secateur.calibrate.calibration import Calibration
 from secateur.core.process_memory import let_train
 from secateur.core.target import Limit, Target
 from secateur.pipeline.export.formats import DEFAULT, USUAL, Exporter, exporter_for
-from secateur.pipeline.prune.auto.decide import Auto
-from secateur.pipeline.prune.depth.decide import Depth
-from secateur.pipeline.prune.vocabulary import Vocab
-from secateur.pipeline.prune.weights.decide import Sparsity
+from secateur.pipeline.prune.kinds import AUTO, PRUNINGS, WEIGHTS, Goal, kind_called, kind_of
 from secateur.pipeline.prune.weights.methods import weight_methods
-from secateur.pipeline.prune.width.decide import Width
 from secateur.pipeline.quantize.quantize import Quantization
 from secateur.pipeline.recover.distill import Distill
 from secateur.pipeline.recover.method_options import options_kind
@@ -78,11 +74,13 @@ class Gate:
         return int(limit.value) if limit else None
 
 
-Options = Sparsity | Width | Depth | Vocab | Auto | RecoverOptions | Quantization | Export | Eval | Gate
+Options = Goal | RecoverOptions | Quantization | Export | Eval | Gate
 KINDS = ("prune", "recover", "quantize", "export", "eval", "gate")
 CHANGING = ("prune", "recover", "quantize")
 """Stages that make another model of the one they get."""
 _CALIBRATED = CHANGING
+_TOKENS = "tokens"
+"""Stands for a prune that changes the tokens which the model reads."""
 _TOP = ("model", "seed", "calibration", "stages")
 _EXTRAS = {"quantize": ("compressed_tensors", "quantize")}
 
@@ -251,32 +249,22 @@ def _recovery(fields: dict[str, Any], where: str) -> Options:
 
 def _pruning(fields: dict[str, Any], where: str) -> Options:
     """Return the goal that the options mean: `method` says of which kind, as on the command line."""
-    method = fields.get("method", "auto")
-    known = ("width", "depth", "vocab", "auto", *weight_methods())
+    method = str(fields.get("method", AUTO))
+    known = (*(name for name in PRUNINGS if name != WEIGHTS), *weight_methods())
     if method not in known:
         raise UsageError(
-            f"{where}: unknown method {method!r}{nearest(str(method), known)}; known: {', '.join(known)}"
+            f"{where}: unknown method {method!r}{nearest(method, known)}; known: {', '.join(known)}"
         )
-    if method == "auto" and "target" in fields:
-        kind: type[Any] = Auto
-    else:
-        kind = {"width": Width, "depth": Depth, "vocab": Vocab}.get(str(method), Sparsity)
-    if kind is Sparsity:
-        if "pattern" in fields:
-            fields["sparsity"] = fields.pop("pattern")
-    else:
+    kind = PRUNINGS[kind_called(method, targeted="target" in fields)]
+    if "method" not in kind.options:
         fields.pop("method", None)
+    if "sparsity" in kind.options and "pattern" in fields:
+        fields["sparsity"] = fields.pop("pattern")
     if isinstance(fields.get("target"), list):
         fields["target"] = ",".join(map(str, fields["target"]))
-    _check_target(fields.get("target"))
-    made: Sparsity | Width | Depth | Vocab | Auto = _made(kind, fields, where)
+    made: Goal = _made(kind.goal, fields, where)
     made.check()
     return made
-
-
-def _check_target(target: Any) -> None:
-    if target:
-        Target.parse([str(target)])
 
 
 def _made(kind: type[Any], fields: Mapping[str, Any], where: str) -> Any:
@@ -316,6 +304,11 @@ def _names(kind: type[Any]) -> tuple[str, ...]:
     return tuple(field.name for field in dataclasses.fields(kind))
 
 
+def changes_the_tokens(stage: Stage) -> bool:
+    """Whether the model reads other tokens after a stage, so that its teacher must too."""
+    return stage.kind == "prune" and kind_of(cast("Goal", stage.options)).changes_tokens
+
+
 def _check_order(stages: Sequence[Stage]) -> None:
     seen: list[str] = []
     for number, stage in enumerate(stages, 1):
@@ -344,17 +337,20 @@ def _check_order(stages: Sequence[Stage]) -> None:
             raise UsageError(
                 f"{where} asks for a quality that no stage before it measures: put an eval before it"
             )
-        if isinstance(stage.options, Vocab) and {*CHANGING, "vocab"} & set(seen):
+        changes_tokens = changes_the_tokens(stage)
+        if changes_tokens and {*CHANGING, _TOKENS} & set(seen):
             raise UsageError(
                 f"{where} prunes tokens, and every stage before it would be of another vocabulary: move it"
                 " first"
             )
-        seen.append("vocab" if isinstance(stage.options, Vocab) else kind)
+        seen.append(_TOKENS if changes_tokens else kind)
 
 
 def _check_groups(stages: Sequence[Stage]) -> None:
     """Raise UsageError where pruning leaves widths that the groups of a later quantize do not divide."""
-    cuts = [stage.options for stage in stages if isinstance(stage.options, Width | Auto)]
+    cuts: list[Any] = [
+        stage.options for stage in stages if {"align", "units"} <= set(_names(type(stage.options)))
+    ]
     narrowed = [cut.align for cut in cuts if {"ffn", "hidden"} & set(cut.units)]
     for number, stage in enumerate(stages, 1):
         if isinstance(stage.options, Quantization) and any(align % stage.options.group for align in narrowed):

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from secateur.calibrate.calibration import Calibration
+from secateur.core.context import Settings
 from secateur.core.progress import Progress
-from secateur.core.write_settings import Settings
 from secateur.pipeline.evaluate.evaluate import evaluate
 from secateur.pipeline.export.formats import ExportRequest
-from secateur.pipeline.prune.plan import Goal
+from secateur.pipeline.prune.kinds import Goal
 from secateur.pipeline.prune.prune import prune
 from secateur.pipeline.quantize.quantize import Quantization, quantize
 from secateur.pipeline.recipe.schema import Eval, Export, Gate, Stage
@@ -63,7 +63,7 @@ def perform(stage: Stage, place: Place, progress: Progress) -> Made:
         case Gate() as gate:
             return _checked(gate, place)
         case goal:
-            return _pruned(cast("Goal", goal), stage.calibration, place, progress)
+            return _pruned(goal, stage.calibration, place, progress)
 
 
 def _pruned(goal: Goal, text: Calibration, place: Place, progress: Progress) -> Made:

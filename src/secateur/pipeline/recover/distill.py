@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from secateur.calibrate.calibration import held_out
+from secateur.core.context import Arithmetic
 from secateur.core.plan import Plan
 from secateur.core.process_memory import give_back
 from secateur.core.progress import Progress
-from secateur.core.write_settings import Arithmetic
 from secateur.model.formats.compressed_tensors import PackedSource
 from secateur.model.full_model import load_whole
 from secateur.model.handle import ModelHandle, open_model

@@ -8,9 +8,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from secateur.calibrate.calibration import Calibration
-from secateur.core.context import RunContext
+from secateur.core.context import RunContext, Settings
 from secateur.core.progress import Progress
-from secateur.core.write_settings import Settings
 from secateur.model.handle import ModelHandle, open_model
 from secateur.pipeline.prune.apply import execute
 from secateur.pipeline.prune.width.decide import Width, decide_width

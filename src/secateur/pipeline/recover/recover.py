@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from secateur.calibrate.calibration import Calibration
+from secateur.core.context import Settings
 from secateur.core.progress import Progress, Silent
-from secateur.core.write_settings import Settings
 from secateur.model.handle import open_model
 from secateur.pipeline.recover.iterative_pruning import Interleaved, interleave
 from secateur.pipeline.recover.local_reconstruction import Local

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from secateur.calibrate.calibration import Calibration, calibration_tokens, held_out, text_of
+from secateur.core.context import Arithmetic, Settings
 from secateur.core.execution import CalibrationText
 from secateur.core.plan import Plan
 from secateur.core.progress import Progress, Silent
-from secateur.core.write_settings import Arithmetic, Settings
 from secateur.export.cards.pruned_card import origin
 from secateur.export.cards.recovered_card import Recovery, recovered_card
 from secateur.measure.perplexity import Quality

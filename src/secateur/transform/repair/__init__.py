@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
+from secateur.tensors.moments import MOMENTS
 from secateur_runtime.registry import Registry
 
 if TYPE_CHECKING:
@@ -26,5 +27,5 @@ Pruned entries of the result are exactly 0 and meet the pattern exactly. `scorer
 criterion, or None for a solver that chooses for itself.
 """
 
-REPAIRS: Registry[Repair] = Registry("repair", "secateur.transform.repair", "secateur.repairs")
+REPAIRS: Registry[Repair] = Registry("repair", "secateur.transform.repair", "secateur.repairs", needs=MOMENTS)
 repair = REPAIRS.register

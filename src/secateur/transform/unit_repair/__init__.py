@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from secateur.tensors.moments import MOMENTS
 from secateur_runtime.registry import Registry
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ UnitRepair = Callable[[CutLinear], Repaired]
 Bias = Literal["none", "may", "must"]
 
 UNIT_REPAIRS: Registry[UnitRepair] = Registry(
-    "repair of units", "secateur.transform.unit_repair", "secateur.unit_repairs"
+    "repair of units", "secateur.transform.unit_repair", "secateur.unit_repairs", needs=MOMENTS
 )
 
 

@@ -11,9 +11,9 @@ from torch.nn.functional import kl_div, log_softmax
 
 import secateur
 from secateur.calibrate.calibration import Calibration, calibration_tokens, text_of
+from secateur.core.context import Settings
 from secateur.core.execution import Execution
 from secateur.core.plan import Plan
-from secateur.core.write_settings import Settings
 from secateur.model.handle import open_model
 from secateur.pipeline.evaluate.verify import verify
 from secateur.pipeline.prune.auto.plan_divergence import PlanDivergence

@@ -12,11 +12,10 @@ from transformers import AutoModelForCausalLM
 import secateur
 from secateur.allocate.units import SPREADS
 from secateur.calibrate.calibration import Calibration, calibration_tokens
-from secateur.core.context import RunContext
+from secateur.core.context import RunContext, Settings
 from secateur.core.footprint import footprint
 from secateur.core.plan import Plan
 from secateur.core.target import Target
-from secateur.core.write_settings import Settings
 from secateur.criteria.units import UNIT_CRITERIA, kinds_of
 from secateur.model.handle import open_model
 from secateur.model.written.pruned_config import is_stock

@@ -20,9 +20,9 @@ from transformers import AutoModelForCausalLM
 
 import secateur
 from secateur.calibrate.calibration import Calibration, calibration_tokens
+from secateur.core.context import Settings
 from secateur.core.execution import Execution
 from secateur.core.plan import Plan
-from secateur.core.write_settings import Settings
 from secateur.model.handle import ModelHandle, open_model
 from secateur.pipeline.prune.width.decide import Width
 from secateur.pipeline.prune.width.repair_units import with_repair_biases

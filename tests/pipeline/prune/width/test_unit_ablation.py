@@ -12,10 +12,9 @@ from transformers import AutoModelForCausalLM
 
 import secateur
 from secateur.calibrate.calibration import Calibration, calibration_tokens
-from secateur.core.context import RunContext
+from secateur.core.context import RunContext, Settings
 from secateur.core.plan import Plan
 from secateur.core.progress import Silent
-from secateur.core.write_settings import Settings
 from secateur.model.handle import open_model
 from secateur.pipeline.prune.compared_positions import FEW_POSITIONS
 from secateur.pipeline.prune.width.decide import Width, rank_units

@@ -13,6 +13,7 @@ from secateur.allocate.units import check_cuts
 from secateur.calibrate.calibration import Calibration, calibration_tokens, text_of
 from secateur.calibrate.text import joined
 from secateur.core.context import RunContext
+from secateur.core.estimated_size import EstimatedSize
 from secateur.core.execution import SEAM, CalibrationText, Execution
 from secateur.core.graph import Graph, Group
 from secateur.core.plan import Plan
@@ -33,6 +34,7 @@ from secateur.pipeline.prune.auto.candidates import (
 from secateur.pipeline.prune.auto.plan_divergence import PlanDivergence
 from secateur.pipeline.prune.depth.block_ablation import passing
 from secateur.pipeline.prune.depth.search import RemovalSearch, in_order
+from secateur.pipeline.prune.kinds import pruning
 from secateur.pipeline.prune.width.decide import Width, rank_units
 from secateur.pipeline.prune.width.unit_ablation import UnitAblation
 from secateur.tensors.precision import arithmetic
@@ -81,6 +83,7 @@ class Auto:
 
     def check(self) -> None:
         """Raise UsageError for options that cannot work, or not together, with any model."""
+        _ = self.budgets
         if not self.units or set(self.units) - set(UNITS):
             raise UsageError(
                 f"--method auto narrows {' and '.join(UNITS)}, not --units {','.join(self.units)}: use"
@@ -125,10 +128,16 @@ class Auto:
         return {key: value for key, value in said.items() if value}
 
 
-def decide_auto(model: ModelHandle, auto: Auto, calibration: Calibration, context: RunContext) -> Plan:
-    """Return, of several plans that meet the target, the one closest to the dense model on held-out text.
+def _smaller(goal: Auto, size: EstimatedSize, _graph: Graph) -> EstimatedSize:
+    """Return the size of a model that `goal` makes."""
+    return replace(size, inside=min(size.left_inside(limit) for limit in goal.budgets.limits))
 
-    Closest is the least divergence of predictions.
+
+@pruning("auto", goal=Auto, estimate=_smaller, passes=40.0)
+def decide_auto(model: ModelHandle, auto: Auto, calibration: Calibration, context: RunContext) -> Plan:
+    """Decide which units and blocks go: of several plans that meet the target, the one that changes least.
+
+    That is the one whose predictions diverge least from the dense model's on held-out text.
     Raises UsageError for options that cannot work, TargetError naming the nearest target if the one asked for
     is out of reach, TextError if the calibration text is too short.
     """

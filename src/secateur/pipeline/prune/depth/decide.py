@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch import Tensor
 from secateur.allocate.protect import layers_named, protected_halves
 from secateur.calibrate.calibration import Calibration, calibration_tokens, text_of
 from secateur.core.context import RunContext
+from secateur.core.estimated_size import EstimatedSize
 from secateur.core.execution import SEAM, Execution
 from secateur.core.footprint import Footprint, footprint
 from secateur.core.graph import Graph
@@ -24,6 +25,7 @@ from secateur.model.handle import ModelHandle
 from secateur.model.views.merged import Merged
 from secateur.pipeline.prune.depth.block_ablation import BlockAblation, Removal, passing
 from secateur.pipeline.prune.depth.search import RemovalSearch, best_span, in_order, one_by_one
+from secateur.pipeline.prune.kinds import pruning
 from secateur.tensors.layer_stream import LiveBlock
 from secateur.tensors.precision import arithmetic
 from secateur.tensors.storage_dtype import storage_type
@@ -60,8 +62,14 @@ class Depth:
     layers: str | None = None
     dtype: str = "auto"
 
+    @property
+    def budgets(self) -> Target | None:
+        """The target; raises TargetError for text that is none."""
+        return None if self.target is None else Target.of(self.target)
+
     def check(self) -> None:
         """Raise UsageError for options that cannot work, or not together, with any model."""
+        _ = self.budgets
         if sum(given is not None for given in (self.drop_layers, self.ratio, self.target)) != 1:
             raise UsageError(
                 "say how much depth goes: one of --drop-layers 8, --ratio 0.25 and --target params=80%"
@@ -93,8 +101,17 @@ class Depth:
         )
 
 
+def _shallower(goal: Depth, size: EstimatedSize, graph: Graph) -> EstimatedSize:
+    """Return the size of a model made shallower by `goal`."""
+    if goal.budgets:
+        return replace(size, inside=min(size.left_inside(limit) for limit in goal.budgets.limits))
+    share = goal.ratio if goal.ratio is not None else (goal.drop_layers or 0) / len(graph.blocks)
+    return replace(size, inside=size.inside * (1 - share))
+
+
+@pruning("depth", goal=Depth, estimate=_shallower, passes=8.0)
 def decide_depth(model: ModelHandle, depth: Depth, calibration: Calibration, context: RunContext) -> Plan:
-    """Return the plan that drops blocks, or sub-blocks, until the budget is met, those of least cost first.
+    """Decide which blocks or sub-blocks go, those of least cost first, until the budget is met.
 
     The first and the last block always stay. Raises UsageError for options that cannot work, TargetError
     naming the nearest target if the one asked for is out of reach, TextError if the calibration text is too

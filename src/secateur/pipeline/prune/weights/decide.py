@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 
 from torch import Tensor
@@ -13,12 +13,15 @@ from secateur.allocate.protect import protected
 from secateur.calibrate.calibration import Calibration, calibration_tokens, text_of
 from secateur.calibrate.input_statistics import HiddenStates, collect
 from secateur.core.context import RunContext
+from secateur.core.estimated_size import EstimatedSize
 from secateur.core.execution import CalibrationText
+from secateur.core.graph import Graph
 from secateur.core.pattern import Pattern
 from secateur.core.plan import Plan
 from secateur.core.progress import Progress
 from secateur.criteria import CRITERIA
 from secateur.model.handle import ModelHandle
+from secateur.pipeline.prune.kinds import pruning
 from secateur.pipeline.prune.rotation import check_way, rotated
 from secateur.pipeline.prune.weights.methods import WeightMethod, method_named
 from secateur.tensors.precision import arithmetic
@@ -72,10 +75,16 @@ class Sparsity:
             )
 
 
+def _with_zeros(goal: Sparsity, size: EstimatedSize, _graph: Graph) -> EstimatedSize:
+    """Return the size of a model whose zeros stay in their place."""
+    return replace(size, zeros=goal.pattern.ratio)
+
+
+@pruning("weights", goal=Sparsity, estimate=_with_zeros, passes=2.2)
 def decide_sparsity(
     model: ModelHandle, sparsity: Sparsity, calibration: Calibration, context: RunContext
 ) -> Plan:
-    """Return the plan that gives every unprotected linear its sparsity.
+    """Decide which single weights become zero: every unprotected linear gets its sparsity.
 
     Raises SecateurError for options that cannot work with this model.
     """

@@ -17,6 +17,7 @@ from secateur.calibrate.calibration import Calibration, calibration_tokens, text
 from secateur.calibrate.gradients import gradients
 from secateur.calibrate.input_statistics import HiddenStates, collect, collect_passing
 from secateur.core.context import RunContext
+from secateur.core.estimated_size import EstimatedSize
 from secateur.core.execution import CalibrationText, Execution
 from secateur.core.footprint import Footprint, footprint
 from secateur.core.graph import Graph, Group, Kind
@@ -25,6 +26,7 @@ from secateur.core.target import Target
 from secateur.criteria.units import UNIT_CRITERIA, kinds_of
 from secateur.model.handle import ModelHandle
 from secateur.model.written.pruned_config import is_stock
+from secateur.pipeline.prune.kinds import pruning
 from secateur.pipeline.prune.rotation import check_way, rotated
 from secateur.pipeline.prune.width.repair_units import biased_for, filled
 from secateur.pipeline.prune.width.two_stage import ATTENTION, TwoStage
@@ -92,6 +94,7 @@ class Width:
 
     def check(self) -> None:
         """Raise UsageError for options that cannot work, or not together, with any model."""
+        _ = self.budgets
         if (self.ratio is None) == (self.target is None):
             raise UsageError("say how much to narrow: either --ratio 0.2 or --target params=80%")
         if self.ratio is not None and not 0 < self.ratio < 1:
@@ -149,8 +152,19 @@ class Width:
         return {key: value for key, value in said.items() if value}
 
 
+def _narrowed(goal: Width, size: EstimatedSize, graph: Graph) -> EstimatedSize:
+    """Return the size of a model narrowed by `goal`."""
+    if goal.budgets:
+        return replace(size, inside=min(size.left_inside(limit) for limit in goal.budgets.limits))
+    groups = [group for block in graph.blocks for group in block.groups if group.kind in goal.units]
+    held = sum(graph.tensors[part.tensor].numel for group in groups for part in group.slices)
+    gone = (goal.ratio or 0.0) * held / graph.parameters
+    return replace(size, inside=size.inside - gone * (size.inside + size.outside))
+
+
+@pruning("width", goal=Width, estimate=_narrowed, passes=6.0)
 def decide_width(model: ModelHandle, width: Width, calibration: Calibration, context: RunContext) -> Plan:
-    """Return the plan that keeps, in every block, the units that matter most, as many as the budget allows.
+    """Decide which units go: those that matter most stay in every block, as many as the budget allows.
 
     Raises UsageError for options that cannot work, TargetError naming the nearest target if the one asked for
     is out of reach, TextError if the calibration text is too short.
