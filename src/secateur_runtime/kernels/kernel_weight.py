@@ -19,8 +19,6 @@ from secateur_runtime.kernels.quantized import Codes, Grid
 F32, BF16, INT8, INT4, BF16_SPARSE, INT8_SPARSE, INT4_SPARSE = range(7)
 NAMES = ("f32", "bf16", "int8", "int4", "sparse-bf16", "sparse-int8", "sparse-int4")
 """The name of each kind."""
-BATCH = 8
-"""Most inputs of one product."""
 GROUP = 32
 """Groups of inputs that share a scale have a multiple of this size, or are whole rows."""
 _SPARSE = {"bf16": BF16_SPARSE, "int8": INT8_SPARSE, "int4": INT4_SPARSE}

@@ -24,7 +24,7 @@ VERBS = {
     "plan": ("allocations", "spreads"),
     "quantize": ("quantizers",),
     "recover": ("recoveries",),
-    "compare": ("weight_methods",),
+    "compare": ("weight_methods", "other_kinds"),
     "serve": ("policies",),
     "adapt simulate": ("policies",),
 }

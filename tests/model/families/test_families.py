@@ -26,7 +26,7 @@ def test_biases_under_every_flag_are_those_of_transformers(tiny: Maker, family: 
     row = FAMILIES[family]
     prefix = "model.layers.1."
     for flag in ("", *(row.bias_flags or {})):
-        flags = {flag: True} if flag else {}
+        flags = {one: one == flag for one in row.bias_flags or {}}
         config = AutoConfig.from_pretrained(tiny(family), **flags)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config)

@@ -7,9 +7,11 @@ import ctypes
 import torch
 from torch import Tensor
 
-from secateur_runtime.kernels.kernel_weight import BATCH, Weight
+from secateur_runtime.kernels.kernel_weight import Weight
 from secateur_runtime.kernels.thread_pool import ThreadPool
 
+BATCH = 8
+"""Most inputs of one product (`SEC_BATCH` of kernels.h)."""
 _FLOATS = ctypes.POINTER(ctypes.c_float)
 
 

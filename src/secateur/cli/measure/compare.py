@@ -34,8 +34,8 @@ QUICK = {
     "repeat": 7,
 }
 _METHODS = (
-    "Comma-separated: {weight_methods}, width, depth, auto; options after colons:"
-    " width:criterion=flap:units=ffn+kv; all: every method, and every criterion and spread of units."
+    "Comma-separated: {weight_methods}, or a kind of pruning (of {other_kinds}, all but vocab); options after"
+    " colons: width:criterion=flap:units=ffn+kv; all: every method, and every criterion and spread of units."
 )
 _TARGETS = (
     "Parted by commas: ratio=0.2 (of all block weights), params=80%, size=200MB, ram=300MB@ctx2048, or 2:4; +"

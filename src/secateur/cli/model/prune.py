@@ -48,6 +48,8 @@ def prune(
     from secateur.pipeline.prune.plan import decide
 
     exporter, kind = exporter_named(export) if export else (None, "")
+    if exporter:
+        exporter.check_output(output)
     settings = settings_of(choice.dtype, run.compute, run.memory, overwrite=overwrite)
     started = time.perf_counter()
     with display.progress() as progress:

@@ -12,7 +12,7 @@ from secateur.core.plan import Plan
 from secateur.model.handle import ModelHandle
 from secateur.pipeline.export.formats import Exporter, ExportRequest, ExportResult
 from secateur.pipeline.prune.apply import execute
-from secateur_runtime.errors import OutputError, UsageError
+from secateur_runtime.errors import OutputError
 
 
 def execute_exported(
@@ -26,8 +26,7 @@ def execute_exported(
     `secateur.pipeline.prune.apply.execute` and the format do.
     """
     settings = context.settings
-    if exporter.suffix and out.suffix != exporter.suffix:
-        raise UsageError(f"{out} does not end in {exporter.suffix}: give --output the name of such a file")
+    exporter.check_output(out)
     if out.exists() and not settings.overwrite:
         raise OutputError(f"{out} exists: choose another --output, or pass --overwrite")
     pruned = out.with_name(out.name + ".unpacked")

@@ -45,6 +45,14 @@ def test_a_window_pattern_in_the_file_wins(tiny: Maker, tmp_path: Path) -> None:
         open_source(str(path))
 
 
+def test_a_soft_cap_that_a_loader_takes_from_the_file_is_read(tiny: Maker, tmp_path: Path) -> None:
+    folder = tiny("gemma3_text")
+    plain = rewrite(folder, tmp_path / "a.gguf", lambda writer: None)
+    assert "final_logit_softcapping" not in open_source(str(plain)).config
+    capped = rewrite(folder, tmp_path / "b.gguf", lambda writer: writer.add_final_logit_softcapping(20.0))
+    assert open_source(str(capped)).config["final_logit_softcapping"] == 20.0
+
+
 @pytest.mark.parametrize(
     ("family", "key", "value", "error", "message"),
     [

@@ -11,6 +11,7 @@ import torch
 from tests.conftest import Maker
 
 import secateur
+from secateur.cli.main import run as main
 from secateur.core.progress import Silent
 from secateur.model.full_model import load_whole
 from secateur.model.handle import open_model, open_registered
@@ -101,6 +102,17 @@ def test_a_format_that_is_named_does_not_give_way_to_another() -> None:
         exporter_for("ggfu", USUAL)
     with pytest.raises(UsageError, match=r"unknown --export 'sparse-int9' \(did you mean sparse-int8\?\)"):
         exporter_named("sparse-int9")
+
+
+def test_prune_refuses_another_suffix_before_it_decides_anything(
+    tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["secateur", "prune", str(tiny("llama")), "-o", str(tmp_path / "a")])
+    monkeypatch.setattr("secateur.pipeline.prune.plan.decide", None)
+    sys.argv += ["--method", "magnitude", "--sparsity", "0.5", "--export", "q8_0"]
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
 
 
 def test_the_table_is_read_without_torch() -> None:

@@ -128,6 +128,11 @@ class Exporter:
     grouped: tuple[str, ...] = ()
     advised: AdvisedFormat | None = None
 
+    def check_output(self, out: Path) -> None:
+        """Raise UsageError if the format writes a file and `out` does not have its suffix."""
+        if self.suffix and out.suffix != self.suffix:
+            raise UsageError(f"{out} does not end in {self.suffix}: give --output the name of such a file")
+
 
 EXPORTERS: Table[Exporter] = Table("--format", "secateur.pipeline.export.formats", "secateur.exporters")
 
