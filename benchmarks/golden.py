@@ -8,9 +8,9 @@ checkouts on one machine, in turns, and compares what each wrote and printed:
     python benchmarks/golden.py --base ../before --only 'width-*' --keep out/golden
 
 It knows both checkouts by their command line alone. Tensors, tokenizers, configs and GGUF files must be
-equal byte for byte. Plans, ladders and printed JSON must say the same, versions, timings and memory aside;
-cards and other text too, dates aside. Both use this interpreter and what is installed in it, so versions do
-not differ.
+equal byte for byte. Plans (their section `execution` and digest aside), ladders and printed JSON must say the
+same, versions, timings and memory aside; cards and other text too, dates aside. Both use this interpreter and
+what is installed in it, so versions do not differ.
 
 It prints a table. It exits with 1 if a command fails in either checkout, or if a file differs that has no
 entry in `golden_commands.INTENDED`.

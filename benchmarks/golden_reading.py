@@ -16,10 +16,13 @@ _MOVING = frozenset({"seconds", "processor_seconds", "peak_memory", "decision_me
 _TIMES = re.compile(
     r"\bseconds +[\d.]+ *|\b\d+(?:[.,]\d+)* ?(?:s|seconds|ms|us)\b|\b\d{4}-\d\d-\d\d\b|\b\d+\.\d+\.\d+\S*"
 )
+# Plans are compared themselves; their digest changed with the section that version 2 added.
+_PLAN = re.compile(r"(?i)\b(plan\W+(?:digest\W+)?)sha256:[0-9a-f]{64}")
 _NUMBERS = re.compile(r"\d[\d.,]*")
 # Pattern of a file -> how it is read; other files are bytes.
 _WAYS = (
     ("plan.json", "json"),
+    ("secateur.json", "json"),
     ("out.json", "json"),
     (STDOUT, "json"),
     ("*.md", "text"),
@@ -46,9 +49,11 @@ def meaning(path: Path, work: Path, command: Command) -> Any:
     if way == "tensors":
         end = 8 + int.from_bytes(body[:8], "little")
         return {"header": json.loads(body[8:end]), "values": body[end:]}
-    text = body.decode().replace(str(work), "WORK")
+    text = _PLAN.sub(r"\1...", body.decode().replace(str(work), "WORK"))
     parsed = json_in(text) if way == "json" else None
     if parsed is not None:
+        if path.name == "plan.json":
+            parsed = {key: value for key, value in parsed.items() if key not in ("version", "execution")}
         return steady(parsed, _VERSIONS | _MOVING | set(command.moving))
     return (_NUMBERS if way == "words" else _TIMES).sub("...", text).splitlines()
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from secateur.calibrate.calibration import held_out
-from secateur.core.context import Arithmetic
+from secateur.core.context import Arithmetic, RunContext
 from secateur.core.plan import Plan
 from secateur.core.process_memory import give_back
 from secateur.core.progress import Progress
@@ -197,13 +197,13 @@ class WholeRun:
         self.changed: dict[str, Tensor] = {}
         self.trained: Trained | None = None
 
-    def run(self, tokens: Tensor, *, seed: int, progress: Progress) -> None:
+    def run(self, tokens: Tensor, context: RunContext) -> None:
         """Train on windows `[windows, length]`, the last of them held out.
 
         `changed` then holds the weights that came of it.
         """
-        targets = self._targets(tokens, progress)
-        learner = self._learner(seed)
+        targets = self._targets(tokens, context.progress)
+        learner = self._learner(context.seed)
         learner.model.to(self.accelerator.device)
         windows, length = tokens.shape
         regime = replace(
@@ -217,8 +217,9 @@ class WholeRun:
             text=self._how.text,
         )
         gradual = self._gradual(learner.model, tokens[: windows - held_out(windows, self._how.held)])
-        trainer = Trainer(self.accelerator, learner, loss, regime, self._folder, seed, gradual)
-        self.trained = trainer.run(tokens, targets, held_out(len(tokens), self._how.held), progress)
+        trainer = Trainer(self.accelerator, learner, loss, regime, self._folder, context.seed, gradual)
+        held = held_out(len(tokens), self._how.held)
+        self.trained = trainer.run(tokens, targets, held, context.progress)
         if self.trained.best_step:
             self.changed = {name: tensor.cpu() for name, tensor in learner.tensors().items()}
 

@@ -8,8 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from secateur.calibrate.calibration import Calibration
-from secateur.core.context import RunContext, Settings
-from secateur.core.progress import Progress
+from secateur.core.context import RunContext
 from secateur.model.handle import ModelHandle, open_model
 from secateur.pipeline.prune.apply import execute
 from secateur.pipeline.prune.width.decide import Width, decide_width
@@ -60,15 +59,7 @@ class Interleaved:
 
 
 def interleave(
-    src: str,
-    teacher: str,
-    how: Interleaved,
-    text: Calibration,
-    out: Path,
-    *,
-    seed: int,
-    settings: Settings,
-    progress: Progress,
+    src: str, teacher: str, how: Interleaved, text: Calibration, out: Path, context: RunContext
 ) -> Recovered:
     """Narrow and train the model `src` in turns and write the folder `out`.
 
@@ -76,21 +67,27 @@ def interleave(
     Raises what `prune` and `recover` raise, OutputError if the stages of another run are in the way.
     """
     how.check()
-    refuse_existing(out, overwrite=settings.overwrite)
+    refuse_existing(out, overwrite=context.settings.overwrite)
     width, distill = how.stage()
     folder = out.with_name(out.name + ".stages")
     model = open_model(src)
     whole = open_model(teacher)
-    job = {"model": model.digest, "teacher": whole.digest, "how": repr(how), "text": repr(text), "seed": seed}
-    job |= {"dtype": settings.dtype, "secateur": version("secateur")}
+    job = {
+        "model": model.digest,
+        "teacher": whole.digest,
+        "how": repr(how),
+        "text": repr(text),
+        "seed": context.seed,
+    }
+    job |= {"dtype": context.settings.dtype, "secateur": version("secateur")}
 
     def train(stage: int, into: Path) -> Recovered:
-        narrow = _narrowed(model, width, text, folder / f"{stage:02d}-narrowed", seed, settings, progress)
+        narrow = _narrowed(model, width, text, folder / f"{stage:02d}-narrowed", context)
         turn = Turn(folder / "teacher.safetensors", (stage - 1) * distill.steps)
-        training = prepare_recovery(narrow, whole, distill, text, seed=seed, settings=settings, turn=turn)
-        return run_recovery(training, into, progress)
+        training = prepare_recovery(narrow, whole, distill, text, context, turn)
+        return run_recovery(training, into)
 
-    with claimed(folder, out, job, overwrite=settings.overwrite, keep=True):
+    with claimed(folder, out, job, overwrite=context.settings.overwrite, keep=True):
         for stage in range(1, how.stages):
             trained = folder / f"{stage:02d}-trained"
             if not trained.exists():
@@ -102,16 +99,9 @@ def interleave(
 
 
 def _narrowed(
-    model: ModelHandle,
-    width: Width,
-    text: Calibration,
-    out: Path,
-    seed: int,
-    settings: Settings,
-    progress: Progress,
+    model: ModelHandle, width: Width, text: Calibration, out: Path, context: RunContext
 ) -> ModelHandle:
     """Return the model of a stage before it is trained, made now or by a run that was killed."""
     if not out.exists():
-        context = RunContext(seed=seed, progress=progress, settings=settings)
         execute(model, decide_width(model, width, text, context), out, context)
     return open_model(str(out))

@@ -12,6 +12,7 @@ from torch import Tensor
 from secateur.calibrate.calibration import held_out
 from secateur.calibrate.gradients import gradients
 from secateur.calibrate.input_statistics import HiddenStates
+from secateur.core.context import RunContext
 from secateur.core.graph import Linear
 from secateur.core.plan import Plan
 from secateur.core.progress import Progress
@@ -108,13 +109,16 @@ class LocalPass:
         self._metrics = rewrite.folder / "model-metrics.safetensors"
         self._meant = torch.empty(0)
 
-    def run(self, tokens: Tensor, *, seed: int, memory: int, progress: Progress) -> None:
+    def run(self, tokens: Tensor, context: RunContext) -> None:
         """Train, write and run every block; the last windows are held out.
 
-        tokens: ids `[windows, length]`. memory: bytes of states held in memory before a scratch file is used.
+        tokens: ids `[windows, length]`.
         """
+        progress = context.progress
         stream = self._student.stream(outside=self._rewrite.dtype)
-        embedded = partial(HiddenStates, tokens=tokens, budget=memory, folder=self._rewrite.folder)
+        embedded = partial(
+            HiddenStates, tokens=tokens, budget=context.settings.memory, folder=self._rewrite.folder
+        )
         if not self._rewrite.finished:
             self._rewrite.write(0, {})
         if self._rewrite.resumed < len(stream):
@@ -136,7 +140,7 @@ class LocalPass:
                             hidden,
                             dense,
                             course if index >= self._rewrite.resumed else None,
-                            seed,
+                            context.seed,
                         )
                 if index >= self._rewrite.resumed:
                     self._rewrite.write(index + 1, {name: live.weight(name) for name in live.block.tensors})

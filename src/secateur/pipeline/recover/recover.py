@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from secateur.calibrate.calibration import Calibration
-from secateur.core.context import Settings
+from secateur.core.context import RunContext, Settings
 from secateur.core.progress import Progress, Silent
 from secateur.model.handle import open_model
 from secateur.pipeline.recover.iterative_pruning import Interleaved, interleave
@@ -34,10 +34,9 @@ def recover(
     folder does not compute what was meant; nothing is left in place then.
     """
     wanted = how or Local()
-    shown = progress or Silent()
-    stored = settings or Settings()
+    context = RunContext(seed=seed, progress=progress or Silent(), settings=settings or Settings())
     text = calibration or Calibration(samples=wanted.samples)
     if isinstance(wanted, Interleaved):
-        return interleave(src, teacher, wanted, text, Path(out), seed=seed, settings=stored, progress=shown)
-    job = prepare_recovery(open_model(src), open_model(teacher), wanted, text, seed=seed, settings=stored)
-    return run_recovery(job, Path(out), shown)
+        return interleave(src, teacher, wanted, text, Path(out), context)
+    job = prepare_recovery(open_model(src), open_model(teacher), wanted, text, context)
+    return run_recovery(job, Path(out))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from secateur.calibrate.calibration import Calibration, calibration_tokens, held_out, text_of
-from secateur.core.context import Arithmetic, Settings
+from secateur.core.context import Arithmetic, RunContext
 from secateur.core.execution import CalibrationText
 from secateur.core.plan import Plan
-from secateur.core.progress import Progress, Silent
+from secateur.core.progress import Silent
 from secateur.export.cards.pruned_card import origin
 from secateur.export.cards.recovered_card import Recovery, recovered_card
 from secateur.measure.perplexity import Quality
@@ -68,9 +68,7 @@ def prepare_recovery(
     teacher: ModelHandle,
     how: RecoverOptions,
     calibration: Calibration,
-    *,
-    seed: int,
-    settings: Settings,
+    context: RunContext,
     turn: Turn | None = None,
 ) -> RecoveryJob:
     """Return the checked job that trains `student` towards `teacher`.
@@ -88,12 +86,12 @@ def prepare_recovery(
     check_masks(student, plan)
     if method.view is not None:
         student = method.view(student)
-    tokens = calibration_tokens(teacher, calibration, seed)
+    tokens = calibration_tokens(teacher, calibration, context.seed)
     text = text_of(calibration, tokens)
-    return RecoveryJob(student, teacher, how, plan, tokens, seed, settings, text, turn)
+    return RecoveryJob(student, teacher, how, plan, tokens, text, context, turn)
 
 
-def run_recovery(job: RecoveryJob, out: Path, progress: Progress) -> Recovered:
+def run_recovery(job: RecoveryJob, out: Path) -> Recovered:
     """Train and write the folder `out`, continuing where the same run was killed.
 
     Raises VerificationError if the folder does not compute what was meant; nothing is left then.
@@ -108,23 +106,23 @@ def run_recovery(job: RecoveryJob, out: Path, progress: Progress) -> Recovered:
     with (
         arithmetic(job.kind),
         writing(
-            out, job.note(), len(student.graph.blocks) + 1, overwrite=job.settings.overwrite
+            out, job.note(), len(student.graph.blocks) + 1, overwrite=job.context.settings.overwrite
         ) as checkpoint,
     ):
         rewrite = Rewrite(student, checkpoint, job.dtype)
-        quality = HeldOutQuality(teacher.stream(), held, progress)
+        quality = HeldOutQuality(teacher.stream(), held, job.context.progress)
         before = quality(student.stream(outside=job.dtype))
         after = before
         changed = 0
         found = 0.0
         trained = None
         if not rewrite.reverting:
-            found, trained = job.run(rewrite, progress)
+            found, trained = job.run(rewrite)
             after = quality(open_model(str(rewrite.folder)).stream())
             changed = rewrite.changed()
         prunes = isinstance(how, Distill) and how.sparsity is not None
         if not prunes and not (after.kl or 0.0) < (before.kl or 0.0):
-            progress.note("no better on held-out text: the weights stay as they were")
+            job.context.progress.note("no better on held-out text: the weights stay as they were")
             rewrite.revert()
             rewrite.finish(teacher, job.said, job.plan)
             after = before
@@ -174,15 +172,14 @@ class RecoveryJob:
     how: RecoverOptions
     plan: Plan | None
     tokens: Tensor
-    seed: int
-    settings: Settings
     text: CalibrationText
+    context: RunContext
     turn: Turn | None
 
     @property
     def kind(self) -> Arithmetic:
         """In which arithmetic it runs."""
-        return self.settings.arithmetic or "bfloat16"
+        return self.context.settings.arithmetic or "bfloat16"
 
     @property
     def dtype(self) -> torch.dtype:
@@ -190,7 +187,7 @@ class RecoveryJob:
         source = self.student.source
         quantized = source.grids if isinstance(source, CodedSource) else {}
         return storage_type(
-            self.settings.dtype,
+            self.context.settings.dtype,
             {name: info for name, info in source.tensors.items() if name not in quantized},
         )
 
@@ -200,7 +197,7 @@ class RecoveryJob:
         return {
             "method": self.how.method,
             **{name: str(value) for name, value in asdict(self.how).items()},
-            "seed": str(self.seed),
+            "seed": str(self.context.seed),
             **self.text.facts,
         }
 
@@ -214,12 +211,12 @@ class RecoveryJob:
         }
         return {**models, "secateur": version("secateur"), **self.said}
 
-    def run(self, rewrite: Rewrite, progress: Progress) -> tuple[float, Trained | None]:
+    def run(self, rewrite: Rewrite) -> tuple[float, Trained | None]:
         """Train and write; return how far the reloaded folder is from what was meant, and how it went."""
         start = RECOVERIES[self.how.method].start
         if start is not None:
             passed = start(self, rewrite)
-            passed.run(self.tokens, seed=self.seed, memory=self.settings.memory, progress=progress)
+            passed.run(self.tokens, self.context)
             rewrite.finish(self.teacher, self.said, self.plan)
             found = passed.compare(self.tokens)
             trained = None
@@ -228,13 +225,13 @@ class RecoveryJob:
             whole = WholeRun(
                 self.student, self.teacher, self.plan, self.how, rewrite.folder, self.kind, self.turn
             )
-            whole.run(self.tokens, seed=self.seed, progress=progress)
+            whole.run(self.tokens, self.context)
             whole.write(rewrite)
             zeros = self.how.sparsity
             plan = (
                 self.plan
                 if zeros is None
-                else grown(self.student, self.how.criterion, zeros, self.text, self.seed)
+                else grown(self.student, self.how.criterion, zeros, self.text, self.context.seed)
             )
             rewrite.finish(self.teacher, self.said, plan)
             found = whole.compare(rewrite, self.tokens)
@@ -247,7 +244,7 @@ class RecoveryJob:
         with arithmetic(self.kind):
             folder = Checkpoint(out, len(self.student.graph.blocks) + 1).partial
             WholeRun(self.student, self.teacher, self.plan, how, folder, self.kind).run(
-                self.tokens, seed=self.seed, progress=Silent()
+                self.tokens, replace(self.context, progress=Silent())
             )
         made: Recovered = share(None)
         return made

@@ -12,8 +12,8 @@ from secateur_runtime.registry import Table
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from secateur.core.context import RunContext
     from secateur.core.graph import Graph
-    from secateur.core.progress import Progress
     from secateur.model.handle import ModelHandle
     from secateur.pipeline.recover.distill import Distill
     from secateur.pipeline.recover.training_run import RecoveryJob
@@ -64,11 +64,10 @@ class LoadedStudent:
 class RecoveryPass(Protocol):
     """A training that a method does by itself."""
 
-    def run(self, tokens: Tensor, *, seed: int, memory: int, progress: Progress) -> None:
+    def run(self, tokens: Tensor, context: RunContext) -> None:
         """Train, and write every shard.
 
         tokens: ids `[windows, length]`, the last windows held out.
-        memory: bytes of states held in memory before a scratch file is used.
         """
 
     def compare(self, tokens: Tensor) -> float:
