@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,6 +13,7 @@ import torch
 from tests.conftest import Maker
 from tests.model.formats.gguf.gguf_variants import logits
 
+import secateur
 from secateur.core.progress import Silent
 from secateur.export.gguf.description import describe, naming_of
 from secateur.export.gguf.layout import lay_out
@@ -21,6 +23,14 @@ from secateur.model.formats.gguf.header import read_header
 from secateur.model.handle import open_model
 from secateur_runtime.errors import UsageError
 
+SRC = Path(secateur.__file__).parents[1]
+NAMING = {
+    "secateur/adapt/serving/llamacpp_backend.py",  # the name of a thread
+    "secateur/device/synthetic_gguf.py",  # a file that only llama.cpp times
+    "secateur/export/gguf/tokenizer.py",  # "llama" and "qwen2" are kinds of tokenizers too
+    "secateur/model/formats/gguf/tokenizer.py",
+}
+"""Files where a family's name is a string and means something else."""
 STORED = [name for name in FAMILIES if FAMILIES[name].gguf]
 
 
@@ -83,6 +93,19 @@ def test_a_module_without_a_name_in_gguf_is_found_when_the_row_is_made() -> None
     stored = replace(FAMILIES["phi3"].in_gguf(), names={})
     with pytest.raises(ValueError, match=r"family phi3: gguf.names has no name for self_attn.qkv_proj"):
         replace(FAMILIES["phi3"], gguf=stored)
+
+
+def test_no_other_file_of_the_product_names_a_family() -> None:
+    names = {name for family in FAMILIES for name in (family, FAMILIES[family].architecture)}
+    names |= {FAMILIES[family].in_gguf().loader.name for family in STORED}
+    found = {
+        str(path.relative_to(SRC))
+        for path in SRC.rglob("*.py")
+        if path.parent.name != "families"
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and node.value in names
+    }
+    assert found == NAMING
 
 
 def test_help_imports_no_family() -> None:

@@ -148,8 +148,8 @@ def _check_biases(loader: GgufLoader, tensors: Iterable[LaidTensor]) -> None:
 def _padded(per_block: PerBlockLoader, index: int, shape: BlockShape, alive: tuple[Block, ...]) -> BlockShape:
     """Return the widths a block has in the file.
 
-    deci adds the attention to the residual stream only where there is an FFN, aborts where the last block has
-    none, and cannot load a block 0 without attention. openelm runs both sub-blocks of every block.
+    Every loader of unequal blocks needs an FFN in each block and attention in block 0; one that runs both
+    sub-blocks needs attention in each.
     """
     if not shape.intermediate_size:
         shape = replace(shape, intermediate_size=_ZERO_WIDTH)

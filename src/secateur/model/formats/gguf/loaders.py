@@ -62,5 +62,7 @@ class PerBlockLoader:
     both: bool = False
 
 
+# It adds the attention to the residual stream only where there is an FFN, aborts where the last block has
+# none, and cannot load a block 0 without attention.
 DECI = PerBlockLoader(loader=GgufLoader(name="deci", permuted=True, all_biases=True, scalings=("llama3",)))
 OPENELM = PerBlockLoader(loader=GgufLoader(name="openelm"), tied_only=True, joined=True, both=True)
