@@ -42,7 +42,7 @@ def test_a_family_without_an_architecture_is_refused(
     """It is not written as a Llama, and nothing is left on disk."""
     pytest.importorskip("xllamacpp", reason="pip install 'secateur[llamacpp]'")
     stranger = replace(FAMILIES["llama"], name="stranger", gguf=None)
-    monkeypatch.setattr("secateur.export.gguf.description.family_of", lambda config: stranger)
+    monkeypatch.setattr("secateur.model.handle.family_of", lambda config: stranger)
     message = (
         "^not supported because GGUF has no known architecture for stranger; known: gemma2, gemma3_text,"
     )

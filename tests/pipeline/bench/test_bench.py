@@ -98,4 +98,5 @@ def test_the_export_command(
     assert run(monkeypatch, "export", model, "-o", tmp_path / "b.gguf", "--no-verify") == 0
     assert "was NOT verified" in capsys.readouterr().err
     assert run(monkeypatch, "export", model, "-o", tmp_path / "c.gguf", "--format", "ggfu") == 2
-    assert capsys.readouterr().err == "error: unknown --format 'ggfu' (did you mean gguf?); known: gguf\n"
+    known = "known: dense, gguf, sparse"
+    assert capsys.readouterr().err == f"error: unknown --format 'ggfu' (did you mean gguf?); {known}\n"
