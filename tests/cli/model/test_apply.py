@@ -50,11 +50,22 @@ def test_a_wrong_plan_is_one_line(secateur: Secateur, tiny: Maker, tmp_path: Pat
     uneven = json.dumps(
         {"version": 1, "model": open_model(str(tiny("llama"))).digest, "keep": {"0.head": [0, 1, 2]}}
     )
+    weights = {"model.layers.0.mlp.up_proj.weight": "0.5"}
+    unknown = json.dumps(
+        {
+            "version": 1,
+            "model": open_model(str(tiny("llama"))).digest,
+            "sparsity": weights,
+            "made_by": {"criterion": "gone", "scope": "row"},
+        }
+    )
     for text, message in (
         (None, "plan was made for"),
         ("{", "not JSON"),
         ('{"version": 1, "model": "", "x": 1}', "unknown key"),
         (uneven, "unevenly"),
+        (unknown, "unknown criterion 'gone'; known: magnitude,"),
+        (unknown.replace("gone", "wanda").replace("scope", "scoop"), "did you mean scope"),
     ):
         if text is not None:
             (tmp_path / "plan.json").write_text(text)

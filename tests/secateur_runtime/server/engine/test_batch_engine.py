@@ -184,12 +184,14 @@ def test_a_request_that_fits_beyond_the_bound_only_is_refused(make: Callable[...
 
 
 def test_the_level_comes_back_when_there_is_room_for_a_while(make: Callable[..., Served]) -> None:
-    served = make()
+    # An answer must take longer than the time between two looks at memory.
+    served = make(seconds=0.005)
     served.senses.limit = WEIGHTS[3] + PER_TOKEN * 30
     _all(served, [_asked([5, 6], 20)])
     assert 3 in served.model.levels
-    served.senses.limit = 1 << 40
+    # The worker looks at any moment: there must be none with room and without the stall.
     served.senses.stalled = 0.5
+    served.senses.limit = 1 << 40
     _all(served, [_asked([5, 6], 20)])
     asyncio.run(asyncio.sleep(0.4))
     assert len(served.model.units) == 3, "not while something waits for memory"
