@@ -93,7 +93,8 @@ PROMPTS = [[5 + index, 9, 30 + index] * (2 + 5 * index) for index in range(6)]
 
 
 def test_together_as_alone(make: Callable[..., Served]) -> None:
-    served = make(limits=Limits(batch=4, chunk=7))
+    # An answer must take longer than all of them take to be asked for.
+    served = make(seconds=0.005, limits=Limits(batch=4, chunk=7))
     found = _all(served, [_asked(prompt, 20) for prompt in PROMPTS])
     assert found == [continued(prompt, 20) for prompt in PROMPTS]
     assert max(served.model.batches) == 4
