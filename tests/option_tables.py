@@ -49,7 +49,7 @@ def _verbs(command: Any, name: str) -> Iterator[tuple[str, Any]]:
 def _row(option: Any) -> str:
     names = [*option.opts, *option.secondary_opts]
     if option.param_type_name == "argument":
-        names = [option.make_metavar() if option.metavar is None else option.metavar]
+        names = [option.metavar or option.name.upper()]
     shown = ", ".join(f"`{name}`" for name in names)
     return f"| {shown} | {_default(option)} | {_cell(filled(option.help))} |"
 
