@@ -91,7 +91,7 @@ METHODS: Mapping[str, WeightMethod] = {
 """Methods whose repair chooses; every criterion is a method too, in its own scope and without a repair."""
 
 AUTO = "alps"
-"""The best method by measurement; LOG.md holds the table."""
+"""The best method by measurement; LOG.md links to the table."""
 
 
 def weight_methods() -> dict[str, str]:
