@@ -90,6 +90,7 @@ INTENDED: tuple[Intended, ...] = (
     Intended("help-*", "stdout", "reworded; the options of each verb are held by tests/cli/options.txt"),
     Intended("adapt-simulate", "*.html", "the style in the page is laid out in more lines"),
     Intended("adapt-simulate", "stdout", "'estimated' instead of 'reckoned' in a note"),
+    Intended("run", "stages/*.json", "digests of files, of plans and of cards that name a plan's digest"),
     Intended("report", "*.html", "the style and the script in the page are laid out in more lines"),
 )
 

@@ -52,7 +52,7 @@ def meaning(path: Path, work: Path, command: Command) -> Any:
     text = _PLAN.sub(r"\1...", body.decode().replace(str(work), "WORK"))
     parsed = json_in(text) if way == "json" else None
     if parsed is not None:
-        if path.name == "plan.json":
+        if isinstance(parsed, dict) and {"made_by", "sparsity"} <= parsed.keys():
             parsed = {key: value for key, value in parsed.items() if key not in ("version", "execution")}
         return steady(parsed, _VERSIONS | _MOVING | set(command.moving))
     return (_NUMBERS if way == "words" else _TIMES).sub("...", text).splitlines()

@@ -22,6 +22,7 @@ from secateur.adapt.serving.elastic_backend import Elasticity, ElasticModel, mak
 from secateur.core.progress import Silent
 from secateur.model.handle import ModelHandle, open_model
 from secateur_runtime.sensors import MemoryBound, Sensed
+from secateur_runtime.server.engine import memory_controller
 from secateur_runtime.server.engine.admission import Limits
 from secateur_runtime.server.engine.batch_engine import Worker
 from secateur_runtime.server.engine.memory_controller import ControllerSettings, Load, MemoryController
@@ -41,12 +42,18 @@ BODY: dict[str, Any] = {
 
 
 class Served:
-    """A server over a model in the kernels, and the memory that it thinks there is."""
+    """A server over a model in the kernels, and the memory that it thinks there is.
+
+    squeezed: the limit from the tenth look on at which three answers or more are under way; 0 for never. The
+    worker counts them itself, so the answers cannot be over before.
+    """
 
     def __init__(
         self, opened: ModelHandle, model: ElasticModel, controller: MemoryController, worker: Worker
     ) -> None:
         self.model, self.controller, self.worker, self.limit = model, controller, worker, 1 << 40
+        self.squeezed = 0
+        self.together = 0
         reader = RequestReader(
             opened.source.tokenizer(),
             names=["tiny"],
@@ -59,7 +66,9 @@ class Served:
 
 
 @pytest.fixture
-def served(tiny: Maker, tmp_path: Path) -> Iterator[Served]:
+def served(tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
+    # Every step looks at memory, and takes long enough for all clients to come.
+    monkeypatch.setattr(memory_controller, "_EVERY", 0.0)
     folder = tiny("llama", dtype="bfloat16")
     path, _ = make_ladder(folder, tmp_path)
     opened = open_model(str(folder))
@@ -69,7 +78,13 @@ def served(tiny: Maker, tmp_path: Path) -> Iterator[Served]:
     held: list[Served] = []
 
     def senses() -> Sensed:
-        taken = model.weights + sum(cache.bytes for cache in model._model.caches)
+        time.sleep(0.005)
+        caches = model._model.caches
+        taken = model.weights + sum(cache.bytes for cache in caches)
+        if held and held[0].squeezed and len(caches) >= 3:
+            held[0].together += 1
+            if held[0].together == 10:
+                held[0].limit = held[0].squeezed
         return Sensed((MemoryBound("test", held[0].limit if held else 1 << 40, taken),))
 
     controller = MemoryController(
@@ -101,17 +116,16 @@ def test_streams_under_memory_that_shrinks_and_comes_back(served: Served) -> Non
     found: list[list[float]] = []
     with listening(served.app) as address:
         whole = served.model.weights
+        # The whole model with all three answers to their ends is a little too much.
+        loads = [Load(len(PROMPT) - place, len(PROMPT) - place + TOKENS) for place in range(3)]
+        served.squeezed = int(served.controller._choices.needs(served.controller._seen(loads, 0))[0]) - 1000
         clients = [
             threading.Thread(target=_asked, args=(address, PROMPT[place:], found)) for place in range(3)
         ]
         clients.append(threading.Thread(target=_asked, args=(address, PROMPT, found, 5)))
         for client in clients:
             client.start()
-        _until(lambda: sum(map(len, found)) > 40)
-        # The whole model with all three answers to their ends is a little too much.
-        loads = [Load(len(PROMPT) - place, len(PROMPT) - place + TOKENS) for place in range(3)]
-        served.limit = int(served.controller._choices.needs(served.controller._seen(loads, 0))[0]) - 1000
-        _until(lambda: served.model.weights < whole)
+        _until(lambda: served.controller.shrinks)
         served.limit = 1 << 40
         for client in clients:
             client.join(60)

@@ -102,6 +102,8 @@ def test_one_row_prunes_and_exports(model: Path, tmp_path: Path) -> None:
     torch.testing.assert_close(again, small, rtol=0, atol=2e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_blocks_of_unequal_width_load_and_are_refused_by_an_export(model: Path, tmp_path: Path) -> None:
     environment = install_plugin(tmp_path / "plugin", "seed_oss", "secateur.families", SEED_OSS)
     pruned = tmp_path / "pruned"
@@ -116,6 +118,8 @@ def test_blocks_of_unequal_width_load_and_are_refused_by_an_export(model: Path, 
     assert "llama.cpp loads seed_oss only with blocks of equal width" in done.stderr
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_a_family_without_a_known_gguf_architecture_is_refused_in_one_line(
     model: Path, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -221,3 +222,23 @@ def test_no_weights(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     with pytest.raises(SourceError, match=r"no model.safetensors: get the whole model folder"):
         open_source(str(folder))
+
+
+def test_code_next_to_a_model_does_not_run(folder: Path) -> None:
+    """Its author can name it in both configs: nothing here allows transformers to run it."""
+    ran = folder / "ran"
+    (folder / "mine.py").write_text(f"open({str(ran)!r}, 'w').close()\nclass Mine: pass\n")
+    for name, kinds in {
+        "config.json": {"AutoConfig": "mine.Mine", "AutoModelForCausalLM": "mine.Mine"},
+        "tokenizer_config.json": {"AutoTokenizer": ["mine.Mine", "mine.Mine"]},
+    }.items():
+        path = folder / name
+        body = json.loads(path.read_text()) if path.is_file() else {}
+        body.pop("tokenizer_class", None)
+        path.write_text(json.dumps({**body, "auto_map": kinds}))
+    source = open_source(str(folder))
+    source.read("model.norm.weight")
+    # A tokenizer that needs the code is refused; one that transformers knows anyway is loaded without it.
+    with contextlib.suppress(SourceError):
+        source.tokenizer()
+    assert not ran.exists()

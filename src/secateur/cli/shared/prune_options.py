@@ -7,7 +7,6 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from secateur.cli.shared import options
-from secateur.core.target import Target
 from secateur_runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -61,8 +60,6 @@ class PruneOptions:
             raise UsageError(f"pattern {self.pattern!r} is not N:M such as 2:4; a ratio goes to --sparsity")
         if self.sparsity is not None and ":" in self.sparsity:
             raise UsageError(f"sparsity {self.sparsity!r} is a pattern: give it to --pattern")
-        if self.target is not None:
-            Target.parse(self.target)
         kind = self.kind
         self._check_kind(kind)
         if "sparsity" in kind.options and (self.sparsity is None) == (self.pattern is None):

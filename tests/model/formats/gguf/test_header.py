@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.conftest import Maker
@@ -147,6 +148,18 @@ def test_damaged_headers(tmp_path: Path, data: bytes, message: str) -> None:
     with pytest.raises(SourceError, match=message) as caught:
         read_header(path)
     assert "\n" not in str(caught.value)
+
+
+def test_version_2_is_read_like_version_3(tiny_gguf: Maker, tmp_path: Path) -> None:
+    whole = tiny_gguf("llama")
+    older = tmp_path / "older.gguf"
+    data = whole.read_bytes()
+    assert data[4:8] == struct.pack("<I", 3)
+    older.write_bytes(data[:4] + struct.pack("<I", 2) + data[8:])
+    found = GgufSource(older, "older")
+    name = "model.norm.weight"
+    assert found.tensors == GgufSource(whole, "whole").tensors
+    assert torch.equal(found.read(name), GgufSource(whole, "whole").read(name))
 
 
 def test_text_that_is_not_utf8_is_found_when_it_is_wanted(tmp_path: Path) -> None:

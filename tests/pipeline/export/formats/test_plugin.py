@@ -126,6 +126,8 @@ def test_a_model_is_exported_and_pruned_into_it_by_name(
     assert float((weight == 0).float().mean()) == pytest.approx(0.5, abs=0.01)
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_what_does_not_match_is_refused(environment: dict[str, str], tiny: Maker, tmp_path: Path) -> None:
     done = run_secateur(environment, "export", tiny("llama"), "-o", tmp_path / "a", "--format", "mien")
     assert done.returncode == 2
@@ -136,6 +138,8 @@ def test_what_does_not_match_is_refused(environment: dict[str, str], tiny: Maker
     assert "does not end in .safetensors" in done.stderr
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_a_recipe_exports_and_estimates_it(environment: dict[str, str], tiny: Maker, tmp_path: Path) -> None:
     stages = [
         {"prune": {"method": "width", "ratio": 0.3}},
@@ -159,6 +163,8 @@ def test_a_recipe_exports_and_estimates_it(environment: dict[str, str], tiny: Ma
     )
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_advise_weighs_its_types_and_help_lists_it(environment: dict[str, str], tiny: Maker) -> None:
     found = body_of(environment, "advise", tiny("llama"), "--device", "pi5", "--ram", "2G")
     assert "whole-f32" in {option["type"] for option in found["options"]}

@@ -35,7 +35,7 @@ from secateur.pipeline.prune.width.unit_ablation import UnitAblation
 from secateur.pipeline.prune.width.unit_ranking import Ranked, Ranking, UnitScorer, scorer_for
 from secateur.tensors.precision import arithmetic
 from secateur.tensors.storage_dtype import storage_type
-from secateur.transform.unit_repair import UNIT_REPAIRS
+from secateur.transform.unit_repair import UNIT_REPAIRS, bias_for
 from secateur_runtime.errors import UsageError, nearest
 
 KINDS: tuple[Kind, ...] = ("ffn", "kv", "head", "hidden")
@@ -120,7 +120,7 @@ class Width:
             raise UsageError(
                 "--allocation 2ssp cuts FFNs, and drops attention sub-blocks by itself: leave out --units"
             )
-        if set(self.units) == {"hidden"} and self.repair in ("bias", "affine"):
+        if set(self.units) == {"hidden"} and bias_for(self.repair) != "none":
             raise UsageError(
                 f"--repair {self.repair} repairs sub-blocks that lose neurons or heads, and --units hidden"
                 " takes none: leave it out"
