@@ -22,9 +22,9 @@ import secateur
 from secateur.cli.main import run as main
 from secateur.model.written.checkpoint import Checkpoint
 from secateur.pipeline.recipe.estimate import forecast
-from secateur.pipeline.recipe.runner import STAGES, keys
+from secateur.pipeline.recipe.runner import STAGES, check_texts, conduct, keys
 from secateur.pipeline.recipe.schema import read_recipe
-from secateur_runtime.errors import OutputError, VerificationError
+from secateur_runtime.errors import OutputError, TextError, VerificationError
 
 
 class TestRunning:
@@ -254,3 +254,22 @@ def test_the_command(
     code, out, error = done("--set", "prune.sparsty=0.4")
     assert (code, out) == (2, "")
     assert "did you mean sparsity?" in error
+
+
+def test_a_text_too_short_to_train_on_is_told_before_anything_runs(tiny: Maker, tmp_path: Path) -> None:
+    stages = (
+        {"prune": {"method": "magnitude", "sparsity": 0.5}},
+        {"recover": {"calibration": {"samples": 9999}}},
+    )
+    recipe = read_recipe(write(tmp_path / "r.yaml", with_stages(*stages)), model=str(tiny("llama")))
+    for started in (lambda: conduct(recipe, tmp_path / "out"), lambda: forecast(recipe, tmp_path / "out")):
+        with pytest.raises(TextError, match=r"^stage 2 \(recover\): .* and 9999 are needed"):
+            started()
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "recipe", sorted((Path(__file__).parents[3] / "recipes").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_a_recipe_that_we_ship_has_text_enough(smollm2: str, recipe: Path) -> None:
+    check_texts(read_recipe(recipe))

@@ -22,7 +22,7 @@ from secateur.core.target import Target
 from secateur.model.handle import open_model
 from secateur.pipeline.prune.kinds import Goal, kind_of
 from secateur.pipeline.quantize.quantize import Quantization
-from secateur.pipeline.recipe.runner import keys, record_of
+from secateur.pipeline.recipe.runner import check_texts, keys, record_of
 from secateur.pipeline.recipe.schema import Eval, Export, Recipe, Stage
 from secateur.pipeline.recover.distill import Distill
 from secateur.pipeline.recover.local_reconstruction import Local
@@ -58,8 +58,10 @@ class Forecast:
 def forecast(recipe: Recipe, out: Path) -> list[Forecast]:
     """Return what each stage of `recipe` will roughly take.
 
-    Memory and time are right within a factor of two or three, sizes to a few percent.
+    Memory and time are right within a factor of two or three, sizes to a few percent. Raises TextError if a
+    text is too short to train on.
     """
+    check_texts(recipe)
     graph = open_model(recipe.model).graph
     inside = sum(linear.out_features * linear.in_features for linear in graph.linears)
     size = EstimatedSize(inside, graph.parameters - inside)

@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from secateur.calibrate.text import read_text
+from secateur.calibrate.text import read_text, windows
 from secateur.core.progress import Progress, Silent
 from secateur.model.handle import open_model
 from secateur.model.written.checkpoint import file_digest
@@ -29,7 +29,7 @@ from secateur.pipeline.recipe.schema import (
     read_recipe,
 )
 from secateur.pipeline.recipe.stages import Made, Place, perform
-from secateur_runtime.errors import OutputError
+from secateur_runtime.errors import OutputError, TextError
 from secateur_runtime.files import locked, write_text
 
 STAGES = "stages"
@@ -87,17 +87,30 @@ def conduct(
 
     resume: continue where a run was killed, or after the recipe was changed; what is there and still fits is
     taken.
-    Raises OutputError if `out` exists and is not to be resumed, VerificationError if a gate does not hold,
-    and what stages raise.
+    Raises OutputError if `out` exists and is not to be resumed, TextError if a text is too short to train on,
+    VerificationError if a gate does not hold, and what stages raise.
     """
     if out.exists() and not resume and any(out.iterdir() if out.is_dir() else [out]):
         raise OutputError(
             f"{out} exists: pass --resume to continue with what is there, or choose another --output"
         )
+    check_texts(recipe)
     with locked(out, out):
         run = _Conducting(recipe, out, progress or Silent())
         steps = tuple(run.steps())
         return run.finish(steps)
+
+
+def check_texts(recipe: Recipe) -> None:
+    """Raise TextError where a stage that trains needs more text than there is."""
+    tokenizer = open_model(recipe.model).source.tokenizer()
+    for number, stage in enumerate(recipe.stages, 1):
+        wanted = stage.calibration
+        if stage.kind == "recover" and wanted.text != "self":
+            try:
+                windows(read_text(wanted.text), tokenizer, wanted.window, wanted.samples)
+            except TextError as error:
+                raise TextError(f"stage {number} ({stage.kind}): {error}") from None
 
 
 _KEYED_AS = {"Quantization": "Integers"}
