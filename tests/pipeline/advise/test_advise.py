@@ -9,9 +9,10 @@ import pytest
 from tests.conftest import Maker
 
 import secateur
+from secateur.cli.main import app
 from secateur.device.decode_model import PredictedSpeed
 from secateur.device.profile import load_profile, write_profile
-from secateur.pipeline.advise.advise import GOALS, Advice, RunOption, choose
+from secateur.pipeline.advise.advise import GOALS, Advice, RunOption, _storing, choose
 from secateur.pipeline.advise.size_estimate import Reduction
 from secateur.pipeline.export.formats import EXPORTERS
 from secateur_runtime.errors import SecateurError
@@ -134,3 +135,17 @@ def test_a_mistake_is_one_line(tiny: Maker, given: dict[str, Any], message: str)
     with pytest.raises(SecateurError, match=message) as raised:
         secateur.advise(str(tiny("llama")), **{"device": "pi5", **given})
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("stored", ["q5_0", "q4_0"])
+def test_the_commands_for_fewer_bits_are_taken(
+    tiny: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stored: str
+) -> None:
+    pytest.importorskip("xllamacpp", reason="pip install 'secateur[llamacpp]'")
+    pytest.importorskip("compressed_tensors", reason="pip install 'secateur[quantize]'")
+    monkeypatch.chdir(tmp_path)
+    src = str(tiny("llama"))
+    quantize, export, _ = _storing(src, src, _option(1.27, 1, 1, stored=stored), "small")
+    app([*quantize.command, "--samples", "4", "--calib-window", "32", "--quiet"], standalone_mode=False)
+    app([*export.command, "--quiet"], standalone_mode=False)
+    assert (tmp_path / f"small-{stored}.gguf").is_file()

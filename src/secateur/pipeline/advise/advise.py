@@ -261,8 +261,10 @@ def _storing(src: str, last: str, best: RunOption, name: str) -> Iterator[Advise
         last = quantized
     file = _file(name, best)
     named = () if best.exporter.name == DEFAULT else ("--format", best.exporter.name)
+    # A quantized model keeps its values: a type would round them once more.
+    typed = () if bits else ("--type", best.type)
     yield AdvisedStep(
-        ("export", last, "-o", file, *named, "--type", best.type),
+        ("export", last, "-o", file, *named, *typed),
         f"rounded last: the file appears only when {best.exporter.runtime} computes what the model does",
     )
     yield AdvisedStep(
