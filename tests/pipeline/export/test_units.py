@@ -13,6 +13,7 @@ from tests.conftest import Maker
 from tests.tiny_models import FAMILIES
 from transformers import AutoModelForCausalLM
 
+from secateur.calibrate.calibration import Calibration, calibration_tokens, text_of
 from secateur.core.context import Settings
 from secateur.core.execution import Execution
 from secateur.core.plan import Plan
@@ -27,6 +28,7 @@ pytestmark = pytest.mark.usefixtures("here")
 
 WIDE = {"hidden_size": 96, "num_attention_heads": 6, "num_key_value_heads": 2}
 HIDDEN = {"hidden": tuple(channel for channel in range(96) if channel % 3 or not channel)}
+TEXT = Calibration(samples=4, window=64)
 TOKENS = torch.randint(200, (1, 12), generator=torch.Generator().manual_seed(3))
 
 
@@ -37,9 +39,10 @@ def _cut(
     drop: tuple[str, ...] = (),
     repair: str = "none",
 ) -> ModelHandle:
-    plan = Plan(
-        model=open_model(str(source)).digest, keep=keep, drop=drop, execution=Execution(unit_repair=repair)
-    )
+    model = open_model(str(source))
+    text = text_of(TEXT, calibration_tokens(model, TEXT, 0)) if repair != "none" else None
+    how = Execution(unit_repair=repair, calibration=text)
+    plan = Plan(model=model.digest, keep=keep, drop=drop, execution=how)
     apply(plan, str(source), out, settings=Settings(dtype="float32"))
     return open_model(str(out))
 

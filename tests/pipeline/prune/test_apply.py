@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,6 +24,7 @@ import secateur
 from secateur.calibrate.calibration import Calibration, calibration_tokens
 from secateur.cli.main import app
 from secateur.core.context import Settings
+from secateur.core.execution import Execution
 from secateur.core.plan import Plan
 from secateur.model.handle import open_model
 from secateur.model.written.checkpoint import Checkpoint
@@ -32,6 +34,7 @@ from secateur_runtime.errors import PlanError, VerificationError
 
 CALIBRATION = Calibration(samples=6, window=64)
 EXACT = Settings(dtype="float32", arithmetic="float32")
+DOWN = "model.layers.0.mlp.down_proj.weight"
 
 
 def _weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -221,3 +224,24 @@ def test_self_calibration_is_sampled_from_the_model_and_depends_on_the_seed(tiny
     assert tokens.shape == (3, 32)
     assert torch.equal(tokens, calibration_tokens(model, calibration, 0))
     assert not torch.equal(tokens, calibration_tokens(model, calibration, 1))
+
+
+@pytest.mark.parametrize(
+    ("fields", "needing"),
+    [
+        ({"sparsity": {DOWN: "0.5"}, "execution": Execution(criterion="wanda")}, "criterion wanda"),
+        ({"sparsity": {DOWN: "0.5"}, "execution": Execution(weight_repair="obs")}, "weight_repair obs"),
+        ({"keep": {"0.ffn": (0, 1)}, "execution": Execution(unit_repair="lsq")}, "unit_repair lsq"),
+        ({"drop": ("1",), "execution": Execution(gap_repair="seam")}, "gap_repair seam"),
+        ({"sparsity": {DOWN: "0.5"}, "execution": Execution(rotation="pca")}, "rotation pca"),
+    ],
+)
+def test_a_plan_that_lacks_its_text_is_refused(
+    tiny: Maker, tmp_path: Path, fields: dict[str, Any], needing: str
+) -> None:
+    """Nothing is learned from random tokens in its place."""
+    model = str(tiny("llama"))
+    plan = Plan(model=open_model(model).digest, **fields)
+    with pytest.raises(PlanError, match=f"plan's {needing} needs calibration text"):
+        secateur.apply(plan, model, tmp_path / "out")
+    assert not list(tmp_path.iterdir())

@@ -38,7 +38,7 @@ _METHODS = (
     " colons: width:criterion=flap:units=ffn+kv; all: every method, and every criterion and spread of units."
 )
 _TARGETS = (
-    "Parted by commas: ratio=0.2 (of all block weights), params=80%, size=200MB, ram=300MB@ctx2048, or 2:4; +"
+    "Comma-separated: ratio=0.2 (of all block weights), params=80%, size=200MB, ram=300MB@ctx2048, or 2:4; +"
     " joins what must hold together."
 )
 _TASKS = "Tasks of lm-eval, comma-separated: arc_easy,hellaswag; a later run in the same folder may add them."
@@ -219,7 +219,7 @@ def compare(
     output: Annotated[
         Path,
         typer.Option(
-            "--output", "-o", help="Folder of the comparison; a later run goes on in it and repeats nothing."
+            "--output", "-o", help="Folder of the comparison; a later run continues it and repeats nothing."
         ),
     ],
     chosen: RowOptions,

@@ -39,7 +39,7 @@ def run(
     resume: Annotated[
         bool,
         typer.Option(
-            "--resume", help="Go on in an output that exists: stages that still fit are not run again."
+            "--resume", help="Continue an output that exists: stages that still fit are not run again."
         ),
     ] = False,
     dry_run: Annotated[

@@ -14,6 +14,7 @@ from secateur.calibrate.self_sampled import probe
 from secateur.core.context import Arithmetic, RunContext, Settings
 from secateur.core.plan import Plan
 from secateur.core.progress import Progress, Silent
+from secateur.criteria import CRITERIA
 from secateur.export.cards.pruned_card import Facts, model_card
 from secateur.model.formats.open_source import hub_name
 from secateur.model.handle import ModelHandle, open_model
@@ -26,6 +27,9 @@ from secateur.pipeline.prune.prepared_model import PreparedModel, prepared
 from secateur.pipeline.prune.pruning_pass import PruningPass
 from secateur.pipeline.prune.weights.methods import method_of
 from secateur.tensors.precision import arithmetic
+from secateur.transform.repair import REPAIRS
+from secateur.transform.unit_repair import UNIT_REPAIRS
+from secateur_runtime.errors import PlanError
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +97,33 @@ def execute(model: ModelHandle, plan: Plan, out: Path, context: RunContext) -> P
 
 
 def _tokens(model: ModelHandle, plan: Plan, context: RunContext) -> Tensor:
-    """Return the token ids `[windows, tokens]` of a plan's text, or random ones where it needs none."""
+    """Return the token ids `[windows, tokens]` of a plan's text, or random ones where it needs none.
+
+    Raises PlanError where it needs one and names none.
+    """
     text = plan.execution.calibration
     if text is None:
+        if needing := _needing(plan):
+            raise PlanError(
+                f"plan's {needing} needs calibration text, and execution.calibration is empty: give it text,"
+                " samples, window and digest, or make a new plan"
+            )
         return probe(model, plan.keep.get(model.graph.vocab.name))
     known: Tensor | None = context.results.get(text)
     return replay_calibration(model, text, plan.execution.seed) if known is None else known
+
+
+def _needing(plan: Plan) -> str:
+    """Return what in a plan learns from a text; empty where nothing does."""
+    how = plan.execution
+    parts = {
+        f"rotation {how.rotation}": bool(how.rotation),
+        f"criterion {how.criterion}": bool(how.criterion and plan.sparsity and CRITERIA[how.criterion].needs),
+        f"weight_repair {how.weight_repair}": bool(plan.sparsity and REPAIRS[how.weight_repair].needs),
+        f"unit_repair {how.unit_repair}": bool(plan.keep and UNIT_REPAIRS[how.unit_repair].needs),
+        f"gap_repair {how.gap_repair}": bool(plan.drop and how.closes_gaps),
+    }
+    return next((part for part, needs in parts.items() if needs), "")
 
 
 def _reload(folder: Path, tokens: Tensor, meant: Tensor, plan: Plan, model: PreparedModel) -> float:

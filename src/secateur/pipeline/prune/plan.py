@@ -30,8 +30,9 @@ def plan(
     `weights` are the fields of a `Sparsity`: `plan("model", sparsity=0.5, method="wanda")`.
     Raises SecateurError for a model, a text or options that cannot work.
     """
+    wanted = goal_of(goal, weights)
     context = RunContext(seed=seed, progress=progress or Silent())
-    return decide(open_model(src), goal_of(goal, weights), calibration or Calibration(), context)
+    return decide(open_model(src), wanted, calibration or Calibration(), context)
 
 
 def decide(model: ModelHandle, goal: Goal, calibration: Calibration, context: RunContext) -> Plan:

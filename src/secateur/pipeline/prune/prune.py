@@ -26,7 +26,8 @@ def prune(
     **weights: Any,
 ) -> Pruned:
     """Plan and apply in one call; see `plan` and `apply`."""
+    wanted = goal_of(goal, weights)
     model = open_model(src)
     context = RunContext(seed=seed, progress=progress or Silent(), settings=settings or Settings())
-    made = decide(model, goal_of(goal, weights), calibration or Calibration(), context)
+    made = decide(model, wanted, calibration or Calibration(), context)
     return execute(model, made, Path(out), context)
